@@ -1,0 +1,125 @@
+//! Calico's BGPConfiguration and BGPPeer resources.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A four-octet AS number (RFC 6793).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AsNumber(pub u32);
+
+impl AsNumber {
+    /// What Calico gives a node that names none.
+    pub const CALICO_DEFAULT: AsNumber = AsNumber(64512);
+}
+
+impl fmt::Display for AsNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.to_string())
+    }
+}
+
+/// Why a text is not an AS number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseAsNumberError(
+    /// The text that was given.
+    pub String,
+);
+
+impl fmt::Display for ParseAsNumberError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not an AS number: expected 0..4294967295, or the dotted form HIGH.LOW", self.0)
+    }
+}
+
+impl std::error::Error for ParseAsNumberError {}
+
+impl FromStr for AsNumber {
+    type Err = ParseAsNumberError;
+
+    /// Plain (`4200000000`) or dotted (`64086.59904`), as Calico's numorstring reads it (RFC 5396).
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseAsNumberError(text.to_owned());
+        let number = |part: &str| {
+            if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(error());
+            }
+            part.parse::<u32>().map_err(|_| error())
+        };
+        match text.split_once('.') {
+            None => number(text).map(AsNumber),
+            Some((high, low)) => {
+                let (high, low) = (number(high)?, number(low)?);
+                if high > 0xffff || low > 0xffff {
+                    return Err(error());
+                }
+                Ok(AsNumber(high << 16 | low))
+            }
+        }
+    }
+}
+
+/// Cluster-wide or per-node BGP settings (`api/pkg/apis/projectcalico/v3/bgpconfig.go`).
+///
+/// The resource is named `default`, or `node.NAME` for one node's overrides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BgpConfiguration {
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.nodeToNodeMeshEnabled`; absent means true.
+    pub node_to_node_mesh: Option<bool>,
+    /// `spec.asNumber`; absent means 64512.
+    pub as_number: Option<AsNumber>,
+    /// `spec.listenPort`; absent means 179.
+    pub listen_port: Option<u16>,
+    /// `spec.nodeMeshMaxRestartTime`; absent means 120 s.
+    pub mesh_max_restart_time: Option<Duration>,
+}
+
+/// Which of our nodes a [`BgpPeer`] is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerNodes {
+    /// Neither `node` nor `nodeSelector`: every node.
+    All,
+    /// `spec.node`.
+    Named(String),
+}
+
+/// A session with a router outside the mesh, or with a node beyond it (`…/v3/bgppeer.go`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BgpPeer {
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.node`, or every node.
+    pub nodes: PeerNodes,
+    /// `spec.peerIP` with its port; 179 where the resource gives none.
+    pub peer: SocketAddr,
+    /// `spec.asNumber`.
+    pub as_number: AsNumber,
+    /// `spec.keepOriginalNextHop` or `nextHopMode: Keep`: leave the next hop as it came.
+    pub next_hop_keep: bool,
+    /// `spec.nextHopMode: Self`: always announce our own address as the next hop.
+    pub next_hop_self: bool,
+    /// `spec.sourceAddress`: `None` in the resource turns binding to the node's address off.
+    pub bind_to_node_address: bool,
+    /// `spec.maxRestartTime`; absent means 120 s.
+    pub max_restart_time: Option<Duration>,
+    /// `spec.keepaliveTime`; absent means a third of the hold time.
+    pub keepalive_time: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_numbers_are_read_plain_and_dotted() {
+        assert_eq!("64512".parse(), Ok(AsNumber(64512)));
+        assert_eq!("64086.59904".parse(), Ok(AsNumber(4_200_000_000)));
+        assert_eq!("0.1".parse(), Ok(AsNumber(1)));
+        for text in ["", "-1", "4294967296", "65536.1", "1.65536", "1.", ".1", "1.2.3", "+5"] {
+            assert!(text.parse::<AsNumber>().is_err(), "{text}");
+        }
+    }
+}

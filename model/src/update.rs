@@ -1,0 +1,79 @@
+//! The one stream that a datastore gives: a snapshot, an in-sync mark, then changes.
+
+use std::fmt;
+
+use crate::{BgpConfiguration, BgpPeer, BlockAffinity, IpPool, Node, Prefix, WorkloadEndpoint};
+
+/// A resource that the router reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// A node, this one or another.
+    Node(Node),
+    /// A pool of addresses.
+    IpPool(IpPool),
+    /// A workload's interface.
+    WorkloadEndpoint(WorkloadEndpoint),
+    /// BGP settings.
+    BgpConfiguration(BgpConfiguration),
+    /// A BGP session asked for.
+    BgpPeer(BgpPeer),
+    /// A node's claim of a block.
+    BlockAffinity(BlockAffinity),
+}
+
+/// What names a resource: its kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// By name.
+    Node(String),
+    /// By name.
+    IpPool(String),
+    /// By namespace and name.
+    WorkloadEndpoint(String, String),
+    /// By name.
+    BgpConfiguration(String),
+    /// By name.
+    BgpPeer(String),
+    /// By block and node.
+    BlockAffinity(Prefix, String),
+}
+
+impl Resource {
+    /// What names this resource.
+    pub fn key(&self) -> Key {
+        match self {
+            Resource::Node(node) => Key::Node(node.name.clone()),
+            Resource::IpPool(pool) => Key::IpPool(pool.name.clone()),
+            Resource::WorkloadEndpoint(endpoint) => {
+                Key::WorkloadEndpoint(endpoint.namespace.clone(), endpoint.name.clone())
+            }
+            Resource::BgpConfiguration(config) => Key::BgpConfiguration(config.name.clone()),
+            Resource::BgpPeer(peer) => Key::BgpPeer(peer.name.clone()),
+            Resource::BlockAffinity(block) => Key::BlockAffinity(block.cidr, block.node.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Node(name) => write!(f, "Node({name})"),
+            Key::IpPool(name) => write!(f, "IPPool({name})"),
+            Key::WorkloadEndpoint(namespace, name) => write!(f, "WorkloadEndpoint({namespace}/{name})"),
+            Key::BgpConfiguration(name) => write!(f, "BGPConfiguration({name})"),
+            Key::BgpPeer(name) => write!(f, "BGPPeer({name})"),
+            Key::BlockAffinity(cidr, node) => write!(f, "BlockAffinity({cidr} of {node})"),
+        }
+    }
+}
+
+/// One event of a datastore's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// The resource exists with these contents: new, or changed.
+    Put(Resource),
+    /// The resource is gone.
+    Remove(Key),
+    /// All that existed when the stream began has been sent. Sent once.
+    InSync,
+}
