@@ -1,0 +1,184 @@
+//! What names a flow: the classic five-tuple, and its hash for choosing one of several next hops.
+
+use std::net::IpAddr;
+
+use model::Family;
+
+use crate::{Kind, Parsed, icmp, octets, protocol, u16_at};
+
+/// The five-tuple of a packet, and its family.
+///
+/// Ports are those of TCP and UDP. An ICMP echo has its identifier as both ports, so that a reply is the reverse of
+/// its request. Everything else, later fragments among them, has 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// Source address; an IPv4 address fills the lowest 32 bits.
+    pub src: u128,
+    /// Destination address, alike.
+    pub dst: u128,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// Upper-layer protocol.
+    pub protocol: u8,
+    /// IPv4 or IPv6.
+    pub family: Family,
+}
+
+/// Odd constants for [`FlowKey::hash`]: the fractional bits of the square roots of 2 (its last bit set), 3, 5 and 7.
+const ROOTS: [u64; 4] =
+    [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b, 0xa54f_f53a_5f1d_36f1];
+
+impl FlowKey {
+    /// The flow that a parsed frame belongs to; `None` for what isn't IP.
+    #[inline]
+    pub fn new(frame: &[u8], parsed: &Parsed) -> Option<FlowKey> {
+        let l3 = usize::from(parsed.l3);
+        let (family, src, dst) = match parsed.kind {
+            Kind::Ipv4 => {
+                let address = |at| u128::from(u32::from_be_bytes(octets(frame, l3 + at)));
+                (Family::V4, address(12), address(16))
+            }
+            Kind::Ipv6 => {
+                let address = |at| u128::from_be_bytes(octets(frame, l3 + at));
+                (Family::V6, address(8), address(24))
+            }
+            Kind::Arp | Kind::Other => return None,
+        };
+        let (sport, dport) = ports(frame, parsed);
+        Some(FlowKey { src, dst, sport, dport, protocol: parsed.protocol, family })
+    }
+
+    /// The same flow as its other end sends it.
+    #[must_use]
+    pub fn reversed(&self) -> FlowKey {
+        FlowKey { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..*self }
+    }
+
+    /// Source address.
+    pub fn source(&self) -> IpAddr {
+        address(self.family, self.src)
+    }
+
+    /// Destination address.
+    pub fn destination(&self) -> IpAddr {
+        address(self.family, self.dst)
+    }
+
+    /// A hash for spreading flows: the same on every machine, in every run and every release of this function.
+    ///
+    /// Three 64×64→128-bit multiplications whose halves are xored ("folded"): the low and the high halves of both
+    /// addresses, then both results with ports, protocol and family. Whoever knows the constants can choose flows that
+    /// collide, so it spreads load; it must not index a table that an attacker could overfill.
+    #[inline]
+    pub fn hash(&self) -> u32 {
+        let rest = u64::from(self.sport) << 32
+            | u64::from(self.dport) << 16
+            | u64::from(self.protocol) << 8
+            | u64::from(self.family == Family::V6);
+        let low = fold(self.src as u64 ^ ROOTS[0], self.dst as u64 ^ ROOTS[1]);
+        let high = fold((self.src >> 64) as u64 ^ ROOTS[2], (self.dst >> 64) as u64 ^ ROOTS[3]);
+        let hash = fold(low ^ rest ^ ROOTS[3], high ^ ROOTS[0]);
+        (hash ^ hash >> 32) as u32
+    }
+
+    /// [`FlowKey::hash`] of the flow or of its reverse, whichever orders first: equal for both directions.
+    #[inline]
+    pub fn hash_symmetric(&self) -> u32 {
+        let forward = (self.src, self.sport) <= (self.dst, self.dport);
+        if forward { self.hash() } else { self.reversed().hash() }
+    }
+}
+
+fn address(family: Family, number: u128) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4((number as u32).into()),
+        Family::V6 => IpAddr::V6(number.into()),
+    }
+}
+
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[inline]
+fn ports(frame: &[u8], parsed: &Parsed) -> (u16, u16) {
+    if parsed.l4 == 0 {
+        return (0, 0);
+    }
+    let l4 = usize::from(parsed.l4);
+    match parsed.protocol {
+        protocol::TCP | protocol::UDP => (u16_at(frame, l4), u16_at(frame, l4 + 2)),
+        protocol::ICMP | protocol::ICMPV6
+            if icmp::is_echo(parsed.kind, frame.get(l4).copied().unwrap_or(0)) =>
+        {
+            let ident = u16_at(frame, l4 + 4);
+            (ident, ident)
+        }
+        _ => (0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn flows()(v6: bool, src: u128, dst: u128, sport: u16, dport: u16, protocol: u8) -> FlowKey {
+            let (family, mask) = if v6 { (Family::V6, u128::MAX) } else { (Family::V4, u128::from(u32::MAX)) };
+            FlowKey { src: src & mask, dst: dst & mask, sport, dport, protocol, family }
+        }
+    }
+
+    fn flow(number: u32) -> FlowKey {
+        FlowKey {
+            src: 0x0a41_0001,
+            dst: 0x0a41_0101,
+            sport: number as u16,
+            dport: 443,
+            protocol: protocol::TCP,
+            family: Family::V4,
+        }
+    }
+
+    #[test]
+    fn the_hash_never_changes() {
+        // Routers of different releases in one ECMP group must agree, and a restart must not move flows.
+        // The numbers come from the description at `FlowKey::hash`, worked out apart from this code.
+        assert_eq!(flow(40_000).hash(), 0xa44e1f35);
+        let v6 =
+            FlowKey { src: 0xfd00 << 112 | 7, dst: 0xfd00 << 112 | 9, family: Family::V6, ..flow(40_000) };
+        assert_eq!(v6.hash(), 0x2f768d82);
+    }
+
+    #[test]
+    fn neighbouring_ports_spread_evenly_over_next_hops() {
+        for next_hops in [2, 3, 4, 7, 64] {
+            let mut load = vec![0u32; next_hops];
+            (0..60_000).for_each(|port| load[flow(port).hash() as usize % next_hops] += 1);
+            let fair = 60_000 / next_hops as u32;
+            assert!(load.iter().all(|n| n.abs_diff(fair) < fair / 5), "{next_hops}: {load:?}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_addresses_spread_evenly_over_next_hops() {
+        let mut load = [0u32; 4];
+        for host in 0..=0xffff {
+            load[FlowKey { dst: 0x0a41_0000 + host, sport: 0, ..flow(0) }.hash() as usize % 4] += 1;
+        }
+        assert!(load.iter().all(|n| n.abs_diff(0x4000) < 0x4000 / 20), "{load:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_share_the_symmetric_hash(flow in flows()) {
+            prop_assert_eq!(flow.hash_symmetric(), flow.reversed().hash_symmetric());
+            prop_assert_eq!(flow.reversed().reversed(), flow);
+        }
+    }
+}
