@@ -1,0 +1,125 @@
+//! The writer's face: what is in the table, and the engine that answers for it.
+
+use crate::poptrie::{Engine, Leaf};
+use crate::prefix_store::PrefixStore;
+use crate::{Full, Key, Limits, Lookup, Value};
+
+/// A table of prefixes with one writer, who owns this, and any number of readers, who own a [`Lookup`] each.
+#[derive(Debug)]
+pub struct Table<K: Key> {
+    store: PrefixStore<K>,
+    engine: Engine<K>,
+    limits: Limits,
+}
+
+/// How much of a table's memory is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Routes in the table.
+    pub routes: usize,
+    /// Node slots in use, those of blocks awaiting reuse among them.
+    pub nodes: usize,
+    /// Leaves in use, likewise.
+    pub leaves: usize,
+    /// Blocks replaced but not yet free; see [`Table::retire`].
+    pub retired_blocks: usize,
+}
+
+impl<K: Key> Table<K> {
+    /// An empty table. All that readers see is allocated here.
+    pub fn new(limits: Limits) -> Table<K> {
+        Table { store: PrefixStore::new(), engine: Engine::new(&limits), limits }
+    }
+
+    /// Stores `value` for the prefix of the first `len` bits of `addr`; returns the value it replaces.
+    /// A replacement needs no room and never fails.
+    ///
+    /// # Errors
+    /// [`Full`], and nothing is changed.
+    ///
+    /// # Panics
+    /// Where `len` exceeds [`Key::BITS`] or `value` is [`u32::MAX`]: both are mistakes of the caller.
+    pub fn insert(&mut self, addr: K, len: u8, value: Value) -> Result<Option<Value>, Full> {
+        assert!(len <= K::BITS, "a prefix of {len} bits in addresses of {}", K::BITS);
+        assert!(value != Value::MAX, "the largest value is not for storing");
+        let addr = addr.masked(len);
+        let leaf = Leaf::route(value, len);
+        if self.store.get(addr, len).is_some() {
+            self.engine.paint(addr, len, leaf);
+        } else if self.store.len() >= self.limits.max_routes as usize {
+            return Err(Full::Routes { max: self.limits.max_routes });
+        } else {
+            self.engine.insert(addr, len, leaf)?;
+        }
+        Ok(self.store.insert(addr, len, value))
+    }
+
+    /// Removes a prefix; returns its value, or `None` where there was none.
+    pub fn remove(&mut self, addr: K, len: u8) -> Option<Value> {
+        if len > K::BITS {
+            return None;
+        }
+        let addr = addr.masked(len);
+        let value = self.store.remove(addr, len)?;
+        let covering = match self.store.covering(addr, len) {
+            Some((_, len, value)) => Leaf::route(value, len),
+            None => Leaf::NO_ROUTE,
+        };
+        self.engine.remove(addr, len, covering);
+        Some(value)
+    }
+
+    /// The value of exactly this prefix.
+    pub fn get(&self, addr: K, len: u8) -> Option<Value> {
+        if len > K::BITS { None } else { self.store.get(addr.masked(len), len) }
+    }
+
+    /// The longest prefix that an address lies in, and its value. For the slow path: readers use a [`Lookup`].
+    pub fn longest_match(&self, addr: K) -> Option<(K, u8, Value)> {
+        self.store.longest_match(addr, K::BITS)
+    }
+
+    /// The longest prefix that covers this one from outside, and its value.
+    pub fn covering(&self, addr: K, len: u8) -> Option<(K, u8, Value)> {
+        self.store.covering(addr, len.min(K::BITS))
+    }
+
+    /// All prefixes with their values, in order of address, then length.
+    pub fn iter(&self) -> impl Iterator<Item = (K, u8, Value)> + '_ {
+        self.store.iter()
+    }
+
+    /// How many prefixes there are.
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A reader of this table, for another thread; cheap, and cheap to clone. It sees all later changes.
+    pub fn reader(&self) -> Lookup<K> {
+        self.engine.reader()
+    }
+
+    /// Tags the blocks replaced since the last call with `epoch`, then frees all whose tag is at most `safe`.
+    ///
+    /// The caller raises `epoch` with each call and gives as `safe` an epoch that every reader has passed: each has
+    /// finished, since that call, whatever look-ups it had begun. Without readers `safe` may equal `epoch`.
+    pub fn retire(&mut self, epoch: u64, safe: u64) {
+        self.engine.retire(epoch, safe);
+    }
+
+    /// What is in use now.
+    pub fn usage(&self) -> Usage {
+        let (nodes, leaves, retired_blocks) = self.engine.usage();
+        Usage { routes: self.len(), nodes, leaves, retired_blocks }
+    }
+
+    /// The most memory this table can ever take, in bytes: the arenas as reserved, and the prefix store when full.
+    pub fn bytes(&self) -> usize {
+        self.engine.bytes() + PrefixStore::<K>::bytes_for(self.limits.max_routes as usize)
+    }
+}

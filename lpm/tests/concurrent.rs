@@ -1,0 +1,118 @@
+//! Readers on other threads while the writer changes the table without pause.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use lpm::{Key, Limits, Lookup, Table, Value};
+
+/// Routes that the writer puts in and takes out, longest last, all of them around one address: every change takes or
+/// gives what the reader asks for.
+const LENS: [u8; 9] = [0, 8, 15, 18, 19, 24, 25, 30, 32];
+const ROUNDS: u64 = 100_000;
+
+/// The writer's clock and the readers' quiescent states, as the tables room keeps them.
+struct Epochs {
+    /// Step number: odd while a change is being made, even between changes.
+    step: AtomicU64,
+    /// What each reader has passed.
+    passed: [AtomicU64; 2],
+    stop: AtomicBool,
+}
+
+/// What a value says: the step at which it was stored, and the length of its prefix.
+fn value(step: u64, len: u8) -> Value {
+    ((step % (1 << 24)) as Value) << 8 | Value::from(len)
+}
+
+/// Which prefixes of the chain are present is written in the step's number, so that every answer can be judged: at
+/// step n, a route is absent where its bit in n/2 is set (in Gray code: one change a step). The longest route has the
+/// lowest bit and changes most often; a default route touches the whole root.
+fn present(step: u64, route: usize) -> bool {
+    let number = step / 2;
+    (number ^ number >> 1) >> (LENS.len() - 1 - route) & 1 == 0
+}
+
+fn expected_len(step: u64) -> Option<u8> {
+    (0..LENS.len()).rev().find(|route| present(step, *route)).map(|route| LENS[route])
+}
+
+fn ask<K: Key>(lookup: &Lookup<K>, key: K, epochs: &Epochs, reader: usize) -> u64 {
+    let mut asked = 0;
+    while !epochs.stop.load(Ordering::Relaxed) {
+        epochs.passed[reader].store(epochs.step.load(Ordering::SeqCst), Ordering::SeqCst);
+        for _ in 0..32 {
+            let before = epochs.step.load(Ordering::SeqCst);
+            let answer = lookup.lookup(key).map(|value| value as u8);
+            let after = epochs.step.load(Ordering::SeqCst);
+            // The states that were current at some time between the two readings of the clock.
+            let mut states = (before / 2..=after.div_ceil(2)).map(|state| expected_len(state * 2));
+            assert!(
+                states.any(|state| state == answer),
+                "answered {answer:?} between steps {before} and {after}, where it was {:?} and became {:?}",
+                expected_len(before),
+                expected_len(after)
+            );
+            asked += 1;
+        }
+    }
+    asked
+}
+
+fn churn<K: Key>(table: &mut Table<K>, addr: K, epochs: &Epochs, scale: u8) {
+    for change in 1..=ROUNDS {
+        let (old, new) = ((change - 1) * 2, change * 2);
+        let route = (0..LENS.len()).find(|route| present(old, *route) != present(new, *route));
+        epochs.step.fetch_add(1, Ordering::SeqCst);
+        if let Some(route) = route {
+            let len = LENS[route] * scale;
+            if present(new, route) {
+                assert_eq!(table.insert(addr, len, value(new, LENS[route])), Ok(None));
+            } else {
+                assert!(table.remove(addr, len).is_some());
+            }
+        }
+        let step = epochs.step.fetch_add(1, Ordering::SeqCst) + 1;
+        let safe = epochs.passed.iter().map(|passed| passed.load(Ordering::SeqCst)).min().unwrap_or(0);
+        // A reader that has passed step n began its present look-ups after it: what was replaced up to n is free.
+        table.retire(step, safe);
+    }
+    epochs.stop.store(true, Ordering::SeqCst);
+}
+
+fn check<K: Key>(addr: K, scale: u8) {
+    // Room for a handful of routes and little more, so that blocks are reused at once.
+    let mut table = Table::new(Limits { max_routes: 16, max_nodes: 1 << 14, max_leaves: 1 << 14 });
+    for len in LENS {
+        table.insert(addr, len * scale, value(0, len)).unwrap();
+    }
+    let epochs = Epochs {
+        step: AtomicU64::new(0),
+        passed: [AtomicU64::new(0), AtomicU64::new(0)],
+        stop: AtomicBool::new(false),
+    };
+    let lookups = [table.reader(), table.reader()];
+    let asked = thread::scope(|scope| {
+        let readers: Vec<_> = lookups
+            .iter()
+            .enumerate()
+            .map(|(reader, lookup)| {
+                let epochs = &epochs;
+                scope.spawn(move || ask(lookup, addr, epochs, reader))
+            })
+            .collect();
+        churn(&mut table, addr, &epochs, scale);
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>()
+    });
+    println!("{asked} answers during {ROUNDS} changes");
+    assert!(asked > 0);
+}
+
+#[test]
+fn ipv4_readers_see_the_table_before_or_after_each_change() {
+    check(0x0a41_0007u32, 1);
+}
+
+#[test]
+fn ipv6_readers_see_the_table_before_or_after_each_change() {
+    check(0xfd00_0065_u128 << 96 | 7, 4);
+}
