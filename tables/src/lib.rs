@@ -1,1 +1,48 @@
-//! placeholder
+//! # tables: what the slow path writes and the fast path reads
+//!
+//! **What this room is for.** The two halves of the router meet here and nowhere else: the slow path holds the
+//! one [`Writer`], every worker of the fast path holds a [`Reader`].
+//!
+//! **How things pass through it.**
+//!
+//! ```text
+//!  slow path                       tables                          fast path
+//!  ─────────                       ──────                          ─────────
+//!  Writer ── ports, adjacencies, groups ──► State ──(one swap)──►  Reader::snapshot, once a batch
+//!         ── routes ──────────────────────► Fib ───(in place)───►  Snapshot::fib
+//!         ◄── copies of packets ─────────── punt ring ◄──────────  fate Punt(reason)
+//!         ─── packets of our own ─────────► inject ring ─────────► walked, or sent as they are
+//!         ◄── sums ──────────────────────── Counters ◄───────────  one writer a worker
+//! ```
+//!
+//! **What it promises.** A [`Snapshot`] shows one state of ports, adjacencies and groups for as long as it is
+//! held, and the forwarding table never names a group that the snapshot lacks: [`Writer::publish`] waits until
+//! every reader has passed to the new state before a route may use a new group. Publishing never makes a reader
+//! wait. Every table and ring has the size that [`Limits`] gives it at start-up; full is an error that says so.
+//!
+//! **What it never does.** It decides nothing, and knows neither BGP nor netlink nor AF_XDP.
+
+mod adjacency;
+mod copy_ring;
+mod counters;
+mod epoch;
+mod fate;
+mod fib;
+mod group;
+mod inject;
+mod limits;
+mod ports;
+mod punt;
+mod snapshot;
+
+pub use adjacency::{Adjacency, AdjacencyId};
+pub use copy_ring::{Full, RingConsumer, RingProducer, copy_ring};
+pub use counters::{Books, Counters, PortCount, WorkerCounters};
+pub use fate::{DropReason, Fate, PuntReason};
+pub use fib::{Fib, FibReader};
+pub use group::{Group, GroupId};
+pub use inject::Inject;
+pub use limits::{Limits, TableFull};
+pub use ports::{Endpoint, Port, Ports};
+pub use punt::Punt;
+pub use snapshot::{Reader, Snapshot, State, Writer};

@@ -1,0 +1,106 @@
+//! A bounded ring of packet copies between two threads, without allocation after start-up.
+//!
+//! Buffers circulate: the producer takes an empty one, fills it and queues it; the consumer reads it and gives it
+//! back. Frames themselves never cross threads, so each worker's frames stay its own.
+
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+
+/// No empty buffer: the other side is behind. The packet was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ring is full")]
+pub struct Full;
+
+struct Slot<M> {
+    meta: M,
+    bytes: Vec<u8>,
+}
+
+struct Ring<M> {
+    empty: ArrayQueue<Vec<u8>>,
+    filled: ArrayQueue<Slot<M>>,
+}
+
+/// The side that queues packets.
+pub struct RingProducer<M>(Arc<Ring<M>>);
+
+/// The side that reads packets.
+pub struct RingConsumer<M>(Arc<Ring<M>>);
+
+/// A ring of `slots` packets of at most `bytes_max` bytes each; longer ones are cut.
+///
+/// # Panics
+/// Where `slots` is zero.
+pub fn copy_ring<M>(slots: usize, bytes_max: usize) -> (RingProducer<M>, RingConsumer<M>) {
+    let ring = Arc::new(Ring { empty: ArrayQueue::new(slots), filled: ArrayQueue::new(slots) });
+    while ring.empty.push(Vec::with_capacity(bytes_max)).is_ok() {}
+    (RingProducer(Arc::clone(&ring)), RingConsumer(ring))
+}
+
+impl<M> RingProducer<M> {
+    /// Queues a copy of the packet, cut to the buffer's size.
+    pub fn push(&mut self, meta: M, packet: &[u8]) -> Result<(), Full> {
+        let mut bytes = self.0.empty.pop().ok_or(Full)?;
+        let len = packet.len().min(bytes.capacity());
+        bytes.clear();
+        bytes.extend_from_slice(&packet[..len]);
+        // There are as many slots as buffers, so a buffer in hand means a free slot.
+        self.0.filled.push(Slot { meta, bytes }).map_err(|_| Full)
+    }
+}
+
+impl<M> RingConsumer<M> {
+    /// Hands the oldest packet to `read`; `None` where the ring is empty.
+    pub fn pop<R>(&mut self, read: impl FnOnce(M, &[u8]) -> R) -> Option<R> {
+        let Slot { meta, bytes } = self.0.filled.pop()?;
+        let result = read(meta, &bytes);
+        // Every buffer came from `empty`, which therefore has room for it.
+        let _ = self.0.empty.push(bytes);
+        Some(result)
+    }
+
+    /// Is there nothing to read?
+    pub fn is_empty(&self) -> bool {
+        self.0.filled.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_come_out_in_order_and_a_full_ring_refuses() {
+        let (mut producer, mut consumer) = copy_ring(2, 4);
+        assert_eq!(producer.push(1, b"one"), Ok(()));
+        assert_eq!(producer.push(2, b"longer than four"), Ok(()));
+        assert_eq!(producer.push(3, b"no"), Err(Full));
+        assert_eq!(consumer.pop(|meta, bytes| (meta, bytes.to_vec())), Some((1, b"one".to_vec())));
+        assert_eq!(producer.push(3, b"yes"), Ok(()));
+        assert_eq!(consumer.pop(|meta, bytes| (meta, bytes.to_vec())), Some((2, b"long".to_vec())));
+        assert_eq!(consumer.pop(|meta, bytes| (meta, bytes.to_vec())), Some((3, b"yes".to_vec())));
+        assert!(consumer.is_empty());
+        assert_eq!(consumer.pop(|meta: i32, _| meta), None);
+    }
+
+    #[test]
+    fn nothing_is_lost_between_two_threads() {
+        let (mut producer, mut consumer) = copy_ring(8, 8);
+        let writer = std::thread::spawn(move || {
+            for number in 0..10_000u64 {
+                while producer.push(number, &number.to_be_bytes()).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for expected in 0..10_000u64 {
+            while consumer.is_empty() {
+                std::thread::yield_now();
+            }
+            let (meta, bytes) = consumer.pop(|meta, bytes| (meta, bytes.to_vec())).unwrap();
+            assert_eq!((meta, bytes.as_slice()), (expected, &expected.to_be_bytes()[..]));
+        }
+        writer.join().unwrap();
+    }
+}

@@ -1,0 +1,131 @@
+//! How a frame's walk ends (DESIGN.md, D6).
+//!
+//! One list of reasons serves the walk, `tortie show drops` and Prometheus. A reason exists only where some line
+//! of the fast path gives it and some test makes it happen (`fastpath/tests/every_reason.rs`).
+
+use model::PortId;
+
+/// Where a frame's walk has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Still on its way; never the end of a walk.
+    Undecided,
+    /// Leaves through this port.
+    Forward(PortId),
+    /// A copy goes to the slow path.
+    Punt(PuntReason),
+    /// Lost, for this reason.
+    Drop(DropReason),
+}
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($variant:ident = $label:literal: $help:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl $name {
+            /// Every reason, in order of [`Self::index`].
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// As an index into an array of counters.
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+
+            /// The name in tables, JSON and metric labels.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $label,)* }
+            }
+
+            /// One sentence for an operator.
+            pub const fn help(self) -> &'static str {
+                match self { $($name::$variant => $help,)* }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet goes up to the slow path.
+    PuntReason {
+        Arp = "arp": "An ARP packet from a workload or the host.",
+        NeighborDiscovery = "neighbor_discovery": "An IPv6 neighbour or router discovery packet from a workload or the host.",
+        TtlExceeded = "ttl_exceeded": "The TTL or hop limit ran out here; the sender is told by ICMP.",
+        NoRoute = "no_route": "No route covers the destination; the sender is told by ICMP.",
+        Unresolved = "unresolved": "The next hop's MAC address isn't known yet; the slow path asks for it.",
+        TooBig = "too_big": "Larger than the next port's MTU and not to be fragmented; the sender is told by ICMP.",
+    }
+}
+
+reasons! {
+    /// Why a packet is lost.
+    DropReason {
+        TooShort = "too_short": "Shorter than an Ethernet header.",
+        VlanTruncated = "vlan_truncated": "The frame ends inside a VLAN tag.",
+        ArpMalformed = "arp_malformed": "An ARP packet that is too short or isn't about IPv4 over Ethernet.",
+        Ipv4HeaderTruncated = "ipv4_header_truncated": "Shorter than an IPv4 header.",
+        Ipv4BadVersion = "ipv4_bad_version": "Ethertype IPv4, but the version field isn't 4.",
+        Ipv4BadHeaderLength = "ipv4_bad_header_length": "The IPv4 header length is below 20 bytes or beyond the packet.",
+        Ipv4BadTotalLength = "ipv4_bad_total_length": "The IPv4 total length is below the header's or beyond the frame.",
+        Ipv4BadChecksum = "ipv4_bad_checksum": "The IPv4 header checksum is wrong.",
+        Ipv6HeaderTruncated = "ipv6_header_truncated": "Shorter than an IPv6 header.",
+        Ipv6BadVersion = "ipv6_bad_version": "Ethertype IPv6, but the version field isn't 6.",
+        Ipv6BadPayloadLength = "ipv6_bad_payload_length": "The IPv6 payload length runs beyond the frame.",
+        Ipv6BadExtension = "ipv6_bad_extension": "An IPv6 extension header is cut short, or there are too many.",
+        L4Truncated = "l4_truncated": "The TCP, UDP or ICMP header is cut short.",
+        UnknownEthertype = "unknown_ethertype": "Neither IPv4, IPv6 nor ARP.",
+        VlanTagged = "vlan_tagged": "Carries a VLAN tag, and no port here has VLANs.",
+        NotReady = "not_ready": "The tables aren't filled yet: the datastore isn't in sync.",
+        NotOurs = "not_ours": "The destination MAC address isn't this port's.",
+        Multicast = "multicast": "To a multicast or broadcast destination, which is not forwarded.",
+        MartianSource = "martian_source": "From an address that no packet may come from (RFC 1812 §5.3.7).",
+        MartianDestination = "martian_destination": "To an address that is never forwarded (RFC 1812 §5.3.7, RFC 4291 §2.5).",
+        UnknownEndpoint = "unknown_endpoint": "From or to a workload interface that no workload endpoint names.",
+        SpoofedSource = "spoofed_source": "From a workload, with a source address that isn't the workload's.",
+        Blackhole = "blackhole": "The route is a blackhole: an unused address in a block of this node's.",
+        NeedsFragmentation = "needs_fragmentation": "Larger than the next port's MTU and would have to be fragmented.",
+        PortDown = "port_down": "The port it would leave by is down or gone.",
+        TransmitRingFull = "transmit_ring_full": "The port's transmit ring is full.",
+        HandoffRingFull = "handoff_ring_full": "The ring to the worker that owns the port's queue is full.",
+        PuntRingFull = "punt_ring_full": "The slow path is behind: its ring is full.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn labels_are_unique_and_fit_prometheus() {
+        let labels: Vec<&str> = (PuntReason::ALL.iter().map(|r| r.as_str()))
+            .chain(DropReason::ALL.iter().map(|r| r.as_str()))
+            .collect();
+        assert_eq!(labels.iter().collect::<BTreeSet<_>>().len(), labels.len());
+        assert!(
+            labels
+                .iter()
+                .all(|l| l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+        );
+    }
+
+    #[test]
+    fn an_index_finds_its_reason() {
+        for reason in DropReason::ALL {
+            assert_eq!(DropReason::ALL[reason.index()], *reason);
+        }
+        for reason in PuntReason::ALL {
+            assert_eq!(PuntReason::ALL[reason.index()], *reason);
+        }
+    }
+}

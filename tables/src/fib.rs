@@ -1,0 +1,106 @@
+//! The forwarding table: prefix to group, for both families.
+
+use std::net::IpAddr;
+
+use lpm::{Lookup, Table};
+use model::{Family, Prefix};
+
+use crate::{GroupId, Limits, TableFull};
+
+/// The writer's side.
+pub struct Fib {
+    v4: Table<u32>,
+    v6: Table<u128>,
+    limits: Limits,
+}
+
+impl Fib {
+    pub(crate) fn new(limits: Limits) -> Fib {
+        Fib {
+            v4: Table::new(lpm::Limits::for_routes(clamp(limits.routes_v4))),
+            v6: Table::new(lpm::Limits::for_routes(clamp(limits.routes_v6))),
+            limits,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, prefix: Prefix, group: GroupId) -> Result<(), TableFull> {
+        let (outcome, table, limit) = match prefix.addr() {
+            IpAddr::V4(addr) => {
+                (self.v4.insert(addr.into(), prefix.len(), group.0), "routes_v4", self.limits.routes_v4)
+            }
+            IpAddr::V6(addr) => {
+                (self.v6.insert(addr.into(), prefix.len(), group.0), "routes_v6", self.limits.routes_v6)
+            }
+        };
+        outcome.map(drop).map_err(|_| TableFull { table, limit })
+    }
+
+    pub(crate) fn remove(&mut self, prefix: Prefix) {
+        match prefix.addr() {
+            IpAddr::V4(addr) => self.v4.remove(addr.into(), prefix.len()),
+            IpAddr::V6(addr) => self.v6.remove(addr.into(), prefix.len()),
+        };
+    }
+
+    pub(crate) fn retire(&mut self, epoch: u64, safe: u64) {
+        self.v4.retire(epoch, safe);
+        self.v6.retire(epoch, safe);
+    }
+
+    /// The group that the very prefix leads to.
+    pub fn get(&self, prefix: Prefix) -> Option<GroupId> {
+        match prefix.addr() {
+            IpAddr::V4(addr) => self.v4.get(addr.into(), prefix.len()),
+            IpAddr::V6(addr) => self.v6.get(addr.into(), prefix.len()),
+        }
+        .map(GroupId)
+    }
+
+    /// How many routes a family has.
+    pub fn len(&self, family: Family) -> usize {
+        match family {
+            Family::V4 => self.v4.len(),
+            Family::V6 => self.v6.len(),
+        }
+    }
+
+    /// Has the table no route at all?
+    pub fn is_empty(&self) -> bool {
+        Family::ALL.iter().all(|family| self.len(*family) == 0)
+    }
+
+    /// Memory of both families' look-up structures, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.v4.bytes() + self.v6.bytes()
+    }
+
+    pub(crate) fn reader(&self) -> FibReader {
+        FibReader { v4: self.v4.reader(), v6: self.v6.reader() }
+    }
+}
+
+/// The reader's side: cheap to clone, never waits.
+#[derive(Clone)]
+pub struct FibReader {
+    v4: Lookup<u32>,
+    v6: Lookup<u128>,
+}
+
+impl FibReader {
+    /// The group of the longest prefix that covers an IPv4 address.
+    #[inline]
+    pub fn lookup_v4(&self, addr: u32) -> Option<GroupId> {
+        self.v4.lookup(addr).map(GroupId)
+    }
+
+    /// The group of the longest prefix that covers an IPv6 address.
+    #[inline]
+    pub fn lookup_v6(&self, addr: u128) -> Option<GroupId> {
+        self.v6.lookup(addr).map(GroupId)
+    }
+}
+
+/// A table holds at most 2³¹ routes, far beyond any memory.
+fn clamp(routes: usize) -> u32 {
+    u32::try_from(routes).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,406 @@
+//! Publication: one writer, readers that never wait (DESIGN.md, D5).
+//!
+//! Ports, adjacencies and groups are small and form one immutable [`State`], swapped as a whole. Routes are many
+//! and live in the [`Fib`], changed in place. The order that keeps both in step:
+//!
+//! 1. the writer stages adjacencies and groups and calls [`Writer::publish`], which swaps the state in and, where
+//!    a group is new, waits until every reader has seen it;
+//! 2. only then may a route name that group;
+//! 3. removal runs the other way round: routes first, then [`Writer::remove_group`] and the next publication.
+//!
+//! A row may be taken again at once: within one state rows are consistent, and a route to the row's new group waits
+//! for step 1.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use model::{PortId, Prefix};
+
+use crate::epoch::Epochs;
+use crate::{Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, Port, Ports, TableFull};
+
+/// Everything but the routes, as one epoch shows it.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The ports.
+    pub ports: Arc<Ports>,
+    adjacencies: Arc<Vec<Option<Adjacency>>>,
+    groups: Arc<Vec<Option<Group>>>,
+    /// May packets be forwarded? Not before the slow path is in sync.
+    pub ready: bool,
+}
+
+impl State {
+    /// The adjacency, if the row is taken.
+    #[inline]
+    pub fn adjacency(&self, id: AdjacencyId) -> Option<&Adjacency> {
+        self.adjacencies.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The group, if the row is taken.
+    #[inline]
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(id.0 as usize)?.as_ref()
+    }
+}
+
+/// What readers and the writer share.
+struct Shared {
+    state: Arc<ArcSwap<State>>,
+    epochs: Epochs,
+}
+
+/// Row numbers of a table, and which are free.
+struct Rows {
+    table: &'static str,
+    limit: usize,
+    next: u32,
+    free: Vec<u32>,
+}
+
+impl Rows {
+    fn new(table: &'static str, limit: usize) -> Rows {
+        Rows { table, limit, next: 0, free: Vec::new() }
+    }
+
+    fn take(&mut self) -> Result<u32, TableFull> {
+        if let Some(row) = self.free.pop() {
+            return Ok(row);
+        }
+        if self.next as usize >= self.limit {
+            return Err(TableFull { table: self.table, limit: self.limit });
+        }
+        self.next += 1;
+        Ok(self.next - 1)
+    }
+
+    fn give_back(&mut self, row: u32) {
+        self.free.push(row);
+    }
+
+    fn taken(&self) -> usize {
+        self.next as usize - self.free.len()
+    }
+}
+
+/// The slow path's end: the one that changes tables.
+pub struct Writer {
+    shared: Arc<Shared>,
+    staged: State,
+    fib: Fib,
+    limits: Limits,
+    adjacency_rows: Rows,
+    group_rows: Rows,
+    /// Groups staged since the last publication: no route may name them yet.
+    unpublished_groups: Vec<GroupId>,
+    readers: usize,
+}
+
+impl Writer {
+    /// Empty tables of these sizes. Forwarding stays closed until [`Self::set_ready`].
+    pub fn new(limits: Limits) -> Writer {
+        let shared = Shared {
+            state: Arc::new(ArcSwap::from_pointee(State::default())),
+            epochs: Epochs::new(limits.readers),
+        };
+        Writer {
+            shared: Arc::new(shared),
+            staged: State::default(),
+            fib: Fib::new(limits),
+            limits,
+            adjacency_rows: Rows::new("adjacencies", limits.adjacencies),
+            group_rows: Rows::new("groups", limits.groups),
+            unpublished_groups: Vec::new(),
+            readers: 0,
+        }
+    }
+
+    /// A reader for one worker; `None` where all of [`Limits::readers`] are taken.
+    pub fn reader(&mut self) -> Option<Reader> {
+        if self.readers == self.limits.readers {
+            return None;
+        }
+        self.readers += 1;
+        Some(Reader {
+            state: Cache::new(Arc::clone(&self.shared.state)),
+            fib: self.fib.reader(),
+            shared: Arc::clone(&self.shared),
+            index: self.readers - 1,
+        })
+    }
+
+    /// The sizes of the tables.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What the next publication will show.
+    pub fn staged(&self) -> &State {
+        &self.staged
+    }
+
+    /// The routes as they are.
+    pub fn fib(&self) -> &Fib {
+        &self.fib
+    }
+
+    /// Rows taken of adjacencies and of groups.
+    pub fn taken(&self) -> (usize, usize) {
+        (self.adjacency_rows.taken(), self.group_rows.taken())
+    }
+
+    /// Stages a port: new, or changed.
+    pub fn put_port(&mut self, port: Port) -> Result<(), TableFull> {
+        if port.id.index() >= self.limits.ports {
+            return Err(TableFull { table: "ports", limit: self.limits.ports });
+        }
+        Arc::make_mut(&mut self.staged.ports).put(port);
+        Ok(())
+    }
+
+    /// Stages the removal of a port. Adjacencies that still name it lead to drops, not to another port.
+    pub fn remove_port(&mut self, id: PortId) -> Option<Port> {
+        Arc::make_mut(&mut self.staged.ports).remove(id)
+    }
+
+    /// Stages a new adjacency.
+    pub fn insert_adjacency(&mut self, adjacency: Adjacency) -> Result<AdjacencyId, TableFull> {
+        let row = self.adjacency_rows.take()?;
+        put_row(Arc::make_mut(&mut self.staged.adjacencies), row, adjacency);
+        Ok(AdjacencyId(row))
+    }
+
+    /// Stages a change of an adjacency: every route through it follows, and none is touched.
+    pub fn replace_adjacency(&mut self, id: AdjacencyId, adjacency: Adjacency) {
+        put_row(Arc::make_mut(&mut self.staged.adjacencies), id.0, adjacency);
+    }
+
+    /// Stages the removal of an adjacency that no group names any more.
+    pub fn remove_adjacency(&mut self, id: AdjacencyId) {
+        debug_assert!(self.staged.adjacency(id).is_some(), "an adjacency is removed once");
+        if let Some(row) = Arc::make_mut(&mut self.staged.adjacencies).get_mut(id.0 as usize) {
+            *row = None;
+            self.adjacency_rows.give_back(id.0);
+        }
+    }
+
+    /// Stages a new group. Routes may name it after the next [`Self::publish`].
+    pub fn insert_group(&mut self, group: Group) -> Result<GroupId, TableFull> {
+        let row = self.group_rows.take()?;
+        put_row(Arc::make_mut(&mut self.staged.groups), row, group);
+        self.unpublished_groups.push(GroupId(row));
+        Ok(GroupId(row))
+    }
+
+    /// Stages a change of a group: every route to it follows, and none is touched.
+    pub fn replace_group(&mut self, id: GroupId, group: Group) {
+        put_row(Arc::make_mut(&mut self.staged.groups), id.0, group);
+    }
+
+    /// Stages the removal of a group that no route names any more.
+    pub fn remove_group(&mut self, id: GroupId) {
+        debug_assert!(self.staged.group(id).is_some(), "a group is removed once");
+        if let Some(row) = Arc::make_mut(&mut self.staged.groups).get_mut(id.0 as usize) {
+            *row = None;
+            self.unpublished_groups.retain(|unpublished| *unpublished != id);
+            self.group_rows.give_back(id.0);
+        }
+    }
+
+    /// Stages the opening (or closing) of forwarding.
+    pub fn set_ready(&mut self, ready: bool) {
+        self.staged.ready = ready;
+    }
+
+    /// Shows what is staged to every reader from its next batch on.
+    ///
+    /// Returns after every reader has seen it where a group is new, at once otherwise.
+    pub fn publish(&mut self) {
+        self.shared.state.store(Arc::new(self.staged.clone()));
+        let epoch = self.shared.epochs.advance();
+        if !self.unpublished_groups.is_empty() {
+            self.shared.epochs.wait_for(epoch);
+            self.unpublished_groups.clear();
+        }
+        self.reclaim();
+    }
+
+    /// Makes a route lead to a published group, in place.
+    ///
+    /// # Panics
+    /// In debug builds, where the group wasn't published: a reader could see a route without its next hops.
+    pub fn insert_route(&mut self, prefix: Prefix, group: GroupId) -> Result<(), TableFull> {
+        debug_assert!(self.staged.group(group).is_some(), "a route needs its group");
+        debug_assert!(!self.unpublished_groups.contains(&group), "publish a group before its routes");
+        self.fib.insert(prefix, group)
+    }
+
+    /// Removes a route, in place.
+    pub fn remove_route(&mut self, prefix: Prefix) {
+        self.fib.remove(prefix);
+    }
+
+    /// Gives memory of the forwarding table that no reader can see any more back for use. Publishing does this too; call it
+    /// now and then during a long run of route changes.
+    pub fn reclaim(&mut self) {
+        // What is unlinked up to now belongs to the epoch that this call ends.
+        let ended = self.shared.epochs.current();
+        self.shared.epochs.advance();
+        let safe = self.shared.epochs.oldest_seen();
+        self.fib.retire(ended, safe.saturating_sub(1));
+    }
+}
+
+fn put_row<T>(rows: &mut Vec<Option<T>>, row: u32, value: T) {
+    let row = row as usize;
+    if rows.len() <= row {
+        rows.resize_with(row + 1, || None);
+    }
+    rows[row] = Some(value);
+}
+
+/// A worker's end. It reports a quiescent state whenever it takes a [`Snapshot`], so take one a batch.
+pub struct Reader {
+    state: Cache<Arc<ArcSwap<State>>, Arc<State>>,
+    fib: FibReader,
+    shared: Arc<Shared>,
+    index: usize,
+}
+
+impl Reader {
+    /// The tables for one batch. The one before is given up: it can't outlive this call.
+    #[inline]
+    pub fn snapshot(&mut self) -> Snapshot<'_> {
+        if self.shared.epochs.is_online(self.index) {
+            self.shared.epochs.quiesce(self.index);
+        } else {
+            self.shared.epochs.enter(self.index);
+        }
+        Snapshot { state: self.state.load(), fib: &self.fib }
+    }
+
+    /// Call before sleeping: the writer waits for no reader that is offline. [`Self::snapshot`] comes back.
+    pub fn go_offline(&mut self) {
+        self.shared.epochs.leave(self.index);
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.go_offline();
+    }
+}
+
+/// One consistent view of all tables.
+#[derive(Clone, Copy)]
+pub struct Snapshot<'a> {
+    /// Ports, adjacencies and groups.
+    pub state: &'a State,
+    /// Routes.
+    pub fib: &'a FibReader,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn limits() -> Limits {
+        Limits { ports: 8, adjacencies: 4, groups: 4, routes_v4: 1000, routes_v6: 1000, readers: 2 }
+    }
+
+    fn neighbor(last: u8) -> Adjacency {
+        Adjacency::unresolved(PortId(1), IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
+    }
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_reader_sees_what_was_published_and_nothing_before() {
+        let mut writer = Writer::new(limits());
+        let mut reader = writer.reader().unwrap();
+        let adjacency = writer.insert_adjacency(neighbor(1)).unwrap();
+        let group = writer.insert_group(Group::Forward(vec![adjacency])).unwrap();
+        assert!(reader.snapshot().state.group(group).is_none());
+        reader.go_offline();
+        writer.publish();
+        writer.insert_route(prefix("10.0.0.0/8"), group).unwrap();
+        let snapshot = reader.snapshot();
+        assert_eq!(snapshot.fib.lookup_v4(0x0a00_0001), Some(group));
+        assert_eq!(snapshot.state.group(group), Some(&Group::Forward(vec![adjacency])));
+    }
+
+    #[test]
+    fn full_tables_say_so_and_stay_as_they_were() {
+        let mut writer = Writer::new(limits());
+        for _ in 0..4 {
+            writer.insert_group(Group::Blackhole).unwrap();
+        }
+        let full = writer.insert_group(Group::Blackhole).unwrap_err();
+        assert_eq!(
+            full.to_string(),
+            "the table of groups is full at 4: raise limits.groups in the configuration"
+        );
+        assert_eq!(writer.taken(), (0, 4));
+    }
+
+    #[test]
+    fn a_freed_row_is_taken_again() {
+        let mut writer = Writer::new(limits());
+        let rows: Vec<_> = (0..4).map(|n| writer.insert_adjacency(neighbor(n)).unwrap()).collect();
+        writer.remove_adjacency(rows[2]);
+        assert_eq!(writer.taken(), (3, 0));
+        assert_eq!(writer.insert_adjacency(neighbor(9)).unwrap(), rows[2]);
+    }
+
+    #[test]
+    fn readers_are_limited() {
+        let mut writer = Writer::new(limits());
+        let _one = writer.reader().unwrap();
+        let _two = writer.reader().unwrap();
+        assert!(writer.reader().is_none());
+    }
+
+    /// The promise of this file: while routes come and go, a reader never finds a route whose group is missing.
+    #[test]
+    fn no_reader_ever_sees_a_route_without_its_group() {
+        let mut writer = Writer::new(limits());
+        let mut reader = writer.reader().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let looking = std::thread::spawn(move || {
+            let mut hits = 0u64;
+            while !stopped.load(Ordering::Relaxed) {
+                let snapshot = reader.snapshot();
+                for last in 0..32u32 {
+                    if let Some(group) = snapshot.fib.lookup_v4(0x0a00_0000 | last) {
+                        let Some(Group::Forward(members)) = snapshot.state.group(group) else {
+                            panic!("route to {group:?} without its group");
+                        };
+                        assert!(members.iter().all(|member| snapshot.state.adjacency(*member).is_some()));
+                        hits += 1;
+                    }
+                }
+            }
+            hits
+        });
+        for round in 0..2_000u32 {
+            let adjacency = writer.insert_adjacency(neighbor((round % 250) as u8)).unwrap();
+            let group = writer.insert_group(Group::Forward(vec![adjacency])).unwrap();
+            writer.publish();
+            let route = Prefix::new(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 | (round % 32))), 32).unwrap();
+            writer.insert_route(route, group).unwrap();
+            std::thread::yield_now();
+            writer.remove_route(route);
+            writer.remove_group(group);
+            writer.remove_adjacency(adjacency);
+            writer.publish();
+        }
+        stop.store(true, Ordering::Relaxed);
+        let hits = looking.join().expect("the reader found every group");
+        assert!(hits > 0, "the reader ran beside the writer");
+    }
+}
