@@ -1,1 +1,124 @@
-//! placeholder
+//! AF_XDP: memory for frames, the rings of a NIC queue, and the XDP program that feeds them.
+//!
+//! **What this room is for.** Frames come from a NIC's receive queue into our memory and leave through its transmit
+//! queue, past the kernel's stack but not past the kernel: the NIC stays an ordinary interface, and what the XDP
+//! program doesn't take goes where it always went.
+//!
+//! **How things pass through it.** A [`Region`] is memory cut into chunks; its [`FramePool`] hands each out as a
+//! [`Frame`]. A [`UmemSet`] binds [`Queue`]s to it. A worker's turn is `refill`, `receive`, its own work, `transmit`,
+//! `wake`, `reap`; frames move by value all the way.
+//!
+//! ```text
+//!   FramePool -refill-> Queue ~~kernel~~> Queue -receive-> Vec<Frame> -transmit-> Queue ~~> Queue -reap-> FramePool
+//! ```
+//! A [`Program`] decides which frames reach a queue, and what happens to them when there is no socket: an uplink's go
+//! to the kernel, a workload's are dropped. It stays attached when the process dies.
+//!
+//! **What it promises.** No safe call can make two owners of a chunk, reach beyond it, or use memory after it is
+//! gone: a region is never unmapped, a `Frame` can't be copied, and what the kernel returns is believed only if this
+//! very queue had lent it. Every frame is accounted for: `pool.lent()` equals what queues and callers hold.
+//! [`Queue`]'s daily calls don't allocate (`receive` and `reap` into vectors with room) and make no system call but
+//! `wake`'s. What was asked for and what was really got are different types.
+//!
+//! **What it never does.** Parse a packet, know a route, touch an XDP program that isn't ours, or unmap a frame.
+//! Encapsulation is [`Frame::grow_front`]: the room in front of a received frame ([`HEADROOM`] bytes) makes it free.
+//!
+//! ```
+//! use afxdp::{Region, RegionConfig};
+//!
+//! let (_region, mut pool) = Region::new(RegionConfig { frames: 16, chunk_size: 2048, hugepages: false })?;
+//! let mut frame = pool.take().expect("sixteen frames are free");
+//! frame.copy_from(b"inner")?;
+//! frame.grow_front(6)?; // no copy: the frame begins earlier
+//! frame.bytes_mut()[..6].copy_from_slice(b"outer ");
+//! assert_eq!(frame.bytes(), b"outer inner");
+//! pool.put(frame);
+//! assert_eq!(pool.lent(), 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A worker that sends every frame back where it came from:
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//! use std::time::Duration;
+//!
+//! use afxdp::{AttachRequest, Program, ProgramKind, QueueConfig, Region, RegionConfig, UmemSet};
+//!
+//! let ifindex = afxdp::interface_index("veth0")?;
+//! let (region, mut pool) = Region::new(RegionConfig { frames: 8192, chunk_size: 2048, hugepages: true })?;
+//! let program = Program::load(ProgramKind::Workload, 1)?;
+//! println!("{}", program.attach(ifindex, AttachRequest::Auto)?);
+//! let (mut queue, report) = UmemSet::new(region).bind(QueueConfig::new(ifindex, 0))?;
+//! println!("{report}");
+//! program.set_socket(0, &queue)?;
+//!
+//! let mut batch = Vec::with_capacity(64);
+//! loop {
+//!     queue.refill(&mut pool);
+//!     queue.receive(&mut batch, 64);
+//!     queue.transmit(&mut batch);
+//!     batch.drain(..).for_each(|frame| pool.put(frame)); // the ring was full: counted as a drop elsewhere
+//!     queue.wake()?;
+//!     if queue.reap(&mut pool) == 0 {
+//!         afxdp::wait(&[queue.as_fd()], Duration::from_millis(10))?;
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Needs Linux 5.14 (to prove that a closed queue's frames are free) and CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, and
+//! CAP_IPC_LOCK or a memory-lock limit above the region's size. Memory alone ([`Region`]) needs none of it.
+// The one room of unsafe code: mappings, rings shared with the kernel, system calls. Each block names its invariant.
+#![allow(unsafe_code)]
+
+// Memory.
+mod frame;
+mod mmap;
+mod pool;
+mod region;
+
+// A queue: four rings of a socket, from bind to release.
+mod queue;
+mod release;
+mod ring;
+mod socket;
+mod statistics;
+mod umem;
+
+// The XDP program and the interface it is attached to.
+mod attach;
+mod bpf;
+mod features;
+mod map;
+mod program;
+
+// What is asked, what was got, and whom to blame.
+mod holder;
+mod report;
+
+// The kernel's side of the wall.
+mod abi;
+mod netlink;
+mod syscall;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use attach::{Attach, AttachError, AttachReport, AttachRequest, Attached, attached, detach};
+pub use features::{DeviceFeatures, interface_index, set_tx_checksum, tx_checksum};
+pub use frame::{Frame, HEADROOM, NoRoom};
+pub use mmap::Pages;
+pub use pool::FramePool;
+pub use program::{LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind};
+pub use queue::{Queue, wait};
+pub use region::{Region, RegionConfig, RegionError};
+pub use release::{Closed, Closing};
+pub use report::{
+    Attempt, BindError, BindReport, BusyPoll, BusyPollOutcome, Holder, Mode, ModeRequest, QueueConfig,
+};
+pub use socket::{RingSizes, Step};
+pub use statistics::{Outstanding, QueueCounters, XdpStatistics};
+pub use umem::UmemSet;

@@ -1,0 +1,174 @@
+//! The two XDP programs, as listings.
+//!
+//! ```text
+//! uplink:    not IPv4/IPv6, cut short, multicast, link-local  -> pass to the kernel
+//!            to an address of this node:  a tunnel that ends here -> redirect, anything else -> pass
+//!            everything else -> redirect
+//! workload:  everything -> redirect
+//! redirect:  to the socket of the receive queue; where there is none, the fallback
+//! ```
+//! Loads give fields in the machine's byte order, so constants are compared as the bytes of the wire read that way.
+//!
+//! A VLAN-tagged frame is "not IP" here. A NIC that strips tags in hardware hides them from XDP: switch that off
+//! (`ethtool -K DEV rxvlan off`) where VLANs share an uplink.
+
+use std::os::fd::BorrowedFd;
+
+use super::asm::{AsmError, Assembler, Label, Reg, Size};
+
+/// What an XDP program returns. include/uapi/linux/bpf.h, `enum xdp_action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Drop = 1,
+    Pass = 2,
+}
+
+// include/uapi/linux/bpf.h, `enum bpf_func_id`. Neither is reserved to GPL programs.
+const MAP_LOOKUP_ELEM: i32 = 1;
+const REDIRECT_MAP: i32 = 51;
+
+// `struct xdp_md`.
+const MD_DATA: i16 = 0;
+const MD_DATA_END: i16 = 4;
+const MD_RX_QUEUE: i16 = 16;
+
+/// Bytes of an Ethernet header.
+const ETHERNET: i16 = 14;
+const PROTOCOL_IPIP: i32 = 4;
+const PROTOCOL_UDP: i32 = 17;
+
+/// The context, kept over calls.
+const CONTEXT: Reg = Reg::R6;
+/// The frame's first byte.
+const DATA: Reg = Reg::R7;
+/// Just past its last.
+const END: Reg = Reg::R8;
+
+/// What the uplink program takes besides transit traffic, and the maps it asks.
+#[derive(Clone, Copy)]
+pub(crate) struct Uplink<'a> {
+    pub(crate) sockets: BorrowedFd<'a>,
+    pub(crate) local_ipv4: BorrowedFd<'a>,
+    pub(crate) local_ipv6: BorrowedFd<'a>,
+    pub(crate) terminate_ipip: bool,
+    pub(crate) vxlan_port: Option<u16>,
+    pub(crate) fallback: Action,
+}
+
+/// Two bytes of the wire as a half-word load gives them.
+fn wire(value: u16) -> i32 {
+    i32::from(u16::from_ne_bytes(value.to_be_bytes()))
+}
+
+/// Redirects every frame.
+pub(crate) fn workload(sockets: BorrowedFd<'_>, fallback: Action) -> Result<Vec<u64>, AsmError> {
+    let mut asm = Assembler::new();
+    asm.mov(CONTEXT, Reg::R1);
+    redirect(&mut asm, sockets, fallback);
+    asm.finish()
+}
+
+/// Redirects transit traffic and the tunnels that end here, and leaves the rest to the kernel.
+pub(crate) fn uplink(program: Uplink<'_>) -> Result<Vec<u64>, AsmError> {
+    let mut asm = Assembler::new();
+    let (pass, take, ipv6) = (asm.label(), asm.label(), asm.label());
+    asm.mov(CONTEXT, Reg::R1);
+    asm.load(Size::Word, DATA, CONTEXT, MD_DATA);
+    asm.load(Size::Word, END, CONTEXT, MD_DATA_END);
+    require(&mut asm, ETHERNET, pass);
+    asm.load(Size::Half, Reg::R5, DATA, 12);
+    asm.jump_eq(Reg::R5, wire(0x86dd), ipv6);
+    asm.jump_ne(Reg::R5, wire(0x0800), pass);
+    to_ipv4(&mut asm, &program, pass, take);
+    asm.bind(ipv6);
+    to_ipv6(&mut asm, &program, pass, take);
+    asm.bind(take);
+    redirect(&mut asm, program.sockets, program.fallback);
+    asm.bind(pass);
+    asm.mov_imm(Reg::R0, Action::Pass as i32);
+    asm.exit();
+    asm.finish()
+}
+
+/// Jumps to `short` unless the frame has `bytes` bytes. The verifier allows later loads because of this.
+fn require(asm: &mut Assembler, bytes: i16, short: Label) {
+    asm.mov(Reg::R4, DATA);
+    asm.add_imm(Reg::R4, i32::from(bytes));
+    asm.jump_gt(Reg::R4, END, short);
+}
+
+/// Jumps to `absent` unless the map has the key, which is on the stack at `key`.
+fn look_up(asm: &mut Assembler, map: BorrowedFd<'_>, key: i16, absent: Label) {
+    asm.load_map(Reg::R1, map);
+    asm.mov(Reg::R2, Reg::R10);
+    asm.add_imm(Reg::R2, i32::from(key));
+    asm.call(MAP_LOOKUP_ELEM);
+    asm.jump_eq(Reg::R0, 0, absent);
+}
+
+/// RFC 791: destination at 16, protocol at 9, fragment field at 6, header length in the first byte.
+fn to_ipv4(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) {
+    require(asm, ETHERNET + 20, pass);
+    // 224.0.0.0/4 is multicast; above it only reserved addresses and the limited broadcast.
+    asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 16);
+    asm.jump_ge(Reg::R5, 224, pass);
+    asm.load(Size::Word, Reg::R5, DATA, ETHERNET + 16);
+    asm.store(Size::Word, Reg::R10, -4, Reg::R5);
+    look_up(asm, program.local_ipv4, -4, take);
+    asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 9);
+    if program.terminate_ipip {
+        asm.jump_eq(Reg::R5, PROTOCOL_IPIP, take);
+    }
+    let Some(port) = program.vxlan_port else { return asm.jump(pass) };
+    asm.jump_ne(Reg::R5, PROTOCOL_UDP, pass);
+    // A later fragment has no UDP header: what looks like a port is data.
+    asm.load(Size::Half, Reg::R4, DATA, ETHERNET + 6);
+    asm.and_imm(Reg::R4, wire(0x1fff));
+    asm.jump_ne(Reg::R4, 0, pass);
+    asm.load(Size::Byte, Reg::R4, DATA, ETHERNET);
+    asm.and_imm(Reg::R4, 0x0f);
+    asm.shl_imm(Reg::R4, 2);
+    asm.jump_lt(Reg::R4, 20, pass);
+    // R9: the IP header's length into the frame; its UDP header is ETHERNET further.
+    asm.mov(Reg::R9, DATA);
+    asm.add(Reg::R9, Reg::R4);
+    asm.mov(Reg::R4, Reg::R9);
+    asm.add_imm(Reg::R4, i32::from(ETHERNET) + 8);
+    asm.jump_gt(Reg::R4, END, pass);
+    asm.load(Size::Half, Reg::R5, Reg::R9, ETHERNET + 2);
+    asm.jump_eq(Reg::R5, wire(port), take);
+    asm.jump(pass);
+}
+
+/// RFC 8200: destination at 24, next header at 6. A datagram behind extension headers is left to the kernel.
+fn to_ipv6(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) {
+    require(asm, ETHERNET + 40, pass);
+    // ff00::/8 is multicast, fe80::/10 link-local: with them goes all neighbour discovery.
+    asm.load(Size::Half, Reg::R5, DATA, ETHERNET + 24);
+    asm.mov(Reg::R4, Reg::R5);
+    asm.and_imm(Reg::R4, wire(0xff00));
+    asm.jump_eq(Reg::R4, wire(0xff00), pass);
+    asm.and_imm(Reg::R5, wire(0xffc0));
+    asm.jump_eq(Reg::R5, wire(0xfe80), pass);
+    for word in 0..4 {
+        asm.load(Size::Word, Reg::R5, DATA, ETHERNET + 24 + 4 * word);
+        asm.store(Size::Word, Reg::R10, -16 + 4 * word, Reg::R5);
+    }
+    look_up(asm, program.local_ipv6, -16, take);
+    let Some(port) = program.vxlan_port else { return asm.jump(pass) };
+    asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 6);
+    asm.jump_ne(Reg::R5, PROTOCOL_UDP, pass);
+    require(asm, ETHERNET + 40 + 8, pass);
+    asm.load(Size::Half, Reg::R5, DATA, ETHERNET + 40 + 2);
+    asm.jump_eq(Reg::R5, wire(port), take);
+    asm.jump(pass);
+}
+
+/// `return bpf_redirect_map(&sockets, ctx->rx_queue_index, fallback)`. The fallback as flag: Linux 5.3 and later.
+fn redirect(asm: &mut Assembler, sockets: BorrowedFd<'_>, fallback: Action) {
+    asm.load(Size::Word, Reg::R2, CONTEXT, MD_RX_QUEUE);
+    asm.load_map(Reg::R1, sockets);
+    asm.mov_imm(Reg::R3, fallback as i32);
+    asm.call(REDIRECT_MAP);
+    asm.exit();
+}

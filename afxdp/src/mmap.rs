@@ -1,0 +1,74 @@
+//! Mappings: the memory of a region (which stays) and of a ring (which goes with its socket).
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+
+use crate::syscall;
+
+/// Bytes of a huge page; the only size tried.
+const HUGE_PAGE: usize = 2 << 20;
+/// Bytes of an ordinary page, as AF_XDP counts them (`xdp_umem_reg` wants page alignment).
+const SMALL_PAGE: usize = 4096;
+
+/// Which pages hold a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// 2 MiB pages: fewer TLB misses on our side; the kernel pins 4 KiB pages either way.
+    Huge,
+    /// 4 KiB pages.
+    Small,
+}
+
+impl std::fmt::Display for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Huge => "2 MiB pages",
+            Self::Small => "4 KiB pages",
+        })
+    }
+}
+
+/// Maps a region's memory for the rest of the process's life. With `huge`, 2 MiB pages are tried first.
+///
+/// Returns the start, the length rounded up to whole pages, and which pages they are.
+pub(crate) fn map_for_ever(len: usize, huge: bool) -> io::Result<(NonNull<u8>, Pages)> {
+    if huge && let Ok(start) = syscall::map_anonymous(len.next_multiple_of(HUGE_PAGE), true) {
+        return Ok((start, Pages::Huge));
+    }
+    Ok((syscall::map_anonymous(len.next_multiple_of(SMALL_PAGE), false)?, Pages::Small))
+}
+
+/// One ring of one socket, mapped. Unmapped when dropped.
+///
+/// A ring's mapping keeps its socket open in the kernel, so dropping it is part of closing a socket.
+#[derive(Debug)]
+pub(crate) struct RingMapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl RingMapping {
+    pub(crate) fn new(socket: BorrowedFd<'_>, len: usize, offset: u64) -> io::Result<Self> {
+        Ok(Self { start: syscall::map_ring(socket, len, offset)?, len })
+    }
+
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for RingMapping {
+    fn drop(&mut self) {
+        // SAFETY: `start` and `len` are those of the mapping this value alone owns; the ring that points into it
+        // owns this value and can't be used after it.
+        unsafe { syscall::unmap(self.start, self.len) }
+    }
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread, and this value is its only owner.
+unsafe impl Send for RingMapping {}

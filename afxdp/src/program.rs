@@ -1,0 +1,249 @@
+//! The XDP program of an interface: which frames go to the sockets, and what happens where there is none.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use crate::attach::{self, AttachError, AttachReport, AttachRequest};
+use crate::bpf::asm::AsmError;
+use crate::bpf::load;
+use crate::bpf::redirect::{self, Action, Uplink};
+use crate::map::{self, Key16, Map};
+use crate::queue::Queue;
+
+/// Addresses of the node an uplink program can know, for IPv4 and IPv6 each.
+pub const LOCAL_ADDRESSES_MAX: u32 = 1024;
+
+/// What a port is for, which decides what its program takes and what happens without a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramKind {
+    /// Towards the network. ARP and all that isn't IP, multicast, link-local, and what is for the node itself stays
+    /// with the kernel; transit, and the tunnels that end here, go to the sockets. Where there is no socket the kernel
+    /// forwards (`XDP_PASS`).
+    Uplink {
+        /// IPIP to the node's addresses goes to the sockets.
+        terminate_ipip: bool,
+        /// VXLAN (UDP with this destination port) to the node's addresses goes to the sockets.
+        vxlan_port: Option<u16>,
+    },
+    /// Towards a workload, or the host port. Every frame goes to the sockets, so that nothing escapes policy; where
+    /// there is no socket it is dropped (`XDP_DROP`).
+    Workload,
+}
+
+/// Why a program can't be loaded or set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// Missing privilege.
+    #[error("not permitted to {doing}; run as root or with CAP_BPF and CAP_NET_ADMIN")]
+    NotPermitted {
+        /// What was tried.
+        doing: &'static str,
+    },
+    /// A map can't be made.
+    #[error("can't make the map of {what}: {source}")]
+    Map {
+        /// Which map.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The listing is wrong: a bug here.
+    #[error("the XDP program can't be assembled: {0}")]
+    Assemble(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The kernel refused the program.
+    #[error("the kernel refused the XDP program: {source}\n{log}")]
+    Load {
+        /// What the kernel said.
+        source: io::Error,
+        /// The verifier's last lines.
+        log: String,
+    },
+    /// A queue number the program has no place for.
+    #[error("queue {queue} is beyond the {max_queues} queues the program was loaded for")]
+    NoSuchQueue {
+        /// The queue asked for.
+        queue: u32,
+        /// How many there are.
+        max_queues: u32,
+    },
+    /// A socket for a queue it isn't bound to, which would get nothing: the kernel drops such frames.
+    #[error("the socket is bound to queue {bound_to} and can't serve queue {queue}")]
+    WrongQueue {
+        /// The queue to serve.
+        queue: u32,
+        /// The queue the socket is bound to.
+        bound_to: u32,
+    },
+    /// The node has more addresses than the program can know.
+    #[error(
+        "{address} can't be added: the program already knows {LOCAL_ADDRESSES_MAX} addresses of its family"
+    )]
+    LocalAddressesFull {
+        /// The address that doesn't fit.
+        address: IpAddr,
+    },
+    /// Only uplink programs ask whether an address is the node's.
+    #[error("a workload program takes every frame and knows no local addresses")]
+    NoLocalAddresses,
+    /// A map can't be changed.
+    #[error("can't change the map of {what}: {source}")]
+    Update {
+        /// Which map.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The node's own addresses, as an uplink program looks them up.
+#[derive(Debug)]
+struct LocalAddresses {
+    ipv4: Map<u32, u32>,
+    ipv6: Map<Key16, u32>,
+}
+
+/// A loaded XDP program and its maps. Dropping it detaches nothing: see [`detach`](crate::detach).
+#[derive(Debug)]
+pub struct Program {
+    fd: OwnedFd,
+    id: u32,
+    max_queues: u32,
+    sockets: Map<u32, u32>,
+    local: Option<LocalAddresses>,
+}
+
+impl Program {
+    /// Assembles a program for `kind` and loads it. `max_queues`: receive queues of the interface it will serve.
+    pub fn load(kind: ProgramKind, max_queues: u32) -> Result<Self, ProgramError> {
+        let fallback = match kind {
+            ProgramKind::Uplink { .. } => Action::Pass,
+            ProgramKind::Workload => Action::Drop,
+        };
+        Self::load_with(kind, max_queues, fallback)
+    }
+
+    /// As [`load`](Self::load), with another action where there is no socket.
+    pub(crate) fn load_with(
+        kind: ProgramKind,
+        max_queues: u32,
+        fallback: Action,
+    ) -> Result<Self, ProgramError> {
+        let sockets = map::sockets(max_queues).map_err(|source| cant_make("sockets", source))?;
+        let (name, code, local) = match kind {
+            ProgramKind::Workload => {
+                ("tortie_workload", redirect::workload(sockets.fd(), fallback).map_err(assemble)?, None)
+            }
+            ProgramKind::Uplink { terminate_ipip, vxlan_port } => {
+                let local = LocalAddresses {
+                    ipv4: map::local_ipv4(LOCAL_ADDRESSES_MAX)
+                        .map_err(|source| cant_make("local IPv4 addresses", source))?,
+                    ipv6: map::local_ipv6(LOCAL_ADDRESSES_MAX)
+                        .map_err(|source| cant_make("local IPv6 addresses", source))?,
+                };
+                let code = redirect::uplink(Uplink {
+                    sockets: sockets.fd(),
+                    local_ipv4: local.ipv4.fd(),
+                    local_ipv6: local.ipv6.fd(),
+                    terminate_ipip,
+                    vxlan_port,
+                    fallback,
+                });
+                ("tortie_uplink", code.map_err(assemble)?, Some(local))
+            }
+        };
+        let refused = |source: io::Error, log| match source.raw_os_error() {
+            Some(libc::EPERM) => ProgramError::NotPermitted { doing: "load an XDP program" },
+            _ => ProgramError::Load { source, log },
+        };
+        let fd = load::program(name, &code).map_err(|failed| refused(failed.source, failed.log))?;
+        let (id, _) = load::describe(fd.as_fd()).map_err(|source| refused(source, String::new()))?;
+        Ok(Self { fd, id, max_queues, sockets, local })
+    }
+
+    /// The program's id, as bpftool shows it.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Attaches to an interface of this thread's network namespace. It stays when the process ends.
+    ///
+    /// A program of ours, left by an earlier process, is replaced in one step. Anybody else's is left alone and is an
+    /// error. The program takes frames in one piece: an MTU above a page less headroom (about 3500 bytes) is refused
+    /// by most drivers.
+    pub fn attach(&self, ifindex: u32, request: AttachRequest) -> Result<AttachReport, AttachError> {
+        attach::attach(self.fd.as_fd(), ifindex, request)
+    }
+
+    /// From now on frames of this receive queue go to this socket. The kernel forgets it when the socket closes.
+    ///
+    /// `queue_index` must be the queue the socket is bound to, on an interface this program is attached to.
+    pub fn set_socket(&self, queue_index: u32, queue: &Queue) -> Result<(), ProgramError> {
+        self.check_queue(queue_index)?;
+        if queue.number() != queue_index {
+            return Err(ProgramError::WrongQueue { queue: queue_index, bound_to: queue.number() });
+        }
+        let descriptor = queue.as_fd().as_raw_fd() as u32;
+        self.sockets.insert(&queue_index, &descriptor).map_err(|source| cant_change("sockets", source))
+    }
+
+    /// From now on frames of this receive queue meet the fallback, if they didn't already.
+    pub fn remove_socket(&self, queue_index: u32) -> Result<(), ProgramError> {
+        self.check_queue(queue_index)?;
+        self.sockets.remove(&queue_index).map(drop).map_err(|source| cant_change("sockets", source))
+    }
+
+    fn check_queue(&self, queue: u32) -> Result<(), ProgramError> {
+        if queue < self.max_queues {
+            Ok(())
+        } else {
+            Err(ProgramError::NoSuchQueue { queue, max_queues: self.max_queues })
+        }
+    }
+
+    /// What is for this address stays with the kernel, except tunnels that end here. Twice is as good as once.
+    ///
+    /// A subnet's broadcast address counts as one of the node's: add it too.
+    pub fn add_local(&self, address: IpAddr) -> Result<(), ProgramError> {
+        let local = self.local.as_ref().ok_or(ProgramError::NoLocalAddresses)?;
+        match address {
+            IpAddr::V4(ip) => local.ipv4.insert(&u32::from_ne_bytes(ip.octets()), &1),
+            IpAddr::V6(ip) => local.ipv6.insert(&Key16(ip.octets()), &1),
+        }
+        .map_err(|source| match source.raw_os_error() {
+            Some(libc::E2BIG) => ProgramError::LocalAddressesFull { address },
+            _ => cant_change("local addresses", source),
+        })
+    }
+
+    /// What is for this address is transit again. `false` if it was already.
+    pub fn remove_local(&self, address: IpAddr) -> Result<bool, ProgramError> {
+        let local = self.local.as_ref().ok_or(ProgramError::NoLocalAddresses)?;
+        match address {
+            IpAddr::V4(ip) => local.ipv4.remove(&u32::from_ne_bytes(ip.octets())),
+            IpAddr::V6(ip) => local.ipv6.remove(&Key16(ip.octets())),
+        }
+        .map_err(|source| cant_change("local addresses", source))
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn assemble(error: AsmError) -> ProgramError {
+    ProgramError::Assemble(Box::new(error))
+}
+
+fn cant_make(what: &'static str, source: io::Error) -> ProgramError {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => ProgramError::NotPermitted { doing: "make BPF maps" },
+        _ => ProgramError::Map { what, source },
+    }
+}
+
+fn cant_change(what: &'static str, source: io::Error) -> ProgramError {
+    ProgramError::Update { what, source }
+}

@@ -1,0 +1,10 @@
+//! Tests against the kernel: BPF test runs, and veth pairs in network namespaces that end with their thread.
+
+mod attaching;
+mod closing;
+mod devices;
+mod misbehaving;
+mod moving;
+mod namespace;
+mod programs;
+mod sharing;

@@ -1,0 +1,232 @@
+//! Registrations of one region with the kernel, and which of them a new queue joins.
+//!
+//! A registration (the kernel's UMEM) has one mode: all sockets that share it are zero-copy, or all copy
+//! (`xp_assign_dev_shared`, net/xdp/xsk_buff_pool.c). So the first queue of a mode registers the region, later ones
+//! of the same mode share that, and a queue of the other mode registers the same memory again. Frames pass between all
+//! of them by address, as the memory is the same.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::abi;
+use crate::features;
+use crate::holder;
+use crate::queue::Queue;
+use crate::region::Region;
+use crate::report::{Attempt, BindError, BindReport, BusyPollOutcome, Mode, QueueConfig};
+use crate::socket::{Failed, Rings, Socket};
+
+/// Between two tries at a busy queue.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// A bound socket that later ones may share a registration with.
+#[derive(Debug)]
+struct Member {
+    mode: Mode,
+    need_wakeup: bool,
+    ifindex: u32,
+    queue: u32,
+    socket: Weak<Socket>,
+}
+
+/// All registrations of one region. Binding through it decides what is shared.
+#[derive(Debug)]
+pub struct UmemSet {
+    region: Region,
+    members: Vec<Member>,
+}
+
+/// A socket bound in one mode.
+struct Bound {
+    socket: Socket,
+    rings: Rings,
+    mode: Mode,
+    shared: bool,
+}
+
+impl UmemSet {
+    /// No registrations yet.
+    pub fn new(region: Region) -> Self {
+        Self { region, members: Vec::new() }
+    }
+
+    /// Binds one queue of one interface, in the network namespace of the calling thread.
+    ///
+    /// Blocks for up to `bind_retry` while the queue is busy. The report says what the queue really got.
+    pub fn bind(&mut self, config: QueueConfig) -> Result<(Queue, BindReport), BindError> {
+        config.check()?;
+        self.members.retain(|member| member.socket.strong_count() > 0);
+        if self.members.iter().any(|member| (member.ifindex, member.queue) == (config.ifindex, config.queue))
+        {
+            let interface = features::label(config.ifindex);
+            return Err(BindError::AlreadyBound { interface, queue: config.queue });
+        }
+        let started = Instant::now();
+        let mut attempts = Vec::new();
+        let mut retried = false;
+        let bound = loop {
+            attempts.clear();
+            match self.try_modes(&config, &mut attempts) {
+                Ok(bound) => break bound,
+                Err((_, failed))
+                    if failed.errno() == libc::EBUSY && started.elapsed() < config.bind_retry =>
+                {
+                    retried = true;
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+                Err((mode, failed)) => return Err(self.explain(&config, mode, failed, started.elapsed())),
+            }
+        };
+        let waited = if retried { started.elapsed() } else { Duration::ZERO };
+        self.admit(config, bound, attempts, waited)
+    }
+
+    /// Tries the modes in order; the failure of the last one if none will do.
+    fn try_modes(&self, config: &QueueConfig, attempts: &mut Vec<Attempt>) -> Result<Bound, (Mode, Failed)> {
+        let (first, other) = config.mode.modes();
+        let failed = match self.try_mode(config, first, attempts) {
+            Err(failed) => failed,
+            Ok(bound) => return Ok(bound),
+        };
+        match other {
+            Some(other) if is_matter_of_mode(failed.errno()) => {
+                attempts.push(Attempt {
+                    mode: first,
+                    shared: false,
+                    step: failed.step,
+                    errno: failed.errno(),
+                });
+                self.try_mode(config, other, attempts).map_err(|failed| (other, failed))
+            }
+            _ => Err((first, failed)),
+        }
+    }
+
+    /// Tries one mode: first sharing a registration there is, then with one of its own.
+    fn try_mode(
+        &self,
+        config: &QueueConfig,
+        mode: Mode,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<Bound, Failed> {
+        let sharable = self
+            .members
+            .iter()
+            .filter(|member| member.mode == mode && member.need_wakeup == config.need_wakeup)
+            .find_map(|member| member.socket.upgrade());
+        if let Some(shared) = sharable {
+            match self.try_bind(config, mode, Some(&shared)) {
+                Err(failed) if is_matter_of_mode(failed.errno()) => {
+                    attempts.push(Attempt { mode, shared: true, step: failed.step, errno: failed.errno() });
+                }
+                decided => return decided,
+            }
+        }
+        self.try_bind(config, mode, None)
+    }
+
+    fn try_bind(&self, config: &QueueConfig, mode: Mode, shared: Option<&Socket>) -> Result<Bound, Failed> {
+        let socket = Socket::open()?;
+        if shared.is_none() {
+            socket.register(&self.region)?;
+        }
+        let rings = socket.make_rings(config.rings)?;
+        let mut flags = match mode {
+            Mode::ZeroCopy => abi::XDP_ZEROCOPY,
+            Mode::Copy => abi::XDP_COPY,
+        };
+        if config.need_wakeup {
+            flags |= abi::XDP_USE_NEED_WAKEUP;
+        }
+        socket.bind(config.ifindex, config.queue, flags, shared)?;
+        // Ask rather than assume; every kernel with an offsets' flags word has this option.
+        let mode = match socket.is_zero_copy() {
+            Ok(true) => Mode::ZeroCopy,
+            Ok(false) => Mode::Copy,
+            Err(_) => mode,
+        };
+        Ok(Bound { socket, rings, mode, shared: shared.is_some() })
+    }
+
+    /// Makes a queue of a bound socket and remembers it for sharing.
+    fn admit(
+        &mut self,
+        config: QueueConfig,
+        bound: Bound,
+        attempts: Vec<Attempt>,
+        waited: Duration,
+    ) -> Result<(Queue, BindReport), BindError> {
+        let borrower = self.region.new_borrower().ok_or(BindError::TooManyQueues)?;
+        let tx_budget =
+            config.tx_budget.filter(|budget| bound.socket.set(abi::XDP_MAX_TX_SKB_BUDGET, budget).is_ok());
+        let busy_poll = match config.busy_poll {
+            None => BusyPollOutcome::Off,
+            Some(wanted) => match bound.socket.set_busy_poll(wanted.usecs, wanted.budget) {
+                Ok(()) => BusyPollOutcome::On,
+                Err(error) => BusyPollOutcome::Refused(error.raw_os_error().unwrap_or(0)),
+            },
+        };
+        let report = BindReport {
+            interface: features::label(config.ifindex),
+            ifindex: config.ifindex,
+            queue: config.queue,
+            mode: bound.mode,
+            need_wakeup: config.need_wakeup,
+            shared: bound.shared,
+            tx_budget,
+            busy_poll,
+            pages: self.region.pages(),
+            attempts,
+            waited,
+        };
+        let socket = Arc::new(bound.socket);
+        self.members.push(Member {
+            mode: bound.mode,
+            need_wakeup: config.need_wakeup,
+            ifindex: config.ifindex,
+            queue: config.queue,
+            socket: Arc::downgrade(&socket),
+        });
+        Ok((Queue::new(self.region, borrower, socket, bound.rings, bound.mode, config), report))
+    }
+
+    fn explain(&self, config: &QueueConfig, mode: Mode, failed: Failed, waited: Duration) -> BindError {
+        let (ifindex, queue, step) = (config.ifindex, config.queue, failed.step);
+        let interface = features::label(ifindex);
+        match failed.errno() {
+            libc::EPERM | libc::EACCES => BindError::NotPermitted { step },
+            libc::ENOBUFS => BindError::MemoryLock { step, bytes: self.region.len() },
+            libc::EAFNOSUPPORT | libc::ENOSYS | libc::ENOPROTOOPT => BindError::NoAfXdp { step },
+            libc::EBUSY => {
+                BindError::Busy { interface, queue, waited, holder: holder::of_queue(ifindex, queue) }
+            }
+            libc::ENODEV => BindError::NoInterface { ifindex },
+            libc::ENETDOWN => BindError::InterfaceDown { interface },
+            libc::EOPNOTSUPP => {
+                let driver = features::DeviceFeatures::of(ifindex).ok().and_then(|device| device.driver);
+                BindError::Unsupported { interface, driver, mode }
+            }
+            libc::EINVAL => match features::DeviceFeatures::of(ifindex) {
+                Ok(device) if queue >= device.receive_queues => {
+                    BindError::NoSuchQueue { interface, queue, queues: device.receive_queues }
+                }
+                _ => BindError::Other { interface, queue, step, source: failed.source },
+            },
+            _ => BindError::Other { interface, queue, step, source: failed.source },
+        }
+    }
+}
+
+/// Whether another mode may do better. Where not, the error itself is the answer, rather than a lesser mode.
+fn is_matter_of_mode(errno: i32) -> bool {
+    !matches!(
+        errno,
+        libc::EBUSY
+            | libc::ENETDOWN
+            | libc::ENODEV
+            | libc::EPERM
+            | libc::EACCES
+            | libc::ENOBUFS
+            | libc::EAFNOSUPPORT
+    )
+}
