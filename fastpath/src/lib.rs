@@ -1,1 +1,52 @@
-//! placeholder
+//! # fastpath: pinned cores that receive, walk and transmit
+//!
+//! **What this room is for.** Workers: each owns a core, one queue of every port and its frames, and moves packets
+//! from ring to ring by what the tables say.
+//!
+//! **How things pass through it.** A packet's walk is the file list; the order lives in [`walk()`] alone:
+//!
+//! | stage | file | leaves | side exits |
+//! | --- | --- | --- | --- |
+//! | 0 | `worker.rs` | the loop: receive, walk, transmit, housekeeping | – |
+//! | 1 | `receive.rs` | a [`Batch`] of frames | – |
+//! | 2 | `parse.rs` | where each header begins | drop: malformed, by cause |
+//! | 3 | `admit.rs` | packets addressed to this router's ports | punt: ARP, ND; drop: not ours, no such port |
+//! | 4 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast |
+//! | 5 | `workload.rs` | packets that their workload may send | drop: spoofed, unknown endpoint |
+//! | 6 | `route.rs` | an adjacency | punt: no route, unresolved; drop: blackhole, port down |
+//! | 7 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
+//! | 8 | `rewrite.rs` | TTL, checksum and MAC addresses written | punt: TTL exceeded, too big |
+//! | 9 | `transmit.rs` | frames in transmit rings | drop: ring full |
+//! | 10 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
+//!
+//! **What it promises.** After a worker starts: no allocation, no lock, no system call other than the ring wake-up
+//! and the sleep of an idle worker, no logging. Each frame ends in exactly one fate, and the books balance.
+//!
+//! **What it never does.** It decides neither routes nor policy, and never names `slowpath`, `bgp` or `datastore`.
+
+mod admit;
+mod batch;
+mod exits;
+mod handoff;
+mod martian;
+mod memory_port;
+mod parse;
+mod port;
+mod queues;
+mod receive;
+mod rewrite;
+mod route;
+mod tally;
+mod transmit;
+mod walk;
+mod worker;
+mod workload;
+mod xdp_port;
+
+pub use batch::{BATCH, Batch};
+pub use handoff::{Handoffs, handoffs};
+pub use memory_port::{MemoryPort, Wire, memory_port};
+pub use port::{PortQueue, QueueStatistics};
+pub use walk::walk;
+pub use worker::{Command, Worker, WorkerConfig, WorkerEnds, spawn};
+pub use xdp_port::XdpPort;

@@ -1,0 +1,81 @@
+//! Stage 10: each frame to where its fate says, and the books.
+
+use afxdp::FramePool;
+use model::PortId;
+use tables::{DropReason, Fate, PortCount, Ports, Punt, PuntReason, RingProducer, State};
+
+use crate::Batch;
+use crate::handoff::Handoffs;
+use crate::queues::Queues;
+use crate::tally::Tally;
+
+/// Where frames can go.
+pub(crate) struct Exits<'a> {
+    pub(crate) worker: usize,
+    pub(crate) queues: &'a mut Queues,
+    pub(crate) handoffs: &'a mut Handoffs,
+    pub(crate) punt: &'a mut RingProducer<Punt>,
+    pub(crate) pool: &'a mut FramePool,
+    pub(crate) tally: &'a mut Tally,
+}
+
+impl Exits<'_> {
+    /// Empties the batch: frames that leave wait at their queue, the others are back in the pool when this returns.
+    pub(crate) fn settle(&mut self, batch: &mut Batch, state: &State) {
+        let mut frames = std::mem::take(&mut batch.frames);
+        for (row, frame) in frames.drain(..).enumerate() {
+            let ingress = batch.ingress[row];
+            match batch.fates[row] {
+                Fate::Forward(port) => {
+                    if let Some(owned) = self.queues.of_port(port) {
+                        owned.waiting.push(frame);
+                        continue;
+                    }
+                    if let Err(reason) = self.hand_over(port, frame.bytes(), &state.ports) {
+                        self.tally.dropped(reason, ingress);
+                    }
+                }
+                Fate::Punt(reason) => {
+                    let punt = punt_of(batch, row, reason, state);
+                    match self.punt.push(punt, frame.bytes()) {
+                        Ok(()) => self.tally.punted(reason),
+                        Err(_) => self.tally.dropped(DropReason::PuntRingFull, ingress),
+                    }
+                }
+                Fate::Drop(reason) => self.tally.dropped(reason, ingress),
+                Fate::Undecided => unreachable!("the walk gives every frame a fate"),
+            }
+            self.pool.put(frame);
+        }
+        batch.frames = frames;
+        batch.clear();
+    }
+
+    /// Copies a frame into the ring of the worker that owns the port's queue for this one.
+    fn hand_over(&mut self, port: PortId, bytes: &[u8], ports: &Ports) -> Result<(), DropReason> {
+        let queues = usize::from(ports.get(port).ok_or(DropReason::PortDown)?.queues.max(1));
+        let ring = self.handoffs.to.get_mut(self.worker % queues).and_then(Option::as_mut);
+        ring.ok_or(DropReason::PortDown)?.push(port, bytes).map_err(|_| DropReason::HandoffRingFull)
+    }
+
+    /// Stage 9, `transmit.rs`, for every queue with frames waiting.
+    pub(crate) fn transmit(&mut self) {
+        for owned in self.queues.iter_mut().filter(|owned| !owned.waiting.is_empty()) {
+            let sent = crate::transmit::waiting(owned, self.pool);
+            self.tally.books.forwarded += sent.frames;
+            self.tally.books.drops[DropReason::TransmitRingFull.index()] += sent.refused;
+            if let Some(PortCount { forwarded_packets, forwarded_bytes, .. }) = self.tally.port(owned.port) {
+                *forwarded_packets += sent.frames;
+                *forwarded_bytes += sent.bytes;
+            }
+        }
+    }
+}
+
+fn punt_of(batch: &Batch, row: usize, reason: PuntReason, state: &State) -> Punt {
+    let mtu = match reason {
+        PuntReason::TooBig => state.ports.get(batch.egress[row]).map_or(0, |port| port.mtu),
+        _ => 0,
+    };
+    Punt { reason, port: batch.ingress[row], adjacency: batch.adjacency[row], mtu }
+}

@@ -1,0 +1,101 @@
+//! Stage 4: addresses that no router forwards from or to.
+//!
+//! RFC 1812 §5.3.7 (IPv4), RFC 3927 §7 (169.254/16), RFC 4291 §2.5.2–2.5.6 and §2.7 (IPv6).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use tables::DropReason;
+
+use crate::Batch;
+
+/// Drops packets from and to addresses that must not be forwarded.
+pub(crate) fn addresses(batch: &mut Batch) {
+    for row in 0..batch.len() {
+        if !batch.undecided(row) {
+            continue;
+        }
+        let (frame, parsed) = (batch.frames[row].bytes(), &batch.parsed[row]);
+        let reason = match (parsed.ipv4_source(frame), parsed.ipv4_destination(frame)) {
+            (Some(source), Some(destination)) => check_v4(source, destination),
+            _ => match (parsed.ipv6_source(frame), parsed.ipv6_destination(frame)) {
+                (Some(source), Some(destination)) => check_v6(source, destination),
+                _ => Some(DropReason::UnknownEthertype),
+            },
+        };
+        if let Some(reason) = reason {
+            batch.drop(row, reason);
+        }
+    }
+}
+
+fn check_v4(source: Ipv4Addr, destination: Ipv4Addr) -> Option<DropReason> {
+    if destination.is_multicast() || destination.is_broadcast() {
+        return Some(DropReason::Multicast);
+    }
+    if is_martian_v4(source) || source.is_multicast() {
+        return Some(DropReason::MartianSource);
+    }
+    is_martian_v4(destination).then_some(DropReason::MartianDestination)
+}
+
+/// "This network", loopback, link-local and the reserved class E, limited broadcast included.
+fn is_martian_v4(addr: Ipv4Addr) -> bool {
+    matches!(addr.octets(), [0 | 127, ..] | [169, 254, ..] | [240..=255, ..])
+}
+
+fn check_v6(source: Ipv6Addr, destination: Ipv6Addr) -> Option<DropReason> {
+    if destination.is_multicast() {
+        return Some(DropReason::Multicast);
+    }
+    if is_martian_v6(source) || source.is_multicast() {
+        return Some(DropReason::MartianSource);
+    }
+    is_martian_v6(destination).then_some(DropReason::MartianDestination)
+}
+
+/// Unspecified, loopback, and link-local, which never leaves its link.
+fn is_martian_v6(addr: Ipv6Addr) -> bool {
+    addr.is_unspecified() || addr.is_loopback() || addr.is_unicast_link_local()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(source: &str, destination: &str) -> Option<DropReason> {
+        check_v4(source.parse().unwrap(), destination.parse().unwrap())
+    }
+
+    fn v6(source: &str, destination: &str) -> Option<DropReason> {
+        check_v6(source.parse().unwrap(), destination.parse().unwrap())
+    }
+
+    #[test]
+    fn ordinary_addresses_pass() {
+        assert_eq!(v4("10.65.0.2", "10.65.1.2"), None);
+        assert_eq!(v6("fd65::2", "2001:db8::1"), None);
+    }
+
+    #[test]
+    fn martians_are_told_apart() {
+        for source in ["0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
+            assert_eq!(v4(source, "10.65.1.2"), Some(DropReason::MartianSource), "{source}");
+        }
+        for destination in ["0.1.2.3", "127.0.0.1", "169.254.1.1", "240.0.0.1"] {
+            assert_eq!(v4("10.65.0.2", destination), Some(DropReason::MartianDestination), "{destination}");
+        }
+        for source in ["::", "::1", "fe80::1", "ff02::1"] {
+            assert_eq!(v6(source, "fd65::2"), Some(DropReason::MartianSource), "{source}");
+        }
+        for destination in ["::", "::1", "fe80::1"] {
+            assert_eq!(v6("fd65::2", destination), Some(DropReason::MartianDestination), "{destination}");
+        }
+    }
+
+    #[test]
+    fn multicast_and_broadcast_are_told_apart_from_martians() {
+        assert_eq!(v4("10.65.0.2", "224.0.0.251"), Some(DropReason::Multicast));
+        assert_eq!(v4("0.0.0.0", "255.255.255.255"), Some(DropReason::Multicast));
+        assert_eq!(v6("fd65::2", "ff02::16"), Some(DropReason::Multicast));
+    }
+}

@@ -1,0 +1,49 @@
+//! Stage 2: where each header begins.
+
+use packet::Malformed;
+use tables::DropReason;
+
+use crate::Batch;
+
+/// Parses every frame; what isn't well-formed is dropped, by cause.
+pub(crate) fn headers(batch: &mut Batch) {
+    for row in 0..batch.len() {
+        if !batch.undecided(row) {
+            continue;
+        }
+        match packet::parse(batch.frames[row].bytes()) {
+            Ok(parsed) => batch.parsed[row] = parsed,
+            Err(malformed) => batch.drop(row, reason(malformed)),
+        }
+    }
+}
+
+fn reason(malformed: Malformed) -> DropReason {
+    match malformed {
+        Malformed::TooShort => DropReason::TooShort,
+        Malformed::VlanTruncated => DropReason::VlanTruncated,
+        Malformed::ArpMalformed => DropReason::ArpMalformed,
+        Malformed::Ipv4HeaderTruncated => DropReason::Ipv4HeaderTruncated,
+        Malformed::Ipv4BadVersion => DropReason::Ipv4BadVersion,
+        Malformed::Ipv4BadHeaderLength => DropReason::Ipv4BadHeaderLength,
+        Malformed::Ipv4BadTotalLength => DropReason::Ipv4BadTotalLength,
+        Malformed::Ipv4BadChecksum => DropReason::Ipv4BadChecksum,
+        Malformed::Ipv6HeaderTruncated => DropReason::Ipv6HeaderTruncated,
+        Malformed::Ipv6BadVersion => DropReason::Ipv6BadVersion,
+        Malformed::Ipv6BadPayloadLength => DropReason::Ipv6BadPayloadLength,
+        Malformed::Ipv6BadExtension => DropReason::Ipv6BadExtension,
+        Malformed::L4Truncated => DropReason::L4Truncated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_has_one_name_everywhere() {
+        for malformed in Malformed::ALL {
+            assert_eq!(reason(malformed).as_str(), malformed.as_str());
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! A port's queue as a worker sees it (DESIGN.md, D4): AF_XDP or plain memory.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use afxdp::{Frame, FramePool};
+
+/// One queue of one port: four rings, whatever they are made of.
+pub trait PortQueue: Send {
+    /// Tops up the frames that packets are received into.
+    fn refill(&mut self, pool: &mut FramePool);
+
+    /// Appends at most `max` received frames to `frames`, and says how many.
+    fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize;
+
+    /// Takes frames from the front of `frames` as long as the transmit ring has room, and says how many.
+    fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize;
+
+    /// Gives frames that were sent back to the pool.
+    fn reap(&mut self, pool: &mut FramePool);
+
+    /// Tells the other side that there is work, where it asked to be told.
+    fn wake(&mut self);
+
+    /// What an idle worker can sleep on; `None` where there is nothing.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Writes what the kernel counted into `statistics`.
+    fn read_statistics(&self, statistics: &QueueStatistics);
+
+    /// Ends the queue; frames that can be recovered go back to the pool.
+    fn close(self: Box<Self>, pool: &mut FramePool);
+}
+
+/// What the kernel says about a queue (`XDP_STATISTICS`), refreshed once a second by the worker that owns it.
+#[derive(Debug, Default)]
+pub struct QueueStatistics {
+    /// Frames dropped for reasons other than a full ring.
+    pub rx_dropped: AtomicU64,
+    /// Frames dropped because the receive ring was full: the worker was behind.
+    pub rx_ring_full: AtomicU64,
+    /// Frames dropped because the fill ring was empty: the worker was out of frames, or behind.
+    pub rx_fill_ring_empty: AtomicU64,
+    /// Receive descriptors that weren't valid.
+    pub rx_invalid: AtomicU64,
+    /// Transmit descriptors that the kernel refused.
+    pub tx_invalid: AtomicU64,
+    /// Times that the kernel found the transmit ring empty.
+    pub tx_ring_empty: AtomicU64,
+}
+
+impl QueueStatistics {
+    /// Frames that the kernel lost before the walk saw them.
+    pub fn lost(&self) -> u64 {
+        [&self.rx_dropped, &self.rx_ring_full, &self.rx_fill_ring_empty]
+            .iter()
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    }
+}

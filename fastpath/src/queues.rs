@@ -1,0 +1,103 @@
+//! The queues that one worker owns: at most one of every port.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use afxdp::{Frame, FramePool};
+use model::PortId;
+
+use crate::{PortQueue, QueueStatistics};
+
+/// A queue and what waits to leave by it.
+pub(crate) struct OwnedQueue {
+    pub(crate) port: PortId,
+    pub(crate) queue: Box<dyn PortQueue>,
+    /// Frames of this batch, in order.
+    pub(crate) waiting: Vec<Frame>,
+    statistics: Arc<QueueStatistics>,
+}
+
+/// Row of a port that this worker has no queue of.
+const NONE: u16 = u16::MAX;
+
+/// A worker's queues, found by port.
+#[derive(Default)]
+pub(crate) struct Queues {
+    list: Vec<OwnedQueue>,
+    row_of_port: Vec<u16>,
+}
+
+impl Queues {
+    /// Adds a queue; one that the port had before is closed.
+    pub(crate) fn add(
+        &mut self,
+        port: PortId,
+        queue: Box<dyn PortQueue>,
+        statistics: Arc<QueueStatistics>,
+        pool: &mut FramePool,
+    ) {
+        self.remove(port, pool);
+        self.list.push(OwnedQueue { port, queue, waiting: Vec::with_capacity(crate::BATCH), statistics });
+        self.number();
+    }
+
+    /// Closes a port's queue and takes its frames back.
+    pub(crate) fn remove(&mut self, port: PortId, pool: &mut FramePool) {
+        if let Some(row) = self.row(port) {
+            let mut owned = self.list.remove(row);
+            owned.waiting.drain(..).for_each(|frame| pool.put(frame));
+            owned.queue.close(pool);
+            self.number();
+        }
+    }
+
+    /// Closes every queue.
+    pub(crate) fn close_all(&mut self, pool: &mut FramePool) {
+        while let Some(port) = self.list.first().map(|owned| owned.port) {
+            self.remove(port, pool);
+        }
+    }
+
+    /// This worker's queue of a port.
+    #[inline]
+    pub(crate) fn of_port(&mut self, port: PortId) -> Option<&mut OwnedQueue> {
+        let row = self.row(port)?;
+        self.list.get_mut(row)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, OwnedQueue> {
+        self.list.iter_mut()
+    }
+
+    /// All queues, beginning with the one in row `first` mod their number.
+    pub(crate) fn iter_from(&mut self, first: usize) -> impl Iterator<Item = &mut OwnedQueue> {
+        let row = first.checked_rem(self.list.len()).unwrap_or(0);
+        let (before, after) = self.list.split_at_mut(row);
+        after.iter_mut().chain(before)
+    }
+
+    /// What an idle worker can sleep on.
+    pub(crate) fn poll_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.list.iter().filter_map(|owned| owned.queue.poll_fd())
+    }
+
+    /// Has what the kernel counted written down for every queue.
+    pub(crate) fn read_statistics(&self) {
+        self.list.iter().for_each(|owned| owned.queue.read_statistics(&owned.statistics));
+    }
+
+    #[inline]
+    fn row(&self, port: PortId) -> Option<usize> {
+        self.row_of_port.get(port.index()).filter(|row| **row != NONE).map(|row| usize::from(*row))
+    }
+
+    fn number(&mut self) {
+        self.row_of_port.clear();
+        for (row, owned) in self.list.iter().enumerate() {
+            if self.row_of_port.len() <= owned.port.index() {
+                self.row_of_port.resize(owned.port.index() + 1, NONE);
+            }
+            self.row_of_port[owned.port.index()] = row as u16;
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Stage 0: a pinned core and its loop.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use afxdp::FramePool;
+use crossbeam_channel::{Receiver, Sender};
+use model::{PortId, WorkerId};
+use tables::{Counters, Inject, Punt, Reader, RingConsumer, RingProducer};
+
+use crate::exits::Exits;
+use crate::handoff::Handoffs;
+use crate::queues::Queues;
+use crate::tally::Tally;
+use crate::{Batch, PortQueue, QueueStatistics, receive, walk};
+
+/// Rounds without a packet before a worker sleeps.
+const IDLE_ROUNDS: u32 = 64;
+/// Rounds between two looks at commands and the clock.
+const HOUSEKEEPING_ROUNDS: u32 = 256;
+/// Time between two readings of the kernel's counters.
+const STATISTICS_EVERY: Duration = Duration::from_secs(1);
+
+/// How a worker runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// Which worker it is.
+    pub id: WorkerId,
+    /// The core it is pinned to, numbered as the kernel does; `None` leaves it to the scheduler.
+    pub core: Option<usize>,
+    /// Longest sleep of a worker without packets: packets from the slow path may wait this long.
+    pub idle_wait: Duration,
+    /// Rows in the table of ports.
+    pub ports: usize,
+}
+
+/// A worker's ends of what it shares with the rest.
+pub struct WorkerEnds {
+    /// Its frames.
+    pub pool: FramePool,
+    /// The tables.
+    pub reader: Reader,
+    /// All counters; the worker writes its own row.
+    pub counters: Counters,
+    /// Copies of packets for the slow path.
+    pub punt: RingProducer<Punt>,
+    /// Packets from the slow path.
+    pub inject: RingConsumer<Inject>,
+    /// Rings to and from the other workers.
+    pub handoffs: Handoffs,
+    /// What ports there are.
+    pub commands: Receiver<Command>,
+}
+
+/// A change of a worker's queues. Rare; taken between batches.
+pub enum Command {
+    /// Owns this queue from now on.
+    AddQueue {
+        /// The port's row in the tables.
+        port: PortId,
+        /// The queue.
+        queue: Box<dyn PortQueue>,
+        /// Where the kernel's counters are written once a second.
+        statistics: Arc<QueueStatistics>,
+    },
+    /// Closes its queue of a port and answers.
+    RemoveQueue {
+        /// The port.
+        port: PortId,
+        /// Told when the queue is closed; a listener that went away is ignored.
+        done: Sender<()>,
+    },
+}
+
+/// One worker: a thread's whole state.
+pub struct Worker {
+    config: WorkerConfig,
+    ends: WorkerEnds,
+    queues: Queues,
+    batch: Batch,
+    tally: Tally,
+    first: usize,
+    statistics_read: Instant,
+}
+
+/// Starts a worker on a thread of its own, pinned where `config` says so.
+///
+/// # Errors
+/// Where the thread can't be started, or can't be pinned to the core.
+pub fn spawn(config: WorkerConfig, ends: WorkerEnds, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+    let (pinned, outcome) = crossbeam_channel::bounded(1);
+    let core = config.core;
+    let thread = thread::Builder::new().name(format!("worker-{}", config.id.0)).spawn(move || {
+        let ok = core.is_none_or(|id| core_affinity::set_for_current(core_affinity::CoreId { id }));
+        // The starter waits for this answer, so it is still there.
+        let _ = pinned.send(ok);
+        if ok {
+            Worker::new(config, ends).run(&stop);
+        }
+    })?;
+    match outcome.recv() {
+        Ok(true) => Ok(thread),
+        _ => Err(io::Error::other(format!("can't pin a worker to core {}", core.unwrap_or_default()))),
+    }
+}
+
+impl Worker {
+    /// A worker without queues; [`Command::AddQueue`] gives it some.
+    pub fn new(config: WorkerConfig, ends: WorkerEnds) -> Worker {
+        let tally = Tally::new(config.ports);
+        Worker {
+            config,
+            ends,
+            queues: Queues::default(),
+            batch: Batch::new(),
+            tally,
+            first: 0,
+            statistics_read: Instant::now(),
+        }
+    }
+
+    /// Receives, walks and transmits until `stop` is set, then closes its queues.
+    pub fn run(mut self, stop: &AtomicBool) {
+        let mut idle_rounds = 0;
+        let mut rounds = 0u32;
+        while !stop.load(Ordering::Relaxed) {
+            if rounds.is_multiple_of(HOUSEKEEPING_ROUNDS) {
+                self.housekeeping();
+            }
+            rounds = rounds.wrapping_add(1);
+            if self.round() > 0 {
+                idle_rounds = 0;
+                continue;
+            }
+            idle_rounds += 1;
+            if idle_rounds > IDLE_ROUNDS {
+                self.sleep();
+                self.housekeeping();
+            }
+        }
+        self.queues.read_statistics();
+        self.queues.close_all(&mut self.ends.pool);
+    }
+
+    /// One batch: refill, receive, walk, transmit, count. Says how many frames it took.
+    pub fn round(&mut self) -> usize {
+        let Worker { config, ends, queues, batch, tally, first, .. } = self;
+        for owned in queues.iter_mut() {
+            owned.queue.reap(&mut ends.pool);
+            owned.queue.refill(&mut ends.pool);
+        }
+        receive::handed_over(batch, &mut ends.handoffs.from, &mut ends.pool);
+        receive::injected(batch, &mut ends.inject, &mut ends.pool, tally);
+        receive::frames(batch, queues, *first, tally);
+        *first = first.wrapping_add(1);
+        let taken = batch.len();
+        if taken == 0 {
+            return 0;
+        }
+        let snapshot = ends.reader.snapshot();
+        walk(batch, &snapshot);
+        let worker = config.id.index();
+        let mut exits = Exits {
+            worker,
+            queues,
+            handoffs: &mut ends.handoffs,
+            punt: &mut ends.punt,
+            pool: &mut ends.pool,
+            tally,
+        };
+        exits.settle(batch, snapshot.state);
+        exits.transmit();
+        tally.flush(ends.counters.worker(worker));
+        taken
+    }
+
+    /// Takes commands; now and then reads the kernel's counters.
+    pub fn housekeeping(&mut self) {
+        while let Ok(command) = self.ends.commands.try_recv() {
+            match command {
+                Command::AddQueue { port, queue, statistics } => {
+                    self.queues.add(port, queue, statistics, &mut self.ends.pool);
+                }
+                Command::RemoveQueue { port, done } => {
+                    self.queues.remove(port, &mut self.ends.pool);
+                    // A listener that went away doesn't need the answer.
+                    let _ = done.send(());
+                }
+            }
+        }
+        if self.statistics_read.elapsed() >= STATISTICS_EVERY {
+            self.queues.read_statistics();
+            self.statistics_read = Instant::now();
+        }
+    }
+
+    /// Free frames and all frames of this worker, for audits.
+    pub fn frames(&self) -> (usize, usize) {
+        (self.ends.pool.available(), self.ends.pool.total())
+    }
+
+    /// Sleeps until a frame arrives, at most as long as the configuration says. The tables' writer doesn't wait for
+    /// a worker that sleeps.
+    fn sleep(&mut self) {
+        self.ends.reader.go_offline();
+        let fds: Vec<BorrowedFd<'_>> = self.queues.poll_fds().collect();
+        if fds.is_empty() {
+            thread::sleep(self.config.idle_wait);
+        } else {
+            // Interrupted or failed: the next round looks at the rings anyway.
+            let _ = afxdp::wait(&fds, self.config.idle_wait);
+        }
+    }
+}

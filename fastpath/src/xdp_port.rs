@@ -1,0 +1,58 @@
+//! A port's queue over AF_XDP.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+
+use afxdp::{Frame, FramePool, Queue};
+
+use crate::{PortQueue, QueueStatistics};
+
+/// An AF_XDP queue as a worker's port.
+pub struct XdpPort(pub Queue);
+
+impl PortQueue for XdpPort {
+    fn refill(&mut self, pool: &mut FramePool) {
+        self.0.refill(pool);
+    }
+
+    fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+        self.0.receive(frames, max)
+    }
+
+    fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
+        self.0.transmit(frames)
+    }
+
+    fn reap(&mut self, pool: &mut FramePool) {
+        self.0.reap(pool);
+    }
+
+    fn wake(&mut self) {
+        // The interface may be down or going away. The frames stay in the ring, the slow path hears of it by
+        // netlink and closes the port; there is nothing that a worker could do about it.
+        let _ = self.0.wake();
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    fn read_statistics(&self, statistics: &QueueStatistics) {
+        let kernel = self.0.statistics();
+        let pairs = [
+            (&statistics.rx_dropped, kernel.rx_dropped),
+            (&statistics.rx_ring_full, kernel.rx_ring_full),
+            (&statistics.rx_fill_ring_empty, kernel.rx_fill_ring_empty),
+            (&statistics.rx_invalid, kernel.rx_invalid_descriptors),
+            (&statistics.tx_invalid, kernel.tx_invalid_descriptors),
+            (&statistics.tx_ring_empty, kernel.tx_ring_empty),
+        ];
+        for (ours, theirs) in pairs {
+            ours.store(theirs, Ordering::Relaxed);
+        }
+    }
+
+    fn close(self: Box<Self>, pool: &mut FramePool) {
+        self.0.close(pool);
+    }
+}

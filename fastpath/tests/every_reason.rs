@@ -1,0 +1,195 @@
+//! Every reason for a punt or a drop is made to happen, and nothing but its counter moves (DESIGN.md, D6).
+//!
+//! The two `match`es name every reason, so that a new one doesn't compile before it has its case here.
+
+mod support;
+
+use model::{PortId, WorkerId};
+use support::{
+    Build, HOST, NARROW, PORTS, Rig, STRANGER, Sizes, UPLINK, WORKLOAD, arp_request, fill, limits, mac,
+    neighbor_solicitation, worker,
+};
+use tables::{Counters, DropReason, PuntReason, Writer};
+
+fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
+    match reason {
+        PuntReason::Arp => (WORKLOAD, arp_request()),
+        PuntReason::NeighborDiscovery => (WORKLOAD, neighbor_solicitation()),
+        PuntReason::TtlExceeded => (WORKLOAD, Build::outward().ttl(1).frame()),
+        PuntReason::NoRoute => (WORKLOAD, Build::outward().to("198.51.100.1").frame()),
+        PuntReason::Unresolved => (WORKLOAD, Build::outward().to("10.67.0.1").frame()),
+        PuntReason::TooBig => (WORKLOAD, Build::outward().to("10.69.0.1").payload(1000).frame()),
+    }
+}
+
+#[test]
+fn every_punt_reason_happens_and_moves_its_counter_alone() {
+    for reason in PuntReason::ALL {
+        let mut rig = Rig::new();
+        let (port, frame) = punt_case(*reason);
+        let moved = rig.send(port, &frame);
+        assert_eq!(moved.punts(), [(reason.as_str(), 1)], "{moved:?}");
+        assert_eq!((moved.received(), moved.forwarded(), moved.drops()), (1, 0, vec![]), "{reason}");
+        let punted = rig.punts.pop(|punt, bytes| (punt, bytes.to_vec())).expect("a copy came up");
+        assert_eq!((punted.0.reason, punted.0.port), (*reason, Some(port)));
+        assert_eq!(punted.1, frame, "the slow path sees the packet as it came");
+        rig.audit();
+    }
+}
+
+/// Changes an ordinary IPv4 frame by hand, below the checksum's notice unless the case is about the checksum.
+fn patched(patch: impl Fn(&mut Vec<u8>)) -> (PortId, Vec<u8>) {
+    let mut frame = Build::outward().frame();
+    patch(&mut frame);
+    (WORKLOAD, frame)
+}
+
+fn patched_v6(patch: impl Fn(&mut Vec<u8>)) -> (PortId, Vec<u8>) {
+    let mut frame = Build::packet(WORKLOAD, "fd65::2", "fd65:1::2").frame();
+    patch(&mut frame);
+    (WORKLOAD, frame)
+}
+
+fn tagged() -> Vec<u8> {
+    let mut frame = Build::outward().frame();
+    frame.splice(12..12, [0x81, 0x00, 0x00, 0x05]);
+    frame
+}
+
+/// The frame for a reason that one frame can cause; `None` where it takes more.
+fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
+    let case = match reason {
+        DropReason::TooShort => (WORKLOAD, vec![0; 13]),
+        DropReason::VlanTruncated => patched(|frame| {
+            frame.truncate(15);
+            frame[12..14].copy_from_slice(&[0x81, 0x00]);
+        }),
+        DropReason::ArpMalformed => {
+            let mut frame = arp_request();
+            frame.truncate(30);
+            (WORKLOAD, frame)
+        }
+        DropReason::Ipv4HeaderTruncated => patched(|frame| frame.truncate(14 + 19)),
+        DropReason::Ipv4BadVersion => patched(|frame| frame[14] = 0x65),
+        DropReason::Ipv4BadHeaderLength => patched(|frame| frame[14] = 0x44),
+        DropReason::Ipv4BadTotalLength => patched(|frame| frame[16] = 0xff),
+        DropReason::Ipv4BadChecksum => patched(|frame| frame[24] ^= 0xff),
+        DropReason::Ipv6HeaderTruncated => patched_v6(|frame| frame.truncate(14 + 39)),
+        DropReason::Ipv6BadVersion => patched_v6(|frame| frame[14] = 0x50),
+        DropReason::Ipv6BadPayloadLength => patched_v6(|frame| frame[18] = 0xff),
+        // Hop-by-hop options whose length runs beyond the packet.
+        DropReason::Ipv6BadExtension => patched_v6(|frame| {
+            frame[20] = 0;
+            frame[55] = 0xff;
+        }),
+        // Eight bytes of UDP called TCP, whose header takes twenty.
+        DropReason::L4Truncated => {
+            let mut frame = Build::outward().payload(0).frame();
+            frame[23] = packet::protocol::TCP;
+            frame[24..26].fill(0);
+            let checksum = packet::checksum::of(&frame[14..34]);
+            frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+            (WORKLOAD, frame)
+        }
+        DropReason::UnknownEthertype => patched(|frame| frame[12..14].copy_from_slice(&[0x88, 0xcc])),
+        DropReason::VlanTagged => (WORKLOAD, tagged()),
+        DropReason::NotOurs => patched(|frame| frame[..6].copy_from_slice(&mac(HOST).0)),
+        DropReason::Multicast => patched(|frame| frame[..6].copy_from_slice(&[0xff; 6])),
+        DropReason::MartianSource => (UPLINK, Build::inward().source("127.0.0.1").frame()),
+        DropReason::MartianDestination => (WORKLOAD, Build::outward().to("127.0.0.1").frame()),
+        DropReason::UnknownEndpoint => (STRANGER, Build::packet(STRANGER, "10.65.0.3", "10.65.1.2").frame()),
+        DropReason::SpoofedSource => (WORKLOAD, Build::outward().source("10.65.0.3").frame()),
+        DropReason::Blackhole => (UPLINK, Build::inward().to("10.65.0.9").frame()),
+        DropReason::NeedsFragmentation => {
+            (WORKLOAD, Build::outward().to("10.69.0.1").payload(1000).fragmentable().frame())
+        }
+        DropReason::PortDown => (WORKLOAD, Build::outward().to("10.66.0.1").frame()),
+        DropReason::NotReady
+        | DropReason::TransmitRingFull
+        | DropReason::HandoffRingFull
+        | DropReason::PuntRingFull => return None,
+    };
+    Some(case)
+}
+
+#[test]
+fn every_drop_reason_of_a_single_frame_happens_and_moves_its_counter_alone() {
+    for reason in DropReason::ALL {
+        let Some((port, frame)) = drop_case(*reason) else { continue };
+        let mut rig = Rig::new();
+        let moved = rig.send(port, &frame);
+        assert_eq!(moved.drops(), [(reason.as_str(), 1)], "{reason}: {moved:?}");
+        assert_eq!((moved.received(), moved.forwarded(), moved.punts()), (1, 0, vec![]), "{reason}");
+        assert_eq!(rig.counters.port(port).dropped_packets, 1, "{reason}");
+        rig.audit();
+    }
+}
+
+#[test]
+fn nothing_is_forwarded_before_the_tables_are_ready() {
+    let mut rig = Rig::new();
+    rig.writer.set_ready(false);
+    rig.writer.publish();
+    let moved = rig.send(WORKLOAD, &Build::outward().frame());
+    assert_eq!(moved.drops(), [(DropReason::NotReady.as_str(), 1)]);
+    rig.audit();
+}
+
+#[test]
+fn a_packet_to_a_workload_port_without_endpoint_is_dropped() {
+    let mut rig = Rig::new();
+    let moved = rig.send(UPLINK, &Build::inward().to("10.70.0.1").frame());
+    assert_eq!(moved.drops(), [(DropReason::UnknownEndpoint.as_str(), 1)]);
+}
+
+#[test]
+fn frames_beyond_a_full_transmit_ring_are_dropped_and_counted() {
+    let mut rig = Rig::sized(Sizes { wire_slots: 8, ..Sizes::default() });
+    for _ in 0..2 {
+        for _ in 0..6 {
+            assert!(rig.wire(WORKLOAD).send(&Build::outward().frame()));
+        }
+        rig.run();
+    }
+    let books = rig.counters.books();
+    assert_eq!((books.forwarded, books.drops[DropReason::TransmitRingFull.index()]), (8, 4));
+    rig.audit();
+}
+
+#[test]
+fn packets_beyond_a_full_punt_ring_are_dropped_and_counted() {
+    let mut rig = Rig::sized(Sizes { punt_slots: 2, ..Sizes::default() });
+    for _ in 0..5 {
+        assert!(rig.wire(WORKLOAD).send(&arp_request()));
+    }
+    let moved = rig.run();
+    assert_eq!(moved.punts(), [(PuntReason::Arp.as_str(), 2)]);
+    assert_eq!(moved.drops(), [(DropReason::PuntRingFull.as_str(), 3)]);
+    rig.audit();
+}
+
+/// Worker 0 has the workload's queue, worker 1 the uplink's: what leaves crosses a ring of two.
+#[test]
+fn frames_for_another_workers_queue_cross_a_bounded_ring() {
+    let mut writer = Writer::new(limits(2));
+    fill(&mut writer);
+    let counters = Counters::new(2, 16);
+    let mut ends = fastpath::handoffs(2, 2, 2048);
+    let (second_ends, first_ends) = (ends.remove(1), ends.remove(0));
+    let others: Vec<PortId> = PORTS.into_iter().filter(|port| *port != NARROW).collect();
+    // The tables say that every port has one queue, which is worker 0's: so worker 1 is the one that hands over.
+    let sizes = Sizes::default();
+    let (mut owner, owned) = worker(&mut writer, WorkerId(0), counters.clone(), first_ends, &others, sizes);
+    let (mut other, unowned) =
+        worker(&mut writer, WorkerId(1), counters.clone(), second_ends, &[NARROW], sizes);
+    for _ in 0..3 {
+        assert!(unowned.wires[0].send(&Build::packet(NARROW, "10.69.0.1", "10.65.1.2").frame()));
+    }
+    other.round();
+    assert_eq!(counters.books().drops[DropReason::HandoffRingFull.index()], 1);
+    owner.round();
+    let books = counters.books();
+    assert_eq!((books.received, books.forwarded), (3, 2));
+    assert!(books.balance(), "{books:?}");
+    assert_eq!((0..3).filter(|_| owned.wires[0].receive().is_some()).count(), 2);
+}

@@ -1,0 +1,432 @@
+//! A router in memory: one worker, five ports, a handful of routes, and frames to send through it.
+//!
+//! ```text
+//!              uplink 0 ── 172.18.0.2 (route to 10.65.1.0/26)        workload 2 ── 10.65.0.2, fd65::2
+//!  narrow (576) uplink 1 ── 172.19.0.2 (route to 10.69.0.0/16)       workload 3 ── no endpoint
+//!                                                                     host 4 ── the kernel
+//! ```
+#![allow(dead_code, reason = "a module of tests, of which each uses a part")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use afxdp::{FramePool, Region, RegionConfig};
+use crossbeam_channel::Sender;
+use fastpath::{Command, Handoffs, Wire, Worker, WorkerConfig, WorkerEnds, handoffs, memory_port};
+use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
+use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
+use tables::{
+    Adjacency, Books, Counters, Endpoint, Group, Inject, Limits, Port, Punt, RingConsumer, RingProducer,
+    Writer, copy_ring,
+};
+
+pub const UPLINK: PortId = PortId(0);
+pub const NARROW: PortId = PortId(1);
+pub const WORKLOAD: PortId = PortId(2);
+pub const STRANGER: PortId = PortId(3);
+pub const HOST: PortId = PortId(4);
+pub const PORTS: [PortId; 5] = [UPLINK, NARROW, WORKLOAD, STRANGER, HOST];
+
+/// Frames that the rig's worker has.
+pub const FRAMES: usize = 1024;
+
+/// Sizes that a test may want small.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    pub wire_slots: usize,
+    pub punt_slots: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes { wire_slots: 128, punt_slots: 128 }
+    }
+}
+
+/// Our MAC address on a port.
+pub fn mac(port: PortId) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, port.0 as u8])
+}
+
+/// The MAC address of the neighbour on a port.
+pub fn neighbor_mac(port: PortId) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 1, port.0 as u8])
+}
+
+pub fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+pub fn limits(readers: usize) -> Limits {
+    Limits { ports: 16, adjacencies: 64, groups: 64, routes_v4: 1000, routes_v6: 1000, readers }
+}
+
+pub fn port(id: PortId) -> Port {
+    let kind = match id {
+        UPLINK | NARROW => PortKind::Uplink,
+        HOST => PortKind::Host,
+        _ => PortKind::Workload,
+    };
+    let endpoint = (id == WORKLOAD).then(|| Endpoint {
+        name: "default/pod".to_owned(),
+        addresses: vec![prefix("10.65.0.2/32"), prefix("fd65::2/128")],
+    });
+    Port {
+        id,
+        name: format!("port{}", id.0),
+        ifindex: IfIndex(100 + u32::from(id.0)),
+        kind,
+        mac: mac(id),
+        mtu: if id == NARROW { 576 } else { 1500 },
+        up: true,
+        queues: 1,
+        endpoint,
+    }
+}
+
+/// Ports and routes as the drawing shows them; forwarding open.
+pub fn fill(writer: &mut Writer) {
+    for id in PORTS {
+        writer.put_port(port(id)).unwrap();
+    }
+    let via = |id: PortId| {
+        Adjacency::resolved(id, IpAddr::V4(Ipv4Addr::new(172, 18, 0, 2)), neighbor_mac(id), mac(id))
+    };
+    let route = |writer: &mut Writer, to: &str, group: Group| {
+        let group = writer.insert_group(group).unwrap();
+        writer.publish();
+        writer.insert_route(prefix(to), group).unwrap();
+    };
+    for (to, id) in [
+        ("10.65.0.2/32", WORKLOAD),
+        ("fd65::2/128", WORKLOAD),
+        ("10.65.1.0/26", UPLINK),
+        ("fd65:1::/64", UPLINK),
+        ("10.69.0.0/16", NARROW),
+        ("fd69::/64", NARROW),
+        ("10.70.0.0/16", STRANGER),
+        ("172.18.0.1/32", HOST),
+        // A port that the tables don't have.
+        ("10.66.0.0/16", PortId(9)),
+    ] {
+        let adjacency = writer.insert_adjacency(via(id)).unwrap();
+        route(writer, to, Group::Forward(vec![adjacency]));
+    }
+    let unresolved = Adjacency::unresolved(UPLINK, IpAddr::V4(Ipv4Addr::new(172, 18, 0, 9)));
+    let unresolved = writer.insert_adjacency(unresolved).unwrap();
+    route(writer, "10.67.0.0/16", Group::Forward(vec![unresolved]));
+    let both: Vec<_> = [UPLINK, NARROW].map(|id| writer.insert_adjacency(via(id)).unwrap()).to_vec();
+    route(writer, "10.71.0.0/16", Group::Forward(both));
+    route(writer, "10.65.0.0/26", Group::Blackhole);
+    route(writer, "10.68.0.0/16", Group::Unreachable);
+    writer.set_ready(true);
+    writer.publish();
+}
+
+/// One worker in memory.
+pub struct Rig {
+    pub writer: Writer,
+    pub worker: Worker,
+    pub wires: Vec<Wire>,
+    pub counters: Counters,
+    pub punts: RingConsumer<Punt>,
+    pub inject: RingProducer<Inject>,
+    pub commands: Sender<Command>,
+}
+
+impl Rig {
+    pub fn new() -> Rig {
+        Rig::sized(Sizes::default())
+    }
+
+    pub fn sized(sizes: Sizes) -> Rig {
+        let mut writer = Writer::new(limits(1));
+        fill(&mut writer);
+        let handoffs = handoffs(1, 16, 2048).remove(0);
+        let (worker, parts) = worker(&mut writer, WorkerId(0), Counters::new(1, 16), handoffs, &PORTS, sizes);
+        let Parts { wires, counters, punts, inject, commands } = parts;
+        Rig { writer, worker, wires, counters, punts, inject, commands }
+    }
+
+    pub fn wire(&self, port: PortId) -> &Wire {
+        &self.wires[port.index()]
+    }
+
+    /// Sends one frame in, lets the worker do its rounds, and says what moved.
+    pub fn send(&mut self, port: PortId, frame: &[u8]) -> Moved {
+        assert!(self.wire(port).send(frame), "the wire has room");
+        self.run()
+    }
+
+    /// Lets the worker work until nothing is left, and says what moved.
+    pub fn run(&mut self) -> Moved {
+        let before = self.counters.books();
+        while self.worker.round() > 0 {}
+        let after = self.counters.books();
+        assert!(after.balance(), "the books balance after every walk: {after:?}");
+        Moved { before, after }
+    }
+
+    /// The one frame that left by a port.
+    pub fn left_by(&self, port: PortId) -> Vec<u8> {
+        let frame = self.wire(port).receive().unwrap_or_else(|| panic!("no frame left by {port}"));
+        assert!(self.wire(port).receive().is_none(), "one frame in, one frame out");
+        frame
+    }
+
+    /// Every frame is in the pool or in a ring that this worker refills.
+    pub fn audit(mut self) {
+        for id in PORTS {
+            let (done, closed) = crossbeam_channel::bounded(1);
+            self.commands.send(Command::RemoveQueue { port: id, done }).unwrap();
+            self.worker.housekeeping();
+            closed.recv().unwrap();
+        }
+        let (available, total) = self.worker.frames();
+        assert_eq!(available, total, "every frame is back in its pool");
+    }
+}
+
+/// What a worker shares with a test.
+pub struct Parts {
+    pub wires: Vec<Wire>,
+    pub counters: Counters,
+    pub punts: RingConsumer<Punt>,
+    pub inject: RingProducer<Inject>,
+    pub commands: Sender<Command>,
+}
+
+/// A worker that owns queues of these ports.
+pub fn worker(
+    writer: &mut Writer,
+    id: WorkerId,
+    counters: Counters,
+    handoffs: Handoffs,
+    ports: &[PortId],
+    sizes: Sizes,
+) -> (Worker, Parts) {
+    let (punt, punts) = copy_ring(sizes.punt_slots, 2048);
+    let (inject, injected) = copy_ring(64, 2048);
+    let (commands, taken) = crossbeam_channel::unbounded();
+    let ends = WorkerEnds {
+        pool: pool(),
+        reader: writer.reader().unwrap(),
+        counters: counters.clone(),
+        punt,
+        inject: injected,
+        handoffs,
+        commands: taken,
+    };
+    let config = WorkerConfig { id, core: None, idle_wait: Duration::from_millis(1), ports: 16 };
+    let mut worker = Worker::new(config, ends);
+    let mut wires = Vec::new();
+    for port in ports {
+        let (queue, wire) = memory_port(sizes.wire_slots);
+        wires.push(wire);
+        let command = Command::AddQueue { port: *port, queue: Box::new(queue), statistics: Arc::default() };
+        commands.send(command).unwrap();
+    }
+    worker.housekeeping();
+    (worker, Parts { wires, counters, punts, inject, commands })
+}
+
+pub fn pool() -> FramePool {
+    let config = RegionConfig { frames: FRAMES as u32, chunk_size: 2048, hugepages: false };
+    Region::new(config).unwrap().1
+}
+
+/// Books before and after.
+#[derive(Debug)]
+pub struct Moved {
+    pub before: Books,
+    pub after: Books,
+}
+
+impl Moved {
+    pub fn received(&self) -> u64 {
+        self.after.received - self.before.received
+    }
+
+    pub fn injected(&self) -> u64 {
+        self.after.injected - self.before.injected
+    }
+
+    pub fn forwarded(&self) -> u64 {
+        self.after.forwarded - self.before.forwarded
+    }
+
+    pub fn punts(&self) -> Vec<(&'static str, u64)> {
+        moved(tables::PuntReason::ALL.iter().map(|r| r.as_str()), &self.before.punts, &self.after.punts)
+    }
+
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        moved(tables::DropReason::ALL.iter().map(|r| r.as_str()), &self.before.drops, &self.after.drops)
+    }
+}
+
+fn moved(
+    names: impl Iterator<Item = &'static str>,
+    before: &[u64],
+    after: &[u64],
+) -> Vec<(&'static str, u64)> {
+    let moved = names.zip(before.iter().zip(after)).map(|(name, (before, after))| (name, after - before));
+    moved.filter(|(_, count)| *count > 0).collect()
+}
+
+/// A frame to build: UDP over IPv4 from the workload to a remote one, unless changed.
+#[derive(Clone)]
+pub struct Build {
+    pub from: PortId,
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub ttl: u8,
+    pub payload: usize,
+    pub dont_fragment: bool,
+    pub sport: u16,
+}
+
+impl Build {
+    pub fn packet(from: PortId, src: &str, dst: &str) -> Build {
+        Build {
+            from,
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            ttl: 64,
+            payload: 32,
+            dont_fragment: true,
+            sport: 1000,
+        }
+    }
+
+    /// From the workload to a workload on another node.
+    pub fn outward() -> Build {
+        Build::packet(WORKLOAD, "10.65.0.2", "10.65.1.2")
+    }
+
+    /// From another node's workload to ours.
+    pub fn inward() -> Build {
+        Build::packet(UPLINK, "10.65.1.2", "10.65.0.2")
+    }
+
+    pub fn to(self, dst: &str) -> Build {
+        Build { dst: dst.parse().unwrap(), ..self }
+    }
+
+    pub fn source(self, src: &str) -> Build {
+        Build { src: src.parse().unwrap(), ..self }
+    }
+
+    pub fn ttl(self, ttl: u8) -> Build {
+        Build { ttl, ..self }
+    }
+
+    pub fn payload(self, payload: usize) -> Build {
+        Build { payload, ..self }
+    }
+
+    pub fn fragmentable(self) -> Build {
+        Build { dont_fragment: false, ..self }
+    }
+
+    pub fn sport(self, sport: u16) -> Build {
+        Build { sport, ..self }
+    }
+
+    /// The frame, addressed to our MAC address on the port it comes in by.
+    pub fn frame(&self) -> Vec<u8> {
+        let payload = vec![0x5a; self.payload];
+        let udp = udp::Repr { sport: self.sport, dport: 53, payload: &payload };
+        let ethertype = if self.src.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
+        let mut frame = vec![0; 14];
+        let link = ethernet::Repr { dst: mac(self.from), src: neighbor_mac(self.from), ethertype };
+        link.emit(&mut frame).unwrap();
+        let payload_len = udp.len() as u16;
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                frame.resize(14 + 20 + udp.len(), 0);
+                let ip = ipv4::Repr {
+                    src,
+                    dst,
+                    protocol: protocol::UDP,
+                    ttl: self.ttl,
+                    dont_fragment: self.dont_fragment,
+                    payload_len,
+                    ..ipv4::Repr::default()
+                };
+                ip.emit(&mut frame[14..]).unwrap();
+                udp.emit(self.src, self.dst, &mut frame[34..]).unwrap();
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                frame.resize(14 + 40 + udp.len(), 0);
+                let ip = ipv6::Repr {
+                    src,
+                    dst,
+                    next_header: protocol::UDP,
+                    hop_limit: self.ttl,
+                    payload_len,
+                    ..ipv6::Repr::default()
+                };
+                ip.emit(&mut frame[14..]).unwrap();
+                udp.emit(self.src, self.dst, &mut frame[54..]).unwrap();
+            }
+            _ => panic!("one family a packet"),
+        }
+        frame
+    }
+}
+
+/// A neighbour solicitation of the workload for its gateway.
+pub fn neighbor_solicitation() -> Vec<u8> {
+    let src: Ipv6Addr = "fe80::2".parse().unwrap();
+    let dst: Ipv6Addr = "ff02::1:ffee:eeee".parse().unwrap();
+    let mut frame = vec![0; 14 + 40 + 24];
+    let link = ethernet::Repr {
+        dst: "33:33:ff:ee:ee:ee".parse().unwrap(),
+        src: neighbor_mac(WORKLOAD),
+        ethertype: ethernet::IPV6,
+    };
+    link.emit(&mut frame).unwrap();
+    let ip = ipv6::Repr {
+        src,
+        dst,
+        next_header: protocol::ICMPV6,
+        hop_limit: 255,
+        payload_len: 24,
+        ..ipv6::Repr::default()
+    };
+    ip.emit(&mut frame[14..]).unwrap();
+    frame[54] = 135;
+    frame
+}
+
+/// The workload asks who has its gateway.
+pub fn arp_request() -> Vec<u8> {
+    let mut frame = vec![0; 14 + 28];
+    let link =
+        ethernet::Repr { dst: MacAddr::BROADCAST, src: neighbor_mac(WORKLOAD), ethertype: ethernet::ARP };
+    link.emit(&mut frame).unwrap();
+    let gateway = Ipv4Addr::new(169, 254, 1, 1);
+    let arp = packet::arp::Repr::request(neighbor_mac(WORKLOAD), Ipv4Addr::new(10, 65, 0, 2), gateway);
+    arp.emit(&mut frame[14..]).unwrap();
+    frame
+}
+
+/// An ICMP echo request of the workload's.
+pub fn echo(dst: &str, ttl: u8) -> Vec<u8> {
+    let echo = icmp::Echo { reply: false, ident: 7, seq: 1, payload: &[0; 8] };
+    let mut frame = vec![0; 14 + 20 + echo.len()];
+    let link = ethernet::Repr { dst: mac(WORKLOAD), src: neighbor_mac(WORKLOAD), ethertype: ethernet::IPV4 };
+    link.emit(&mut frame).unwrap();
+    let ip = ipv4::Repr {
+        src: Ipv4Addr::new(10, 65, 0, 2),
+        dst: dst.parse().unwrap(),
+        protocol: protocol::ICMP,
+        ttl,
+        payload_len: echo.len() as u16,
+        ..ipv4::Repr::default()
+    };
+    ip.emit(&mut frame[14..]).unwrap();
+    echo.emit_v4(&mut frame[34..]).unwrap();
+    frame
+}
