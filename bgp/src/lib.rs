@@ -1,1 +1,64 @@
-//! placeholder
+//! # bgp: BGP-4 as a state machine
+//!
+//! **What this room is for.** It speaks BGP (RFC 4271 and the extensions a Calico node and a ToR need): keeps
+//! sessions with peers, takes their routes, chooses the best, and announces them and our own to others.
+//!
+//! **How things pass through it.** [`Speaker::handle`] takes one [`Input`] and the time, and appends
+//! [`Output`]s; [`Speaker::next_deadline`] says when to come back with [`Input::Tick`]. Inside:
+//!
+//! ```text
+//! bytes ─► wire ─► session ─► adj_rib_in ─► import ─► loc_rib ─► decision ─┬─► Output::RouteChanged
+//!                     │                                                    │
+//!          graceful_restart, collision             peers ◄─ wire ◄─ adj_rib_out ◄─ export
+//! ```
+//!
+//! **What it promises.** The same configuration, inputs and times give the same outputs. No bytes from a peer
+//! make it panic, and what a peer can make it remember is bounded by [`Limits`]. Work is done in portions, so a
+//! call returns soon and keepalives are in time; [`Speaker::next_deadline`] is "now" while work is left.
+//!
+//! **What it never does.** Read a clock, open a socket, spawn a thread, know the kernel or the forwarding table.
+//!
+//! # Using it
+//!
+//! * Answer [`Output::Connect`] with [`Input::ConnectionOpened`] or [`Input::ConnectFailed`].
+//! * Answer [`Output::WatchNexthop`] with [`Input::NexthopChanged`]; until then the next hop is unreachable.
+//! * Call [`Speaker::handle`] with [`Input::Tick`] whenever [`Speaker::next_deadline`] has passed.
+
+mod adj_rib_in;
+mod adj_rib_out;
+mod collision;
+mod config;
+mod connection;
+mod decision;
+mod export;
+mod filter;
+mod graceful_restart;
+mod import;
+mod input;
+mod interner;
+mod jitter;
+mod loc_rib;
+mod nexthops;
+mod output;
+mod rewrite;
+mod session;
+mod speaker;
+mod status;
+mod view;
+pub mod wire;
+mod work;
+
+pub use config::{
+    ConnectionId, ErrorWait, Filter, FilterAction, FilterRule, Limits, NextHopMode, PeerConfig, PeerId,
+    PeerKind, SelfNextHops, SpeakerConfig, Timers,
+};
+pub use input::{Direction, Input, Origin, OriginatedRoute};
+pub use output::{BestPath, Output, PeerState, Reason};
+pub use speaker::Speaker;
+pub use status::{
+    ErrorCounters, FamilyCounters, Ineligible, MessageCounters, PathSource, PathStatus, PeerStatus, Standing,
+    Step,
+};
+pub use wire::attributes::Attributes;
+pub use wire::capability::Capability;
+pub use wire::notification::Notification;

@@ -1,0 +1,266 @@
+//! What each peer said (RFC 4271 §3.2, Adj-RIBs-In), kept before policy in the tables of `loc_rib`.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use model::{Family, Prefix};
+
+use crate::config::PeerKind;
+use crate::import::{ImportPolicy, is_forwardable};
+use crate::interner::Interner;
+use crate::loc_rib::{Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
+use crate::nexthops::Nexthops;
+use crate::output::Output;
+use crate::status::ErrorCounters;
+use crate::wire::attributes::Attributes;
+use crate::wire::nlri::Nlri;
+use crate::wire::update::Update;
+
+/// What all peers share.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) rib: Rib,
+    pub(crate) interner: Interner,
+    pub(crate) nexthops: Nexthops,
+}
+
+impl Tables {
+    pub(crate) fn new(hasher: &RandomState) -> Tables {
+        Tables {
+            rib: Rib::new(hasher),
+            interner: Interner::new(hasher.clone()),
+            nexthops: Nexthops::new(hasher.clone()),
+        }
+    }
+
+    /// Puts a path in and keeps count of next hops; gives back what it replaced.
+    pub(crate) fn insert(&mut self, prefix: Prefix, path: Path, out: &mut Vec<Output>) -> Inserted {
+        // The new one first, lest a next hop be unwatched only to be watched again.
+        if let Some(nexthop) = path.used_nexthop() {
+            self.nexthops.acquire(nexthop, out);
+        }
+        let inserted = match prefix.family() {
+            Family::V4 => self.rib.v4.insert(KeyV4::new(prefix), path),
+            Family::V6 => self.rib.v6.insert(KeyV6::new(prefix), path),
+        };
+        if let Inserted::Replaced(old) = &inserted {
+            self.release(old, out);
+        }
+        inserted
+    }
+
+    pub(crate) fn remove(
+        &mut self,
+        prefix: Prefix,
+        source: Slot,
+        path_id: u32,
+        out: &mut Vec<Output>,
+    ) -> Option<Path> {
+        let removed = match prefix.family() {
+            Family::V4 => self.rib.v4.remove(KeyV4::new(prefix), source, path_id),
+            Family::V6 => self.rib.v6.remove(KeyV6::new(prefix), source, path_id),
+        };
+        if let Some(path) = &removed {
+            self.release(path, out);
+        }
+        removed
+    }
+
+    fn contains(&self, nlri: Nlri, source: Slot) -> bool {
+        match nlri.prefix.family() {
+            Family::V4 => self.rib.v4.contains(KeyV4::new(nlri.prefix), source, nlri.path_id),
+            Family::V6 => self.rib.v6.contains(KeyV6::new(nlri.prefix), source, nlri.path_id),
+        }
+    }
+
+    fn release(&mut self, path: &Path, out: &mut Vec<Output>) {
+        if let Some(nexthop) = path.used_nexthop() {
+            self.nexthops.release(nexthop, out);
+        }
+    }
+}
+
+/// A peer announced more than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PrefixLimit {
+    pub(crate) family: Family,
+}
+
+/// One peer's part of the tables.
+#[derive(Debug)]
+pub(crate) struct AdjRibIn {
+    slot: Slot,
+    limit: usize,
+    /// Of which AS the peer is; stays known while the session is down.
+    pub(crate) kind: PeerKind,
+    /// The identifier in its latest OPEN.
+    pub(crate) router_id: Option<Ipv4Addr>,
+    /// Paths, by [`Family`].
+    pub(crate) received: [usize; 2],
+    /// Of these, stale ones.
+    pub(crate) stale: [usize; 2],
+}
+
+impl AdjRibIn {
+    pub(crate) fn new(slot: Slot, kind: PeerKind, limit: usize) -> AdjRibIn {
+        AdjRibIn { slot, limit, kind, router_id: None, received: [0; 2], stale: [0; 2] }
+    }
+
+    /// Takes in an UPDATE: first what it withdraws, then what it announces (RFC 4271 §4.3).
+    pub(crate) fn apply(
+        &mut self,
+        update: &Update<'_>,
+        policy: &ImportPolicy<'_>,
+        tables: &mut Tables,
+        errors: &mut ErrorCounters,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PrefixLimit> {
+        errors.attributes_discarded += u64::from(update.discarded);
+        errors.treated_as_withdraw += u64::from(update.error.is_some());
+        for nlri in update.withdrawn.into_iter().flatten() {
+            self.withdraw(nlri, tables, out);
+        }
+        let mut key = Vec::new();
+        for announced in update.announced.into_iter().flatten() {
+            if update.error.is_some() {
+                announced.nlri.for_each(|nlri| self.withdraw(nlri, tables, out));
+                continue;
+            }
+            update.canonical_key(announced.nexthop, &mut key);
+            let received = tables.interner.intern(&key);
+            let marks = policy.marks(&received);
+            for nlri in announced.nlri {
+                if is_forwardable(nlri.prefix) {
+                    self.announce(nlri, &received, marks, policy, tables, out)?;
+                } else {
+                    errors.prefixes_ignored += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(
+        &mut self,
+        nlri: Nlri,
+        received: &Arc<Attributes>,
+        marks: u8,
+        policy: &ImportPolicy<'_>,
+        tables: &mut Tables,
+        out: &mut Vec<Output>,
+    ) -> Result<(), PrefixLimit> {
+        let family = nlri.prefix.family();
+        if self.received[family as usize] >= self.limit && !tables.contains(nlri, self.slot) {
+            return Err(PrefixLimit { family });
+        }
+        let (imported, filtered) = policy.filter(nlri.prefix, received, &mut tables.interner);
+        let path = Path {
+            received: Arc::clone(received),
+            imported,
+            source: self.slot,
+            path_id: nlri.path_id,
+            marks: marks | filtered,
+        };
+        match tables.insert(nlri.prefix, path, out) {
+            Inserted::New => self.received[family as usize] += 1,
+            Inserted::Replaced(old) => self.stale[family as usize] -= usize::from(old.has(mark::STALE)),
+        }
+        Ok(())
+    }
+
+    fn withdraw(&mut self, nlri: Nlri, tables: &mut Tables, out: &mut Vec<Output>) {
+        if let Some(path) = tables.remove(nlri.prefix, self.slot, nlri.path_id, out) {
+            let family = nlri.prefix.family() as usize;
+            self.received[family] -= 1;
+            self.stale[family] -= usize::from(path.has(mark::STALE));
+        }
+    }
+
+    /// Removes all paths of a family.
+    pub(crate) fn clear(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        if self.received[family as usize] > 0 {
+            self.remove_marked(family, 0, tables, out);
+        }
+    }
+
+    /// Removes the stale paths of a family.
+    pub(crate) fn sweep_stale(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        if self.stale[family as usize] > 0 {
+            self.remove_marked(family, mark::STALE, tables, out);
+        }
+    }
+
+    /// Removes paths that have all of `marks`.
+    fn remove_marked(&mut self, family: Family, marks: u8, tables: &mut Tables, out: &mut Vec<Output>) {
+        let slot = self.slot;
+        let goes = |path: &Path| path.source == slot && path.marks & marks == marks;
+        let Tables { rib, nexthops, .. } = tables;
+        let (mut removed, mut stale) = (0, 0);
+        let gone = |path: Path| {
+            removed += 1;
+            stale += usize::from(path.has(mark::STALE));
+            if let Some(nexthop) = path.used_nexthop() {
+                nexthops.release(nexthop, out);
+            }
+        };
+        match family {
+            Family::V4 => rib.v4.remove_where(goes, gone),
+            Family::V6 => rib.v6.remove_where(goes, gone),
+        }
+        self.received[family as usize] -= removed;
+        self.stale[family as usize] -= stale;
+    }
+
+    /// Marks all paths of a family as kept from before a restart; those that were stale already go
+    /// (RFC 4724 §4.2: consecutive restarts).
+    pub(crate) fn mark_stale(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        self.sweep_stale(family, tables, out);
+        if self.received[family as usize] == 0 {
+            return;
+        }
+        fn mark_all<K: Key>(table: &mut Table<K>, slot: Slot) {
+            table.change_each(|_, path| {
+                let ours = path.source == slot;
+                if ours {
+                    path.marks |= mark::STALE;
+                }
+                ours
+            });
+        }
+        match family {
+            Family::V4 => mark_all(&mut tables.rib.v4, self.slot),
+            Family::V6 => mark_all(&mut tables.rib.v6, self.slot),
+        }
+        self.stale[family as usize] = self.received[family as usize];
+    }
+
+    /// Runs all paths through a changed policy.
+    pub(crate) fn import_again(
+        &mut self,
+        policy: &ImportPolicy<'_>,
+        tables: &mut Tables,
+        out: &mut Vec<Output>,
+    ) {
+        let Tables { rib, interner, nexthops } = tables;
+        let mut again = |prefix: Prefix, path: &mut Path| {
+            let (imported, filtered) = policy.filter(prefix, &path.received, interner);
+            let marks = path.marks & !mark::INELIGIBLE | policy.marks(&path.received) | filtered;
+            if marks == path.marks && Arc::ptr_eq(&imported, &path.imported) {
+                return false;
+            }
+            let before = path.used_nexthop();
+            (path.imported, path.marks) = (imported, marks);
+            if let Some(nexthop) = path.used_nexthop() {
+                nexthops.acquire(nexthop, out);
+            }
+            if let Some(nexthop) = before {
+                nexthops.release(nexthop, out);
+            }
+            true
+        };
+        let slot = self.slot;
+        rib.v4.change_each(|key, path| path.source == slot && again(key.prefix(), path));
+        rib.v6.change_each(|key, path| path.source == slot && again(key.prefix(), path));
+    }
+}

@@ -1,0 +1,300 @@
+//! What the speaker and each peer are told to do.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use model::{AsNumber, Family, Prefix};
+
+/// A peer's number, chosen by the caller and never reused for another peer while it is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);
+
+/// A TCP connection's number, chosen by the caller and never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Same AS or another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerKind {
+    /// The peer is in our AS.
+    Ibgp,
+    /// The peer is in another AS.
+    Ebgp,
+}
+
+/// The whole speaker's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeakerConfig {
+    /// The BGP identifier; must not be 0.0.0.0 (RFC 6286 §2.1).
+    pub router_id: Ipv4Addr,
+    /// Our AS, unless a peer's [`PeerConfig::local_as`] says otherwise.
+    pub local_as: AsNumber,
+    /// Did this process replace one whose forwarding state still stands?
+    /// Sets the R and F bits in our OPENs until the restart is over (RFC 4724 §3).
+    pub restarting: bool,
+    /// Seeds hash tables and timer jitter. A value that peers cannot guess keeps them from crafting collisions;
+    /// the same seed and inputs give the same outputs.
+    pub seed: u64,
+    /// Compare MULTI_EXIT_DISC also between different neighbouring ASes. RFC 4271 does not, as their values
+    /// need not be alike; where they are, the outcome no longer depends on which paths are there.
+    pub always_compare_med: bool,
+    /// What bounds memory.
+    pub limits: Limits,
+    /// Timers that are not a peer's own.
+    pub timers: Timers,
+}
+
+impl SpeakerConfig {
+    /// The defaults around an identifier and an AS.
+    pub fn new(router_id: Ipv4Addr, local_as: AsNumber) -> SpeakerConfig {
+        SpeakerConfig {
+            router_id,
+            local_as,
+            restarting: false,
+            seed: 0,
+            always_compare_med: false,
+            limits: Limits::default(),
+            timers: Timers::default(),
+        }
+    }
+}
+
+/// Sizes that the speaker never exceeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Configured peers; more are refused and counted.
+    pub max_peers: usize,
+    /// Paths one peer may hold in one family; one more ends the session with Cease/1 (RFC 4486 §4).
+    pub max_prefixes_per_peer: usize,
+    /// Paths in one [`Output::RouteChanged`](crate::Output::RouteChanged); at least 1.
+    pub max_ecmp_paths: usize,
+    /// Prefixes decided and announced in one call of [`Speaker::handle`](crate::Speaker::handle), times peers.
+    pub work_per_call: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_peers: 4096, max_prefixes_per_peer: 2_000_000, max_ecmp_paths: 8, work_per_call: 16_384 }
+    }
+}
+
+/// Timers that are the speaker's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// How long a restarting speaker waits for End-of-RIB of peers that are up before it announces its routes
+    /// (Selection_Deferral_Timer, RFC 4724 §4.1). Peers that are down are never waited for.
+    pub selection_deferral: Duration,
+    /// How long stale routes outlive the peer's return without an End-of-RIB (RFC 4724 §4.2, last paragraph).
+    pub stale_after_return: Duration,
+    /// Hold time until the peer's OPEN has come (RFC 4271 §8.2.2 suggests 4 minutes).
+    pub open_hold_time: Duration,
+    /// A session that stood this long forgets earlier errors.
+    pub error_forget: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Timers {
+            selection_deferral: Duration::from_secs(120),
+            stale_after_return: Duration::from_secs(360),
+            open_hold_time: Duration::from_secs(240),
+            error_forget: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Which next hop we announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHopMode {
+    /// RFC 4271 §5.1.3: ourselves to eBGP peers and for our own routes, unchanged to iBGP peers.
+    Auto,
+    /// Always ourselves.
+    SelfAddress,
+    /// Unchanged, except for our own routes.
+    Keep,
+}
+
+/// What we announce as "ourselves".
+///
+/// A family left `None` takes the session's local address where that is of the family; otherwise its
+/// routes are not announced. A session over IPv4 that carries IPv6 needs `v6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SelfNextHops {
+    /// For IPv4 routes.
+    pub v4: Option<Ipv4Addr>,
+    /// For IPv6 routes.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// Seconds to stay idle after an error: `min`, doubled with each further error up to `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorWait {
+    /// After the first error.
+    pub min: Duration,
+    /// Never longer than this.
+    pub max: Duration,
+}
+
+/// One peer's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// The caller's number for the peer.
+    pub id: PeerId,
+    /// Where the peer is.
+    pub address: IpAddr,
+    /// Its TCP port; 179 usually.
+    pub port: u16,
+    /// The address to connect from, or the system's choice.
+    pub local_address: Option<IpAddr>,
+    /// The AS it must name in its OPEN.
+    pub peer_as: AsNumber,
+    /// Our AS towards this peer where it is not the speaker's.
+    pub local_as: Option<AsNumber>,
+    /// Families to offer; without duplicates.
+    pub families: Vec<Family>,
+    /// Wait for the peer to connect, never connect.
+    pub passive: bool,
+    /// Hold time to offer; zero for none, otherwise at least 3 s (RFC 4271 §4.2).
+    pub hold_time: Duration,
+    /// Interval of keepalives; `None` is a third of the negotiated hold time. Longer than that third is cut.
+    pub keepalive_time: Option<Duration>,
+    /// From start or loss of the session to the first attempt to connect (BIRD `connect delay time`).
+    pub connect_delay: Duration,
+    /// From a failed attempt to the next (BIRD `connect retry time`).
+    pub connect_retry: Duration,
+    /// From an error to the next attempt (BIRD `error wait time`).
+    pub error_wait: ErrorWait,
+    /// How long the peer shall keep our routes while we restart (RFC 4724), at most 4095 s; zero offers no
+    /// graceful restart of our own but still helps the peer's.
+    pub restart_time: Duration,
+    /// Offer to receive several paths for one prefix (RFC 7911); we announce one.
+    pub add_path: bool,
+    /// Which next hop we announce.
+    pub next_hop: NextHopMode,
+    /// What "ourselves" is in each family.
+    pub self_next_hops: SelfNextHops,
+    /// Which of the peer's routes we take.
+    pub import: Filter,
+    /// Which routes the peer gets.
+    pub export: Filter,
+    /// For people.
+    pub description: String,
+}
+
+impl PeerConfig {
+    /// BIRD's defaults around a peer's number, address and AS: IPv4 and IPv6 by the address's family only,
+    /// everything imported and exported.
+    pub fn new(id: PeerId, address: IpAddr, peer_as: AsNumber) -> PeerConfig {
+        PeerConfig {
+            id,
+            address,
+            port: 179,
+            local_address: None,
+            peer_as,
+            local_as: None,
+            families: vec![Family::of(address)],
+            passive: false,
+            hold_time: Duration::from_secs(90),
+            keepalive_time: None,
+            connect_delay: Duration::from_secs(2),
+            connect_retry: Duration::from_secs(5),
+            error_wait: ErrorWait { min: Duration::from_secs(5), max: Duration::from_secs(30) },
+            restart_time: Duration::from_secs(120),
+            add_path: false,
+            next_hop: NextHopMode::Auto,
+            self_next_hops: SelfNextHops::default(),
+            import: Filter::accept_all(),
+            export: Filter::accept_all(),
+            description: String::new(),
+        }
+    }
+
+    /// Where to connect to.
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
+    /// May the running session stay when `self` replaces `old`? Only what the peer cannot notice may differ:
+    /// filters, next hops, waiting times and the description.
+    pub(crate) fn keeps_session_of(&self, old: &PeerConfig) -> bool {
+        let same_for_peer = |config: &PeerConfig| PeerConfig {
+            next_hop: NextHopMode::Auto,
+            self_next_hops: SelfNextHops::default(),
+            connect_delay: Duration::ZERO,
+            connect_retry: Duration::ZERO,
+            error_wait: ErrorWait { min: Duration::ZERO, max: Duration::ZERO },
+            import: Filter::accept_all(),
+            export: Filter::accept_all(),
+            description: String::new(),
+            ..config.clone()
+        };
+        same_for_peer(self) == same_for_peer(old)
+    }
+}
+
+/// What a filter does with a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterAction {
+    /// Let it pass.
+    Accept,
+    /// Keep it out.
+    Reject,
+}
+
+/// A list of rules; the first that matches decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// In the order they are tried.
+    pub rules: Vec<FilterRule>,
+    /// Where no rule matches.
+    pub default: FilterAction,
+}
+
+impl Filter {
+    /// Lets everything pass.
+    pub fn accept_all() -> Filter {
+        Filter { rules: Vec::new(), default: FilterAction::Accept }
+    }
+
+    /// Lets nothing pass.
+    pub fn reject_all() -> Filter {
+        Filter { rules: Vec::new(), default: FilterAction::Reject }
+    }
+}
+
+/// A set of prefixes and what to do with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterRule {
+    /// Covers what matches.
+    pub prefix: Prefix,
+    /// Shortest length that matches.
+    pub min_len: u8,
+    /// Longest length that matches.
+    pub max_len: u8,
+    /// What to do.
+    pub action: FilterAction,
+    /// Communities to add where accepted (RFC 1997; upper half AS, lower half value).
+    pub add_communities: Vec<u32>,
+    /// Large communities to add where accepted (RFC 8092).
+    pub add_large_communities: Vec<[u32; 3]>,
+}
+
+impl FilterRule {
+    /// The prefix itself and everything inside it.
+    pub fn within(prefix: Prefix, action: FilterAction) -> FilterRule {
+        let max_len = prefix.family().bits();
+        FilterRule {
+            prefix,
+            min_len: prefix.len(),
+            max_len,
+            action,
+            add_communities: Vec::new(),
+            add_large_communities: Vec::new(),
+        }
+    }
+
+    /// The prefix alone.
+    pub fn exactly(prefix: Prefix, action: FilterAction) -> FilterRule {
+        FilterRule { max_len: prefix.len(), ..FilterRule::within(prefix, action) }
+    }
+}

@@ -1,0 +1,182 @@
+//! From the best path to what one peer is told of it.
+
+use std::net::IpAddr;
+
+use model::{AsNumber, Family, Prefix};
+
+use crate::config::{FilterRule, NextHopMode, PeerConfig, PeerKind};
+use crate::decision::DEFAULT_LOCAL_PREF;
+use crate::filter::Verdict;
+use crate::loc_rib::{Path, Slot};
+use crate::rewrite::Rewrite;
+use crate::wire::attributes::{AsPath, Scope, SegmentKind, code, emit_segment, flag};
+use crate::wire::open::AS_TRANS;
+use crate::wire::update::MAX_ATTRIBUTES_LEN;
+
+/// The peer that is to be told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExportPolicy<'a> {
+    pub(crate) slot: Slot,
+    pub(crate) config: &'a PeerConfig,
+    pub(crate) kind: PeerKind,
+    pub(crate) local_as: AsNumber,
+    /// AS numbers have four octets.
+    pub(crate) four_octet_as: bool,
+    /// Our address on the session.
+    pub(crate) local_address: IpAddr,
+}
+
+/// What is said of a route: nothing, or its attributes with the communities of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permit<'a> {
+    No,
+    Yes(Option<&'a FilterRule>),
+}
+
+impl<'a> ExportPolicy<'a> {
+    /// May the peer be told of this path at all?
+    pub(crate) fn permits(&self, prefix: Prefix, path: &Path, learned_from: Option<PeerKind>) -> Permit<'a> {
+        let internal = self.kind == PeerKind::Ibgp;
+        // Not back to where it came from, and not from one iBGP peer to another (RFC 4271 §9.2).
+        let allowed = path.source != self.slot
+            && !(internal && learned_from == Some(PeerKind::Ibgp))
+            && match path.imported.scope() {
+                Scope::Anywhere => true,
+                Scope::OwnAs => internal,
+                Scope::Nobody => false,
+            };
+        match self.config.export.verdict(prefix) {
+            Verdict::Accept(rule) if allowed => Permit::Yes(rule),
+            _ => Permit::No,
+        }
+    }
+
+    /// Writes the canonical key of what the peer is told over `key`; `false` where it cannot be told: we have
+    /// no next hop of the family, or the attributes would not fit a message.
+    pub(crate) fn write(
+        &self,
+        family: Family,
+        path: &Path,
+        learned_from: Option<PeerKind>,
+        rule: Option<&FilterRule>,
+        key: &mut Vec<u8>,
+    ) -> bool {
+        let Some(nexthop) = self.next_hop(family, path, learned_from) else { return false };
+        let mut rewrite = Rewrite::of(&path.imported);
+        // We do not reflect: what iBGP peers get comes from outside or from us, and others never get these.
+        rewrite.remove(&[code::ORIGINATOR_ID, code::CLUSTER_LIST]);
+        match self.kind {
+            PeerKind::Ibgp => {
+                let local_pref = path.imported.local_pref().unwrap_or(DEFAULT_LOCAL_PREF);
+                rewrite.set(flag::WELL_KNOWN, code::LOCAL_PREF, local_pref.to_be_bytes().to_vec());
+                if rewrite.value(code::AS_PATH).is_none() {
+                    rewrite.set(flag::WELL_KNOWN, code::AS_PATH, Vec::new());
+                }
+            }
+            PeerKind::Ebgp => self.leave_as(&mut rewrite, path),
+        }
+        if let Some(rule) = rule {
+            rewrite.add_communities_of(rule);
+        }
+        if !self.four_octet_as {
+            to_two_octets(&mut rewrite);
+        }
+        rewrite.write(Some(nexthop), key);
+        key.len() <= MAX_ATTRIBUTES_LEN
+    }
+
+    /// What changes where a route leaves our AS.
+    fn leave_as(&self, rewrite: &mut Rewrite<'_>, path: &Path) {
+        // LOCAL_PREF is for our AS only; MED is for the neighbouring AS only (RFC 4271 §5.1.4, §5.1.5).
+        rewrite.remove(&[code::LOCAL_PREF]);
+        if path.source != Slot::LOCAL {
+            rewrite.remove(&[code::MULTI_EXIT_DISC]);
+        }
+        // The second highest bit says "non-transitive across ASes" (RFC 4360 §6, RFC 5701 §2).
+        let transitive = |community: &[u8]| community.first().is_none_or(|kind| kind & 0x40 == 0);
+        rewrite.filter_list(code::EXTENDED_COMMUNITIES, 8, transitive);
+        rewrite.filter_list(code::IPV6_EXTENDED_COMMUNITIES, 20, transitive);
+        let as_path = prepend(self.local_as, rewrite.value(code::AS_PATH).unwrap_or_default());
+        rewrite.set(flag::WELL_KNOWN, code::AS_PATH, as_path);
+    }
+
+    /// RFC 4271 §5.1.3, or what the peer's configuration says instead.
+    fn next_hop(&self, family: Family, path: &Path, learned_from: Option<PeerKind>) -> Option<IpAddr> {
+        let ours = self.own_next_hop(family);
+        let theirs = path.imported.nexthop().filter(|_| learned_from.is_some());
+        // "A BGP speaker … MUST NOT advertise an address of a peer to that peer as a NEXT_HOP".
+        let theirs = theirs.filter(|&nexthop| nexthop != self.config.address);
+        match (self.config.next_hop, self.kind) {
+            (NextHopMode::SelfAddress, _) | (NextHopMode::Auto, PeerKind::Ebgp) => ours,
+            (NextHopMode::Keep, _) | (NextHopMode::Auto, PeerKind::Ibgp) => theirs.or(ours),
+        }
+    }
+
+    fn own_next_hop(&self, family: Family) -> Option<IpAddr> {
+        let configured = match family {
+            Family::V4 => self.config.self_next_hops.v4.map(IpAddr::V4),
+            Family::V6 => self.config.self_next_hops.v6.map(IpAddr::V6),
+        };
+        let session = Some(self.local_address);
+        configured.or(session.filter(|&addr| Family::of(addr) == family && !addr.is_unspecified()))
+    }
+}
+
+/// Puts an AS before a path (RFC 4271 §5.1.2 b).
+fn prepend(number: AsNumber, path: &[u8]) -> Vec<u8> {
+    let mut longer = Vec::with_capacity(path.len() + 6);
+    match path {
+        [kind, count @ 1..=254, rest @ ..] if *kind == SegmentKind::Sequence as u8 => {
+            longer.extend([*kind, count + 1]);
+            longer.extend(number.0.to_be_bytes());
+            longer.extend(rest);
+        }
+        _ => {
+            emit_segment(&mut longer, SegmentKind::Sequence, &[number.0]);
+            longer.extend(path);
+        }
+    }
+    longer
+}
+
+/// For a peer that knows only two-octet AS numbers (RFC 6793 §4.2.2).
+fn to_two_octets(rewrite: &mut Rewrite<'_>) {
+    let narrow = |number: u32| u16::try_from(number).unwrap_or(AS_TRANS);
+    if let Some(wide) = rewrite.value(code::AS_PATH).map(<[u8]>::to_vec) {
+        let mut narrowed = Vec::new();
+        for segment in AsPath::four_octet(&wide) {
+            narrowed.extend([segment.kind as u8, segment.as_numbers().count() as u8]);
+            segment.as_numbers().for_each(|number| narrowed.extend(narrow(number).to_be_bytes()));
+        }
+        rewrite.set(flag::WELL_KNOWN, code::AS_PATH, narrowed);
+        if AsPath::four_octet(&wide).as_numbers().any(|number| u16::try_from(number).is_err()) {
+            rewrite.set(flag::OPTIONAL_TRANSITIVE, code::AS4_PATH, wide);
+        }
+    }
+    if let Some(wide) = rewrite.value(code::AGGREGATOR).map(<[u8]>::to_vec)
+        && let Some((number, address)) = wide.split_first_chunk::<4>()
+    {
+        let number = u32::from_be_bytes(*number);
+        let narrowed = [&narrow(number).to_be_bytes()[..], address].concat();
+        rewrite.set(flag::OPTIONAL_TRANSITIVE, code::AGGREGATOR, narrowed);
+        if u16::try_from(number).is_err() {
+            rewrite.set(flag::OPTIONAL_TRANSITIVE, code::AS4_AGGREGATOR, wide);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_segment_gets_another_before_it() {
+        let mut full = Vec::new();
+        emit_segment(&mut full, SegmentKind::Sequence, &[7; 255]);
+        let longer = prepend(AsNumber(1), &full);
+        let path = AsPath::four_octet(&longer);
+        assert!(path.is_well_formed());
+        assert_eq!((path.hops(), path.count()), (256, 2));
+        assert_eq!(prepend(AsNumber(9), &prepend(AsNumber(8), &[])), [2, 2, 0, 0, 0, 9, 0, 0, 0, 8]);
+    }
+}

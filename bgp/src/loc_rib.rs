@@ -1,0 +1,371 @@
+//! All paths to all prefixes, one table for each family.
+//!
+//! The Adj-RIBs-In and the Loc-RIB of RFC 4271 §3.2 share these tables: an entry holds every path that peers
+//! announced and marks those that the decision process chose. Keys and paths are kept small, as there can be
+//! a million of each.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ahash::RandomState;
+use model::{Family, Prefix};
+
+use crate::wire::attributes::Attributes;
+
+/// A peer's place in the speaker's table, or [`Slot::LOCAL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Slot(pub(crate) u32);
+
+impl Slot {
+    /// Ourselves.
+    pub(crate) const LOCAL: Slot = Slot(u32::MAX);
+}
+
+/// What is known of a path, one bit each.
+pub(crate) mod mark {
+    /// The import filter rejects it.
+    pub(crate) const FILTERED: u8 = 1;
+    /// Our AS is in its AS_PATH.
+    pub(crate) const AS_LOOP: u8 = 1 << 1;
+    /// We are its originator, or in its cluster list.
+    pub(crate) const REFLECTION_LOOP: u8 = 1 << 2;
+    /// Its next hop is ours.
+    pub(crate) const OWN_NEXT_HOP: u8 = 1 << 3;
+    /// Kept from before the peer's restart.
+    pub(crate) const STALE: u8 = 1 << 4;
+    /// Chosen: the best, or as good.
+    pub(crate) const CHOSEN: u8 = 1 << 5;
+    /// Chosen, and the best.
+    pub(crate) const BEST: u8 = 1 << 6;
+    /// Any of these keeps a path out of the decision process.
+    pub(crate) const INELIGIBLE: u8 = FILTERED | AS_LOOP | REFLECTION_LOOP | OWN_NEXT_HOP;
+}
+
+/// One path to a prefix.
+#[derive(Clone, Debug)]
+pub(crate) struct Path {
+    /// As the peer announced it, so that the filter can be asked again.
+    pub(crate) received: Arc<Attributes>,
+    /// As the import filter left it.
+    pub(crate) imported: Arc<Attributes>,
+    pub(crate) source: Slot,
+    pub(crate) path_id: u32,
+    pub(crate) marks: u8,
+}
+
+impl Path {
+    pub(crate) fn has(&self, marks: u8) -> bool {
+        self.marks & marks != 0
+    }
+
+    /// Its next hop, if the path takes part in the decision process and is not our own.
+    pub(crate) fn used_nexthop(&self) -> Option<IpAddr> {
+        if self.has(mark::INELIGIBLE) { None } else { self.imported.nexthop() }
+    }
+}
+
+/// Paths of one prefix; most have one.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Paths {
+    #[default]
+    None,
+    One(Path),
+    Many(Vec<Path>),
+}
+
+impl Paths {
+    pub(crate) fn as_slice(&self) -> &[Path] {
+        match self {
+            Paths::None => &[],
+            Paths::One(path) => std::slice::from_ref(path),
+            Paths::Many(paths) => paths,
+        }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [Path] {
+        match self {
+            Paths::None => &mut [],
+            Paths::One(path) => std::slice::from_mut(path),
+            Paths::Many(paths) => paths,
+        }
+    }
+
+    pub(crate) fn position(&self, source: Slot, path_id: u32) -> Option<usize> {
+        self.as_slice().iter().position(|path| path.source == source && path.path_id == path_id)
+    }
+
+    fn push(&mut self, path: Path) {
+        *self = match std::mem::take(self) {
+            Paths::None => Paths::One(path),
+            Paths::One(first) => Paths::Many(vec![first, path]),
+            Paths::Many(mut paths) => {
+                paths.push(path);
+                Paths::Many(paths)
+            }
+        };
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Path> {
+        match std::mem::take(self) {
+            Paths::One(path) if at == 0 => Some(path),
+            Paths::Many(mut paths) if at < paths.len() => {
+                let removed = paths.remove(at);
+                *self = match paths.len() {
+                    1 => paths.pop().map_or(Paths::None, Paths::One),
+                    _ => Paths::Many(paths),
+                };
+                Some(removed)
+            }
+            others => {
+                *self = others;
+                None
+            }
+        }
+    }
+}
+
+/// A prefix's paths and what is left to do about it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) paths: Paths,
+    /// Waits in the queue for the decision process.
+    queued: bool,
+    /// A chosen path went or changed since the last decision, so the outcome is news even if the rest stays.
+    pub(crate) chosen_changed: bool,
+    /// The forwarding plane holds routes for it.
+    pub(crate) given: bool,
+}
+
+impl Entry {
+    /// The path that peers are told of.
+    pub(crate) fn best(&self) -> Option<&Path> {
+        self.paths.as_slice().iter().find(|path| path.has(mark::BEST))
+    }
+}
+
+/// A prefix of one family in as few bytes as it takes.
+pub(crate) trait Key: Copy + Eq + Ord + Hash {
+    fn new(prefix: Prefix) -> Self;
+    fn prefix(self) -> Prefix;
+}
+
+/// Address and length of an IPv4 prefix in one word; ordered as prefixes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KeyV4(u64);
+
+impl Key for KeyV4 {
+    fn new(prefix: Prefix) -> Self {
+        let addr = match prefix.addr() {
+            IpAddr::V4(addr) => u32::from(addr),
+            IpAddr::V6(_) => 0,
+        };
+        KeyV4(u64::from(addr) << 8 | u64::from(prefix.len()))
+    }
+
+    fn prefix(self) -> Prefix {
+        let addr = IpAddr::V4(Ipv4Addr::from((self.0 >> 8) as u32));
+        Prefix::new(addr, self.0 as u8).unwrap_or(Prefix::DEFAULT_V4)
+    }
+}
+
+/// Address and length of an IPv6 prefix, without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KeyV6([u8; 16], u8);
+
+impl Key for KeyV6 {
+    fn new(prefix: Prefix) -> Self {
+        let addr = match prefix.addr() {
+            IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
+            IpAddr::V6(addr) => addr,
+        };
+        KeyV6(addr.octets(), prefix.len())
+    }
+
+    fn prefix(self) -> Prefix {
+        Prefix::new(IpAddr::V6(Ipv6Addr::from(self.0)), self.1).unwrap_or(Prefix::DEFAULT_V6)
+    }
+}
+
+/// What became of an announced path.
+pub(crate) enum Inserted {
+    /// It is new.
+    New,
+    /// It took the place of this one.
+    Replaced(Path),
+}
+
+/// All prefixes of one family.
+#[derive(Debug)]
+pub(crate) struct Table<K> {
+    entries: HashMap<K, Entry, RandomState>,
+    queue: VecDeque<K>,
+}
+
+impl<K: Key> Table<K> {
+    pub(crate) fn new(hasher: RandomState) -> Table<K> {
+        Table { entries: HashMap::with_hasher(hasher), queue: VecDeque::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn get(&self, key: K) -> Option<&Entry> {
+        self.entries.get(&key)
+    }
+
+    /// Does this source have this path?
+    pub(crate) fn contains(&self, key: K, source: Slot, path_id: u32) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.paths.position(source, path_id).is_some())
+    }
+
+    /// Puts a path beside others or in place of the source's former one.
+    ///
+    /// A path that says nothing new only sheds its staleness and is given back as what it replaced.
+    pub(crate) fn insert(&mut self, key: K, mut path: Path) -> Inserted {
+        let entry = self.entries.entry(key).or_default();
+        let Some(at) = entry.paths.position(path.source, path.path_id) else {
+            entry.paths.push(path);
+            enqueue(entry, key, &mut self.queue);
+            return Inserted::New;
+        };
+        let old = &mut entry.paths.as_mut_slice()[at];
+        let chosen = mark::CHOSEN | mark::BEST;
+        let same = Arc::ptr_eq(&old.received, &path.received)
+            && Arc::ptr_eq(&old.imported, &path.imported)
+            && (old.marks ^ path.marks) & !(chosen | mark::STALE) == 0;
+        if same {
+            let replaced = old.clone();
+            let was_stale = old.has(mark::STALE);
+            old.marks &= !mark::STALE;
+            if was_stale {
+                enqueue(entry, key, &mut self.queue);
+            }
+            return Inserted::Replaced(replaced);
+        }
+        entry.chosen_changed |= old.has(mark::CHOSEN);
+        std::mem::swap(old, &mut path);
+        enqueue(entry, key, &mut self.queue);
+        Inserted::Replaced(path)
+    }
+
+    /// Takes a source's path away.
+    pub(crate) fn remove(&mut self, key: K, source: Slot, path_id: u32) -> Option<Path> {
+        let entry = self.entries.get_mut(&key)?;
+        let at = entry.paths.position(source, path_id)?;
+        let removed = entry.paths.remove(at)?;
+        entry.chosen_changed |= removed.has(mark::CHOSEN);
+        enqueue(entry, key, &mut self.queue);
+        Some(removed)
+    }
+
+    /// Takes every path away that `goes` says, in no particular order, and gives each to `gone`.
+    pub(crate) fn remove_where(&mut self, goes: impl Fn(&Path) -> bool, mut gone: impl FnMut(Path)) {
+        for (&key, entry) in &mut self.entries {
+            let mut at = 0;
+            while let Some(path) = entry.paths.as_slice().get(at) {
+                if !goes(path) {
+                    at += 1;
+                } else if let Some(path) = entry.paths.remove(at) {
+                    entry.chosen_changed |= path.has(mark::CHOSEN);
+                    enqueue(entry, key, &mut self.queue);
+                    gone(path);
+                }
+            }
+        }
+    }
+
+    /// Lets `change` see every path; where it answers `true` the prefix is decided again.
+    pub(crate) fn change_each(&mut self, mut change: impl FnMut(K, &mut Path) -> bool) {
+        for (&key, entry) in &mut self.entries {
+            let mut changed = false;
+            for path in entry.paths.as_mut_slice() {
+                let before = (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
+                changed |= change(key, path);
+                let after = (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
+                entry.chosen_changed |= before != after && path.has(mark::CHOSEN);
+            }
+            if changed {
+                enqueue(entry, key, &mut self.queue);
+            }
+        }
+    }
+
+    /// The next prefix to decide; its entry is dropped by [`Table::drop_if_empty`] when nothing is left of it.
+    pub(crate) fn next_queued(&mut self) -> Option<(K, &mut Entry)> {
+        let key = self.queue.pop_front()?;
+        let entry = self.entries.entry(key).or_default();
+        entry.queued = false;
+        Some((key, entry))
+    }
+
+    pub(crate) fn drop_if_empty(&mut self, key: K) {
+        if self.entries.get(&key).is_some_and(|entry| entry.paths.as_slice().is_empty()) {
+            self.entries.remove(&key);
+        }
+    }
+
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Gives memory back that a large table no longer needs.
+    pub(crate) fn shrink(&mut self) {
+        if self.entries.capacity() > 4 * self.entries.len() + 1024 {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 1024 {
+            self.queue = VecDeque::new();
+        }
+    }
+
+    /// Prefixes that have a best path, those of equal attributes side by side.
+    pub(crate) fn keys_by_attributes(&self) -> Vec<K> {
+        let mut keys: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|(&key, entry)| Some((entry.best()?.imported.serial, key)))
+            .collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+}
+
+fn enqueue<K: Key>(entry: &mut Entry, key: K, queue: &mut VecDeque<K>) {
+    if !std::mem::replace(&mut entry.queued, true) {
+        queue.push_back(key);
+    }
+}
+
+/// The tables of both families.
+#[derive(Debug)]
+pub(crate) struct Rib {
+    pub(crate) v4: Table<KeyV4>,
+    pub(crate) v6: Table<KeyV6>,
+}
+
+impl Rib {
+    pub(crate) fn new(hasher: &RandomState) -> Rib {
+        Rib { v4: Table::new(hasher.clone()), v6: Table::new(hasher.clone()) }
+    }
+
+    pub(crate) fn get(&self, prefix: Prefix) -> Option<&Entry> {
+        match prefix.family() {
+            Family::V4 => self.v4.get(KeyV4::new(prefix)),
+            Family::V6 => self.v6.get(KeyV6::new(prefix)),
+        }
+    }
+
+    pub(crate) fn len(&self, family: Family) -> usize {
+        match family {
+            Family::V4 => self.v4.len(),
+            Family::V6 => self.v6.len(),
+        }
+    }
+
+    pub(crate) fn has_queued(&self) -> bool {
+        self.v4.has_queued() || self.v6.has_queued()
+    }
+}

@@ -1,0 +1,582 @@
+//! The speaker: hands each input to whom it concerns, then does what is due.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ahash::RandomState;
+use model::{AsNumber, Family};
+
+use crate::adj_rib_in::{AdjRibIn, PrefixLimit, Tables};
+use crate::adj_rib_out::{AdjRibOut, Request};
+use crate::config::{ConnectionId, PeerConfig, PeerId, PeerKind, SpeakerConfig};
+use crate::connection::{Identity, Negotiated};
+use crate::decision::Decision;
+use crate::graceful_restart::{Heard, Helper, Restart};
+use crate::import::ImportPolicy;
+use crate::input::{Direction, Input, OriginatedRoute};
+use crate::jitter::Jitter;
+use crate::loc_rib::{Path, Slot, Table};
+use crate::output::Output;
+use crate::rewrite::Rewrite;
+use crate::session::{Event, Received, Session, Step};
+use crate::status::ErrorCounters;
+use crate::wire::attributes::{code, flag};
+use crate::wire::nlri::AfiSafi;
+use crate::wire::notification::{CEASE, Notification, cease};
+use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::update::Update;
+
+/// One peer: its session and its part of the routes.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) session: Session,
+    pub(crate) rib_in: AdjRibIn,
+    pub(crate) rib_out: AdjRibOut,
+    pub(crate) helper: Helper,
+    pub(crate) heard: Heard,
+    pub(crate) errors: ErrorCounters,
+    /// The caller's send buffer is full.
+    pub(crate) congested: bool,
+}
+
+impl Peer {
+    pub(crate) fn negotiated(&self) -> Option<&Negotiated> {
+        self.session.established().map(|established| &established.negotiated)
+    }
+
+    fn heard_enough(&self) -> bool {
+        self.heard.enough(self.negotiated())
+    }
+}
+
+/// A BGP speaker; see the [crate]'s documentation.
+#[derive(Debug)]
+pub struct Speaker {
+    pub(crate) config: SpeakerConfig,
+    pub(crate) peers: Vec<Option<Peer>>,
+    slots: BTreeMap<PeerId, Slot>,
+    connections: HashMap<ConnectionId, Slot, RandomState>,
+    pub(crate) tables: Tables,
+    pub(crate) decision: Decision,
+    hasher: RandomState,
+    jitter: Jitter,
+    /// Until we have heard enough after a restart.
+    restart: Option<Restart>,
+    stopped: bool,
+    /// The time of the latest input, which is when work that is left is due.
+    latest: Option<Instant>,
+    peers_refused: u64,
+}
+
+impl Speaker {
+    /// A speaker without peers or routes.
+    pub fn new(config: SpeakerConfig) -> Speaker {
+        let seed = |n: u64| config.seed.wrapping_add(n);
+        let hasher = RandomState::with_seeds(seed(1), seed(2), seed(3), seed(4));
+        Speaker {
+            peers: Vec::new(),
+            slots: BTreeMap::new(),
+            connections: HashMap::with_hasher(hasher.clone()),
+            tables: Tables::new(&hasher),
+            decision: Decision::default(),
+            hasher,
+            jitter: Jitter::new(seed(5)),
+            restart: config.restarting.then_some(Restart { deadline: None }),
+            stopped: false,
+            latest: None,
+            peers_refused: 0,
+            config,
+        }
+    }
+
+    /// Takes one event; appends what is to be done to `out`.
+    ///
+    /// `now` must never go backwards. After [`Input::Shutdown`] everything else is ignored.
+    pub fn handle(&mut self, input: Input<'_>, now: Instant, out: &mut Vec<Output>) {
+        if self.stopped {
+            return;
+        }
+        let before = out.len();
+        self.latest = Some(now);
+        if let Some(restart) = &mut self.restart {
+            restart.deadline.get_or_insert(now + self.config.timers.selection_deferral);
+        }
+        match input {
+            Input::PutPeer(config) => self.put_peer(config, now, out),
+            Input::RemovePeer(peer) => self.remove_peer(peer, now, out),
+            Input::ConnectionOpened { peer, connection, direction, local } => {
+                self.connection_opened(peer, connection, direction, local.ip(), now, out);
+            }
+            Input::ConnectFailed { peer } => self.connect_failed(peer, now, out),
+            Input::ConnectionClosed { connection } => {
+                if let Some(slot) = self.connections.remove(&connection) {
+                    let event = self.with_session(slot, now, out, |session, step| {
+                        session.connection_closed(connection, step)
+                    });
+                    self.session_event(slot, event, now, out);
+                }
+            }
+            Input::Received { connection, bytes } => self.received(connection, bytes, now, out),
+            Input::Congested { connection, congested } => self.congested(connection, congested),
+            Input::RequestRefresh { peer } => self.request_refresh(peer, out),
+            Input::Originate(route) => self.originate(&route, out),
+            Input::Withdraw(prefix) => {
+                self.tables.remove(prefix, Slot::LOCAL, 0, out);
+            }
+            Input::NexthopChanged { nexthop, metric } => self.nexthop_changed(nexthop, metric),
+            Input::Tick => {}
+            Input::Shutdown { graceful } => self.shutdown(graceful, now, out),
+        }
+        if !self.stopped {
+            self.tick(now, out);
+            self.work(out);
+            self.finish_restart(now, out);
+        }
+        for output in &out[before..] {
+            if let Output::Close { connection } = output {
+                self.connections.remove(connection);
+            }
+        }
+    }
+
+    /// When to come back with [`Input::Tick`], if nothing else comes first. Not after now: work is left.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.stopped {
+            return None;
+        }
+        if self.has_work() {
+            return self.latest;
+        }
+        let peers = self.peers.iter().flatten();
+        let peers = peers.flat_map(|peer| [peer.session.next_deadline(), peer.helper.deadline()]);
+        peers.chain([self.restart.as_ref().and_then(|restart| restart.deadline)]).flatten().min()
+    }
+
+    /// Peers that were not taken because [`Limits::max_peers`](crate::Limits::max_peers) was reached.
+    pub fn peers_refused(&self) -> u64 {
+        self.peers_refused
+    }
+
+    fn has_work(&self) -> bool {
+        let deferring = self.is_deferring();
+        self.tables.rib.has_queued()
+            || self
+                .peers
+                .iter()
+                .flatten()
+                .any(|peer| !peer.congested && peer.negotiated().is_some() && peer.rib_out.is_due(deferring))
+    }
+
+    /// Must peers wait for our routes until others have told theirs? (RFC 4724 §4.1)
+    pub(crate) fn is_deferring(&self) -> bool {
+        self.restart.is_some()
+            && self.peers.iter().flatten().any(|peer| peer.negotiated().is_some() && !peer.heard_enough())
+    }
+
+    pub(crate) fn identity(&self, config: &PeerConfig, was_established: bool) -> Identity {
+        let restarted = self.restart.is_some();
+        Identity {
+            router_id: self.config.router_id,
+            local_as: config.local_as.unwrap_or(self.config.local_as),
+            restarted,
+            // Our forwarding state outlives a session; only a new process begins without it.
+            forwarding_preserved: restarted || was_established,
+        }
+    }
+
+    fn with_session<R>(
+        &mut self,
+        slot: Slot,
+        now: Instant,
+        out: &mut Vec<Output>,
+        act: impl FnOnce(&mut Session, &mut Step<'_>) -> Option<R>,
+    ) -> Option<R> {
+        let session = &self.peers.get(slot.0 as usize)?.as_ref()?.session;
+        let identity = self.identity(&session.config, session.was_established);
+        let session = &mut self.peers.get_mut(slot.0 as usize)?.as_mut()?.session;
+        let mut step = Step {
+            now,
+            out,
+            jitter: &mut self.jitter,
+            identity,
+            open_hold_time: self.config.timers.open_hold_time,
+            error_forget: self.config.timers.error_forget,
+        };
+        act(session, &mut step)
+    }
+
+    fn put_peer(&mut self, config: PeerConfig, now: Instant, out: &mut Vec<Output>) {
+        let Some(&slot) = self.slots.get(&config.id) else { return self.add_peer(config, now, out) };
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        if config.keeps_session_of(&peer.session.config) {
+            let old = std::mem::replace(&mut peer.session.config, config);
+            self.config_changed(slot, &old, out);
+        } else {
+            let event = self.with_session(slot, now, out, |session, step| session.restart(config, step));
+            self.session_event(slot, event, now, out);
+        }
+    }
+
+    fn add_peer(&mut self, config: PeerConfig, now: Instant, out: &mut Vec<Output>) {
+        if self.slots.len() >= self.config.limits.max_peers {
+            self.peers_refused += 1;
+            return;
+        }
+        let free = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
+        let slot = Slot(free as u32);
+        let id = config.id;
+        let (_, kind) = self.relation(&config);
+        let mut step = Step {
+            now,
+            out,
+            identity: self.identity(&config, false),
+            jitter: &mut self.jitter,
+            open_hold_time: self.config.timers.open_hold_time,
+            error_forget: self.config.timers.error_forget,
+        };
+        let peer = Peer {
+            session: Session::new(config, &mut step),
+            rib_in: AdjRibIn::new(slot, kind, self.config.limits.max_prefixes_per_peer),
+            rib_out: AdjRibOut::new(&self.hasher),
+            helper: Helper::default(),
+            heard: Heard::default(),
+            errors: ErrorCounters::default(),
+            congested: false,
+        };
+        if free == self.peers.len() {
+            self.peers.push(Some(peer));
+        } else {
+            self.peers[free] = Some(peer);
+        }
+        self.slots.insert(id, slot);
+    }
+
+    /// What the peer does not notice has changed: routes may now be judged or announced otherwise.
+    fn config_changed(&mut self, slot: Slot, old: &PeerConfig, out: &mut Vec<Output>) {
+        let Some(mut peer) = self.take_peer(slot) else { return };
+        let new = &peer.session.config;
+        let own_addresses_changed = new.self_next_hops != old.self_next_hops;
+        let export_changed =
+            new.export != old.export || new.next_hop != old.next_hop || own_addresses_changed;
+        if new.import != old.import || own_addresses_changed {
+            let policy = self.import_policy(&peer.session);
+            peer.rib_in.import_again(&policy, &mut self.tables, out);
+        }
+        if export_changed {
+            self.request_run(&mut peer, Request::default());
+        }
+        self.peers[slot.0 as usize] = Some(peer);
+    }
+
+    fn request_run(&self, peer: &mut Peer, request: Request) {
+        for family in Family::ALL {
+            if peer.negotiated().is_some_and(|negotiated| negotiated.uses(family)) {
+                peer.rib_out.request(family, request);
+            }
+        }
+    }
+
+    /// Takes a peer out of its slot for a moment, so that it and the tables can be changed side by side.
+    fn take_peer(&mut self, slot: Slot) -> Option<Peer> {
+        self.peers.get_mut(slot.0 as usize)?.take()
+    }
+
+    fn import_policy<'a>(&self, session: &'a Session) -> ImportPolicy<'a> {
+        let config = &session.config;
+        let local = session.established().map(|established| established.link.local);
+        ImportPolicy {
+            filter: &config.import,
+            own_as: [self.config.local_as, config.local_as.unwrap_or(self.config.local_as)]
+                .map(|number| number.0),
+            router_id: self.config.router_id,
+            own_addresses: [
+                local,
+                config.local_address,
+                config.self_next_hops.v4.map(IpAddr::V4),
+                config.self_next_hops.v6.map(IpAddr::V6),
+            ],
+        }
+    }
+
+    fn remove_peer(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Output>) {
+        let Some(slot) = self.slots.remove(&peer) else { return };
+        let notification = Notification::new(CEASE, cease::DECONFIGURED);
+        self.with_session(slot, now, out, |session, step| session.stop(Some(&notification), step));
+        if let Some(mut peer) = self.take_peer(slot) {
+            for family in Family::ALL {
+                peer.rib_in.clear(family, &mut self.tables, out);
+            }
+        }
+    }
+
+    fn connection_opened(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        direction: Direction,
+        local: IpAddr,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(&slot) = self.slots.get(&peer) else {
+            out.push(Output::Close { connection });
+            return;
+        };
+        self.connections.insert(connection, slot);
+        self.with_session(slot, now, out, |session, step| {
+            session.connection_opened(connection, direction, local, step);
+            None::<()>
+        });
+    }
+
+    fn connect_failed(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Output>) {
+        let Some(&slot) = self.slots.get(&peer) else { return };
+        if let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) {
+            peer.heard.is_down = true;
+        }
+        self.with_session(slot, now, out, |session, step| {
+            session.connect_failed(step);
+            None::<()>
+        });
+    }
+
+    fn received(&mut self, connection: ConnectionId, bytes: &[u8], now: Instant, out: &mut Vec<Output>) {
+        let Some(&slot) = self.connections.get(&connection) else { return };
+        let framer = self.with_session(slot, now, out, |session, _| session.take_framer(connection));
+        let Some(mut framer) = framer else { return };
+        let mut rest = bytes;
+        loop {
+            let message = match framer.next(&mut rest) {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(notification) => {
+                    self.fail(slot, connection, notification, now, out);
+                    break;
+                }
+            };
+            self.message(slot, connection, message, now, out);
+            if !self.has_connection(slot, connection) {
+                break;
+            }
+        }
+        self.with_session(slot, now, out, |session, _| {
+            session.return_framer(connection, framer);
+            None::<()>
+        });
+    }
+
+    fn has_connection(&self, slot: Slot, connection: ConnectionId) -> bool {
+        let peer = self.peers.get(slot.0 as usize).and_then(Option::as_ref);
+        peer.is_some_and(|peer| peer.session.connections().any(|id| id == connection))
+    }
+
+    fn message(
+        &mut self,
+        slot: Slot,
+        connection: ConnectionId,
+        (kind, body): (crate::wire::MessageType, &[u8]),
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let received = self.with_session(slot, now, out, |session, step| {
+            Some(session.message(connection, kind, body, step))
+        });
+        match received {
+            None | Some(Received::Nothing) => {}
+            Some(Received::Event(event)) => self.session_event(slot, Some(event), now, out),
+            Some(Received::Update) => {
+                if let Err(notification) = self.update(slot, body, out) {
+                    self.fail(slot, connection, notification, now, out);
+                }
+            }
+            Some(Received::RouteRefresh) => self.route_refresh(slot, body),
+        }
+    }
+
+    fn fail(
+        &mut self,
+        slot: Slot,
+        connection: ConnectionId,
+        notification: Notification,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let event =
+            self.with_session(slot, now, out, |session, step| session.fail(connection, notification, step));
+        self.session_event(slot, event, now, out);
+    }
+
+    fn update(&mut self, slot: Slot, body: &[u8], out: &mut Vec<Output>) -> Result<(), Notification> {
+        let Some(mut peer) = self.take_peer(slot) else { return Ok(()) };
+        let outcome = self.update_of(&mut peer, body, out);
+        self.peers[slot.0 as usize] = Some(peer);
+        outcome
+    }
+
+    fn update_of(&mut self, peer: &mut Peer, body: &[u8], out: &mut Vec<Output>) -> Result<(), Notification> {
+        let Some(negotiated) = peer.negotiated() else { return Ok(()) };
+        let update = Update::parse(body, &negotiated.update)?;
+        if let Some(family) = update.end_of_rib {
+            peer.heard.end_of_rib[family as usize] = true;
+            peer.helper.end_of_rib(family, &mut peer.rib_in, &mut self.tables, out);
+            return Ok(());
+        }
+        let policy = self.import_policy(&peer.session);
+        peer.rib_in.apply(&update, &policy, &mut self.tables, &mut peer.errors, out).map_err(
+            |PrefixLimit { family }| {
+                peer.errors.prefix_limit += 1;
+                let AfiSafi { afi, safi } = AfiSafi::unicast(family);
+                let limit = u32::try_from(self.config.limits.max_prefixes_per_peer).unwrap_or(u32::MAX);
+                let data = [&afi.to_be_bytes()[..], &[safi], &limit.to_be_bytes()].concat();
+                Notification { code: CEASE, subcode: cease::MAX_PREFIXES, data }
+            },
+        )
+    }
+
+    fn route_refresh(&mut self, slot: Slot, body: &[u8]) {
+        let Some(RouteRefresh { family, subtype: 0 }) = RouteRefresh::parse(body) else { return };
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        // A family that was not negotiated is ignored (RFC 2918 §4).
+        if let Some(family) = family.family()
+            && peer.negotiated().is_some_and(|negotiated| negotiated.uses(family))
+        {
+            peer.rib_out.request(family, Request { force: true, end_of_rib: false });
+        }
+    }
+
+    fn request_refresh(&mut self, peer: PeerId, out: &mut Vec<Output>) {
+        let Some(slot) = self.slots.get(&peer) else { return };
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(established) = peer.session.established() else { return };
+        if !established.negotiated.route_refresh {
+            return;
+        }
+        let (mut bytes, mut messages) = (Vec::new(), 0);
+        for family in Family::ALL.into_iter().filter(|&family| established.negotiated.uses(family)) {
+            RouteRefresh { family: AfiSafi::unicast(family), subtype: 0 }.emit(&mut bytes);
+            messages += 1;
+        }
+        out.push(Output::Send { connection: established.link.id, bytes });
+        peer.session.messages_out.route_refresh += messages;
+    }
+
+    fn congested(&mut self, connection: ConnectionId, congested: bool) {
+        let Some(slot) = self.connections.get(&connection) else { return };
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        if peer.session.established().is_some_and(|established| established.link.id == connection) {
+            peer.congested = congested;
+            if congested {
+                peer.rib_out.pause();
+            }
+        }
+    }
+
+    fn session_event(&mut self, slot: Slot, event: Option<Event>, now: Instant, out: &mut Vec<Output>) {
+        let Some(event) = event else { return };
+        let Some(mut peer) = self.take_peer(slot) else { return };
+        peer.rib_out = AdjRibOut::new(&self.hasher);
+        peer.heard.end_of_rib = [false; 2];
+        peer.congested = false;
+        let Peer { session, rib_in, helper, .. } = &mut peer;
+        let graceful = match event {
+            Event::Up => {
+                if let Some(established) = session.established() {
+                    rib_in.kind = established.negotiated.update.kind;
+                    rib_in.router_id = Some(established.negotiated.router_id);
+                    let wait = self.config.timers.stale_after_return;
+                    helper.session_up(&established.negotiated, wait, now, rib_in, &mut self.tables, out);
+                }
+                self.request_run(&mut peer, Request { force: false, end_of_rib: true });
+                self.peers[slot.0 as usize] = Some(peer);
+                return;
+            }
+            Event::Down { graceful } => graceful,
+            Event::Restarted => true,
+        };
+        helper.session_down(graceful, now, rib_in, &mut self.tables, out);
+        self.peers[slot.0 as usize] = Some(peer);
+    }
+
+    fn originate(&mut self, route: &OriginatedRoute, out: &mut Vec<Output>) {
+        let mut rewrite = Rewrite::default();
+        rewrite.set(flag::WELL_KNOWN, code::ORIGIN, vec![route.origin as u8]);
+        rewrite.set(flag::WELL_KNOWN, code::AS_PATH, Vec::new());
+        if let Some(med) = route.med {
+            rewrite.set(flag::OPTIONAL, code::MULTI_EXIT_DISC, med.to_be_bytes().to_vec());
+        }
+        if let Some(local_pref) = route.local_pref {
+            rewrite.set(flag::WELL_KNOWN, code::LOCAL_PREF, local_pref.to_be_bytes().to_vec());
+        }
+        rewrite.add_communities(&route.communities, &route.large_communities);
+        let mut key = Vec::new();
+        rewrite.write(None, &mut key);
+        let attributes = self.tables.interner.intern(&key);
+        let path = Path {
+            received: attributes.clone(),
+            imported: attributes,
+            source: Slot::LOCAL,
+            path_id: 0,
+            marks: 0,
+        };
+        self.tables.insert(route.prefix, path, out);
+    }
+
+    fn nexthop_changed(&mut self, nexthop: IpAddr, metric: Option<u32>) {
+        if !self.tables.nexthops.set(nexthop, metric) {
+            return;
+        }
+        // A next hop is of the family of its routes: IPv4 over IPv6 next hops (RFC 8950) is not offered.
+        fn queue<K: crate::loc_rib::Key>(table: &mut Table<K>, nexthop: IpAddr) {
+            table.change_each(|_, path| path.used_nexthop() == Some(nexthop));
+        }
+        match Family::of(nexthop) {
+            Family::V4 => queue(&mut self.tables.rib.v4, nexthop),
+            Family::V6 => queue(&mut self.tables.rib.v6, nexthop),
+        }
+    }
+
+    fn shutdown(&mut self, graceful: bool, now: Instant, out: &mut Vec<Output>) {
+        let notification = Notification::new(CEASE, cease::SHUTDOWN);
+        for at in 0..self.peers.len() {
+            self.with_session(Slot(at as u32), now, out, |session, step| {
+                session.stop(Some(&notification).filter(|_| !graceful), step)
+            });
+        }
+        self.stopped = true;
+    }
+
+    /// Looks at every deadline.
+    fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
+        for at in 0..self.peers.len() {
+            let slot = Slot(at as u32);
+            let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+            let Some(peer) = &mut self.peers[at] else { continue };
+            if due(peer.helper.deadline()) {
+                peer.helper.tick(now, &mut peer.rib_in, &mut self.tables, out);
+            }
+            if due(peer.session.next_deadline()) {
+                let event = self.with_session(slot, now, out, |session, step| session.tick(step));
+                self.session_event(slot, event, now, out);
+            }
+        }
+    }
+
+    /// The restart is over once every peer has been heard, or after the deferral time.
+    fn finish_restart(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let Some(restart) = &self.restart else { return };
+        let mut peers = self.peers.iter().flatten().peekable();
+        let all_heard = peers.peek().is_some() && peers.all(Peer::heard_enough);
+        let too_late = restart.deadline.is_some_and(|deadline| deadline <= now);
+        if (all_heard || too_late) && !self.tables.rib.has_queued() {
+            self.restart = None;
+            out.push(Output::RestartComplete);
+        }
+    }
+
+    /// Our AS and the peer's relation to it.
+    pub(crate) fn relation(&self, config: &PeerConfig) -> (AsNumber, PeerKind) {
+        let local_as = config.local_as.unwrap_or(self.config.local_as);
+        (local_as, if config.peer_as == local_as { PeerKind::Ibgp } else { PeerKind::Ebgp })
+    }
+}
