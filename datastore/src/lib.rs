@@ -1,1 +1,37 @@
-//! placeholder
+//! # datastore: Calico resources in
+//!
+//! **What this room is for.** To read the resources that an operator keeps as YAML or JSON files in one
+//! directory, to watch that directory, and to hand every change on as [`model::Update`]s.
+//!
+//! **How things pass through it.** One file at a time: bytes → `document` (a tree that knows its lines) →
+//! `manifest` (its documents, each one resource) → `convert` (fields → `model`, held to the rules of
+//! `validate`). All files together: `desired` merges what the files say into one set; `directory` scans,
+//! watches, compares with what was announced before, and calls the sink with the difference.
+//!
+//! **What it promises.** The announced set is a function of the files' last good contents alone, never of the
+//! order in which they came. A malformed file is named with line, column, resource, field and reason; its last
+//! good contents stay in force and no other file is disturbed. `InSync` is sent once, after the first full
+//! load. What a file may cost is bounded: its size, depth, aliases and number of resources.
+//!
+//! **What it never does.** It never writes, never evaluates what resources mean for a node, never guesses at a
+//! field it cannot honour, and lets no file form leak past `convert`.
+//!
+//! YAML is read by `serde-saphyr`: it gives line and column for every value, counts lines over all documents
+//! of a file, and has budgets against hostile input. The fields are read by hand from the spanned tree rather
+//! than by derived structs, because serde's own errors know neither the path of a field nor its place.
+
+mod convert;
+mod desired;
+mod directory;
+mod document;
+mod event;
+mod fields;
+mod invalid;
+mod manifest;
+mod scan;
+mod validate;
+mod watch;
+
+pub use directory::{Directory, DirectoryConfig, OpenError, check};
+pub use event::{Event, Ignored};
+pub use invalid::{Invalid, Position, Reason};

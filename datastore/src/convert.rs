@@ -1,0 +1,126 @@
+//! Fields of one resource → its noun in `model`. One file per kind; this one chooses among them.
+
+mod bgp_configuration;
+mod bgp_peer;
+mod block_affinity;
+mod ip_pool;
+mod node;
+mod workload_endpoint;
+
+use model::Resource;
+
+use crate::fields::{Fault, Field, Object};
+use crate::invalid::{Position, Reason};
+
+/// The group and version of all of Calico's resources.
+pub(crate) const API_VERSION: &str = "projectcalico.org/v3";
+/// Where a namespaced resource lives that names no namespace, as with calicoctl.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
+
+/// The kinds that the router reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Node,
+    IpPool,
+    WorkloadEndpoint,
+    BgpConfiguration,
+    BgpPeer,
+    BlockAffinity,
+}
+
+impl Kind {
+    pub(crate) fn named(kind: &str) -> Option<Kind> {
+        Some(match kind {
+            "Node" => Kind::Node,
+            "IPPool" => Kind::IpPool,
+            "WorkloadEndpoint" => Kind::WorkloadEndpoint,
+            "BGPConfiguration" => Kind::BgpConfiguration,
+            "BGPPeer" => Kind::BgpPeer,
+            "BlockAffinity" => Kind::BlockAffinity,
+            _ => return None,
+        })
+    }
+}
+
+/// Calico's kinds that have no effect here (`libcalico-go/lib/backend/model/resource.go`).
+const UNUSED_KINDS: [&str; 21] = [
+    "BGPFilter",
+    "CalicoNodeStatus",
+    "ClusterInformation",
+    "FelixConfiguration",
+    "GlobalNetworkPolicy",
+    "GlobalNetworkSet",
+    "HostEndpoint",
+    "IPAMBlock",
+    "IPAMConfig",
+    "IPAMConfiguration",
+    "IPAMHandle",
+    "IPReservation",
+    "KubeControllersConfiguration",
+    "LiveMigration",
+    "NetworkPolicy",
+    "NetworkSet",
+    "Profile",
+    "StagedGlobalNetworkPolicy",
+    "StagedKubernetesNetworkPolicy",
+    "StagedNetworkPolicy",
+    "Tier",
+];
+
+/// Is this a kind of Calico's, read here or not?
+pub(crate) fn is_known(kind: &str) -> bool {
+    Kind::named(kind).is_some() || UNUSED_KINDS.contains(&kind)
+}
+
+/// What names a resource.
+pub(crate) struct Identity<'a> {
+    pub(crate) name: String,
+    pub(crate) name_field: Field<'a>,
+    pub(crate) namespace: String,
+}
+
+/// What became of a resource's fields.
+pub(crate) struct Outcome {
+    /// Nothing where a valid resource has no effect, such as an affinity marked deleted.
+    pub(crate) resource: Option<Resource>,
+    /// Fields that ask for something that isn't done, with their places.
+    pub(crate) unused: Vec<(String, Option<Position>)>,
+}
+
+impl Outcome {
+    fn of(resource: Resource) -> Outcome {
+        Outcome { resource: Some(resource), unused: Vec::new() }
+    }
+
+    fn nothing_because_of(path: String, position: Option<Position>) -> Outcome {
+        Outcome { resource: None, unused: vec![(path, position)] }
+    }
+}
+
+/// Converts the `spec` of a resource.
+///
+/// # Errors
+/// The first field that is missing or that breaks one of Calico's rules.
+pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
+    match kind {
+        Kind::Node => node::convert(identity, spec),
+        Kind::IpPool => ip_pool::convert(identity, spec),
+        Kind::WorkloadEndpoint => workload_endpoint::convert(identity, spec),
+        Kind::BgpConfiguration => bgp_configuration::convert(identity, spec),
+        Kind::BgpPeer => bgp_peer::convert(identity, spec),
+        Kind::BlockAffinity => block_affinity::convert(identity, spec),
+    }
+}
+
+/// Refuses fields that would have to be obeyed and can't be yet.
+fn refuse_unsupported(spec: &Object<'_>, fields: &[(&str, &'static str)]) -> Result<(), Fault> {
+    for (name, path) in fields {
+        if let Some(field) = spec.field(name).filter(|field| !field.is_empty()) {
+            return Err(field.fault(Reason::NotSupported(path)));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! Resources as operators write them, through `manifest::parse`, so that paths and places are proven too.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use model::{
+    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, EncapMode, IpPool, Node, PeerNodes,
+    Resource, WorkloadEndpoint,
+};
+
+use crate::manifest::{self, Manifest};
+
+fn parse(text: &str) -> Result<Manifest, Vec<String>> {
+    manifest::parse(Path::new("f.yaml"), text, 100)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}
+
+#[track_caller]
+fn resource(text: &str) -> Resource {
+    let manifest = parse(text).unwrap();
+    assert_eq!(manifest.entries.len(), 1);
+    Resource::clone(&manifest.entries[0].resource)
+}
+
+/// The problem of a `spec`, without the place and name that all of them share.
+#[track_caller]
+fn problem(kind: &str, spec: &str) -> String {
+    let name = if kind == "BGPConfiguration" { "default" } else { "x" };
+    let problems = parse(&document(kind, name, spec)).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    let (_, rest) = problems[0].split_once(&format!(": {kind}({name}): ")).expect(&problems[0]);
+    rest.to_owned()
+}
+
+#[test]
+fn a_node_is_read_whole() {
+    let text = document(
+        "Node",
+        "rack1-host1",
+        "{bgp: {asNumber: '64086.59904', ipv4Address: 10.0.0.11/24, ipv6Address: 'fd00::11', \
+         ipv4IPIPTunnelAddr: 10.1.3.64, routeReflectorClusterID: 1.0.0.1}, orchRefs: [{nodeName: x}]}",
+    );
+    let expected = Node {
+        name: "rack1-host1".to_owned(),
+        as_number: Some(AsNumber(4_200_000_000)),
+        ipv4: Some("10.0.0.11/24".parse().unwrap()),
+        ipv6: Some("fd00::11/128".parse().unwrap()),
+        route_reflector_cluster_id: Some(Ipv4Addr::new(1, 0, 0, 1)),
+    };
+    assert_eq!(resource(&text), Resource::Node(expected));
+}
+
+#[test]
+fn a_node_without_spec_is_a_node_without_addresses() {
+    for text in [
+        "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n}\n".to_owned(),
+        document("Node", "n", "null"),
+        document("Node", "n", "{bgp: {asNumber: 65001, ipv4Address: ''}}"),
+    ] {
+        let Resource::Node(node) = resource(&text) else { panic!("{text}") };
+        assert_eq!((node.ipv4, node.ipv6), (None, None));
+    }
+}
+
+#[test]
+fn a_pool_has_calicos_defaults() {
+    let pool = |spec: &str| match resource(&document("IPPool", "p", spec)) {
+        Resource::IpPool(pool) => pool,
+        other => panic!("{other:?}"),
+    };
+    let plain = IpPool {
+        name: "p".to_owned(),
+        cidr: "10.1.0.0/16".parse().unwrap(),
+        ipip_mode: EncapMode::Never,
+        vxlan_mode: EncapMode::Never,
+        nat_outgoing: false,
+        disabled: false,
+        disable_bgp_export: false,
+    };
+    assert_eq!(pool("{cidr: 10.1.0.0/16, blockSize: 0, ipipMode: ''}"), plain);
+    assert_eq!(
+        pool(
+            "{cidr: 10.1.0.0/16, ipipMode: CrossSubnet, vxlanMode: Never, natOutgoing: true, disabled: true, \
+              disableBGPExport: true, nodeSelector: all(), allowedUses: [Workload, Tunnel]}"
+        ),
+        IpPool {
+            ipip_mode: EncapMode::CrossSubnet,
+            nat_outgoing: true,
+            disabled: true,
+            disable_bgp_export: true,
+            ..plain
+        }
+    );
+}
+
+#[test]
+fn a_workload_endpoint_lives_in_namespace_default_unless_told_otherwise() {
+    let spec = "{node: n1, orchestrator: k8s, interfaceName: cali0ef24ba, mac: ca:fe:1d:52:bb:e9, \
+                ipNetworks: [10.1.3.66/32, 'fd00::42', 10.1.3.67], profiles: [kns.default], allowedIps: []}";
+    let expected = WorkloadEndpoint {
+        namespace: "default".to_owned(),
+        name: "w".to_owned(),
+        node: "n1".to_owned(),
+        interface: "cali0ef24ba".to_owned(),
+        mac: Some("ca:fe:1d:52:bb:e9".parse().unwrap()),
+        ip_networks: ["10.1.3.66/32", "fd00::42/128", "10.1.3.67/32"].map(|p| p.parse().unwrap()).to_vec(),
+    };
+    let text = document("WorkloadEndpoint", "w", spec);
+    assert_eq!(resource(&text), Resource::WorkloadEndpoint(expected.clone()));
+    let text = text.replace("{name: w}", "{name: w, namespace: shop}");
+    let expected = WorkloadEndpoint { namespace: "shop".to_owned(), ..expected };
+    assert_eq!(resource(&text), Resource::WorkloadEndpoint(expected));
+}
+
+#[test]
+fn a_workload_endpoint_without_addresses_is_left_out_with_a_word() {
+    let text = document("WorkloadEndpoint", "w", "{node: n, interfaceName: cali1}");
+    let manifest = parse(&text).unwrap();
+    assert!(manifest.entries.is_empty());
+    assert_eq!(
+        manifest.ignored[0].to_string(),
+        "f.yaml:4:7: WorkloadEndpoint(w): spec.ipNetworks: not used by this version"
+    );
+}
+
+#[test]
+fn bgp_settings_and_peers_are_read_whole() {
+    let spec =
+        "{nodeToNodeMeshEnabled: false, asNumber: 64600, listenPort: 1179, nodeMeshMaxRestartTime: 2m}";
+    let config = BgpConfiguration {
+        name: "default".to_owned(),
+        node_to_node_mesh: Some(false),
+        as_number: Some(AsNumber(64600)),
+        listen_port: Some(1179),
+        mesh_max_restart_time: Some(Duration::from_secs(120)),
+    };
+    assert_eq!(resource(&document("BGPConfiguration", "default", spec)), Resource::BgpConfiguration(config));
+
+    let peer = BgpPeer {
+        name: "tor".to_owned(),
+        nodes: PeerNodes::Named("n1".to_owned()),
+        peer: "[fd00::1]:1790".parse().unwrap(),
+        as_number: AsNumber(65001),
+        next_hop_keep: true,
+        next_hop_self: false,
+        bind_to_node_address: false,
+        max_restart_time: Some(Duration::from_secs(90)),
+        keepalive_time: Some(Duration::from_secs(20)),
+    };
+    let spec = "{node: n1, peerIP: '[fd00::1]:1790', asNumber: '65001', nextHopMode: Keep, sourceAddress: None, \
+                maxRestartTime: 90s, keepaliveTime: 20s, nodeSelector: '', filters: []}";
+    assert_eq!(resource(&document("BGPPeer", "tor", spec)), Resource::BgpPeer(peer));
+
+    let spec = "{peerIP: 10.0.0.1, asNumber: 65001, nodeSelector: all()}";
+    let Resource::BgpPeer(peer) = resource(&document("BGPPeer", "tor", spec)) else { panic!() };
+    assert_eq!((peer.nodes, peer.bind_to_node_address), (PeerNodes::All, true));
+}
+
+#[test]
+fn block_affinities_come_with_deleted_as_text_or_bool() {
+    let block = |rest: &str| {
+        parse(&document("BlockAffinity", "n-10-65-0-0-26", &format!("{{cidr: 10.65.0.0/26, node: n{rest}}}")))
+    };
+    let affinity =
+        |state| BlockAffinity { cidr: "10.65.0.0/26".parse().unwrap(), node: "n".to_owned(), state };
+    for (rest, state) in [
+        ("", AffinityState::Confirmed),
+        (", state: ''", AffinityState::Confirmed),
+        (", state: confirmed, deleted: 'false'", AffinityState::Confirmed),
+        (", state: pending, deleted: false", AffinityState::Pending),
+        (", state: pendingDeletion, type: host", AffinityState::PendingDeletion),
+    ] {
+        let manifest = block(rest).unwrap();
+        assert_eq!(*manifest.entries[0].resource, Resource::BlockAffinity(affinity(state)), "{rest}");
+    }
+    for rest in [", deleted: 'true'", ", deleted: true", ", type: virtual"] {
+        assert!(block(rest).unwrap().entries.is_empty(), "{rest}");
+    }
+}
+
+#[test]
+fn broken_rules_are_named_by_field_and_reason() {
+    for (kind, spec, expected) in [
+        ("IPPool", "{}", "spec.cidr: is required"),
+        ("IPPool", "{cidr: 10.1.0.0/33}", "spec.cidr: \"10.1.0.0/33\" is not a valid address"),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.7/16}",
+            "spec.cidr: 10.1.0.7/16 must be strictly masked: write 10.1.0.0/16",
+        ),
+        ("IPPool", "{cidr: 169.254.5.0/24}", "spec.cidr: overlaps the link-local range 169.254.0.0/16"),
+        ("IPPool", "{cidr: 'fe80::/64'}", "spec.cidr: overlaps the link-local range fe80::/10"),
+        ("IPPool", "{cidr: 10.1.0.0/27}", "spec.cidr: the pool is smaller than its blocks of /26"),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, blockSize: 19}",
+            "spec.blockSize: 19 is out of range: expected 20 to 32",
+        ),
+        (
+            "IPPool",
+            "{cidr: 'fd00::/64', ipipMode: Always}",
+            "spec.ipipMode: IPIP is not supported on an IPv6 pool: use vxlanMode, or Never",
+        ),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, ipipMode: Always, vxlanMode: CrossSubnet}",
+            "spec.ipipMode: ipipMode and vxlanMode can't both be enabled: set one of them to Never",
+        ),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, vxlanMode: never}",
+            "spec.vxlanMode: \"never\" is none of Never, Always, CrossSubnet",
+        ),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, natOutgoing: 'true'}",
+            "spec.natOutgoing: expected true or false, found a text",
+        ),
+        ("WorkloadEndpoint", "{interfaceName: cali1}", "spec.node: is required"),
+        ("WorkloadEndpoint", "{node: n, interfaceName: ''}", "spec.interfaceName: is required"),
+        (
+            "WorkloadEndpoint",
+            "{node: n, interfaceName: cali1, ipNetworks: [10.0.0.1/32, 10.0.0.0/24]}",
+            "spec.ipNetworks[1]: 10.0.0.0/24 must be a single address: a /32 or a /128",
+        ),
+        (
+            "WorkloadEndpoint",
+            "{node: n, interfaceName: cali1, mac: 'ca:fe'}",
+            "spec.mac: \"ca:fe\" is not a valid MAC address",
+        ),
+        ("Node", "{bgp: {}}", "spec.bgp: must not be empty: give it a field, or leave it out"),
+        (
+            "Node",
+            "{bgp: {ipv4Address: 10.0.0.300}}",
+            "spec.bgp.ipv4Address: \"10.0.0.300\" is not a valid address",
+        ),
+        ("Node", "{bgp: {ipv6Address: 10.0.0.3}}", "spec.bgp.ipv6Address: 10.0.0.3 is not an IPv6 address"),
+        (
+            "Node",
+            "{bgp: {ipv4Address: 10.0.0.3, asNumber: 64086.5}}",
+            "spec.bgp.asNumber: expected a whole number, found a number that isn't whole, or is too large (put a text in quotes)",
+        ),
+        (
+            "Node",
+            "{bgp: {asNumber: 4294967296}}",
+            "spec.bgp.asNumber: 4294967296 is out of range: expected 0 to 4294967295",
+        ),
+        (
+            "Node",
+            "{bgp: {ipv4Address: 1.2.3.4/32, routeReflectorClusterID: 300.34.3.1}}",
+            "spec.bgp.routeReflectorClusterID: \"300.34.3.1\" is not a valid cluster ID in dotted form",
+        ),
+        ("Node", "[]", "spec: expected a mapping, found a list"),
+        ("BGPConfiguration", "{listenPort: 0}", "spec.listenPort: 0 is out of range: expected 1 to 65535"),
+        (
+            "BGPConfiguration",
+            "{nodeMeshPassword: {secretKeyRef: {name: a, key: b}}}",
+            "spec.nodeMeshPassword: not supported yet by this version: spec.nodeMeshPassword",
+        ),
+        ("BGPPeer", "{peerIP: 10.0.0.1}", "spec.asNumber: is required"),
+        ("BGPPeer", "{asNumber: 65001}", "spec.peerIP: is required"),
+        (
+            "BGPPeer",
+            "{peerIP: '10.0.0.1:', asNumber: 65001}",
+            "spec.peerIP: \"10.0.0.1:\" is not a peer's address: expected ip, ip:port or [ipv6]:port",
+        ),
+        (
+            "BGPPeer",
+            "{peerSelector: has(rr)}",
+            "spec.peerSelector: not supported yet by this version: spec.peerSelector",
+        ),
+        (
+            "BGPPeer",
+            "{peerIP: 10.0.0.1, peerSelector: has(rr)}",
+            "spec.peerIP: can't be set together with spec.peerSelector",
+        ),
+        (
+            "BGPPeer",
+            "{peerIP: 10.0.0.1, asNumber: 1, nodeSelector: has(rack)}",
+            "spec.nodeSelector: not supported yet by this version: spec.nodeSelector other than all()",
+        ),
+        (
+            "BGPPeer",
+            "{localWorkloadSelector: all(), asNumber: 1}",
+            "spec.localWorkloadSelector: not supported yet by this version: spec.localWorkloadSelector",
+        ),
+        (
+            "BGPPeer",
+            "{peerIP: 10.0.0.1, asNumber: 1, filters: [f]}",
+            "spec.filters: not supported yet by this version: spec.filters",
+        ),
+        (
+            "BGPPeer",
+            "{peerIP: 10.0.0.1, asNumber: 1, nextHopMode: Self, keepOriginalNextHop: true}",
+            "spec.nextHopMode: can't be set together with spec.keepOriginalNextHop",
+        ),
+        (
+            "BGPPeer",
+            "{peerIP: 10.0.0.1, asNumber: 1, maxRestartTime: 90}",
+            "spec.maxRestartTime: expected a text, found a number (put a text in quotes)",
+        ),
+        ("BlockAffinity", "{node: n}", "spec.cidr: is required"),
+        ("BlockAffinity", "{cidr: 10.65.0.0/26}", "spec.node: is required"),
+        (
+            "BlockAffinity",
+            "{cidr: 10.65.0.0/26, node: n, state: claimed}",
+            "spec.state: \"claimed\" is none of confirmed, pending, pendingDeletion",
+        ),
+        (
+            "BlockAffinity",
+            "{cidr: 10.65.0.0/26, node: n, deleted: 1}",
+            "spec.deleted: expected true or false, found a number (put a text in quotes)",
+        ),
+    ] {
+        assert_eq!(problem(kind, spec), expected);
+    }
+}
+
+#[test]
+fn settings_of_one_node_are_no_place_for_the_clusters_settings() {
+    assert!(parse(&document("BGPConfiguration", "node.n1", "{listenPort: 1179}")).is_ok());
+    let problems = parse(&document("BGPConfiguration", "node.n1", "{asNumber: 1}")).unwrap_err();
+    assert!(
+        problems[0].ends_with("can be set on the BGPConfiguration named \"default\" only"),
+        "{problems:?}"
+    );
+    let problems = parse(&document("BGPConfiguration", "mine", "{}")).unwrap_err();
+    assert!(problems[0].contains("metadata.name: \"mine\""), "{problems:?}");
+}
+
+#[test]
+fn a_name_is_required_and_must_be_usable() {
+    for (metadata, expected) in [
+        ("{}", "f.yaml:3:11: Node: metadata.name: is required"),
+        ("{name: ''}", "f.yaml:3:18: Node: metadata.name: is required"),
+        (
+            "{name: 7}",
+            "f.yaml:3:18: Node: metadata.name: expected a text, found a number (put a text in quotes)",
+        ),
+    ] {
+        let text = format!("apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {metadata}\n");
+        assert_eq!(parse(&text).unwrap_err(), [expected]);
+    }
+    let problems = parse(&document("Node", "a/b", "{}")).unwrap_err();
+    assert!(problems[0].contains("\"a/b\" can't name a resource"), "{problems:?}");
+}

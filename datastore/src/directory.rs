@@ -1,0 +1,314 @@
+//! A directory of resources, watched by a thread of its own.
+//!
+//! ```text
+//!   notify ──┐ "something changed"      ┌────────── the watching thread ──────────┐
+//!            ├─► wake-up (one slot) ──► │ wait until quiet → list → read → merge  │ ──► sink(Event)
+//!   Drop ────┘ "stop"                   │ → compare with what was announced       │
+//!                                       └── and every `rescan` without being told ┘
+//! ```
+//!
+//! A wake-up says only *that* something changed. What changed is found by comparing contents, so lost,
+//! doubled and reordered notifications can do no harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use model::{Resource, Update};
+
+use crate::desired::{Desired, Files, Limits, Set, difference};
+use crate::event::Event;
+use crate::invalid::{Invalid, Reason};
+use crate::manifest;
+use crate::scan;
+use crate::watch::Watch;
+
+/// How often a missing directory is looked for.
+const MISSING_RETRY: Duration = Duration::from_secs(1);
+/// Looking around more often than this would be all that the thread does.
+const RESCAN_MIN: Duration = Duration::from_millis(10);
+/// A directory that never becomes quiet is read all the same after this many debounce times.
+const DEBOUNCE_MAX: u32 = 20;
+
+/// Where the resources are, and what they may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryConfig {
+    /// The directory. Its subdirectories are not looked into.
+    pub path: PathBuf,
+    /// How often the contents are compared without a notification.
+    pub rescan: Duration,
+    /// How long the directory must be quiet before it is read.
+    pub debounce: Duration,
+    /// Largest file, in bytes. Reading one takes up to about 20 times its size for a moment.
+    pub max_file_bytes: u64,
+    /// Most resources in all files together, and most files.
+    pub max_resources: usize,
+}
+
+impl DirectoryConfig {
+    /// The usual limits: a look every 10 s, 100 ms of quiet, files of 4 MiB, 100 000 resources.
+    pub fn at(path: impl Into<PathBuf>) -> DirectoryConfig {
+        DirectoryConfig {
+            path: path.into(),
+            rescan: Duration::from_secs(10),
+            debounce: Duration::from_millis(100),
+            max_file_bytes: 4 << 20,
+            max_resources: 100_000,
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_file_bytes: self.max_file_bytes, max_resources: self.max_resources }
+    }
+
+    /// Reads everything once, as `tortie run --check` does. `path` may also be a single file.
+    ///
+    /// # Errors
+    /// Every problem of every file.
+    pub fn check(&self) -> Result<Vec<Resource>, Vec<Invalid>> {
+        let unavailable = |error: io::Error| {
+            vec![manifest::whole_file(&self.path, Reason::DirectoryUnavailable(error.kind()))]
+        };
+        let paths = match std::fs::metadata(&self.path) {
+            Ok(metadata) if metadata.is_file() => vec![self.path.clone()],
+            Ok(_) => scan::list(&self.path).map_err(unavailable)?,
+            Err(error) => return Err(unavailable(error)),
+        };
+        let mut files = Files::new(self.limits());
+        files.load(&paths);
+        let Desired { set, problems, .. } = files.desired(&self.path);
+        if problems.is_empty() {
+            Ok(set.into_values().map(Arc::unwrap_or_clone).collect())
+        } else {
+            Err(problems.into_values().flatten().collect())
+        }
+    }
+}
+
+/// Reads a directory, or one file, with the usual limits and without watching it.
+///
+/// # Errors
+/// Every problem of every file.
+pub fn check(path: impl AsRef<Path>) -> Result<Vec<Resource>, Vec<Invalid>> {
+    DirectoryConfig::at(path.as_ref()).check()
+}
+
+/// Why a directory can't be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It isn't there.
+    #[error("the resource directory {} does not exist; create it, or name another one", path.display())]
+    NotFound {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something else is there.
+    #[error("{} is not a directory; name the directory that holds the resource files", path.display())]
+    NotADirectory {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// It can't be listed.
+    #[error("the resource directory {} can't be listed", path.display())]
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// No thread could be started.
+    #[error("the thread that watches {} can't be started", path.display())]
+    Thread {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A watched directory. Dropping it ends the watching; when `drop` returns, the sink is called no more.
+#[derive(Debug)]
+pub struct Directory {
+    stop: Arc<AtomicBool>,
+    wake: SyncSender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Directory {
+    /// Begins to watch. The sink is called from a thread of this room: all that is there, `InSync`, then changes.
+    ///
+    /// The sink must not block for long, as nothing is noticed meanwhile, and must not drop the `Directory`.
+    ///
+    /// # Errors
+    /// Where the directory is missing or can't be listed. Later it may vanish and come back.
+    pub fn open(
+        config: DirectoryConfig,
+        sink: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Directory, OpenError> {
+        if let Err(source) = scan::list(&config.path) {
+            let path = config.path;
+            return Err(match source.kind() {
+                io::ErrorKind::NotFound => OpenError::NotFound { path },
+                io::ErrorKind::NotADirectory => OpenError::NotADirectory { path },
+                _ => OpenError::Unreadable { path, source },
+            });
+        }
+        let path = config.path.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        // One slot: a wake-up carries nothing, so a second one waiting would say no more.
+        let (wake, woken) = sync_channel(1);
+        let watcher = Watcher {
+            watch: Watch::new(wake.clone()),
+            stop: Arc::clone(&stop),
+            woken,
+            files: Files::new(config.limits()),
+            available: true,
+            announced: Announced::default(),
+            config,
+        };
+        let thread = std::thread::Builder::new()
+            .name("datastore".to_owned())
+            .spawn(move || watcher.run(sink))
+            .map_err(|source| OpenError::Thread { path, source })?;
+        Ok(Directory { stop, wake, thread: Some(thread) })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Full is as good: the thread looks at `stop` whenever it wakes.
+        let _ = self.wake.try_send(());
+        if let Some(thread) = self.thread.take() {
+            // A sink that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the sink knows already.
+#[derive(Debug, Default)]
+struct Announced {
+    set: Set,
+    problems: BTreeMap<PathBuf, Invalid>,
+    /// File, resource and field; the place may move without a word.
+    ignored: BTreeSet<(PathBuf, String, Option<String>)>,
+}
+
+struct Watcher {
+    config: DirectoryConfig,
+    watch: Watch,
+    stop: Arc<AtomicBool>,
+    woken: Receiver<()>,
+    files: Files,
+    /// Could the directory be listed last time?
+    available: bool,
+    announced: Announced,
+}
+
+impl Watcher {
+    fn run(mut self, mut sink: impl FnMut(Event)) {
+        self.load(&mut sink);
+        sink(Event::Update(Update::InSync));
+        while self.wait_for_change() {
+            self.load(&mut sink);
+        }
+    }
+
+    /// Waits until the directory has changed and come to rest. False: stop.
+    fn wait_for_change(&mut self) -> bool {
+        loop {
+            let rescan = self.config.rescan.max(RESCAN_MIN);
+            let patience = if self.available { rescan } else { rescan.min(MISSING_RETRY) };
+            match self.woken.recv_timeout(patience) {
+                Ok(()) => break,
+                Err(RecvTimeoutError::Timeout) if self.unnoticed_change() => break,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        self.wait_until_quiet();
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The periodic look, for changes that no notification told of.
+    fn unnoticed_change(&mut self) -> bool {
+        match scan::list(&self.config.path) {
+            Ok(paths) => {
+                !self.available || self.watch.is_stale(&self.config.path) || self.files.differ(&paths)
+            }
+            Err(_) => self.available,
+        }
+    }
+
+    /// Lets a writer finish: half a file is not read if its other half follows within the debounce time.
+    fn wait_until_quiet(&self) {
+        let began = Instant::now();
+        let patience = self.config.debounce.saturating_mul(DEBOUNCE_MAX);
+        while !self.stop.load(Ordering::Relaxed) && began.elapsed() < patience {
+            if self.woken.recv_timeout(self.config.debounce).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn load(&mut self, sink: &mut impl FnMut(Event)) {
+        // Watched before it is listed: what changes in between is told of.
+        self.watch.renew(&self.config.path);
+        let listed = scan::list(&self.config.path);
+        self.available = listed.is_ok();
+        let unavailable = match listed {
+            Ok(paths) => {
+                self.files.load(&paths);
+                None
+            }
+            Err(error) => Some(Reason::DirectoryUnavailable(error.kind())),
+        };
+        let mut desired = self.files.desired(&self.config.path);
+        if let Some(reason) = unavailable {
+            let problem = manifest::whole_file(&self.config.path, reason);
+            desired.problems.entry(self.config.path.clone()).or_default().insert(0, problem);
+        }
+        self.announced.announce(desired, sink);
+    }
+}
+
+impl Announced {
+    fn announce(&mut self, desired: Desired, sink: &mut impl FnMut(Event)) {
+        let problems: BTreeMap<_, _> = desired.problems.into_iter().filter_map(first_of_file).collect();
+        for (file, problem) in &problems {
+            if self.problems.get(file) != Some(problem) {
+                sink(Event::Invalid(problem.clone()));
+            }
+        }
+        for update in difference(&self.set, &desired.set) {
+            sink(Event::Update(update));
+        }
+        for file in self.problems.keys().filter(|file| !problems.contains_key(*file)) {
+            sink(Event::Mended { file: file.clone() });
+        }
+        let mut ignored = BTreeSet::new();
+        for found in desired.ignored {
+            let what = (found.file.clone(), found.resource.clone(), found.field.clone());
+            if !self.ignored.contains(&what) && !ignored.contains(&what) {
+                sink(Event::Ignored(found));
+            }
+            ignored.insert(what);
+        }
+        *self = Announced { set: desired.set, problems, ignored };
+    }
+}
+
+fn first_of_file((file, problems): (PathBuf, Vec<Invalid>)) -> Option<(PathBuf, Invalid)> {
+    let more = problems.len().saturating_sub(1);
+    let first = problems.into_iter().next()?;
+    Some((file, Invalid { more, ..first }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! What a datastore tells its listener.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::{Invalid, Position};
+
+/// One event of a watched directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A change of the resources, or the in-sync mark.
+    Update(model::Update),
+    /// A file (or the directory itself) can't be used as it stands; what it last held stays in force.
+    ///
+    /// Replaces the file's earlier `Invalid`, if any. It is the first of the file's problems and counts the rest.
+    Invalid(Invalid),
+    /// A file that was invalid is good again, or gone.
+    Mended {
+        /// The file, or the directory.
+        file: PathBuf,
+    },
+    /// Something valid that this version makes no use of. Told once for as long as it stays.
+    Ignored(Ignored),
+}
+
+/// A resource, or a field of one, that is Calico's but has no effect here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ignored {
+    /// Where it was found.
+    pub file: PathBuf,
+    /// Line and column of the resource or field.
+    pub position: Option<Position>,
+    /// Kind and name, such as `NetworkPolicy(default/web)`.
+    pub resource: String,
+    /// The field's path where only a field is without effect.
+    pub field: Option<String>,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(position) = self.position {
+            write!(f, ":{position}")?;
+        }
+        write!(f, ": {}", self.resource)?;
+        if let Some(field) = &self.field {
+            write!(f, ": {field}")?;
+        }
+        f.write_str(": not used by this version")
+    }
+}

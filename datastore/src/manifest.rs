@@ -1,0 +1,211 @@
+//! One file's text → the resources it holds, what of it is ignored, and what is wrong with it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use model::{Key, Resource};
+
+use crate::convert::{self, Outcome};
+use crate::document::{self, Value};
+use crate::event::Ignored;
+use crate::fields::{Fault, Object};
+use crate::invalid::{Invalid, Position, Reason};
+use crate::validate;
+
+/// A resource and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) position: Option<Position>,
+}
+
+/// What a good file says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Manifest {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) ignored: Vec<Ignored>,
+}
+
+/// Reads a file's text. One problem anywhere makes the whole file invalid, so that nobody runs with half of it.
+///
+/// # Errors
+/// Every problem found, in the file's order; a text that isn't YAML has just one.
+pub(crate) fn parse(file: &Path, text: &str, max_resources: usize) -> Result<Manifest, Vec<Invalid>> {
+    let mut reading = Reading { file, manifest: Manifest::default(), problems: Vec::new() };
+    match document::parse(text, max_resources) {
+        Ok(documents) => documents.iter().for_each(|document| reading.document(document)),
+        Err((position, reason)) => reading.problem(None, None, position, reason),
+    }
+    reading.refuse_duplicates();
+    if reading.problems.is_empty() { Ok(reading.manifest) } else { Err(reading.problems) }
+}
+
+/// A problem of a whole file.
+pub(crate) fn whole_file(file: &Path, reason: Reason) -> Invalid {
+    Invalid { file: file.to_owned(), position: None, resource: None, field: None, reason, more: 0 }
+}
+
+struct Reading<'a> {
+    file: &'a Path,
+    manifest: Manifest,
+    problems: Vec<Invalid>,
+}
+
+impl Reading<'_> {
+    fn document(&mut self, document: &Value) {
+        let (title, result) = read_title(document);
+        let name = title.to_string();
+        match result.and_then(|object| self.object(&title, &object)) {
+            Ok(()) => {}
+            Err(fault) => {
+                let resource = (!name.is_empty()).then_some(name);
+                let field = (!fault.path.is_empty()).then_some(fault.path);
+                self.problem(resource, field, fault.position, fault.reason);
+            }
+        }
+    }
+
+    fn object(&mut self, title: &Title, object: &Object<'_>) -> Result<(), Fault> {
+        let (kind_field, kind) = object.required_text("kind")?;
+        let (version_field, version) = object.required_text("apiVersion")?;
+        let is_list = kind == "List" || kind.strip_suffix("List").is_some_and(convert::is_known);
+        // Kubernetes writes plain lists with its own version.
+        if version != convert::API_VERSION && !(kind == "List" && version == "v1") {
+            return Err(version_field.fault(Reason::UnknownApiVersion(version.to_owned())));
+        }
+        if is_list {
+            return self.list(object);
+        }
+        let Some(kind) = convert::Kind::named(kind) else {
+            if !convert::is_known(kind) {
+                return Err(kind_field.fault(Reason::UnknownKind(kind.to_owned())));
+            }
+            self.ignore(title, None, object.position());
+            return Ok(());
+        };
+        self.resource(title, kind, object)
+    }
+
+    fn list(&mut self, object: &Object<'_>) -> Result<(), Fault> {
+        let Some(items) = object.field("items") else { return Ok(()) };
+        for item in items.items()? {
+            self.document(item.value());
+        }
+        Ok(())
+    }
+
+    fn resource(&mut self, title: &Title, kind: convert::Kind, object: &Object<'_>) -> Result<(), Fault> {
+        let metadata = object.object("metadata")?;
+        let (name, _) = metadata.required_text("name")?;
+        let namespace = match metadata.text("namespace")? {
+            Some((field, _)) => validate::name(&field)?,
+            None => convert::DEFAULT_NAMESPACE.to_owned(),
+        };
+        let identity = convert::Identity { name: validate::name(&name)?, name_field: name, namespace };
+        let outcome = convert::resource(kind, &identity, &object.object("spec")?)?;
+        let Outcome { resource, unused } = outcome;
+        for (path, position) in unused {
+            self.ignore(title, Some(path), position);
+        }
+        if let Some(resource) = resource {
+            self.manifest.entries.push(Entry { resource: Arc::new(resource), position: object.position() });
+        }
+        Ok(())
+    }
+
+    fn refuse_duplicates(&mut self) {
+        let mut seen: BTreeMap<Key, Option<Position>> = BTreeMap::new();
+        for entry in &self.manifest.entries {
+            let key = entry.resource.key();
+            let Some(first) = seen.get(&key).copied() else {
+                seen.insert(key, entry.position);
+                continue;
+            };
+            self.problems.push(duplicate(self.file, entry, &key, self.file, first));
+        }
+    }
+
+    fn ignore(&mut self, title: &Title, field: Option<String>, position: Option<Position>) {
+        let (file, resource) = (self.file.to_owned(), title.to_string());
+        self.manifest.ignored.push(Ignored { file, position, resource, field });
+    }
+
+    fn problem(
+        &mut self,
+        resource: Option<String>,
+        field: Option<String>,
+        position: Option<Position>,
+        reason: Reason,
+    ) {
+        self.problems.push(Invalid {
+            file: self.file.to_owned(),
+            position,
+            resource,
+            field,
+            reason,
+            more: 0,
+        });
+    }
+}
+
+/// The problem of an entry whose key another one has already.
+pub(crate) fn duplicate(
+    file: &Path,
+    entry: &Entry,
+    key: &Key,
+    first_file: &Path,
+    first: Option<Position>,
+) -> Invalid {
+    let reason = Reason::Duplicate {
+        resource: key.to_string(),
+        first_file: first_file.to_owned(),
+        first_line: first.map_or(0, |position| position.line),
+    };
+    Invalid {
+        file: file.to_owned(),
+        position: entry.position,
+        resource: Some(key.to_string()),
+        field: None,
+        reason,
+        more: 0,
+    }
+}
+
+/// Kind and name as far as they can be read, for messages about a resource that may be broken anywhere.
+struct Title {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+impl std::fmt::Display for Title {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.kind)?;
+        match (self.namespace.as_str(), self.name.as_str()) {
+            (_, "") => Ok(()),
+            ("", name) => write!(f, "({name})"),
+            (namespace, name) => write!(f, "({namespace}/{name})"),
+        }
+    }
+}
+
+fn read_title(document: &Value) -> (Title, Result<Object<'_>, Fault>) {
+    let object = Object::top(document);
+    let text = |object: &Object<'_>, name: &str| match object.text(name) {
+        Ok(Some((_, text))) => text.to_owned(),
+        _ => String::new(),
+    };
+    let mut title = Title { kind: String::new(), namespace: String::new(), name: String::new() };
+    if let Ok(object) = &object {
+        title.kind = text(object, "kind");
+        if let Ok(metadata) = object.object("metadata") {
+            title.namespace = text(&metadata, "namespace");
+            title.name = text(&metadata, "name");
+        }
+    }
+    (title, object)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Which files of a directory count, and their bytes, each within its limit.
+
+use std::fs::File;
+use std::hash::BuildHasher;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::invalid::Reason;
+
+/// Whether a file of this name holds resources: `*.yaml`, `*.yml` or `*.json`, and none of the files that
+/// editors and tools leave beside them (`.web.yaml.swp`, `#web.yaml#`, `web.yaml~`).
+pub(crate) fn counts(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    !name.starts_with(['.', '#']) && matches!(extension, Some("yaml" | "yml" | "json"))
+}
+
+/// The files that count, in the order of their names.
+///
+/// # Errors
+/// Where the directory is missing or can't be listed.
+pub(crate) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if counts(&path) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What reading a file came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Contents {
+    /// Its bytes, at most the limit.
+    Bytes(Vec<u8>),
+    /// Not a regular file, or no file any more.
+    Absent,
+    /// There, but not to be had.
+    Bad(Reason),
+}
+
+/// Reads a file of at most `max_bytes`. Symbolic links are followed, as mounted configuration consists of them.
+pub(crate) fn read(path: &Path, max_bytes: u64) -> Contents {
+    match try_read(path, max_bytes) {
+        Ok(contents) => contents,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::Absent,
+        Err(error) => Contents::Bad(Reason::Unreadable(error.kind())),
+    }
+}
+
+fn try_read(path: &Path, max_bytes: u64) -> io::Result<Contents> {
+    // Asked before opening: to open a FIFO would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(Contents::Absent);
+    }
+    let file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let too_large = |bytes| Contents::Bad(Reason::FileTooLarge { bytes, max: max_bytes });
+    if bytes > max_bytes {
+        return Ok(too_large(bytes));
+    }
+    let mut contents = Vec::new();
+    // It may have grown since; one byte beyond the limit is enough to know.
+    let read = file.take(max_bytes.saturating_add(1)).read_to_end(&mut contents)? as u64;
+    Ok(if read > max_bytes { too_large(read) } else { Contents::Bytes(contents) })
+}
+
+/// What a file held when it was last read: enough to tell whether it changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Length and hash of its bytes.
+    Bytes(usize, u64),
+    /// Why they weren't to be had.
+    Bad(Reason),
+}
+
+impl Seen {
+    /// `None` for a file that isn't there.
+    pub(crate) fn of(contents: &Contents, hasher: &impl BuildHasher) -> Option<Seen> {
+        match contents {
+            Contents::Bytes(bytes) => Some(Seen::Bytes(bytes.len(), hasher.hash_one(bytes))),
+            Contents::Bad(reason) => Some(Seen::Bad(reason.clone())),
+            Contents::Absent => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn editors_leftovers_and_other_files_do_not_count() {
+        for name in ["a.yaml", "a.yml", "a.json", "a.b.yaml"] {
+            assert!(counts(Path::new(name)), "{name}");
+        }
+        for name in [
+            ".a.yaml",
+            ".a.yaml.swp",
+            "#a.yaml#",
+            "#a.yaml",
+            "a.yaml~",
+            "a.yaml.bak",
+            "a.txt",
+            "yaml",
+            ".yaml",
+        ] {
+            assert!(!counts(Path::new(name)), "{name}");
+        }
+    }
+}

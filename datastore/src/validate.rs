@@ -1,0 +1,222 @@
+//! The notations of single values, each refused with the reason that calicoctl would give.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use model::{AsNumber, Family, InterfaceAddr, Prefix};
+
+use crate::document::Content;
+use crate::fields::{Fault, Field};
+use crate::invalid::Reason;
+
+/// BGP's port (RFC 4271 §8.2.1).
+const BGP_PORT: u16 = 179;
+/// The kernel's IFNAMSIZ without its final zero (include/uapi/linux/if.h).
+const INTERFACE_NAME_MAX: usize = 15;
+/// Longest DNS subdomain, which is what names of resources are (RFC 1123 §2.1).
+const NAME_MAX: usize = 253;
+
+/// A name of a resource, a namespace or a node.
+pub(crate) fn name(field: &Field<'_>) -> Result<String, Fault> {
+    let name = field.text()?;
+    let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+    if name.len() > NAME_MAX || name.contains(odd) {
+        return Err(field.fault(Reason::BadName(name.to_owned())));
+    }
+    Ok(name.to_owned())
+}
+
+/// A network without host bits.
+pub(crate) fn masked_prefix(field: &Field<'_>) -> Result<Prefix, Fault> {
+    let given: InterfaceAddr = field.parse()?;
+    let masked = given.network();
+    if masked.addr() != given.addr {
+        return Err(field.fault(Reason::NotStrictlyMasked { given: field.text()?.to_owned(), masked }));
+    }
+    Ok(masked)
+}
+
+/// A workload's address: a /32, a /128, or an address without a length.
+pub(crate) fn single_address(field: &Field<'_>) -> Result<Prefix, Fault> {
+    let prefix: Prefix = field.parse()?;
+    if prefix.is_host() { Ok(prefix) } else { Err(field.fault(Reason::NotSingleAddress(prefix))) }
+}
+
+/// A node's own address of one family, with the length of its subnet.
+pub(crate) fn node_address(field: &Field<'_>, family: Family) -> Result<InterfaceAddr, Fault> {
+    let given: InterfaceAddr = field.parse()?;
+    if Family::of(given.addr) != family {
+        let given = field.text()?.to_owned();
+        return Err(field.fault(Reason::WrongFamily { given, expected: family }));
+    }
+    usable(field, given.addr)?;
+    Ok(given)
+}
+
+/// A number, or in quotes a number or `HIGH.LOW`.
+pub(crate) fn as_number(field: &Field<'_>) -> Result<AsNumber, Fault> {
+    match field.value().content {
+        Content::Text(_) => field.parse(),
+        _ => field.number(0, u32::MAX.into()).map(AsNumber),
+    }
+}
+
+/// A TCP port.
+pub(crate) fn port(field: &Field<'_>) -> Result<u16, Fault> {
+    field.number(1, u16::MAX.into())
+}
+
+/// `ip`, `ip:port` or `[v6]:port`.
+pub(crate) fn peer_ip(field: &Field<'_>) -> Result<SocketAddr, Fault> {
+    let text = field.text()?;
+    let bad = || field.fault(Reason::BadPeerIp(text.to_owned()));
+    let peer = match text.parse::<IpAddr>() {
+        Ok(addr) => SocketAddr::new(addr, BGP_PORT),
+        // A scope id names an interface of one host only, so it can't stand in a resource for all.
+        Err(_) if text.contains('%') => return Err(bad()),
+        Err(_) => text.parse().map_err(|_| bad())?,
+    };
+    if peer.port() == 0 {
+        return Err(bad());
+    }
+    usable(field, peer.ip())?;
+    Ok(peer)
+}
+
+fn usable(field: &Field<'_>, addr: IpAddr) -> Result<(), Fault> {
+    if addr.is_unspecified() || addr.is_multicast() {
+        return Err(field.fault(Reason::UnusableAddress(addr)));
+    }
+    Ok(())
+}
+
+/// A name that the kernel takes for an interface, by Calico's narrower rule.
+pub(crate) fn interface_name(field: &Field<'_>) -> Result<String, Fault> {
+    let name = field.text()?;
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if name.len() > INTERFACE_NAME_MAX || !name.bytes().all(legal) || matches!(name, "." | "..") {
+        return Err(field.fault(Reason::BadInterface(name.to_owned())));
+    }
+    Ok(name.to_owned())
+}
+
+/// A duration as Go prints it: `90s`, `2m30s`, `1h`, `1.5s`, `0`; never negative.
+pub(crate) fn duration(field: &Field<'_>) -> Result<Duration, Fault> {
+    let text = field.text()?;
+    parse_duration(text).ok_or_else(|| field.fault(Reason::BadDuration(text.to_owned())))
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(unit_at);
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, next) = after.split_at(unit_end);
+        let seconds = number.parse::<f64>().ok()? * unit_seconds(unit)?;
+        total = total.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
+        rest = next;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+fn unit_seconds(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "h" => 3600.0,
+        "m" => 60.0,
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "us" | "µs" | "μs" => 1e-6,
+        "ns" => 1e-9,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Value;
+    use crate::fields::Object;
+
+    fn check<T>(read: impl Fn(&Field<'_>) -> Result<T, Fault>, text: &str) -> Result<T, Reason> {
+        let value = Value {
+            content: Content::Map(vec![(
+                "x".to_owned(),
+                Value { content: Content::Text(text.to_owned()), position: None },
+            )]),
+            position: None,
+        };
+        let field = Object::top(&value).unwrap().required("x").unwrap();
+        read(&field).map_err(|fault| fault.reason)
+    }
+
+    #[test]
+    fn peer_addresses_are_read_in_their_three_forms() {
+        for (text, expected) in [
+            ("10.0.0.1", "10.0.0.1:179"),
+            ("10.0.0.1:1179", "10.0.0.1:1179"),
+            ("fd00::1", "[fd00::1]:179"),
+            ("[fd00::1]:1179", "[fd00::1]:1179"),
+        ] {
+            assert_eq!(check(peer_ip, text), Ok(expected.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn other_forms_of_peer_addresses_are_refused() {
+        for text in [
+            "",
+            "tor",
+            "10.0.0.1:",
+            "10.0.0.1:0",
+            "10.0.0.1:65536",
+            "10.0.0.330:170",
+            "[fd00::1]",
+            "[]:8552",
+            "10.0.0.1/32",
+            "fe80::1%eth0",
+            "[fe80::1%2]:179",
+        ] {
+            assert_eq!(check(peer_ip, text), Err(Reason::BadPeerIp(text.to_owned())));
+        }
+        for text in ["0.0.0.0", "224.0.0.5", "::", "[ff02::1]:179"] {
+            assert!(matches!(check(peer_ip, text), Err(Reason::UnusableAddress(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_prints_them() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("90s", 90_000),
+            ("2m30s", 150_000),
+            ("1h0m0.5s", 3_600_500),
+            ("1.5m", 90_000),
+        ] {
+            assert_eq!(check(duration, text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "90", "s", "-1s", "1 s", "1d", "1s1", "1..5s", "99999999999999999999999h"] {
+            assert_eq!(check(duration, text), Err(Reason::BadDuration(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn interfaces_have_names_that_the_kernel_takes() {
+        assert_eq!(check(interface_name, "Valid_Iface.0-9"), Ok("Valid_Iface.0-9".to_owned()));
+        for text in ["Invalid&Intface", "Invalid:Intface", "a/b", "..", "sixteen-letters-"] {
+            assert_eq!(check(interface_name, text), Err(Reason::BadInterface(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn host_bits_in_a_network_are_refused_with_the_network_to_write() {
+        let reason = check(masked_prefix, "10.65.0.7/26").unwrap_err();
+        assert_eq!(reason.to_string(), "10.65.0.7/26 must be strictly masked: write 10.65.0.0/26");
+        assert!(check(masked_prefix, "fd00::/64").is_ok());
+    }
+}
