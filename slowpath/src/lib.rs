@@ -1,1 +1,55 @@
-//! placeholder
+//! # slowpath: keeps the tables true
+//!
+//! **What this room is for.** It talks to BGP peers, the kernel, neighbours and the datastore, works out what the
+//! fast path's tables should hold, and makes them hold it.
+//!
+//! **How things pass through it.** Everything that happens is one [`event::Event`] in one queue; one task owns all
+//! state and takes them in turn:
+//!
+//! ```text
+//!  sockets ─► peers ──► bgp::Speaker ─┐
+//!  netlink ─► interfaces, neighbors ──┼─► rib ─► resolve ─► install ─► tables (fast path)
+//!  datastore ─► calico ───────────────┘                        └─────► kernel_routes (mirror, D1)
+//!  punt rings ─► punt, neighbors ──► inject rings
+//! ```
+//!
+//! **What it promises.** One task owns the state; I/O tasks only send it events. A restart is a resync: nothing is
+//! remembered, forwarding opens once datastore and interfaces are in sync. What can't be done now is retried and
+//! named in [`status`].
+//!
+//! **What it never does.** It never touches a frame that the fast path owns, and never names `fastpath` or `afxdp`.
+
+pub mod calico;
+mod cleanup;
+mod config;
+mod error;
+mod ethtool;
+mod event;
+mod event_loop;
+mod forwarding_guard;
+mod host_port;
+mod install;
+mod interfaces;
+mod kernel_routes;
+mod mirroring;
+mod neighbors;
+mod netlink;
+mod offers;
+mod peers;
+mod port_table;
+pub mod ports;
+mod punt;
+mod report;
+mod resolve;
+mod rib;
+mod sessions;
+pub mod status;
+mod sysctl;
+mod target;
+#[cfg(test)]
+mod testing;
+
+pub use cleanup::cleanup;
+pub use config::{Config, Ends, Request, Slowpath};
+pub use error::Error;
+pub use ports::{OpenPort, OpenPortError, PortOpener, QueueReport};

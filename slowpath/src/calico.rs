@@ -1,0 +1,244 @@
+//! What Calico's resources mean for this node: its blocks, its endpoints, its peers, what it may announce.
+//!
+//! ```text
+//!  datastore ─ Update ─► Calico (the current resources) ── desired() ──► Desired
+//! ```
+//!
+//! Memoryless, after Felix's calculation graph: [`Calico::desired`] depends on the current resources and the
+//! node's name alone, never on the order in which updates came. It decides nothing about sockets, routes in use or
+//! tables; whoever asks compares two answers and acts on the difference.
+
+mod export;
+mod peers;
+mod warning;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use model::{
+    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, Family, IpPool, Key, Node, Prefix,
+    Resource, Update, WorkloadEndpoint,
+};
+
+pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
+pub use peers::{DesiredPeer, NextHop, PeerKind, PeerName};
+pub use warning::Warning;
+
+/// BGP's port, where no BGPConfiguration says otherwise.
+const BGP_PORT: u16 = 179;
+/// The BGPConfiguration that holds for the whole cluster.
+const CLUSTER_CONFIGURATION: &str = "default";
+
+/// The current resources, seen from one node.
+#[derive(Clone, Debug)]
+pub struct Calico {
+    node_name: String,
+    nodes: BTreeMap<String, Node>,
+    pools: BTreeMap<String, IpPool>,
+    endpoints: BTreeMap<EndpointName, WorkloadEndpoint>,
+    configurations: BTreeMap<String, BgpConfiguration>,
+    peers: BTreeMap<String, BgpPeer>,
+    blocks: BTreeMap<(Prefix, String), BlockAffinity>,
+}
+
+/// Namespace and name of a workload endpoint.
+pub type EndpointName = (String, String);
+
+/// What this node should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// This node's own resource, unless it is missing.
+    pub node: Option<Node>,
+    /// Our AS: the node's, else the cluster's, else 64512.
+    pub as_number: AsNumber,
+    /// BGP identifier: the node's IPv4 address. None: the node has no IPv4 address, and can't speak BGP.
+    pub router_id: Option<Ipv4Addr>,
+    /// TCP port to listen on for BGP.
+    pub listen_port: u16,
+    /// Our confirmed blocks: announced as they are.
+    pub blocks: BTreeSet<Prefix>,
+    /// Blocks to discard within where no more specific route is: all but /32s and /128s.
+    pub blackholes: BTreeSet<Prefix>,
+    /// The workloads that run here.
+    pub endpoints: BTreeMap<EndpointName, WorkloadEndpoint>,
+    /// The sessions to keep, no two with the same address and port.
+    pub peers: BTreeMap<PeerName, DesiredPeer>,
+    /// What any peer may be told, behind what the peer's own rules say.
+    pub export: ExportRules,
+    /// All pools, by name: who encapsulates and translates asks them.
+    pub pools: BTreeMap<String, IpPool>,
+    /// What an operator should know: nothing of it stops us.
+    pub warnings: Vec<Warning>,
+}
+
+impl Calico {
+    /// A node's view of no resources at all.
+    pub fn new(node_name: impl Into<String>) -> Calico {
+        Calico {
+            node_name: node_name.into(),
+            nodes: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            configurations: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one change. `InSync` changes nothing: whether the view is complete is for the caller to remember.
+    pub fn apply(&mut self, update: &Update) {
+        match update {
+            Update::Put(resource) => self.put(resource.clone()),
+            Update::Remove(key) => self.remove(key),
+            Update::InSync => {}
+        }
+    }
+
+    fn put(&mut self, resource: Resource) {
+        match resource {
+            Resource::Node(node) => drop(self.nodes.insert(node.name.clone(), node)),
+            Resource::IpPool(pool) => drop(self.pools.insert(pool.name.clone(), pool)),
+            Resource::WorkloadEndpoint(endpoint) => {
+                let name = (endpoint.namespace.clone(), endpoint.name.clone());
+                self.endpoints.insert(name, endpoint);
+            }
+            Resource::BgpConfiguration(configuration) => {
+                self.configurations.insert(configuration.name.clone(), configuration);
+            }
+            Resource::BgpPeer(peer) => drop(self.peers.insert(peer.name.clone(), peer)),
+            Resource::BlockAffinity(block) => {
+                self.blocks.insert((block.cidr, block.node.clone()), block);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        match key {
+            Key::Node(name) => drop(self.nodes.remove(name)),
+            Key::IpPool(name) => drop(self.pools.remove(name)),
+            Key::WorkloadEndpoint(namespace, name) => {
+                self.endpoints.remove(&(namespace.clone(), name.clone()));
+            }
+            Key::BgpConfiguration(name) => drop(self.configurations.remove(name)),
+            Key::BgpPeer(name) => drop(self.peers.remove(name)),
+            Key::BlockAffinity(cidr, node) => drop(self.blocks.remove(&(*cidr, node.clone()))),
+        }
+    }
+
+    /// What the current resources ask of this node.
+    pub fn desired(&self) -> Desired {
+        let mut warnings = Vec::new();
+        let node = self.nodes.get(&self.node_name);
+        self.warn_of_own_node(node, &mut warnings);
+        let blocks = self.own_blocks(&mut warnings);
+        Desired {
+            as_number: node.map_or_else(|| self.cluster_as(), |node| self.as_number_of(node)),
+            router_id: node.and_then(router_id),
+            listen_port: self.listen_port_of(&self.node_name),
+            blackholes: blocks.iter().copied().filter(|block| !block.is_host()).collect(),
+            endpoints: self.own_endpoints(&mut warnings),
+            peers: node.map(|node| peers::desired(self, node, &mut warnings)).unwrap_or_default(),
+            export: ExportRules::of(&blocks, self.pools.values()),
+            pools: self.pools.clone(),
+            node: node.cloned(),
+            blocks,
+            warnings,
+        }
+    }
+
+    fn warn_of_own_node(&self, node: Option<&Node>, warnings: &mut Vec<Warning>) {
+        let Some(node) = node else {
+            warnings.push(Warning::NodeMissing { node: self.node_name.clone() });
+            return;
+        };
+        if node.ipv4.is_none() {
+            warnings.push(Warning::NoRouterId { node: node.name.clone() });
+        }
+        for address in [node.ipv4, node.ipv6].into_iter().flatten() {
+            if address.network().is_host() {
+                warnings.push(Warning::NodeAddressWithoutSubnet { node: node.name.clone(), address });
+            }
+        }
+    }
+
+    /// Blocks whose affinity is confirmed. One that several nodes claim is nobody's until they agree.
+    fn own_blocks(&self, warnings: &mut Vec<Warning>) -> BTreeSet<Prefix> {
+        let confirmed = |block: &&BlockAffinity| block.state == AffinityState::Confirmed;
+        let mut own = BTreeSet::new();
+        for block in self.blocks.values().filter(confirmed).filter(|block| block.node == self.node_name) {
+            let other = self
+                .blocks
+                .range((block.cidr, String::new())..)
+                .map(|(_, other)| other)
+                .take_while(|other| other.cidr == block.cidr)
+                .filter(confirmed)
+                .find(|other| other.node != self.node_name);
+            if let Some(other) = other {
+                warnings.push(Warning::BlockClaimedTwice { block: block.cidr, other: other.node.clone() });
+            }
+            own.insert(block.cidr);
+        }
+        own
+    }
+
+    /// Of endpoints with the same interface the one named first counts, as Felix has it: an interface leads to
+    /// one workload.
+    fn own_endpoints(&self, warnings: &mut Vec<Warning>) -> BTreeMap<EndpointName, WorkloadEndpoint> {
+        let mut holders: BTreeMap<&str, &EndpointName> = BTreeMap::new();
+        let mut own = BTreeMap::new();
+        for (name, endpoint) in self.endpoints.iter().filter(|(_, endpoint)| endpoint.node == self.node_name)
+        {
+            if let Some(holder) = holders.get(endpoint.interface.as_str()) {
+                warnings.push(Warning::InterfaceShared {
+                    interface: endpoint.interface.clone(),
+                    used: (*holder).clone(),
+                    left_out: name.clone(),
+                });
+                continue;
+            }
+            holders.insert(&endpoint.interface, name);
+            own.insert(name.clone(), endpoint.clone());
+        }
+        own
+    }
+
+    fn cluster(&self) -> Option<&BgpConfiguration> {
+        self.configurations.get(CLUSTER_CONFIGURATION)
+    }
+
+    fn cluster_as(&self) -> AsNumber {
+        self.cluster().and_then(|cluster| cluster.as_number).unwrap_or(AsNumber::CALICO_DEFAULT)
+    }
+
+    fn as_number_of(&self, node: &Node) -> AsNumber {
+        node.as_number.unwrap_or_else(|| self.cluster_as())
+    }
+
+    /// A node's own setting, else the cluster's, else 179.
+    fn listen_port_of(&self, node: &str) -> u16 {
+        let own = self.configurations.get(&format!("node.{node}"));
+        own.and_then(|own| own.listen_port)
+            .or_else(|| self.cluster().and_then(|cluster| cluster.listen_port))
+            .unwrap_or(BGP_PORT)
+    }
+}
+
+fn router_id(node: &Node) -> Option<Ipv4Addr> {
+    match node.ipv4?.addr {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn address_of(node: &Node, family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => node.ipv4,
+        Family::V6 => node.ipv6,
+    }
+    .map(|address| address.addr)
+}
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;

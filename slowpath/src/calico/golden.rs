@@ -1,0 +1,182 @@
+//! Calico's own expectations: resources in, the BIRD configuration of one node out (`bgp_golden.jsonl`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Removed with all in it when the test ends, however it ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        let path = std::env::temp_dir().join(format!("tortie-golden-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn oracle() -> Option<String> {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/oracles");
+    let folder = std::env::var_os("TORTIE_ORACLES").map_or_else(default, PathBuf::from);
+    std::fs::read_to_string(folder.join("bgp_golden.jsonl")).ok()
+}
+
+/// The row's resources as a file of a datastore, or which feature of theirs there isn't.
+fn read_resources(row: &Value, scratch: &Path) -> Result<Vec<Resource>, String> {
+    if row.get("kdd_only").is_some() {
+        return Err("Kubernetes' own resources".to_owned());
+    }
+    let affinities = row["block_affinities"].as_array().unwrap().iter().enumerate().map(|(i, block)| {
+        json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "BlockAffinity", "metadata": {"name": format!("block-{i}")},
+            "spec": {"cidr": block["cidr"], "node": block["host"], "state": block["state"], "deleted": "false"},
+        })
+    });
+    let items: Vec<_> = row["resources"].as_array().unwrap().iter().cloned().chain(affinities).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let file = scratch.join("row.json");
+    std::fs::write(&file, list.to_string()).unwrap();
+    datastore::check(&file).map_err(|problems| match &problems[0].reason {
+        datastore::Reason::NotSupported(field) => (*field).to_owned(),
+        _ => panic!("{}: {}", row["name"], problems[0]),
+    })
+}
+
+/// What BIRD is told of a session, as far as this version has it.
+fn expected_peer(peer: &Value) -> Value {
+    json!({
+        "ip": peer["ip"],
+        "port": peer.get("port").unwrap_or(&json!(179)),
+        "remote_as": peer["remote_as"],
+        "source_address": peer.get("source_address"),
+        "passive": peer.get("passive").is_some(),
+        "graceful_restart_time": peer.get("graceful_restart_time"),
+        "next_hop": peer.get("next_hop"),
+        "rr_cluster_id": peer.get("rr_cluster_id"),
+    })
+}
+
+fn our_peer(peer: &DesiredPeer) -> Value {
+    json!({
+        "ip": peer.address,
+        "port": peer.port,
+        "remote_as": peer.as_number.0,
+        "source_address": peer.source_address,
+        "passive": peer.passive,
+        "graceful_restart_time": peer.restart_time.map(|time| time.as_secs()),
+        "next_hop": match peer.next_hop {
+            NextHop::Auto => None,
+            NextHop::Keep => Some("keep"),
+            NextHop::OwnAddress => Some("self"),
+        },
+        "rr_cluster_id": peer.reflector_client,
+    })
+}
+
+fn nets(list: &Value) -> BTreeSet<Prefix> {
+    list.as_array().unwrap().iter().map(|entry| entry["net"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+/// Parts of a row that this version has no answer to; all else in the row is compared.
+fn parts_not_compared(row: &Value) -> BTreeSet<&str> {
+    const PARTS: [&str; 5] = [
+        "communities",
+        "prefixAdvertisements",
+        "bindMode",
+        "ipv4NormalRoutePriority",
+        "programClusterRoutes",
+    ];
+    let resources = row["resources"].as_array().unwrap();
+    PARTS
+        .into_iter()
+        .filter(|part| resources.iter().any(|resource| resource["spec"].get(part).is_some()))
+        .collect()
+}
+
+fn check_family(name: &str, family: Family, expect: &Value, desired: &Desired) {
+    let of_family = |prefixes: &BTreeSet<Prefix>| -> BTreeSet<Prefix> {
+        prefixes.iter().copied().filter(|prefix| prefix.family() == family).collect()
+    };
+    let (bgp, aggregation) = (&expect["bgp"], &expect["aggr"]);
+    let peers: BTreeMap<_, _> = bgp["peers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|peer| (peer["name"].as_str().unwrap().to_owned(), expected_peer(peer)))
+        .collect();
+    let ours: BTreeMap<_, _> = desired
+        .peers
+        .values()
+        .filter(|peer| peer.family == family)
+        .map(|peer| (peer.name.to_string(), our_peer(peer)))
+        .collect();
+    assert_eq!(ours, peers, "{name}: {family} sessions");
+    if let Some(local_as) = bgp["local_as"].as_u64() {
+        assert_eq!(u64::from(desired.as_number.0), local_as, "{name}: AS");
+    }
+    assert_eq!(json!(desired.router_id), bgp["router_id"], "{name}: router id");
+    let listen = bgp["listen"].as_str().and_then(|listen| listen.split("port ").nth(1));
+    assert_eq!(desired.listen_port, listen.map_or(179, |port| port.parse().unwrap()), "{name}: listen port");
+    assert_eq!(of_family(&desired.blocks), nets(&aggregation["aggregates"]), "{name}: {family} blocks");
+    assert_eq!(of_family(&desired.blackholes), nets(&aggregation["static"]), "{name}: {family} blackholes");
+
+    let own = of_family(&desired.blocks);
+    let pool_rules: Vec<_> = desired
+        .export
+        .rules()
+        .iter()
+        .filter(|rule| rule.prefix.family() == family && !own.contains(&rule.prefix))
+        .map(|rule| {
+            let action = if rule.action == ExportAction::Accept { "accept" } else { "reject" };
+            json!({"net": rule.prefix.to_string(), "action": action})
+        })
+        .collect();
+    assert_eq!(json!(pool_rules), expect["ipam"]["export_prefixes"], "{name}: {family} pools");
+}
+
+#[test]
+fn every_row_whose_features_exist_comes_out_as_calico_expects() {
+    let Some(rows) = oracle() else {
+        println!("skipped: no bgp_golden.jsonl in $TORTIE_ORACLES or ../shared/oracles");
+        return;
+    };
+    let scratch = Scratch::new();
+    let (mut compared, mut partly) = (0, BTreeMap::<String, usize>::new());
+    let mut skipped = BTreeMap::<String, usize>::new();
+    for row in rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let resources = match read_resources(&row, &scratch.0) {
+            Ok(resources) => resources,
+            Err(feature) => {
+                *skipped.entry(feature).or_default() += 1;
+                continue;
+            }
+        };
+        let name = row["name"].as_str().unwrap();
+        let mut calico = Calico::new(row["node"].as_str().unwrap());
+        resources.into_iter().for_each(|resource| calico.apply(&Update::Put(resource)));
+        let desired = calico.desired();
+        check_family(name, Family::V4, &row["expect"]["v4"], &desired);
+        check_family(name, Family::V6, &row["expect"]["v6"], &desired);
+        compared += 1;
+        for part in parts_not_compared(&row) {
+            *partly.entry(part.to_owned()).or_default() += 1;
+        }
+    }
+    println!("{compared} rows compared");
+    for (part, rows) in &partly {
+        println!("skipped: in {rows} of them what spec.{part} asks for");
+    }
+    for (feature, rows) in &skipped {
+        println!("skipped: {rows} rows need {feature}");
+    }
+    assert!(compared > 0, "no row was compared");
+}

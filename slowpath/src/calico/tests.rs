@@ -1,0 +1,337 @@
+use model::{AffinityState, EncapMode, PeerNodes};
+use proptest::prelude::*;
+
+use super::*;
+
+fn node(name: &str, ipv4: &str) -> Node {
+    Node {
+        name: name.to_owned(),
+        as_number: None,
+        ipv4: Some(ipv4.parse().unwrap()),
+        ipv6: None,
+        route_reflector_cluster_id: None,
+    }
+}
+
+fn peer(name: &str, remote: &str, nodes: PeerNodes) -> BgpPeer {
+    BgpPeer {
+        name: name.to_owned(),
+        nodes,
+        peer: remote.parse().unwrap(),
+        as_number: AsNumber(65001),
+        next_hop_keep: false,
+        next_hop_self: false,
+        bind_to_node_address: true,
+        max_restart_time: None,
+        keepalive_time: None,
+    }
+}
+
+fn pool(name: &str, cidr: &str, disable_bgp_export: bool) -> IpPool {
+    IpPool {
+        name: name.to_owned(),
+        cidr: cidr.parse().unwrap(),
+        ipip_mode: EncapMode::Never,
+        vxlan_mode: EncapMode::Never,
+        nat_outgoing: false,
+        disabled: false,
+        disable_bgp_export,
+    }
+}
+
+fn block(cidr: &str, node: &str, state: AffinityState) -> Resource {
+    Resource::BlockAffinity(BlockAffinity { cidr: cidr.parse().unwrap(), node: node.to_owned(), state })
+}
+
+fn endpoint(name: &str, node: &str, interface: &str) -> WorkloadEndpoint {
+    WorkloadEndpoint {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        node: node.to_owned(),
+        interface: interface.to_owned(),
+        mac: None,
+        ip_networks: vec!["10.65.0.1/32".parse().unwrap()],
+    }
+}
+
+fn configuration(mesh: Option<bool>) -> Resource {
+    Resource::BgpConfiguration(BgpConfiguration {
+        name: "default".to_owned(),
+        node_to_node_mesh: mesh,
+        as_number: None,
+        listen_port: None,
+        mesh_max_restart_time: None,
+    })
+}
+
+fn calico(resources: impl IntoIterator<Item = Resource>) -> Calico {
+    let mut calico = Calico::new("a");
+    resources.into_iter().for_each(|resource| calico.apply(&Update::Put(resource)));
+    calico
+}
+
+fn names(desired: &Desired) -> Vec<&str> {
+    desired.peers.keys().map(PeerName::as_str).collect()
+}
+
+#[test]
+fn a_node_without_its_resource_speaks_to_nobody_and_says_so() {
+    let desired = calico([Resource::Node(node("b", "10.0.0.2/24"))]).desired();
+    assert_eq!(desired.node, None);
+    assert!(desired.peers.is_empty());
+    assert_eq!(desired.as_number, AsNumber(64512));
+    assert_eq!(desired.warnings, [Warning::NodeMissing { node: "a".to_owned() }]);
+}
+
+#[test]
+fn addresses_that_blind_us_to_subnets_or_to_bgp_are_warned_of() {
+    let warnings = |node: Node| calico([Resource::Node(node)]).desired().warnings;
+    let host = node("a", "10.0.0.1");
+    let address = host.ipv4.unwrap();
+    assert_eq!(warnings(host), [Warning::NodeAddressWithoutSubnet { node: "a".to_owned(), address }]);
+    let v6_only = Node { ipv4: None, ipv6: Some("fd00::1/64".parse().unwrap()), ..node("a", "10.0.0.1/24") };
+    assert_eq!(warnings(v6_only), [Warning::NoRouterId { node: "a".to_owned() }]);
+    assert_eq!(warnings(node("a", "10.0.0.1/24")), []);
+}
+
+#[test]
+fn who_waits_is_decided_by_text_and_the_other_side_decides_the_opposite() {
+    for (a, b, a_waits) in [
+        ("10.0.0.5/24", "10.0.0.8/24", true),
+        ("10.0.0.10/24", "10.0.0.9/24", true),
+        ("10.0.0.9/24", "10.0.0.10/24", false),
+    ] {
+        let passive_at = |own: &str, other: &str| {
+            let mut calico = Calico::new(own);
+            calico.apply(&Update::Put(Resource::Node(node("a", a))));
+            calico.apply(&Update::Put(Resource::Node(node("b", b))));
+            let peers = calico.desired().peers;
+            assert_eq!(peers.len(), 1);
+            let session = peers.into_values().next().unwrap();
+            assert_eq!(session.resource, other);
+            session.passive
+        };
+        assert_eq!(passive_at("a", "b"), a_waits, "{a} {b}");
+        assert_eq!(passive_at("b", "a"), !a_waits, "{a} {b}");
+    }
+}
+
+#[test]
+fn reflectors_take_no_part_in_the_mesh() {
+    let reflector =
+        Node { route_reflector_cluster_id: Some(Ipv4Addr::new(1, 0, 0, 1)), ..node("r", "10.0.0.9/24") };
+    let resources =
+        [node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24"), reflector.clone()].map(Resource::Node);
+    assert_eq!(names(&calico(resources).desired()), ["Mesh_10_0_0_2"]);
+    let own = Node { name: "a".to_owned(), ..reflector };
+    let resources = [own, node("b", "10.0.0.2/24")].map(Resource::Node);
+    assert!(calico(resources).desired().peers.is_empty());
+}
+
+#[test]
+fn a_reflector_has_clients_unless_they_are_of_its_own_cluster() {
+    let cluster_id = Ipv4Addr::new(1, 0, 0, 1);
+    let own = Node { route_reflector_cluster_id: Some(cluster_id), ..node("a", "10.0.0.1/24") };
+    let twin = Node { name: "b".to_owned(), ipv4: Some("10.0.0.2/24".parse().unwrap()), ..own.clone() };
+    let internal = |name, remote| {
+        Resource::BgpPeer(BgpPeer { as_number: AsNumber(64512), ..peer(name, remote, PeerNodes::All) })
+    };
+    let desired = calico([
+        Resource::Node(own),
+        Resource::Node(twin),
+        Resource::Node(node("c", "10.0.0.3/24")),
+        internal("b", "10.0.0.2:179"),
+        internal("c", "10.0.0.3:179"),
+        Resource::BgpPeer(peer("tor", "10.0.0.4:179", PeerNodes::All)),
+    ])
+    .desired();
+    let clients: Vec<_> =
+        desired.peers.values().map(|peer| (peer.resource.as_str(), peer.reflector_client)).collect();
+    assert_eq!(clients, [("b", None), ("c", Some(cluster_id)), ("tor", None)]);
+}
+
+#[test]
+fn peers_of_all_nodes_come_before_those_of_one_and_none_twice() {
+    let named = || PeerNodes::Named("a".to_owned());
+    let desired = calico([
+        configuration(Some(false)),
+        Resource::Node(node("a", "10.0.0.1/24")),
+        Resource::BgpPeer(peer("all", "10.0.0.9:179", PeerNodes::All)),
+        Resource::BgpPeer(peer("again", "10.0.0.9:179", named())),
+        Resource::BgpPeer(peer("port", "10.0.0.9:1179", named())),
+        Resource::BgpPeer(peer("self", "10.0.0.1:179", PeerNodes::All)),
+        Resource::BgpPeer(peer("v6", "[fd00::9]:179", PeerNodes::All)),
+        Resource::BgpPeer(peer("others", "10.0.0.8:179", PeerNodes::Named("b".to_owned()))),
+    ])
+    .desired();
+    assert_eq!(names(&desired), ["Global_10_0_0_9", "Node_10_0_0_9_port_1179"]);
+    let warnings: Vec<_> = desired.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "BGPPeer(v6) is left out: this node has no IPv6 address",
+            "BGPPeer(again) is left out: Global_10_0_0_9 leads to 10.0.0.9:179 already",
+        ]
+    );
+}
+
+#[test]
+fn a_peer_that_is_in_the_mesh_already_is_left_out() {
+    let desired = calico([
+        Resource::Node(node("a", "10.0.0.1/24")),
+        Resource::Node(node("b", "10.0.0.2/24")),
+        Resource::BgpPeer(peer("b", "10.0.0.2:179", PeerNodes::All)),
+    ])
+    .desired();
+    assert_eq!(names(&desired), ["Mesh_10_0_0_2"]);
+    assert!(matches!(&desired.warnings[..], [Warning::PeerTwice { .. }]));
+}
+
+#[test]
+fn two_nodes_of_one_address_get_one_session() {
+    let resources = [node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24"), node("c", "10.0.0.2/24")];
+    let desired = calico(resources.map(Resource::Node)).desired();
+    assert_eq!(desired.peers.values().map(|peer| peer.resource.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(
+        desired.warnings[0].to_string(),
+        "there is no session with Node(c): Mesh_10_0_0_2 leads to 10.0.0.2:179 already"
+    );
+}
+
+#[test]
+fn only_confirmed_blocks_of_this_node_count_and_host_blocks_are_no_blackholes() {
+    let desired = calico([
+        Resource::Node(node("a", "10.0.0.1/24")),
+        block("10.65.0.0/26", "a", AffinityState::Confirmed),
+        block("10.65.0.64/26", "a", AffinityState::Pending),
+        block("10.65.0.128/26", "a", AffinityState::PendingDeletion),
+        block("10.65.0.192/26", "b", AffinityState::Confirmed),
+        block("10.65.1.1/32", "a", AffinityState::Confirmed),
+    ])
+    .desired();
+    let texts = |prefixes: &BTreeSet<Prefix>| prefixes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&desired.blocks), ["10.65.0.0/26", "10.65.1.1/32"]);
+    assert_eq!(texts(&desired.blackholes), ["10.65.0.0/26"]);
+}
+
+#[test]
+fn a_block_of_two_nodes_is_warned_of() {
+    let desired = calico([
+        Resource::Node(node("a", "10.0.0.1/24")),
+        block("10.65.0.0/26", "a", AffinityState::Confirmed),
+        block("10.65.0.0/26", "b", AffinityState::Confirmed),
+        block("10.65.0.64/26", "a", AffinityState::Confirmed),
+        block("10.65.0.64/26", "c", AffinityState::Pending),
+    ])
+    .desired();
+    let block = "10.65.0.0/26".parse().unwrap();
+    assert_eq!(desired.warnings, [Warning::BlockClaimedTwice { block, other: "b".to_owned() }]);
+}
+
+#[test]
+fn an_interface_leads_to_the_endpoint_named_first() {
+    let desired = calico([
+        Resource::Node(node("a", "10.0.0.1/24")),
+        Resource::WorkloadEndpoint(endpoint("w2", "a", "cali1")),
+        Resource::WorkloadEndpoint(endpoint("w1", "a", "cali1")),
+        Resource::WorkloadEndpoint(endpoint("w0", "b", "cali1")),
+        Resource::WorkloadEndpoint(endpoint("w3", "a", "cali3")),
+    ])
+    .desired();
+    let names: Vec<_> = desired.endpoints.keys().map(|(_, name)| name.as_str()).collect();
+    assert_eq!(names, ["w1", "w3"]);
+    assert!(matches!(&desired.warnings[..], [Warning::InterfaceShared { .. }]));
+}
+
+#[test]
+fn announced_are_own_blocks_and_addresses_in_pools_and_nothing_else() {
+    let desired = calico([
+        Resource::IpPool(pool("p1", "10.65.0.0/16", false)),
+        Resource::IpPool(pool("p2", "10.65.200.0/24", true)),
+        Resource::IpPool(pool("p3", "10.66.0.0/16", true)),
+        block("10.65.0.0/26", "a", AffinityState::Confirmed),
+        block("10.66.0.0/26", "a", AffinityState::Confirmed),
+    ])
+    .desired();
+    for (route, action) in [
+        ("10.65.0.0/26", ExportAction::Accept),
+        // A workload of ours is reached by its block.
+        ("10.65.0.1/32", ExportAction::Reject),
+        ("10.65.0.0/27", ExportAction::Reject),
+        // Borrowed from another node's block, or that block itself on its way through a reflector.
+        ("10.65.0.65/32", ExportAction::Accept),
+        ("10.65.0.64/26", ExportAction::Accept),
+        ("10.65.200.1/32", ExportAction::Reject),
+        // Own blocks come before what pools say, as in Calico.
+        ("10.66.0.0/26", ExportAction::Accept),
+        ("10.66.0.64/26", ExportAction::Reject),
+        ("10.64.0.0/14", ExportAction::Reject),
+        ("192.0.2.0/24", ExportAction::Reject),
+        ("0.0.0.0/0", ExportAction::Reject),
+        ("::/0", ExportAction::Reject),
+    ] {
+        assert_eq!(desired.export.action(route.parse().unwrap()), action, "{route}");
+    }
+}
+
+fn resource() -> impl Strategy<Value = Resource> {
+    let name = || prop::sample::select(vec!["a", "b", "c"]);
+    prop_oneof![
+        (name(), 1..5u8, any::<bool>()).prop_map(|(name, host, reflector)| Resource::Node(Node {
+            route_reflector_cluster_id: reflector.then_some(Ipv4Addr::new(1, 0, 0, 1)),
+            ..node(name, &format!("10.0.0.{host}/24"))
+        })),
+        (name(), 1..5u8, prop::option::of(name())).prop_map(|(name, host, node)| {
+            let nodes = node.map_or(PeerNodes::All, |node| PeerNodes::Named(node.to_owned()));
+            Resource::BgpPeer(peer(name, &format!("10.0.0.{host}:179"), nodes))
+        }),
+        (name(), name(), 0..3u8).prop_map(|(name, node, interface)| {
+            Resource::WorkloadEndpoint(endpoint(name, node, &format!("cali{interface}")))
+        }),
+        (name(), 0..3u8).prop_map(|(node, n)| block(
+            &format!("10.65.{n}.0/26"),
+            node,
+            AffinityState::Confirmed
+        )),
+        (name(), 0..3u8, any::<bool>()).prop_map(|(name, n, off)| Resource::IpPool(pool(
+            name,
+            &format!("10.{n}.0.0/16"),
+            off
+        ))),
+        any::<Option<bool>>().prop_map(configuration),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn only_the_current_resources_count_and_not_how_they_came(
+        history in prop::collection::vec((resource(), any::<bool>()), 0..40)
+    ) {
+        let mut lived = Calico::new("a");
+        let mut current = BTreeMap::new();
+        for (resource, stays) in history {
+            let key = resource.key();
+            lived.apply(&Update::Put(resource.clone()));
+            if stays {
+                current.insert(key, resource);
+            } else {
+                lived.apply(&Update::Remove(key.clone()));
+                current.remove(&key);
+            }
+        }
+        let fresh = calico(current.into_values().rev());
+        prop_assert_eq!(lived.desired(), fresh.desired());
+    }
+
+    #[test]
+    fn no_two_sessions_lead_to_the_same_place_and_none_to_ourselves(
+        resources in prop::collection::vec(resource(), 0..40)
+    ) {
+        let desired = calico(resources).desired();
+        let remotes: BTreeSet<_> = desired.peers.values().map(DesiredPeer::remote).collect();
+        prop_assert_eq!(remotes.len(), desired.peers.len());
+        if let Some(own) = desired.node.and_then(|node| node.ipv4) {
+            prop_assert!(remotes.iter().all(|remote| remote.ip() != own.addr));
+        }
+    }
+}

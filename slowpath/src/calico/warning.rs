@@ -1,0 +1,112 @@
+//! What resources say that an operator probably didn't mean.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use model::{Family, InterfaceAddr, Prefix};
+
+use super::{EndpointName, PeerKind, PeerName};
+
+/// Something to look at. We go on as its text says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// There is no Node resource of our name.
+    NodeMissing {
+        /// Our name.
+        node: String,
+    },
+    /// Our Node resource has no IPv4 address, which BGP needs as an identifier.
+    NoRouterId {
+        /// Our name.
+        node: String,
+    },
+    /// Our address stands without the length of its subnet.
+    NodeAddressWithoutSubnet {
+        /// Our name.
+        node: String,
+        /// The address, a /32 or /128.
+        address: InterfaceAddr,
+    },
+    /// Another node confirmed the same block.
+    BlockClaimedTwice {
+        /// The block.
+        block: Prefix,
+        /// The other node.
+        other: String,
+    },
+    /// Two endpoints of ours name the same interface.
+    InterfaceShared {
+        /// The interface.
+        interface: String,
+        /// The endpoint it leads to.
+        used: EndpointName,
+        /// The endpoint that gets nothing.
+        left_out: EndpointName,
+    },
+    /// A BGPPeer needs an address of a family that this node has none of.
+    PeerFamilyMissing {
+        /// The BGPPeer.
+        peer: String,
+        /// The family.
+        family: Family,
+    },
+    /// A session would lead where another one leads already.
+    PeerTwice {
+        /// What asks for it.
+        kind: PeerKind,
+        /// The BGPPeer, or the other Node of the mesh.
+        resource: String,
+        /// Where it leads.
+        remote: SocketAddr,
+        /// The session that stays.
+        used: PeerName,
+    },
+    /// Another node has the same address as this one.
+    AddressOfOtherNode {
+        /// The other node.
+        other: String,
+        /// The address.
+        address: std::net::IpAddr,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::NodeMissing { node } => {
+                write!(f, "there is no Node resource named {node}: no BGP session is kept until there is one")
+            }
+            Warning::NoRouterId { node } => write!(
+                f,
+                "Node({node}) has no spec.bgp.ipv4Address, which BGP needs as its identifier: no session is kept"
+            ),
+            Warning::NodeAddressWithoutSubnet { node, address } => write!(
+                f,
+                "Node({node}) records {address}: without its subnet's length every other node counts as being in \
+                 another subnet"
+            ),
+            Warning::BlockClaimedTwice { block, other } => {
+                write!(f, "block {block} is confirmed for node {other} too: both announce it")
+            }
+            Warning::InterfaceShared { interface, used: (used_in, used), left_out: (left_in, left) } => {
+                write!(
+                    f,
+                    "WorkloadEndpoint({left_in}/{left}) names interface {interface}, which leads to \
+                 WorkloadEndpoint({used_in}/{used}) already: it is left out"
+                )
+            }
+            Warning::PeerFamilyMissing { peer, family } => {
+                write!(f, "BGPPeer({peer}) is left out: this node has no {family} address")
+            }
+            Warning::PeerTwice { kind: PeerKind::Mesh, resource, remote, used } => {
+                write!(f, "there is no session with Node({resource}): {used} leads to {remote} already")
+            }
+            Warning::PeerTwice { resource, remote, used, .. } => {
+                write!(f, "BGPPeer({resource}) is left out: {used} leads to {remote} already")
+            }
+            Warning::AddressOfOtherNode { other, address } => {
+                write!(f, "Node({other}) has this node's address {address}: there is no session with it")
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What `tortie` hands the slow path at start-up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tables::{Inject, Punt, RingConsumer, RingProducer, Writer};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::PortOpener;
+use crate::status::{Answer, Query};
+
+/// Settings, checked before they come here.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name in the datastore.
+    pub node: String,
+    /// The directory of Calico resources.
+    pub datastore: PathBuf,
+    /// Interfaces that are uplinks.
+    pub uplinks: Vec<String>,
+    /// Interfaces whose names begin with this are workload ports: Calico's `interfacePrefix`.
+    pub workload_prefix: String,
+    /// Most routes that the kernel's mirror may hold.
+    pub mirror_routes: usize,
+    /// Most neighbours that are remembered.
+    pub neighbors: usize,
+    /// Most prefixes taken from one BGP peer.
+    pub prefixes_per_peer: usize,
+    /// How long a clean stop waits for its last messages to leave.
+    pub stop_within: Duration,
+}
+
+/// The slow path's ends of what it shares with the workers.
+pub struct Ends {
+    /// The tables.
+    pub writer: Writer,
+    /// One punt ring a worker.
+    pub punts: Vec<RingConsumer<Punt>>,
+    /// One inject ring a worker.
+    pub injects: Vec<RingProducer<Inject>>,
+    /// Who opens ports.
+    pub ports: Box<dyn PortOpener>,
+}
+
+/// A question and where its answer goes.
+pub struct Request {
+    /// The question.
+    pub query: Query,
+    /// Where the answer goes; a questioner that went away is ignored.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// Starts the slow path and runs it until `stop` is set, then closes in an orderly way:
+/// sessions end so that peers keep our routes (RFC 4724), ports stay with their fall-back (D1).
+pub struct Slowpath {
+    pub(crate) config: Config,
+    pub(crate) ends: Ends,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) stop: Arc<AtomicBool>,
+}

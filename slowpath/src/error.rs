@@ -1,0 +1,33 @@
+//! Why the slow path can't start, or can't go on.
+
+use crate::forwarding_guard::GuardError;
+use crate::host_port::HostPortError;
+use crate::kernel_routes::mirror::MirrorError;
+use crate::netlink::NetlinkError;
+use crate::sysctl::SysctlError;
+
+/// What ends the slow path.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refuses a netlink request.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A kernel setting can't be written.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// The rule that closes the kernel's own way to workloads can't be set (D1).
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The host port can't be made.
+    #[error(transparent)]
+    HostPort(#[from] HostPortError),
+    /// The mirror of routes can't be started.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The directory of resources can't be opened.
+    #[error(transparent)]
+    Datastore(#[from] datastore::OpenError),
+    /// The kernel's changes can't be followed any more.
+    #[error("lost touch with the kernel's network: {0}; restart tortie")]
+    KernelLost(String),
+}

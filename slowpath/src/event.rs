@@ -1,0 +1,60 @@
+//! Everything that can happen to the slow path: one closed list, one queue.
+
+use std::io;
+use std::net::SocketAddr;
+
+use bgp::{ConnectionId, PeerId};
+use tokio::net::TcpStream;
+
+use crate::interfaces::KernelEvent;
+
+/// One thing that happened. I/O tasks send these; the event loop alone acts on them.
+#[derive(Debug)]
+pub enum Event {
+    /// The kernel's links, addresses, neighbours or routes changed.
+    Kernel(KernelEvent),
+    /// The kernel can't be listened to any more.
+    KernelLost(String),
+    /// A resource, or a file that is no resource.
+    Datastore(datastore::Event),
+    /// Somebody connected to the BGP port.
+    Accepted {
+        /// The connection.
+        stream: TcpStream,
+        /// Who.
+        remote: SocketAddr,
+    },
+    /// A connection that the speaker asked for stands.
+    Connected {
+        /// For this peer.
+        peer: PeerId,
+        /// The connection.
+        stream: TcpStream,
+    },
+    /// A connection that the speaker asked for did not come to be.
+    ConnectFailed {
+        /// For this peer.
+        peer: PeerId,
+        /// Why.
+        error: io::Error,
+    },
+    /// Bytes of a BGP connection.
+    Received {
+        /// Which.
+        connection: ConnectionId,
+        /// In order, none missing.
+        bytes: Vec<u8>,
+    },
+    /// The other end closed a BGP connection, or it broke.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+        /// Why, where it wasn't an orderly end.
+        error: Option<io::Error>,
+    },
+    /// A BGP connection's queue has room again.
+    Drained {
+        /// Which.
+        connection: ConnectionId,
+    },
+}

@@ -1,0 +1,184 @@
+//! Workload ports closed to the kernel's own forwarding (DESIGN.md, D1), by nftables.
+//!
+//! The guard stays in force when the process dies: transit then goes through the kernel, but nothing reaches a
+//! workload or leaves one without its policy. It also stands in where an XDP program is missing.
+
+use std::io::{self, Write as _};
+use std::process::{Command, Output, Stdio};
+
+use crate::host_port::{FAR_SIDE, KERNEL_SIDE};
+
+/// Our table; nothing else of the host's rules is touched.
+const TABLE: &str = "inet tortie";
+/// IFNAMSIZ less the terminating zero, less the `*`.
+const PREFIX_BYTES_MAX: usize = 14;
+
+/// Why the guard isn't in force.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// No `nft` on this machine.
+    #[error(
+        "nft isn't installed, so the kernel can't be kept from workload ports; install the package nftables"
+    )]
+    NotInstalled,
+    /// `nft` could not be run.
+    #[error("could not run nft: {0}")]
+    Run(#[from] io::Error),
+    /// `nft` said no.
+    #[error("nft refused the table {TABLE}: {reason}")]
+    Refused {
+        /// Its own words.
+        reason: String,
+    },
+    /// A prefix that can't begin an interface's name.
+    #[error(
+        "{prefix:?} can't be the beginning of an interface's name: 1 to 14 letters, digits, '_', '-' or '.'"
+    )]
+    Prefix {
+        /// The prefix.
+        prefix: String,
+    },
+}
+
+/// Puts the guard in force for interfaces whose names begin with one of `prefixes` (Calico's `interfacePrefix`),
+/// replacing an earlier one in the same transaction.
+///
+/// # Errors
+/// See [`GuardError`]; what was in force before stays so.
+pub fn install(prefixes: &[&str]) -> Result<(), GuardError> {
+    run_nft(&ruleset(prefixes)?)
+}
+
+/// Takes the guard away; none there is no error.
+///
+/// # Errors
+/// See [`GuardError`].
+pub fn remove() -> Result<(), GuardError> {
+    run_nft(&deletion())
+}
+
+/// Declaring the table first makes deleting it valid where there is none.
+fn deletion() -> String {
+    format!("table {TABLE} {{}}\ndelete table {TABLE}\n")
+}
+
+fn ruleset(prefixes: &[&str]) -> Result<String, GuardError> {
+    let mut forward = String::new();
+    let mut input = String::new();
+    for prefix in prefixes {
+        if !is_valid_prefix(prefix) {
+            return Err(GuardError::Prefix { prefix: (*prefix).to_owned() });
+        }
+        forward.push_str(&format!(
+            "    iifname \"{prefix}*\" counter drop\n    oifname \"{prefix}*\" counter drop\n"
+        ));
+        input.push_str(&format!("    iifname \"{prefix}*\" counter drop\n"));
+    }
+    // What leaves the far side towards the kernel's stack did so because nobody took it: it would go in circles.
+    let far_side = format!("    iifname \"{FAR_SIDE}\" counter drop\n");
+    Ok(format!(
+        "{}table {TABLE} {{\n  \
+         comment \"Workload ports belong to tortie; {KERNEL_SIDE} is the host's way to them.\"\n  \
+         chain forward {{\n    type filter hook forward priority filter - 10; policy accept;\n{forward}{far_side}  }}\n  \
+         chain input {{\n    type filter hook input priority filter - 10; policy accept;\n{input}{far_side}  }}\n}}\n",
+        deletion()
+    ))
+}
+
+fn is_valid_prefix(prefix: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (1..=PREFIX_BYTES_MAX).contains(&prefix.len()) && prefix.bytes().all(allowed)
+}
+
+fn run_nft(rules: &str) -> Result<(), GuardError> {
+    let output = feed_nft(rules).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => GuardError::NotInstalled,
+        _ => GuardError::Run(error),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(GuardError::Refused { reason: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+}
+
+fn feed_nft(rules: &str) -> io::Result<Output> {
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = nft.stdin.take() {
+        // A broken pipe means that nft gave up; its status and words say why.
+        let _ = stdin.write_all(rules.as_bytes());
+    }
+    nft.wait_with_output()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sysctl;
+    use crate::testing::{Neighborhood, has, in_namespace, ip, run};
+
+    #[test]
+    fn a_prefix_that_would_escape_its_quotes_is_refused() {
+        for prefix in ["", "cali\"", "cali*", "cali tap", "a-very-long-name", "x\ny", "cali;"] {
+            assert!(matches!(install(&[prefix]), Err(GuardError::Prefix { .. })), "{prefix:?}");
+        }
+    }
+
+    #[test]
+    fn every_prefix_is_closed_both_ways() {
+        let rules = ruleset(&["cali", "tap"]).unwrap();
+        for rule in ["iifname \"cali*\"", "oifname \"cali*\"", "iifname \"tap*\"", "oifname \"tap*\""] {
+            assert!(rules.contains(rule), "{rule} in\n{rules}");
+        }
+        assert!(!rules.contains("oifname \"tortie0\"") && !rules.contains("iifname \"tortie0\""));
+    }
+
+    /// A router between the namespaces behind `cali1` and `up0`.
+    fn router() -> (Neighborhood, Neighborhood) {
+        let workload = Neighborhood::behind("cali1", "eth0");
+        let outside = Neighborhood::behind("up0", "eth0");
+        ip("addr add 10.65.0.1/24 dev cali1");
+        ip("addr add 192.0.2.1/24 dev up0");
+        workload.ip("addr add 10.65.0.2/24 dev eth0");
+        workload.ip("route add default via 10.65.0.1");
+        outside.ip("addr add 192.0.2.2/24 dev eth0");
+        outside.ip("route add default via 192.0.2.1");
+        sysctl::enable_forwarding([]).unwrap();
+        (workload, outside)
+    }
+
+    #[test]
+    fn nothing_is_forwarded_to_or_from_workloads_and_none_reaches_the_host() {
+        if !has("nft") || !has("ping") {
+            return;
+        }
+        in_namespace(|| {
+            let (workload, outside) = router();
+            let out = || workload.succeeds("ping -c 1 -W 1 192.0.2.2");
+            let back = || outside.succeeds("ping -c 1 -W 1 10.65.0.2");
+            let host = || workload.succeeds("ping -c 1 -W 1 10.65.0.1");
+            let uplink = || outside.succeeds("ping -c 1 -W 1 192.0.2.1");
+            assert!(out() && back() && host() && uplink(), "everything passes before");
+            install(&["cali"]).unwrap();
+            install(&["cali"]).unwrap();
+            assert_eq!((out(), back(), host(), uplink()), (false, false, false, true));
+            assert_eq!(run("nft", "list tables").matches("inet tortie").count(), 1);
+            remove().unwrap();
+            remove().unwrap();
+            assert!(out() && back() && host(), "everything passes again");
+        });
+    }
+
+    #[test]
+    fn what_nft_refuses_is_said_in_its_own_words() {
+        if !has("nft") {
+            return;
+        }
+        let error = run_nft("table inet tortie { nonsense }").unwrap_err();
+        assert!(matches!(&error, GuardError::Refused { reason } if reason.contains("nonsense")), "{error}");
+    }
+}

@@ -1,0 +1,336 @@
+//! The host port: a veth pair by which the kernel is one more neighbour of the walk (DESIGN.md, D1a).
+//!
+//! ```text
+//!  kernel's stack ── tortie0 ══════ tortie1 ── a port of the walk (AF_XDP)
+//!                    kernel side    far side
+//! ```
+//!
+//! The kernel sends to workloads by `10.65.0.2/32 via 169.254.1.1 dev tortie0 onlink` and knows the gateway's MAC for
+//! good, so it never asks by ARP. The far side has no address and the kernel's stack ignores it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use model::{IfIndex, MacAddr};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+
+use crate::ethtool::{self, EthtoolError};
+use crate::interfaces::{self, Link};
+use crate::neighbors;
+use crate::netlink::{Netlink, NetlinkError};
+use crate::sysctl::{self, SysctlError};
+
+/// The kernel's end.
+pub const KERNEL_SIDE: &str = "tortie0";
+/// The walk's end.
+pub const FAR_SIDE: &str = "tortie1";
+/// Locally administered (IEEE 802-2014 §8.4), and the same on every node: nobody else is on this link.
+const KERNEL_MAC: MacAddr = MacAddr([0x02, 0x74, 0x6f, 0x72, 0x74, 0x00]);
+const FAR_MAC: MacAddr = MacAddr([0x02, 0x74, 0x6f, 0x72, 0x74, 0x01]);
+
+/// Calico's gateway of every IPv4 workload (`reference/calico.md` §4), and of the kernel on this link.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// Calico's gateway of every IPv6 workload: the link-local address of the host's veth end, whose MAC is always
+/// ee:ee:ee:ee:ee:ee (RFC 4291 appendix A makes this of it).
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+
+/// Why there is no host port.
+#[derive(Debug, thiserror::Error)]
+pub enum HostPortError {
+    /// The kernel refused a step.
+    #[error("could not make the host port: {0}")]
+    Netlink(#[from] NetlinkError),
+    /// A setting could not be made.
+    #[error("could not make the host port: {0}")]
+    Sysctl(#[from] SysctlError),
+    /// The checksum offload could not be switched off.
+    #[error("could not make the host port: {0}")]
+    Ethtool(#[from] EthtoolError),
+    /// One of the names is somebody else's interface.
+    #[error("there is an interface {name} that is no end of our veth pair; rename or remove it")]
+    NameTaken {
+        /// The interface.
+        name: &'static str,
+    },
+    /// It vanished while it was being made.
+    #[error("the interface {name} vanished while the host port was being made; is another tortie running?")]
+    Vanished {
+        /// The interface.
+        name: &'static str,
+    },
+}
+
+/// The host port as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// `tortie0`.
+    pub kernel_side: IfIndex,
+    /// MAC that the walk sends to.
+    pub kernel_mac: MacAddr,
+    /// `tortie1`.
+    pub far_side: IfIndex,
+    /// The name of the walk's port.
+    pub far_name: &'static str,
+    /// MAC that the kernel sends to.
+    pub far_mac: MacAddr,
+    /// Bytes of one packet, without the Ethernet header.
+    pub mtu: u32,
+}
+
+impl HostPort {
+    /// Makes the pair, or adopts what an earlier run left, and brings it up: `mtu` the largest of the uplinks',
+    /// `queues` as many as there are workers. A pair with another number of queues is made anew.
+    ///
+    /// # Errors
+    /// See [`HostPortError`].
+    pub fn create(netlink: &mut Netlink, mtu: u32, queues: u32) -> Result<HostPort, HostPortError> {
+        match existing(&interfaces::links(netlink)?)? {
+            Some((kernel, _)) if kernel.num_rx_queues != queues => {
+                delete(netlink, kernel.ifindex)?;
+                make(netlink, mtu, queues)?;
+            }
+            Some(_) => {}
+            None => make(netlink, mtu, queues)?,
+        }
+        let links = interfaces::links(netlink)?;
+        let (kernel, far) = existing(&links)?.ok_or(HostPortError::Vanished { name: KERNEL_SIDE })?;
+        let port = HostPort {
+            kernel_side: kernel.ifindex,
+            kernel_mac: KERNEL_MAC,
+            far_side: far.ifindex,
+            far_name: FAR_SIDE,
+            far_mac: FAR_MAC,
+            mtu,
+        };
+        port.prepare(netlink)?;
+        Ok(port)
+    }
+
+    fn prepare(&self, netlink: &mut Netlink) -> Result<(), HostPortError> {
+        // Settings first: an interface that comes up silent needs no silencing.
+        sysctl::prepare_host_port(KERNEL_SIDE)?;
+        sysctl::silence_far_side(FAR_SIDE)?;
+        // What the kernel sends in must carry whole checksums: the walk passes them on as they are (D8).
+        ethtool::disable_transmit_checksum(KERNEL_SIDE)?;
+        set_up(netlink, self.far_side, self.far_mac, self.mtu, LinkFlags::Noarp)?;
+        set_up(netlink, self.kernel_side, self.kernel_mac, self.mtu, LinkFlags::empty())?;
+        for gateway in [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)] {
+            neighbors::set_permanent(netlink, self.kernel_side, gateway, self.far_mac)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the pair, whoever made it; none there is no error.
+    ///
+    /// # Errors
+    /// See [`HostPortError`].
+    pub fn remove(netlink: &mut Netlink) -> Result<(), HostPortError> {
+        match existing(&interfaces::links(netlink)?)? {
+            Some((kernel, _)) => Ok(delete(netlink, kernel.ifindex)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Both ends, if the names are those of one veth pair.
+fn existing(links: &[Link]) -> Result<Option<(&Link, &Link)>, HostPortError> {
+    let find = |name: &str| links.iter().find(|link| link.name == name);
+    match (find(KERNEL_SIDE), find(FAR_SIDE)) {
+        (None, None) => Ok(None),
+        (Some(kernel), Some(far))
+            if kernel.peer == Some(far.ifindex) && kernel.kind.as_deref() == Some("veth") =>
+        {
+            Ok(Some((kernel, far)))
+        }
+        (Some(_), _) => Err(HostPortError::NameTaken { name: KERNEL_SIDE }),
+        (None, Some(_)) => Err(HostPortError::NameTaken { name: FAR_SIDE }),
+    }
+}
+
+fn make(netlink: &mut Netlink, mtu: u32, queues: u32) -> Result<(), NetlinkError> {
+    let far = end(FAR_SIDE, FAR_MAC, mtu, queues);
+    let mut message = end(KERNEL_SIDE, KERNEL_MAC, mtu, queues);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+    ]));
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    netlink.request("make the veth pair tortie0, tortie1", RouteNetlinkMessage::NewLink(message), flags)
+}
+
+fn end(name: &str, mac: MacAddr, mtu: u32, queues: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.into()),
+        LinkAttribute::Address(mac.0.to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::NumTxQueues(queues),
+        LinkAttribute::NumRxQueues(queues),
+    ];
+    message
+}
+
+fn set_up(
+    netlink: &mut Netlink,
+    ifindex: IfIndex,
+    mac: MacAddr,
+    mtu: u32,
+    flags: LinkFlags,
+) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex.0;
+    message.header.flags = LinkFlags::Up | flags;
+    message.header.change_mask = LinkFlags::Up | flags;
+    message.attributes = vec![LinkAttribute::Address(mac.0.to_vec()), LinkAttribute::Mtu(mtu)];
+    netlink.request("bring up the host port", RouteNetlinkMessage::SetLink(message), 0)
+}
+
+fn delete(netlink: &mut Netlink, ifindex: IfIndex) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex.0;
+    netlink.request("remove the host port", RouteNetlinkMessage::DelLink(message), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::kernel_routes::mirror::{Mirror, MirrorRoute, MirrorTarget};
+    use crate::kernel_routes::policy_rules::install_rules;
+    use crate::testing::{Neighborhood, has, in_namespace, ip, run};
+
+    #[test]
+    fn it_is_made_adopted_and_removed() {
+        in_namespace(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let port = HostPort::create(&mut netlink, 1400, 2).unwrap();
+            let kernel = ip("-d link show tortie0");
+            assert!(kernel.contains("mtu 1400") && kernel.contains("02:74:6f:72:74:00"), "{kernel}");
+            assert!(kernel.contains("numrxqueues 2") && kernel.contains("numtxqueues 2"), "{kernel}");
+            let far = ip("link show tortie1");
+            assert!(far.contains("NOARP") && far.contains("UP,LOWER_UP"), "{far}");
+            assert_eq!(ip("addr show tortie1").matches("inet").count(), 0);
+            let neighbors = ip("neigh show dev tortie0 nud permanent");
+            assert!(neighbors.contains("169.254.1.1 lladdr 02:74:6f:72:74:01"), "{neighbors}");
+            assert!(neighbors.contains("fe80::ecee:eeff:feee:eeee lladdr 02:74:6f:72:74:01"), "{neighbors}");
+
+            ip("link set tortie0 down");
+            let adopted = HostPort::create(&mut netlink, 9000, 2).unwrap();
+            assert_eq!((adopted.kernel_side, adopted.far_side), (port.kernel_side, port.far_side));
+            assert!(
+                ip("link show tortie0").contains("mtu 9000")
+                    && ip("link show tortie0").contains("UP,LOWER_UP")
+            );
+            let anew = HostPort::create(&mut netlink, 1500, 4).unwrap();
+            assert_ne!(anew.kernel_side, port.kernel_side, "another number of queues needs another pair");
+
+            HostPort::remove(&mut netlink).unwrap();
+            HostPort::remove(&mut netlink).unwrap();
+            assert_eq!(ip("link show type veth"), "");
+        });
+    }
+
+    #[test]
+    fn the_kernel_sends_whole_checksums() {
+        if !has("ethtool") {
+            return;
+        }
+        in_namespace(|| {
+            HostPort::create(&mut Netlink::open().unwrap(), 1500, 1).unwrap();
+            let features = run("ethtool", "-k tortie0");
+            assert!(features.contains("tx-checksumming: off"), "{features}");
+            assert!(features.contains("tx-tcp-segmentation: off"), "{features}");
+        });
+    }
+
+    #[test]
+    fn a_strangers_interface_of_that_name_is_left_alone() {
+        in_namespace(|| {
+            ip("link add tortie0 type veth peer name somebody");
+            let error = HostPort::create(&mut Netlink::open().unwrap(), 1500, 1).unwrap_err();
+            assert!(matches!(error, HostPortError::NameTaken { name: "tortie0" }), "{error}");
+            assert!(ip("link show").contains("somebody"));
+        });
+    }
+
+    #[test]
+    fn what_the_host_sends_to_a_workload_comes_out_at_the_far_side_without_any_question() {
+        in_namespace(|| {
+            let mut netlink = Netlink::open().unwrap();
+            sysctl::enable_forwarding([]).unwrap();
+            let port = HostPort::create(&mut netlink, 1500, 1).unwrap();
+            install_rules(&mut netlink).unwrap();
+            ip("addr add 172.16.6.47/32 dev lo");
+            ip("addr add 2001:db8::47/128 dev lo");
+            let mirror = Mirror::start(10).unwrap();
+            let (v4, v6): (IpAddr, IpAddr) =
+                ("172.16.6.47".parse().unwrap(), "2001:db8::47".parse().unwrap());
+            for (prefix, via, source) in
+                [("10.65.0.2/32", GATEWAY_V4.into(), v4), ("fd00::2/128", IpAddr::V6(GATEWAY_V6), v6)]
+            {
+                let target = MirrorTarget::HostPort { ifindex: port.kernel_side, via, source: Some(source) };
+                mirror.install(MirrorRoute { prefix: prefix.parse().unwrap(), target }).unwrap();
+            }
+            assert!(mirror.wait_until_idle(Duration::from_secs(10)));
+            assert_eq!(mirror.status().failed, 0, "{:?}", mirror.status());
+            let route = ip("route get 10.65.0.2");
+            assert!(
+                route.contains("via 169.254.1.1 dev tortie0") && route.contains("src 172.16.6.47"),
+                "{route}"
+            );
+            assert!(ip("route get fd00::2").contains("dev tortie0"));
+
+            let received = || {
+                let shown = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+                let line =
+                    shown.lines().find(|line| line.trim_start().starts_with("tortie1:")).unwrap().to_owned();
+                line.split_whitespace().nth(2).unwrap().parse::<u64>().unwrap()
+            };
+            for destination in ["10.65.0.2:9", "[fd00::2]:9"] {
+                let source = if destination.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+                let before = received();
+                let socket = std::net::UdpSocket::bind(source).unwrap();
+                socket.send_to(b"hello", destination).unwrap();
+                assert_eq!(received(), before + 1, "the datagram itself, and no question before it");
+            }
+        });
+    }
+
+    #[test]
+    fn a_ping_from_a_workload_beyond_the_far_side_is_answered_despite_a_strict_reverse_path_filter() {
+        if !has("ping") {
+            return;
+        }
+        in_namespace(|| {
+            std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap();
+            let mut netlink = Netlink::open().unwrap();
+            let port = HostPort::create(&mut netlink, 1500, 1).unwrap();
+            install_rules(&mut netlink).unwrap();
+            ip("addr add 172.16.6.47/32 dev lo");
+            ip("addr add 2001:db8::47/128 dev lo");
+            let mirror = Mirror::start(10).unwrap();
+            for (prefix, via) in [("10.65.0.0/24", GATEWAY_V4.into()), ("fd00::/64", IpAddr::V6(GATEWAY_V6))]
+            {
+                let target = MirrorTarget::HostPort { ifindex: port.kernel_side, via, source: None };
+                mirror.install(MirrorRoute { prefix: prefix.parse().unwrap(), target }).unwrap();
+            }
+            assert!(mirror.wait_until_idle(Duration::from_secs(10)));
+
+            // Another kernel plays the walk: it has the far side's MAC and knows ours for good.
+            let walk = Neighborhood::empty();
+            walk.take(FAR_SIDE);
+            walk.ip(&format!("link set {FAR_SIDE} arp on up"));
+            walk.succeeds("sysctl -qw net.ipv6.conf.tortie1.disable_ipv6=0");
+            for (own, host) in [("10.65.0.2/32", "172.16.6.47"), ("fd00::2/128", "2001:db8::47")] {
+                walk.ip(&format!("addr add {own} dev {FAR_SIDE}"));
+                walk.ip(&format!("route add {host} dev {FAR_SIDE}"));
+                walk.ip(&format!("neigh add {host} lladdr {} dev {FAR_SIDE}", port.kernel_mac));
+                assert!(walk.succeeds(&format!("ping -c 1 -W 2 {host}")), "{own} pings {host}");
+            }
+        });
+    }
+}

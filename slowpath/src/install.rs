@@ -1,0 +1,373 @@
+//! From the RIB into the tables: what should be there against what is.
+//!
+//! Order (DESIGN.md §6 of style, step 10): adjacency, group, publication, route; removals the other way round.
+//! A change of a neighbour or of the way to a gateway rewrites rows, never routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ahash::{AHashMap, AHashSet};
+use model::{IfIndex, MacAddr, PortId, Prefix};
+use tables::{Adjacency, AdjacencyId, Group, GroupId, TableFull, Writer};
+use tracing::warn;
+
+use crate::resolve::{NeighborAddr, Resolution, resolve};
+use crate::rib::Rib;
+use crate::target::{Target, TargetId};
+
+/// What the installer must know of ports and neighbours.
+pub trait Surroundings {
+    /// The port on this link and its MAC address; `None` where the link isn't a port.
+    fn port(&self, ifindex: IfIndex) -> Option<(PortId, MacAddr)>;
+
+    /// The host port, its far side's MAC address (ours) and the kernel's (D1a).
+    fn host_port(&self) -> Option<(PortId, MacAddr, MacAddr)>;
+
+    /// A neighbour's MAC address, where it is known and usable.
+    fn mac(&self, neighbor: NeighborAddr) -> Option<MacAddr>;
+}
+
+/// Whom an adjacency is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum AdjacencyKey {
+    /// This box's kernel.
+    Host,
+    /// Nobody yet: packets come up, and the slow path asks for their destination.
+    Attached(IfIndex),
+    /// One neighbour.
+    Neighbor(NeighborAddr),
+}
+
+struct AdjacencyRow {
+    id: AdjacencyId,
+    uses: usize,
+}
+
+struct GroupRow {
+    id: GroupId,
+    /// Routes in the forwarding table that lead here, and changes under way that will.
+    uses: usize,
+    members: Vec<AdjacencyKey>,
+}
+
+/// Keeps the tables equal to the RIB.
+pub struct Installer {
+    writer: Writer,
+    groups: AHashMap<TargetId, GroupRow>,
+    target_of_group: AHashMap<GroupId, TargetId>,
+    adjacencies: BTreeMap<AdjacencyKey, AdjacencyRow>,
+    /// Prefixes that a full table refused; tried again when others leave.
+    refused: AHashSet<Prefix>,
+    warned_full: BTreeSet<&'static str>,
+}
+
+impl Installer {
+    /// An installer into these tables, which must be empty of routes.
+    pub fn new(writer: Writer) -> Installer {
+        Installer {
+            writer,
+            groups: AHashMap::new(),
+            target_of_group: AHashMap::new(),
+            adjacencies: BTreeMap::new(),
+            refused: AHashSet::new(),
+            warned_full: BTreeSet::new(),
+        }
+    }
+
+    /// The tables, for ports and for what `show` tells.
+    pub fn writer(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
+    /// The tables, to read.
+    pub fn tables(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Is the prefix's winner in the fast path's table?
+    pub fn is_installed(&self, prefix: Prefix) -> bool {
+        self.writer.fib().get(prefix).is_some()
+    }
+
+    /// Routes that a full table refused.
+    pub fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// Neighbours that routes need and how many targets' groups need each.
+    pub fn needed_neighbors(&self) -> impl Iterator<Item = (NeighborAddr, usize)> {
+        self.adjacencies.iter().filter_map(|(key, row)| match key {
+            AdjacencyKey::Neighbor(neighbor) => Some((*neighbor, row.uses)),
+            _ => None,
+        })
+    }
+
+    /// Whom an adjacency that a packet was punted for belongs to; `None` for one that waits for its packets'
+    /// destinations.
+    pub fn neighbor_of(&self, id: AdjacencyId) -> Option<NeighborAddr> {
+        self.needed_neighbors().map(|(neighbor, _)| neighbor).find(|neighbor| {
+            self.adjacencies.get(&AdjacencyKey::Neighbor(*neighbor)).is_some_and(|row| row.id == id)
+        })
+    }
+
+    /// Brings the routes to these prefixes into line with the RIB.
+    pub fn routes(
+        &mut self,
+        rib: &Rib,
+        changed: impl IntoIterator<Item = Prefix>,
+        surroundings: &impl Surroundings,
+    ) {
+        let mut inserts = Vec::new();
+        let mut removals = Vec::new();
+        for prefix in changed {
+            let wanted = rib.get(prefix).and_then(|offer| self.group(rib, offer.target, surroundings));
+            match wanted {
+                Some(group) => inserts.push((prefix, group)),
+                None => removals.push(prefix),
+            }
+        }
+        self.writer.publish();
+        for prefix in removals {
+            self.remove_route(prefix);
+        }
+        for (prefix, group) in inserts {
+            self.insert_route(prefix, group);
+        }
+        self.retry_refused(rib, surroundings);
+        self.drop_unused();
+        self.writer.reclaim();
+    }
+
+    /// Brings groups and adjacencies into line with ports, neighbours and the ways to gateways. Routes stay.
+    pub fn rows(&mut self, rib: &Rib, surroundings: &impl Surroundings) {
+        let targets: Vec<TargetId> = self.groups.keys().copied().collect();
+        for id in targets {
+            let Some(target) = rib.targets().get(id) else { continue };
+            let members = members(&resolve(rib, target), surroundings);
+            if self.groups.get(&id).is_some_and(|row| row.members != members) {
+                self.replace_members(id, target, members);
+            }
+        }
+        for (key, row) in &self.adjacencies {
+            let fresh = adjacency(*key, surroundings);
+            if self.writer.staged().adjacency(row.id) != Some(&fresh) {
+                self.writer.replace_adjacency(row.id, fresh);
+            }
+        }
+        self.drop_unused();
+        self.writer.publish();
+    }
+
+    /// The group of a target, made where it doesn't exist, counted as used once more.
+    fn group(&mut self, rib: &Rib, id: TargetId, surroundings: &impl Surroundings) -> Option<GroupId> {
+        if let Some(row) = self.groups.get_mut(&id) {
+            row.uses += 1;
+            return Some(row.id);
+        }
+        let target = rib.targets().get(id)?;
+        let members = members(&resolve(rib, target), surroundings);
+        match self.make_group(target, &members, surroundings) {
+            Ok(group) => {
+                self.groups.insert(id, GroupRow { id: group, uses: 1, members });
+                self.target_of_group.insert(group, id);
+                Some(group)
+            }
+            Err(full) => {
+                self.release(&members);
+                self.warn_full(full);
+                None
+            }
+        }
+    }
+
+    fn make_group(
+        &mut self,
+        target: &Target,
+        members: &[AdjacencyKey],
+        surroundings: &impl Surroundings,
+    ) -> Result<GroupId, TableFull> {
+        for key in members {
+            if let Some(row) = self.adjacencies.get_mut(key) {
+                row.uses += 1;
+                continue;
+            }
+            let id = self.writer.insert_adjacency(adjacency(*key, surroundings))?;
+            self.adjacencies.insert(*key, AdjacencyRow { id, uses: 1 });
+        }
+        let group = self.group_value(target, members);
+        self.writer.insert_group(group)
+    }
+
+    fn group_value(&self, target: &Target, members: &[AdjacencyKey]) -> Group {
+        let ids: Vec<AdjacencyId> =
+            members.iter().filter_map(|key| self.adjacencies.get(key)).map(|row| row.id).collect();
+        match target {
+            Target::Blackhole => Group::Blackhole,
+            _ if ids.is_empty() => Group::Unreachable,
+            _ => Group::Forward(ids),
+        }
+    }
+
+    fn replace_members(&mut self, id: TargetId, target: &Target, members: Vec<AdjacencyKey>) {
+        for key in &members {
+            if let Some(row) = self.adjacencies.get_mut(key) {
+                row.uses += 1;
+                continue;
+            }
+            // Its addresses are filled in by the loop over all adjacencies that follows in `rows`.
+            let blank = Adjacency::unresolved(PortId(u16::MAX), unspecified(*key));
+            match self.writer.insert_adjacency(blank) {
+                Ok(new) => {
+                    self.adjacencies.insert(*key, AdjacencyRow { id: new, uses: 1 });
+                }
+                Err(full) => self.warn_full(full),
+            }
+        }
+        let group = self.group_value(target, &members);
+        let Some(row) = self.groups.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut row.members, members);
+        self.writer.replace_group(row.id, group);
+        self.release(&before);
+    }
+
+    fn insert_route(&mut self, prefix: Prefix, group: GroupId) {
+        let before = self.writer.fib().get(prefix);
+        match self.writer.insert_route(prefix, group) {
+            Ok(()) => {
+                self.refused.remove(&prefix);
+                if let Some(before) = before {
+                    self.unuse(before);
+                }
+            }
+            Err(full) => {
+                self.refused.insert(prefix);
+                self.unuse(group);
+                self.warn_full(full);
+            }
+        }
+    }
+
+    fn remove_route(&mut self, prefix: Prefix) {
+        self.refused.remove(&prefix);
+        if let Some(before) = self.writer.fib().get(prefix) {
+            self.writer.remove_route(prefix);
+            self.unuse(before);
+        }
+    }
+
+    fn retry_refused(&mut self, rib: &Rib, surroundings: &impl Surroundings) {
+        let limits = *self.writer.limits();
+        let has_room = |installer: &Installer, prefix: Prefix| {
+            let limit = if prefix.addr().is_ipv4() { limits.routes_v4 } else { limits.routes_v6 };
+            installer.writer.fib().len(prefix.family()) < limit
+        };
+        let again: Vec<Prefix> =
+            self.refused.iter().copied().filter(|prefix| has_room(self, *prefix)).collect();
+        for prefix in again {
+            if !has_room(self, prefix) {
+                continue;
+            }
+            // Its target's group is gone only where no other route used it; then it is made and published anew.
+            let Some(group) = rib.get(prefix).and_then(|offer| self.group(rib, offer.target, surroundings))
+            else {
+                self.refused.remove(&prefix);
+                continue;
+            };
+            self.writer.publish();
+            self.insert_route(prefix, group);
+        }
+    }
+
+    fn unuse(&mut self, group: GroupId) {
+        if let Some(row) = self.target_of_group.get(&group).and_then(|target| self.groups.get_mut(target)) {
+            row.uses = row.uses.saturating_sub(1);
+        }
+    }
+
+    /// Removes groups that no route leads to, then adjacencies that no group names.
+    fn drop_unused(&mut self) {
+        let unused: Vec<TargetId> =
+            self.groups.iter().filter(|(_, row)| row.uses == 0).map(|(target, _)| *target).collect();
+        for target in unused {
+            if let Some(row) = self.groups.remove(&target) {
+                self.target_of_group.remove(&row.id);
+                self.writer.remove_group(row.id);
+                self.release(&row.members);
+            }
+        }
+        let writer = &mut self.writer;
+        self.adjacencies.retain(|_, row| {
+            let used = row.uses > 0;
+            if !used {
+                writer.remove_adjacency(row.id);
+            }
+            used
+        });
+    }
+
+    fn release(&mut self, members: &[AdjacencyKey]) {
+        for key in members {
+            if let Some(row) = self.adjacencies.get_mut(key) {
+                row.uses = row.uses.saturating_sub(1);
+            }
+        }
+    }
+
+    fn warn_full(&mut self, full: TableFull) {
+        if self.warned_full.insert(full.table) {
+            warn!(table = full.table, limit = full.limit, "{full}; what doesn't fit is not forwarded");
+        }
+    }
+}
+
+/// The adjacencies that packets to this end are written for.
+fn members(resolution: &Resolution, surroundings: &impl Surroundings) -> Vec<AdjacencyKey> {
+    match resolution {
+        Resolution::Blackhole | Resolution::Unreachable => Vec::new(),
+        Resolution::Local => vec![AdjacencyKey::Host],
+        Resolution::Attached(ifindex) => match surroundings.port(*ifindex) {
+            Some(_) => vec![AdjacencyKey::Attached(*ifindex)],
+            // A link that is no port of ours is the kernel's business.
+            None => vec![AdjacencyKey::Host],
+        },
+        Resolution::Neighbors(neighbors) => {
+            let key = |neighbor: &NeighborAddr| match surroundings.port(neighbor.ifindex) {
+                Some(_) => AdjacencyKey::Neighbor(*neighbor),
+                None => AdjacencyKey::Host,
+            };
+            let keys: BTreeSet<AdjacencyKey> = neighbors.iter().map(key).collect();
+            keys.into_iter().collect()
+        }
+    }
+}
+
+/// The row of an adjacency as it should be now.
+fn adjacency(key: AdjacencyKey, surroundings: &impl Surroundings) -> Adjacency {
+    let none = PortId(u16::MAX);
+    match key {
+        AdjacencyKey::Host => match surroundings.host_port() {
+            Some((port, ours, kernels)) => Adjacency::resolved(port, unspecified(key), kernels, ours),
+            None => Adjacency::unresolved(none, unspecified(key)),
+        },
+        AdjacencyKey::Attached(ifindex) => {
+            let port = surroundings.port(ifindex).map_or(none, |(port, _)| port);
+            Adjacency::unresolved(port, unspecified(key))
+        }
+        AdjacencyKey::Neighbor(neighbor) => match surroundings.port(neighbor.ifindex) {
+            None => Adjacency::unresolved(none, neighbor.addr),
+            Some((port, ours)) => match surroundings.mac(neighbor) {
+                Some(mac) => Adjacency::resolved(port, neighbor.addr, mac, ours),
+                None => Adjacency::unresolved(port, neighbor.addr),
+            },
+        },
+    }
+}
+
+fn unspecified(key: AdjacencyKey) -> std::net::IpAddr {
+    match key {
+        AdjacencyKey::Neighbor(neighbor) => neighbor.addr,
+        AdjacencyKey::Host | AdjacencyKey::Attached(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! The tables after every step are what the RIB, the ports and the neighbours ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use model::{IfIndex, MacAddr, PortId, Prefix};
+use proptest::prelude::*;
+use tables::{Group, Limits, Reader, Writer};
+
+use super::{Installer, Surroundings};
+use crate::resolve::NeighborAddr;
+use crate::rib::{Rib, Source};
+use crate::target::{Gateway, Target};
+
+const ETH0: IfIndex = IfIndex(2);
+const CALI: IfIndex = IfIndex(3);
+const MGMT: IfIndex = IfIndex(4);
+const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const KERNELS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const HOST: PortId = PortId(9);
+
+/// `eth0` is port 0, `cali` port 1; `mgmt` is no port.
+#[derive(Default)]
+struct Fake {
+    macs: BTreeMap<NeighborAddr, MacAddr>,
+}
+
+impl Surroundings for Fake {
+    fn port(&self, ifindex: IfIndex) -> Option<(PortId, MacAddr)> {
+        match ifindex {
+            ETH0 => Some((PortId(0), OURS)),
+            CALI => Some((PortId(1), OURS)),
+            _ => None,
+        }
+    }
+
+    fn host_port(&self) -> Option<(PortId, MacAddr, MacAddr)> {
+        Some((HOST, OURS, KERNELS))
+    }
+
+    fn mac(&self, neighbor: NeighborAddr) -> Option<MacAddr> {
+        self.macs.get(&neighbor).copied()
+    }
+}
+
+struct Bench {
+    rib: Rib,
+    installer: Installer,
+    reader: Reader,
+    around: Fake,
+}
+
+fn limits(routes: usize) -> Limits {
+    Limits { ports: 16, adjacencies: 64, groups: 64, routes_v4: routes, routes_v6: routes, readers: 1 }
+}
+
+impl Bench {
+    fn new(routes: usize) -> Bench {
+        let mut writer = Writer::new(limits(routes));
+        let reader = writer.reader().unwrap();
+        let mut rib = Rib::default();
+        rib.insert(prefix("172.18.0.0/24"), Source::Connected, &Target::Attached(ETH0), 0);
+        Bench { rib, installer: Installer::new(writer), reader, around: Fake::default() }
+    }
+
+    fn settle(&mut self) {
+        self.reader.go_offline();
+        let changed = self.rib.take_changed();
+        self.installer.routes(&self.rib, changed, &self.around);
+        self.installer.rows(&self.rib, &self.around);
+    }
+
+    fn resolve(&mut self, addr: &str, mac: u8) {
+        let neighbor = NeighborAddr { ifindex: ETH0, addr: addr.parse().unwrap() };
+        self.around.macs.insert(neighbor, MacAddr([2, 0, 0, 0, 1, mac]));
+    }
+
+    /// What the fast path does with a packet to this address: port and destination MAC of each next hop.
+    fn ways(&mut self, addr: &str) -> Ways {
+        let IpAddr::V4(addr) = addr.parse().unwrap() else { panic!("IPv4 here") };
+        let tables = self.reader.snapshot();
+        let Some(group) = tables.fib.lookup_v4(addr.into()) else { return Ways::NoRoute };
+        match tables.state.group(group).expect("a route's group is there") {
+            Group::Blackhole => Ways::Blackhole,
+            Group::Unreachable => Ways::Unreachable,
+            Group::Forward(members) => {
+                let way = |id: &tables::AdjacencyId| {
+                    let adjacency = tables.state.adjacency(*id).expect("a group's adjacency is there");
+                    (adjacency.port.0, adjacency.addresses.map(|addresses| addresses[5]))
+                };
+                Ways::Forward(members.iter().map(way).collect())
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ways {
+    NoRoute,
+    Blackhole,
+    Unreachable,
+    Forward(BTreeSet<(u16, Option<u8>)>),
+}
+
+fn forward(ways: &[(u16, Option<u8>)]) -> Ways {
+    Ways::Forward(ways.iter().copied().collect())
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn via(gateways: &[&str]) -> Target {
+    let gateway = |g: &&str| Gateway { addr: g.parse().unwrap(), ifindex: None };
+    Target::via(gateways.iter().map(gateway).collect()).unwrap()
+}
+
+#[test]
+fn a_route_waits_for_its_neighbour_and_follows_it() {
+    let mut bench = Bench::new(100);
+    bench.rib.insert(prefix("10.65.1.0/26"), Source::Bgp, &via(&["172.18.0.2"]), 0);
+    bench.settle();
+    assert_eq!(bench.ways("10.65.1.7"), forward(&[(0, None)]));
+    bench.resolve("172.18.0.2", 0x22);
+    bench.settle();
+    assert_eq!(bench.ways("10.65.1.7"), forward(&[(0, Some(0x22))]));
+    bench.resolve("172.18.0.2", 0x33);
+    bench.settle();
+    assert_eq!(bench.ways("10.65.1.7"), forward(&[(0, Some(0x33))]));
+}
+
+#[test]
+fn local_packets_and_links_that_are_no_ports_lead_to_the_kernel() {
+    let mut bench = Bench::new(100);
+    bench.rib.insert(prefix("172.18.0.1/32"), Source::Local, &Target::Local, 0);
+    bench.rib.insert(prefix("192.168.9.0/24"), Source::Connected, &Target::Attached(MGMT), 0);
+    bench.settle();
+    assert_eq!(bench.ways("172.18.0.1"), forward(&[(HOST.0, Some(2))]));
+    assert_eq!(bench.ways("192.168.9.9"), forward(&[(HOST.0, Some(2))]));
+}
+
+#[test]
+fn a_blackhole_stays_beneath_its_workloads() {
+    let mut bench = Bench::new(100);
+    let workload = Target::Workload(CALI, "10.65.0.2".parse().unwrap());
+    bench.rib.insert(prefix("10.65.0.0/26"), Source::Block, &Target::Blackhole, 0);
+    bench.rib.insert(prefix("10.65.0.2/32"), Source::Workload, &workload, 0);
+    bench.settle();
+    assert_eq!((bench.ways("10.65.0.2"), bench.ways("10.65.0.3")), (forward(&[(1, None)]), Ways::Blackhole));
+    bench.rib.remove(prefix("10.65.0.2/32"), Source::Workload);
+    bench.settle();
+    assert_eq!(bench.ways("10.65.0.2"), Ways::Blackhole);
+}
+
+#[test]
+fn a_lost_way_to_a_gateway_rewrites_groups_and_no_route() {
+    let mut bench = Bench::new(100);
+    for block in 0..50 {
+        let block = Prefix::new(IpAddr::from([10, 70, block, 0]), 24).unwrap();
+        bench.rib.insert(block, Source::Bgp, &via(&["172.18.0.2", "10.9.0.1"]), 0);
+    }
+    bench.rib.insert(prefix("10.9.0.0/16"), Source::Static, &via(&["172.18.0.3"]), 0);
+    bench.resolve("172.18.0.2", 0x22);
+    bench.resolve("172.18.0.3", 0x33);
+    bench.settle();
+    assert_eq!(bench.ways("10.70.3.1"), forward(&[(0, Some(0x22)), (0, Some(0x33))]));
+    bench.rib.remove(prefix("10.9.0.0/16"), Source::Static);
+    bench.settle();
+    assert_eq!(bench.ways("10.70.3.1"), forward(&[(0, Some(0x22))]));
+    bench.rib.remove(prefix("172.18.0.0/24"), Source::Connected);
+    bench.settle();
+    assert_eq!(bench.ways("10.70.3.1"), Ways::Unreachable);
+}
+
+#[test]
+fn routes_beyond_a_full_table_are_remembered_and_installed_when_there_is_room() {
+    let mut bench = Bench::new(4);
+    for last in 0..6 {
+        let route = Prefix::new(IpAddr::from([10, 80, last, 0]), 24).unwrap();
+        bench.rib.insert(route, Source::Bgp, &via(&["172.18.0.2"]), 0);
+    }
+    bench.settle();
+    assert_eq!(bench.installer.refused(), 3, "the connected network takes one row");
+    for last in 0..6 {
+        let route = Prefix::new(IpAddr::from([10, 80, last, 0]), 24).unwrap();
+        if bench.installer.is_installed(route) {
+            bench.rib.remove(route, Source::Bgp);
+        }
+    }
+    bench.settle();
+    assert_eq!(bench.installer.refused(), 0);
+    let count =
+        |bench: &mut Bench| (0..6).filter(|l| bench.ways(&format!("10.80.{l}.1")) != Ways::NoRoute).count();
+    assert_eq!(count(&mut bench), 3);
+}
+
+#[test]
+fn nothing_is_left_when_every_route_is_gone() {
+    let mut bench = Bench::new(100);
+    bench.rib.insert(prefix("10.65.1.0/26"), Source::Bgp, &via(&["172.18.0.2", "172.18.0.3"]), 0);
+    bench.settle();
+    bench.rib.remove(prefix("10.65.1.0/26"), Source::Bgp);
+    bench.rib.remove(prefix("172.18.0.0/24"), Source::Connected);
+    bench.settle();
+    assert_eq!(bench.installer.tables().taken(), (0, 0));
+    assert!(bench.installer.tables().fib().is_empty());
+}
+
+proptest! {
+    /// Whatever the order and the batches, the tables end as a fresh installer would fill them.
+    #[test]
+    fn the_tables_depend_on_the_rib_alone(
+        steps in prop::collection::vec((0u8..6, 0u8..4, 0u8..4, any::<bool>(), any::<bool>()), 1..40)
+    ) {
+        let mut bench = Bench::new(100);
+        let mut standing = BTreeMap::new();
+        for (block, one, two, present, settle) in steps {
+            let route = Prefix::new(IpAddr::from([10, 90, block, 0]), 24).unwrap();
+            if present {
+                let gateways = [format!("172.18.0.{one}"), format!("172.18.0.{two}")];
+                let target = via(&[&gateways[0], &gateways[1]]);
+                bench.rib.insert(route, Source::Bgp, &target, 0);
+                standing.insert(route, target);
+            } else {
+                bench.rib.remove(route, Source::Bgp);
+                standing.remove(&route);
+            }
+            bench.resolve(&format!("172.18.0.{one}"), one);
+            if settle {
+                bench.settle();
+            }
+        }
+        bench.settle();
+        let mut fresh = Bench::new(100);
+        fresh.around.macs = bench.around.macs.clone();
+        for (route, target) in &standing {
+            fresh.rib.insert(*route, Source::Bgp, target, 0);
+        }
+        fresh.settle();
+        for block in 0..6 {
+            let addr = format!("10.90.{block}.1");
+            prop_assert_eq!(bench.ways(&addr), fresh.ways(&addr));
+        }
+        prop_assert_eq!(bench.installer.tables().taken(), fresh.installer.tables().taken());
+    }
+}

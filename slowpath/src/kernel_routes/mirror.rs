@@ -1,0 +1,554 @@
+//! Our best routes, kept in the kernel.
+//!
+//! ```text
+//!  event loop                       rows (one lock)                      mirror thread
+//!  install / withdraw ──────►  prefix │ desired │ installed   ──256──►   netlink pipeline ──► kernel, table 116
+//!  first_sync_done, resync             └── dirty queue                   ◄── outcomes
+//! ```
+//!
+//! Restart is resync: at start the thread reads what an earlier run left in the table and keeps it, so that traffic
+//! flows on; what is still not desired when the first sync is done goes then. Stopping leaves the routes in place.
+//! A prefix changed twice before its turn costs one request.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ahash::{AHashMap, AHashSet};
+use model::{IfIndex, Prefix};
+
+use super::pipeline::{BATCH_CHANGES, Change, Pipeline};
+use super::{MIRROR_PROTOCOL, MIRROR_TABLE, policy_rules, routes_of};
+use crate::netlink::{Netlink, NetlinkError};
+
+/// After which a route that the kernel refused is tried again; a link that comes up is a reason to [`Mirror::resync`].
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// After which the thread goes on when its socket failed.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
+/// Errno: the route to remove is gone already.
+const ESRCH: i32 = 3;
+
+/// Where the kernel is to send packets for a mirrored route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum MirrorTarget {
+    /// To these gateways in equal parts; at least one.
+    Nexthops(Arc<[(std::net::IpAddr, IfIndex)]>),
+    /// Nowhere, silently.
+    Blackhole,
+    /// Into the host port, and so to the walk: local workloads, pools that need encapsulation (DESIGN.md, D1a).
+    HostPort {
+        /// `tortie0`.
+        ifindex: IfIndex,
+        /// The gateway whose MAC is the far end's: see [`HostPort`](crate::host_port::HostPort).
+        via: std::net::IpAddr,
+        /// The source address of what the host itself sends: the node's.
+        source: Option<std::net::IpAddr>,
+    },
+}
+
+/// A route to mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorRoute {
+    /// The destination.
+    pub prefix: Prefix,
+    /// Where to.
+    pub target: MirrorTarget,
+}
+
+/// Why a route isn't mirrored.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// The kernel gives no netlink socket or refuses the dump.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The thread could not be started.
+    #[error("could not start the mirror's thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The limit is reached; the walk still has the route, the kernel's fall-back lacks it.
+    #[error("the mirror holds its limit of {limit} routes; {prefix} stays out of the kernel")]
+    Full {
+        /// The route left out.
+        prefix: Prefix,
+        /// The limit.
+        limit: usize,
+    },
+    /// A route without a next hop.
+    #[error("{prefix} has no next hop to mirror")]
+    NoNexthop {
+        /// The route left out.
+        prefix: Prefix,
+    },
+    /// Routes could not be removed.
+    #[error("could not remove {count} mirrored routes, the first being {prefix}: {source}")]
+    Purge {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        prefix: Prefix,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// The last route that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorFailure {
+    /// The destination.
+    pub prefix: Prefix,
+    /// The kernel's error number.
+    pub errno: i32,
+}
+
+/// How far the kernel's table is from what is desired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MirrorStatus {
+    /// Routes that should be there.
+    pub desired: usize,
+    /// Routes that are there.
+    pub installed: usize,
+    /// Changes waiting for their turn.
+    pub waiting: usize,
+    /// Routes the kernel refused; they are tried again.
+    pub failed: usize,
+    /// Routes refused because the limit was reached, ever.
+    pub refused_full: u64,
+    /// The last refusal by the kernel.
+    pub last_failure: Option<MirrorFailure>,
+}
+
+/// Keeps the kernel's table [`MIRROR_TABLE`] equal to the desired routes. Dropping it stops the thread and leaves the
+/// routes in place.
+#[derive(Debug)]
+pub struct Mirror {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    rows: Mutex<Rows>,
+    work: Condvar,
+    idle: Condvar,
+}
+
+impl Shared {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mirror {
+    /// Starts the thread, in the network namespace of the caller. At most `limit` routes are mirrored.
+    ///
+    /// # Errors
+    /// Where no netlink socket or no thread is to be had.
+    pub fn start(limit: usize) -> Result<Mirror, MirrorError> {
+        let netlink = Netlink::open()?;
+        let pipeline = Pipeline::open()?;
+        let shared = Arc::new(Shared {
+            rows: Mutex::new(Rows::new(limit)),
+            work: Condvar::new(),
+            idle: Condvar::new(),
+        });
+        let worker = Worker { shared: Arc::clone(&shared), netlink, pipeline, retried: Instant::now() };
+        let builder = std::thread::Builder::new().name("kernel-mirror".into());
+        let thread = builder.spawn(move || worker.run()).map_err(MirrorError::Thread)?;
+        Ok(Mirror { shared, thread: Some(thread) })
+    }
+
+    /// This route is to be there, in place of what there was for its prefix.
+    ///
+    /// # Errors
+    /// [`MirrorError::Full`] or [`MirrorError::NoNexthop`]; what was there for the prefix stays desired.
+    pub fn install(&self, route: MirrorRoute) -> Result<(), MirrorError> {
+        let result = self.shared.rows().desire(route);
+        self.shared.work.notify_one();
+        result
+    }
+
+    /// No route of ours is to be there for this prefix.
+    pub fn withdraw(&self, prefix: Prefix) {
+        self.shared.rows().undesire(prefix);
+        self.shared.work.notify_one();
+    }
+
+    /// All routes desired at start-up have been named: what an earlier run left and nobody named may go.
+    pub fn first_sync_done(&self) {
+        self.shared.rows().allow_sweep();
+        self.shared.work.notify_one();
+    }
+
+    /// Compares with the kernel again. Due after a link went down or up: the kernel drops routes through a link that
+    /// goes down and doesn't bring them back.
+    pub fn resync(&self) {
+        self.shared.rows().resync = true;
+        self.shared.work.notify_one();
+    }
+
+    /// How far along it is.
+    pub fn status(&self) -> MirrorStatus {
+        self.shared.rows().status()
+    }
+
+    /// Waits until every change has been sent, or `timeout` has passed; says which.
+    pub fn wait_until_idle(&self, timeout: Duration) -> bool {
+        let rows = self.shared.rows();
+        let waited = self.shared.idle.wait_timeout_while(rows, timeout, |rows| !rows.is_idle());
+        let (rows, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        rows.is_idle()
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.shared.rows().stop = true;
+        self.shared.work.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the kernel has for a prefix, as far as we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Installed {
+    Nothing,
+    /// Something an earlier run left.
+    Unknown,
+    This(Arc<MirrorTarget>),
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    desired: Option<Arc<MirrorTarget>>,
+    installed: Installed,
+    queued: bool,
+}
+
+/// Desired and installed routes, and the queue of prefixes where they differ.
+#[derive(Debug)]
+struct Rows {
+    limit: usize,
+    rows: AHashMap<Prefix, Row>,
+    /// Equal targets are kept once: a full table has a handful.
+    targets: AHashSet<Arc<MirrorTarget>>,
+    queue: VecDeque<Prefix>,
+    failed: AHashSet<Prefix>,
+    desired: usize,
+    installed: usize,
+    refused_full: u64,
+    last_failure: Option<MirrorFailure>,
+    may_sweep: bool,
+    resync: bool,
+    busy: bool,
+    stop: bool,
+}
+
+/// A change on its way to the kernel; `None` removes.
+type Order = (Prefix, Option<Arc<MirrorTarget>>);
+
+impl Rows {
+    fn new(limit: usize) -> Rows {
+        Rows {
+            limit,
+            rows: AHashMap::new(),
+            targets: AHashSet::new(),
+            queue: VecDeque::new(),
+            failed: AHashSet::new(),
+            desired: 0,
+            installed: 0,
+            refused_full: 0,
+            last_failure: None,
+            may_sweep: false,
+            resync: true,
+            busy: false,
+            stop: false,
+        }
+    }
+
+    fn desire(&mut self, route: MirrorRoute) -> Result<(), MirrorError> {
+        let MirrorRoute { prefix, target } = route;
+        if matches!(&target, MirrorTarget::Nexthops(nexthops) if nexthops.is_empty()) {
+            return Err(MirrorError::NoNexthop { prefix });
+        }
+        let new = self.rows.get(&prefix).is_none_or(|row| row.desired.is_none());
+        if new && self.desired >= self.limit {
+            self.refused_full += 1;
+            return Err(MirrorError::Full { prefix, limit: self.limit });
+        }
+        self.desired += usize::from(new);
+        let target = self.shared_target(target);
+        self.row(prefix).desired = Some(target);
+        self.queue_if_due(prefix);
+        Ok(())
+    }
+
+    fn undesire(&mut self, prefix: Prefix) {
+        let Some(row) = self.rows.get_mut(&prefix) else { return };
+        self.desired -= usize::from(row.desired.take().is_some());
+        self.failed.remove(&prefix);
+        self.queue_if_due(prefix);
+        self.forget_if_empty(prefix);
+    }
+
+    fn row(&mut self, prefix: Prefix) -> &mut Row {
+        self.rows.entry(prefix).or_insert(Row { desired: None, installed: Installed::Nothing, queued: false })
+    }
+
+    fn shared_target(&mut self, target: MirrorTarget) -> Arc<MirrorTarget> {
+        if let Some(shared) = self.targets.get(&target) {
+            return Arc::clone(shared);
+        }
+        if self.targets.len() == self.targets.capacity() {
+            self.targets.retain(|target| Arc::strong_count(target) > 1);
+        }
+        let shared = Arc::new(target);
+        self.targets.insert(Arc::clone(&shared));
+        shared
+    }
+
+    fn allow_sweep(&mut self) {
+        self.may_sweep = true;
+        self.queue_all_due();
+    }
+
+    /// Takes over what a dump found.
+    fn reconcile(&mut self, found: &AHashSet<Prefix>) {
+        for (prefix, row) in &mut self.rows {
+            if !found.contains(prefix) {
+                row.installed = Installed::Nothing;
+            } else if row.installed == Installed::Nothing {
+                row.installed = Installed::Unknown;
+            }
+        }
+        for prefix in found {
+            if !self.rows.contains_key(prefix) {
+                self.row(*prefix).installed = Installed::Unknown;
+            }
+        }
+        self.rows.retain(|_, row| row.queued || row.desired.is_some() || row.installed != Installed::Nothing);
+        self.installed = found.len();
+        self.failed.clear();
+        self.queue_all_due();
+    }
+
+    fn queue_all_due(&mut self) {
+        for (prefix, row) in &mut self.rows {
+            if !row.queued && is_due(row, self.may_sweep) {
+                row.queued = true;
+                self.queue.push_back(*prefix);
+            }
+        }
+    }
+
+    fn queue_if_due(&mut self, prefix: Prefix) {
+        let Some(row) = self.rows.get_mut(&prefix) else { return };
+        if !row.queued && is_due(row, self.may_sweep) {
+            row.queued = true;
+            self.queue.push_back(prefix);
+        }
+    }
+
+    fn queue_failed(&mut self) {
+        for prefix in std::mem::take(&mut self.failed) {
+            self.queue_if_due(prefix);
+        }
+    }
+
+    /// The next batch. What became as desired while it waited needs no order.
+    fn take_orders(&mut self) -> Vec<Order> {
+        let mut orders = Vec::with_capacity(BATCH_CHANGES);
+        while orders.len() < BATCH_CHANGES {
+            let Some(prefix) = self.queue.pop_front() else { break };
+            let Some(row) = self.rows.get_mut(&prefix) else { continue };
+            row.queued = false;
+            if is_due(row, self.may_sweep) {
+                orders.push((prefix, row.desired.clone()));
+            } else {
+                self.forget_if_empty(prefix);
+            }
+        }
+        orders
+    }
+
+    fn record(&mut self, (prefix, target): Order, refusal: Option<i32>) {
+        let Some(row) = self.rows.get_mut(&prefix) else { return };
+        let was_installed = row.installed != Installed::Nothing;
+        match (refusal, target) {
+            (None, Some(target)) => {
+                row.installed = Installed::This(target);
+                self.installed += usize::from(!was_installed);
+            }
+            (None | Some(ESRCH), None) => {
+                row.installed = Installed::Nothing;
+                self.installed -= usize::from(was_installed);
+            }
+            (Some(errno), _) => {
+                self.failed.insert(prefix);
+                self.last_failure = Some(MirrorFailure { prefix, errno });
+                return;
+            }
+        }
+        self.failed.remove(&prefix);
+        // Its desire may have changed while the order was under way.
+        self.queue_if_due(prefix);
+        self.forget_if_empty(prefix);
+    }
+
+    fn forget_if_empty(&mut self, prefix: Prefix) {
+        let empty = |row: &Row| !row.queued && row.desired.is_none() && row.installed == Installed::Nothing;
+        if self.rows.get(&prefix).is_some_and(empty) {
+            self.rows.remove(&prefix);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && !self.busy && !self.resync
+    }
+
+    fn status(&self) -> MirrorStatus {
+        MirrorStatus {
+            desired: self.desired,
+            installed: self.installed,
+            waiting: self.queue.len(),
+            failed: self.failed.len(),
+            refused_full: self.refused_full,
+            last_failure: self.last_failure,
+        }
+    }
+}
+
+/// Must the kernel be told something about this row?
+fn is_due(row: &Row, may_sweep: bool) -> bool {
+    match (&row.desired, &row.installed) {
+        (Some(desired), Installed::This(installed)) => desired != installed,
+        (Some(_), _) | (None, Installed::This(_)) => true,
+        (None, Installed::Unknown) => may_sweep,
+        (None, Installed::Nothing) => false,
+    }
+}
+
+/// The thread's half.
+struct Worker {
+    shared: Arc<Shared>,
+    netlink: Netlink,
+    pipeline: Pipeline,
+    /// When what the kernel refused was last tried again.
+    retried: Instant,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let step = match self.wait_for_work() {
+                Work::Stop => return,
+                Work::Resync => self.read_table(),
+                Work::Orders(orders) => self.carry_out(orders),
+            };
+            let mut rows = self.shared.rows();
+            rows.busy = false;
+            if let Err(error) = step {
+                tracing::warn!(%error, "mirroring routes into the kernel failed; reading its table again");
+                rows.resync = true;
+                let wait = self.shared.work.wait_timeout_while(rows, RECOVERY_INTERVAL, |rows| !rows.stop);
+                drop(wait);
+            } else if rows.is_idle() {
+                self.shared.idle.notify_all();
+            }
+        }
+    }
+
+    fn wait_for_work(&mut self) -> Work {
+        let mut rows = self.shared.rows();
+        loop {
+            if rows.stop {
+                return Work::Stop;
+            }
+            if std::mem::take(&mut rows.resync) {
+                rows.busy = true;
+                return Work::Resync;
+            }
+            if self.retried.elapsed() >= RETRY_INTERVAL {
+                self.retried = Instant::now();
+                rows.queue_failed();
+            }
+            let orders = rows.take_orders();
+            if !orders.is_empty() {
+                rows.busy = true;
+                return Work::Orders(orders);
+            }
+            self.shared.idle.notify_all();
+            let waited = self.shared.work.wait_timeout(rows, RETRY_INTERVAL);
+            (rows, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn read_table(&mut self) -> Result<(), NetlinkError> {
+        let found = mirrored_prefixes(&mut self.netlink)?;
+        self.shared.rows().reconcile(&found.into_iter().collect());
+        Ok(())
+    }
+
+    fn carry_out(&mut self, orders: Vec<Order>) -> Result<(), NetlinkError> {
+        let changes = orders.iter().map(|(prefix, target)| match target {
+            Some(target) => (*prefix, Change::Install(target)),
+            None => (*prefix, Change::Remove),
+        });
+        let socket_error = |source| NetlinkError::Socket { what: "change mirrored routes", source };
+        let outcomes = self.pipeline.apply(changes).map_err(socket_error)?;
+        let mut rows = self.shared.rows();
+        for (order, refusal) in orders.into_iter().zip(outcomes) {
+            if let Some(errno) = refusal {
+                let reason = io::Error::from_raw_os_error(errno);
+                tracing::debug!(prefix = %order.0, %reason, "the kernel refused a mirrored route");
+            }
+            rows.record(order, refusal);
+        }
+        Ok(())
+    }
+}
+
+enum Work {
+    Stop,
+    Resync,
+    Orders(Vec<Order>),
+}
+
+fn mirrored_prefixes(netlink: &mut Netlink) -> Result<Vec<Prefix>, NetlinkError> {
+    routes_of(netlink, "list the mirrored routes", MIRROR_TABLE, |route| {
+        (route.protocol == MIRROR_PROTOCOL).then_some(route.prefix)
+    })
+}
+
+/// Removes everything of ours from the kernel's routing: the rules, then the routes. For a clean uninstall, with no
+/// [`Mirror`] running. Yields how many routes there were.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn purge(netlink: &mut Netlink) -> Result<usize, MirrorError> {
+    policy_rules::remove_rules(netlink)?;
+    let prefixes = mirrored_prefixes(netlink)?;
+    let mut pipeline = Pipeline::open()?;
+    let mut left = Vec::new();
+    for batch in prefixes.chunks(BATCH_CHANGES) {
+        let socket_error = |source| NetlinkError::Socket { what: "remove mirrored routes", source };
+        let changes = batch.iter().map(|prefix| (*prefix, Change::Remove));
+        let outcomes = pipeline.apply(changes).map_err(socket_error)?;
+        let refused =
+            |(prefix, errno): (&Prefix, Option<i32>)| Some((*prefix, errno.filter(|e| *e != ESRCH)?));
+        left.extend(batch.iter().zip(outcomes).filter_map(refused));
+    }
+    match left.first() {
+        None => Ok(prefixes.len()),
+        Some(&(prefix, errno)) => {
+            let source = io::Error::from_raw_os_error(errno);
+            Err(MirrorError::Purge { count: left.len(), prefix, source })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Every route but BGP's, worked out anew from what there is: the kernel's state, the neighbours, the resources.
+//!
+//! Memoryless: two calls are compared and the difference goes to the RIB, so a route can't outlive its reason.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use model::{IfIndex, PortKind, Prefix};
+
+use crate::calico::Desired;
+use crate::interfaces::{Address, KernelState, Link, Scope};
+use crate::kernel_routes::{KernelRoute, KernelRouteKind};
+use crate::neighbors::table::NeighborTable;
+use crate::rib::{Rib, Source};
+use crate::target::{Gateway, Target};
+
+/// Routing protocols of the kernel that stand for the operator's own hand: `boot` (what `ip route` writes) and
+/// `static` (`include/uapi/linux/rtnetlink.h`).
+const BY_HAND: [u8; 2] = [3, 4];
+
+/// Routes by prefix and source, with target and metric.
+pub type Offers = BTreeMap<(Prefix, Source), (Target, u32)>;
+
+/// Which links are what.
+#[derive(Clone, Debug)]
+pub struct Roles {
+    /// Names of uplinks.
+    pub uplinks: Vec<String>,
+    /// Beginning of every workload interface's name.
+    pub workload_prefix: String,
+    /// The kernel's side and the walk's side of the host port.
+    pub host: Option<(IfIndex, IfIndex)>,
+}
+
+impl Roles {
+    /// The kind of port that a link should be; `None` leaves it to the kernel.
+    pub fn kind(&self, link: &Link) -> Option<PortKind> {
+        if self.host.is_some_and(|(_, far)| far == link.ifindex) {
+            Some(PortKind::Host)
+        } else if self.uplinks.contains(&link.name) {
+            Some(PortKind::Uplink)
+        } else if link.name.starts_with(&self.workload_prefix) {
+            Some(PortKind::Workload)
+        } else {
+            None
+        }
+    }
+
+    /// Do this link's addresses and routes belong to the host, rather than to a workload or the host port?
+    fn is_hosts(&self, link: &Link) -> bool {
+        let host_port = self.host.is_some_and(|(near, far)| near == link.ifindex || far == link.ifindex);
+        !host_port && self.kind(link) != Some(PortKind::Workload)
+    }
+}
+
+/// Addresses that are the host's own: what is for them stays with the kernel.
+pub fn local_addresses<'a>(kernel: &'a KernelState, roles: &'a Roles) -> impl Iterator<Item = &'a Address> {
+    kernel.addresses.iter().filter(move |address| {
+        let link = kernel.links.iter().find(|link| link.ifindex == address.ifindex);
+        link.is_some_and(|link| roles.is_hosts(link))
+            && address.scope != Scope::Host
+            && is_routable(address.addr.addr)
+    })
+}
+
+/// All offers as they are now.
+pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable, roles: &Roles) -> Offers {
+    let mut offers = Offers::new();
+    for address in local_addresses(kernel, roles) {
+        offers.insert((Prefix::host(address.addr.addr), Source::Local), (Target::Local, 0));
+        let network = address.addr.network();
+        let up = kernel.links.iter().any(|link| link.ifindex == address.ifindex && link.up);
+        if up && !network.is_host() {
+            offers.insert((network, Source::Connected), (Target::Attached(address.ifindex), 0));
+        }
+    }
+    for route in kernel.routes.iter().filter(|route| route.is_learned()) {
+        offer_learned(&mut offers, route, roles);
+    }
+    for (ifindex, addr, _) in neighbors.iter() {
+        if neighbors.mac(ifindex, addr).is_none() {
+            continue;
+        }
+        let on_uplink = kernel
+            .links
+            .iter()
+            .any(|link| link.ifindex == ifindex && roles.kind(link) == Some(PortKind::Uplink) && link.up);
+        let connected = |network: &Prefix| network.contains(addr);
+        let is_connected = local_addresses(kernel, roles)
+            .any(|address| address.ifindex == ifindex && connected(&address.addr.network()));
+        if on_uplink && is_connected {
+            let target = Target::Via(vec![Gateway { addr, ifindex: Some(ifindex) }]);
+            offers.insert((Prefix::host(addr), Source::Neighbor), (target, 0));
+        }
+    }
+    for block in &desired.blackholes {
+        offers.insert((*block, Source::Block), (Target::Blackhole, 0));
+    }
+    for endpoint in desired.endpoints.values() {
+        let Some(link) = kernel.links.iter().find(|link| link.name == endpoint.interface) else { continue };
+        for address in &endpoint.ip_networks {
+            let target = Target::Workload(link.ifindex, address.addr());
+            offers.insert((*address, Source::Workload), (target, 0));
+        }
+    }
+    offers
+}
+
+fn offer_learned(offers: &mut Offers, route: &KernelRoute, roles: &Roles) {
+    let target = match route.kind {
+        KernelRouteKind::Unicast => {
+            let through_us =
+                |ifindex: IfIndex| roles.host.is_some_and(|(near, far)| near == ifindex || far == ifindex);
+            let hops = || route.nexthops.iter().filter(|hop| !through_us(hop.ifindex));
+            let gateways: Vec<Gateway> = hops()
+                .filter_map(|hop| hop.gateway.map(|addr| Gateway { addr, ifindex: Some(hop.ifindex) }))
+                .collect();
+            match Target::via(gateways) {
+                Some(target) => target,
+                None => match hops().next() {
+                    Some(hop) => Target::Attached(hop.ifindex),
+                    None => return,
+                },
+            }
+        }
+        // The walk knows one way to drop without a word; that it should say so is lost.
+        KernelRouteKind::Blackhole | KernelRouteKind::Unreachable | KernelRouteKind::Prohibit => {
+            Target::Blackhole
+        }
+    };
+    let source = if BY_HAND.contains(&route.protocol) { Source::Static } else { Source::Kernel };
+    let offer = offers.entry((route.prefix, source)).or_insert_with(|| (target.clone(), route.metric));
+    if route.metric < offer.1 {
+        *offer = (target, route.metric);
+    }
+}
+
+/// Link-local and loopback addresses are no destinations of the forwarding table.
+fn is_routable(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
+        IpAddr::V6(addr) => addr != Ipv6Addr::LOCALHOST && !addr.is_unicast_link_local(),
+    }
+}
+
+/// Brings the RIB from one set of offers to another.
+pub fn apply(rib: &mut Rib, before: &Offers, after: &Offers) {
+    for (prefix, source) in before.keys().filter(|key| !after.contains_key(*key)) {
+        rib.remove(*prefix, *source);
+    }
+    for ((prefix, source), (target, metric)) in after {
+        if before.get(&(*prefix, *source)) != Some(&(target.clone(), *metric)) {
+            rib.insert(*prefix, *source, target, *metric);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! TCP around the BGP speaker: the only code of BGP that touches a socket.
+//!
+//! Each connection has two tasks. One reads and sends [`Event::Received`]; the queue of events is bounded, so a peer
+//! that sends faster than the loop works is held back by TCP. The other writes what the speaker sends; when its
+//! queue grows beyond [`QUEUE_HIGH`] the speaker is told to pause its announcements to that peer.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bgp::{ConnectionId, PeerId};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
+
+use crate::event::Event;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes waiting to be written beyond which a peer counts as congested.
+const QUEUE_HIGH: usize = 4 * 1024 * 1024;
+/// Bytes waiting below which it no longer does.
+const QUEUE_LOW: usize = 1024 * 1024;
+/// How long an attempt to connect may take before the speaker tries again.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long a closed connection may take to send its last messages.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why the BGP port can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen for BGP on {address}: {error}; is another BGP speaker running here?")]
+pub struct ListenError {
+    /// Where.
+    pub address: SocketAddr,
+    /// What the kernel said.
+    pub error: io::Error,
+}
+
+struct Connection {
+    queue: mpsc::UnboundedSender<Vec<u8>>,
+    queued: Arc<AtomicUsize>,
+    congested: bool,
+    reader: AbortHandle,
+    writer: JoinHandle<()>,
+}
+
+/// All TCP connections of the speaker, and its listening sockets.
+pub struct Peers {
+    events: mpsc::Sender<Event>,
+    connections: HashMap<ConnectionId, Connection>,
+    next_connection: u64,
+    listening: Option<(u16, Vec<AbortHandle>)>,
+    closing: Vec<JoinHandle<()>>,
+}
+
+impl Peers {
+    /// No connections yet; everything that happens is sent to `events`.
+    pub fn new(events: mpsc::Sender<Event>) -> Peers {
+        Peers {
+            events,
+            connections: HashMap::new(),
+            next_connection: 0,
+            listening: None,
+            closing: Vec::new(),
+        }
+    }
+
+    /// Listens on this port of every address, IPv4 and IPv6, in place of the port before. No-op for the same port.
+    ///
+    /// # Errors
+    /// Where neither family's port can be had.
+    pub fn listen(&mut self, port: u16) -> Result<(), ListenError> {
+        if self.listening.as_ref().is_some_and(|(listening, _)| *listening == port) {
+            return Ok(());
+        }
+        if let Some((_, tasks)) = self.listening.take() {
+            tasks.iter().for_each(AbortHandle::abort);
+        }
+        let v4 = SocketAddr::from(([0, 0, 0, 0], port));
+        let v6 = SocketAddr::from(([0u16; 8], port));
+        let mut tasks = vec![self.accept_on(v4)?];
+        // A host without IPv6 has no such socket to give.
+        if let Ok(task) = self.accept_on(v6) {
+            tasks.push(task);
+        }
+        self.listening = Some((port, tasks));
+        Ok(())
+    }
+
+    fn accept_on(&self, address: SocketAddr) -> Result<AbortHandle, ListenError> {
+        let listener = listener(address).map_err(|error| ListenError { address, error })?;
+        let events = self.events.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, remote)) => {
+                        if events.send(Event::Accepted { stream, remote }).await.is_err() {
+                            return;
+                        }
+                    }
+                    // Out of descriptors, or the peer gave up at once: neither ends the listening.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        });
+        Ok(task.abort_handle())
+    }
+
+    /// Connects in the background and tells how it went.
+    pub fn connect(&self, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let outcome = match timeout(CONNECT_WITHIN, connect(remote, local)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            let event = match outcome {
+                Ok(stream) => Event::Connected { peer, stream },
+                Err(error) => Event::ConnectFailed { peer, error },
+            };
+            // The loop ended: nobody waits for the answer.
+            let _ = events.send(event).await;
+        });
+    }
+
+    /// Takes a connection over: it is read and can be sent to from now on.
+    ///
+    /// # Errors
+    /// Where the connection is already gone.
+    pub fn adopt(&mut self, stream: TcpStream) -> io::Result<(ConnectionId, SocketAddr)> {
+        stream.set_nodelay(true)?;
+        let local = stream.local_addr()?;
+        let connection = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let (read, write) = stream.into_split();
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let reader = tokio::spawn(read_all(connection, read, self.events.clone())).abort_handle();
+        let writer =
+            tokio::spawn(write_all(connection, write, waiting, Arc::clone(&queued), self.events.clone()));
+        self.connections.insert(connection, Connection { queue, queued, congested: false, reader, writer });
+        Ok((connection, local))
+    }
+
+    /// Queues bytes; `true` where the connection has just become congested.
+    pub fn send(&mut self, connection: ConnectionId, bytes: Vec<u8>) -> bool {
+        let Some(open) = self.connections.get_mut(&connection) else { return false };
+        let queued = open.queued.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
+        // A writer that ended has told so; its event is on the way.
+        let _ = open.queue.send(bytes);
+        let became = queued > QUEUE_HIGH && !open.congested;
+        open.congested |= became;
+        became
+    }
+
+    /// A connection's queue has room again; `false` where it is unknown or wasn't congested.
+    pub fn drained(&mut self, connection: ConnectionId) -> bool {
+        self.connections.get_mut(&connection).is_some_and(|open| std::mem::take(&mut open.congested))
+    }
+
+    /// Closes a connection once everything sent is written.
+    pub fn close(&mut self, connection: ConnectionId) {
+        if let Some(open) = self.connections.remove(&connection) {
+            open.reader.abort();
+            // The writer ends when its queue does.
+            self.closing.retain(|task| !task.is_finished());
+            self.closing.push(open.writer);
+        }
+    }
+
+    /// Waits until every closed connection has sent its last messages.
+    pub async fn flush(&mut self) {
+        for task in self.closing.drain(..) {
+            // Cut off by its own time limit at the latest.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        if let Some((_, tasks)) = &self.listening {
+            tasks.iter().for_each(AbortHandle::abort);
+        }
+        self.connections.values().for_each(|open| open.reader.abort());
+    }
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn connect(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(local) = local {
+        socket.bind(SocketAddr::new(local, 0))?;
+    }
+    socket.connect(remote).await
+}
+
+async fn read_all(connection: ConnectionId, mut read: OwnedReadHalf, events: mpsc::Sender<Event>) {
+    let mut buffer = vec![0; READ_BYTES];
+    let error = loop {
+        match read.read(&mut buffer).await {
+            Ok(0) => break None,
+            Ok(len) => {
+                let bytes = buffer[..len].to_vec();
+                if events.send(Event::Received { connection, bytes }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => break Some(error),
+        }
+    };
+    // The loop ended: nobody waits for the news.
+    let _ = events.send(Event::Closed { connection, error }).await;
+}
+
+async fn write_all(
+    connection: ConnectionId,
+    mut write: OwnedWriteHalf,
+    mut waiting: mpsc::UnboundedReceiver<Vec<u8>>,
+    queued: Arc<AtomicUsize>,
+    events: mpsc::Sender<Event>,
+) {
+    while let Some(bytes) = waiting.recv().await {
+        // While the connection is open there is no limit: the hold timer ends a peer that takes nothing.
+        let written = if waiting.is_closed() {
+            timeout(CLOSE_WITHIN, write.write_all(&bytes))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        } else {
+            write.write_all(&bytes).await
+        };
+        let before = queued.fetch_sub(bytes.len(), Ordering::Relaxed);
+        if written.is_err() {
+            // The reader sees the same end and tells of it.
+            return;
+        }
+        let crossed = before >= QUEUE_LOW && before - bytes.len() < QUEUE_LOW;
+        if crossed && events.send(Event::Drained { connection }).await.is_err() {
+            return;
+        }
+    }
+    let _ = write.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_loopback<T>(test: impl AsyncFnOnce() -> T) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test())
+    }
+
+    async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
+        timeout(Duration::from_secs(5), events.recv()).await.expect("in time").expect("the queue is open")
+    }
+
+    #[test]
+    fn bytes_cross_a_connection_and_the_last_ones_before_its_end() {
+        on_loopback(async || {
+            let (sender, mut events) = mpsc::channel(16);
+            let mut peers = Peers::new(sender);
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            peers.connect(PeerId(1), server.local_addr().unwrap(), None);
+            let Event::Connected { stream, .. } = next(&mut events).await else { panic!("connects") };
+            let (connection, _) = peers.adopt(stream).unwrap();
+            let (mut far, _) = server.accept().await.unwrap();
+            far.write_all(b"hello").await.unwrap();
+            let Event::Received { bytes, .. } = next(&mut events).await else { panic!("receives") };
+            assert_eq!(bytes, b"hello");
+            peers.send(connection, b"good".to_vec());
+            peers.send(connection, b"bye".to_vec());
+            peers.close(connection);
+            peers.flush().await;
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, b"goodbye");
+        });
+    }
+
+    #[test]
+    fn a_refused_connection_is_told() {
+        on_loopback(async || {
+            let (sender, mut events) = mpsc::channel(16);
+            let peers = Peers::new(sender);
+            let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            peers.connect(PeerId(1), unused, None);
+            assert!(matches!(next(&mut events).await, Event::ConnectFailed { peer: PeerId(1), .. }));
+        });
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_congested_until_it_does() {
+        on_loopback(async || {
+            let (sender, mut events) = mpsc::channel(16);
+            let mut peers = Peers::new(sender);
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let stream = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+            let (connection, _) = peers.adopt(stream).unwrap();
+            let (mut far, _) = server.accept().await.unwrap();
+            let chunk = vec![0; 256 * 1024];
+            let mut sent = 0;
+            while !peers.send(connection, chunk.clone()) {
+                sent += chunk.len();
+                assert!(sent <= 2 * QUEUE_HIGH, "the queue is unbounded");
+            }
+            sent += chunk.len();
+            let reading = tokio::spawn(async move {
+                let mut left = sent;
+                let mut buffer = vec![0; 256 * 1024];
+                while left > 0 {
+                    left -= far.read(&mut buffer).await.unwrap();
+                }
+            });
+            assert!(matches!(next(&mut events).await, Event::Drained { .. }));
+            assert!(peers.drained(connection));
+            reading.await.unwrap();
+        });
+    }
+}

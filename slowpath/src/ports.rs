@@ -1,0 +1,54 @@
+//! What the slow path asks of whoever opens ports: `tortie`, which knows AF_XDP and the workers.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use model::{IfIndex, PortId, PortKind};
+use serde::{Deserialize, Serialize};
+
+/// A port to be opened: sockets bound, XDP program attached, queues given to the workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenPort {
+    /// The row that the tables give it.
+    pub port: PortId,
+    /// What it leads to.
+    pub kind: PortKind,
+    /// The interface's name.
+    pub name: String,
+    /// The interface's number.
+    pub ifindex: IfIndex,
+    /// Receive queues that the interface has.
+    pub queues: u32,
+}
+
+/// What one queue of a port really got, for people and programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// The interface's queue.
+    pub queue: u32,
+    /// The worker that owns it.
+    pub worker: u16,
+    /// `zero-copy` or `copy`.
+    pub mode: String,
+    /// `native` or `generic` XDP.
+    pub attach: String,
+    /// Everything else that was asked for and given or refused, in words.
+    pub notes: String,
+}
+
+/// Why a port can't be opened: a sentence for the operator, with what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenPortError(pub String);
+
+/// Opens and closes ports. `tortie` implements it over AF_XDP; tests over nothing.
+pub trait PortOpener: Send {
+    /// Opens a port; frames reach the walk when this returns.
+    fn open(&mut self, port: &OpenPort) -> Result<Vec<QueueReport>, OpenPortError>;
+
+    /// Closes a port. Its XDP program goes too where the interface still exists.
+    fn close(&mut self, port: PortId);
+
+    /// Packets to these addresses stay with the kernel on every uplink, those opened later included (D1).
+    fn set_local(&mut self, addresses: &BTreeSet<IpAddr>);
+}

@@ -1,0 +1,246 @@
+//! Answers to what `tortie show` and the metrics ask: the state, put into the forms of `status.rs`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Instant, SystemTime};
+
+use model::{Family, Prefix};
+
+use crate::calico::PeerKind;
+use crate::event_loop::Core;
+use crate::resolve::{NeighborAddr, Resolution, resolve};
+use crate::rib::{Offer, Source};
+use crate::status::{
+    Answer, BgpStatus, NeighborStatus, NeighborsStatus, NexthopStatus, PeerStatus, PerFamily, PortProblem,
+    PortStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
+};
+
+impl Core {
+    /// Answers one question.
+    pub(crate) fn answer(&self, query: &Query) -> Answer {
+        match query {
+            Query::Bgp => Answer::Bgp(self.bgp()),
+            Query::Routes { limit, source } => Answer::Routes(self.routes(*limit, source.as_deref())),
+            Query::Route { address } => Answer::Route(self.route(*address)),
+            Query::Neighbors => Answer::Neighbors(self.neighbors()),
+            Query::Ports => Answer::Ports(self.port_status()),
+            Query::Summary => Answer::Summary(Box::new(self.summary())),
+        }
+    }
+
+    fn bgp(&self) -> BgpStatus {
+        let now = Instant::now();
+        let speaker = self.speaker.as_ref();
+        let mut peers: Vec<PeerStatus> = speaker
+            .into_iter()
+            .flat_map(|speaker| speaker.peers(now))
+            .map(|status| self.peer(&status, now))
+            .collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        BgpStatus {
+            local_as: self.desired.as_number.0,
+            router_id: self.desired.router_id.map(|id| id.to_string()),
+            peers,
+        }
+    }
+
+    fn peer(&self, status: &bgp::PeerStatus, now: Instant) -> PeerStatus {
+        let desired = self.sessions.desired(status.id);
+        let age = now.saturating_duration_since(status.since);
+        let up = status.state == bgp::PeerState::Established;
+        let last_error = status.last_error.as_ref().map(ToString::to_string);
+        let family = |family| status.family(family);
+        PeerStatus {
+            name: desired.map_or_else(|| status.description.clone(), |peer| peer.name.to_string()),
+            address: status.address,
+            asn: status.remote_as.0,
+            kind: match desired.map(|peer| peer.kind) {
+                Some(PeerKind::Mesh) => "node-to-node mesh",
+                Some(PeerKind::Global) => "global",
+                Some(PeerKind::Node) | None => "node specific",
+            }
+            .to_owned(),
+            state: status.state.to_string(),
+            up,
+            since: humantime::format_rfc3339_seconds(SystemTime::now() - age).to_string(),
+            since_seconds: age.as_secs(),
+            info: if up { String::new() } else { last_error.clone().unwrap_or_default() },
+            received: PerFamily {
+                ipv4: family(Family::V4).received as u64,
+                ipv6: family(Family::V6).received as u64,
+            },
+            announced: PerFamily {
+                ipv4: family(Family::V4).announced as u64,
+                ipv6: family(Family::V6).announced as u64,
+            },
+            hold_time_seconds: status.hold_time.map(|time| time.as_secs()),
+            messages_received: total(&status.messages_in),
+            messages_sent: total(&status.messages_out),
+            established_count: self.established.get(&status.id).copied().unwrap_or_default(),
+            last_error,
+        }
+    }
+
+    fn routes(&self, limit: usize, source: Option<&str>) -> RoutesStatus {
+        let mut winners: Vec<(Prefix, Offer)> = self
+            .rib
+            .iter()
+            .filter(|(_, offer)| source.is_none_or(|source| offer.source.as_str() == source))
+            .collect();
+        let total = winners.len();
+        winners.sort_unstable_by_key(|(prefix, _)| *prefix);
+        winners.truncate(limit);
+        RoutesStatus {
+            routes: winners.into_iter().map(|(prefix, offer)| self.route_status(prefix, offer)).collect(),
+            total,
+            counts: self.counts(),
+        }
+    }
+
+    fn counts(&self) -> BTreeMap<String, usize> {
+        Source::ALL.iter().map(|source| (source.as_str().to_owned(), self.rib.count(*source))).collect()
+    }
+
+    fn route(&self, address: IpAddr) -> RouteStatus {
+        let found = self.rib.covering(address, |_, _| true);
+        let mut status = match found {
+            Some((prefix, offer)) => self.route_status(prefix, offer),
+            None => RouteStatus { fate: "no_route".to_owned(), ..RouteStatus::default() },
+        };
+        status.address = Some(address);
+        status
+    }
+
+    fn route_status(&self, prefix: Prefix, offer: Offer) -> RouteStatus {
+        let target = self.rib.targets().get(offer.target);
+        let resolution = target.map_or(Resolution::Unreachable, |target| resolve(&self.rib, target));
+        let nexthops = match &resolution {
+            Resolution::Blackhole => {
+                vec![NexthopStatus { kind: Some("blackhole".to_owned()), ..NexthopStatus::default() }]
+            }
+            Resolution::Local => {
+                vec![NexthopStatus { kind: Some("local".to_owned()), ..NexthopStatus::default() }]
+            }
+            Resolution::Attached(ifindex) => vec![NexthopStatus {
+                port: self.link_name(*ifindex),
+                kind: Some("attached".to_owned()),
+                ..NexthopStatus::default()
+            }],
+            Resolution::Unreachable => {
+                let unreachable = |addr| NexthopStatus {
+                    via: Some(addr),
+                    kind: Some("unreachable".to_owned()),
+                    ..NexthopStatus::default()
+                };
+                target.into_iter().flat_map(|target| target.gateways()).map(|g| unreachable(g.addr)).collect()
+            }
+            Resolution::Neighbors(neighbors) => {
+                neighbors.iter().map(|neighbor| self.nexthop(*neighbor)).collect()
+            }
+        };
+        let fate = match &resolution {
+            Resolution::Blackhole => "blackhole",
+            Resolution::Local => "local",
+            Resolution::Attached(_) => "unresolved",
+            Resolution::Unreachable => "no_route",
+            Resolution::Neighbors(_) if nexthops.iter().all(|nexthop| nexthop.mac.is_none()) => "unresolved",
+            Resolution::Neighbors(_) => "forward",
+        };
+        RouteStatus {
+            address: None,
+            prefix: Some(prefix.to_string()),
+            source: Some(offer.source.as_str().to_owned()),
+            preference: Some(offer.source.preference()),
+            fate: fate.to_owned(),
+            nexthops,
+            installed: self.installer.is_installed(prefix),
+        }
+    }
+
+    fn nexthop(&self, neighbor: NeighborAddr) -> NexthopStatus {
+        NexthopStatus {
+            via: Some(neighbor.addr),
+            port: self.link_name(neighbor.ifindex),
+            mac: self.neighbors.mac(neighbor.ifindex, neighbor.addr).map(|mac| mac.to_string()),
+            kind: None,
+        }
+    }
+
+    fn link_name(&self, ifindex: model::IfIndex) -> Option<String> {
+        self.kernel.links.iter().find(|link| link.ifindex == ifindex).map(|link| link.name.clone())
+    }
+
+    fn neighbors(&self) -> NeighborsStatus {
+        let uses: BTreeMap<NeighborAddr, usize> = self.installer.needed_neighbors().collect();
+        let status =
+            |(ifindex, addr, entry): (model::IfIndex, IpAddr, &crate::neighbors::table::NeighborEntry)| {
+                NeighborStatus {
+                    address: addr,
+                    mac: entry.mac.map(|mac| mac.to_string()),
+                    port: self.link_name(ifindex).unwrap_or_else(|| format!("#{}", ifindex.0)),
+                    state: entry.state.to_string(),
+                    used_by: uses.get(&NeighborAddr { ifindex, addr }).copied().unwrap_or_default(),
+                }
+            };
+        let mut neighbors: Vec<NeighborStatus> = self.neighbors.iter().map(status).collect();
+        neighbors.sort_by(|a, b| (&a.port, a.address).cmp(&(&b.port, b.address)));
+        NeighborsStatus { neighbors }
+    }
+
+    fn port_status(&self) -> PortsStatus {
+        let ports = self.ports.iter().map(|row| PortStatus {
+            id: row.port.id.0,
+            name: row.port.name.clone(),
+            kind: row.port.kind.to_string(),
+            ifindex: row.port.ifindex.0,
+            mac: row.port.mac.to_string(),
+            mtu: row.port.mtu,
+            up: row.port.up,
+            endpoint: row.port.endpoint.as_ref().map(|endpoint| endpoint.name.clone()),
+            queues: row.queues.clone(),
+        });
+        let problem = |(name, problem): (&String, &String)| PortProblem {
+            name: name.clone(),
+            problem: problem.clone(),
+        };
+        let mut ports: Vec<PortStatus> = ports.collect();
+        ports.sort_by_key(|port| port.id);
+        PortsStatus { ports, problems: self.ports.problems().iter().map(problem).collect() }
+    }
+
+    fn summary(&self) -> Summary {
+        let tables = self.installer.tables();
+        let (adjacencies, groups) = tables.taken();
+        Summary {
+            in_sync: self.in_sync,
+            ready: self.ready,
+            routes: self.counts(),
+            fib_routes: PerFamily {
+                ipv4: tables.fib().len(Family::V4) as u64,
+                ipv6: tables.fib().len(Family::V6) as u64,
+            },
+            fib_bytes: tables.fib().bytes(),
+            adjacencies,
+            groups,
+            refused_routes: self.installer.refused(),
+            neighbors: self.neighbors.len(),
+            mirrored_routes: self.mirroring.mirror().status().installed,
+            invalid_files: self
+                .invalid
+                .iter()
+                .map(|(file, message)| (file.display().to_string(), message.clone()))
+                .collect(),
+            punts_answered: self
+                .punts_answered
+                .iter()
+                .map(|(done, count)| ((*done).to_owned(), *count))
+                .collect(),
+            warnings: self.warned.clone(),
+            bgp: self.bgp(),
+        }
+    }
+}
+
+fn total(messages: &bgp::MessageCounters) -> u64 {
+    messages.open + messages.update + messages.notification + messages.keepalive + messages.route_refresh
+}

@@ -1,0 +1,174 @@
+//! From a target to neighbours: recursive next hops.
+//!
+//! A gateway without an interface is looked up in the RIB, and so on until a network that this box is attached to.
+//! Routes of BGP never resolve a gateway, as in BIRD: a next hop that is reached through the very routes that it
+//! carries would come and go for ever.
+
+use std::net::IpAddr;
+
+use model::IfIndex;
+
+use crate::rib::{Rib, Source};
+use crate::target::{Gateway, Target};
+
+/// Steps of recursion before a chain of gateways is taken for a loop.
+const DEPTH_MAX: u8 = 8;
+
+/// A neighbour: an address on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NeighborAddr {
+    /// The link.
+    pub ifindex: IfIndex,
+    /// The address.
+    pub addr: IpAddr,
+}
+
+/// Where packets go in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Nowhere, silently.
+    Blackhole,
+    /// To this box's own kernel.
+    Local,
+    /// To the destination itself on this link; its MAC address has to be asked for.
+    Attached(IfIndex),
+    /// To one of these; sorted, never empty.
+    Neighbors(Vec<NeighborAddr>),
+    /// No gateway can be reached.
+    Unreachable,
+}
+
+/// How to get to a target with the routes as they are.
+pub fn resolve(rib: &Rib, target: &Target) -> Resolution {
+    match target {
+        Target::Blackhole => Resolution::Blackhole,
+        Target::Local => Resolution::Local,
+        Target::Attached(ifindex) => Resolution::Attached(*ifindex),
+        Target::Workload(ifindex, addr) => {
+            Resolution::Neighbors(vec![NeighborAddr { ifindex: *ifindex, addr: *addr }])
+        }
+        Target::Via(gateways) => {
+            let mut neighbors: Vec<NeighborAddr> = Vec::new();
+            for gateway in gateways {
+                if let Some(reached) = reach(rib, *gateway, 0) {
+                    neighbors.extend(reached.neighbors);
+                }
+            }
+            neighbors.sort_unstable();
+            neighbors.dedup();
+            if neighbors.is_empty() { Resolution::Unreachable } else { Resolution::Neighbors(neighbors) }
+        }
+    }
+}
+
+/// The cost of reaching a BGP next hop (RFC 4271 §9.1.2.1): the metric of the route that covers it, 0 where it is
+/// a neighbour on a link; `None` where it can't be reached.
+pub fn metric(rib: &Rib, nexthop: IpAddr) -> Option<u32> {
+    reach(rib, Gateway { addr: nexthop, ifindex: None }, 0).map(|reached| reached.metric)
+}
+
+struct Reached {
+    neighbors: Vec<NeighborAddr>,
+    metric: u32,
+}
+
+fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
+    if let Some(ifindex) = gateway.ifindex {
+        return Some(Reached { neighbors: vec![NeighborAddr { ifindex, addr: gateway.addr }], metric: 0 });
+    }
+    if depth == DEPTH_MAX {
+        return None;
+    }
+    let (_, offer) =
+        rib.covering(gateway.addr, |_, offer| !matches!(offer.source, Source::Bgp | Source::Preserved))?;
+    match rib.targets().get(offer.target)? {
+        // Our own address as a next hop is a mistake of the peer's; a blackhole reaches nothing.
+        Target::Local | Target::Blackhole => None,
+        Target::Attached(ifindex) | Target::Workload(ifindex, _) => Some(Reached {
+            neighbors: vec![NeighborAddr { ifindex: *ifindex, addr: gateway.addr }],
+            metric: offer.metric,
+        }),
+        Target::Via(gateways) => {
+            let neighbors: Vec<NeighborAddr> = gateways
+                .iter()
+                .filter_map(|next| reach(rib, *next, depth + 1))
+                .flat_map(|reached| reached.neighbors)
+                .collect();
+            (!neighbors.is_empty()).then_some(Reached { neighbors, metric: offer.metric })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Prefix;
+
+    const ETH0: IfIndex = IfIndex(2);
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn via(gateways: &[&str]) -> Target {
+        Target::via(gateways.iter().map(|g| Gateway { addr: addr(g), ifindex: None }).collect()).unwrap()
+    }
+
+    fn attached() -> Rib {
+        let mut rib = Rib::default();
+        rib.insert(prefix("172.18.0.0/24"), Source::Connected, &Target::Attached(ETH0), 0);
+        rib
+    }
+
+    fn on_eth0(addresses: &[&str]) -> Resolution {
+        let neighbors = addresses.iter().map(|a| NeighborAddr { ifindex: ETH0, addr: addr(a) }).collect();
+        Resolution::Neighbors(neighbors)
+    }
+
+    #[test]
+    fn a_gateway_on_a_link_is_its_own_neighbour() {
+        assert_eq!(resolve(&attached(), &via(&["172.18.0.2"])), on_eth0(&["172.18.0.2"]));
+        assert_eq!(metric(&attached(), addr("172.18.0.2")), Some(0));
+    }
+
+    #[test]
+    fn a_gateway_behind_a_gateway_is_followed() {
+        let mut rib = attached();
+        rib.insert(prefix("10.9.0.0/16"), Source::Static, &via(&["172.18.0.1", "172.18.0.3"]), 20);
+        assert_eq!(resolve(&rib, &via(&["10.9.0.1"])), on_eth0(&["172.18.0.1", "172.18.0.3"]));
+        assert_eq!(metric(&rib, addr("10.9.0.1")), Some(20));
+    }
+
+    #[test]
+    fn gateways_in_a_circle_reach_nothing() {
+        let mut rib = attached();
+        rib.insert(prefix("10.1.0.0/16"), Source::Static, &via(&["10.2.0.1"]), 0);
+        rib.insert(prefix("10.2.0.0/16"), Source::Static, &via(&["10.1.0.1"]), 0);
+        assert_eq!(resolve(&rib, &via(&["10.1.0.1"])), Resolution::Unreachable);
+    }
+
+    #[test]
+    fn a_route_of_bgp_never_resolves_a_next_hop() {
+        let mut rib = attached();
+        rib.insert(prefix("10.3.0.0/16"), Source::Bgp, &via(&["172.18.0.2"]), 0);
+        assert_eq!(resolve(&rib, &via(&["10.3.0.1"])), Resolution::Unreachable);
+        rib.insert(prefix("0.0.0.0/0"), Source::Kernel, &via(&["172.18.0.9"]), 0);
+        assert_eq!(resolve(&rib, &via(&["10.3.0.1"])), on_eth0(&["172.18.0.9"]));
+    }
+
+    #[test]
+    fn the_gateways_that_can_be_reached_are_enough() {
+        assert_eq!(resolve(&attached(), &via(&["10.4.0.1", "172.18.0.2"])), on_eth0(&["172.18.0.2"]));
+    }
+
+    #[test]
+    fn our_own_address_is_no_next_hop() {
+        let mut rib = attached();
+        rib.insert(prefix("172.18.0.1/32"), Source::Local, &Target::Local, 0);
+        assert_eq!(resolve(&rib, &via(&["172.18.0.1"])), Resolution::Unreachable);
+    }
+}

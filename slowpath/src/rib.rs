@@ -1,0 +1,339 @@
+//! The RIB: every route that any source offers, and one winner a prefix.
+
+use std::net::IpAddr;
+
+use ahash::{AHashMap, AHashSet};
+use model::{Family, Prefix};
+
+use crate::target::{Target, TargetId, Targets};
+
+/// Who offers a route. The order of the variants is the order in `show routes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// One of this box's own addresses.
+    Local,
+    /// A neighbour's address, once its MAC is known.
+    Neighbor,
+    /// The network of an interface's address.
+    Connected,
+    /// A local workload's address.
+    Workload,
+    /// A block of this node's: what no workload has is nowhere.
+    Block,
+    /// The kernel's main table, written by the operator (`proto static`, `boot`).
+    Static,
+    /// BGP.
+    Bgp,
+    /// The kernel's main table, written by another daemon or DHCP.
+    Kernel,
+    /// Left in the kernel's mirror by the run before this one, until BGP has spoken (RFC 4724: forwarding state is
+    /// preserved over a restart).
+    Preserved,
+}
+
+impl Source {
+    /// All sources.
+    pub const ALL: [Source; 9] = [
+        Source::Local,
+        Source::Neighbor,
+        Source::Connected,
+        Source::Workload,
+        Source::Block,
+        Source::Static,
+        Source::Bgp,
+        Source::Kernel,
+        Source::Preserved,
+    ];
+
+    /// The higher wins. The scale is BIRD's: direct 240, static 200, BGP 100, inherited from the kernel 10.
+    pub const fn preference(self) -> u32 {
+        match self {
+            Source::Local => 255,
+            Source::Neighbor => 250,
+            Source::Connected => 240,
+            Source::Workload => 230,
+            Source::Block => 220,
+            Source::Static => 200,
+            Source::Bgp => 100,
+            Source::Kernel => 10,
+            Source::Preserved => 5,
+        }
+    }
+
+    /// The name in tables and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Source::Local => "local",
+            Source::Neighbor => "neighbor",
+            Source::Connected => "connected",
+            Source::Workload => "workload",
+            Source::Block => "block",
+            Source::Static => "static",
+            Source::Bgp => "bgp",
+            Source::Kernel => "kernel",
+            Source::Preserved => "preserved",
+        }
+    }
+}
+
+/// One source's route to a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Whose.
+    pub source: Source,
+    /// Where it leads.
+    pub target: TargetId,
+    /// The source's own cost: the kernel's route metric; 0 otherwise. The lower wins within one source.
+    pub metric: u32,
+}
+
+/// The offers for one prefix, best first. Nearly every prefix has one, which then needs no allocation.
+struct Entry {
+    best: Offer,
+    others: Option<Box<Vec<Offer>>>,
+}
+
+/// All routes.
+pub struct Rib {
+    entries: AHashMap<Prefix, Entry>,
+    /// Prefixes of each length, so that a look-up skips lengths that don't exist.
+    lengths: [[usize; 129]; 2],
+    counts: [usize; Source::ALL.len()],
+    targets: Targets,
+    changed: AHashSet<Prefix>,
+}
+
+impl Default for Rib {
+    fn default() -> Rib {
+        Rib {
+            entries: AHashMap::new(),
+            lengths: [[0; 129]; 2],
+            counts: [0; Source::ALL.len()],
+            targets: Targets::default(),
+            changed: AHashSet::new(),
+        }
+    }
+}
+
+impl Rib {
+    /// Offers a route, in place of the one that the source offered before.
+    pub fn insert(&mut self, prefix: Prefix, source: Source, target: &Target, metric: u32) {
+        let target = self.targets.intern(target);
+        let offer = Offer { source, target, metric };
+        match self.entries.get_mut(&prefix) {
+            None => {
+                self.entries.insert(prefix, Entry { best: offer, others: None });
+                self.lengths[family_row(prefix)][usize::from(prefix.len())] += 1;
+                self.counts[source as usize] += 1;
+                self.changed.insert(prefix);
+            }
+            Some(entry) => {
+                let before = entry.best;
+                let mut offers = entry.take();
+                if let Some(old) = offers.iter().position(|old| old.source == source) {
+                    let old = offers.swap_remove(old);
+                    self.targets.release(old.target);
+                }
+                offers.push(offer);
+                entry.put(offers);
+                let after = entry.best;
+                self.note(prefix, Some(before), Some(after));
+            }
+        }
+    }
+
+    /// Withdraws the source's route.
+    pub fn remove(&mut self, prefix: Prefix, source: Source) {
+        let Some(entry) = self.entries.get_mut(&prefix) else { return };
+        let before = entry.best;
+        let mut offers = entry.take();
+        if let Some(old) = offers.iter().position(|old| old.source == source) {
+            let old = offers.swap_remove(old);
+            self.targets.release(old.target);
+        }
+        let after = if offers.is_empty() {
+            self.entries.remove(&prefix);
+            self.lengths[family_row(prefix)][usize::from(prefix.len())] -= 1;
+            None
+        } else {
+            entry.put(offers);
+            Some(entry.best)
+        };
+        self.note(prefix, Some(before), after);
+    }
+
+    fn note(&mut self, prefix: Prefix, before: Option<Offer>, after: Option<Offer>) {
+        if before == after {
+            return;
+        }
+        if let Some(offer) = before {
+            self.counts[offer.source as usize] -= 1;
+        }
+        if let Some(offer) = after {
+            self.counts[offer.source as usize] += 1;
+        }
+        self.changed.insert(prefix);
+    }
+
+    /// The winner for the very prefix.
+    pub fn get(&self, prefix: Prefix) -> Option<Offer> {
+        self.entries.get(&prefix).map(|entry| entry.best)
+    }
+
+    /// The winner of the longest prefix that covers the address and that `accept` takes.
+    pub fn covering(&self, addr: IpAddr, accept: impl Fn(Prefix, Offer) -> bool) -> Option<(Prefix, Offer)> {
+        let lengths = &self.lengths[if addr.is_ipv4() { 0 } else { 1 }];
+        (0..=Family::of(addr).bits()).rev().filter(|len| lengths[usize::from(*len)] > 0).find_map(|len| {
+            let prefix = Prefix::new(addr, len)?;
+            let offer = self.get(prefix)?;
+            accept(prefix, offer).then_some((prefix, offer))
+        })
+    }
+
+    /// Prefixes whose winner has changed since the last call.
+    pub fn take_changed(&mut self) -> AHashSet<Prefix> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Has a winner changed since [`Self::take_changed`]?
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The targets that routes lead to.
+    pub fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// Every prefix with its winner, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Prefix, Offer)> {
+        self.entries.iter().map(|(prefix, entry)| (*prefix, entry.best))
+    }
+
+    /// Every source's offer for the very prefix, best first.
+    pub fn offers(&self, prefix: Prefix) -> impl Iterator<Item = Offer> {
+        let entry = self.entries.get(&prefix);
+        entry.into_iter().flat_map(|entry| {
+            std::iter::once(entry.best).chain(entry.others.iter().flat_map(|others| others.iter().copied()))
+        })
+    }
+
+    /// Prefixes that have a route.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Is there no route at all?
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Winners of one source.
+    pub fn count(&self, source: Source) -> usize {
+        self.counts[source as usize]
+    }
+}
+
+impl Entry {
+    fn take(&mut self) -> Vec<Offer> {
+        let mut offers = self.others.take().map_or_else(Vec::new, |others| *others);
+        offers.push(self.best);
+        offers
+    }
+
+    /// `offers` is never empty here.
+    fn put(&mut self, mut offers: Vec<Offer>) {
+        offers.sort_by_key(|offer| (std::cmp::Reverse(offer.source.preference()), offer.metric));
+        self.best = offers.remove(0);
+        self.others = (!offers.is_empty()).then(|| Box::new(offers));
+    }
+}
+
+fn family_row(prefix: Prefix) -> usize {
+    match prefix.family() {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Gateway;
+    use proptest::prelude::*;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn via(last: u8) -> Target {
+        Target::via(vec![Gateway { addr: IpAddr::from([192, 0, 2, last]), ifindex: None }]).unwrap()
+    }
+
+    #[test]
+    fn the_preferred_source_wins_and_the_next_takes_over_when_it_goes() {
+        let mut rib = Rib::default();
+        rib.insert(prefix("10.0.0.0/8"), Source::Kernel, &via(1), 0);
+        rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(2), 0);
+        assert_eq!(rib.get(prefix("10.0.0.0/8")).unwrap().source, Source::Bgp);
+        assert_eq!((rib.count(Source::Bgp), rib.count(Source::Kernel)), (1, 0));
+        rib.remove(prefix("10.0.0.0/8"), Source::Bgp);
+        assert_eq!(rib.get(prefix("10.0.0.0/8")).unwrap().source, Source::Kernel);
+        rib.remove(prefix("10.0.0.0/8"), Source::Kernel);
+        assert!(rib.is_empty());
+        assert!(rib.targets().is_empty());
+    }
+
+    #[test]
+    fn only_a_changed_winner_is_reported() {
+        let mut rib = Rib::default();
+        rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
+        rib.take_changed();
+        rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(2), 0);
+        rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
+        assert!(!rib.has_changed());
+        rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(3), 0);
+        assert_eq!(rib.take_changed().len(), 1);
+    }
+
+    #[test]
+    fn the_longest_prefix_covers() {
+        let mut rib = Rib::default();
+        rib.insert(prefix("0.0.0.0/0"), Source::Static, &via(1), 0);
+        rib.insert(prefix("10.65.0.0/26"), Source::Block, &Target::Blackhole, 0);
+        let found = rib.covering("10.65.0.9".parse().unwrap(), |_, _| true).unwrap();
+        assert_eq!(found.0, prefix("10.65.0.0/26"));
+        let found = rib.covering("10.65.0.9".parse().unwrap(), |_, offer| offer.source == Source::Static);
+        assert_eq!(found.unwrap().0, prefix("0.0.0.0/0"));
+        assert_eq!(rib.covering("::1".parse().unwrap(), |_, _| true), None);
+    }
+
+    proptest! {
+        /// Whatever the order of offers and withdrawals, the winner is the preferred one of those that stand.
+        #[test]
+        fn the_winner_depends_on_what_stands_alone(
+            steps in prop::collection::vec((0usize..9, 0u8..4, any::<bool>()), 1..60)
+        ) {
+            let mut rib = Rib::default();
+            let mut standing: std::collections::BTreeMap<Source, u8> = Default::default();
+            for (source, gateway, offered) in steps {
+                let source = Source::ALL[source];
+                if offered {
+                    rib.insert(prefix("10.0.0.0/8"), source, &via(gateway), 0);
+                    standing.insert(source, gateway);
+                } else {
+                    rib.remove(prefix("10.0.0.0/8"), source);
+                    standing.remove(&source);
+                }
+                let expected = standing.iter().max_by_key(|(source, _)| source.preference());
+                let found = rib.get(prefix("10.0.0.0/8"));
+                prop_assert_eq!(found.map(|offer| offer.source), expected.map(|(source, _)| *source));
+                let target = found.and_then(|offer| rib.targets().get(offer.target)).cloned();
+                prop_assert_eq!(target, expected.map(|(_, gateway)| via(*gateway)));
+                prop_assert_eq!(Source::ALL.iter().map(|s| rib.count(*s)).sum::<usize>(), rib.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What the slow path tells about itself: the forms behind `tortie show … -o json` and the metrics.
+//!
+//! The field names are an interface: programs read them. Add fields, don't rename them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A question to the running slow path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "query")]
+pub enum Query {
+    /// Sessions.
+    Bgp,
+    /// The winning routes, at most `limit` of them listed; all are counted.
+    Routes {
+        /// How many to list.
+        limit: usize,
+        /// Only routes of this source.
+        source: Option<String>,
+    },
+    /// The route that covers an address.
+    Route {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Neighbours.
+    Neighbors,
+    /// Ports.
+    Ports,
+    /// Numbers for the metrics.
+    Summary,
+}
+
+/// The answer to a [`Query`] of the same name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+#[allow(missing_docs, reason = "each variant is the form of its own name")]
+pub enum Answer {
+    Bgp(BgpStatus),
+    Routes(RoutesStatus),
+    Route(RouteStatus),
+    Neighbors(NeighborsStatus),
+    Ports(PortsStatus),
+    Summary(Box<Summary>),
+}
+
+/// `show bgp`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BgpStatus {
+    /// Our AS number.
+    pub local_as: u32,
+    /// Our BGP identifier; absent until the node's resource is known.
+    pub router_id: Option<String>,
+    /// Every configured session.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// One session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// As Calico names it, such as `Mesh_172_18_0_2`.
+    pub name: String,
+    /// The peer's address.
+    pub address: IpAddr,
+    /// The peer's AS number.
+    pub asn: u32,
+    /// `node-to-node mesh`, `global` or `node specific`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The FSM's state, as RFC 4271 names it.
+    pub state: String,
+    /// Established?
+    pub up: bool,
+    /// When it entered the state: RFC 3339, UTC.
+    pub since: String,
+    /// Seconds in the state.
+    pub since_seconds: u64,
+    /// What an operator should know, such as why it is down.
+    pub info: String,
+    /// Prefixes received.
+    pub received: PerFamily,
+    /// Prefixes announced.
+    pub announced: PerFamily,
+    /// Hold time in force, in seconds; absent while the session is down.
+    pub hold_time_seconds: Option<u64>,
+    /// BGP messages received and sent on this and earlier connections.
+    pub messages_received: u64,
+    /// See [`Self::messages_received`].
+    pub messages_sent: u64,
+    /// How often the session came up.
+    pub established_count: u64,
+    /// Why it last went down.
+    pub last_error: Option<String>,
+}
+
+/// A count for each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerFamily {
+    /// IPv4.
+    pub ipv4: u64,
+    /// IPv6.
+    pub ipv6: u64,
+}
+
+/// `show routes`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RoutesStatus {
+    /// The winners, in order of prefix; cut at the limit that was asked for.
+    pub routes: Vec<RouteStatus>,
+    /// How many winners there are.
+    pub total: usize,
+    /// Winners by source.
+    pub counts: BTreeMap<String, usize>,
+}
+
+/// One route, or the answer to `show route ADDR`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// The address asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<IpAddr>,
+    /// The prefix; absent where nothing covers the address.
+    pub prefix: Option<String>,
+    /// `connected`, `local`, `workload`, `block`, `static`, `bgp` or `kernel`.
+    pub source: Option<String>,
+    /// The source's preference: the higher wins.
+    pub preference: Option<u32>,
+    /// What happens to a packet: `forward`, `blackhole`, `local`, `unresolved` or `no_route`.
+    pub fate: String,
+    /// Where to.
+    pub nexthops: Vec<NexthopStatus>,
+    /// Is it in the fast path's table?
+    pub installed: bool,
+}
+
+/// One next hop of a route.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NexthopStatus {
+    /// The neighbour.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub via: Option<IpAddr>,
+    /// The port's name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<String>,
+    /// The neighbour's MAC address; absent until it is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mac: Option<String>,
+    /// `blackhole` where there is no neighbour.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kind: Option<String>,
+}
+
+/// `show neighbors`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NeighborsStatus {
+    /// Every neighbour known, by port and address.
+    pub neighbors: Vec<NeighborStatus>,
+}
+
+/// One neighbour.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NeighborStatus {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address, once known.
+    pub mac: Option<String>,
+    /// The port's name.
+    pub port: String,
+    /// As the kernel names it: `reachable`, `stale`, `incomplete`, `failed`, `permanent`, …
+    pub state: String,
+    /// How many routes' next-hop groups need it.
+    pub used_by: usize,
+}
+
+/// `show ports`, without the fast path's counters.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PortsStatus {
+    /// Every port, by number.
+    pub ports: Vec<PortStatus>,
+    /// Interfaces that should be ports and aren't, with the reason.
+    pub problems: Vec<PortProblem>,
+}
+
+/// One port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Its number in the fast path.
+    pub id: u16,
+    /// The interface's name.
+    pub name: String,
+    /// `uplink`, `workload` or `host`.
+    pub kind: String,
+    /// The kernel's number of the interface.
+    pub ifindex: u32,
+    /// Its MAC address.
+    pub mac: String,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// Up?
+    pub up: bool,
+    /// The workload endpoint behind it.
+    pub endpoint: Option<String>,
+    /// What each of its queues really got.
+    pub queues: Vec<crate::QueueReport>,
+}
+
+/// An interface that should be a port and isn't.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PortProblem {
+    /// The interface's name.
+    pub name: String,
+    /// What is wrong, and what to do.
+    pub problem: String,
+}
+
+/// Numbers for the metrics.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// Is the datastore's first snapshot in?
+    pub in_sync: bool,
+    /// Is forwarding open?
+    pub ready: bool,
+    /// Winning routes by source.
+    pub routes: BTreeMap<String, usize>,
+    /// Routes in the fast path's table.
+    pub fib_routes: PerFamily,
+    /// Memory of the fast path's look-up structures, in bytes.
+    pub fib_bytes: usize,
+    /// Rows taken.
+    pub adjacencies: usize,
+    /// Rows taken.
+    pub groups: usize,
+    /// Routes that a full table refused.
+    pub refused_routes: usize,
+    /// Neighbours known.
+    pub neighbors: usize,
+    /// Routes that the kernel's mirror holds.
+    pub mirrored_routes: usize,
+    /// Datastore files that are malformed now, with the message for each.
+    pub invalid_files: BTreeMap<String, String>,
+    /// Punted packets answered, by what was done.
+    pub punts_answered: BTreeMap<String, u64>,
+    /// What an operator should look at.
+    pub warnings: Vec<String>,
+    /// Sessions.
+    pub bgp: BgpStatus,
+}
