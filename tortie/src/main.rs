@@ -1,1 +1,153 @@
-fn main() {}
+//! # tortie: the router and its operator's commands
+//!
+//! **What this room is for.** It makes both ends of what the two halves share and starts them; and it is what an
+//! operator types. It is the only room that names both `fastpath` and `slowpath`.
+//!
+//! **How things pass through it.** `main.rs` reads the command line → [`config`] → [`run`] makes [`limits`]' tables,
+//! starts workers and slow path, and waits. [`ports`] opens AF_XDP for the slow path. Everybody who asks how things
+//! are ([`control`] for `tortie show`, [`http`] for Prometheus) asks the [`observer`].
+//!
+//! **What it promises.** A configuration that is accepted can't be wrong in itself; every error names what, where
+//! and what to do; memory is known at the start; a question never holds up a packet or a session. Exit status: 0 yes,
+//! 1 no or failed, 2 wrong usage or no answer.
+//!
+//! **What it never does.** It knows no protocol, no route and no packet.
+
+mod check;
+mod cleanup;
+mod config;
+mod control;
+mod cores;
+mod forms;
+mod http;
+mod interfaces;
+mod limits;
+mod log;
+mod metrics;
+mod observer;
+mod open_ports;
+mod output;
+mod ports;
+mod privileges;
+mod run;
+mod show;
+mod signals;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use config::Config;
+
+/// It can't be done.
+const FAILED: u8 = 1;
+/// It can't be asked.
+const TROUBLE: u8 = 2;
+
+const EXAMPLE: &str = "\
+Example of a tortie.yaml:
+  node: node1                                       # this node's name in the datastore
+  datastore: { directory: /etc/tortie/resources }   # Calico resources, one or more a file
+  uplinks: [eth0]                                   # interfaces towards other nodes and routers
+
+All else has defaults:
+  workloads: { prefix: cali }                       # interfaces that lead to workloads begin with this
+  workers: 1                                        # cores of the fast path
+  cores: [2]                                        # pins worker i to the i-th of these
+  queues: 1                                         # receive queues of each uplink, one a worker
+  mode: auto                                        # auto, zero-copy or copy
+  control_socket: /run/tortie/tortie.sock           # where `tortie show` asks
+  metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
+  log: { format: text, level: info }                # text or json; RUST_LOG overrides the level
+  limits: { routes_v4: 2200000, frames: 65536 }     # sizes of tables; see --check for all and their memory
+
+Examples:
+  tortie run -c /etc/tortie/tortie.yaml --check
+  tortie run -c /etc/tortie/tortie.yaml";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  tortie show bgp
+  tortie show routes --source bgp --limit 20
+  tortie show route 10.65.0.7 -o json
+  tortie show drops --all --socket /run/tortie/tortie.sock";
+
+/// A userspace virtual router over AF_XDP that speaks Calico.
+#[derive(Debug, Parser)]
+#[command(name = "tortie", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the router
+    #[command(after_help = EXAMPLE)]
+    Run {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Only say whether a start would succeed: opens nothing, changes nothing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Ask the running router
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show(show::ShowArgs),
+    /// Remove what a router that has ended leaves on purpose: XDP programs, mirrored routes, the nftables table
+    Cleanup {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// This box's configuration
+    #[arg(short, long = "config", value_name = "FILE", default_value = "/etc/tortie/tortie.yaml")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let CommandLine { command } = CommandLine::parse();
+    let (outcome, status) = match command {
+        Command::Run { file, check: true } => (check(&file), FAILED),
+        Command::Run { file, check: false } => (run(&file), FAILED),
+        Command::Show(args) => (show::run(&args), TROUBLE),
+        Command::Cleanup { file } => (cleanup(&file), FAILED),
+        Command::Version => (version(), TROUBLE),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("tortie: {error:#}");
+        ExitCode::from(status)
+    })
+}
+
+fn run(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let config = Config::read(&file.config)?;
+    log::start(config.log)?;
+    run::run(&config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let report = check::run(&file.config);
+    output::print(&report.to_string())?;
+    Ok(if report.good() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn cleanup(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let config = Config::read(&file.config)?;
+    for line in cleanup::run(&config)? {
+        output::print(&format!("{line}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn version() -> anyhow::Result<ExitCode> {
+    output::print(&format!("tortie {}\n", env!("CARGO_PKG_VERSION")))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,1 +1,55 @@
-fn main() {}
+//! Every chore as one command: `cargo xtask --help`.
+//!
+//! A file per command, and no cleverness.
+
+mod ci;
+mod demo;
+mod fuzz;
+mod install;
+mod lab;
+mod tally;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Every chore of the workspace as one command.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build Tortie, raise three nodes and a ToR, and prove that BGP, routes and traffic work.
+    ///
+    /// Needs root. Installs the Debian packages it lacks, and says which. Everything it makes lives in network
+    /// namespaces of its own and is removed at the end.
+    Demo(demo::Arguments),
+    /// Run everything that CI runs: format, lints, tests, fuzz targets for a short while, lab scenarios.
+    ///
+    /// Installs the Debian packages it lacks, when run as root; otherwise what needs root is skipped.
+    /// Ends with a line `N passed, N failed`, and `, N skipped` where something could not run here.
+    Test(test::Arguments),
+    /// Run lab scenarios by name, or all of them.
+    Lab(lab::Arguments),
+    /// Run one fuzz target, or all, for a while.
+    Fuzz(fuzz::Arguments),
+    /// What .ci/run runs: `cargo xtask test` with everything in it.
+    Ci,
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().chore {
+        Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Test(arguments) => test::run(&arguments),
+        Chore::Lab(arguments) => lab::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
+        Chore::Ci => ci::run(),
+    }
+}

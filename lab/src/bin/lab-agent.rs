@@ -1,0 +1,291 @@
+//! The traffic of the lab that no common tool makes: a session that must stay alive, a transfer with its hash,
+//! UDP to a thousand destinations. It reports in JSON, so that scenarios need no interpreter on the machine.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+/// How much a transfer writes or reads at once, in bytes.
+const CHUNK: usize = 64 * 1024;
+/// How long a beat may stay unanswered before it is told as missing.
+const BEAT_LIMIT: Duration = Duration::from_secs(2);
+/// How often a sink writes its report anew.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+/// How long a sender keeps trying to connect.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Traffic for the scenarios of Tortie's lab.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Send back whatever comes, on any number of TCP connections.
+    Echo {
+        /// Where to listen, such as 0.0.0.0:2222.
+        listen: SocketAddr,
+    },
+    /// Keep one TCP connection to an echo server alive: a beat at every interval, a JSON line for each.
+    Heartbeat {
+        /// The echo server.
+        server: SocketAddr,
+        /// Between two beats, in milliseconds.
+        #[arg(long, default_value_t = 100)]
+        interval_ms: u64,
+    },
+    /// Take one TCP connection, read it to its end and tell the bytes and their SHA-256.
+    Receive {
+        /// Where to listen.
+        listen: SocketAddr,
+    },
+    /// Send this many bytes, which nobody could guess from the ones before, and tell their SHA-256.
+    Send {
+        /// The receiver.
+        receiver: SocketAddr,
+        /// How many bytes.
+        #[arg(long)]
+        bytes: u64,
+        /// What the bytes are made from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Count UDP datagrams of `udp-send` by the destination written in them.
+    UdpSink {
+        /// Where to listen, such as [::]:9000.
+        listen: SocketAddr,
+        /// The file to report to, rewritten while datagrams come.
+        #[arg(long)]
+        report: PathBuf,
+    },
+    /// Send UDP datagrams to every destination in a file, an address per line.
+    UdpSend {
+        /// The file.
+        #[arg(long)]
+        destinations: PathBuf,
+        /// The port at every destination.
+        #[arg(long)]
+        port: u16,
+        /// How many to each.
+        #[arg(long, default_value_t = 1)]
+        copies: u32,
+        /// How many a second, in all.
+        #[arg(long, default_value_t = 5000)]
+        per_second: u32,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Echo { listen } => echo(listen),
+        Task::Heartbeat { server, interval_ms } => heartbeat(server, Duration::from_millis(interval_ms)),
+        Task::Receive { listen } => receive(listen),
+        Task::Send { receiver, bytes, seed } => send(receiver, bytes, seed),
+        Task::UdpSink { listen, report } => udp_sink(listen, &report),
+        Task::UdpSend { destinations, port, copies, per_second } => {
+            udp_send(&destinations, port, copies, per_second)
+        }
+    }
+}
+
+/// One line of JSON on standard output, at once.
+fn tell(line: &serde_json::Value) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "{line}")?;
+    output.flush().context("standard output is closed")
+}
+
+fn echo(listen: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        thread::spawn(move || {
+            let mut reader = stream.try_clone()?;
+            std::io::copy(&mut reader, &mut stream)
+        });
+    }
+    Ok(())
+}
+
+fn connect(server: SocketAddr) -> Result<TcpStream> {
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    loop {
+        match TcpStream::connect_timeout(&server, Duration::from_secs(1)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).with_context(|| format!("cannot connect to {server}"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// A beat that comes back late is told with its time; a connection that dies ends the program with an error.
+fn heartbeat(server: SocketAddr, interval: Duration) -> Result<()> {
+    let mut stream = connect(server)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(BEAT_LIMIT))?;
+    let begin = Instant::now();
+    for beat in 0_u64.. {
+        let sent = Instant::now();
+        stream.write_all(&beat.to_be_bytes()).context("the session died")?;
+        while !answered(&mut stream, beat)? {
+            tell(&json!({ "beat": beat, "missing_ms": millis(sent.elapsed()) }))?;
+        }
+        tell(&json!({ "beat": beat, "at_ms": millis(begin.elapsed()), "took_ms": millis(sent.elapsed()) }))?;
+        thread::sleep(interval.saturating_sub(sent.elapsed()));
+    }
+    Ok(())
+}
+
+/// Whether the beat came back within [`BEAT_LIMIT`].
+fn answered(stream: &mut TcpStream, beat: u64) -> Result<bool> {
+    let mut bytes = [0; 8];
+    match stream.read_exact(&mut bytes) {
+        Ok(()) => {
+            ensure!(u64::from_be_bytes(bytes) == beat, "the echo of beat {beat} is {bytes:02x?}");
+            Ok(true)
+        }
+        // Nothing of the eight bytes can have been read: they were written as one segment.
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+        Err(error) => Err(error).context("the session died"),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn receive(listen: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    let (mut stream, _) = listener.accept()?;
+    let begin = Instant::now();
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut bytes = 0_u64;
+    loop {
+        let length = stream.read(&mut chunk)?;
+        if length == 0 {
+            break;
+        }
+        hash.update(&chunk[..length]);
+        bytes += length as u64;
+    }
+    tell(&transfer(bytes, hash, begin))
+}
+
+fn send(receiver: SocketAddr, bytes: u64, seed: u64) -> Result<()> {
+    let mut stream = connect(receiver)?;
+    let begin = Instant::now();
+    let mut hash = Sha256::new();
+    let mut noise = Noise(seed);
+    let mut chunk = vec![0; CHUNK];
+    let mut left = bytes;
+    while left > 0 {
+        let length = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+        noise.fill(&mut chunk[..length]);
+        hash.update(&chunk[..length]);
+        stream.write_all(&chunk[..length]).context("the transfer was cut")?;
+        left -= length as u64;
+    }
+    tell(&transfer(bytes, hash, begin))
+}
+
+fn transfer(bytes: u64, hash: Sha256, begin: Instant) -> serde_json::Value {
+    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({ "bytes": bytes, "sha256": digest, "seconds": begin.elapsed().as_secs_f64() })
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): bytes that look random and can be made again from the seed.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for piece in bytes.chunks_mut(8) {
+            let word = self.next().to_le_bytes();
+            piece.copy_from_slice(&word[..piece.len()]);
+        }
+    }
+}
+
+/// A datagram of `udp-send` holds the text of its destination: what a sink gets for somebody else shows.
+fn udp_sink(listen: SocketAddr, report: &Path) -> Result<()> {
+    let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    // Bursts must wait here and not be lost by the test itself.
+    socket2::SockRef::from(&socket).set_recv_buffer_size(8 << 20)?;
+    socket.set_read_timeout(Some(REPORT_EVERY))?;
+    let mut counts: BTreeMap<IpAddr, u64> = BTreeMap::new();
+    let mut foreign = 0_u64;
+    let mut reported = None;
+    let mut last_report = Instant::now();
+    let mut datagram = [0; 2048];
+    loop {
+        match socket.recv(&mut datagram) {
+            Ok(length) => {
+                let text = std::str::from_utf8(&datagram[..length]).ok();
+                match text.and_then(|text| text.parse().ok()) {
+                    Some(destination) => *counts.entry(destination).or_default() += 1,
+                    None => foreign += 1,
+                }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error).context("cannot receive"),
+        }
+        let packets: u64 = counts.values().sum();
+        if last_report.elapsed() >= REPORT_EVERY && reported != Some((packets, foreign)) {
+            write_whole(report, &json!({ "packets": packets, "foreign": foreign, "destinations": counts }))?;
+            reported = Some((packets, foreign));
+            last_report = Instant::now();
+        }
+    }
+}
+
+/// Replaces the file in one step: a reader never sees half a report.
+fn write_whole(path: &Path, value: &serde_json::Value) -> Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, value.to_string())?;
+    std::fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn udp_send(destinations: &Path, port: u16, copies: u32, per_second: u32) -> Result<()> {
+    ensure!(per_second > 0, "--per-second must be at least 1");
+    let text = std::fs::read_to_string(destinations)
+        .with_context(|| format!("cannot read {}", destinations.display()))?;
+    let destinations: Vec<IpAddr> = text.lines().map(str::parse).collect::<Result<_, _>>()?;
+    let ipv4 = UdpSocket::bind("0.0.0.0:0")?;
+    // A machine without IPv6 can still send to the rest.
+    let ipv6 = UdpSocket::bind("[::]:0").ok();
+    let begin = Instant::now();
+    let mut sent = 0_u32;
+    for _ in 0..copies {
+        for &destination in &destinations {
+            let socket = if destination.is_ipv4() { Some(&ipv4) } else { ipv6.as_ref() };
+            let Some(socket) = socket else { bail!("no IPv6 here, and {destination} is asked for") };
+            socket
+                .send_to(destination.to_string().as_bytes(), (destination, port))
+                .with_context(|| format!("cannot send to {destination}"))?;
+            sent += 1;
+            let due = Duration::from_secs_f64(f64::from(sent) / f64::from(per_second));
+            thread::sleep(due.saturating_sub(begin.elapsed()));
+        }
+    }
+    tell(&json!({ "packets": sent, "seconds": begin.elapsed().as_secs_f64() }))
+}

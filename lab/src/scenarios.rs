@@ -1,0 +1,46 @@
+//! The scenarios, in the order in which a newcomer would want them shown.
+
+mod baseline;
+mod full_mesh;
+mod host_routes;
+mod internet_table;
+mod kill_the_router;
+mod malformed;
+
+use crate::demo;
+use crate::scenario::Scenario;
+
+/// Every scenario.
+pub const ALL: &[Scenario] = &[
+    baseline::BASELINE,
+    host_routes::HOST_ROUTES,
+    full_mesh::FULL_MESH,
+    full_mesh::FULL_MESH_BIRD,
+    kill_the_router::KILL_THE_ROUTER,
+    internet_table::INTERNET_TABLE,
+    malformed::MALFORMED,
+    demo::DEMO,
+];
+
+/// The scenario of this name.
+pub fn named(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own() {
+        for scenario in ALL {
+            assert_eq!(
+                ALL.iter().filter(|other| other.name == scenario.name).count(),
+                1,
+                "{}",
+                scenario.name
+            );
+            assert!(named(scenario.name).is_some());
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Traffic and what it tells: ping, iperf3, transfers with their hash, sessions that must live, UDP to many.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::netns::Namespace;
+use crate::process::Process;
+use crate::{Lab, command, wait};
+
+/// How long a transfer of a few hundred megabytes may take through a debug kernel on a busy machine.
+const TRANSFER: Duration = Duration::from_secs(120);
+/// How long a server may take until it listens.
+const LISTEN: Duration = Duration::from_secs(5);
+
+/// What `ping` counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Ping {
+    /// Requests.
+    pub sent: u32,
+    /// Replies.
+    pub received: u32,
+    /// The TTL or hop limit of the last reply.
+    pub ttl: Option<u32>,
+    /// The mean round trip, in milliseconds.
+    pub mean_ms: Option<f64>,
+}
+
+/// Sends `count` echo requests, ten a second, and counts the replies, whatever comes of them.
+///
+/// # Errors
+/// `ping` cannot run, or says nothing that can be read.
+pub fn ping(from: &Namespace, to: IpAddr, count: u32) -> Result<Ping> {
+    let mut ping = from.command("ping");
+    ping.args(["-n", "-c", &count.to_string(), "-i", "0.1", "-W", "1", &to.to_string()]);
+    let output = command::output(&mut ping, Duration::from_secs(u64::from(count) / 5 + 10))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    read_ping(&text).with_context(|| {
+        format!("`{}`: {}", command::typed(&ping), String::from_utf8_lossy(&output.stderr).trim())
+    })
+}
+
+/// Pings until a reply comes: the first packet of a way may wait for a neighbor.
+///
+/// # Errors
+/// No reply came within `limit`.
+pub fn reaches(lab: &Lab, from: &Namespace, to: IpAddr, limit: Duration) -> Result<Ping> {
+    lab.wait(&format!("a reply from {to} to {}", from.name()), limit, || {
+        let ping = ping(from, to, 1)?;
+        Ok((ping.received > 0).then_some(ping))
+    })
+}
+
+/// Reads the summary of iputils' ping, and the last reply's TTL.
+fn read_ping(text: &str) -> Option<Ping> {
+    let summary = text.lines().find(|line| line.contains("packets transmitted"))?;
+    let number_before = |words: &str| {
+        let before = summary.split(words).next()?;
+        before.rsplit([' ', ',']).find(|word| !word.is_empty())?.parse().ok()
+    };
+    let ttl = text
+        .lines()
+        .filter_map(|line| line.split("ttl=").nth(1)?.split(' ').next()?.parse().ok())
+        .next_back();
+    // rtt min/avg/max/mdev = 0.046/0.046/0.046/0.000 ms
+    let rtt = text.lines().find(|line| line.starts_with("rtt ")).and_then(|line| line.split(" = ").nth(1));
+    Some(Ping {
+        sent: number_before(" packets transmitted")?,
+        received: number_before(" received")?,
+        ttl,
+        mean_ms: rtt.and_then(|rtt| rtt.split('/').nth(1)?.parse().ok()),
+    })
+}
+
+/// What iperf3 measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Throughput {
+    /// What the receiver got, in bits a second.
+    pub bits_per_second: f64,
+    /// Segments sent again.
+    pub retransmits: u64,
+}
+
+/// TCP for `seconds` from one namespace to an address of another.
+///
+/// # Errors
+/// iperf3 fails on either side.
+pub fn iperf3(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    seconds: u32,
+) -> Result<Throughput> {
+    let mut server = to.command("iperf3");
+    server.args(["-s", "-1", "-B", &address.to_string()]);
+    let mut server = lab.spawn(&format!("iperf3-server-{}", to.name()), server)?;
+    listening(to, 5201)?;
+    lab.step(&format!("iperf3 from {} to {}", from.name(), to.name()));
+    let mut client = from.command("iperf3");
+    client.args(["-J", "-c", &address.to_string(), "-t", &seconds.to_string()]);
+    let text = command::run(&mut client, Duration::from_secs(u64::from(seconds) + 30))?;
+    let json: Value = serde_json::from_str(&text)?;
+    let end = &json["end"];
+    let bits_per_second = end["sum_received"]["bits_per_second"].as_f64();
+    let throughput = Throughput {
+        bits_per_second: bits_per_second.context("iperf3 told no throughput")?,
+        retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
+    };
+    server.finish(LISTEN)?;
+    Ok(throughput)
+}
+
+/// Waits until somebody listens on a TCP port inside.
+fn listening(namespace: &Namespace, port: u16) -> Result<()> {
+    wait::until_true(&format!("a server on port {port} of {}", namespace.name()), LISTEN, || {
+        Ok(namespace.run("ss", &["-Hltn", &format!("sport = :{port}")])?.contains("LISTEN"))
+    })
+}
+
+/// What one end of a transfer saw.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Transfer {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Their SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Sends `bytes` over TCP and compares the hashes of both ends.
+///
+/// # Errors
+/// The transfer fails, or something else arrived than was sent.
+pub fn transfer(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    bytes: u64,
+) -> Result<Transfer> {
+    const PORT: u16 = 9100;
+    let target = SocketAddr::new(address, PORT).to_string();
+    let mut receiver = agent(lab, to, "receive", &[&target])?;
+    listening(to, PORT)?;
+    lab.step(&format!("sending {} MB from {} to {}", bytes / 1_000_000, from.name(), to.name()));
+    let mut sender = agent(lab, from, "send", &[&target, "--bytes", &bytes.to_string()])?;
+    let sent: Transfer = json(&sender.finish(TRANSFER)?)?;
+    let received: Transfer = json(&receiver.finish(TRANSFER)?)?;
+    ensure!(
+        sent.bytes == received.bytes && sent.sha256 == received.sha256,
+        "{} bytes with SHA-256 {} were sent, {} bytes with {} arrived",
+        sent.bytes,
+        sent.sha256,
+        received.bytes,
+        received.sha256
+    );
+    Ok(received)
+}
+
+/// A task of the lab's agent inside a namespace.
+///
+/// # Errors
+/// It cannot be started.
+pub fn agent(lab: &Lab, namespace: &Namespace, task: &str, arguments: &[&str]) -> Result<Process> {
+    let mut command = namespace.command(&lab.tools().agent);
+    command.arg(task).args(arguments);
+    lab.spawn(&format!("{task}-{}", namespace.name()), command)
+}
+
+/// A TCP session that beats ten times a second for as long as it lives: what an ssh session would notice.
+pub struct Session {
+    heartbeat: Process,
+    _echo: Process,
+}
+
+/// One answered or missing beat of a [`Session`].
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Beat {
+    beat: u64,
+    took_ms: Option<u64>,
+}
+
+impl Session {
+    /// Opens a session from one namespace to an address of another and waits for the first beats.
+    ///
+    /// # Errors
+    /// The session does not come up.
+    pub fn open(lab: &Lab, from: &Namespace, to: &Namespace, address: IpAddr) -> Result<Session> {
+        const PORT: u16 = 2222;
+        let target = SocketAddr::new(address, PORT).to_string();
+        let echo = agent(lab, to, "echo", &[&target])?;
+        listening(to, PORT)?;
+        let heartbeat = agent(lab, from, "heartbeat", &[&target])?;
+        let mut session = Session { heartbeat, _echo: echo };
+        session.beats_on(5)?;
+        Ok(session)
+    }
+
+    /// Waits for this many more answered beats.
+    ///
+    /// # Errors
+    /// The session died, or no beat came for ten seconds.
+    pub fn beats_on(&mut self, more: usize) -> Result<()> {
+        let before = self.answered()?.len();
+        wait::until_true("the session's next beats", Duration::from_secs(10), || {
+            self.heartbeat.must_run()?;
+            Ok(self.answered()?.len() >= before + more)
+        })
+    }
+
+    /// The longest time a beat took so far.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn longest_beat(&self) -> Result<Duration> {
+        let longest = self.answered()?.iter().filter_map(|beat| beat.took_ms).max().unwrap_or(0);
+        Ok(Duration::from_millis(longest))
+    }
+
+    /// How many beats were answered so far.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn beats(&self) -> Result<u64> {
+        Ok(self.answered()?.last().map_or(0, |last| last.beat + 1))
+    }
+
+    fn answered(&self) -> Result<Vec<Beat>> {
+        let text = wait::read(self.heartbeat.output())?;
+        let beats = text.lines().filter_map(|line| serde_json::from_str::<Beat>(line).ok());
+        Ok(beats.filter(|beat| beat.took_ms.is_some()).collect())
+    }
+}
+
+/// A place where UDP datagrams for any address arrive and are counted by destination.
+pub struct Sink {
+    report: PathBuf,
+    process: Process,
+}
+
+/// What a [`Sink`] counted.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct SinkReport {
+    /// All datagrams of ours.
+    pub packets: u64,
+    /// By destination.
+    pub destinations: std::collections::BTreeMap<IpAddr, u64>,
+}
+
+impl Sink {
+    /// The port that sinks listen on.
+    pub const PORT: u16 = 9000;
+
+    /// Makes every address that `namespace` has no other route to its own and counts what comes.
+    /// It needs a route back to whoever sends, or the kernel takes the sender for itself and drops what it sent.
+    ///
+    /// # Errors
+    /// The routes or the receiver cannot be made.
+    pub fn open(lab: &Lab, namespace: &Namespace) -> Result<Sink> {
+        for family in ["-4", "-6"] {
+            namespace.ip(&format!("{family} route add local default dev lo table 100"))?;
+            // After the main table (32766): the way back to the sender counts first.
+            namespace.ip(&format!("{family} rule add pref 40000 table 100"))?;
+        }
+        let report = lab.directory().join(format!("sink-{}.json", namespace.name()));
+        let listen = format!("[::]:{}", Self::PORT);
+        let path = report.to_str().context("the temporary directory's name is not UTF-8")?;
+        let process = agent(lab, namespace, "udp-sink", &[&listen, "--report", path])?;
+        wait::until_true("the sink's socket", LISTEN, || {
+            Ok(namespace.run("ss", &["-Hlun"])?.contains(&format!(":{}", Self::PORT)))
+        })?;
+        Ok(Sink { report, process })
+    }
+
+    /// What has been counted so far.
+    ///
+    /// # Errors
+    /// The sink has ended.
+    pub fn counted(&mut self) -> Result<SinkReport> {
+        self.process.must_run()?;
+        if !self.report.exists() {
+            return Ok(SinkReport::default());
+        }
+        json(&wait::read(&self.report)?)
+    }
+}
+
+/// Sends `copies` datagrams to each of the destinations, from one namespace.
+///
+/// # Errors
+/// A datagram cannot be sent.
+pub fn udp_to_many(
+    lab: &Lab,
+    from: &Namespace,
+    destinations: &[IpAddr],
+    copies: u32,
+    per_second: u32,
+) -> Result<u64> {
+    let file = lab.directory().join(format!("destinations-{}", from.name()));
+    std::fs::write(&file, destinations.iter().map(|address| format!("{address}\n")).collect::<String>())?;
+    let path = file.to_str().context("the temporary directory's name is not UTF-8")?;
+    let (port, copies, rate) = (Sink::PORT.to_string(), copies.to_string(), per_second.to_string());
+    let arguments = ["--destinations", path, "--port", &port, "--copies", &copies, "--per-second", &rate];
+    let mut sender = agent(lab, from, "udp-send", &arguments)?;
+    let told: Value = json(&sender.finish(TRANSFER)?)?;
+    told["packets"].as_u64().context("udp-send told no number of packets")
+}
+
+fn json<Answer: DeserializeOwned>(text: &str) -> Result<Answer> {
+    serde_json::from_str(text).with_context(|| format!("not the expected JSON: {text}"))
+}
+
+/// Fails unless every request was answered.
+///
+/// # Errors
+/// A reply is missing.
+pub fn all_answered(from: &Namespace, to: IpAddr, ping: Ping) -> Result<()> {
+    if ping.received < ping.sent {
+        bail!("{} of {} pings from {} to {to} were lost", ping.sent - ping.received, ping.sent, from.name());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_of_ping_is_read() {
+        let text = "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n\
+            64 bytes from 10.0.0.1: icmp_seq=1 ttl=62 time=0.046 ms\n\n\
+            --- 10.0.0.1 ping statistics ---\n\
+            3 packets transmitted, 1 received, 66.6667% packet loss, time 205ms\n\
+            rtt min/avg/max/mdev = 0.046/0.051/0.060/0.000 ms\n";
+        let expected = Ping { sent: 3, received: 1, ttl: Some(62), mean_ms: Some(0.051) };
+        assert_eq!(read_ping(text), Some(expected));
+    }
+
+    #[test]
+    fn a_ping_with_errors_and_no_replies_is_read() {
+        let text = "--- 10.0.0.1 ping statistics ---\n\
+            4 packets transmitted, 0 received, +4 errors, 100% packet loss, time 3055ms\n";
+        assert_eq!(read_ping(text), Some(Ping { sent: 4, received: 0, ttl: None, mean_ms: None }));
+        assert_eq!(read_ping("ping: connect: Network is unreachable"), None);
+    }
+}

@@ -1,0 +1,294 @@
+//! `tortie.yaml`: read once, validated into a [`Config`] that can't be wrong.
+//!
+//! ```yaml
+//! node: node1
+//! datastore: { directory: /etc/tortie/resources }
+//! uplinks: [eth0]
+//! workloads: { prefix: cali }
+//! workers: 2
+//! cores: [2, 3]
+//! control_socket: /run/tortie/tortie.sock
+//! metrics: { listen: "127.0.0.1:9191" }
+//! log: { format: text, level: info }
+//! mode: auto
+//! queues: 2
+//! limits: { routes_v4: 1000000 }
+//! ```
+//!
+//! Only `node`, `datastore` and `uplinks` must be there. Unknown fields are refused: a misspelt one would otherwise
+//! silently leave its default in force.
+
+mod error;
+mod field;
+mod file;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub(crate) use error::{ConfigError, Reason};
+
+use crate::limits::{self, Limits};
+use field::Field;
+use file::{Entry, File, LimitsFields, Section};
+
+/// Where the control socket is unless the file says otherwise.
+pub(crate) const CONTROL_SOCKET: &str = "/run/tortie/tortie.sock";
+
+/// Everything that an operator can set for this box.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// This node's name in the datastore.
+    pub(crate) node: String,
+    /// The directory of Calico resources.
+    pub(crate) datastore: PathBuf,
+    /// Interfaces towards other nodes and routers; at least one, no two alike.
+    pub(crate) uplinks: Vec<String>,
+    /// Interfaces whose names begin with this lead to workloads.
+    pub(crate) workload_prefix: String,
+    /// Pinned cores of the fast path.
+    pub(crate) workers: usize,
+    /// The core of each worker; absent where the program chooses.
+    pub(crate) cores: Option<Vec<usize>>,
+    /// Where `tortie show` asks.
+    pub(crate) control_socket: PathBuf,
+    /// Where metrics are served; absent is off.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// How the log is written.
+    pub(crate) log: LogConfig,
+    /// What to ask the driver for.
+    pub(crate) mode: Mode,
+    /// Queues of each uplink that are asked for.
+    pub(crate) queues: usize,
+    /// The size of every table.
+    pub(crate) limits: Limits,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogConfig {
+    /// For people or for programs.
+    pub(crate) format: LogFormat,
+    /// The least severe messages that are written.
+    pub(crate) level: tracing::Level,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// A line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a queue is asked to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Zero-copy where the driver can, copy elsewhere.
+    Auto,
+    /// Zero-copy on uplinks or nothing.
+    ZeroCopy,
+    /// Copy everywhere.
+    Copy,
+}
+
+impl Config {
+    /// Reads and validates the file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with file, line, field, reason and what to do.
+    pub(crate) fn read(path: &Path) -> Result<Config, ConfigError> {
+        let at = |reason| ConfigError { file: path.to_owned(), position: None, field: None, reason };
+        let bytes = std::fs::metadata(path).map_err(|error| at(Reason::Unreadable(error)))?.len();
+        if bytes > file::MAX_BYTES {
+            return Err(at(Reason::TooLarge { bytes, max: file::MAX_BYTES }));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| at(Reason::Unreadable(error)))?;
+        Config::parse(path, &text)
+    }
+
+    /// Validates a file's text; `path` is for error messages.
+    fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        // An empty file is one without fields, and is told which one it lacks first.
+        let file: Option<Section<File>> =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::yaml(path, &error))?;
+        let Section(file) = file.unwrap_or_default();
+        Config::from_file(&file).map_err(|fault| fault.within(path))
+    }
+
+    fn from_file(file: &File) -> Result<Config, field::Fault> {
+        let workers = field("workers", &file.workers)
+            .map(|field| field.number(limits::WORKERS))
+            .transpose()?
+            .unwrap_or(1);
+        let workload_prefix = workload_prefix(file)?;
+        Ok(Config {
+            node: node(file)?,
+            datastore: datastore(file)?,
+            uplinks: uplinks(file, &workload_prefix)?,
+            workload_prefix,
+            workers,
+            cores: cores(file, workers)?,
+            control_socket: control_socket(file)?,
+            metrics: metrics(file)?,
+            log: log(file)?,
+            mode: mode(file)?,
+            queues: field("queues", &file.queues)
+                .map(|field| field.number(limits::WORKERS))
+                .transpose()?
+                .unwrap_or(workers),
+            limits: table_limits(file.limits.as_ref().map(|Section(fields)| fields))?,
+        })
+    }
+}
+
+/// A field that is there and not empty.
+fn field<'a>(path: &'static str, entry: &'a Option<Entry>) -> Option<Field<'a>> {
+    Field::new(path, entry.as_ref()?)
+}
+
+fn required<'a>(
+    path: &'static str,
+    entry: &'a Option<Entry>,
+    example: &'static str,
+) -> Result<Field<'a>, field::Fault> {
+    field(path, entry).ok_or(field::Fault::missing(path, example))
+}
+
+fn node(file: &File) -> Result<String, field::Fault> {
+    let field = required("node", &file.node, "node: node1")?;
+    let name = field.text()?;
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    let framed = bytes.first().is_some_and(|b| letter(*b)) && bytes.last().is_some_and(|b| letter(*b));
+    if !framed || name.len() > 253 || !bytes.iter().all(|b| letter(*b) || b"-.".contains(b)) {
+        return Err(field.fault(Reason::NodeName { given: name.to_owned() }));
+    }
+    Ok(name.to_owned())
+}
+
+fn datastore(file: &File) -> Result<PathBuf, field::Fault> {
+    const EXAMPLE: &str = "datastore: { directory: /etc/tortie/resources }";
+    let missing = field::Fault::missing("datastore.directory", EXAMPLE);
+    let Section(section) = file.datastore.as_ref().ok_or(missing)?;
+    let directory = required("datastore.directory", &section.directory, EXAMPLE)?;
+    Ok(PathBuf::from(directory.text()?))
+}
+
+fn workload_prefix(file: &File) -> Result<String, field::Fault> {
+    let entry = file.workloads.as_ref().and_then(|Section(section)| section.prefix.as_ref());
+    let Some(field) = entry.and_then(|entry| Field::new("workloads.prefix", entry)) else {
+        return Ok("cali".to_owned());
+    };
+    field.interface_name().map(str::to_owned)
+}
+
+fn uplinks(file: &File, workload_prefix: &str) -> Result<Vec<String>, field::Fault> {
+    const EXAMPLE: &str = "uplinks: [eth0]";
+    let field = required("uplinks", &file.uplinks, EXAMPLE)?;
+    let mut seen = BTreeSet::new();
+    let mut names = Vec::new();
+    for item in field.items()? {
+        let name = item.interface_name()?;
+        if name.starts_with(workload_prefix) {
+            let prefix = workload_prefix.to_owned();
+            return Err(item.fault(Reason::UplinkIsWorkload { name: name.to_owned(), prefix }));
+        }
+        if !seen.insert(name) {
+            return Err(item.fault(Reason::Twice { given: name.to_owned() }));
+        }
+        names.push(name.to_owned());
+    }
+    if names.is_empty() { Err(field.fault(Reason::Missing { example: EXAMPLE })) } else { Ok(names) }
+}
+
+fn cores(file: &File, workers: usize) -> Result<Option<Vec<usize>>, field::Fault> {
+    let Some(field) = field("cores", &file.cores) else { return Ok(None) };
+    let mut cores = Vec::new();
+    for item in field.items()? {
+        let core = item.number((0, 4_095))?;
+        if cores.contains(&core) {
+            return Err(item.fault(Reason::Twice { given: core.to_string() }));
+        }
+        cores.push(core);
+    }
+    if cores.len() != workers {
+        return Err(field.fault(Reason::CoresAndWorkers { cores: cores.len(), workers }));
+    }
+    Ok(Some(cores))
+}
+
+fn control_socket(file: &File) -> Result<PathBuf, field::Fault> {
+    /// `sun_path` of `sockaddr_un`, without its closing zero (unix(7)).
+    const MAX: usize = 107;
+    let Some(field) = field("control_socket", &file.control_socket) else {
+        return Ok(PathBuf::from(CONTROL_SOCKET));
+    };
+    let path = field.text()?;
+    if path.len() > MAX {
+        return Err(field.fault(Reason::SocketPath { bytes: path.len(), max: MAX }));
+    }
+    Ok(PathBuf::from(path))
+}
+
+fn metrics(file: &File) -> Result<Option<SocketAddr>, field::Fault> {
+    let Some(Section(section)) = &file.metrics else { return Ok(None) };
+    let field = required("metrics.listen", &section.listen, "metrics: { listen: \"127.0.0.1:9191\" }")?;
+    let given = field.text()?;
+    given.parse().map(Some).map_err(|_| field.fault(Reason::Listen { given: given.to_owned() }))
+}
+
+fn log(file: &File) -> Result<LogConfig, field::Fault> {
+    use tracing::Level;
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let levels = [
+        ("error", Level::ERROR),
+        ("warn", Level::WARN),
+        ("info", Level::INFO),
+        ("debug", Level::DEBUG),
+        ("trace", Level::TRACE),
+    ];
+    let section = file.log.as_ref();
+    let format = section.and_then(|Section(log)| field("log.format", &log.format));
+    let level = section.and_then(|Section(log)| field("log.level", &log.level));
+    Ok(LogConfig {
+        format: format.map_or(Ok(LogFormat::Text), |field| field.one_of(&formats))?,
+        level: level.map_or(Ok(Level::INFO), |field| field.one_of(&levels))?,
+    })
+}
+
+fn mode(file: &File) -> Result<Mode, field::Fault> {
+    let modes = [("auto", Mode::Auto), ("zero-copy", Mode::ZeroCopy), ("copy", Mode::Copy)];
+    field("mode", &file.mode).map_or(Ok(Mode::Auto), |field| field.one_of(&modes))
+}
+
+fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {
+    let mut limits = Limits::default();
+    let Some(fields) = fields else { return Ok(limits) };
+    let places = [
+        ("limits.routes_v4", &fields.routes_v4, Limits::ROUTES, &mut limits.routes_v4),
+        ("limits.routes_v6", &fields.routes_v6, Limits::ROUTES, &mut limits.routes_v6),
+        ("limits.ports", &fields.ports, Limits::PORTS, &mut limits.ports),
+        ("limits.adjacencies", &fields.adjacencies, Limits::ROWS, &mut limits.adjacencies),
+        ("limits.groups", &fields.groups, Limits::ROWS, &mut limits.groups),
+        ("limits.frames", &fields.frames, Limits::FRAMES, &mut limits.frames),
+        ("limits.neighbors", &fields.neighbors, Limits::ROWS, &mut limits.neighbors),
+        ("limits.mirror_routes", &fields.mirror_routes, Limits::ROUTES, &mut limits.mirror_routes),
+        (
+            "limits.prefixes_per_peer",
+            &fields.prefixes_per_peer,
+            Limits::ROUTES,
+            &mut limits.prefixes_per_peer,
+        ),
+    ];
+    for (path, entry, range, limit) in places {
+        if let Some(field) = field(path, entry) {
+            *limit = field.number(range)?;
+        }
+    }
+    Ok(limits)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

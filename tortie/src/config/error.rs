@@ -1,0 +1,94 @@
+//! What can be wrong with `tortie.yaml`, each with what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One thing that is wrong: file, line, field, reason and what to do.
+#[derive(Debug)]
+pub(crate) struct ConfigError {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Line and column, counted from 1; absent where the whole file is meant.
+    pub(crate) position: Option<(u64, u64)>,
+    /// The field's path, such as `limits.ports`.
+    pub(crate) field: Option<String>,
+    /// What is wrong, and what to do.
+    pub(crate) reason: Reason,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, ": {field}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// An error of the YAML reader or of the file's structure.
+    pub(super) fn yaml(file: &Path, error: &serde_saphyr::Error) -> ConfigError {
+        let error = error.without_snippet();
+        let position = error.location().map(|location| (location.line(), location.column()));
+        ConfigError {
+            file: file.to_owned(),
+            position: position.filter(|(line, _)| *line > 0),
+            field: None,
+            reason: Reason::Yaml(message(&error.to_string())),
+        }
+    }
+}
+
+/// The reader's message without the place, which is told apart.
+fn message(text: &str) -> String {
+    let first_line = text.lines().next().unwrap_or_default();
+    let end = first_line.find(" at line ").unwrap_or(first_line.len());
+    first_line[..end].to_owned()
+}
+
+/// What is wrong, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant means")]
+pub(crate) enum Reason {
+    #[error("can't be read: {0}; name the configuration file with -c FILE")]
+    Unreadable(io::Error),
+    #[error("has {bytes} bytes, and a configuration has at most {max}; is it the right file?")]
+    TooLarge { bytes: u64, max: u64 },
+    #[error("{0}; see `tortie run --help` for an example")]
+    Yaml(String),
+    #[error("is missing; write for example `{example}`")]
+    Missing { example: &'static str },
+    #[error("must be {expected}, and is {found}{hint}")]
+    WrongType { expected: &'static str, found: &'static str, hint: &'static str },
+    #[error("is {given}; use a number from {min} to {max}")]
+    OutOfRange { given: i128, min: usize, max: usize },
+    #[error("is `{given}`; use one of {allowed}")]
+    NotOneOf { given: String, allowed: String },
+    #[error(
+        "`{given}` names no node; use lower-case letters, digits, `-` and `.`, as in `metadata.name` of its Node resource"
+    )]
+    NodeName { given: String },
+    #[error(
+        "`{given}` can't be an interface's name; use 1 to 15 letters, digits or signs other than `/` and blanks"
+    )]
+    InterfaceName { given: String },
+    #[error("`{given}` stands here twice; remove one")]
+    Twice { given: String },
+    #[error(
+        "`{name}` begins with `{prefix}`, which marks workload interfaces; set workloads.prefix to another one, or remove the uplink"
+    )]
+    UplinkIsWorkload { name: String, prefix: String },
+    #[error("names {cores} cores for {workers} workers; name one core a worker, or leave `cores` out")]
+    CoresAndWorkers { cores: usize, workers: usize },
+    #[error("has {bytes} bytes, and a socket's path has at most {max}; use a shorter one")]
+    SocketPath { bytes: usize, max: usize },
+    #[error("`{given}` is no address with a port; write for example \"127.0.0.1:9191\" or \"[::1]:9191\"")]
+    Listen { given: String },
+}

@@ -1,0 +1,226 @@
+//! `tortie.yaml` as it is written: every value with its place, nothing judged yet.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+/// Largest file that is read, in bytes: a hundred times what every field together needs.
+pub(super) const MAX_BYTES: u64 = 64 * 1024;
+
+/// A value and its place in the file.
+pub(super) type Entry = Spanned<Scalar>;
+
+/// What a field may hold. Types are judged later, where the field's name is known.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Scalar {
+    Null,
+    Bool(bool),
+    Int(i128),
+    Fraction,
+    Text(String),
+    List(Vec<Entry>),
+    Mapping,
+}
+
+impl Scalar {
+    /// The type, as an error message names it.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Scalar::Null => "nothing",
+            Scalar::Bool(_) => "true or false",
+            Scalar::Int(_) => "a number",
+            Scalar::Fraction => "a decimal number",
+            Scalar::Text(_) => "a text",
+            Scalar::List(_) => "a list",
+            Scalar::Mapping => "a mapping",
+        }
+    }
+}
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) node: Option<Entry>,
+    pub(super) datastore: Option<Section<Datastore>>,
+    pub(super) uplinks: Option<Entry>,
+    pub(super) workloads: Option<Section<Workloads>>,
+    pub(super) workers: Option<Entry>,
+    pub(super) cores: Option<Entry>,
+    pub(super) control_socket: Option<Entry>,
+    pub(super) metrics: Option<Section<Metrics>>,
+    pub(super) log: Option<Section<Log>>,
+    pub(super) mode: Option<Entry>,
+    pub(super) queues: Option<Entry>,
+    pub(super) limits: Option<Section<LimitsFields>>,
+}
+
+/// Where resources are kept.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Datastore {
+    pub(super) directory: Option<Entry>,
+}
+
+/// Which interfaces lead to workloads.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Workloads {
+    pub(super) prefix: Option<Entry>,
+}
+
+/// Where metrics are served.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Metrics {
+    pub(super) listen: Option<Entry>,
+}
+
+/// How the log is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    pub(super) format: Option<Entry>,
+    pub(super) level: Option<Entry>,
+}
+
+/// Sizes that differ from the defaults.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitsFields {
+    pub(super) routes_v4: Option<Entry>,
+    pub(super) routes_v6: Option<Entry>,
+    pub(super) ports: Option<Entry>,
+    pub(super) adjacencies: Option<Entry>,
+    pub(super) groups: Option<Entry>,
+    pub(super) frames: Option<Entry>,
+    pub(super) neighbors: Option<Entry>,
+    pub(super) mirror_routes: Option<Entry>,
+    pub(super) prefixes_per_peer: Option<Entry>,
+}
+
+/// A mapping that says what it should look like where something else stands in its place.
+#[derive(Debug, Default)]
+pub(super) struct Section<T>(pub(super) T);
+
+/// How a section is written, for error messages.
+pub(super) trait Written {
+    const EXPECTED: &'static str;
+}
+
+impl Written for File {
+    const EXPECTED: &'static str = "fields such as `node: node1`";
+}
+
+impl Written for Datastore {
+    const EXPECTED: &'static str = "a mapping such as `datastore: { directory: /etc/tortie/resources }`";
+}
+
+impl Written for Workloads {
+    const EXPECTED: &'static str = "a mapping such as `workloads: { prefix: cali }`";
+}
+
+impl Written for Metrics {
+    const EXPECTED: &'static str = "a mapping such as `metrics: { listen: \"127.0.0.1:9191\" }`";
+}
+
+impl Written for Log {
+    const EXPECTED: &'static str = "a mapping such as `log: { format: text, level: info }`";
+}
+
+impl Written for LimitsFields {
+    const EXPECTED: &'static str = "a mapping such as `limits: { routes_v4: 100000 }`";
+}
+
+impl<'de, T: Deserialize<'de> + Written> Deserialize<'de> for Section<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SectionVisitor(PhantomData)).map(Section)
+    }
+}
+
+struct SectionVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Written> Visitor<'de> for SectionVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Scalar, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Scalar, D::Error> {
+        Scalar::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+        Ok(Scalar::Int(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
+        Ok(Scalar::Int(value.into()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Scalar, E> {
+        Ok(Scalar::Int(value))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Scalar, E> {
+        Ok(i128::try_from(value).map_or(Scalar::Fraction, Scalar::Int))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
+        Ok(Scalar::Fraction)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
+        Ok(Scalar::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            entries.push(entry);
+        }
+        Ok(Scalar::List(entries))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+        while map.next_entry::<Scalar, Scalar>()?.is_some() {}
+        Ok(Scalar::Mapping)
+    }
+}

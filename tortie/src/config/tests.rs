@@ -1,0 +1,183 @@
+//! Every error names file, line, field and reason; every good file gives what it says.
+
+use super::*;
+use proptest::prelude::*;
+
+const GOOD: &str = "node: node1\ndatastore: { directory: /r }\nuplinks: [eth0]\n";
+
+/// A configuration for tests of other files.
+pub(crate) fn example() -> Config {
+    parse(GOOD).expect("it is good")
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("t.yaml"), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_shortest_file_takes_every_default() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(
+        config,
+        Config {
+            node: "node1".to_owned(),
+            datastore: PathBuf::from("/r"),
+            uplinks: vec!["eth0".to_owned()],
+            workload_prefix: "cali".to_owned(),
+            workers: 1,
+            cores: None,
+            control_socket: PathBuf::from(CONTROL_SOCKET),
+            metrics: None,
+            log: LogConfig { format: LogFormat::Text, level: tracing::Level::INFO },
+            mode: Mode::Auto,
+            queues: 1,
+            limits: Limits::default(),
+        }
+    );
+}
+
+#[test]
+fn every_field_is_read() {
+    let config = parse(
+        "node: node-1.example\n\
+         datastore:\n  directory: /etc/tortie/resources\n\
+         uplinks:\n- eth0\n- eth1\n\
+         workloads: { prefix: tap }\n\
+         workers: 2\n\
+         cores: [0, 3]\n\
+         control_socket: /tmp/t.sock\n\
+         metrics: { listen: \"[::1]:9191\" }\n\
+         log: { format: json, level: debug }\n\
+         mode: zero-copy\n\
+         queues: 4\n\
+         limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
+         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20 }\n",
+    )
+    .unwrap();
+    assert_eq!(
+        config,
+        Config {
+            node: "node-1.example".to_owned(),
+            datastore: PathBuf::from("/etc/tortie/resources"),
+            uplinks: vec!["eth0".to_owned(), "eth1".to_owned()],
+            workload_prefix: "tap".to_owned(),
+            workers: 2,
+            cores: Some(vec![0, 3]),
+            control_socket: PathBuf::from("/tmp/t.sock"),
+            metrics: Some("[::1]:9191".parse().unwrap()),
+            log: LogConfig { format: LogFormat::Json, level: tracing::Level::DEBUG },
+            mode: Mode::ZeroCopy,
+            queues: 4,
+            limits: Limits {
+                routes_v4: 100,
+                routes_v6: 200,
+                ports: 8,
+                adjacencies: 16,
+                groups: 17,
+                frames: 8192,
+                neighbors: 18,
+                mirror_routes: 19,
+                prefixes_per_peer: 20,
+            },
+        }
+    );
+}
+
+#[test]
+fn sections_left_empty_take_their_defaults() {
+    assert_eq!(parse(&format!("{GOOD}limits:\nlog:\nworkloads:\nmode:\n")), parse(GOOD));
+}
+
+/// The file, and what its message must say.
+const BROKEN: &[(&str, &[&str])] = &[
+    ("", &["t.yaml: ", "node", "missing", "node: node1"]),
+    ("node: node1\nuplinks: [eth0]\n", &["datastore.directory", "missing", "{ directory:"]),
+    ("node: node1\ndatastore: {}\nuplinks: [eth0]\n", &["datastore.directory", "missing"]),
+    (
+        "node: node1\ndatastore: /r\nuplinks: [eth0]\n",
+        &["t.yaml:2:", "expected a mapping such as `datastore: {"],
+    ),
+    ("node: node1\ndatastore: { directory: /r }\n", &["uplinks", "missing", "uplinks: [eth0]"]),
+    ("node: node1\ndatastore: { directory: /r }\nuplinks: []\n", &["t.yaml:3:", "uplinks", "missing"]),
+    ("node: node1\ndatastore: { directory: /r }\nuplinks: eth0\n", &["t.yaml:3:", "must be a list", "[ ]"]),
+    (
+        "node: node1\ndatastore: { directory: /r }\nuplinks: [eth0, eth0]\n",
+        &["t.yaml:3:17", "uplinks[1]", "twice"],
+    ),
+    ("node: node1\ndatastore: { directory: /r }\nuplinks: [cali1]\n", &["uplinks[0]", "workloads.prefix"]),
+    ("node: node1\ndatastore: { directory: /r }\nuplinks: [a/b]\n", &["uplinks[0]", "interface's name"]),
+    ("node: node1\ndatastore: { directory: /r }\nuplinks: [sixteen-letters-]\n", &["uplinks[0]", "1 to 15"]),
+    ("node: 1\ndatastore: { directory: /r }\nuplinks: [eth0]\n", &["t.yaml:1:7: node", "text", "quotes"]),
+    ("node: Node1\ndatastore: { directory: /r }\nuplinks: [eth0]\n", &["t.yaml:1:7: node", "lower-case"]),
+    ("node: \"\"\ndatastore: { directory: /r }\nuplinks: [eth0]\n", &["t.yaml:1:7: node", "text"]),
+    ("nod: node1\n", &["t.yaml:1:", "nod"]),
+    ("node: [\n", &["t.yaml:"]),
+    ("- a\n- b\n", &["t.yaml: ", "fields such as"]),
+    ("GOODworkers: 0\n", &["t.yaml:4:10: workers", "is 0", "from 1 to 64"]),
+    ("GOODworkers: 65\n", &["t.yaml:4:10: workers", "from 1 to 64"]),
+    ("GOODworkers: two\n", &["t.yaml:4:10: workers", "whole number", "a text"]),
+    ("GOODworkers: 1.5\n", &["workers", "whole number", "a decimal number"]),
+    ("GOODworkers: 2\ncores: [0]\n", &["t.yaml:5:8: cores", "1 cores for 2 workers"]),
+    ("GOODworkers: 2\ncores: [1, 1]\n", &["t.yaml:5:12: cores[1]", "twice"]),
+    ("GOODcores: [-1]\n", &["cores[0]", "is -1"]),
+    ("GOODmode: fast\n", &["t.yaml:4:7: mode", "`fast`", "auto, zero-copy, copy"]),
+    ("GOODqueues: 0\n", &["t.yaml:4:9: queues", "from 1 to 64"]),
+    ("GOODlog: { format: xml }\n", &["t.yaml:4:16: log.format", "text, json"]),
+    ("GOODlog: { level: loud }\n", &["log.level", "error, warn, info, debug, trace"]),
+    ("GOODlog: { colour: red }\n", &["t.yaml:4:", "colour"]),
+    ("GOODmetrics: {}\n", &["metrics.listen", "missing", "127.0.0.1:9191"]),
+    ("GOODmetrics: { listen: localhost }\n", &["t.yaml:4:20: metrics.listen", "no address with a port"]),
+    ("GOODlimits: { ports: 70000 }\n", &["t.yaml:4:18: limits.ports", "from 2 to 65535"]),
+    ("GOODlimits: { frames: 1 }\n", &["limits.frames", "from 8192"]),
+    ("GOODlimits: { rutes: 1 }\n", &["t.yaml:4:", "rutes", "routes_v4"]),
+    ("GOODnode: again\n", &["t.yaml:4:", "node"]),
+    ("GOODworkloads: { prefix: \"a b\" }\n", &["workloads.prefix", "interface's name"]),
+];
+
+#[test]
+fn a_broken_file_is_named_with_line_field_and_reason() {
+    for (text, expected) in BROKEN {
+        let text = text.replace("GOOD", GOOD);
+        let message = parse(&text).expect_err(&text);
+        for part in *expected {
+            assert!(message.contains(part), "{text:?} gave {message:?}, which lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_path_that_the_kernel_cannot_take_is_refused() {
+    let path = "x".repeat(108);
+    let message = parse(&format!("{GOOD}control_socket: /{path}\n")).unwrap_err();
+    assert!(message.contains("109 bytes"), "{message}");
+}
+
+#[test]
+fn a_missing_file_says_how_to_name_one() {
+    let message = Config::read(Path::new("/no/such/tortie.yaml")).unwrap_err().to_string();
+    assert!(message.starts_with("/no/such/tortie.yaml: can't be read"), "{message}");
+    assert!(message.contains("-c FILE"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_no_configuration_is_not_read_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("big.yaml");
+    std::fs::write(&path, vec![b'#'; 100_000]).unwrap();
+    let message = Config::read(&path).unwrap_err().to_string();
+    assert!(message.contains("100000 bytes"), "{message}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in ".{0,200}") {
+        let _ = parse(&text);
+        let _ = parse(&format!("{GOOD}{text}"));
+    }
+
+    #[test]
+    fn limits_within_their_range_are_taken_as_they_stand(routes in 1usize..=16_000_000, frames in 8_192usize..=4_194_304) {
+        let config = parse(&format!("{GOOD}limits: {{ routes_v4: {routes}, frames: {frames} }}\n")).unwrap();
+        prop_assert_eq!(config.limits, Limits { routes_v4: routes, frames, ..Limits::default() });
+    }
+}

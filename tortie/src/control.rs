@@ -1,0 +1,73 @@
+//! The control socket: how `tortie show` asks the running router.
+//!
+//! One question a connection: a line of JSON, answered by a line of JSON.
+//!
+//! ```text
+//! {"show":"routes","limit":10,"source":"bgp"}
+//! {"ok":{"routes":[…],"total":2,"counts":{"bgp":2}}}
+//! {"error":"…what, where, what to do"}
+//! ```
+
+mod client;
+mod server;
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+
+use crate::forms::{DropsStatus, PortsView};
+
+pub(crate) use client::{AskError, ask};
+pub(crate) use server::{ListenError, Server};
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "show", rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// Sessions.
+    Bgp,
+    /// Winning routes.
+    Routes {
+        /// How many to list.
+        limit: usize,
+        /// Only those of this source.
+        #[serde(default)]
+        source: Option<String>,
+    },
+    /// The route that covers an address.
+    Route {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Neighbours.
+    Neighbors,
+    /// Ports with their counters.
+    Ports,
+    /// The walk's books.
+    Drops,
+}
+
+/// The answer to the [`Question`] of the same name.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs, reason = "each variant is the form of its own name")]
+pub(crate) enum Reply {
+    Bgp(BgpStatus),
+    Routes(RoutesStatus),
+    Route(RouteStatus),
+    Neighbors(NeighborsStatus),
+    Ports(PortsView),
+    Drops(DropsStatus),
+}
+
+/// What a line of the server's says: an answer, or why there is none.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line<T> {
+    Ok(T),
+    Error(String),
+}
+
+#[cfg(test)]
+mod tests;

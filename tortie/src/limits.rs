@@ -1,0 +1,228 @@
+//! The size of every table, ring and queue, and the memory that they come to (DESIGN.md, D14).
+//!
+//! All sizes of the program stand in this file: those that an operator may change are fields of [`Limits`], the
+//! others are constants. What a row costs is stated beside it, so that memory is known before the first packet.
+
+use std::time::Duration;
+
+/// Sizes that `limits:` in `tortie.yaml` may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// IPv4 routes of the fast path.
+    pub(crate) routes_v4: usize,
+    /// IPv6 routes of the fast path.
+    pub(crate) routes_v6: usize,
+    /// Ports: uplinks, workloads and the host.
+    pub(crate) ports: usize,
+    /// Neighbours that frames can be addressed to.
+    pub(crate) adjacencies: usize,
+    /// Distinct sets of next hops.
+    pub(crate) groups: usize,
+    /// Frames of each worker.
+    pub(crate) frames: usize,
+    /// Neighbours that the slow path remembers.
+    pub(crate) neighbors: usize,
+    /// Routes that the kernel's mirror may hold.
+    pub(crate) mirror_routes: usize,
+    /// Prefixes taken from one BGP peer.
+    pub(crate) prefixes_per_peer: usize,
+}
+
+impl Default for Limits {
+    /// A full internet table (about 1.05 million IPv4 and 240 thousand IPv6 prefixes) twice over.
+    fn default() -> Limits {
+        Limits {
+            routes_v4: 2_200_000,
+            routes_v6: 500_000,
+            ports: 512,
+            adjacencies: 16_384,
+            groups: 8_192,
+            frames: 65_536,
+            neighbors: 16_384,
+            mirror_routes: 100_000,
+            prefixes_per_peer: 1_500_000,
+        }
+    }
+}
+
+impl Limits {
+    /// What a limit may be set to. The upper ends keep a slip of the finger from asking for terabytes.
+    pub(crate) const ROUTES: (usize, usize) = (1, 16_000_000);
+    /// A port number has 16 bits and the highest is kept free.
+    pub(crate) const PORTS: (usize, usize) = (2, 65_535);
+    /// See [`Self::ROUTES`].
+    pub(crate) const ROWS: (usize, usize) = (16, 1_000_000);
+    /// Below the smallest, not even an uplink and a workload can be opened.
+    pub(crate) const FRAMES: (usize, usize) = (8_192, 4_194_304);
+}
+
+/// Workers: a queue index of the NIC each.
+pub(crate) const WORKERS: (usize, usize) = (1, 64);
+/// Descriptors in each of the four rings of an uplink's queue.
+pub(crate) const UPLINK_RING: u32 = 2_048;
+/// Descriptors in each ring of a workload's or the host's queue: twice a veth's own ring of 256.
+pub(crate) const VETH_RING: u32 = 512;
+/// Bytes of a frame's chunk: the kernel's 256 in front, and an MTU of 1,500 with its encapsulation.
+pub(crate) const CHUNK_BYTES: u32 = 2_048;
+/// Packets in the punt ring and in the inject ring of each worker.
+pub(crate) const PUNT_SLOTS: usize = 1_024;
+/// See [`PUNT_SLOTS`].
+pub(crate) const INJECT_SLOTS: usize = 1_024;
+/// Bytes of a packet in those rings, at most: all that fits into a frame.
+pub(crate) const COPY_BYTES: usize = 2_048;
+/// Packets in each ring from one worker to another.
+pub(crate) const HANDOFF_SLOTS: usize = 512;
+/// Commands that wait for one worker: a port opened or closed is one.
+pub(crate) const COMMANDS: usize = 64;
+/// Questions that wait for the slow path.
+pub(crate) const QUESTIONS: usize = 64;
+/// Connections to the control socket, and to the metrics endpoint, at a time.
+pub(crate) const CONNECTIONS: usize = 16;
+/// Bytes of one question on the control socket.
+pub(crate) const QUESTION_BYTES: u64 = 4_096;
+/// Bytes of one answer: room for a million routes.
+pub(crate) const ANSWER_BYTES: u64 = 512 * 1024 * 1024;
+/// Routes in one answer.
+pub(crate) const ROUTES_SHOWN: usize = 1_000_000;
+
+/// How long a worker with nothing to do sleeps before it looks again: an injected packet may wait this long.
+pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(1);
+/// How long the slow path may take for an answer.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection may be silent.
+pub(crate) const CONNECTION_IDLE: Duration = Duration::from_secs(30);
+/// How long a clean stop waits for its last messages to leave.
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long a worker may take to give up a queue.
+pub(crate) const REMOVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// One line of the memory arithmetic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryLine {
+    /// What for.
+    pub(crate) what: &'static str,
+    /// How many.
+    pub(crate) rows: usize,
+    /// Bytes of each.
+    pub(crate) row_bytes: usize,
+}
+
+impl MemoryLine {
+    fn bytes(&self) -> usize {
+        self.rows * self.row_bytes
+    }
+}
+
+/// The memory that a configuration comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Taken at start-up, and never more of it.
+    pub(crate) fixed: Vec<MemoryLine>,
+    /// Taken as tables fill; the sum is their upper end.
+    pub(crate) growing: Vec<MemoryLine>,
+}
+
+impl Memory {
+    /// The arithmetic for these limits and this many workers.
+    pub(crate) fn of(limits: &Limits, workers: usize) -> Memory {
+        let line = |what, rows, row_bytes| MemoryLine { what, rows, row_bytes };
+        let ports_counted = workers * limits.ports;
+        Memory {
+            fixed: vec![
+                line("frames", workers * limits.frames, CHUNK_BYTES as usize),
+                line("free lists of frames", workers * limits.frames, 16),
+                line("punt rings", workers * PUNT_SLOTS, COPY_BYTES + 96),
+                line("inject rings", workers * INJECT_SLOTS, COPY_BYTES + 96),
+                line("rings between workers", workers * (workers - 1) * HANDOFF_SLOTS, COPY_BYTES + 96),
+                line("counters of ports", ports_counted, 40),
+            ],
+            growing: vec![
+                line("IPv4 routes", limits.routes_v4, ROUTE_V4_BYTES),
+                line("IPv6 routes", limits.routes_v6, ROUTE_V6_BYTES),
+                line("adjacencies", limits.adjacencies, 64),
+                line("groups", limits.groups, 96),
+                line("neighbours", limits.neighbors, 128),
+                line("mirrored routes", limits.mirror_routes, 128),
+            ],
+        }
+    }
+
+    /// Bytes that are taken at start-up.
+    pub(crate) fn fixed_bytes(&self) -> usize {
+        self.fixed.iter().map(MemoryLine::bytes).sum()
+    }
+
+    /// Bytes that the tables may come to when full.
+    pub(crate) fn growing_bytes(&self) -> usize {
+        self.growing.iter().map(MemoryLine::bytes).sum()
+    }
+
+    /// One line for the log.
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "memory: {} MiB fixed at start-up, at most {} MiB more when every table is full",
+            mebibytes(self.fixed_bytes()),
+            mebibytes(self.growing_bytes())
+        )
+    }
+
+    /// The arithmetic, a line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = |kind: &str, line: &MemoryLine| {
+            format!(
+                "memory: {:>9} {} × {} bytes = {} MiB {kind}",
+                line.rows,
+                line.what,
+                line.row_bytes,
+                mebibytes(line.bytes())
+            )
+        };
+        let fixed = self.fixed.iter().map(|line| text("at start-up", line));
+        let growing = self.growing.iter().map(|line| text("when full", line));
+        fixed.chain(growing).collect()
+    }
+}
+
+/// A route in the look-up structure and in the RIB: the prefix, its candidates, and its share of the tree.
+const ROUTE_V4_BYTES: usize = 256;
+/// See [`ROUTE_V4_BYTES`]; the look-up structure has longer paths.
+const ROUTE_V6_BYTES: usize = 384;
+
+/// Rounded up, so that no sum looks smaller than it is.
+fn mebibytes(bytes: usize) -> usize {
+    bytes.div_ceil(1024 * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_counted_for_every_worker() {
+        let limits = Limits { frames: 8192, ..Limits::default() };
+        let one = Memory::of(&limits, 1).fixed_bytes();
+        let two = Memory::of(&limits, 2).fixed_bytes();
+        assert!(one >= 8192 * 2048);
+        assert!(two >= 2 * one, "rings between workers come on top: {one} {two}");
+    }
+
+    #[test]
+    fn the_summary_names_both_sums() {
+        let memory = Memory {
+            fixed: vec![MemoryLine { what: "frames", rows: 1024, row_bytes: 2048 }],
+            growing: vec![MemoryLine { what: "routes", rows: 1, row_bytes: 1 }],
+        };
+        assert_eq!(
+            memory.summary(),
+            "memory: 2 MiB fixed at start-up, at most 1 MiB more when every table is full"
+        );
+        assert_eq!(memory.lines()[0], "memory:      1024 frames × 2048 bytes = 2 MiB at start-up");
+    }
+
+    #[test]
+    fn the_defaults_hold_an_internet_table_twice() {
+        let limits = Limits::default();
+        assert!(limits.routes_v4 >= 2 * 1_050_000 && limits.routes_v6 >= 2 * 240_000);
+        assert!(limits.prefixes_per_peer >= 1_050_000 + 240_000);
+    }
+}

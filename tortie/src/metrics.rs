@@ -1,0 +1,263 @@
+//! What Prometheus scrapes.
+//!
+//! The page is built afresh for every scrape from what the router knows then, so a port or peer that is gone leaves
+//! no series behind. Label values are bounded: ports by `limits.ports`, peers by the configuration, the rest by lists
+//! in the program.
+
+use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+use slowpath::status::{BgpStatus, PeerStatus, PerFamily, Summary};
+
+use crate::forms::DropsStatus;
+use crate::observer::CountedPort;
+
+/// `Content-Type` of the page.
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Everything that the page shows.
+#[derive(Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) ports: Vec<CountedPort>,
+    pub(crate) drops: DropsStatus,
+    /// Absent where the slow path didn't answer in time.
+    pub(crate) summary: Option<Summary>,
+}
+
+/// Renders the page in Prometheus' text format.
+///
+/// # Errors
+/// A name that isn't Prometheus' or stands twice: a bug here.
+pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
+    let page = Page { registry: Registry::new() };
+    let version = [(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)];
+    page.gauges("tortie_build_info", "The version that runs; always 1.", &["version"], version)?;
+    ports(&page, &sample.ports)?;
+    books(&page, &sample.drops)?;
+    let answered = f64::from(u8::from(sample.summary.is_some()));
+    page.gauge(
+        "tortie_slow_path_answering",
+        "Did the slow path answer this scrape in time? Otherwise its metrics are absent.",
+        answered,
+    )?;
+    if let Some(summary) = &sample.summary {
+        slow_path(&page, summary)?;
+        bgp(&page, &summary.bgp)?;
+    }
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&page.registry.gather(), &mut text)?;
+    // The encoder writes labels and help texts, which are all UTF-8.
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn ports(page: &Page, ports: &[CountedPort]) -> prometheus::Result<()> {
+    type Count = fn(&CountedPort) -> u64;
+    let counters: [(&str, &str, Count); 5] = [
+        ("tortie_received_packets_total", "Packets that the walk took from a port.", |p| {
+            p.count.received_packets
+        }),
+        (
+            "tortie_received_bytes_total",
+            "Bytes that the walk took from a port, Ethernet headers included.",
+            |p| p.count.received_bytes,
+        ),
+        ("tortie_forwarded_packets_total", "Packets given to a port's transmit rings.", |p| {
+            p.count.forwarded_packets
+        }),
+        (
+            "tortie_forwarded_bytes_total",
+            "Bytes given to a port's transmit rings, Ethernet headers included.",
+            |p| p.count.forwarded_bytes,
+        ),
+        ("tortie_port_dropped_packets_total", "Packets received on a port that the walk dropped.", |p| {
+            p.count.dropped_packets
+        }),
+    ];
+    for (name, help, count) in counters {
+        page.counters(
+            name,
+            help,
+            &["port"],
+            ports.iter().map(|port| (vec![port.name.clone()], count(port))),
+        )?;
+    }
+    xdp(page, ports)
+}
+
+fn xdp(page: &Page, ports: &[CountedPort]) -> prometheus::Result<()> {
+    for (index, (name, help, _)) in crate::forms::XdpCounts::default().list().into_iter().enumerate() {
+        let rows = ports.iter().flat_map(|port| {
+            let row = move |(queue, counts): &(u32, crate::forms::XdpCounts)| {
+                (vec![port.name.clone(), queue.to_string()], counts.list()[index].2)
+            };
+            port.queues.iter().map(row)
+        });
+        page.counters(&format!("tortie_xdp_{name}_total"), help, &["port", "queue"], rows)?;
+    }
+    Ok(())
+}
+
+fn books(page: &Page, drops: &DropsStatus) -> prometheus::Result<()> {
+    let rows = |reasons: &std::collections::BTreeMap<String, u64>| {
+        reasons.iter().map(|(reason, count)| (vec![reason.clone()], *count)).collect::<Vec<_>>()
+    };
+    page.counters(
+        "tortie_punted_packets_total",
+        "Packets copied to the slow path, by reason.",
+        &["reason"],
+        rows(&drops.punted.reasons),
+    )?;
+    page.counters(
+        "tortie_dropped_packets_total",
+        "Packets lost in the walk, by reason.",
+        &["reason"],
+        rows(&drops.dropped.reasons),
+    )?;
+    page.counters(
+        "tortie_injected_packets_total",
+        "Packets that the slow path made.",
+        &[],
+        [(Vec::new(), drops.injected)],
+    )
+}
+
+fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
+    let routes = summary.routes.iter().map(|(source, count)| (vec![source.clone()], *count as f64));
+    page.gauges("tortie_routes", "Routes in force, by source.", &["source"], routes)?;
+    page.gauges(
+        "tortie_fib_routes",
+        "Routes in the fast path's table.",
+        &["family"],
+        families(&[], &summary.fib_routes),
+    )?;
+    let answered = summary.punts_answered.iter().map(|(answer, count)| (vec![answer.clone()], *count));
+    page.counters(
+        "tortie_punts_answered_total",
+        "Punted packets that the slow path dealt with, by what it did.",
+        &["answer"],
+        answered,
+    )?;
+    let gauges: [(&str, &str, f64); 10] = [
+        ("tortie_ready", "Is forwarding open?", f64::from(u8::from(summary.ready))),
+        (
+            "tortie_datastore_in_sync",
+            "Is the datastore's first snapshot in?",
+            f64::from(u8::from(summary.in_sync)),
+        ),
+        (
+            "tortie_datastore_invalid_files",
+            "Files of the datastore that are malformed now.",
+            summary.invalid_files.len() as f64,
+        ),
+        ("tortie_fib_bytes", "Memory of the fast path's look-up structures.", summary.fib_bytes as f64),
+        ("tortie_adjacencies", "Neighbours that frames can be addressed to.", summary.adjacencies as f64),
+        ("tortie_nexthop_groups", "Distinct sets of next hops.", summary.groups as f64),
+        (
+            "tortie_refused_routes",
+            "Routes that a full table refused; raise its limit.",
+            summary.refused_routes as f64,
+        ),
+        ("tortie_neighbors", "Neighbours known.", summary.neighbors as f64),
+        ("tortie_mirrored_routes", "Routes that the kernel's mirror holds.", summary.mirrored_routes as f64),
+        (
+            "tortie_warnings",
+            "What an operator should look at; the log names it.",
+            summary.warnings.len() as f64,
+        ),
+    ];
+    gauges.into_iter().try_for_each(|(name, help, value)| page.gauge(name, help, value))
+}
+
+fn bgp(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {
+    let up = bgp
+        .peers
+        .iter()
+        .map(|peer| (vec![peer.name.clone(), peer.address.to_string()], f64::from(u8::from(peer.up))));
+    page.gauges("tortie_bgp_peer_up", "Is the session established?", &["peer", "address"], up)?;
+    let prefixes = |count: fn(&PeerStatus) -> &PerFamily| {
+        bgp.peers.iter().flat_map(move |peer| families(&[&peer.name], count(peer)))
+    };
+    page.gauges(
+        "tortie_bgp_prefixes_received",
+        "Prefixes that a peer announces to us.",
+        &["peer", "family"],
+        prefixes(|p| &p.received),
+    )?;
+    page.gauges(
+        "tortie_bgp_prefixes_announced",
+        "Prefixes that we announce to a peer.",
+        &["peer", "family"],
+        prefixes(|p| &p.announced),
+    )?;
+    let counts = |count: fn(&PeerStatus) -> u64| {
+        bgp.peers.iter().map(move |peer| (vec![peer.name.clone()], count(peer)))
+    };
+    page.counters(
+        "tortie_bgp_messages_received_total",
+        "BGP messages received from a peer.",
+        &["peer"],
+        counts(|p| p.messages_received),
+    )?;
+    page.counters(
+        "tortie_bgp_messages_sent_total",
+        "BGP messages sent to a peer.",
+        &["peer"],
+        counts(|p| p.messages_sent),
+    )?;
+    page.counters(
+        "tortie_bgp_established_total",
+        "How often a session came up.",
+        &["peer"],
+        counts(|p| p.established_count),
+    )
+}
+
+/// One row a family, after the given labels.
+fn families(labels: &[&str], count: &PerFamily) -> [(Vec<String>, f64); 2] {
+    [("ipv4", count.ipv4), ("ipv6", count.ipv6)].map(|(family, count)| {
+        let labels = labels.iter().chain([&family]).map(|label| (*label).to_owned()).collect();
+        (labels, count as f64)
+    })
+}
+
+/// A page being written.
+struct Page {
+    registry: Registry,
+}
+
+impl Page {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        rows: impl IntoIterator<Item = (Vec<String>, u64)>,
+    ) -> prometheus::Result<()> {
+        let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+        for (values, count) in rows {
+            family.get_metric_with_label_values(&values)?.inc_by(count);
+        }
+        self.registry.register(Box::new(family))
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        rows: impl IntoIterator<Item = (Vec<String>, f64)>,
+    ) -> prometheus::Result<()> {
+        let family = GaugeVec::new(Opts::new(name, help), labels)?;
+        for (values, value) in rows {
+            family.get_metric_with_label_values(&values)?.set(value);
+        }
+        self.registry.register(Box::new(family))
+    }
+
+    fn gauge(&self, name: &str, help: &str, value: f64) -> prometheus::Result<()> {
+        self.gauges(name, help, &[], [(Vec::new(), value)])
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod exposition;
+#[cfg(test)]
+mod tests;

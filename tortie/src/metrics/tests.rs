@@ -1,0 +1,118 @@
+//! The page as Prometheus reads it.
+
+use super::exposition::read;
+use super::*;
+use crate::forms::XdpCounts;
+use tables::{Books, DropReason, PortCount, PuntReason};
+
+fn peer(name: &str, address: &str) -> PeerStatus {
+    PeerStatus {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        asn: 64512,
+        kind: "node-to-node mesh".to_owned(),
+        state: "Established".to_owned(),
+        up: true,
+        since: String::new(),
+        since_seconds: 0,
+        info: String::new(),
+        received: PerFamily { ipv4: 3, ipv6: 4 },
+        announced: PerFamily { ipv4: 1, ipv6: 2 },
+        hold_time_seconds: None,
+        messages_received: 10,
+        messages_sent: 11,
+        established_count: 2,
+        last_error: None,
+    }
+}
+
+fn sample() -> Sample {
+    let mut books = Books { received: 7, injected: 2, forwarded: 3, ..Books::default() };
+    books.punts[PuntReason::Arp.index()] = 1;
+    books.drops[DropReason::Blackhole.index()] = 5;
+    let count = PortCount { received_packets: 7, received_bytes: 700, ..PortCount::default() };
+    let queues = vec![(0, XdpCounts { rx_ring_full: 9, ..XdpCounts::default() }), (1, XdpCounts::default())];
+    let summary = Summary {
+        in_sync: true,
+        ready: true,
+        routes: [("bgp".to_owned(), 12), ("connected".to_owned(), 1)].into_iter().collect(),
+        fib_routes: PerFamily { ipv4: 13, ipv6: 0 },
+        fib_bytes: 4096,
+        adjacencies: 2,
+        groups: 1,
+        invalid_files: [("bad.yaml".to_owned(), "why".to_owned())].into_iter().collect(),
+        punts_answered: [("arp".to_owned(), 1)].into_iter().collect(),
+        bgp: BgpStatus { peers: vec![peer("Mesh_10_0_0_2", "10.0.0.2")], ..BgpStatus::default() },
+        ..Summary::default()
+    };
+    Sample {
+        ports: vec![CountedPort { id: 0, name: "eth0".to_owned(), count, queues }],
+        drops: DropsStatus::new(&books),
+        summary: Some(summary),
+    }
+}
+
+#[test]
+fn the_page_is_what_prometheus_reads() {
+    let families = read(&render(&sample()).unwrap()).unwrap();
+    let expected = [
+        ("tortie_received_packets_total", "port=\"eth0\"", 7.0),
+        ("tortie_received_bytes_total", "port=\"eth0\"", 700.0),
+        ("tortie_forwarded_packets_total", "port=\"eth0\"", 0.0),
+        ("tortie_forwarded_bytes_total", "port=\"eth0\"", 0.0),
+        ("tortie_punted_packets_total", "reason=\"arp\"", 1.0),
+        ("tortie_dropped_packets_total", "reason=\"blackhole\"", 5.0),
+        ("tortie_dropped_packets_total", "reason=\"not_ready\"", 0.0),
+        ("tortie_injected_packets_total", "", 2.0),
+        ("tortie_xdp_rx_ring_full_total", "port=\"eth0\",queue=\"0\"", 9.0),
+        ("tortie_xdp_rx_ring_full_total", "port=\"eth0\",queue=\"1\"", 0.0),
+        ("tortie_routes", "source=\"bgp\"", 12.0),
+        ("tortie_fib_routes", "family=\"ipv4\"", 13.0),
+        ("tortie_fib_routes", "family=\"ipv6\"", 0.0),
+        ("tortie_fib_bytes", "", 4096.0),
+        ("tortie_adjacencies", "", 2.0),
+        ("tortie_nexthop_groups", "", 1.0),
+        ("tortie_neighbors", "", 0.0),
+        ("tortie_mirrored_routes", "", 0.0),
+        ("tortie_datastore_in_sync", "", 1.0),
+        ("tortie_datastore_invalid_files", "", 1.0),
+        ("tortie_ready", "", 1.0),
+        ("tortie_slow_path_answering", "", 1.0),
+        ("tortie_bgp_prefixes_received", "family=\"ipv6\",peer=\"Mesh_10_0_0_2\"", 4.0),
+        ("tortie_bgp_prefixes_announced", "family=\"ipv4\",peer=\"Mesh_10_0_0_2\"", 1.0),
+        ("tortie_bgp_messages_received_total", "peer=\"Mesh_10_0_0_2\"", 10.0),
+        ("tortie_bgp_messages_sent_total", "peer=\"Mesh_10_0_0_2\"", 11.0),
+        ("tortie_bgp_established_total", "peer=\"Mesh_10_0_0_2\"", 2.0),
+        ("tortie_bgp_peer_up", "address=\"10.0.0.2\",peer=\"Mesh_10_0_0_2\"", 1.0),
+    ];
+    for (name, labels, value) in expected {
+        let family = families.get(name).unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(family.samples.get(labels), Some(&value), "{name}{{{labels}}}: {family:?}");
+    }
+    assert_eq!(families["tortie_dropped_packets_total"].samples.len(), DropReason::ALL.len());
+    assert!(
+        families["tortie_build_info"].samples.keys().any(|labels| labels.contains(env!("CARGO_PKG_VERSION")))
+    );
+}
+
+#[test]
+fn the_walk_is_measured_even_while_the_slow_path_is_busy() {
+    let families = read(&render(&Sample { summary: None, ..sample() }).unwrap()).unwrap();
+    assert_eq!(families["tortie_slow_path_answering"].samples[""], 0.0);
+    assert_eq!(families["tortie_received_packets_total"].samples["port=\"eth0\""], 7.0);
+    assert!(!families.contains_key("tortie_ready"));
+}
+
+#[test]
+fn a_name_with_strange_letters_does_not_break_the_page() {
+    let mut sample = sample();
+    sample.ports[0].name = "a\"b\\c".to_owned();
+    let families = read(&render(&sample).unwrap()).unwrap();
+    assert!(families["tortie_received_packets_total"].samples.contains_key("port=\"a\\\"b\\\\c\""));
+}
+
+#[test]
+fn a_router_without_ports_and_peers_has_a_page_too() {
+    let families = read(&render(&Sample::default()).unwrap()).unwrap();
+    assert!(families.contains_key("tortie_build_info"));
+}

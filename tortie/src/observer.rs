@@ -1,0 +1,278 @@
+//! Whoever wants to know something about the running router asks here: the control socket and the metrics.
+
+use slowpath::status::{
+    Answer, BgpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
+};
+use std::time::Duration;
+use tables::Counters;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::{Question, Reply};
+use crate::forms::{DropsStatus, PortView, PortsView, QueueView, XdpCounts};
+use crate::limits;
+use crate::open_ports::{OpenPorts, since};
+
+/// A batch takes microseconds; after this many looks the books are reported as they are.
+const LOOKS_AT_BOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
+/// Why a question got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// The slow path has ended.
+    #[error("the slow path has ended; tortie is stopping, or its log says why it failed")]
+    Ended,
+    /// It is busy.
+    #[error("the slow path did not answer within {} s; it is busy, try again", .0.as_secs())]
+    Late(Duration),
+    /// It answered something else.
+    #[error("the slow path answered another question; this is a bug, please report it")]
+    Mismatch,
+}
+
+/// Reads everything, changes nothing. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    questions: mpsc::Sender<slowpath::Request>,
+    counters: Counters,
+    ports: OpenPorts,
+}
+
+impl Observer {
+    pub(crate) fn new(
+        questions: mpsc::Sender<slowpath::Request>,
+        counters: Counters,
+        ports: OpenPorts,
+    ) -> Observer {
+        Observer { questions, counters, ports }
+    }
+
+    /// Answers a question of the control socket.
+    pub(crate) async fn answer(&self, question: Question) -> Result<Reply, NoAnswer> {
+        Ok(match question {
+            Question::Bgp => Reply::Bgp(self.bgp().await?),
+            Question::Routes { limit, source } => {
+                let limit = limit.min(limits::ROUTES_SHOWN);
+                Reply::Routes(self.routes(limit, source).await?)
+            }
+            Question::Route { address } => Reply::Route(self.route(address).await?),
+            Question::Neighbors => Reply::Neighbors(self.neighbors().await?),
+            Question::Ports => Reply::Ports(self.ports().await?),
+            Question::Drops => Reply::Drops(self.drops().await),
+        })
+    }
+
+    /// The walk's books.
+    ///
+    /// A worker stores a batch's sums one after the other, so a look may fall between two of them. Books that don't
+    /// balance are therefore looked at again; only a packet that is really lost keeps them unbalanced.
+    pub(crate) async fn drops(&self) -> DropsStatus {
+        let mut books = self.counters.books();
+        for _ in 0..LOOKS_AT_BOOKS {
+            if books.balance() {
+                break;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            books = self.counters.books();
+        }
+        DropsStatus::new(&books)
+    }
+
+    /// Every open port's name, counts since it was opened, and queues. Asks nobody.
+    pub(crate) fn counted_ports(&self) -> Vec<CountedPort> {
+        let counted = |(id, opened): (model::PortId, crate::open_ports::OpenedPort)| CountedPort {
+            id: id.0,
+            name: opened.name,
+            count: since(&self.counters.port(id), &opened.counted_before),
+            queues: opened.queues.iter().map(|(queue, counts)| (*queue, XdpCounts::read(counts))).collect(),
+        };
+        self.ports.list().into_iter().map(counted).collect()
+    }
+
+    /// Numbers for the metrics.
+    pub(crate) async fn summary(&self) -> Result<Summary, NoAnswer> {
+        match self.ask(Query::Summary).await? {
+            Answer::Summary(summary) => Ok(*summary),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    /// Has the slow path ended? Waits for nothing.
+    pub(crate) fn slow_path_ended(&self) -> bool {
+        self.questions.is_closed()
+    }
+
+    async fn bgp(&self) -> Result<BgpStatus, NoAnswer> {
+        match self.ask(Query::Bgp).await? {
+            Answer::Bgp(bgp) => Ok(bgp),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn routes(&self, limit: usize, source: Option<String>) -> Result<RoutesStatus, NoAnswer> {
+        match self.ask(Query::Routes { limit, source }).await? {
+            Answer::Routes(routes) => Ok(routes),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn route(&self, address: std::net::IpAddr) -> Result<RouteStatus, NoAnswer> {
+        match self.ask(Query::Route { address }).await? {
+            Answer::Route(route) => Ok(route),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn neighbors(&self) -> Result<NeighborsStatus, NoAnswer> {
+        match self.ask(Query::Neighbors).await? {
+            Answer::Neighbors(neighbors) => Ok(neighbors),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn ports(&self) -> Result<PortsView, NoAnswer> {
+        let Answer::Ports(PortsStatus { ports, problems }) = self.ask(Query::Ports).await? else {
+            return Err(NoAnswer::Mismatch);
+        };
+        let counted = self.counted_ports();
+        let view = |mut port: slowpath::status::PortStatus| {
+            let counts = counted.iter().find(|counted| counted.id == port.id && counted.name == port.name);
+            let queues = std::mem::take(&mut port.queues)
+                .into_iter()
+                .map(|report| QueueView {
+                    xdp: counts.map_or_else(XdpCounts::default, |c| c.xdp(report.queue)),
+                    report,
+                })
+                .collect();
+            PortView::new(port, &counts.map(|counted| counted.count).unwrap_or_default(), queues)
+        };
+        Ok(PortsView { ports: ports.into_iter().map(view).collect(), problems })
+    }
+
+    async fn ask(&self, query: Query) -> Result<Answer, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        let request = slowpath::Request { query, reply };
+        let exchange = async {
+            self.questions.send(request).await.map_err(|_| NoAnswer::Ended)?;
+            answer.await.map_err(|_| NoAnswer::Ended)
+        };
+        let late = |_| NoAnswer::Late(limits::ANSWER_WITHIN);
+        tokio::time::timeout(limits::ANSWER_WITHIN, exchange).await.map_err(late)?
+    }
+}
+
+/// One open port, counted.
+#[derive(Clone, Debug)]
+pub(crate) struct CountedPort {
+    /// Its number.
+    pub(crate) id: u16,
+    /// The interface's name.
+    pub(crate) name: String,
+    /// Since it was opened.
+    pub(crate) count: tables::PortCount,
+    /// Each queue's number and the kernel's counts.
+    pub(crate) queues: Vec<(u32, XdpCounts)>,
+}
+
+impl CountedPort {
+    fn xdp(&self, queue: u32) -> XdpCounts {
+        self.queues.iter().find(|(number, _)| *number == queue).map(|(_, counts)| *counts).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::open_ports::OpenedPort;
+    use model::PortId;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use tables::{Books, PortCount};
+
+    fn observer() -> (Observer, mpsc::Receiver<slowpath::Request>) {
+        let (questions, requests) = mpsc::channel(4);
+        (Observer::new(questions, Counters::new(1, 4), OpenPorts::default()), requests)
+    }
+
+    fn port_status(name: &str) -> slowpath::status::PortStatus {
+        slowpath::status::PortStatus {
+            id: 1,
+            name: name.to_owned(),
+            kind: "uplink".to_owned(),
+            ifindex: 7,
+            mac: "02:00:00:00:00:01".to_owned(),
+            mtu: 1500,
+            up: true,
+            endpoint: None,
+            queues: vec![slowpath::QueueReport {
+                queue: 0,
+                worker: 0,
+                mode: "copy".to_owned(),
+                attach: "native".to_owned(),
+                notes: String::new(),
+            }],
+        }
+    }
+
+    #[tokio::test]
+    async fn ports_are_shown_with_what_was_counted_since_they_were_opened() {
+        let (observer, mut requests) = observer();
+        let count = PortCount { received_packets: 5, received_bytes: 500, ..PortCount::default() };
+        observer.counters.worker(0).add_port(PortId(1), &count);
+        let statistics = Arc::new(fastpath::QueueStatistics::default());
+        statistics.rx_ring_full.store(3, Ordering::Relaxed);
+        let queues = vec![(0, statistics)];
+        observer
+            .ports
+            .insert(PortId(1), OpenedPort { name: "eth0".to_owned(), counted_before: count, queues });
+        observer.counters.worker(0).add_port(PortId(1), &PortCount { dropped_packets: 2, ..count });
+        tokio::spawn(async move {
+            let request = requests.recv().await.unwrap();
+            assert_eq!(request.query, Query::Ports);
+            let status = PortsStatus { ports: vec![port_status("eth0")], problems: Vec::new() };
+            let _ = request.reply.send(Answer::Ports(status));
+        });
+        let Ok(Reply::Ports(view)) = observer.answer(Question::Ports).await else {
+            panic!("ports are answered")
+        };
+        let port = &view.ports[0];
+        assert_eq!((port.received.packets, port.received.bytes, port.dropped), (5, 500, 2));
+        assert_eq!(port.queues[0].xdp.rx_ring_full, 3);
+        let text = serde_json::to_string(&view).unwrap();
+        assert!(text.contains(r#""received":{"packets":5,"bytes":500}"#), "{text}");
+        assert!(text.contains(r#""mode":"copy""#) && text.contains(r#""xdp":{"rx_dropped":0"#), "{text}");
+    }
+
+    #[tokio::test]
+    async fn books_that_are_caught_between_two_sums_are_looked_at_again() {
+        let (observer, _requests) = observer();
+        observer.counters.worker(0).add(&Books { received: 1, ..Books::default() });
+        let counters = observer.counters.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            counters.worker(0).add(&Books { forwarded: 1, ..Books::default() });
+        });
+        assert!(observer.drops().await.balanced);
+    }
+
+    #[tokio::test]
+    async fn a_packet_that_is_really_lost_shows() {
+        let (observer, _requests) = observer();
+        observer.counters.worker(0).add(&Books { received: 1, ..Books::default() });
+        assert!(!observer.drops().await.balanced);
+    }
+
+    #[tokio::test]
+    async fn a_slow_path_that_has_ended_is_named() {
+        let (observer, requests) = observer();
+        drop(requests);
+        assert_eq!(observer.summary().await.unwrap_err(), NoAnswer::Ended);
+        assert!(observer.slow_path_ended());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_path_that_does_not_answer_is_not_waited_for_for_ever() {
+        let (observer, _requests) = observer();
+        assert_eq!(observer.summary().await.unwrap_err(), NoAnswer::Late(limits::ANSWER_WITHIN));
+    }
+}

@@ -1,0 +1,409 @@
+//! Opens ports over AF_XDP for the slow path: worker *i* owns queue *i* of every port (DESIGN.md, D3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use afxdp::{
+    AttachReport, AttachRequest, BindReport, ModeRequest, Program, ProgramKind, QueueConfig, RingSizes,
+    UmemSet,
+};
+use crossbeam_channel::Sender;
+use fastpath::{Command, QueueStatistics, XdpPort};
+use model::{PortId, PortKind};
+use slowpath::{OpenPort, OpenPortError, PortOpener, QueueReport};
+use tables::Counters;
+
+use crate::config::Mode;
+use crate::limits;
+use crate::open_ports::{OpenPorts, OpenedPort};
+
+/// What is needed to give a worker queues.
+pub(crate) struct WorkerQueues {
+    umem: UmemSet,
+    commands: Sender<Command>,
+    frames: FrameBudget,
+}
+
+impl WorkerQueues {
+    pub(crate) fn new(umem: UmemSet, commands: Sender<Command>, frames: usize) -> WorkerQueues {
+        WorkerQueues { umem, commands, frames: FrameBudget::new(frames) }
+    }
+}
+
+/// Why a port can't be opened. The slow path shows it as a problem of the interface.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Program(#[from] afxdp::ProgramError),
+    #[error(transparent)]
+    Attach(#[from] afxdp::AttachError),
+    #[error(transparent)]
+    Bind(#[from] afxdp::BindError),
+    #[error(
+        "worker {worker} has no {wanted} frames left for its rings ({left} are); raise limits.frames or have fewer ports"
+    )]
+    Frames { worker: usize, wanted: usize, left: usize },
+    #[error("worker {worker} takes no commands; restart tortie, and report this as a bug")]
+    Worker { worker: usize },
+}
+
+/// An XDP program at work.
+struct Attached {
+    program: Program,
+    ifindex: u32,
+    name: String,
+    kind: PortKind,
+    /// Workers 0 to this, exclusively, own a queue.
+    queues: usize,
+}
+
+/// Opens and closes ports.
+pub(crate) struct Ports {
+    mode: Mode,
+    /// Queues of each uplink that are asked for.
+    queues: usize,
+    workers: Vec<WorkerQueues>,
+    attached: BTreeMap<PortId, Attached>,
+    local: BTreeSet<IpAddr>,
+    open: OpenPorts,
+    counters: Counters,
+}
+
+impl Ports {
+    pub(crate) fn new(
+        mode: Mode,
+        queues: usize,
+        workers: Vec<WorkerQueues>,
+        open: OpenPorts,
+        counters: Counters,
+    ) -> Ports {
+        Ports { mode, queues, workers, attached: BTreeMap::new(), local: BTreeSet::new(), open, counters }
+    }
+
+    fn try_open(&mut self, port: &OpenPort) -> Result<Vec<QueueReport>, Refused> {
+        let interface = receive_queues(port);
+        let plan = QueuePlan::new(port.kind, interface, self.queues, self.workers.len());
+        for note in &plan.notes {
+            tracing::warn!(port = %port.name, "{note}");
+        }
+        self.take_frames(port.kind, plan.queues)?;
+        let outcome = self.attach(port).and_then(|(program, attach)| {
+            let attached = Attached {
+                program,
+                ifindex: port.ifindex.0,
+                name: port.name.clone(),
+                kind: port.kind,
+                queues: plan.queues,
+            };
+            self.bind_queues(port, attached, &attach, &plan)
+        });
+        if outcome.is_err() {
+            self.give_up(port.port, plan.queues);
+            self.give_frames_back(port.kind, plan.queues);
+        }
+        outcome
+    }
+
+    /// Loads the program of the port's kind and attaches it. Until sockets are bound its fall-back decides (D1).
+    fn attach(&self, port: &OpenPort) -> Result<(Program, AttachReport), Refused> {
+        let kind = match port.kind {
+            // Encapsulated pools aren't served yet, so no tunnel ends here: what is tunnelled to us is the kernel's.
+            PortKind::Uplink => ProgramKind::Uplink { terminate_ipip: false, vxlan_port: None },
+            PortKind::Workload | PortKind::Host => ProgramKind::Workload,
+        };
+        let program = Program::load(kind, port.queues.max(1))?;
+        if port.kind == PortKind::Uplink {
+            // Before the first frame: what is for the node itself must never be taken for transit.
+            for address in &self.local {
+                program.add_local(*address)?;
+            }
+        }
+        let request = match (self.mode, port.kind) {
+            // The generic code can't do zero-copy.
+            (Mode::ZeroCopy, PortKind::Uplink) => AttachRequest::Native,
+            _ => AttachRequest::Auto,
+        };
+        let report = program.attach(port.ifindex.0, request)?;
+        Ok((program, report))
+    }
+
+    /// Binds a queue for each worker and hands it over.
+    fn bind_queues(
+        &mut self,
+        port: &OpenPort,
+        attached: Attached,
+        attach: &AttachReport,
+        plan: &QueuePlan,
+    ) -> Result<Vec<QueueReport>, Refused> {
+        let mut reports = Vec::new();
+        let mut statistics = Vec::new();
+        for (worker, owner) in self.workers.iter_mut().enumerate().take(plan.queues) {
+            let number = worker as u32;
+            let (queue, bound) = owner.umem.bind(queue_config(self.mode, port, number))?;
+            let steered = attached.program.set_socket(number, &queue);
+            let counts = Arc::new(QueueStatistics::default());
+            // A queue that couldn't be steered goes to its worker as well: it alone can close it properly.
+            let command = Command::AddQueue {
+                port: port.port,
+                queue: Box::new(XdpPort(queue)),
+                statistics: Arc::clone(&counts),
+            };
+            owner
+                .commands
+                .send_timeout(command, limits::REMOVE_WITHIN)
+                .map_err(|_| Refused::Worker { worker })?;
+            steered?;
+            reports.push(report(worker, &bound, attach, plan));
+            statistics.push((number, counts));
+        }
+        self.attached.insert(port.port, attached);
+        let counted_before = self.counters.port(port.port);
+        let opened = OpenedPort { name: port.name.clone(), counted_before, queues: statistics };
+        self.open.insert(port.port, opened);
+        Ok(reports)
+    }
+
+    /// Takes the port's queues from the workers and waits until they are closed.
+    fn give_up(&self, port: PortId, queues: usize) {
+        for (number, worker) in self.workers.iter().enumerate().take(queues) {
+            let (done, closed) = crossbeam_channel::bounded(1);
+            let asked = worker
+                .commands
+                .send_timeout(Command::RemoveQueue { port, done }, limits::REMOVE_WITHIN)
+                .is_ok();
+            if !asked || closed.recv_timeout(limits::REMOVE_WITHIN).is_err() {
+                tracing::warn!(worker = number, %port, "a worker is slow to close its queue; going on without it");
+            }
+        }
+    }
+
+    fn take_frames(&mut self, kind: PortKind, queues: usize) -> Result<(), Refused> {
+        let wanted = rings(kind).fill as usize;
+        for worker in 0..queues {
+            if let Err(left) = self.workers[worker].frames.take(wanted) {
+                for taken in &mut self.workers[..worker] {
+                    taken.frames.give_back(wanted);
+                }
+                return Err(Refused::Frames { worker, wanted, left });
+            }
+        }
+        Ok(())
+    }
+
+    fn give_frames_back(&mut self, kind: PortKind, queues: usize) {
+        for worker in self.workers.iter_mut().take(queues) {
+            worker.frames.give_back(rings(kind).fill as usize);
+        }
+    }
+}
+
+impl PortOpener for Ports {
+    fn open(&mut self, port: &OpenPort) -> Result<Vec<QueueReport>, OpenPortError> {
+        self.try_open(port).map_err(|refused| OpenPortError(refused.to_string()))
+    }
+
+    fn close(&mut self, port: PortId) {
+        self.open.remove(port);
+        let Some(attached) = self.attached.remove(&port) else { return };
+        self.give_up(port, attached.queues);
+        self.give_frames_back(attached.kind, attached.queues);
+        match afxdp::detach(attached.ifindex) {
+            // The usual case is the second: the interface went, and its program with it.
+            Ok(_) | Err(afxdp::AttachError::NoInterface { .. }) => {}
+            Err(error) => {
+                tracing::warn!(port = %attached.name, %error, "a port is closed; its XDP program stays")
+            }
+        }
+    }
+
+    fn set_local(&mut self, addresses: &BTreeSet<IpAddr>) {
+        for uplink in self.attached.values().filter(|attached| attached.kind == PortKind::Uplink) {
+            // New addresses first: an address that moved within the set is never without its entry.
+            for address in addresses.difference(&self.local) {
+                if let Err(error) = uplink.program.add_local(*address) {
+                    tracing::error!(port = %uplink.name, %address, %error, "packets to an own address are taken for transit");
+                }
+            }
+            for address in self.local.difference(addresses) {
+                if let Err(error) = uplink.program.remove_local(*address) {
+                    tracing::warn!(port = %uplink.name, %address, %error, "packets to a former own address stay with the kernel");
+                }
+            }
+        }
+        self.local = addresses.clone();
+    }
+}
+
+/// Frames of one worker that its ports' fill rings may still take.
+struct FrameBudget {
+    left: usize,
+}
+
+impl FrameBudget {
+    /// An eighth of the frames is kept for those that are on their way out.
+    fn new(frames: usize) -> FrameBudget {
+        FrameBudget { left: frames - frames / 8 }
+    }
+
+    /// Takes frames, or says how few are left.
+    fn take(&mut self, frames: usize) -> Result<(), usize> {
+        self.left = self.left.checked_sub(frames).ok_or(self.left)?;
+        Ok(())
+    }
+
+    fn give_back(&mut self, frames: usize) {
+        self.left += frames;
+    }
+}
+
+/// How many queues of a port are opened, and what an operator should know about that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QueuePlan {
+    /// Queues 0 to this, exclusively.
+    pub(crate) queues: usize,
+    /// Where it is less than was asked for, or than the interface has.
+    pub(crate) notes: Vec<String>,
+}
+
+impl QueuePlan {
+    /// `interface`: receive queues that it has. `asked`: those asked for of an uplink; the other kinds take what there
+    /// is.
+    pub(crate) fn new(kind: PortKind, interface: usize, asked: usize, workers: usize) -> QueuePlan {
+        let interface = interface.max(1);
+        let wanted = if kind == PortKind::Uplink { asked } else { workers };
+        let queues = wanted.min(interface).min(workers);
+        let mut notes = Vec::new();
+        if kind == PortKind::Uplink && interface < wanted {
+            notes.push(format!(
+                "{wanted} queues were asked for and the interface has {interface}: using {queues} \
+                 (more with `ethtool -L`)"
+            ));
+        }
+        if kind == PortKind::Uplink && workers < wanted {
+            notes.push(format!(
+                "{wanted} queues were asked for and there are {workers} workers: using {queues} (raise workers)"
+            ));
+        }
+        if interface > queues {
+            let fate = match kind {
+                PortKind::Uplink => "stays with the kernel",
+                PortKind::Workload | PortKind::Host => "is dropped",
+            };
+            notes.push(format!(
+                "the interface has {interface} receive queues and only {queues} belong to workers: what arrives on \
+                 the others {fate} (raise workers, or lower its queues with `ethtool -L`)"
+            ));
+        }
+        QueuePlan { queues, notes }
+    }
+}
+
+/// Receive queues in use. A veth has as many as there are cores, and uses one until told otherwise; netlink, and with
+/// it the slow path, knows the first number only.
+fn receive_queues(port: &OpenPort) -> usize {
+    let in_use = afxdp::DeviceFeatures::of(port.ifindex.0).map(|features| features.receive_queues);
+    in_use.unwrap_or(port.queues) as usize
+}
+
+/// The rings of one queue.
+pub(crate) fn rings(kind: PortKind) -> RingSizes {
+    match kind {
+        PortKind::Uplink => RingSizes {
+            rx: limits::UPLINK_RING,
+            tx: limits::UPLINK_RING,
+            // Twice what the NIC's own ring usually holds, so that it never starves.
+            fill: 2 * limits::UPLINK_RING,
+            completion: limits::UPLINK_RING,
+        },
+        PortKind::Workload | PortKind::Host => RingSizes {
+            rx: limits::VETH_RING,
+            tx: limits::VETH_RING,
+            fill: limits::VETH_RING,
+            completion: limits::VETH_RING,
+        },
+    }
+}
+
+fn queue_config(mode: Mode, port: &OpenPort, number: u32) -> QueueConfig {
+    let mode = match (mode, port.kind) {
+        (Mode::Auto, PortKind::Uplink) => ModeRequest::Auto,
+        (Mode::ZeroCopy, PortKind::Uplink) => ModeRequest::ZeroCopy,
+        // veth has no zero-copy; asking for it would only make noise in the report.
+        (Mode::Copy, _) | (_, PortKind::Workload | PortKind::Host) => ModeRequest::Copy,
+    };
+    QueueConfig { mode, rings: rings(port.kind), ..QueueConfig::new(port.ifindex.0, number) }
+}
+
+fn report(worker: usize, bound: &BindReport, attach: &AttachReport, plan: &QueuePlan) -> QueueReport {
+    let mut notes = vec![bound.to_string(), attach.to_string()];
+    notes.extend(plan.notes.iter().cloned());
+    QueueReport {
+        queue: bound.queue,
+        // At most `limits::WORKERS`.
+        worker: worker as u16,
+        mode: bound.mode.to_string(),
+        attach: attach.attach.to_string(),
+        notes: notes.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_with_fewer_queues_than_asked_is_used_and_said() {
+        let plan = QueuePlan::new(PortKind::Uplink, 1, 4, 4);
+        assert_eq!(plan.queues, 1);
+        assert_eq!(plan.notes.len(), 1);
+        assert!(plan.notes[0].contains("4 queues were asked for and the interface has 1"), "{plan:?}");
+    }
+
+    #[test]
+    fn as_many_queues_as_asked_need_no_note() {
+        assert_eq!(QueuePlan::new(PortKind::Uplink, 4, 4, 4), QueuePlan { queues: 4, notes: Vec::new() });
+        assert_eq!(QueuePlan::new(PortKind::Workload, 1, 4, 4), QueuePlan { queues: 1, notes: Vec::new() });
+    }
+
+    #[test]
+    fn queues_without_a_worker_are_named_with_what_becomes_of_their_frames() {
+        let uplink = QueuePlan::new(PortKind::Uplink, 8, 2, 2);
+        assert_eq!(uplink.queues, 2);
+        assert!(uplink.notes[0].contains("stays with the kernel"), "{uplink:?}");
+        let workload = QueuePlan::new(PortKind::Workload, 2, 1, 1);
+        assert_eq!(workload.queues, 1);
+        assert!(workload.notes[0].contains("is dropped"), "{workload:?}");
+    }
+
+    #[test]
+    fn more_queues_than_workers_are_not_promised() {
+        let plan = QueuePlan::new(PortKind::Uplink, 4, 4, 1);
+        assert_eq!(plan.queues, 1);
+        assert!(plan.notes[0].contains("1 workers"), "{plan:?}");
+    }
+
+    #[test]
+    fn an_interface_that_tells_no_queues_has_one() {
+        assert_eq!(QueuePlan::new(PortKind::Host, 0, 1, 1).queues, 1);
+    }
+
+    #[test]
+    fn frames_are_taken_until_the_reserve_for_sending_and_come_back() {
+        let mut budget = FrameBudget::new(1024);
+        assert_eq!(budget.take(512), Ok(()));
+        assert_eq!(budget.take(512), Err(384));
+        assert_eq!(budget.take(384), Ok(()));
+        budget.give_back(512);
+        assert_eq!(budget.take(512), Ok(()));
+    }
+
+    #[test]
+    fn the_default_frames_hold_an_uplink_and_a_hundred_workloads() {
+        let mut budget = FrameBudget::new(limits::Limits::default().frames);
+        assert_eq!(budget.take(rings(PortKind::Uplink).fill as usize), Ok(()));
+        for _ in 0..100 {
+            assert_eq!(budget.take(rings(PortKind::Workload).fill as usize), Ok(()));
+        }
+    }
+}

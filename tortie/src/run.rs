@@ -1,0 +1,294 @@
+//! `tortie run`: the table of contents of the running system.
+//!
+//! ```text
+//!   main thread: signals, control socket, metrics          (nothing here can hold up a session or a packet)
+//!       │ questions                     ▲ counters
+//!       ▼                               │
+//!   slowpath thread ── tables, commands ──► worker 0, worker 1, …    (one pinned core each)
+//!                   ◄── punts, injects ──►
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use afxdp::{Region, RegionConfig, UmemSet};
+use anyhow::{Context, bail};
+use fastpath::{WorkerConfig, WorkerEnds};
+use model::WorkerId;
+use slowpath::{Ends, Slowpath};
+use tables::{Counters, Writer, copy_ring};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
+use crate::cores::{self, Machine};
+use crate::limits::{self, Memory};
+use crate::observer::Observer;
+use crate::open_ports::OpenPorts;
+use crate::ports::{Ports, WorkerQueues};
+use crate::signals::Signals;
+use crate::{control, http, privileges};
+
+/// How often the workers are looked after.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long a worker may take to close its queues: each waits up to 200 ms for frames on their way out.
+const WORKERS_STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs the router until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting, or from running on; each error says what to do.
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    privileges::check()?;
+    let plan = Machine::read().plan(config)?;
+    let memory = Memory::of(&config.limits, config.workers);
+    tracing::info!(node = %config.node, version = env!("CARGO_PKG_VERSION"), "tortie starts");
+    tracing::info!("{}", memory.summary());
+    tracing::info!("{}", plan.sentence);
+    let runtime = runtime()?;
+    runtime.block_on(supervise(config, &plan))
+}
+
+/// Starts the parts, waits, and stops them in reverse order.
+async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("can't listen for signals")?;
+    // First of all, so that a second router of the same name ends before it touches an interface.
+    let control = control::Server::listen(&config.control_socket)?;
+    let http = match config.metrics {
+        Some(address) => Some(http::Server::listen(address).await?),
+        None => None,
+    };
+
+    let opened = OpenPorts::default();
+    let counters = Counters::new(config.workers, config.limits.ports);
+    let (questions, requests) = mpsc::channel(limits::QUESTIONS);
+    let observer = Observer::new(questions, counters.clone(), opened.clone());
+    let (workers, ends) = start_workers(config, plan, opened, counters)?;
+    let mut slow = SlowPathThread::start(config, ends, requests)?;
+    tracing::info!(socket = %config.control_socket.display(), "tortie runs");
+
+    let outcome = {
+        let serving = async { tokio::join!(control.serve(&observer), serve_http(http.as_ref(), &observer)) };
+        tokio::select! {
+            _ = serving => unreachable!("servers serve until dropped"),
+            signal = signals.next() => {
+                tracing::info!(signal, "stopping; the same signal again ends at once");
+                Ok(())
+            }
+            ended = slow.ended() => Err(ended),
+            worker = workers.one_ended() => Err(anyhow::anyhow!("worker {worker} ended; this is a bug, please report the log")),
+        }
+    };
+    // A second signal ends the process wherever the orderly way is: everything that matters stays in the kernel.
+    let stopping = async {
+        slow.stop().await;
+        drop((control, http));
+        workers.stop().await
+    };
+    tokio::select! {
+        () = stopping => {}
+        signal = signals.next() => {
+            tracing::warn!(signal, "ending at once");
+            std::process::exit(i32::from(outcome.is_err()));
+        }
+    }
+    tracing::info!(
+        "stopped; on purpose this stays: XDP programs (the kernel forwards transit, workload ports stay closed), \
+         mirrored routes and the nftables table; `tortie cleanup -c FILE` removes them"
+    );
+    outcome
+}
+
+async fn serve_http(server: Option<&http::Server>, observer: &Observer) {
+    match server {
+        Some(server) => server.serve(observer).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A runtime of one thread, the caller's.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the event loop; are file descriptors left (ulimit -n)?")
+}
+
+/// Makes tables and rings, starts the workers, and returns the slow path's ends.
+fn start_workers(
+    config: &Config,
+    plan: &cores::Plan,
+    opened: OpenPorts,
+    counters: Counters,
+) -> anyhow::Result<(Workers, Ends)> {
+    let mut writer = Writer::new(table_limits(config));
+    let mut workers = Workers { stop: Arc::default(), threads: Vec::new() };
+    let (mut punts, mut injects, mut queues) = (Vec::new(), Vec::new(), Vec::new());
+    let handoffs = fastpath::handoffs(config.workers, limits::HANDOFF_SLOTS, limits::COPY_BYTES);
+    for ((index, handoffs), core) in handoffs.into_iter().enumerate().zip(&plan.cores) {
+        let (region, pool) = Region::new(RegionConfig {
+            // `Limits::FRAMES` ends far below 2^32.
+            frames: config.limits.frames as u32,
+            chunk_size: limits::CHUNK_BYTES,
+            hugepages: false,
+        })?;
+        let (punt, punted) = copy_ring(limits::PUNT_SLOTS, limits::COPY_BYTES);
+        let (injected, inject) = copy_ring(limits::INJECT_SLOTS, limits::COPY_BYTES);
+        let (orders, commands) = crossbeam_channel::bounded(limits::COMMANDS);
+        let reader = writer.reader().context("a table reader for every worker")?;
+        let ends = WorkerEnds { pool, reader, counters: counters.clone(), punt, inject, handoffs, commands };
+        let worker = WorkerConfig {
+            // At most `limits::WORKERS`.
+            id: WorkerId(index as u16),
+            core: *core,
+            idle_wait: limits::IDLE_WAIT,
+            ports: config.limits.ports,
+        };
+        let thread = fastpath::spawn(worker, ends, Arc::clone(&workers.stop))
+            .with_context(|| format!("can't start worker {index}; name other cores in `cores`, or none"))?;
+        workers.threads.push(thread);
+        queues.push(WorkerQueues::new(UmemSet::new(region), orders, config.limits.frames));
+        punts.push(punted);
+        injects.push(injected);
+    }
+    let ports = Ports::new(config.mode, config.queues, queues, opened, counters);
+    Ok((workers, Ends { writer, punts, injects, ports: Box::new(ports) }))
+}
+
+fn table_limits(config: &Config) -> tables::Limits {
+    tables::Limits {
+        ports: config.limits.ports,
+        adjacencies: config.limits.adjacencies,
+        groups: config.limits.groups,
+        routes_v4: config.limits.routes_v4,
+        routes_v6: config.limits.routes_v6,
+        readers: config.workers,
+    }
+}
+
+/// What the slow path is told.
+fn slow_path_config(config: &Config) -> slowpath::Config {
+    slowpath::Config {
+        node: config.node.clone(),
+        datastore: config.datastore.clone(),
+        uplinks: config.uplinks.clone(),
+        workload_prefix: config.workload_prefix.clone(),
+        mirror_routes: config.limits.mirror_routes,
+        neighbors: config.limits.neighbors,
+        prefixes_per_peer: config.limits.prefixes_per_peer,
+        stop_within: limits::STOP_WITHIN,
+    }
+}
+
+/// The fast path's threads.
+struct Workers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Waits until one ends by itself, which none should.
+    async fn one_ended(&self) -> usize {
+        loop {
+            if let Some(worker) = self.threads.iter().position(JoinHandle::is_finished) {
+                return worker;
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    }
+
+    /// Ends them all: queues are closed, frames on their way out are sent.
+    async fn stop(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + WORKERS_STOP_WITHIN;
+        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for (number, thread) in self.threads.drain(..).enumerate() {
+            if !thread.is_finished() {
+                tracing::warn!(worker = number, "a worker is slow to close its queues; ending without it");
+            } else if thread.join().is_err() {
+                tracing::error!(worker = number, "a worker failed while it stopped");
+            }
+        }
+    }
+}
+
+impl Drop for Workers {
+    /// Also where the start fails half-way: no worker outlives it.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The slow path on a thread of its own, so that no scrape or question can hold up a session.
+struct SlowPathThread {
+    stop: Arc<AtomicBool>,
+    outcome: oneshot::Receiver<anyhow::Result<()>>,
+    over: bool,
+}
+
+impl SlowPathThread {
+    fn start(
+        config: &Config,
+        ends: Ends,
+        requests: mpsc::Receiver<slowpath::Request>,
+    ) -> anyhow::Result<SlowPathThread> {
+        let (told, outcome) = oneshot::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let config = slow_path_config(config);
+        let stopped = Arc::clone(&stop);
+        thread::Builder::new()
+            .name("slowpath".to_owned())
+            .spawn(move || {
+                let outcome = runtime().and_then(|runtime| {
+                    let slow_path = Slowpath::new(config, ends, requests, stopped);
+                    Ok(runtime.block_on(slow_path.run())?)
+                });
+                // The main thread may have given up waiting.
+                let _ = told.send(outcome);
+            })
+            .context("can't start the slow path's thread")?;
+        Ok(SlowPathThread { stop, outcome, over: false })
+    }
+
+    /// Waits until it ends by itself, which it does only when it can't go on, and says why.
+    async fn ended(&mut self) -> anyhow::Error {
+        let outcome = (&mut self.outcome).await;
+        self.over = true;
+        match outcome {
+            Ok(Err(error)) => error.context("the slow path can't go on"),
+            Ok(Ok(())) => {
+                anyhow::anyhow!("the slow path ended unasked; this is a bug, please report the log")
+            }
+            Err(_) => anyhow::anyhow!("the slow path failed; this is a bug, please report the log"),
+        }
+    }
+
+    /// Ends it: sessions end in such a way that peers keep our routes.
+    async fn stop(mut self) {
+        if self.over {
+            return;
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        // Its own patience, and as much again for the way.
+        match tokio::time::timeout(2 * limits::STOP_WITHIN, &mut self.outcome).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::error!("the slow path ended with: {error:#}"),
+            Ok(Err(_)) => tracing::error!("the slow path failed while it stopped"),
+            Err(_) => tracing::warn!("the slow path is slow to stop; ending without it"),
+        }
+    }
+}
+
+/// Refuses where a router is at work: what it needs must not be removed under it.
+///
+/// # Errors
+/// A router answers at the control socket.
+pub(crate) fn refuse_beside_a_router(config: &Config) -> anyhow::Result<()> {
+    if std::os::unix::net::UnixStream::connect(&config.control_socket).is_ok() {
+        bail!("a router is running and answers at {}; stop it first", config.control_socket.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! `tortie show`: asks the running router and prints tables for people, or JSON for programs.
+//!
+//! One file per noun. A table shows what an operator looks for first; `-o json` shows everything.
+
+mod bgp;
+mod drops;
+mod neighbors;
+mod ports;
+mod route;
+mod routes;
+mod table;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+
+use crate::config::CONTROL_SOCKET;
+use crate::control::{self, AskError, Question};
+use crate::forms::{DropsStatus, PortsView};
+use crate::output;
+
+/// What `tortie show` was asked for.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    #[command(subcommand)]
+    noun: Noun,
+
+    /// A table for people, or JSON for programs
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Output,
+
+    /// The control socket of the router to ask: `control_socket` of its tortie.yaml
+    #[arg(long, global = true, value_name = "PATH", default_value = CONTROL_SOCKET)]
+    socket: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// BGP sessions: who, since when, how many prefixes
+    Bgp,
+    /// The routes in force, and where each leads
+    Routes {
+        /// How many to list; all are counted
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: usize,
+        /// Only routes of this source
+        #[arg(long, value_name = "SOURCE", value_parser = SOURCES)]
+        source: Option<String>,
+    },
+    /// The route that a packet to ADDR takes; exit status 1 where there is none
+    Route {
+        /// An IPv4 or IPv6 address
+        #[arg(value_name = "ADDR")]
+        address: IpAddr,
+    },
+    /// Neighbours, their MAC addresses and who needs them
+    Neighbors,
+    /// Ports: what each queue really got, and what passed
+    Ports,
+    /// What became of every packet: the walk's books, by reason
+    Drops {
+        /// Also reasons that never occurred
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// `slowpath::status::RouteStatus::source`.
+const SOURCES: [&str; 7] = ["connected", "local", "workload", "block", "static", "bgp", "kernel"];
+
+/// The answer was "no": there is no such thing.
+const NO: u8 = 1;
+
+/// Asks and prints. Exit status 0, or 1 where the answer is "no".
+///
+/// # Errors
+/// The router doesn't answer.
+pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let ShowArgs { noun, output, socket } = args;
+    match noun {
+        Noun::Bgp => print(socket, *output, &Question::Bgp, bgp::table, |_: &BgpStatus| true),
+        Noun::Routes { limit, source } => {
+            let question = Question::Routes { limit: *limit, source: source.clone() };
+            print(socket, *output, &question, routes::table, |_: &RoutesStatus| true)
+        }
+        Noun::Route { address } => {
+            let question = Question::Route { address: *address };
+            print(socket, *output, &question, route::table, |route: &RouteStatus| route.prefix.is_some())
+        }
+        Noun::Neighbors => {
+            print(socket, *output, &Question::Neighbors, neighbors::table, |_: &NeighborsStatus| true)
+        }
+        Noun::Ports => print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true),
+        Noun::Drops { all } => {
+            let table = |drops: &DropsStatus| drops::table(drops, *all);
+            print(socket, *output, &Question::Drops, table, |_: &DropsStatus| true)
+        }
+    }
+}
+
+fn print<T: DeserializeOwned + Serialize>(
+    socket: &Path,
+    output: Output,
+    question: &Question,
+    table: impl Fn(&T) -> String,
+    yes: impl Fn(&T) -> bool,
+) -> anyhow::Result<ExitCode> {
+    let answer: T = control::ask(socket, question)?;
+    let text = match output {
+        Output::Table => table(&answer),
+        Output::Json => json(socket, &answer)?,
+    };
+    output::print(&text)?;
+    Ok(if yes(&answer) { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}
+
+fn json<T: Serialize>(socket: &Path, answer: &T) -> Result<String, AskError> {
+    let mut text = serde_json::to_string_pretty(answer)
+        .map_err(|source| AskError::Form { path: socket.display().to_string(), source })?;
+    text.push('\n');
+    Ok(text)
+}

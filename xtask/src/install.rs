@@ -1,0 +1,100 @@
+//! The Debian packages that the lab needs, and their installation.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// A package, a program of it that shows whether it is there, and what it is for.
+struct Package {
+    name: &'static str,
+    program: &'static str,
+    reason: &'static str,
+}
+
+const PACKAGES: &[Package] = &[
+    Package { name: "iproute2", program: "ip", reason: "makes the namespaces, links and routes of a lab" },
+    Package { name: "iputils-ping", program: "ping", reason: "shows that workloads reach each other" },
+    Package {
+        name: "ethtool",
+        program: "ethtool",
+        reason: "switches transmit checksum offload off on workloads",
+    },
+    Package {
+        name: "nftables",
+        program: "nft",
+        reason: "closes the kernel's way to workloads when Tortie dies",
+    },
+    Package { name: "iperf3", program: "iperf3", reason: "measures throughput" },
+    Package {
+        name: "tcpdump",
+        program: "tcpdump",
+        reason: "captures what passes, to check MACs and checksums",
+    },
+    Package { name: "bird2", program: "bird", reason: "is the other BGP speaker of the interop scenarios" },
+];
+
+/// How it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Installed {
+    /// Everything is there.
+    All,
+    /// Something is missing and cannot be installed by this user.
+    NotAll,
+}
+
+/// Installs what is missing, telling what and why. Without root or apt-get it says so and installs nothing.
+pub(crate) fn install() -> Result<Installed> {
+    let missing: Vec<&Package> =
+        PACKAGES.iter().filter(|package| !lab::scenario::installed(package.program)).collect();
+    if missing.is_empty() {
+        return Ok(Installed::All);
+    }
+    println!("Debian packages missing here:");
+    for package in &missing {
+        println!("  {:14} {}", package.name, package.reason);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    let by_hand = format!("apt-get install --no-install-recommends {}", names.join(" "));
+    if !rustix::process::geteuid().is_root() {
+        println!("Installing them needs root: run `sudo {by_hand}`.");
+        return Ok(Installed::NotAll);
+    }
+    if !lab::scenario::installed("apt-get") {
+        println!("There is no apt-get here: install them by this system's own means.");
+        return Ok(Installed::NotAll);
+    }
+    println!("Installing them: apt-get update, then {by_hand}");
+    apt_get(&["update", "-q"])?;
+    let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
+    install.extend(&names);
+    apt_get(&install)?;
+    if names.contains(&"bird2") {
+        stop_bird_service();
+    }
+    Ok(Installed::All)
+}
+
+/// apt-get without questions, waiting for its lock rather than failing.
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments).stdin(Stdio::null());
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // invoke-rc.d starts no service in the single-user runlevel: BIRD must not begin to speak for this machine.
+    command.env("RUNLEVEL", "1");
+    let status = command.status().context("cannot start apt-get")?;
+    if !status.success() {
+        bail!("`apt-get {}` failed ({status}): see its words above", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Under systemd the package enables a service; the labs run BIRD themselves, so it is switched off again.
+/// Only called where we installed the package.
+fn stop_bird_service() {
+    if std::path::Path::new("/run/systemd/system").exists() {
+        let status = Command::new("systemctl").args(["disable", "--now", "bird.service"]).status();
+        if !status.is_ok_and(|status| status.success()) {
+            println!("The service bird.service could not be switched off: `systemctl disable --now bird`.");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `cargo xtask lab`: scenarios by name.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use lab::scenario::{self, Options, Outcome, Scenario};
+use lab::{scenarios, sweep, wait};
+
+use crate::tally::Tally;
+use crate::{install, tools};
+
+/// What one may ask of `cargo xtask lab`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The scenarios to run; all of them when none is named.
+    names: Vec<String>,
+    /// List the scenarios and what each shows.
+    #[arg(long)]
+    list: bool,
+    /// Leave the lab of the scenario running and tell how to look around; takes one name.
+    #[arg(long)]
+    keep: bool,
+    /// Remove every lab that was kept, or left by a killed run.
+    #[arg(long)]
+    clean: bool,
+    /// Announce the whole internet table, not a tenth of it.
+    #[arg(long)]
+    full: bool,
+    /// Test this binary rather than the one built from these sources.
+    #[arg(long, value_name = "PATH")]
+    tortie: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.list {
+        for scenario in scenarios::ALL {
+            println!("{:18} {}", scenario.name, scenario.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.clean {
+        let removed = sweep::sweep()?;
+        println!("{} labs removed", removed.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chosen = choose(&arguments.names)?;
+    if arguments.keep && chosen.len() != 1 {
+        bail!("--keep takes the name of one scenario; `cargo xtask lab --list` shows them");
+    }
+    install::install()?;
+    let options = Options { keep: arguments.keep, full: arguments.full };
+    let mut tally = Tally::default();
+    run_all(&chosen, &options, arguments.tortie.as_deref(), &mut tally)?;
+    Ok(tally.close())
+}
+
+/// Runs these scenarios one after another and counts how they end.
+pub(crate) fn run_all(
+    chosen: &[&'static Scenario],
+    options: &Options,
+    tortie: Option<&Path>,
+    tally: &mut Tally,
+) -> Result<()> {
+    wait::catch_signals()?;
+    let tools = if chosen.iter().any(|scenario| scenario.tortie) {
+        tools::build(tortie)?
+    } else {
+        tools::build_agent()?
+    };
+    for scenario in chosen {
+        println!();
+        match scenario::run(scenario, &tools, options).outcome {
+            Outcome::Passed => tally.passed(scenario.name),
+            Outcome::Failed(error) => tally.failed(scenario.name, &format!("{error:#}")),
+            Outcome::Skipped(reason) => tally.skipped(scenario.name, &reason),
+        }
+        if wait::interrupted() {
+            bail!("interrupted");
+        }
+    }
+    Ok(())
+}
+
+fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
+    if names.is_empty() {
+        return Ok(scenarios::ALL.iter().collect());
+    }
+    let known = || scenarios::ALL.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+    let mut chosen = Vec::new();
+    for name in names {
+        match scenarios::named(name) {
+            Some(scenario) => chosen.push(scenario),
+            None => bail!("there is no scenario {name:?}; there are {}", known()),
+        }
+    }
+    Ok(chosen)
+}

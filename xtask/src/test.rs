@@ -1,0 +1,197 @@
+//! `cargo xtask test`: everything that must hold, and a closing line that counts it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+use lab::scenario::Options;
+use lab::scenarios;
+
+use crate::tally::Tally;
+use crate::{fuzz, install, lab as chore, tools};
+
+/// How long each fuzz target runs, in seconds.
+const FUZZ_SECONDS: u64 = 20;
+
+/// What one may ask of `cargo xtask test`.
+#[derive(clap::Args, Default)]
+pub(crate) struct Arguments {
+    /// Leave out what needs root: installing packages, and the lab's scenarios.
+    #[arg(long)]
+    quick: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut tally = Tally::default();
+    if !arguments.quick {
+        install::install()?;
+    }
+    check(&mut tally, "format", tools::cargo().args(["fmt", "--all", "--check"]))?;
+    let mut clippy = tools::cargo();
+    check(
+        &mut tally,
+        "lints",
+        clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    )?;
+    tests(&mut tally)?;
+    fuzz::all(&mut tally, FUZZ_SECONDS)?;
+    if !arguments.quick {
+        let all: Vec<_> = scenarios::ALL.iter().collect();
+        chore::run_all(&all, &Options::default(), None, &mut tally)?;
+    }
+    Ok(tally.close())
+}
+
+/// A command that holds if its exit status is zero; its output goes to the terminal.
+fn check(tally: &mut Tally, name: &str, command: &mut Command) -> Result<()> {
+    println!("\n{name}");
+    let status =
+        command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
+    if status.success() {
+        tally.passed(name);
+    } else {
+        tally.failed(name, &format!("see its words above ({status})"));
+    }
+    Ok(())
+}
+
+/// `cargo test` on the whole workspace, read while it is shown.
+fn tests(tally: &mut Tally) -> Result<()> {
+    println!("\ntests");
+    let mut cargo = tools::cargo();
+    // A test that cannot run here passes with a line `skipped: why`; only --show-output lets us see it.
+    cargo.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    let mut child =
+        cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("no output of cargo")?;
+    let mut reader = TestOutput::default();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if reader.read(&line) {
+            println!("{line}");
+            std::io::stdout().flush()?;
+        }
+    }
+    let status = child.wait()?;
+    reader.count(tally);
+    if !status.success() && reader.failed.is_empty() {
+        tally.failed("tests", &format!("cargo test ended with {status}: see its words above"));
+    }
+    Ok(())
+}
+
+/// What libtest prints, line by line.
+#[derive(Debug, Default)]
+struct TestOutput {
+    passed: usize,
+    failed: Vec<String>,
+    ignored: Vec<String>,
+    skipped: Vec<(String, String)>,
+    /// The test whose captured output is being read.
+    current: Option<String>,
+}
+
+impl TestOutput {
+    /// Reads one line; tells whether a person wants to see it.
+    fn read(&mut self, line: &str) -> bool {
+        if let Some(rest) = line.strip_prefix("test ")
+            && let Some((name, end)) = rest.rsplit_once(" ... ")
+        {
+            return self.result(name, end);
+        }
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.current = Some(name.to_owned());
+            return self.is_failed(name);
+        }
+        if line.starts_with("test result:") || line == "failures:" || line == "successes:" {
+            self.current = None;
+            return line.starts_with("test result:");
+        }
+        if let (Some(name), Some(why)) = (&self.current, line.strip_prefix("skipped: ")) {
+            let already = self.skipped.last().is_some_and(|(last, _)| last == name);
+            if !already {
+                self.skipped.push((name.clone(), why.to_owned()));
+            }
+            return false;
+        }
+        // Captured output is of interest where a test failed; the names listed under "successes:" never.
+        self.current.as_deref().is_some_and(|name| self.is_failed(name))
+    }
+
+    fn result(&mut self, name: &str, end: &str) -> bool {
+        if end == "ok" {
+            self.passed += 1;
+        } else if end.starts_with("ignored") {
+            self.ignored.push(name.to_owned());
+        } else if end.starts_with("FAILED") {
+            self.failed.push(name.to_owned());
+            return true;
+        }
+        false
+    }
+
+    fn is_failed(&self, name: &str) -> bool {
+        self.failed.iter().any(|failed| failed == name)
+    }
+
+    /// A test that skipped itself is not one that passed.
+    fn count(&self, tally: &mut Tally) {
+        tally.passed_many(self.passed.saturating_sub(self.skipped.len()));
+        for name in &self.failed {
+            tally.failed(name, "see its words above");
+        }
+        for name in &self.ignored {
+            tally.skipped(name, "ignored unless asked for");
+        }
+        for (name, why) in &self.skipped {
+            tally.skipped(name, why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "
+running 4 tests
+test queue::binds ... ok
+test ring::wraps ... ok
+test table::holds ... FAILED
+test slow::one ... ignored, takes an hour
+
+successes:
+
+---- queue::binds stdout ----
+skipped: no AF_XDP here
+skipped: and no root
+
+successes:
+    queue::binds
+    ring::wraps
+
+failures:
+
+---- table::holds stdout ----
+assertion failed: it holds
+
+failures:
+    table::holds
+
+test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+
+    #[test]
+    fn a_test_that_skipped_itself_does_not_count_as_passed() {
+        let mut output = TestOutput::default();
+        let shown: Vec<&str> = OUTPUT.lines().filter(|line| output.read(line)).collect();
+        assert_eq!(output.passed, 2);
+        assert_eq!(output.failed, ["table::holds"]);
+        assert_eq!(output.skipped, [("queue::binds".to_owned(), "no AF_XDP here".to_owned())]);
+        let mut tally = Tally::default();
+        output.count(&mut tally);
+        assert!(format!("{tally:?}").contains("passed: 1"), "{tally:?}");
+        assert!(shown.contains(&"assertion failed: it holds"), "{shown:?}");
+        assert!(!shown.contains(&"    ring::wraps"), "{shown:?}");
+    }
+}
