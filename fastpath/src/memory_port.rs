@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use afxdp::{Frame, FramePool};
+use afxdp::{Closing, Frame, FramePool};
 use crossbeam_queue::ArrayQueue;
 
 use crate::{PortQueue, QueueStatistics};
@@ -103,7 +103,8 @@ impl PortQueue for MemoryPort {
 
     fn read_statistics(&self, _: &QueueStatistics) {}
 
-    fn close(self: Box<Self>, pool: &mut FramePool) {
+    fn close(self: Box<Self>, pool: &mut FramePool) -> Option<Closing> {
         self.fill.into_iter().chain(self.sent).for_each(|frame| pool.put(frame));
+        None
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use afxdp::{Frame, FramePool};
+use afxdp::{Closing, Frame, FramePool};
 
 /// One queue of one port: four rings, whatever they are made of.
 pub trait PortQueue: Send {
@@ -28,8 +28,9 @@ pub trait PortQueue: Send {
     /// Writes what the kernel counted into `statistics`.
     fn read_statistics(&self, statistics: &QueueStatistics);
 
-    /// Ends the queue; frames that can be recovered go back to the pool.
-    fn close(self: Box<Self>, pool: &mut FramePool);
+    /// Ends the queue. Its frames go back to the pool, at once or as the kernel lets go of them: then there is an end
+    /// to be waited for, which the worker does between batches.
+    fn close(self: Box<Self>, pool: &mut FramePool) -> Option<Closing>;
 }
 
 /// What the kernel says about a queue (`XDP_STATISTICS`), refreshed once a second by the worker that owns it.

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use afxdp::{Frame, FramePool};
+use afxdp::{Closing, Frame, FramePool};
 use model::PortId;
 
 use crate::{PortQueue, QueueStatistics};
@@ -24,6 +24,7 @@ const NONE: u16 = u16::MAX;
 #[derive(Default)]
 pub(crate) struct Queues {
     list: Vec<OwnedQueue>,
+    closing: Vec<Closing>,
     row_of_port: Vec<u16>,
 }
 
@@ -46,15 +47,23 @@ impl Queues {
         if let Some(row) = self.row(port) {
             let mut owned = self.list.remove(row);
             owned.waiting.drain(..).for_each(|frame| pool.put(frame));
-            owned.queue.close(pool);
+            self.closing.extend(owned.queue.close(pool));
             self.number();
         }
     }
 
-    /// Closes every queue.
+    /// Takes frames back from queues that are closing, as far as the kernel has let go of them.
+    pub(crate) fn poll_closing(&mut self, pool: &mut FramePool) {
+        self.closing.retain_mut(|closing| closing.poll(pool).is_none());
+    }
+
+    /// Closes every queue and waits for the kernel to let go.
     pub(crate) fn close_all(&mut self, pool: &mut FramePool) {
         while let Some(port) = self.list.first().map(|owned| owned.port) {
             self.remove(port, pool);
+        }
+        for closing in self.closing.drain(..) {
+            closing.wait(pool);
         }
     }
 

@@ -192,6 +192,7 @@ impl Worker {
                 }
             }
         }
+        self.queues.poll_closing(&mut self.ends.pool);
         if self.statistics_read.elapsed() >= STATISTICS_EVERY {
             self.queues.read_statistics();
             self.statistics_read = Instant::now();

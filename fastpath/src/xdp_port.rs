@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
-use afxdp::{Frame, FramePool, Queue};
+use afxdp::{Closing, Frame, FramePool, Queue};
 
 use crate::{PortQueue, QueueStatistics};
 
@@ -52,7 +52,7 @@ impl PortQueue for XdpPort {
         }
     }
 
-    fn close(self: Box<Self>, pool: &mut FramePool) {
-        self.0.close(pool);
+    fn close(self: Box<Self>, pool: &mut FramePool) -> Option<Closing> {
+        Some(self.0.begin_close(pool))
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashSet;
 use bgp::{Direction, Input, Output, PeerState, Speaker};
 use datastore::{Directory, DirectoryConfig};
-use model::{Family, IfIndex, MacAddr, PortId, Prefix, Update};
+use model::{Family, IfIndex, MacAddr, PortId, PortKind, Prefix, Update};
 use tables::{Inject, Punt, PuntReason, RingConsumer, RingProducer};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
@@ -30,6 +30,7 @@ use crate::interfaces::{self, KernelEvent, KernelState, Monitor};
 use crate::kernel_routes::{self, mirror::Mirror, policy_rules};
 use crate::mirroring::Mirroring;
 use crate::neighbors;
+use crate::neighbors::managed::ManagedNeighbors;
 use crate::neighbors::table::{NeighborOrigin, NeighborTable, Wanted};
 use crate::netlink::Netlink;
 use crate::offers::{self, Offers, Roles};
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     opener: Box<dyn PortOpener>,
     pub(crate) ports: PortTable,
     pub(crate) neighbors: NeighborTable,
+    /// Next hops on uplinks that the kernel keeps fresh for us.
+    managed: ManagedNeighbors,
     calico: Calico,
     pub(crate) desired: Desired,
     pub(crate) in_sync: bool,
@@ -204,6 +207,7 @@ impl Core {
         let mut core = Core {
             ports: PortTable::new(limits.ports, ends.injects.len() as u16),
             neighbors: NeighborTable::new(config.neighbors),
+            managed: ManagedNeighbors::new(),
             installer: Installer::new(ends.writer),
             mirroring: Mirroring::new(mirror, host.clone()),
             peers: Peers::new(events),
@@ -288,7 +292,7 @@ impl Core {
             Event::Kernel(event) => self.kernel_changed(event),
             Event::KernelLost(reason) => return Err(Error::KernelLost(reason)),
             Event::Datastore(event) => self.datastore_changed(event),
-            Event::Accepted { stream, remote } => match self.sessions.from_address(remote.ip()) {
+            Event::Accepted { stream, remote } => match self.sessions.at_address(remote.ip()) {
                 Some(peer) => self.adopt(peer, stream, Direction::Inbound),
                 None => debug!(%remote, "refused a BGP connection: no peer has this address"),
             },
@@ -327,6 +331,8 @@ impl Core {
             KernelEvent::NeighborRemoved { ifindex, addr } => {
                 let before = self.neighbors.mac(ifindex, addr);
                 self.neighbors.remove(ifindex, addr);
+                self.managed.forget(ifindex, addr);
+                self.dirty.rows = true;
                 self.neighbor_settled(ifindex, addr, before);
             }
             KernelEvent::LinkRemoved(ifindex) => {
@@ -511,7 +517,7 @@ impl Core {
         }
         let writer = self.installer.writer();
         let opener = self.opener.as_mut();
-        if self.ports.reconcile(&self.kernel, &self.desired, &self.roles, opener, writer) {
+        if self.ports.reconcile(&self.kernel, &self.desired, &self.roles, opener, &mut self.netlink, writer) {
             self.installer.writer().publish();
             self.dirty.rows = true;
             self.dirty.offers = true;
@@ -616,8 +622,14 @@ impl Core {
         }
     }
 
-    /// Asks for every neighbour that a route needs and nobody knows.
+    /// Has the kernel keep gateways fresh, and asks for every neighbour that a route needs and nobody knows.
     fn ask_for_neighbors(&mut self) {
+        // The kernel sees none of the traffic that would confirm a next hop, so it is told to keep probing itself.
+        let gateways =
+            self.installer.gateways(&self.rib).map(|neighbor| (neighbor.ifindex, neighbor.addr)).collect();
+        if let Err(error) = self.managed.keep(&mut self.netlink, &gateways) {
+            debug!(%error, "the kernel doesn't keep a neighbour; it is asked again");
+        }
         let unknown: Vec<NeighborAddr> = self
             .installer
             .needed_neighbors()
@@ -635,7 +647,7 @@ impl Core {
             return;
         }
         let Some(port) = self.ports.on(ifindex) else { return };
-        if port.kind == model::PortKind::Workload {
+        if port.kind == PortKind::Workload {
             let (id, mac) = (port.id, port.mac);
             let question = match addr {
                 IpAddr::V4(addr) => neighbors::arp::request(mac, crate::host_port::GATEWAY_V4, addr),
@@ -728,6 +740,10 @@ impl Core {
         self.tell(Input::Shutdown { graceful: true });
         if timeout(self.config.stop_within, self.peers.flush()).await.is_err() {
             warn!("some BGP connections did not take their last messages in time");
+        }
+        // What the kernel is to fall back on has to be complete. Nothing else is left to be done, so it may block.
+        if !self.mirroring.mirror().wait_until_idle(self.config.stop_within) {
+            warn!("the kernel's mirror did not get all routes in time");
         }
     }
 }

@@ -31,9 +31,9 @@ pub const FAR_SIDE: &str = "tortie1";
 const KERNEL_MAC: MacAddr = MacAddr([0x02, 0x74, 0x6f, 0x72, 0x74, 0x00]);
 const FAR_MAC: MacAddr = MacAddr([0x02, 0x74, 0x6f, 0x72, 0x74, 0x01]);
 
-/// Calico's gateway of every IPv4 workload (`reference/calico.md` §4), and of the kernel on this link.
+/// The gateway that Calico's CNI plugin gives every IPv4 workload, and the kernel's on this link.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// Calico's gateway of every IPv6 workload: the link-local address of the host's veth end, whose MAC is always
+/// The gateway that Calico's CNI plugin gives every IPv6 workload: the link-local address of the host's veth end, whose MAC is always
 /// ee:ee:ee:ee:ee:ee (RFC 4291 appendix A makes this of it).
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 
@@ -265,7 +265,8 @@ mod tests {
             let port = HostPort::create(&mut netlink, 1500, 1).unwrap();
             install_rules(&mut netlink).unwrap();
             ip("addr add 172.16.6.47/32 dev lo");
-            ip("addr add 2001:db8::47/128 dev lo");
+            // Without duplicate address detection: a tentative address is no source for a route yet.
+            ip("addr add 2001:db8::47/128 dev lo nodad");
             let mirror = Mirror::start(10).unwrap();
             let (v4, v6): (IpAddr, IpAddr) =
                 ("172.16.6.47".parse().unwrap(), "2001:db8::47".parse().unwrap());
@@ -295,7 +296,12 @@ mod tests {
                 let before = received();
                 let socket = std::net::UdpSocket::bind(source).unwrap();
                 socket.send_to(b"hello", destination).unwrap();
-                assert_eq!(received(), before + 1, "the datagram itself, and no question before it");
+                // The kernel's multicast reports may come in between; a packet that circles comes by 64 times.
+                let count = received() - before;
+                assert!((1..10).contains(&count), "{count} packets came out");
+            }
+            for state in ["incomplete", "failed"] {
+                assert_eq!(ip(&format!("neigh show dev tortie0 nud {state}")), "", "nobody was asked for");
             }
         });
     }
@@ -311,7 +317,8 @@ mod tests {
             let port = HostPort::create(&mut netlink, 1500, 1).unwrap();
             install_rules(&mut netlink).unwrap();
             ip("addr add 172.16.6.47/32 dev lo");
-            ip("addr add 2001:db8::47/128 dev lo");
+            // Without duplicate address detection: a tentative address is no source for a route yet.
+            ip("addr add 2001:db8::47/128 dev lo nodad");
             let mirror = Mirror::start(10).unwrap();
             for (prefix, via) in [("10.65.0.0/24", GATEWAY_V4.into()), ("fd00::/64", IpAddr::V6(GATEWAY_V6))]
             {
@@ -324,9 +331,9 @@ mod tests {
             let walk = Neighborhood::empty();
             walk.take(FAR_SIDE);
             walk.ip(&format!("link set {FAR_SIDE} arp on up"));
-            walk.succeeds("sysctl -qw net.ipv6.conf.tortie1.disable_ipv6=0");
             for (own, host) in [("10.65.0.2/32", "172.16.6.47"), ("fd00::2/128", "2001:db8::47")] {
-                walk.ip(&format!("addr add {own} dev {FAR_SIDE}"));
+                let nodad = if own.contains(':') { "nodad" } else { "" };
+                walk.ip(&format!("addr add {own} dev {FAR_SIDE} {nodad}"));
                 walk.ip(&format!("route add {host} dev {FAR_SIDE}"));
                 walk.ip(&format!("neigh add {host} lladdr {} dev {FAR_SIDE}", port.kernel_mac));
                 assert!(walk.succeeds(&format!("ping -c 1 -W 2 {host}")), "{own} pings {host}");

@@ -101,6 +101,16 @@ impl Installer {
         })
     }
 
+    /// Neighbours that are the next hop of some route, rather than just a destination.
+    pub fn gateways<'a>(&'a self, rib: &'a Rib) -> impl Iterator<Item = NeighborAddr> + 'a {
+        let leads_on = |id: &TargetId| matches!(rib.targets().get(*id), Some(Target::Via(_)));
+        let rows = self.groups.iter().filter(move |(id, _)| leads_on(id));
+        rows.flat_map(|(_, row)| &row.members).filter_map(|key| match key {
+            AdjacencyKey::Neighbor(neighbor) => Some(*neighbor),
+            AdjacencyKey::Host | AdjacencyKey::Attached(_) => None,
+        })
+    }
+
     /// Whom an adjacency that a packet was punted for belongs to; `None` for one that waits for its packets'
     /// destinations.
     pub fn neighbor_of(&self, id: AdjacencyId) -> Option<NeighborAddr> {

@@ -48,6 +48,7 @@ mod sysctl;
 mod target;
 #[cfg(test)]
 mod testing;
+mod workload_side;
 
 pub use cleanup::cleanup;
 pub use config::{Config, Ends, Request, Slowpath};

@@ -89,8 +89,7 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
         let is_connected = local_addresses(kernel, roles)
             .any(|address| address.ifindex == ifindex && connected(&address.addr.network()));
         if on_uplink && is_connected {
-            let target = Target::Via(vec![Gateway { addr, ifindex: Some(ifindex) }]);
-            offers.insert((Prefix::host(addr), Source::Neighbor), (target, 0));
+            offers.insert((Prefix::host(addr), Source::Neighbor), (Target::Host(ifindex, addr), 0));
         }
     }
     for block in &desired.blackholes {
@@ -99,7 +98,7 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
     for endpoint in desired.endpoints.values() {
         let Some(link) = kernel.links.iter().find(|link| link.name == endpoint.interface) else { continue };
         for address in &endpoint.ip_networks {
-            let target = Target::Workload(link.ifindex, address.addr());
+            let target = Target::Host(link.ifindex, address.addr());
             offers.insert((*address, Source::Workload), (target, 0));
         }
     }

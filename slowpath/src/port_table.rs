@@ -8,8 +8,9 @@ use tracing::{error, info, warn};
 
 use crate::calico::Desired;
 use crate::interfaces::{KernelState, Link};
+use crate::netlink::Netlink;
 use crate::offers::Roles;
-use crate::{OpenPort, PortOpener, QueueReport, sysctl};
+use crate::{OpenPort, PortOpener, QueueReport, sysctl, workload_side};
 
 /// An open port.
 pub struct PortRow {
@@ -41,6 +42,7 @@ impl PortTable {
         desired: &Desired,
         roles: &Roles,
         opener: &mut dyn PortOpener,
+        netlink: &mut Netlink,
         writer: &mut Writer,
     ) -> bool {
         let mut changed = self.close_gone(kernel, roles, opener, writer);
@@ -52,7 +54,7 @@ impl PortTable {
                 Some(row) => changed |= follow(row, link, endpoint, writer),
                 // A socket can't be bound to a link that is down; netlink tells when it comes up.
                 None if !link.up => {}
-                None => match self.open(link, kind, endpoint, opener, writer) {
+                None => match self.open(link, kind, endpoint, opener, netlink, writer) {
                     Ok(()) => changed = true,
                     Err(problem) => drop(problems.insert(link.name.clone(), problem)),
                 },
@@ -114,13 +116,17 @@ impl PortTable {
         kind: PortKind,
         endpoint: Option<Endpoint>,
         opener: &mut dyn PortOpener,
+        netlink: &mut Netlink,
         writer: &mut Writer,
     ) -> Result<(), String> {
         let id = self.free_id().map_err(|full| full.to_string())?;
-        if kind == PortKind::Workload
-            && let Err(error) = sysctl::silence_workload_port(&link.name)
-        {
-            warn!(port = link.name, "{error}");
+        if kind == PortKind::Workload {
+            if let Err(error) = sysctl::silence_workload_port(&link.name) {
+                warn!(port = link.name, "{error}");
+            }
+            if let Err(error) = workload_side::disable_transmit_checksum(netlink, link) {
+                warn!(port = link.name, "the workload's checksums may be left undone: {error}");
+            }
         }
         let request = OpenPort {
             port: id,

@@ -224,6 +224,7 @@ impl Core {
             groups,
             refused_routes: self.installer.refused(),
             neighbors: self.neighbors.len(),
+            refused_neighbors: self.neighbors.refused(),
             mirrored_routes: self.mirroring.mirror().status().installed,
             invalid_files: self
                 .invalid

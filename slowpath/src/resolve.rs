@@ -44,7 +44,7 @@ pub fn resolve(rib: &Rib, target: &Target) -> Resolution {
         Target::Blackhole => Resolution::Blackhole,
         Target::Local => Resolution::Local,
         Target::Attached(ifindex) => Resolution::Attached(*ifindex),
-        Target::Workload(ifindex, addr) => {
+        Target::Host(ifindex, addr) => {
             Resolution::Neighbors(vec![NeighborAddr { ifindex: *ifindex, addr: *addr }])
         }
         Target::Via(gateways) => {
@@ -84,7 +84,7 @@ fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
     match rib.targets().get(offer.target)? {
         // Our own address as a next hop is a mistake of the peer's; a blackhole reaches nothing.
         Target::Local | Target::Blackhole => None,
-        Target::Attached(ifindex) | Target::Workload(ifindex, _) => Some(Reached {
+        Target::Attached(ifindex) | Target::Host(ifindex, _) => Some(Reached {
             neighbors: vec![NeighborAddr { ifindex: *ifindex, addr: gateway.addr }],
             metric: offer.metric,
         }),

@@ -64,7 +64,7 @@ impl Sessions {
     }
 
     /// The peer that somebody who connects from this address is.
-    pub fn from_address(&self, remote: IpAddr) -> Option<PeerId> {
+    pub fn at_address(&self, remote: IpAddr) -> Option<PeerId> {
         self.told.iter().find(|(_, (peer, _))| peer.address == remote).map(|(id, _)| *id)
     }
 

@@ -236,6 +236,8 @@ pub struct Summary {
     pub refused_routes: usize,
     /// Neighbours known.
     pub neighbors: usize,
+    /// Neighbours that a full table refused.
+    pub refused_neighbors: u64,
     /// Routes that the kernel's mirror holds.
     pub mirrored_routes: usize,
     /// Datastore files that are malformed now, with the message for each.

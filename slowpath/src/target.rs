@@ -26,8 +26,8 @@ pub enum Target {
     Local,
     /// To the destination itself, a neighbour on this interface.
     Attached(IfIndex),
-    /// To the workload that has this address, behind this interface.
-    Workload(IfIndex, IpAddr),
+    /// To the one host that has this address, behind this interface: a workload, or a neighbour on an uplink.
+    Host(IfIndex, IpAddr),
     /// Through one of these; sorted, never empty.
     Via(Vec<Gateway>),
 }

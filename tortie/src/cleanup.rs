@@ -14,7 +14,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     privileges::check()?;
     refuse_beside_a_router(config)?;
     let (mut done, failed) = detach_programs(config)?;
-    let routes = slowpath::cleanup()?;
+    let routes = slowpath::cleanup(&config.workload_prefix)?;
     done.push(format!("removed {routes} mirrored routes and their rules, the nftables table and tortie0"));
     match failed {
         Some(error) => Err(error.into()),

@@ -142,7 +142,7 @@ fn local_packets_and_links_that_are_no_ports_lead_to_the_kernel() {
 #[test]
 fn a_blackhole_stays_beneath_its_workloads() {
     let mut bench = Bench::new(100);
-    let workload = Target::Workload(CALI, "10.65.0.2".parse().unwrap());
+    let workload = Target::Host(CALI, "10.65.0.2".parse().unwrap());
     bench.rib.insert(prefix("10.65.0.0/26"), Source::Block, &Target::Blackhole, 0);
     bench.rib.insert(prefix("10.65.0.2/32"), Source::Workload, &workload, 0);
     bench.settle();

@@ -10,15 +10,17 @@
 //! flows on; what is still not desired when the first sync is done goes then. Stopping leaves the routes in place.
 //! A prefix changed twice before its turn costs one request.
 
-use std::collections::VecDeque;
+mod rows;
+
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ahash::{AHashMap, AHashSet};
 use model::{IfIndex, Prefix};
 
+use self::rows::{ESRCH, Order, Rows};
 use super::pipeline::{BATCH_CHANGES, Change, Pipeline};
 use super::{MIRROR_PROTOCOL, MIRROR_TABLE, policy_rules, routes_of};
 use crate::netlink::{Netlink, NetlinkError};
@@ -27,14 +29,12 @@ use crate::netlink::{Netlink, NetlinkError};
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// After which the thread goes on when its socket failed.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
-/// Errno: the route to remove is gone already.
-const ESRCH: i32 = 3;
 
 /// Where the kernel is to send packets for a mirrored route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MirrorTarget {
     /// To these gateways in equal parts; at least one.
-    Nexthops(Arc<[(std::net::IpAddr, IfIndex)]>),
+    Nexthops(Arc<[(IpAddr, IfIndex)]>),
     /// Nowhere, silently.
     Blackhole,
     /// Into the host port, and so to the walk: local workloads, pools that need encapsulation (DESIGN.md, D1a).
@@ -42,9 +42,9 @@ pub enum MirrorTarget {
         /// `tortie0`.
         ifindex: IfIndex,
         /// The gateway whose MAC is the far end's: see [`HostPort`](crate::host_port::HostPort).
-        via: std::net::IpAddr,
+        via: IpAddr,
         /// The source address of what the host itself sends: the node's.
-        source: Option<std::net::IpAddr>,
+        source: Option<IpAddr>,
     },
 }
 
@@ -140,7 +140,8 @@ impl Shared {
 }
 
 impl Mirror {
-    /// Starts the thread, in the network namespace of the caller. At most `limit` routes are mirrored.
+    /// Starts the thread, in the network namespace of the caller. At most `limit` routes are mirrored; each takes 60
+    /// to 120 bytes here, and some hundreds in the kernel.
     ///
     /// # Errors
     /// Where no netlink socket or no thread is to be had.
@@ -209,225 +210,6 @@ impl Drop for Mirror {
             // A thread that panicked has said so itself.
             let _ = thread.join();
         }
-    }
-}
-
-/// What the kernel has for a prefix, as far as we know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Installed {
-    Nothing,
-    /// Something an earlier run left.
-    Unknown,
-    This(Arc<MirrorTarget>),
-}
-
-#[derive(Clone, Debug)]
-struct Row {
-    desired: Option<Arc<MirrorTarget>>,
-    installed: Installed,
-    queued: bool,
-}
-
-/// Desired and installed routes, and the queue of prefixes where they differ.
-#[derive(Debug)]
-struct Rows {
-    limit: usize,
-    rows: AHashMap<Prefix, Row>,
-    /// Equal targets are kept once: a full table has a handful.
-    targets: AHashSet<Arc<MirrorTarget>>,
-    queue: VecDeque<Prefix>,
-    failed: AHashSet<Prefix>,
-    desired: usize,
-    installed: usize,
-    refused_full: u64,
-    last_failure: Option<MirrorFailure>,
-    may_sweep: bool,
-    resync: bool,
-    busy: bool,
-    stop: bool,
-}
-
-/// A change on its way to the kernel; `None` removes.
-type Order = (Prefix, Option<Arc<MirrorTarget>>);
-
-impl Rows {
-    fn new(limit: usize) -> Rows {
-        Rows {
-            limit,
-            rows: AHashMap::new(),
-            targets: AHashSet::new(),
-            queue: VecDeque::new(),
-            failed: AHashSet::new(),
-            desired: 0,
-            installed: 0,
-            refused_full: 0,
-            last_failure: None,
-            may_sweep: false,
-            resync: true,
-            busy: false,
-            stop: false,
-        }
-    }
-
-    fn desire(&mut self, route: MirrorRoute) -> Result<(), MirrorError> {
-        let MirrorRoute { prefix, target } = route;
-        if matches!(&target, MirrorTarget::Nexthops(nexthops) if nexthops.is_empty()) {
-            return Err(MirrorError::NoNexthop { prefix });
-        }
-        let new = self.rows.get(&prefix).is_none_or(|row| row.desired.is_none());
-        if new && self.desired >= self.limit {
-            self.refused_full += 1;
-            return Err(MirrorError::Full { prefix, limit: self.limit });
-        }
-        self.desired += usize::from(new);
-        let target = self.shared_target(target);
-        self.row(prefix).desired = Some(target);
-        self.queue_if_due(prefix);
-        Ok(())
-    }
-
-    fn undesire(&mut self, prefix: Prefix) {
-        let Some(row) = self.rows.get_mut(&prefix) else { return };
-        self.desired -= usize::from(row.desired.take().is_some());
-        self.failed.remove(&prefix);
-        self.queue_if_due(prefix);
-        self.forget_if_empty(prefix);
-    }
-
-    fn row(&mut self, prefix: Prefix) -> &mut Row {
-        self.rows.entry(prefix).or_insert(Row { desired: None, installed: Installed::Nothing, queued: false })
-    }
-
-    fn shared_target(&mut self, target: MirrorTarget) -> Arc<MirrorTarget> {
-        if let Some(shared) = self.targets.get(&target) {
-            return Arc::clone(shared);
-        }
-        if self.targets.len() == self.targets.capacity() {
-            self.targets.retain(|target| Arc::strong_count(target) > 1);
-        }
-        let shared = Arc::new(target);
-        self.targets.insert(Arc::clone(&shared));
-        shared
-    }
-
-    fn allow_sweep(&mut self) {
-        self.may_sweep = true;
-        self.queue_all_due();
-    }
-
-    /// Takes over what a dump found.
-    fn reconcile(&mut self, found: &AHashSet<Prefix>) {
-        for (prefix, row) in &mut self.rows {
-            if !found.contains(prefix) {
-                row.installed = Installed::Nothing;
-            } else if row.installed == Installed::Nothing {
-                row.installed = Installed::Unknown;
-            }
-        }
-        for prefix in found {
-            if !self.rows.contains_key(prefix) {
-                self.row(*prefix).installed = Installed::Unknown;
-            }
-        }
-        self.rows.retain(|_, row| row.queued || row.desired.is_some() || row.installed != Installed::Nothing);
-        self.installed = found.len();
-        self.failed.clear();
-        self.queue_all_due();
-    }
-
-    fn queue_all_due(&mut self) {
-        for (prefix, row) in &mut self.rows {
-            if !row.queued && is_due(row, self.may_sweep) {
-                row.queued = true;
-                self.queue.push_back(*prefix);
-            }
-        }
-    }
-
-    fn queue_if_due(&mut self, prefix: Prefix) {
-        let Some(row) = self.rows.get_mut(&prefix) else { return };
-        if !row.queued && is_due(row, self.may_sweep) {
-            row.queued = true;
-            self.queue.push_back(prefix);
-        }
-    }
-
-    fn queue_failed(&mut self) {
-        for prefix in std::mem::take(&mut self.failed) {
-            self.queue_if_due(prefix);
-        }
-    }
-
-    /// The next batch. What became as desired while it waited needs no order.
-    fn take_orders(&mut self) -> Vec<Order> {
-        let mut orders = Vec::with_capacity(BATCH_CHANGES);
-        while orders.len() < BATCH_CHANGES {
-            let Some(prefix) = self.queue.pop_front() else { break };
-            let Some(row) = self.rows.get_mut(&prefix) else { continue };
-            row.queued = false;
-            if is_due(row, self.may_sweep) {
-                orders.push((prefix, row.desired.clone()));
-            } else {
-                self.forget_if_empty(prefix);
-            }
-        }
-        orders
-    }
-
-    fn record(&mut self, (prefix, target): Order, refusal: Option<i32>) {
-        let Some(row) = self.rows.get_mut(&prefix) else { return };
-        let was_installed = row.installed != Installed::Nothing;
-        match (refusal, target) {
-            (None, Some(target)) => {
-                row.installed = Installed::This(target);
-                self.installed += usize::from(!was_installed);
-            }
-            (None | Some(ESRCH), None) => {
-                row.installed = Installed::Nothing;
-                self.installed -= usize::from(was_installed);
-            }
-            (Some(errno), _) => {
-                self.failed.insert(prefix);
-                self.last_failure = Some(MirrorFailure { prefix, errno });
-                return;
-            }
-        }
-        self.failed.remove(&prefix);
-        // Its desire may have changed while the order was under way.
-        self.queue_if_due(prefix);
-        self.forget_if_empty(prefix);
-    }
-
-    fn forget_if_empty(&mut self, prefix: Prefix) {
-        let empty = |row: &Row| !row.queued && row.desired.is_none() && row.installed == Installed::Nothing;
-        if self.rows.get(&prefix).is_some_and(empty) {
-            self.rows.remove(&prefix);
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.queue.is_empty() && !self.busy && !self.resync
-    }
-
-    fn status(&self) -> MirrorStatus {
-        MirrorStatus {
-            desired: self.desired,
-            installed: self.installed,
-            waiting: self.queue.len(),
-            failed: self.failed.len(),
-            refused_full: self.refused_full,
-            last_failure: self.last_failure,
-        }
-    }
-}
-
-/// Must the kernel be told something about this row?
-fn is_due(row: &Row, may_sweep: bool) -> bool {
-    match (&row.desired, &row.installed) {
-        (Some(desired), Installed::This(installed)) => desired != installed,
-        (Some(_), _) | (None, Installed::This(_)) => true,
-        (None, Installed::Unknown) => may_sweep,
-        (None, Installed::Nothing) => false,
     }
 }
 

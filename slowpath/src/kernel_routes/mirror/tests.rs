@@ -3,6 +3,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
+use super::rows::Installed;
 use super::*;
 use crate::interfaces;
 use crate::testing::{in_namespace, ip};
