@@ -113,11 +113,14 @@ impl UmemSet {
             .members
             .iter()
             .filter(|member| member.mode == mode && member.need_wakeup == config.need_wakeup)
-            .find_map(|member| member.socket.upgrade());
-        if let Some(shared) = sharable {
+            .filter_map(|member| member.socket.upgrade());
+        for shared in sharable {
             match self.try_bind(config, mode, Some(&shared)) {
+                // That one's interface is gone, and nobody has closed it yet.
+                Err(failed) if failed.errno() == libc::EBADF => {}
                 Err(failed) if is_matter_of_mode(failed.errno()) => {
                     attempts.push(Attempt { mode, shared: true, step: failed.step, errno: failed.errno() });
+                    break;
                 }
                 decided => return decided,
             }

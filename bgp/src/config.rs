@@ -30,7 +30,7 @@ pub struct SpeakerConfig {
     /// Our AS, unless a peer's [`PeerConfig::local_as`] says otherwise.
     pub local_as: AsNumber,
     /// Did this process replace one whose forwarding state still stands?
-    /// Sets the R and F bits in our OPENs until the restart is over (RFC 4724 §3).
+    /// Sets the R bit in our OPENs until a peer's first session stands, and the F bit always (RFC 4724 §3).
     pub restarting: bool,
     /// Seeds hash tables and timer jitter. A value that peers cannot guess keeps them from crafting collisions;
     /// the same seed and inputs give the same outputs.
@@ -215,11 +215,12 @@ impl PeerConfig {
     }
 
     /// May the running session stay when `self` replaces `old`? Only what the peer cannot notice may differ:
-    /// filters, next hops, waiting times and the description.
+    /// filters, next hops, who connects, waiting times and the description.
     pub(crate) fn keeps_session_of(&self, old: &PeerConfig) -> bool {
         let same_for_peer = |config: &PeerConfig| PeerConfig {
             next_hop: NextHopMode::Auto,
             self_next_hops: SelfNextHops::default(),
+            passive: false,
             connect_delay: Duration::ZERO,
             connect_retry: Duration::ZERO,
             error_wait: ErrorWait { min: Duration::ZERO, max: Duration::ZERO },

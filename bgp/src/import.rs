@@ -1,4 +1,7 @@
 //! From what a peer said to what the decision process sees.
+//!
+//! The first AS of an eBGP route need not be the peer's: RFC 4271 §6.3 lets one check, but route servers do not
+//! put theirs in front.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -17,6 +17,7 @@ pub enum Direction {
 
 /// One event.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "inputs are handed over one at a time, never stored")]
 pub enum Input<'a> {
     /// Add a peer, or change it. A change that the peer must learn of resets the session with Cease/6
     /// (RFC 4486); changed filters, next hops and waiting times take effect without a reset.

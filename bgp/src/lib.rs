@@ -23,29 +23,53 @@
 //! * Answer [`Output::Connect`] with [`Input::ConnectionOpened`] or [`Input::ConnectFailed`].
 //! * Answer [`Output::WatchNexthop`] with [`Input::NexthopChanged`]; until then the next hop is unreachable.
 //! * Call [`Speaker::handle`] with [`Input::Tick`] whenever [`Speaker::next_deadline`] has passed.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use bgp::{Input, Output, PeerConfig, PeerId, Speaker, SpeakerConfig};
+//! use model::AsNumber;
+//!
+//! let mut speaker = Speaker::new(SpeakerConfig::new("10.0.0.1".parse()?, AsNumber(65000)));
+//! let (mut now, mut out) = (Instant::now(), Vec::new());
+//! let peer = PeerConfig::new(PeerId(1), "10.0.0.2".parse()?, AsNumber(65001));
+//! speaker.handle(Input::PutPeer(peer), now, &mut out);
+//!
+//! // Nothing happens until the connect delay is over.
+//! now += Duration::from_secs(2);
+//! assert_eq!(speaker.next_deadline(), Some(now));
+//! speaker.handle(Input::Tick, now, &mut out);
+//! assert!(matches!(out.last(), Some(Output::Connect { peer: PeerId(1), .. })));
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
 
+// What comes in and goes out.
+mod config;
+mod input;
+mod output;
+mod status;
+// Bytes.
+pub mod wire;
+// Sessions.
+mod collision;
+mod connection;
+mod jitter;
+mod session;
+// Routes, in the order they pass.
 mod adj_rib_in;
 mod adj_rib_out;
-mod collision;
-mod config;
-mod connection;
 mod decision;
 mod export;
-mod filter;
-mod graceful_restart;
 mod import;
-mod input;
-mod interner;
-mod jitter;
 mod loc_rib;
+// What routes are made of, and what several stages use.
+mod filter;
+mod interner;
 mod nexthops;
-mod output;
 mod rewrite;
-mod session;
+// All together.
+mod graceful_restart;
 mod speaker;
-mod status;
 mod view;
-pub mod wire;
 mod work;
 
 pub use config::{

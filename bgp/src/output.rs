@@ -11,7 +11,8 @@ use crate::wire::notification::Notification;
 /// One request or fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Open a TCP connection; answer with `ConnectionOpened` or `ConnectFailed`.
+    /// Open a TCP connection; answer with `ConnectionOpened` or `ConnectFailed`. Asked again for the same
+    /// peer, a former attempt is to be given up.
     Connect {
         /// For whom.
         peer: PeerId,

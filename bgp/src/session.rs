@@ -10,17 +10,17 @@
 //! Up to three connections can exist for a moment: the established one, and one from each side that is still
 //! opening; `state` is that of the furthest.
 
+mod handshake;
+
 use std::time::{Duration, Instant};
 
-use crate::collision::{Side, stays};
 use crate::config::{ConnectionId, PeerConfig};
 use crate::connection::{Identity, Link, Negotiated, Opening, Phase};
 use crate::input::Direction;
 use crate::jitter::Jitter;
 use crate::output::{Output, PeerState, Reason};
 use crate::status::MessageCounters;
-use crate::wire::notification::{CEASE, FSM_ERROR, HOLD_TIMER_EXPIRED, Notification, cease};
-use crate::wire::open::Open;
+use crate::wire::notification::{CEASE, HOLD_TIMER_EXPIRED, Notification, cease};
 use crate::wire::{Framer, MessageType, emit_keepalive};
 
 /// What every step of a session needs from outside.
@@ -273,14 +273,14 @@ impl Session {
     /// A connection is gone without an error of ours.
     fn lose(&mut self, id: ConnectionId, reason: Reason, step: &mut Step<'_>) -> Option<Event> {
         let established = self.drop_link(id, step)?;
-        // After an error the peer reports, do not hurry; after mere loss, neither.
+        // After an error the peer reports, do not hurry; a collision is none.
         let wait = match &reason {
-            Reason::Received(_) => self.take_error_wait(),
+            Reason::Received(notification) if !is_collision(notification) => self.take_error_wait(),
             _ if established => self.config.connect_delay,
             _ => self.config.connect_retry,
         };
         self.connect_at = Some(step.now + step.jitter.shorten(wait));
-        self.last_error = Some(reason.clone());
+        self.note_error(&reason);
         let graceful = reason == Reason::ConnectionLost;
         self.settle(reason, step);
         established.then_some(Event::Down { graceful })
@@ -296,13 +296,24 @@ impl Session {
         let (link, established) = self.take_link(id, step)?;
         self.close_with(&link, notification.clone(), step);
         let reason = Reason::Sent(notification);
-        self.last_error = Some(reason.clone());
+        self.note_error(&reason);
         if self.connections().next().is_none() {
             self.idle_until = Some(step.now + self.take_error_wait());
             self.connecting = false;
         }
         self.settle(reason, step);
         established.then_some(Event::Down { graceful: false })
+    }
+
+    /// Remembers why a connection ended, unless another one took its place.
+    fn note_error(&mut self, reason: &Reason) {
+        let collided = match reason {
+            Reason::Sent(notification) | Reason::Received(notification) => is_collision(notification),
+            _ => false,
+        };
+        if !collided {
+            self.last_error = Some(reason.clone());
+        }
     }
 
     /// Ends everything for good: with a NOTIFICATION, or without one so that the peer keeps our routes.
@@ -354,138 +365,6 @@ impl Session {
         let opening = self.opening.iter_mut().flatten().map(|opening| &mut opening.link);
         let established = self.established.as_mut().map(|established| &mut established.link);
         opening.chain(established).find(|link| link.id == id)
-    }
-
-    /// A message came.
-    pub(crate) fn message(
-        &mut self,
-        id: ConnectionId,
-        kind: MessageType,
-        body: &[u8],
-        step: &mut Step<'_>,
-    ) -> Received {
-        count(&mut self.messages_in, kind, 1);
-        if kind == MessageType::Notification {
-            let notification = Notification::parse(body).unwrap_or_else(|| Notification::new(0, 0));
-            return self
-                .lose(id, Reason::Received(notification), step)
-                .map_or(Received::Nothing, Received::Event);
-        }
-        let is_established = self.established.as_ref().is_some_and(|established| established.link.id == id);
-        let event = if is_established {
-            match kind {
-                MessageType::Keepalive | MessageType::Update => self.hold(step.now),
-                _ => {}
-            }
-            match kind {
-                MessageType::Update => return Received::Update,
-                MessageType::RouteRefresh => return Received::RouteRefresh,
-                MessageType::Keepalive => None,
-                _ => self.fail(id, Notification::new(FSM_ERROR, 3), step),
-            }
-        } else {
-            self.handshake(id, kind, body, step)
-        };
-        event.map_or(Received::Nothing, Received::Event)
-    }
-
-    /// The peer lives: start the hold timer again.
-    fn hold(&mut self, now: Instant) {
-        if let Some(Established { link, negotiated, .. }) = &mut self.established {
-            link.hold_deadline = Some(now + negotiated.hold_time).filter(|_| !negotiated.hold_time.is_zero());
-        }
-    }
-
-    fn handshake(
-        &mut self,
-        id: ConnectionId,
-        kind: MessageType,
-        body: &[u8],
-        step: &mut Step<'_>,
-    ) -> Option<Event> {
-        let opening = self.opening.iter().flatten().find(|opening| opening.link.id == id)?;
-        match (&opening.phase, kind) {
-            (Phase::OpenSent, MessageType::Open) => {
-                match Open::parse(body).and_then(|open| Negotiated::new(open, &self.config, &step.identity)) {
-                    Ok(negotiated) => self.open_received(id, negotiated, step),
-                    Err(notification) => self.fail(id, notification, step),
-                }
-            }
-            (Phase::OpenSent, _) => self.fail(id, Notification::new(FSM_ERROR, 1), step),
-            (Phase::OpenConfirm(_), MessageType::Keepalive) => {
-                self.establish(id, step);
-                Some(Event::Up)
-            }
-            (Phase::OpenConfirm(_), _) => self.fail(id, Notification::new(FSM_ERROR, 2), step),
-        }
-    }
-
-    fn open_received(
-        &mut self,
-        id: ConnectionId,
-        negotiated: Negotiated,
-        step: &mut Step<'_>,
-    ) -> Option<Event> {
-        let mut event = None;
-        if let Some(established) = &self.established {
-            let beside = self
-                .opening
-                .iter()
-                .flatten()
-                .any(|opening| opening.link.id == id && opening.beside_established);
-            if !beside {
-                // §6.8: the established connection stays.
-                return self.fail(id, Notification::new(CEASE, cease::COLLISION), step);
-            }
-            let old = established.link.id;
-            self.drop_link(old, step);
-            step.out.push(Output::Close { connection: old });
-            self.last_error = Some(Reason::PeerRestarted);
-            event = Some(Event::Restarted);
-        }
-        let remote = Side { router_id: negotiated.router_id, as_number: self.config.peer_as.0 };
-        let local = Side { router_id: step.identity.router_id, as_number: step.identity.local_as.0 };
-        let rival = self
-            .opening
-            .iter()
-            .flatten()
-            .find(|opening| opening.link.id != id && matches!(opening.phase, Phase::OpenConfirm(_)));
-        if let Some(rival) = rival {
-            let loser = if rival.link.direction == stays(local, remote) { id } else { rival.link.id };
-            self.fail(loser, Notification::new(CEASE, cease::COLLISION), step);
-            if loser == id {
-                return event;
-            }
-        }
-        let Some(opening) = self.opening.iter_mut().flatten().find(|opening| opening.link.id == id) else {
-            return event;
-        };
-        let hold_time = negotiated.hold_time;
-        opening.link.hold_deadline = Some(step.now + hold_time).filter(|_| !hold_time.is_zero());
-        send_keepalive(&mut opening.link, negotiated.keepalive_time, &mut self.messages_out, step);
-        opening.phase = Phase::OpenConfirm(Box::new(negotiated));
-        let reason = if event.is_some() { Reason::PeerRestarted } else { Reason::OpenReceived };
-        self.settle(reason, step);
-        event
-    }
-
-    fn establish(&mut self, id: ConnectionId, step: &mut Step<'_>) {
-        let is_it = |opening: &mut Opening| opening.link.id == id;
-        let Some(opening) = self.opening.iter_mut().find_map(|opening| opening.take_if(is_it)) else {
-            return;
-        };
-        let Phase::OpenConfirm(negotiated) = opening.phase else { return };
-        // Whatever else is opening has lost (§6.8).
-        for at in 0..self.opening.len() {
-            if let Some(other) = self.opening[at].take() {
-                self.close_with(&other.link, Notification::new(CEASE, cease::COLLISION), step);
-            }
-        }
-        self.established = Some(Established { link: opening.link, negotiated: *negotiated, since: step.now });
-        self.hold(step.now);
-        self.connect_at = None;
-        self.was_established = true;
-        self.settle(Reason::Confirmed, step);
     }
 
     /// Forgets a connection; says whether it was the established one, `None` where it is unknown.
@@ -540,6 +419,10 @@ impl Session {
             step.out.push(Output::PeerStateChanged { peer: self.config.id, from, to: state, reason });
         }
     }
+}
+
+fn is_collision(notification: &Notification) -> bool {
+    (notification.code, notification.subcode) == (CEASE, cease::COLLISION)
 }
 
 fn send_keepalive(

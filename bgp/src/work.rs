@@ -66,11 +66,15 @@ impl Speaker {
         let changed = self.decide::<K>(portion, out);
         let deferring = self.is_deferring();
         for at in 0..self.peers.len() {
-            let Some(mut peer) = self.peers[at].take() else { continue };
-            if peer.negotiated().is_some() && !peer.congested {
+            let is_told = self.peers[at].as_mut().is_some_and(|peer| {
+                let out_table = K::out_table(&mut peer.rib_out);
+                let due = out_table.is_due(deferring) || out_table.follows && !changed.is_empty();
+                due && !peer.congested && peer.negotiated().is_some()
+            });
+            if is_told && let Some(mut peer) = self.peers[at].take() {
                 self.tell::<K>(Slot(at as u32), &mut peer, &changed, portion, deferring, out);
+                self.peers[at] = Some(peer);
             }
-            self.peers[at] = Some(peer);
         }
     }
 
@@ -118,9 +122,6 @@ impl Speaker {
         };
         let connection = established.link.id;
         let out_table = K::out_table(&mut peer.rib_out);
-        if !out_table.follows && !out_table.is_due(deferring) {
-            return;
-        }
         let Tables { rib, interner, .. } = &mut self.tables;
         let table = K::table(rib);
         let mut teller =

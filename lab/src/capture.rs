@@ -36,10 +36,24 @@ impl Capture {
         let name = format!("capture-{}-{interface}", namespace.name());
         let file = lab.directory().join(format!("{name}.pcap"));
         let mut tcpdump = namespace.command("tcpdump");
-        // -Z root: as its own user tcpdump may not write into our directory. -B: KiB of buffer for bursts.
+        // -Z root: as its own user tcpdump may not write into our directory.
+        // -s, -B: whole frames of our MTU, and KiB enough for a transfer of 100 MB on a busy machine.
         // --immediate-mode: otherwise up to a second of frames waits in the kernel, and is lost when it stops.
         tcpdump
-            .args(["-n", "-U", "--immediate-mode", "-Z", "root", "-B", "65536", "-i", interface, "-w"])
+            .args([
+                "-n",
+                "-U",
+                "--immediate-mode",
+                "-Z",
+                "root",
+                "-s",
+                "2048",
+                "-B",
+                "262144",
+                "-i",
+                interface,
+                "-w",
+            ])
             .arg(&file)
             .arg(filter);
         let mut process = lab.spawn(&name, tcpdump)?;

@@ -119,12 +119,14 @@ impl Fabric {
     }
 
     /// A machine that is only there to talk: a namespace plugged in by `eth0`, with these addresses.
+    /// As on a wire, its checksums are complete when they leave it.
     ///
     /// # Errors
     /// Something cannot be made.
     pub fn host(&self, lab: &Lab, name: &str, addresses: &[&str]) -> Result<Namespace> {
         let namespace = lab.namespace(name)?;
         self.attach(&namespace, "eth0")?;
+        transmit_checksums_by_software(&namespace, "eth0")?;
         for address in addresses {
             add_address(&namespace, "eth0", address.parse()?)?;
         }

@@ -44,14 +44,14 @@ pub fn interrupted() -> bool {
 pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
+        if interrupted() {
+            bail!("interrupted while waiting for {what}");
+        }
         let last = match look() {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => None,
             Err(error) => Some(error),
         };
-        if interrupted() {
-            bail!("interrupted while waiting for {what}");
-        }
         if Instant::now() >= deadline {
             let gave_up = format!("gave up after {} s waiting for {what}", limit.as_secs_f32());
             return Err(last.map_or_else(|| anyhow!(gave_up.clone()), |error| error.context(gave_up.clone())));

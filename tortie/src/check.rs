@@ -9,7 +9,7 @@ use model::PortKind;
 use crate::config::{Config, Mode};
 use crate::cores::Machine;
 use crate::limits::Memory;
-use crate::ports::QueuePlan;
+use crate::ports::{self, QueuePlan};
 use crate::privileges;
 
 /// How a finding is judged.
@@ -79,6 +79,7 @@ pub(crate) fn run(path: &Path) -> Report {
         uplink(&mut report, &config, name);
     }
     report.outcome(Machine::read().plan(&config).map(|plan| plan.sentence));
+    frames(&mut report, &config);
     memory(&mut report, &config);
     control_socket(&mut report, &config);
     report
@@ -89,7 +90,10 @@ fn datastore(report: &mut Report, config: &Config) {
     match datastore::check(&config.datastore) {
         Ok(resources) => {
             report.add(Verdict::Ok, format!("{directory}: {} resources", resources.len()));
-            let ours = |resource: &model::Resource| matches!(resource, model::Resource::Node(node) if node.name == config.node);
+            let ours = |resource: &model::Resource| match resource {
+                model::Resource::Node(node) => node.name == config.node,
+                _ => false,
+            };
             if !resources.iter().any(ours) {
                 report.add(
                     Verdict::Warn,
@@ -155,6 +159,21 @@ fn uplink(report: &mut Report, config: &Config, name: &str) {
                 ),
             );
         }
+    }
+}
+
+/// Does every worker have frames for its ports' rings?
+fn frames(report: &mut Report, config: &Config) {
+    let (frames, uplinks) = (config.limits.frames, config.uplinks.len());
+    match ports::room_for_workloads(frames, uplinks) {
+        Some(workloads) => report.add(
+            Verdict::Ok,
+            format!("{frames} frames a worker: room for {uplinks} uplinks and {workloads} workload ports"),
+        ),
+        None => report.add(
+            Verdict::Error,
+            format!("{frames} frames a worker are too few for {uplinks} uplinks; raise limits.frames"),
+        ),
     }
 }
 

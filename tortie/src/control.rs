@@ -19,7 +19,7 @@ use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 use crate::forms::{DropsStatus, PortsView};
 
 pub(crate) use client::{AskError, ask};
-pub(crate) use server::{ListenError, Server};
+pub(crate) use server::Server;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -60,7 +60,7 @@ All else has defaults:
   control_socket: /run/tortie/tortie.sock           # where `tortie show` asks
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
   log: { format: text, level: info }                # text or json; RUST_LOG overrides the level
-  limits: { routes_v4: 2200000, frames: 65536 }     # sizes of tables; see --check for all and their memory
+  limits: { routes_v4: 2200000, frames: 131072 }    # sizes of tables; see --check for all and their memory
 
 Examples:
   tortie run -c /etc/tortie/tortie.yaml --check

@@ -222,12 +222,12 @@ impl PortOpener for Ports {
             // New addresses first: an address that moved within the set is never without its entry.
             for address in addresses.difference(&self.local) {
                 if let Err(error) = uplink.program.add_local(*address) {
-                    tracing::error!(port = %uplink.name, %address, %error, "packets to an own address are taken for transit");
+                    tracing::error!(port = %uplink.name, %address, %error, "an own address is taken for transit");
                 }
             }
             for address in self.local.difference(addresses) {
                 if let Err(error) = uplink.program.remove_local(*address) {
-                    tracing::warn!(port = %uplink.name, %address, %error, "packets to a former own address stay with the kernel");
+                    tracing::warn!(port = %uplink.name, %address, %error, "a former own address stays with the kernel");
                 }
             }
         }
@@ -255,6 +255,14 @@ impl FrameBudget {
     fn give_back(&mut self, frames: usize) {
         self.left += frames;
     }
+}
+
+/// Workload ports that a worker has frames for, beside so many uplinks and the host; `None` where it hasn't even for
+/// those.
+pub(crate) fn room_for_workloads(frames: usize, uplinks: usize) -> Option<usize> {
+    let each = rings(PortKind::Workload).fill as usize;
+    let others = uplinks * rings(PortKind::Uplink).fill as usize + rings(PortKind::Host).fill as usize;
+    Some(FrameBudget::new(frames).left.checked_sub(others)? / each)
 }
 
 /// How many queues of a port are opened, and what an operator should know about that.
@@ -310,16 +318,15 @@ fn receive_queues(port: &OpenPort) -> usize {
 pub(crate) fn rings(kind: PortKind) -> RingSizes {
     match kind {
         PortKind::Uplink => RingSizes {
-            rx: limits::UPLINK_RING,
+            rx: limits::UPLINK_FILL_RING,
             tx: limits::UPLINK_RING,
-            // Twice what the NIC's own ring usually holds, so that it never starves.
-            fill: 2 * limits::UPLINK_RING,
+            fill: limits::UPLINK_FILL_RING,
             completion: limits::UPLINK_RING,
         },
         PortKind::Workload | PortKind::Host => RingSizes {
             rx: limits::VETH_RING,
             tx: limits::VETH_RING,
-            fill: limits::VETH_RING,
+            fill: limits::VETH_FILL_RING,
             completion: limits::VETH_RING,
         },
     }
@@ -405,5 +412,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(budget.take(rings(PortKind::Workload).fill as usize), Ok(()));
         }
+        assert!(room_for_workloads(limits::Limits::default().frames, 1) >= Some(100));
+        assert_eq!(room_for_workloads(8_192, 2), None);
     }
 }

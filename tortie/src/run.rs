@@ -42,10 +42,6 @@ const WORKERS_STOP_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     privileges::check()?;
     let plan = Machine::read().plan(config)?;
-    let memory = Memory::of(&config.limits, config.workers);
-    tracing::info!(node = %config.node, version = env!("CARGO_PKG_VERSION"), "tortie starts");
-    tracing::info!("{}", memory.summary());
-    tracing::info!("{}", plan.sentence);
     let runtime = runtime()?;
     runtime.block_on(supervise(config, &plan))
 }
@@ -59,6 +55,10 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
         Some(address) => Some(http::Server::listen(address).await?),
         None => None,
     };
+    let memory = Memory::of(&config.limits, config.workers);
+    tracing::info!(node = %config.node, version = env!("CARGO_PKG_VERSION"), "tortie starts");
+    tracing::info!("{}", memory.summary());
+    tracing::info!("{}", plan.sentence);
 
     let opened = OpenPorts::default();
     let counters = Counters::new(config.workers, config.limits.ports);
@@ -77,7 +77,9 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
                 Ok(())
             }
             ended = slow.ended() => Err(ended),
-            worker = workers.one_ended() => Err(anyhow::anyhow!("worker {worker} ended; this is a bug, please report the log")),
+            worker = workers.one_ended() => {
+                Err(anyhow::anyhow!("worker {worker} ended; this is a bug, please report the log"))
+            }
         }
     };
     // A second signal ends the process wherever the orderly way is: everything that matters stays in the kernel.

@@ -77,7 +77,8 @@ enum Noun {
 }
 
 /// `slowpath::status::RouteStatus::source`.
-const SOURCES: [&str; 7] = ["connected", "local", "workload", "block", "static", "bgp", "kernel"];
+const SOURCES: [&str; 9] =
+    ["local", "neighbor", "connected", "workload", "block", "static", "bgp", "kernel", "preserved"];
 
 /// The answer was "no": there is no such thing.
 const NO: u8 = 1;

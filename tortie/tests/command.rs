@@ -124,6 +124,20 @@ fn fewer_queues_than_asked_is_a_warning() {
 }
 
 #[test]
+fn too_few_frames_for_the_uplinks_fail_the_check() {
+    let (_kept, path) = box_of("node1");
+    let text =
+        std::fs::read_to_string(path.join("tortie.yaml")).expect("a file").replace("[lo]", "[lo, lo2]");
+    write(&path, "tortie.yaml", &text);
+    let (status, out, _) = tortie(&path, CHECK);
+    assert_eq!(status, 1, "{out}");
+    assert!(
+        out.contains("error  8192 frames a worker are too few for 2 uplinks; raise limits.frames"),
+        "{out}"
+    );
+}
+
+#[test]
 fn a_core_that_is_not_there_fails_the_check() {
     let (_kept, path) = box_of("node1");
     append(&path, "cores: [4000]\n");

@@ -1,4 +1,4 @@
-//! The Debian packages that the lab needs, and their installation.
+//! The Debian packages that the lab and the fuzz targets need, and their installation.
 
 use std::process::{Command, Stdio};
 
@@ -30,6 +30,7 @@ const PACKAGES: &[Package] = &[
         program: "tcpdump",
         reason: "captures what passes, to check MACs and checksums",
     },
+    Package { name: "g++", program: "g++", reason: "builds libFuzzer, which the fuzz targets run in" },
     Package { name: "bird2", program: "bird", reason: "is the other BGP speaker of the interop scenarios" },
 ];
 

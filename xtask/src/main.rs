@@ -13,7 +13,6 @@ mod tools;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Every chore of the workspace as one command.
@@ -44,12 +43,16 @@ enum Chore {
     Ci,
 }
 
-fn main() -> Result<ExitCode> {
-    match Arguments::parse().chore {
+fn main() -> ExitCode {
+    let ended = match Arguments::parse().chore {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Lab(arguments) => lab::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Ci => ci::run(),
-    }
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

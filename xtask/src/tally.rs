@@ -66,6 +66,5 @@ mod tests {
         tally.skipped("a scenario", "no root");
         tally.failed("another", "it rained");
         assert_eq!(tally.line(), "3 passed, 1 failed, 1 skipped");
-        assert_eq!(format!("{:?}", tally.close()), format!("{:?}", ExitCode::FAILURE));
     }
 }

@@ -65,6 +65,24 @@ fn sharing_outlives_the_queue_that_registered_first() {
 }
 
 #[test]
+fn a_queue_whose_interface_is_gone_does_not_keep_others_from_sharing() {
+    in_namespace(|| {
+        let (a, _a_peer) = veth("a", "ap", 1);
+        let (b, b_peer) = veth("b", "bp", 1);
+        let (region, mut pool) = namespace::region(64);
+        let mut umems = UmemSet::new(region);
+        let (orphan, _) = umems.bind(QueueConfig::new(a, 0)).unwrap();
+        let (second, _) = umems.bind(QueueConfig::new(b, 0)).unwrap();
+        namespace::ip("link del dev a");
+        let (third, report) = umems.bind(QueueConfig::new(b_peer, 0)).unwrap();
+        assert!(report.shared, "{report}");
+        for queue in [orphan, second, third] {
+            assert_eq!(queue.close(&mut pool).lost, 0);
+        }
+    });
+}
+
+#[test]
 fn frames_pass_between_two_registrations_of_the_same_memory() {
     in_namespace(|| {
         let (a, a_peer) = veth("a", "ap", 1);

@@ -168,21 +168,15 @@ fn parse_add_path(reader: &mut Reader<'_>) -> Option<Vec<(AfiSafi, AddPathMode)>
     Some(families)
 }
 
-/// One or more entries of AFI, reserved octet, SAFI, and a counted list of type and direction (RFC 5291 §5).
+/// At least one entry of AFI, reserved octet, SAFI, and a counted list of type and direction (RFC 5291 §5).
+/// What follows the first is not looked at, as we filter for nobody.
 fn orf_is_well_formed(mut reader: Reader<'_>) -> bool {
     let mut entry = || {
         reader.take(4)?;
         let count = reader.u8()?;
-        reader.take(2 * usize::from(count))?;
-        Some(reader.is_empty())
+        reader.take(2 * usize::from(count))
     };
-    loop {
-        match entry() {
-            Some(true) => return true,
-            Some(false) => {}
-            None => return false,
-        }
-    }
+    entry().is_some()
 }
 
 #[cfg(test)]

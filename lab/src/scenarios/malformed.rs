@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, ClusterPlan, NodePlan, RouterKind};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::scenario::{Options, Scenario};
-use crate::tortie::{Settings, TortieNode};
+use crate::tortie::{Settings, ShowPorts, TortieNode};
 use crate::traffic::Session;
 use crate::{Lab, command};
 
@@ -83,14 +83,40 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     cluster.books_balance()
 }
 
-/// A router elsewhere whose configuration names an interface that is not there.
+/// A router elsewhere whose configuration names an interface that is not there: told by name, waited for, and a
+/// port as soon as it comes.
 fn missing_interface(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
+    const LATE: &str = "eth7";
     let node =
-        spare(lab, cluster, "astray", &Settings { uplinks: vec!["eth7".to_owned()], ..Settings::default() })?;
-    let said = refuses(&mut node.run_command())?;
-    ensure!(said.contains("eth7"), "a missing interface is told without its name: {said}");
-    lab.proved(format!("a missing interface: {}", last_line(&said)));
+        spare(lab, cluster, "astray", &Settings { uplinks: vec![LATE.to_owned()], ..Settings::default() })?;
+    node.start(lab)?;
+    let line = lab.wait("the missing interface to be told", REFUSAL, || {
+        node.must_run()?;
+        Ok(node.said().lines().find(|line| line.contains(LATE)).map(str::to_owned))
+    })?;
+    ensure!(line.contains("no such interface"), "a missing interface is told as: {line}");
+    ensure!(port_is_up(&node, LATE).is_err(), "{LATE} is not there and yet a port");
+    lab.proved(format!("a missing interface: {}", message(&line)));
+    node.namespace().ip(&format!("link set eth0 down name {LATE}"))?;
+    node.namespace().ip(&format!("link set {LATE} up"))?;
+    lab.wait(&format!("{LATE} to become a port"), REFUSAL, || port_is_up(&node, LATE).map(Some))?;
+    lab.proved(format!("when {LATE} comes it becomes a port, without a restart"));
+    node.stop()
+}
+
+/// Fails unless a port of this name carries frames.
+fn port_is_up(node: &TortieNode, name: &str) -> Result<()> {
+    let ports: ShowPorts = node.show("ports")?;
+    let port =
+        ports.ports.iter().find(|port| port.name == name).with_context(|| format!("no port {name}"))?;
+    ensure!(port.up && !port.queues.is_empty(), "port {name} is down");
     Ok(())
+}
+
+/// A log line without its time.
+fn message(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+    words.join(" ").chars().take(240).collect()
 }
 
 /// Four workers on an interface with one queue: refused, or told and run with what there is.
@@ -107,7 +133,7 @@ fn too_few_queues(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
         line.contains("eth0") && line.contains('4'),
         "too few queues are told without the numbers: {line}"
     );
-    lab.proved(format!("fewer queues than workers: {}", line.trim()));
+    lab.proved(format!("fewer queues than workers: {}", message(line)));
     process.stop()
 }
 
@@ -155,7 +181,7 @@ fn broken_resource(lab: &Lab, cluster: &Cluster<'_>, session: &mut Session) -> R
         let after = line.split(FILE).nth(1).unwrap_or_default();
         ensure!(after.contains(|letter: char| letter.is_ascii_digit()), "no line number in: {line}");
         if node.name() == cluster.nodes[0].name() {
-            lab.proved(format!("a broken resource: {:.200}", line.trim()));
+            lab.proved(format!("a broken resource: {}", message(&line)));
         }
     }
     session.beats_on(10)?;

@@ -10,7 +10,7 @@ pub(crate) struct ConfigError {
     /// The file.
     pub(crate) file: PathBuf,
     /// Line and column, counted from 1; absent where the whole file is meant.
-    pub(crate) position: Option<(u64, u64)>,
+    pub(crate) position: Option<(u32, u32)>,
     /// The field's path, such as `limits.ports`.
     pub(crate) field: Option<String>,
     /// What is wrong, and what to do.
@@ -36,14 +36,19 @@ impl ConfigError {
     /// An error of the YAML reader or of the file's structure.
     pub(super) fn yaml(file: &Path, error: &serde_saphyr::Error) -> ConfigError {
         let error = error.without_snippet();
-        let position = error.location().map(|location| (location.line(), location.column()));
         ConfigError {
             file: file.to_owned(),
-            position: position.filter(|(line, _)| *line > 0),
+            position: error.location().and_then(place),
             field: None,
             reason: Reason::Yaml(message(&error.to_string())),
         }
     }
+}
+
+/// Line and column; `None` where the reader doesn't know. A file has at most 64 KiB, so they are small.
+pub(super) fn place(location: serde_saphyr::Location) -> Option<(u32, u32)> {
+    let (line, column) = (u32::try_from(location.line()).ok()?, u32::try_from(location.column()).ok()?);
+    (line > 0).then_some((line, column))
 }
 
 /// The reader's message without the place, which is told apart.
@@ -68,7 +73,7 @@ pub(crate) enum Reason {
     #[error("must be {expected}, and is {found}{hint}")]
     WrongType { expected: &'static str, found: &'static str, hint: &'static str },
     #[error("is {given}; use a number from {min} to {max}")]
-    OutOfRange { given: i128, min: usize, max: usize },
+    OutOfRange { given: String, min: usize, max: usize },
     #[error("is `{given}`; use one of {allowed}")]
     NotOneOf { given: String, allowed: String },
     #[error(

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::error::{ConfigError, Reason};
+use super::error::{ConfigError, Reason, place};
 use super::file::{Entry, Scalar};
 
 /// What is wrong with one field of a file whose name isn't known here.
 #[derive(Debug)]
 pub(super) struct Fault {
     path: String,
-    position: Option<(u64, u64)>,
+    position: Option<(u32, u32)>,
     reason: Reason,
 }
 
@@ -42,9 +42,7 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn fault(&self, reason: Reason) -> Fault {
-        let location = self.entry.referenced;
-        let position = (location.line() > 0).then(|| (location.line(), location.column()));
-        Fault { path: self.path.clone(), position, reason }
+        Fault { path: self.path.clone(), position: place(self.entry.referenced), reason }
     }
 
     fn wrong_type(&self, expected: &'static str, hint: &'static str) -> Fault {
@@ -69,7 +67,7 @@ impl<'a> Field<'a> {
         usize::try_from(given)
             .ok()
             .filter(|number| (min..=max).contains(number))
-            .ok_or_else(|| self.fault(Reason::OutOfRange { given, min, max }))
+            .ok_or_else(|| self.fault(Reason::OutOfRange { given: given.to_string(), min, max }))
     }
 
     /// One of a few words, each with its meaning.

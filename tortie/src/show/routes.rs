@@ -38,7 +38,12 @@ pub(super) fn via(nexthop: &NexthopStatus) -> String {
 }
 
 fn footer(status: &RoutesStatus) -> String {
-    let counts = status.counts.iter().map(|(source, count)| format!("{source} {count}")).collect::<Vec<_>>();
+    let counts = status
+        .counts
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(source, count)| format!("{source} {count}"))
+        .collect::<Vec<_>>();
     let sources = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
     let shown = status.routes.len();
     if shown < status.total {
@@ -77,7 +82,9 @@ mod tests {
                 route("10.65.0.64/26", "bgp", "forward", vec![way("172.18.0.3"), way("172.18.0.4")]),
             ],
             total: 5,
-            counts: [("bgp".to_owned(), 4), ("block".to_owned(), 1)].into_iter().collect(),
+            counts: [("bgp".to_owned(), 4), ("block".to_owned(), 1), ("static".to_owned(), 0)]
+                .into_iter()
+                .collect(),
         };
         assert_eq!(
             table(&status),

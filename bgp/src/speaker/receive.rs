@@ -1,0 +1,128 @@
+//! A peer's bytes on their way into the tables.
+
+use std::time::Instant;
+
+use crate::adj_rib_in::PrefixLimit;
+use crate::adj_rib_out::Request;
+use crate::config::ConnectionId;
+use crate::loc_rib::Slot;
+use crate::output::Output;
+use crate::session::Received;
+use crate::speaker::{Peer, Speaker};
+use crate::wire::MessageType;
+use crate::wire::nlri::AfiSafi;
+use crate::wire::notification::{CEASE, Notification, cease};
+use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::update::Update;
+
+impl Speaker {
+    pub(super) fn received(
+        &mut self,
+        connection: ConnectionId,
+        bytes: &[u8],
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(&slot) = self.connections.get(&connection) else { return };
+        let framer = self.with_session(slot, now, out, |session, _| session.take_framer(connection));
+        let Some(mut framer) = framer else { return };
+        let mut rest = bytes;
+        loop {
+            let message = match framer.next(&mut rest) {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(notification) => {
+                    self.fail(slot, connection, notification, now, out);
+                    break;
+                }
+            };
+            self.message(slot, connection, message, now, out);
+            if !self.has_connection(slot, connection) {
+                break;
+            }
+        }
+        self.with_session(slot, now, out, |session, _| {
+            session.return_framer(connection, framer);
+            None::<()>
+        });
+    }
+
+    fn has_connection(&self, slot: Slot, connection: ConnectionId) -> bool {
+        let peer = self.peers.get(slot.0 as usize).and_then(Option::as_ref);
+        peer.is_some_and(|peer| peer.session.connections().any(|id| id == connection))
+    }
+
+    fn message(
+        &mut self,
+        slot: Slot,
+        connection: ConnectionId,
+        (kind, body): (MessageType, &[u8]),
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let received = self.with_session(slot, now, out, |session, step| {
+            Some(session.message(connection, kind, body, step))
+        });
+        match received {
+            None | Some(Received::Nothing) => {}
+            Some(Received::Event(event)) => self.session_event(slot, Some(event), now, out),
+            Some(Received::Update) => {
+                if let Err(notification) = self.update(slot, body, out) {
+                    self.fail(slot, connection, notification, now, out);
+                }
+            }
+            Some(Received::RouteRefresh) => self.route_refresh(slot, body),
+        }
+    }
+
+    fn fail(
+        &mut self,
+        slot: Slot,
+        connection: ConnectionId,
+        notification: Notification,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let event =
+            self.with_session(slot, now, out, |session, step| session.fail(connection, notification, step));
+        self.session_event(slot, event, now, out);
+    }
+
+    fn update(&mut self, slot: Slot, body: &[u8], out: &mut Vec<Output>) -> Result<(), Notification> {
+        let Some(mut peer) = self.take_peer(slot) else { return Ok(()) };
+        let outcome = self.update_of(&mut peer, body, out);
+        self.peers[slot.0 as usize] = Some(peer);
+        outcome
+    }
+
+    fn update_of(&mut self, peer: &mut Peer, body: &[u8], out: &mut Vec<Output>) -> Result<(), Notification> {
+        let Some(negotiated) = peer.negotiated() else { return Ok(()) };
+        let update = Update::parse(body, &negotiated.update)?;
+        if let Some(family) = update.end_of_rib {
+            peer.heard.end_of_rib[family as usize] = true;
+            peer.helper.end_of_rib(family, &mut peer.rib_in, &mut self.tables, out);
+            return Ok(());
+        }
+        let policy = self.import_policy(&peer.session);
+        peer.rib_in.apply(&update, &policy, &mut self.tables, &mut peer.errors, out).map_err(
+            |PrefixLimit { family }| {
+                peer.errors.prefix_limit += 1;
+                let AfiSafi { afi, safi } = AfiSafi::unicast(family);
+                let limit = u32::try_from(self.config.limits.max_prefixes_per_peer).unwrap_or(u32::MAX);
+                let data = [&afi.to_be_bytes()[..], &[safi], &limit.to_be_bytes()].concat();
+                Notification { code: CEASE, subcode: cease::MAX_PREFIXES, data }
+            },
+        )
+    }
+
+    fn route_refresh(&mut self, slot: Slot, body: &[u8]) {
+        let Some(RouteRefresh { family, subtype: 0 }) = RouteRefresh::parse(body) else { return };
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        // A family that was not negotiated is ignored (RFC 2918 §4).
+        if let Some(family) = family.family()
+            && peer.negotiated().is_some_and(|negotiated| negotiated.uses(family))
+        {
+            peer.rib_out.request(family, Request { force: true, end_of_rib: false });
+        }
+    }
+}

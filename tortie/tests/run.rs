@@ -1,0 +1,240 @@
+//! The router itself, from start to clean stop, in a network namespace of the test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tortie");
+/// How long a start or a stop may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A network namespace with one end of a veth pair called `up0`; gone when dropped, also after a panic.
+struct Namespace(String);
+
+impl Namespace {
+    /// `None` where namespaces can't be made here; says why.
+    fn new(name: &str) -> Option<Namespace> {
+        let name = format!("tortie-{name}-{}", std::process::id());
+        let made = Command::new("ip").args(["netns", "add", &name]).output();
+        match made {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => {
+                println!("skipped: no network namespace: {}", String::from_utf8_lossy(&output.stderr).trim());
+                return None;
+            }
+            Err(error) => {
+                println!("skipped: no `ip` command: {error}");
+                return None;
+            }
+        }
+        let namespace = Namespace(name);
+        for command in [
+            "link add up0 type veth peer name far0",
+            "link set lo up",
+            "link set up0 up",
+            "link set far0 up",
+            "addr add 192.0.2.1/24 dev up0",
+        ] {
+            let arguments: Vec<&str> = ["-n", &namespace.0].into_iter().chain(command.split(' ')).collect();
+            let output = Command::new("ip").args(&arguments).output().expect("ip runs");
+            assert!(output.status.success(), "ip {command}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Some(namespace)
+    }
+
+    /// A command that runs inside.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, program]).env_remove("RUST_LOG");
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// A running router; killed when dropped.
+struct Router {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Router {
+    fn start(namespace: &Namespace, directory: &Path) -> Router {
+        let log = directory.join("log");
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
+        let child = namespace
+            .command(BINARY)
+            .args(["run", "-c", "tortie.yaml"])
+            .current_dir(directory)
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("it starts");
+        Router { child, log }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until `seen` holds.
+    fn wait(&mut self, what: &str, mut seen: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !seen() {
+            let ended = self.child.try_wait().expect("its state");
+            assert!(ended.is_none(), "it ended while {what} was waited for: {}", self.said());
+            assert!(Instant::now() < deadline, "{what} took too long: {}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// `ip netns exec` becomes the program it runs, so the child's id is the router's.
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "it doesn't end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn configure(directory: &Path) {
+    std::fs::create_dir(directory.join("resources")).expect("a directory");
+    std::fs::write(
+        directory.join("resources/node.yaml"),
+        "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: { name: node1 }\n\
+         spec: { bgp: { ipv4Address: 192.0.2.1/24, asNumber: 64512 } }\n",
+    )
+    .expect("a file");
+    std::fs::write(
+        directory.join("tortie.yaml"),
+        "node: node1\ndatastore: { directory: resources }\nuplinks: [up0]\ncontrol_socket: t.sock\n\
+         metrics: { listen: \"127.0.0.1:9191\" }\n\
+         limits: { frames: 8192, routes_v4: 1000, routes_v6: 1000 }\n",
+    )
+    .expect("a file");
+}
+
+fn ask(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, .. } = Command::new(BINARY)
+        .arg("show")
+        .args(arguments)
+        .args(["--socket", "t.sock"])
+        .current_dir(directory)
+        .output()
+        .expect("it runs");
+    (status.code(), String::from_utf8(stdout).expect("UTF-8"))
+}
+
+fn root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
+    if !root {
+        println!("skipped: needs root");
+    }
+    root
+}
+
+#[test]
+fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
+    if !root() {
+        return;
+    }
+    let Some(namespace) = Namespace::new("run") else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    configure(path);
+    let mut router = Router::start(&namespace, path);
+    router.wait("the uplink", || {
+        let (status, text) = ask(path, &["ports", "-o", "json"]);
+        let ports: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+        let up = |port: &serde_json::Value| port["name"] == "up0" && port["queues"][0]["mode"] == "copy";
+        status == Some(0)
+            && ports.is_some_and(|ports| ports["ports"].as_array().is_some_and(|p| p.iter().any(up)))
+    });
+
+    let (status, text) = ask(path, &["bgp", "-o", "json"]);
+    let bgp: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((status, bgp["local_as"].as_u64()), (Some(0), Some(64512)));
+    let (status, text) = ask(path, &["route", "203.0.113.1"]);
+    assert_eq!(status, Some(1), "there is no such route: {text}");
+    let (status, text) = ask(path, &["drops", "-o", "json"]);
+    let drops: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((status, drops["balanced"].as_bool()), (Some(0), Some(true)), "{text}");
+
+    let second = namespace.command(BINARY).args(["run", "-c", "tortie.yaml"]).current_dir(path).output();
+    let second = second.expect("it runs");
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(words.contains("another router answers at t.sock"), "{words}");
+    let cleanup = namespace.command(BINARY).args(["cleanup", "-c", "tortie.yaml"]).current_dir(path).output();
+    assert_eq!(cleanup.expect("it runs").status.code(), Some(1), "not under a running router");
+
+    let page = scrape(&namespace);
+    for line in ["tortie_ready 1", "tortie_xdp_rx_dropped_total{port=\"up0\",queue=\"0\"} 0"] {
+        assert!(page.lines().any(|seen| seen == line), "{line} is missing:\n{page}");
+    }
+
+    router.signal("-TERM");
+    assert_eq!(router.exit_code(), Some(0), "{}", router.said());
+    assert!(router.said().contains("`tortie cleanup -c FILE` removes them"), "{}", router.said());
+    assert!(!path.join("t.sock").exists());
+    assert!(xdp_of(&namespace).contains("xdp"), "the program stays: {}", xdp_of(&namespace));
+    let cleanup = namespace.command(BINARY).args(["cleanup", "-c", "tortie.yaml"]).current_dir(path).output();
+    let cleanup = cleanup.expect("it runs");
+    assert!(cleanup.status.success(), "{}", String::from_utf8_lossy(&cleanup.stderr));
+    assert!(!xdp_of(&namespace).contains("xdp"), "{}", xdp_of(&namespace));
+}
+
+#[test]
+fn a_killed_router_is_followed_by_another_at_the_same_socket() {
+    if !root() {
+        return;
+    }
+    let Some(namespace) = Namespace::new("kill") else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    configure(path);
+    let up = || ask(path, &["ports"]).1.contains("up0");
+    let mut first = Router::start(&namespace, path);
+    first.wait("the uplink", up);
+    first.signal("-KILL");
+    assert_eq!(first.exit_code(), None, "a signal ended it");
+    assert!(path.join("t.sock").exists(), "a killed router can't tidy up");
+    let mut second = Router::start(&namespace, path);
+    second.wait("the uplink", up);
+    second.signal("-INT");
+    assert_eq!(second.exit_code(), Some(0), "{}", second.said());
+}
+
+/// The metrics page, fetched by a shell inside the namespace: bash speaks TCP by itself.
+fn scrape(namespace: &Namespace) -> String {
+    let script = "exec 3<>/dev/tcp/127.0.0.1/9191; printf 'GET /metrics HTTP/1.1\\r\\nHost: t\\r\\n\\r\\n' >&3; cat <&3";
+    let output = namespace.command("bash").args(["-c", script]).output().expect("bash runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn xdp_of(namespace: &Namespace) -> String {
+    let output =
+        Command::new("ip").args(["-n", &namespace.0, "link", "show", "up0"]).output().expect("ip runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
