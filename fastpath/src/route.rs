@@ -54,8 +54,15 @@ fn choose(members: &[AdjacencyId], batch: &Batch, row: usize) -> Option<Adjacenc
     match members {
         [only] => Some(*only),
         members => {
-            let flow = FlowKey::new(batch.frames[row].bytes(), &batch.parsed[row]);
-            Group::choose(members, flow.map_or(0, |flow| flow.hash()))
+            let parsed = &batch.parsed[row];
+            let hash = FlowKey::new(batch.frames[row].bytes(), parsed).map_or(0, |mut flow| {
+                // Later fragments show no ports, so the first one's don't count either: a datagram stays together.
+                if parsed.is_fragment() {
+                    (flow.sport, flow.dport) = (0, 0);
+                }
+                flow.hash()
+            });
+            Group::choose(members, hash)
         }
     }
 }
