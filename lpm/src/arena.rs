@@ -2,7 +2,8 @@
 //!
 //! Blocks have 1..=64 units. Units are counted in chunks of 64, one bit each in a word, so that a freed block grows
 //! together with its free neighbours by itself. Chunks are listed by their longest free run, and a block is taken from
-//! the tightest fit: chunks in use fill up before untouched ones are begun.
+//! the tightest fit: chunks in use fill up before untouched ones are begun. An untouched chunk is in no list and its
+//! book-keeping unwritten, so that it costs no memory yet.
 
 /// Units in a chunk, and in the largest block.
 pub(crate) const CHUNK: usize = 64;
@@ -18,25 +19,24 @@ pub(crate) struct Arena {
     previous: Box<[u32]>,
     /// The first chunk of each longest run, 0..=64.
     heads: [u32; CHUNK + 1],
+    /// Chunks from here on are untouched.
+    begun: usize,
     used: usize,
-    units: usize,
 }
 
 impl Arena {
     /// An arena of this many units, rounded down to whole chunks, at least one.
     pub(crate) fn new(units: u32) -> Arena {
         let chunks = (units as usize / CHUNK).max(1);
-        let mut arena = Arena {
-            free: vec![u64::MAX; chunks].into(),
-            next: vec![NONE; chunks].into(),
-            previous: vec![NONE; chunks].into(),
+        Arena {
+            // Zeroes, which alone come without being written.
+            free: vec![0; chunks].into(),
+            next: vec![0; chunks].into(),
+            previous: vec![0; chunks].into(),
             heads: [NONE; CHUNK + 1],
+            begun: 0,
             used: 0,
-            units: chunks * CHUNK,
-        };
-        // Backwards, so that the lowest chunk is the first to be begun.
-        (0..chunks).rev().for_each(|chunk| arena.link(chunk, CHUNK));
-        arena
+        }
     }
 
     /// Units in blocks that were allocated and not yet released.
@@ -46,7 +46,7 @@ impl Arena {
 
     /// Units in all.
     pub(crate) fn units(&self) -> usize {
-        self.units
+        self.free.len() * CHUNK
     }
 
     /// Bytes of this book-keeping.
@@ -57,7 +57,7 @@ impl Arena {
     /// The first unit of `len` (1..=64) that are free next to each other, no longer free from now on.
     pub(crate) fn allocate(&mut self, len: usize) -> Option<u32> {
         debug_assert!((1..=CHUNK).contains(&len), "a block of {len}");
-        let run = (len..=CHUNK).find(|run| self.heads[*run] != NONE)?;
+        let run = (len..=CHUNK).find(|run| self.heads[*run] != NONE).or_else(|| self.begin())?;
         let chunk = self.heads[run] as usize;
         let at = first_run(self.free[chunk], len);
         self.set(chunk, self.free[chunk] & !(ones(len) << at));
@@ -72,6 +72,15 @@ impl Arena {
         debug_assert_eq!(self.free[chunk] & block, 0, "units {start}+{len} are free already");
         self.set(chunk, self.free[chunk] | block);
         self.used -= len;
+    }
+
+    /// Takes up the lowest untouched chunk, if there is one; the run that it is listed by.
+    fn begin(&mut self) -> Option<usize> {
+        let chunk = self.begun;
+        *self.free.get_mut(chunk)? = u64::MAX;
+        self.begun += 1;
+        self.link(chunk, CHUNK);
+        Some(CHUNK)
     }
 
     /// Writes a chunk's free units and keeps it in the right list.

@@ -25,6 +25,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use bytemuck::allocation::zeroed_slice_box;
+
 use crate::{Key, Value};
 
 mod node;
@@ -49,12 +51,12 @@ struct Shared {
 }
 
 impl Shared {
-    /// Zeroed words become atomics in place: the allocator's untouched pages stay untouched, and cost nothing yet.
+    /// Asked for as zeroed memory and not written: the kernel gives a page when it is first touched, not before.
     fn new(nodes: usize, leaves: usize) -> Shared {
         Shared {
-            root: vec![0u64; 1 << ROOT_BITS].into_iter().map(AtomicU64::new).collect(),
-            nodes: vec![[0u64; 3]; nodes].into_iter().map(|node| node.map(AtomicU64::new)).collect(),
-            leaves: vec![0u32; leaves].into_iter().map(AtomicU32::new).collect(),
+            root: zeroed_slice_box(1 << ROOT_BITS),
+            nodes: zeroed_slice_box(nodes),
+            leaves: zeroed_slice_box(leaves),
         }
     }
 
