@@ -97,8 +97,11 @@ pub struct BgpPeer {
     pub peer: SocketAddr,
     /// `spec.asNumber`.
     pub as_number: AsNumber,
-    /// `spec.keepOriginalNextHop` or `nextHopMode: Keep`: leave the next hop as it came.
+    /// `spec.nextHopMode: Keep`: leave the next hop as it came.
     pub next_hop_keep: bool,
+    /// `spec.keepOriginalNextHop`, the older field: leave the next hop as it came on a session with another AS. Calico
+    /// heeds it on no other.
+    pub keep_original_next_hop: bool,
     /// `spec.nextHopMode: Self`: always announce our own address as the next hop.
     pub next_hop_self: bool,
     /// `spec.sourceAddress`: `None` in the resource turns binding to the node's address off.

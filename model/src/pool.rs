@@ -27,7 +27,7 @@ pub struct IpPool {
     pub vxlan_mode: EncapMode,
     /// `spec.natOutgoing`.
     pub nat_outgoing: bool,
-    /// `spec.disabled`: no new allocations. Routes are exported only inside enabled pools.
+    /// `spec.disabled`: no new allocations. Addresses already given out are routed, announced and translated as before.
     pub disabled: bool,
     /// `spec.disableBGPExport`: nothing inside the pool is announced.
     pub disable_bgp_export: bool,

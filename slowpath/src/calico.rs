@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
-    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, Family, IpPool, Key, Node, Prefix,
-    Resource, Update, WorkloadEndpoint,
+    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, EncapMode, Family, IpPool, Key, Node,
+    Prefix, Resource, Update, WorkloadEndpoint,
 };
 
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
@@ -130,6 +130,7 @@ impl Calico {
         let mut warnings = Vec::new();
         let node = self.nodes.get(&self.node_name);
         self.warn_of_own_node(node, &mut warnings);
+        self.warn_of_encapsulation(&mut warnings);
         let blocks = self.own_blocks(&mut warnings);
         Desired {
             as_number: node.map_or_else(|| self.cluster_as(), |node| self.as_number_of(node)),
@@ -159,6 +160,13 @@ impl Calico {
                 warnings.push(Warning::NodeAddressWithoutSubnet { node: node.name.clone(), address });
             }
         }
+    }
+
+    fn warn_of_encapsulation(&self, warnings: &mut Vec<Warning>) {
+        let encapsulated =
+            |pool: &&IpPool| pool.ipip_mode != EncapMode::Never || pool.vxlan_mode != EncapMode::Never;
+        let warning = |pool: &IpPool| Warning::PoolNotEncapsulated { pool: pool.name.clone() };
+        warnings.extend(self.pools.values().filter(encapsulated).map(warning));
     }
 
     /// Blocks whose affinity is confirmed. One that several nodes claim is nobody's until they agree.

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 
-use bgp::{ConnectionId, PeerId};
+use bgp::ConnectionId;
 use tokio::net::TcpStream;
 
 use crate::interfaces::KernelEvent;
+use crate::peers::AttemptId;
 
 /// One thing that happened. I/O tasks send these; the event loop alone acts on them.
 #[derive(Debug)]
@@ -26,15 +27,15 @@ pub enum Event {
     },
     /// A connection that the speaker asked for stands.
     Connected {
-        /// For this peer.
-        peer: PeerId,
+        /// By this attempt, which may have been given up meanwhile.
+        attempt: AttemptId,
         /// The connection.
         stream: TcpStream,
     },
     /// A connection that the speaker asked for did not come to be.
     ConnectFailed {
-        /// For this peer.
-        peer: PeerId,
+        /// By this attempt, likewise.
+        attempt: AttemptId,
         /// Why.
         error: io::Error,
     },

@@ -19,6 +19,7 @@
 //!
 //! **What it never does.** It never touches a frame that the fast path owns, and never names `fastpath` or `afxdp`.
 
+mod answering;
 pub mod calico;
 mod cleanup;
 mod config;
@@ -34,15 +35,18 @@ mod kernel_routes;
 mod mirroring;
 mod neighbors;
 mod netlink;
+mod observing;
 mod offers;
 mod peers;
 mod port_table;
 pub mod ports;
+mod preserving;
 mod punt;
 mod report;
 mod resolve;
 mod rib;
 mod sessions;
+mod speaking;
 pub mod status;
 mod sysctl;
 mod target;

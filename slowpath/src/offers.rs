@@ -153,3 +153,6 @@ pub fn apply(rib: &mut Rib, before: &Offers, after: &Offers) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,9 +51,24 @@ struct Connection {
     writer: JoinHandle<()>,
 }
 
+/// One attempt to connect; never given to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptId(u64);
+
+/// An attempt under way.
+struct Attempt {
+    id: AttemptId,
+    remote: SocketAddr,
+    local: Option<IpAddr>,
+    task: AbortHandle,
+}
+
 /// All TCP connections of the speaker, and its listening sockets.
 pub struct Peers {
     events: mpsc::Sender<Event>,
+    /// At most one a peer: the last that the speaker asked for.
+    attempts: HashMap<PeerId, Attempt>,
+    next_attempt: u64,
     connections: HashMap<ConnectionId, Connection>,
     next_connection: u64,
     listening: Option<(u16, Vec<AbortHandle>)>,
@@ -65,6 +80,8 @@ impl Peers {
     pub fn new(events: mpsc::Sender<Event>) -> Peers {
         Peers {
             events,
+            attempts: HashMap::new(),
+            next_attempt: 0,
             connections: HashMap::new(),
             next_connection: 0,
             listening: None,
@@ -113,21 +130,52 @@ impl Peers {
         Ok(task.abort_handle())
     }
 
-    /// Connects in the background and tells how it went.
-    pub fn connect(&self, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
+    /// Connects in the background and tells how it went. A former attempt for the peer is given up.
+    pub fn connect(&mut self, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
+        self.give_up(peer);
+        let id = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
         let events = self.events.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let outcome = match timeout(CONNECT_WITHIN, connect(remote, local)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             };
             let event = match outcome {
-                Ok(stream) => Event::Connected { peer, stream },
-                Err(error) => Event::ConnectFailed { peer, error },
+                Ok(stream) => Event::Connected { attempt: id, stream },
+                Err(error) => Event::ConnectFailed { attempt: id, error },
             };
             // The loop ended: nobody waits for the answer.
             let _ = events.send(event).await;
         });
+        self.attempts.insert(peer, Attempt { id, remote, local, task: task.abort_handle() });
+    }
+
+    /// The peer now is at `remote` and to be reached from `local`: an attempt elsewhere is given up.
+    pub fn retarget(&mut self, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
+        if self.attempts.get(&peer).is_some_and(|attempt| (attempt.remote, attempt.local) != (remote, local))
+        {
+            self.give_up(peer);
+        }
+    }
+
+    /// Gives up the attempt for a peer, if there is one. Its outcome may be on the way: see [`Self::conclude`].
+    pub fn give_up(&mut self, peer: PeerId) {
+        if let Some(attempt) = self.attempts.remove(&peer) {
+            attempt.task.abort();
+        }
+    }
+
+    /// Gives up every attempt.
+    pub fn give_up_all(&mut self) {
+        self.attempts.drain().for_each(|(_, attempt)| attempt.task.abort());
+    }
+
+    /// Whose attempt has come to its end; `None` where it was given up, and its outcome is nobody's.
+    pub fn conclude(&mut self, attempt: AttemptId) -> Option<PeerId> {
+        let peer = self.attempts.iter().find(|(_, open)| open.id == attempt).map(|(peer, _)| *peer)?;
+        self.attempts.remove(&peer);
+        Some(peer)
     }
 
     /// Takes a connection over: it is read and can be sent to from now on.
@@ -190,6 +238,7 @@ impl Drop for Peers {
             tasks.iter().for_each(AbortHandle::abort);
         }
         self.connections.values().for_each(|open| open.reader.abort());
+        self.attempts.values().for_each(|attempt| attempt.task.abort());
     }
 }
 
@@ -299,10 +348,67 @@ mod tests {
     fn a_refused_connection_is_told() {
         on_loopback(async || {
             let (sender, mut events) = mpsc::channel(16);
-            let peers = Peers::new(sender);
+            let mut peers = Peers::new(sender);
             let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
             peers.connect(PeerId(1), unused, None);
-            assert!(matches!(next(&mut events).await, Event::ConnectFailed { peer: PeerId(1), .. }));
+            let Event::ConnectFailed { attempt, .. } = next(&mut events).await else { panic!("fails") };
+            assert_eq!(peers.conclude(attempt), Some(PeerId(1)));
+            assert_eq!(peers.conclude(attempt), None, "an attempt ends once");
+        });
+    }
+
+    #[test]
+    fn what_comes_of_an_attempt_that_was_given_up_is_nobodys() {
+        on_loopback(async || {
+            let (sender, mut events) = mpsc::channel(16);
+            let mut peers = Peers::new(sender);
+            let (before, after) = (
+                TcpListener::bind("127.0.0.1:0").await.unwrap(),
+                TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            );
+            let (before, after) = (before.local_addr().unwrap(), after.local_addr().unwrap());
+            // Its outcome is in the queue already when the peer moves.
+            peers.connect(PeerId(1), before, None);
+            let (Event::Connected { attempt: old, .. } | Event::ConnectFailed { attempt: old, .. }) =
+                next(&mut events).await
+            else {
+                panic!("the attempt ends")
+            };
+            peers.retarget(PeerId(1), after, None);
+            assert_eq!(peers.conclude(old), None, "the peer is elsewhere now");
+
+            peers.connect(PeerId(1), after, None);
+            let (Event::Connected { attempt: new, .. } | Event::ConnectFailed { attempt: new, .. }) =
+                next(&mut events).await
+            else {
+                panic!("the attempt ends")
+            };
+            peers.retarget(PeerId(1), after, None);
+            assert_eq!(peers.conclude(old), None, "a late outcome is not the new attempt's");
+            assert_eq!(peers.conclude(new), Some(PeerId(1)), "the peer is where it was");
+        });
+    }
+
+    #[test]
+    fn an_attempt_asked_for_again_takes_the_former_ones_place() {
+        on_loopback(async || {
+            let (sender, mut events) = mpsc::channel(16);
+            let mut peers = Peers::new(sender);
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let remote = server.local_addr().unwrap();
+            peers.connect(PeerId(1), remote, None);
+            peers.connect(PeerId(1), remote, None);
+            peers.connect(PeerId(2), remote, None);
+            let mut concluded = Vec::new();
+            for _ in 0..2 {
+                let Event::Connected { attempt, .. } = next(&mut events).await else { panic!("connects") };
+                concluded.extend(peers.conclude(attempt));
+            }
+            concluded.sort();
+            assert_eq!(concluded, [PeerId(1), PeerId(2)]);
+            peers.connect(PeerId(1), remote, None);
+            peers.give_up_all();
+            assert!(peers.attempts.is_empty());
         });
     }
 

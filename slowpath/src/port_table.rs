@@ -227,3 +227,6 @@ fn endpoint_of(interface: &str, kind: PortKind, desired: &Desired) -> Option<End
         addresses: endpoint.ip_networks.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,7 +141,7 @@ impl Core {
         let fate = match &resolution {
             Resolution::Blackhole => "blackhole",
             Resolution::Local => "local",
-            Resolution::Attached(_) => "unresolved",
+            Resolution::Attached(_) => "attached",
             Resolution::Unreachable => "no_route",
             Resolution::Neighbors(_) if nexthops.iter().all(|nexthop| nexthop.mac.is_none()) => "unresolved",
             Resolution::Neighbors(_) => "forward",

@@ -167,3 +167,6 @@ fn export_filter(rules: &ExportRules) -> Filter {
     });
     Filter { rules: rules.collect(), default: FilterAction::Reject }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,11 +123,12 @@ pub struct RouteStatus {
     pub address: Option<IpAddr>,
     /// The prefix; absent where nothing covers the address.
     pub prefix: Option<String>,
-    /// `connected`, `local`, `workload`, `block`, `static`, `bgp` or `kernel`.
+    /// `local`, `neighbor`, `connected`, `workload`, `block`, `static`, `bgp`, `kernel` or `preserved`.
     pub source: Option<String>,
     /// The source's preference: the higher wins.
     pub preference: Option<u32>,
-    /// What happens to a packet: `forward`, `blackhole`, `local`, `unresolved` or `no_route`.
+    /// What happens to a packet: `forward`; `attached`: the destination is on the link itself and asked for with the
+    /// first packet; `blackhole`; `local`; `unresolved`: no next hop's MAC address is known; or `no_route`.
     pub fate: String,
     /// Where to.
     pub nexthops: Vec<NexthopStatus>,
@@ -147,7 +148,7 @@ pub struct NexthopStatus {
     /// The neighbour's MAC address; absent until it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mac: Option<String>,
-    /// `blackhole` where there is no neighbour.
+    /// `blackhole`, `local`, `attached` or `unreachable` where there is no neighbour.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kind: Option<String>,
 }

@@ -29,7 +29,8 @@ enum NextHopMode {
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
     check_exclusive(spec)?;
     refuse_unsupported(spec, UNSUPPORTED)?;
-    let next_hop_mode = next_hop_mode(spec)?;
+    let keep_original_next_hop = spec.flag("keepOriginalNextHop")?.unwrap_or(false);
+    let next_hop_mode = next_hop_mode(spec, keep_original_next_hop)?;
     let (peer_ip, _) = spec.required_text("peerIP")?;
     let peer = BgpPeer {
         name: identity.name.clone(),
@@ -37,6 +38,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         peer: validate::peer_ip(&peer_ip)?,
         as_number: validate::as_number(&spec.required("asNumber")?)?,
         next_hop_keep: next_hop_mode == NextHopMode::Keep,
+        keep_original_next_hop,
         next_hop_self: next_hop_mode == NextHopMode::Own,
         bind_to_node_address: match spec.text("sourceAddress")? {
             Some((field, _)) => field.one_of(&["UseNodeIP", "None"], &[true, false])?,
@@ -77,13 +79,10 @@ fn nodes(spec: &Object<'_>) -> Result<PeerNodes, Fault> {
     }
 }
 
-/// `nextHopMode`, or the older `keepOriginalNextHop` that it took the place of.
-fn next_hop_mode(spec: &Object<'_>) -> Result<NextHopMode, Fault> {
-    let keep = spec.flag("keepOriginalNextHop")?.unwrap_or(false);
-    let Some((field, _)) = spec.text("nextHopMode")? else {
-        return Ok(if keep { NextHopMode::Keep } else { NextHopMode::Auto });
-    };
-    if keep {
+/// `nextHopMode`, which took the place of `keepOriginalNextHop`: they never stand together.
+fn next_hop_mode(spec: &Object<'_>, keep_original_next_hop: bool) -> Result<NextHopMode, Fault> {
+    let Some((field, _)) = spec.text("nextHopMode")? else { return Ok(NextHopMode::Auto) };
+    if keep_original_next_hop {
         return Err(field.fault(Reason::Exclusive("spec.keepOriginalNextHop")));
     }
     field.one_of(&["Auto", "Self", "Keep"], &[NextHopMode::Auto, NextHopMode::Own, NextHopMode::Keep])

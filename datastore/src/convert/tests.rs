@@ -147,6 +147,7 @@ fn bgp_settings_and_peers_are_read_whole() {
         peer: "[fd00::1]:1790".parse().unwrap(),
         as_number: AsNumber(65001),
         next_hop_keep: true,
+        keep_original_next_hop: false,
         next_hop_self: false,
         bind_to_node_address: false,
         max_restart_time: Some(Duration::from_secs(90)),
@@ -159,6 +160,20 @@ fn bgp_settings_and_peers_are_read_whole() {
     let spec = "{peerIP: 10.0.0.1, asNumber: 65001, nodeSelector: all()}";
     let Resource::BgpPeer(peer) = resource(&document("BGPPeer", "tor", spec)) else { panic!() };
     assert_eq!((peer.nodes, peer.bind_to_node_address), (PeerNodes::All, true));
+}
+
+#[test]
+fn the_older_field_that_keeps_next_hops_is_told_apart_from_the_mode() {
+    for (field, mode, older) in [
+        ("keepOriginalNextHop: true", false, true),
+        ("keepOriginalNextHop: false", false, false),
+        ("nextHopMode: Keep", true, false),
+        ("nextHopMode: Auto", false, false),
+    ] {
+        let spec = format!("{{peerIP: 10.0.0.1, asNumber: 65001, {field}}}");
+        let Resource::BgpPeer(peer) = resource(&document("BGPPeer", "tor", &spec)) else { panic!() };
+        assert_eq!((peer.next_hop_keep, peer.keep_original_next_hop), (mode, older), "{field}");
+    }
 }
 
 #[test]

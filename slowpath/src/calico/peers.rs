@@ -228,23 +228,32 @@ impl Sessions<'_> {
             passive: kind == PeerKind::Global && node.is_some() && waits_for(address, own),
             family: Family::of(address),
             source_address: peer.bind_to_node_address.then_some(own),
-            next_hop: match (peer.next_hop_keep, peer.next_hop_self) {
-                (true, _) => NextHop::Keep,
-                (false, true) => NextHop::OwnAddress,
-                (false, false) => NextHop::Auto,
-            },
+            next_hop: self.next_hop(peer),
             restart_time: peer.max_restart_time,
             keepalive_time: peer.keepalive_time,
             reflector_client: self.reflector_client(peer, node),
         }
     }
 
+    fn next_hop(&self, peer: &BgpPeer) -> NextHop {
+        if peer.next_hop_keep || (peer.keep_original_next_hop && !self.is_internal(peer)) {
+            NextHop::Keep
+        } else if peer.next_hop_self {
+            NextHop::OwnAddress
+        } else {
+            NextHop::Auto
+        }
+    }
+
     /// iBGP with a peer that isn't in our own cluster of reflectors.
     fn reflector_client(&self, peer: &BgpPeer, node: Option<&Node>) -> Option<Ipv4Addr> {
         let own = self.own.route_reflector_cluster_id?;
-        let internal = peer.as_number == self.calico.as_number_of(self.own);
         let same_cluster = node.and_then(|node| node.route_reflector_cluster_id) == Some(own);
-        (internal && !same_cluster).then_some(own)
+        (self.is_internal(peer) && !same_cluster).then_some(own)
+    }
+
+    fn is_internal(&self, peer: &BgpPeer) -> bool {
+        peer.as_number == self.calico.as_number_of(self.own)
     }
 }
 

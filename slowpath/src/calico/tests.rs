@@ -20,6 +20,7 @@ fn peer(name: &str, remote: &str, nodes: PeerNodes) -> BgpPeer {
         peer: remote.parse().unwrap(),
         as_number: AsNumber(65001),
         next_hop_keep: false,
+        keep_original_next_hop: false,
         next_hop_self: false,
         bind_to_node_address: true,
         max_restart_time: None,
@@ -114,6 +115,24 @@ fn who_waits_is_decided_by_text_and_the_other_side_decides_the_opposite() {
         assert_eq!(passive_at("a", "b"), a_waits, "{a} {b}");
         assert_eq!(passive_at("b", "a"), !a_waits, "{a} {b}");
     }
+}
+
+#[test]
+fn the_older_way_to_keep_next_hops_is_heeded_on_external_sessions_alone() {
+    let next_hop = |change: fn(&mut BgpPeer), as_number: u32| {
+        let mut tor = peer("tor", "10.0.0.9:179", PeerNodes::All);
+        change(&mut tor);
+        tor.as_number = AsNumber(as_number);
+        let desired = calico([Resource::Node(node("a", "10.0.0.1/24")), Resource::BgpPeer(tor)]).desired();
+        desired.peers.into_values().next().unwrap().next_hop
+    };
+    let (internal, external) = (64512, 65001);
+    assert_eq!(next_hop(|peer| peer.keep_original_next_hop = true, external), NextHop::Keep);
+    assert_eq!(next_hop(|peer| peer.keep_original_next_hop = true, internal), NextHop::Auto);
+    assert_eq!(next_hop(|peer| peer.next_hop_keep = true, external), NextHop::Keep);
+    assert_eq!(next_hop(|peer| peer.next_hop_keep = true, internal), NextHop::Keep);
+    assert_eq!(next_hop(|peer| peer.next_hop_self = true, internal), NextHop::OwnAddress);
+    assert_eq!(next_hop(|_| (), external), NextHop::Auto);
 }
 
 #[test]
@@ -241,6 +260,19 @@ fn an_interface_leads_to_the_endpoint_named_first() {
     let names: Vec<_> = desired.endpoints.keys().map(|(_, name)| name.as_str()).collect();
     assert_eq!(names, ["w1", "w3"]);
     assert!(matches!(&desired.warnings[..], [Warning::InterfaceShared { .. }]));
+}
+
+#[test]
+fn a_pool_that_wants_encapsulation_is_warned_of() {
+    let mut tunnelled = pool("tunnelled", "10.66.0.0/16", false);
+    tunnelled.ipip_mode = model::EncapMode::CrossSubnet;
+    let plain = pool("plain", "10.65.0.0/16", false);
+    let warnings = calico([Resource::IpPool(tunnelled), Resource::IpPool(plain)]).desired().warnings;
+    assert!(
+        warnings.contains(&Warning::PoolNotEncapsulated { pool: "tunnelled".to_owned() }),
+        "{warnings:?}"
+    );
+    assert!(!warnings.contains(&Warning::PoolNotEncapsulated { pool: "plain".to_owned() }), "{warnings:?}");
 }
 
 #[test]

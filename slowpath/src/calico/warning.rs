@@ -61,6 +61,11 @@ pub enum Warning {
         /// The session that stays.
         used: PeerName,
     },
+    /// A pool wants its packets encapsulated.
+    PoolNotEncapsulated {
+        /// The pool.
+        pool: String,
+    },
     /// Another node has the same address as this one.
     AddressOfOtherNode {
         /// The other node.
@@ -104,6 +109,11 @@ impl fmt::Display for Warning {
             Warning::PeerTwice { resource, remote, used, .. } => {
                 write!(f, "BGPPeer({resource}) is left out: {used} leads to {remote} already")
             }
+            Warning::PoolNotEncapsulated { pool } => write!(
+                f,
+                "IPPool({pool}): this version doesn't encapsulate; packets to its addresses on other nodes go plainly, \
+                 which works only where every router between knows the way"
+            ),
             Warning::AddressOfOtherNode { other, address } => {
                 write!(f, "Node({other}) has this node's address {address}: there is no session with it")
             }

@@ -197,6 +197,11 @@ impl NeighborTable {
         self.entries.get(&(ifindex, addr)).and_then(NeighborEntry::usable_mac)
     }
 
+    /// Who told us of a neighbour.
+    pub fn origin(&self, ifindex: IfIndex, addr: IpAddr) -> Option<NeighborOrigin> {
+        self.entries.get(&(ifindex, addr)).map(|entry| entry.origin)
+    }
+
     /// Someone needs this neighbour: is it known, or is it time to ask? Whoever still needs it repeats the call, once
     /// a second or oftener.
     pub fn want(&mut self, ifindex: IfIndex, addr: IpAddr, now: Instant) -> Wanted {

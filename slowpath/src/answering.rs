@@ -1,0 +1,151 @@
+//! What the workers hand up, answered: ICMP errors, ARP and neighbour discovery, and questions for the neighbours that
+//! routes or packets wait for.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use model::{Family, PortId, PortKind};
+use tables::{Inject, Punt, PuntReason};
+use tracing::debug;
+
+use crate::calico::Desired;
+use crate::event_loop::{Core, TURN};
+use crate::interfaces::KernelState;
+use crate::neighbors;
+use crate::neighbors::table::{NeighborOrigin, Wanted};
+use crate::port_table::PortTable;
+use crate::punt::{Answer, OurAddresses};
+use crate::resolve::NeighborAddr;
+use crate::target::Target;
+
+impl Core {
+    /// Answers what the workers have sent up.
+    pub(crate) fn answer_punts(&mut self) {
+        let mut punts = std::mem::take(&mut self.punts);
+        for (worker, ring) in punts.iter_mut().enumerate() {
+            // Bounded, so that a flood of punts doesn't keep the loop from BGP.
+            for _ in 0..TURN {
+                let more = ring.pop(|punt, frame| self.answer_punt(worker, &punt, frame));
+                if more.is_none() {
+                    break;
+                }
+            }
+        }
+        self.punts = punts;
+    }
+
+    fn answer_punt(&mut self, worker: usize, punt: &Punt, frame: &[u8]) {
+        let failed = punt.reason == PuntReason::Unresolved && self.resolution_failed(punt, frame);
+        let port = punt.port.and_then(|id| self.ports.get(id)).cloned();
+        let ours = Ours { kernel: &self.kernel, ports: &self.ports, desired: &self.desired };
+        let outcome = self.answerer.answer(punt, frame, port.as_ref(), failed, &ours, Instant::now());
+        if let (Some((addr, mac)), Some(port)) = (outcome.learned, &port) {
+            let before = self.neighbors.mac(port.ifindex, addr);
+            // A full table is counted by itself and shown.
+            let _ = self.neighbors.learn(port.ifindex, addr, mac, NeighborOrigin::Workload, Instant::now());
+            self.neighbor_settled(port.ifindex, addr, before);
+        }
+        let done = match outcome.answer {
+            Answer::Walk(bytes) => {
+                self.inject(worker, Inject::Walk, &bytes);
+                "icmp_error"
+            }
+            Answer::Transmit(port, bytes) => {
+                self.inject(worker, Inject::Transmit(port), &bytes);
+                "neighbor_reply"
+            }
+            Answer::Nothing(silence) => silence.as_str(),
+        };
+        *self.punts_answered.entry(done).or_default() += 1;
+    }
+
+    /// Asks for the neighbour that a packet waits for; `true` where it has been asked for in vain.
+    fn resolution_failed(&mut self, punt: &Punt, frame: &[u8]) -> bool {
+        let neighbor = punt.adjacency.and_then(|id| self.installer.neighbor_of(id)).or_else(|| {
+            // The route leads to the link itself: the destination is the neighbour.
+            let parsed = packet::parse(frame).ok()?;
+            let v4 = parsed.ipv4_destination(frame).map(IpAddr::V4);
+            let addr = v4.or_else(|| parsed.ipv6_destination(frame).map(IpAddr::V6))?;
+            let (_, offer) = self.rib.covering(addr, |_, _| true)?;
+            match self.rib.targets().get(offer.target)? {
+                Target::Attached(ifindex) => Some(NeighborAddr { ifindex: *ifindex, addr }),
+                _ => None,
+            }
+        });
+        let Some(neighbor) = neighbor else { return false };
+        self.ask_for(neighbor);
+        self.neighbors.times_asked(neighbor.ifindex, neighbor.addr) > 3
+    }
+
+    /// Has the kernel keep gateways fresh, and asks for every neighbour that a route needs and nobody knows.
+    pub(crate) fn ask_for_neighbors(&mut self) {
+        // The kernel sees none of the traffic that would confirm a next hop, so it is told to keep probing itself.
+        let gateways =
+            self.installer.gateways(&self.rib).map(|neighbor| (neighbor.ifindex, neighbor.addr)).collect();
+        if let Err(error) = self.managed.keep(&mut self.netlink, &gateways) {
+            debug!(%error, "the kernel doesn't keep a neighbour; it is asked again");
+        }
+        let unknown: Vec<NeighborAddr> = self
+            .installer
+            .needed_neighbors()
+            .map(|(neighbor, _)| neighbor)
+            .filter(|neighbor| self.neighbors.mac(neighbor.ifindex, neighbor.addr).is_none())
+            .collect();
+        for neighbor in unknown {
+            self.ask_for(neighbor);
+        }
+    }
+
+    fn ask_for(&mut self, neighbor: NeighborAddr) {
+        let NeighborAddr { ifindex, addr } = neighbor;
+        if self.neighbors.want(ifindex, addr, Instant::now()) != Wanted::Ask {
+            return;
+        }
+        let Some(port) = self.ports.on(ifindex) else { return };
+        if port.kind == PortKind::Workload {
+            let (id, mac) = (port.id, port.mac);
+            let question = match addr {
+                IpAddr::V4(addr) => neighbors::arp::request(mac, crate::host_port::GATEWAY_V4, addr),
+                IpAddr::V6(addr) => neighbors::nd::solicitation(mac, crate::host_port::GATEWAY_V6, addr),
+            };
+            self.inject(0, Inject::Transmit(id), &question);
+        } else if let Err(error) = neighbors::resolve(&mut self.netlink, ifindex, addr) {
+            debug!(%addr, %error, "the kernel doesn't resolve the neighbour");
+        }
+    }
+
+    fn inject(&mut self, worker: usize, how: Inject, bytes: &[u8]) {
+        let pushed = self.injects.get_mut(worker).map(|ring| ring.push(how, bytes));
+        if !matches!(pushed, Some(Ok(()))) {
+            *self.punts_answered.entry("inject_ring_full").or_default() += 1;
+        }
+    }
+}
+
+/// Our addresses, as answers to punted packets need them.
+struct Ours<'a> {
+    kernel: &'a KernelState,
+    ports: &'a PortTable,
+    desired: &'a Desired,
+}
+
+impl OurAddresses for Ours<'_> {
+    fn of_port(&self, port: PortId, family: Family) -> Option<IpAddr> {
+        let ifindex = self.ports.get(port)?.ifindex;
+        let of_family = self
+            .kernel
+            .addresses
+            .iter()
+            .filter(|address| address.ifindex == ifindex && Family::of(address.addr.addr) == family);
+        of_family.min_by_key(|address| address.scope).map(|address| address.addr.addr)
+    }
+
+    fn of_node(&self, family: Family) -> Option<IpAddr> {
+        let node = self.desired.node.as_ref()?;
+        let addr = match family {
+            Family::V4 => node.ipv4,
+            Family::V6 => node.ipv6,
+        };
+        addr.map(|addr| addr.addr)
+    }
+}

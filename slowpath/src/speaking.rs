@@ -1,0 +1,140 @@
+//! The event loop's end of BGP: what the speaker is told, and what it asks for, carried out.
+
+use std::time::Instant;
+
+use bgp::{Direction, Input, Output, PeerState, Speaker};
+use model::Prefix;
+use tracing::{debug, error, info, warn};
+
+use crate::event_loop::Core;
+use crate::resolve;
+use crate::rib::Source;
+use crate::sessions;
+use crate::target::{Gateway, Target};
+
+impl Core {
+    pub(crate) fn adopt(&mut self, peer: bgp::PeerId, stream: tokio::net::TcpStream, direction: Direction) {
+        match self.peers.adopt(stream) {
+            Ok((connection, local)) => {
+                self.tell(Input::ConnectionOpened { peer, connection, direction, local });
+            }
+            Err(error) => {
+                debug!(peer = self.peer_name(peer), %error, "the connection was gone at once");
+                if direction == Direction::Outbound {
+                    self.tell(Input::ConnectFailed { peer });
+                }
+            }
+        }
+    }
+
+    /// Gives the speaker an input and does what it asks for.
+    pub(crate) fn tell(&mut self, input: Input<'_>) {
+        let Some(speaker) = &mut self.speaker else { return };
+        let mut outputs = std::mem::take(&mut self.outputs);
+        speaker.handle(input, Instant::now(), &mut outputs);
+        // Carrying an output out may give the speaker another input, whose outputs come after these.
+        for output in outputs.drain(..) {
+            self.carry_out(output);
+        }
+        if self.outputs.is_empty() {
+            self.outputs = outputs;
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Connect { peer, remote, local } => self.peers.connect(peer, remote, local),
+            Output::Send { connection, bytes } => {
+                if self.peers.send(connection, bytes) {
+                    self.tell(Input::Congested { connection, congested: true });
+                }
+            }
+            Output::Close { connection } => self.peers.close(connection),
+            Output::WatchNexthop(nexthop) => {
+                let metric = resolve::metric(&self.rib, nexthop);
+                self.nexthops.insert(nexthop, metric);
+                self.tell(Input::NexthopChanged { nexthop, metric });
+            }
+            Output::UnwatchNexthop(nexthop) => drop(self.nexthops.remove(&nexthop)),
+            Output::RouteChanged { prefix, paths } => {
+                let gateways =
+                    paths.iter().map(|path| Gateway { addr: path.nexthop, ifindex: None }).collect();
+                match Target::via(gateways) {
+                    Some(target) => self.rib.insert(prefix, Source::Bgp, &target, 0),
+                    None => self.rib.remove(prefix, Source::Bgp),
+                }
+            }
+            Output::PeerStateChanged { peer, from, to, reason } => {
+                let name = self.peer_name(peer);
+                if to == PeerState::Established {
+                    *self.established.entry(peer).or_default() += 1;
+                    info!(peer = name, "BGP session established");
+                } else if from == PeerState::Established {
+                    warn!(peer = name, state = %to, "BGP session lost: {reason}");
+                } else {
+                    debug!(peer = name, %from, %to, "BGP: {reason}");
+                }
+            }
+            Output::RestartComplete => {
+                info!("restart complete: BGP has spoken");
+                self.stop_preserving();
+            }
+        }
+    }
+
+    pub(crate) fn peer_name(&self, peer: bgp::PeerId) -> String {
+        self.sessions.desired(peer).map_or_else(|| format!("{peer:?}"), |peer| peer.name.to_string())
+    }
+
+    pub(crate) fn apply_sessions(&mut self) {
+        let identity = sessions::identity(&self.desired);
+        if identity != self.speaker_identity {
+            self.replace_speaker();
+            self.speaker_identity = identity;
+        }
+        if self.speaker.is_none() {
+            return;
+        }
+        match self.peers.listen(self.desired.listen_port) {
+            Ok(()) => self.listen_problem = None,
+            Err(error) => {
+                let problem = error.to_string();
+                if self.listen_problem.as_ref() != Some(&problem) {
+                    error!("{problem}");
+                }
+                self.listen_problem = Some(problem);
+            }
+        }
+        for input in self.sessions.changes(&self.desired) {
+            // The speaker asks anew where it needs to; a connection to where the peer was is not for its session.
+            match &input {
+                Input::PutPeer(config) => {
+                    self.peers.retarget(config.id, config.remote(), config.local_address);
+                }
+                Input::RemovePeer(peer) => self.peers.give_up(*peer),
+                _ => {}
+            }
+            self.tell(input);
+        }
+    }
+
+    /// The node's identifier or AS is new: the sessions of the old one end.
+    fn replace_speaker(&mut self) {
+        self.tell(Input::Shutdown { graceful: false });
+        self.peers.give_up_all();
+        let bgp: Vec<Prefix> = self
+            .rib
+            .iter()
+            .filter(|(prefix, _)| self.rib.offers(*prefix).any(|offer| offer.source == Source::Bgp))
+            .map(|(prefix, _)| prefix)
+            .collect();
+        for prefix in bgp {
+            self.rib.remove(prefix, Source::Bgp);
+        }
+        self.nexthops.clear();
+        self.sessions.forget();
+        let restarting = self.preserve_until.is_some();
+        let config = sessions::speaker_config(&self.desired, restarting, self.config.prefixes_per_peer);
+        self.speaker = config.map(Speaker::new);
+    }
+}
