@@ -177,6 +177,13 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     assert_eq!((status, bgp["local_as"].as_u64()), (Some(0), Some(64512)));
     let (status, text) = ask(path, &["route", "203.0.113.1"]);
     assert_eq!(status, Some(1), "there is no such route: {text}");
+    let (status, text) = ask(path, &["route", "192.0.2.77", "-o", "json"]);
+    let route: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((status, route["fate"].as_str()), (Some(0), Some("attached")), "{text}");
+    // The kernel has the groups of up0's IPv6 among its neighbours.
+    let (status, text) = ask(path, &["neighbors", "-o", "json"]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(!text.contains("ff02:") && !text.contains("33:33:"), "{text}");
     let (status, text) = ask(path, &["drops", "-o", "json"]);
     let drops: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((status, drops["balanced"].as_bool()), (Some(0), Some(true)), "{text}");
@@ -197,6 +204,7 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     router.signal("-TERM");
     assert_eq!(router.exit_code(), Some(0), "{}", router.said());
     assert!(router.said().contains("`tortie cleanup -c FILE` removes them"), "{}", router.said());
+    assert!(!router.said().contains("is not a port"), "a false alarm: {}", router.said());
     assert!(!path.join("t.sock").exists());
     assert!(xdp_of(&namespace).contains("xdp"), "the program stays: {}", xdp_of(&namespace));
     let cleanup = namespace.command(BINARY).args(["cleanup", "-c", "tortie.yaml"]).current_dir(path).output();

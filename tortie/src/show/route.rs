@@ -31,6 +31,7 @@ pub(super) fn table(route: &RouteStatus) -> String {
 fn meaning(fate: &str) -> &str {
     match fate {
         "forward" => "forwarded",
+        "attached" => "sent to the address itself, which is on the link",
         "blackhole" => "dropped, the route is a blackhole",
         "local" => "taken by this host's kernel",
         "unresolved" => "held up, no next hop's MAC address is known yet",
