@@ -33,7 +33,7 @@ const OUTSIDE: [(&str, &str, &str); 2] =
 /// How long each iperf3 runs, in seconds.
 const IPERF_SECONDS: u32 = 3;
 /// How many requests a latency is taken from.
-const PINGS: u32 = 10;
+const PINGS: u32 = 20;
 
 const PLAN: ClusterPlan = ClusterPlan {
     fabric: "tor",
@@ -96,6 +96,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     lab.progress().line(&measured.render());
     lab.progress().line(&queues(&cluster)?.render());
     lab.progress().line(&fates(&cluster)?.render());
+    lab.progress().line(&lost_before_the_walk(&cluster)?.render());
     Ok(())
 }
 
@@ -160,7 +161,8 @@ fn unused_addresses(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
 
 /// Latency and throughput: between two nodes, within one node, and to the host behind the ToR.
 fn measure(lab: &Lab, cluster: &Cluster<'_>, outside: &Namespace) -> Result<Table> {
-    let mut table = Table::new(&["path", "family", "latency", "throughput", "sent again", "lost pings"]);
+    let mut table =
+        Table::new(&["path", "IP", "ping us: min / mean / max", "Gbit/s", "sent again", "lost pings"]);
     let one = &cluster.nodes[0].workloads[0];
     let beside = &cluster.nodes[0].workloads[1];
     let (_, distant) = cluster.distant_workloads()?;
@@ -180,7 +182,7 @@ fn measure(lab: &Lab, cluster: &Cluster<'_>, outside: &Namespace) -> Result<Tabl
                 name.to_owned(),
                 format!("{family:?}"),
                 latency(ping),
-                format!("{:.2} Gbit/s", speed.bits_per_second / 1e9),
+                format!("{:.2}", speed.bits_per_second / 1e9),
                 speed.retransmits.to_string(),
                 format!("{} of {}", ping.sent - ping.received, ping.sent),
             ]);
@@ -190,8 +192,15 @@ fn measure(lab: &Lab, cluster: &Cluster<'_>, outside: &Namespace) -> Result<Tabl
     Ok(table)
 }
 
+/// Microseconds.
 fn latency(ping: Ping) -> String {
-    ping.mean_ms.map_or_else(|| "-".to_owned(), |mean| format!("{:.0} us", mean * 1000.0))
+    ping.round_trip.map_or_else(
+        || "-".to_owned(),
+        |time| {
+            let [min, mean, max] = [time.min_ms, time.mean_ms, time.max_ms].map(|ms| ms * 1000.0);
+            format!("{min:.0} / {mean:.0} / {max:.0}")
+        },
+    )
 }
 
 fn sessions(cluster: &Cluster<'_>) -> Result<Table> {
@@ -217,7 +226,8 @@ fn routes(cluster: &Cluster<'_>) -> Result<Table> {
     for node in &cluster.nodes {
         let routes: ShowRoutes = node.tortie()?.show("routes")?;
         let installed = routes.routes.iter().filter(|route| route.installed).count();
-        let by_source = routes.counts.iter().map(|(source, count)| format!("{source} {count}"));
+        let by_source = routes.counts.iter().filter(|(_, count)| **count > 0);
+        let by_source = by_source.map(|(source, count)| format!("{source} {count}"));
         table.row([
             node.name().to_owned(),
             routes.total.to_string(),
@@ -260,6 +270,27 @@ fn fates(cluster: &Cluster<'_>) -> Result<Table> {
             books.punted.total.to_string(),
             books.dropped.total.to_string(),
             if reasons.is_empty() { "none".to_owned() } else { reasons },
+        ]);
+    }
+    Ok(table)
+}
+
+/// What the kernel could not hand to the workers, all queues of a node together: no part of the router's books.
+fn lost_before_the_walk(cluster: &Cluster<'_>) -> Result<Table> {
+    let mut table =
+        Table::new(&["node", "lost before the walk", "ring was full", "other", "times without a free frame"]);
+    for node in &cluster.nodes {
+        let ports: ShowPorts = node.tortie()?.show("ports")?;
+        let counts = || ports.ports.iter().flat_map(|port| &port.queues).map(|queue| queue.xdp);
+        let ring_full: u64 = counts().map(|xdp| xdp.rx_ring_full).sum();
+        let other: u64 = counts().map(|xdp| xdp.rx_dropped).sum();
+        let no_frame: u64 = counts().map(|xdp| xdp.rx_fill_ring_empty).sum();
+        table.row([
+            node.name().to_owned(),
+            (ring_full + other).to_string(),
+            ring_full.to_string(),
+            other.to_string(),
+            no_frame.to_string(),
         ]);
     }
     Ok(table)

@@ -3,9 +3,12 @@
 mod baseline;
 mod full_mesh;
 mod host_routes;
+mod hostile_bgp;
+mod icmp_errors;
 mod internet_table;
 mod kill_the_router;
 mod malformed;
+mod two_workers;
 
 use crate::demo;
 use crate::scenario::Scenario;
@@ -16,9 +19,12 @@ pub const ALL: &[Scenario] = &[
     host_routes::HOST_ROUTES,
     full_mesh::FULL_MESH,
     full_mesh::FULL_MESH_BIRD,
+    icmp_errors::ICMP_ERRORS,
     kill_the_router::KILL_THE_ROUTER,
+    two_workers::TWO_WORKERS,
     internet_table::INTERNET_TABLE,
     malformed::MALFORMED,
+    hostile_bgp::HOSTILE_BGP,
     demo::DEMO,
 ];
 

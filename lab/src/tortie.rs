@@ -226,6 +226,12 @@ pub struct Peer {
     pub state: String,
     /// Whether it is Established.
     pub up: bool,
+    /// When it entered the state: RFC 3339, UTC.
+    pub since: String,
+    /// Seconds in the state.
+    pub since_seconds: u64,
+    /// How often it came up.
+    pub established_count: u64,
     /// Routes received.
     pub received: PerFamily,
     /// Routes announced.
@@ -321,10 +327,25 @@ pub struct Port {
 pub struct Queue {
     /// Its number.
     pub queue: u32,
+    /// The worker that owns it.
+    pub worker: u32,
     /// `zero-copy` or `copy`.
     pub mode: String,
     /// `native` or `generic`.
     pub attach: String,
+    /// What the kernel counted.
+    pub xdp: XdpCounts,
+}
+
+/// The kernel's counters of one queue (`XDP_STATISTICS`), as far as they tell of losses; at most a second old.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct XdpCounts {
+    /// Frames dropped for other reasons than a full ring.
+    pub rx_dropped: u64,
+    /// Frames lost because the receive ring was full.
+    pub rx_ring_full: u64,
+    /// How often the kernel found no free frame to receive into.
+    pub rx_fill_ring_empty: u64,
 }
 
 /// `tortie show drops`: the books of the fast path (D6).

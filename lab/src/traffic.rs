@@ -27,8 +27,19 @@ pub struct Ping {
     pub received: u32,
     /// The TTL or hop limit of the last reply.
     pub ttl: Option<u32>,
-    /// The mean round trip, in milliseconds.
-    pub mean_ms: Option<f64>,
+    /// How long the replies took.
+    pub round_trip: Option<RoundTrip>,
+}
+
+/// Round trips of a [`Ping`], in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RoundTrip {
+    /// The shortest.
+    pub min_ms: f64,
+    /// The mean.
+    pub mean_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
 }
 
 /// Sends `count` echo requests, ten a second, and counts the replies, whatever comes of them.
@@ -67,14 +78,19 @@ fn read_ping(text: &str) -> Option<Ping> {
         .lines()
         .filter_map(|line| line.split("ttl=").nth(1)?.split(' ').next()?.parse().ok())
         .next_back();
-    // rtt min/avg/max/mdev = 0.046/0.046/0.046/0.000 ms
-    let rtt = text.lines().find(|line| line.starts_with("rtt ")).and_then(|line| line.split(" = ").nth(1));
     Some(Ping {
         sent: number_before(" packets transmitted")?,
         received: number_before(" received")?,
         ttl,
-        mean_ms: rtt.and_then(|rtt| rtt.split('/').nth(1)?.parse().ok()),
+        round_trip: read_round_trip(text),
     })
+}
+
+/// Reads a line such as `rtt min/avg/max/mdev = 0.046/0.051/0.060/0.000 ms`.
+fn read_round_trip(text: &str) -> Option<RoundTrip> {
+    let line = text.lines().find(|line| line.starts_with("rtt "))?;
+    let mut numbers = line.split(" = ").nth(1)?.split('/').map(|number| number.parse().ok());
+    Some(RoundTrip { min_ms: numbers.next()??, mean_ms: numbers.next()??, max_ms: numbers.next()?? })
 }
 
 /// What iperf3 measured.
@@ -86,7 +102,7 @@ pub struct Throughput {
     pub retransmits: u64,
 }
 
-/// TCP for `seconds` from one namespace to an address of another.
+/// TCP for `seconds` from one namespace to an address of another, in one stream.
 ///
 /// # Errors
 /// iperf3 fails on either side.
@@ -97,13 +113,28 @@ pub fn iperf3(
     address: IpAddr,
     seconds: u32,
 ) -> Result<Throughput> {
+    iperf3_streams(lab, from, to, address, seconds, 1)
+}
+
+/// [`iperf3`] in several streams at once, summed up.
+///
+/// # Errors
+/// As [`iperf3`].
+pub fn iperf3_streams(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    seconds: u32,
+    streams: u32,
+) -> Result<Throughput> {
     let mut server = to.command("iperf3");
     server.args(["-s", "-1", "-B", &address.to_string()]);
     let mut server = lab.spawn(&format!("iperf3-server-{}", to.name()), server)?;
     listening(to, 5201)?;
     lab.step(&format!("iperf3 from {} to {}", from.name(), to.name()));
     let mut client = from.command("iperf3");
-    client.args(["-J", "-c", &address.to_string(), "-t", &seconds.to_string()]);
+    client.args(["-J", "-c", &address.to_string(), "-t", &seconds.to_string(), "-P", &streams.to_string()]);
     let text = command::run(&mut client, Duration::from_secs(u64::from(seconds) + 30))?;
     let json: Value = serde_json::from_str(&text)?;
     let end = &json["end"];
@@ -339,7 +370,8 @@ mod tests {
             --- 10.0.0.1 ping statistics ---\n\
             3 packets transmitted, 1 received, 66.6667% packet loss, time 205ms\n\
             rtt min/avg/max/mdev = 0.046/0.051/0.060/0.000 ms\n";
-        let expected = Ping { sent: 3, received: 1, ttl: Some(62), mean_ms: Some(0.051) };
+        let round_trip = RoundTrip { min_ms: 0.046, mean_ms: 0.051, max_ms: 0.060 };
+        let expected = Ping { sent: 3, received: 1, ttl: Some(62), round_trip: Some(round_trip) };
         assert_eq!(read_ping(text), Some(expected));
     }
 
@@ -347,7 +379,7 @@ mod tests {
     fn a_ping_with_errors_and_no_replies_is_read() {
         let text = "--- 10.0.0.1 ping statistics ---\n\
             4 packets transmitted, 0 received, +4 errors, 100% packet loss, time 3055ms\n";
-        assert_eq!(read_ping(text), Some(Ping { sent: 4, received: 0, ttl: None, mean_ms: None }));
+        assert_eq!(read_ping(text), Some(Ping { sent: 4, received: 0, ttl: None, round_trip: None }));
         assert_eq!(read_ping("ping: connect: Network is unreachable"), None);
     }
 }

@@ -1,5 +1,8 @@
 //! The traffic of the lab that no common tool makes: a session that must stay alive, a transfer with its hash,
-//! UDP to a thousand destinations. It reports in JSON, so that scenarios need no interpreter on the machine.
+//! UDP to a thousand destinations, a BGP peer that misbehaves. It reports in JSON, so that scenarios need no
+//! interpreter on the machine.
+
+mod hostile;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -83,6 +86,21 @@ enum Task {
         #[arg(long, default_value_t = 5000)]
         per_second: u32,
     },
+    /// Connect to a BGP speaker, send it what the file of orders says, and tell what it answers.
+    BgpHostile {
+        /// The speaker, such as 10.9.0.1:179.
+        #[arg(long)]
+        connect: SocketAddr,
+        /// The address to come from.
+        #[arg(long)]
+        source: IpAddr,
+        /// The file of orders, a line each: `send HEX`, or `close`. It is followed while it grows.
+        #[arg(long, required_unless_present = "knocks")]
+        orders: Option<PathBuf>,
+        /// Instead: connect this many times and close at once.
+        #[arg(long, conflicts_with = "orders")]
+        knocks: Option<u32>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -94,6 +112,13 @@ fn main() -> Result<()> {
         Task::UdpSink { listen, report } => udp_sink(listen, &report),
         Task::UdpSend { destinations, port, copies, per_second } => {
             udp_send(&destinations, port, copies, per_second)
+        }
+        Task::BgpHostile { connect, source, orders, knocks } => {
+            let source = SocketAddr::new(source, 0);
+            match (orders, knocks) {
+                (Some(orders), _) => hostile::play(connect, source, &orders),
+                (None, times) => hostile::knock(connect, source, times.unwrap_or(1)),
+            }
         }
     }
 }

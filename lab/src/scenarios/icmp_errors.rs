@@ -1,0 +1,156 @@
+//! What a router owes to senders: ICMP errors with the right source, silence where silence is due, and the host
+//! itself as one more neighbour (D1a).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use model::Family;
+
+use crate::cluster::{Cluster, ClusterPlan, NodePlan, RouterKind, nth};
+use crate::netns::Namespace;
+use crate::scenario::{Options, Scenario};
+use crate::{Lab, command, traffic};
+
+/// Every error is asked for by ping and read from what ping says.
+pub(super) const ICMP_ERRORS: Scenario = Scenario {
+    name: "icmp-errors",
+    about: "TTL exceeded, no route, host unreachable and blackhole as senders see them; workload to host and back",
+    programs: &["ping", "ethtool"],
+    tortie: true,
+    run,
+};
+
+const PLAN: ClusterPlan = ClusterPlan {
+    fabric: "fabric",
+    as_number: 64512,
+    pools: [("10.65.0.0/16", 26), ("fd65::/48", 122)],
+    nodes: &[
+        NodePlan {
+            name: "near",
+            router: RouterKind::Tortie,
+            addresses: ["172.18.0.2/24", "fd18::2/64"],
+            blocks: ["10.65.0.0/26", "fd65::/122"],
+            workloads: 1,
+        },
+        NodePlan {
+            name: "far",
+            router: RouterKind::Tortie,
+            addresses: ["172.18.0.3/24", "fd18::3/64"],
+            blocks: ["10.65.1.0/26", "fd65::1:0/122"],
+            workloads: 1,
+        },
+    ],
+};
+
+/// What one family's addresses and ping's words are.
+struct Words {
+    family: Family,
+    nowhere: &'static str,
+    nobody: &'static str,
+    ttl_exceeded: &'static str,
+    no_route: &'static str,
+    host_unreachable: &'static str,
+}
+
+const WORDS: [Words; 2] = [
+    Words {
+        family: Family::V4,
+        nowhere: "198.51.100.1",
+        nobody: "172.18.0.99",
+        ttl_exceeded: "Time to live exceeded",
+        no_route: "Destination Net Unreachable",
+        host_unreachable: "Destination Host Unreachable",
+    },
+    Words {
+        family: Family::V6,
+        nowhere: "2001:db8:ffff::1",
+        nobody: "fd18::99",
+        ttl_exceeded: "Time exceeded: Hop limit",
+        no_route: "Destination unreachable: No route",
+        host_unreachable: "Destination unreachable: Address unreachable",
+    },
+];
+
+/// A neighbour is asked for once a second, and given up after the fourth time.
+const PATIENT: u32 = 8;
+
+fn run(lab: &Lab, _: &Options) -> Result<()> {
+    let mut cluster = Cluster::raise(lab, &PLAN)?;
+    cluster.start()?;
+    cluster.mesh_is_up(0)?;
+    cluster.blocks_are_known()?;
+    cluster.everybody_reaches_everybody()?;
+    for words in &WORDS {
+        errors(lab, &cluster, words)?;
+        host_and_workload_reach_each_other(lab, &cluster, words.family)?;
+    }
+    cluster.books_balance()
+}
+
+fn errors(lab: &Lab, cluster: &Cluster<'_>, words: &Words) -> Result<()> {
+    let (from, to) = cluster.distant_workloads()?;
+    let target = to.address(words.family)?;
+    let routers = [cluster.nodes[0].address(words.family)?, cluster.nodes[1].address(words.family)?];
+    for (hop, router) in (1..).zip(routers) {
+        let said = ping(&from.namespace, target, 1, Some(hop))?;
+        told(&said, router, words.ttl_exceeded)?;
+        lab.proved(format!("{target} with TTL {hop}: {router} says \"{}\"", words.ttl_exceeded));
+    }
+    let nowhere: IpAddr = words.nowhere.parse()?;
+    told(&ping(&from.namespace, nowhere, 1, None)?, routers[0], words.no_route)?;
+    lab.proved(format!("{nowhere}: {} says \"{}\"", routers[0], words.no_route));
+    let nobody: IpAddr = words.nobody.parse()?;
+    told(&ping(&from.namespace, nobody, PATIENT, None)?, routers[0], words.host_unreachable)?;
+    lab.proved(format!("{nobody}: {} says \"{}\"", routers[0], words.host_unreachable));
+    let unused = nth(cluster.nodes[1].block(words.family)?, 40);
+    let said = ping(&from.namespace, unused, 3, None)?;
+    ensure!(
+        said.contains("3 packets transmitted, 0 received") && !said.to_lowercase().contains("unreachable"),
+        "an unused address of a block isn't silent: {said}"
+    );
+    lab.proved(format!("{unused}, unused in the other node's block: silence"));
+    Ok(())
+}
+
+/// D1a: the host is one more neighbour of its workloads, in both directions and without a hop in between.
+fn host_and_workload_reach_each_other(lab: &Lab, cluster: &Cluster<'_>, family: Family) -> Result<()> {
+    let (workload, _) = cluster.distant_workloads()?;
+    let node = &cluster.nodes[0];
+    let host = node.address(family)?;
+    let ping = traffic::ping(&workload.namespace, host, 3)?;
+    traffic::all_answered(&workload.namespace, host, ping)?;
+    let address = workload.address(family)?;
+    let back = traffic::ping(&node.namespace, address, 3)?;
+    traffic::all_answered(&node.namespace, address, back)?;
+    ensure!(
+        (ping.ttl, back.ttl) == (Some(64), Some(64)),
+        "between host and workload there is no hop, yet replies arrive with TTL {:?} and {:?}",
+        ping.ttl,
+        back.ttl
+    );
+    lab.proved(format!("{family:?}: {address} and its own host {host} reach each other, TTL untouched"));
+    Ok(())
+}
+
+/// What ping prints, whether answered or not.
+fn ping(from: &Namespace, to: IpAddr, count: u32, ttl: Option<u32>) -> Result<String> {
+    let mut ping = from.command("ping");
+    ping.args(["-n", "-c", &count.to_string(), "-W", "2"]);
+    if let Some(ttl) = ttl {
+        ping.args(["-t", &ttl.to_string()]);
+    }
+    ping.arg(to.to_string());
+    let output = command::output(&mut ping, Duration::from_secs(u64::from(count) * 3 + 5))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Did this router say this?
+fn told(said: &str, router: IpAddr, words: &str) -> Result<()> {
+    let from = format!("From {router} ");
+    ensure!(
+        said.lines().any(|line| line.starts_with(&from) && line.contains(words)),
+        "no line of ping's begins with \"{from}\" and says \"{words}\": {said}"
+    );
+    Ok(())
+}
