@@ -141,11 +141,6 @@ impl OurAddresses for Ours<'_> {
     }
 
     fn of_node(&self, family: Family) -> Option<IpAddr> {
-        let node = self.desired.node.as_ref()?;
-        let addr = match family {
-            Family::V4 => node.ipv4,
-            Family::V6 => node.ipv6,
-        };
-        addr.map(|addr| addr.addr)
+        self.desired.node_address(family)
     }
 }

@@ -71,6 +71,18 @@ pub struct Desired {
     pub warnings: Vec<Warning>,
 }
 
+impl Desired {
+    /// The node's own address of a family: the one in its Node resource.
+    pub fn node_address(&self, family: Family) -> Option<IpAddr> {
+        let node = self.node.as_ref()?;
+        let address = match family {
+            Family::V4 => node.ipv4,
+            Family::V6 => node.ipv6,
+        };
+        address.map(|address| address.addr)
+    }
+}
+
 impl Calico {
     /// A node's view of no resources at all.
     pub fn new(node_name: impl Into<String>) -> Calico {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashSet;
 use bgp::{Direction, Input, Output, Speaker};
 use datastore::{Directory, DirectoryConfig};
-use model::{Family, IfIndex, MacAddr, PortId, Prefix, Update};
+use model::{IfIndex, MacAddr, PortId, Prefix, Update};
 use tables::{Inject, Punt, RingConsumer, RingProducer};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
@@ -333,15 +333,7 @@ impl Core {
         if self.rib.has_changed() {
             let changed = self.rib.take_changed();
             for prefix in &changed {
-                let node = self.desired.node.as_ref();
-                let address = |family| {
-                    let addr = match family {
-                        Family::V4 => node.and_then(|node| node.ipv4),
-                        Family::V6 => node.and_then(|node| node.ipv6),
-                    };
-                    addr.map(|addr| addr.addr)
-                };
-                self.mirroring.update(&self.rib, *prefix, address);
+                self.mirroring.update(&self.rib, *prefix, |family| self.desired.node_address(family));
             }
             let around = Around { ports: &self.ports, neighbors: &self.neighbors, host: &self.host };
             self.installer.routes(&self.rib, changed, &around);
@@ -383,6 +375,8 @@ impl Core {
                 self.tell(Input::NexthopChanged { nexthop, metric });
             }
         }
+        let nexthops = self.nexthops.keys().copied();
+        self.mirroring.follow(&self.rib, nexthops, |family| self.desired.node_address(family));
     }
 
     fn open_forwarding(&mut self) {

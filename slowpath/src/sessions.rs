@@ -8,7 +8,7 @@ use bgp::{
     Filter, FilterAction, FilterRule, Input, NextHopMode, OriginatedRoute, PeerConfig, PeerId, SelfNextHops,
     SpeakerConfig,
 };
-use model::{AsNumber, Prefix};
+use model::{AsNumber, Family, Prefix};
 
 use crate::calico::{Desired, DesiredPeer, ExportAction, ExportReach, ExportRules, NextHop, PeerName};
 
@@ -137,17 +137,15 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
         NextHop::Keep => NextHopMode::Keep,
         NextHop::OwnAddress => NextHopMode::SelfAddress,
     };
-    let address = |addr: Option<model::InterfaceAddr>| addr.map(|addr| addr.addr);
-    let node = desired.node.as_ref();
     config.self_next_hops = SelfNextHops {
-        v4: node.and_then(|node| match address(node.ipv4) {
+        v4: match desired.node_address(Family::V4) {
             Some(IpAddr::V4(addr)) => Some(addr),
             _ => None,
-        }),
-        v6: node.and_then(|node| match address(node.ipv6) {
+        },
+        v6: match desired.node_address(Family::V6) {
             Some(IpAddr::V6(addr)) => Some(addr),
             _ => None,
-        }),
+        },
     };
     config.export = export;
     config.description = peer.name.to_string();
