@@ -33,8 +33,8 @@ fn sessions<'a>(peers: impl Iterator<Item = &'a PeerStatus>) -> Table {
             peer.asn.to_string(),
             if peer.up { "up" } else { "start" }.to_owned(),
             since(peer),
-            prefixes(&peer.received),
-            prefixes(&peer.announced),
+            prefixes(peer, &peer.received),
+            prefixes(peer, &peer.announced),
             info(peer),
         ]);
     }
@@ -50,11 +50,13 @@ fn since(peer: &PeerStatus) -> String {
     }
 }
 
-fn prefixes(count: &PerFamily) -> String {
-    match (count.ipv4, count.ipv6) {
-        (v4, 0) => v4.to_string(),
-        (v4, v6) => format!("{v4} + {v6} v6"),
-    }
+/// Prefixes of the session's own family; those of the other one, where it carries any, are named.
+fn prefixes(peer: &PeerStatus, count: &PerFamily) -> String {
+    let (own, other, name) = match peer.address.is_ipv4() {
+        true => (count.ipv4, count.ipv6, "v6"),
+        false => (count.ipv6, count.ipv4, "v4"),
+    };
+    if other == 0 { own.to_string() } else { format!("{own} + {other} {name}") }
 }
 
 fn info(peer: &PeerStatus) -> String {
@@ -123,5 +125,13 @@ IPv6 BGP status
 No IPv6 peers found.
 "
         );
+    }
+
+    #[test]
+    fn a_session_counts_its_own_family_first() {
+        let count = PerFamily { ipv4: 0, ipv6: 3 };
+        assert_eq!(prefixes(&peer("fd18::1"), &count), "3");
+        assert_eq!(prefixes(&peer("172.18.0.1"), &count), "0 + 3 v6");
+        assert_eq!(prefixes(&peer("fd18::1"), &PerFamily { ipv4: 2, ipv6: 3 }), "3 + 2 v4");
     }
 }
