@@ -19,8 +19,8 @@
 //! | 9 | `transmit.rs` | frames in transmit rings | drop: ring full |
 //! | 10 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
 //!
-//! **What it promises.** After a worker starts: no allocation, no lock, no system call other than the ring wake-up
-//! and the sleep of an idle worker, no logging. Each frame ends in exactly one fate, and the books balance.
+//! **What it promises.** After a worker starts, while packets flow: no allocation, no lock, no system call other than
+//! the ring wake-up, no logging; an idle worker sleeps, and ports come and go between batches. Each frame ends in exactly one fate, and the books balance.
 //!
 //! **What it never does.** It decides neither routes nor policy, and never names `slowpath`, `bgp` or `datastore`.
 

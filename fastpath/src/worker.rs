@@ -67,11 +67,12 @@ pub enum Command {
         /// Where the kernel's counters are written once a second.
         statistics: Arc<QueueStatistics>,
     },
-    /// Closes its queue of a port and answers.
+    /// Gives up its queue of a port and answers.
     RemoveQueue {
         /// The port.
         port: PortId,
-        /// Told when the queue is closed; a listener that went away is ignored.
+        /// Told when no frame is taken from the queue or given to it any more. The kernel may let go of the socket a
+        /// little later. A listener that went away is ignored.
         done: Sender<()>,
     },
 }

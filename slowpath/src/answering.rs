@@ -61,7 +61,14 @@ impl Core {
 
     /// Asks for the neighbour that a packet waits for; `true` where it has been asked for in vain.
     fn resolution_failed(&mut self, punt: &Punt, frame: &[u8]) -> bool {
-        let neighbor = punt.adjacency.and_then(|id| self.installer.neighbor_of(id)).or_else(|| {
+        let tables = self.installer.tables().staged();
+        let adjacency = punt.adjacency.and_then(|id| tables.adjacency(id));
+        let nexthop =
+            adjacency.filter(|adjacency| !adjacency.neighbor.is_unspecified()).and_then(|adjacency| {
+                let ifindex = self.ports.get(adjacency.port)?.ifindex;
+                Some(NeighborAddr { ifindex, addr: adjacency.neighbor })
+            });
+        let neighbor = nexthop.or_else(|| {
             // The route leads to the link itself: the destination is the neighbour.
             let parsed = packet::parse(frame).ok()?;
             let v4 = parsed.ipv4_destination(frame).map(IpAddr::V4);

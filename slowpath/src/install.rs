@@ -111,14 +111,6 @@ impl Installer {
         })
     }
 
-    /// Whom an adjacency that a packet was punted for belongs to; `None` for one that waits for its packets'
-    /// destinations.
-    pub fn neighbor_of(&self, id: AdjacencyId) -> Option<NeighborAddr> {
-        self.needed_neighbors().map(|(neighbor, _)| neighbor).find(|neighbor| {
-            self.adjacencies.get(&AdjacencyKey::Neighbor(*neighbor)).is_some_and(|row| row.id == id)
-        })
-    }
-
     /// Brings the routes to these prefixes into line with the RIB.
     pub fn routes(
         &mut self,

@@ -3,7 +3,7 @@
 //! **What this room is for.** It talks to BGP peers, the kernel, neighbours and the datastore, works out what the
 //! fast path's tables should hold, and makes them hold it.
 //!
-//! **How things pass through it.** Everything that happens is one [`event::Event`] in one queue; one task owns all
+//! **How things pass through it.** Everything that happens is one `event::Event` in one queue; one task owns all
 //! state and takes them in turn:
 //!
 //! ```text
