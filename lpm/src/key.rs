@@ -2,8 +2,15 @@
 
 use std::fmt::Debug;
 
+use crate::engine::Engine;
+use crate::poptrie;
+
 /// An address: `u32` for IPv4, `u128` for IPv6, the most significant bit first on the wire.
 pub trait Key: Copy + Ord + Debug + Send + Sync + 'static {
+    /// What answers for addresses of this family.
+    #[doc(hidden)]
+    type Engine: Engine<Self>;
+
     /// Bits in an address.
     const BITS: u8;
     /// All bits zero.
@@ -30,8 +37,9 @@ pub trait Key: Copy + Ord + Debug + Send + Sync + 'static {
 }
 
 macro_rules! key {
-    ($type:ty, $bits:literal, $to_words:expr, $from_words:expr) => {
+    ($type:ty, $bits:literal, $engine:ty, $to_words:expr, $from_words:expr) => {
         impl Key for $type {
+            type Engine = $engine;
             const BITS: u8 = $bits;
             const ZERO: Self = 0;
 
@@ -68,10 +76,14 @@ macro_rules! key {
     };
 }
 
-key!(u32, 32, |key: u32| [u64::from(key), 0], |[word, _]: [u64; 2]| word as u32);
-key!(u128, 128, |key: u128| [(key >> 64) as u64, key as u64], |[high, low]: [u64; 2]| {
-    u128::from(high) << 64 | u128::from(low)
-});
+key!(u32, 32, poptrie::Engine<u32>, |key: u32| [u64::from(key), 0], |[word, _]: [u64; 2]| word as u32);
+key!(
+    u128,
+    128,
+    poptrie::Engine<u128>,
+    |key: u128| [(key >> 64) as u64, key as u64],
+    |[high, low]: [u64; 2]| { u128::from(high) << 64 | u128::from(low) }
+);
 
 #[cfg(test)]
 mod tests {

@@ -40,8 +40,10 @@
 //! ```
 
 mod arena;
+mod engine;
 mod key;
 mod limits;
+mod lookup;
 mod naive;
 mod poptrie;
 mod prefix_store;
@@ -49,9 +51,12 @@ mod table;
 
 pub use key::Key;
 pub use limits::{Full, Limits};
+pub use lookup::Lookup;
 pub use naive::Naive;
-pub use poptrie::Lookup;
 pub use table::{Table, Usage};
 
 /// What a prefix leads to. Its meaning is unknown here; every number but the largest, [`u32::MAX`], may be stored.
 pub type Value = u32;
+
+/// What a batch of look-ups writes for an address that no prefix covers.
+pub const NO_ROUTE: Value = Value::MAX;

@@ -20,22 +20,21 @@
 //! read with Acquire, so what it leads to is seen whole. Leaves are stored and read likewise, because a value written
 //! over another may stand for something that was made just before it.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::allocation::zeroed_slice_box;
 
-use crate::{Key, Value};
+use crate::engine::Reader;
+use crate::{Key, NO_ROUTE, Value};
 
 mod node;
 mod writer;
 
-pub(crate) use node::Leaf;
-pub(crate) use writer::Engine;
+pub use writer::Engine;
 
-use node::{BRANCH, STRIDE, unpack_skip};
+use node::{BRANCH, Leaf, STRIDE, unpack_skip};
 
 /// Bits of an address that index the root.
 const ROOT_BITS: u8 = 18;
@@ -65,44 +64,38 @@ impl Shared {
     }
 }
 
-/// A reader of a [`crate::Table`]. It never waits, whatever the writer does.
-pub struct Lookup<K> {
+/// A handle of the memory.
+pub struct Handle<K> {
     shared: Arc<Shared>,
     key: PhantomData<K>,
 }
 
-impl<K> Clone for Lookup<K> {
+impl<K> Clone for Handle<K> {
     fn clone(&self) -> Self {
-        Lookup { shared: Arc::clone(&self.shared), key: PhantomData }
+        Handle { shared: Arc::clone(&self.shared), key: PhantomData }
     }
 }
 
-impl<K> fmt::Debug for Lookup<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lookup").finish_non_exhaustive()
-    }
-}
-
-impl<K: Key> Lookup<K> {
-    /// The value of the longest prefix that the address lies in.
+impl<K: Key> Reader<K> for Handle<K> {
     #[inline]
-    pub fn lookup(&self, addr: K) -> Option<Value> {
-        self.resolve(addr, self.root_slot(addr))
+    fn lookup(&self, addr: K) -> Value {
+        self.resolve(addr, self.root_slot(addr)).unwrap_or(NO_ROUTE)
     }
 
-    /// [`Lookup::lookup`] for many addresses: `out[i]` answers `keys[i]`. Of two lengths, the shorter counts.
-    pub fn lookup_batch(&self, keys: &[K], out: &mut [Option<Value>]) {
+    fn lookup_batch(&self, keys: &[K], out: &mut [Value]) {
         for (keys, out) in keys.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
             let mut slots = [0; BATCH];
             for (slot, key) in slots.iter_mut().zip(keys) {
                 *slot = self.root_slot(*key);
             }
             for ((out, key), slot) in out.iter_mut().zip(keys).zip(slots) {
-                *out = self.resolve(*key, slot);
+                *out = self.resolve(*key, slot).unwrap_or(NO_ROUTE);
             }
         }
     }
+}
 
+impl<K: Key> Handle<K> {
     #[inline(always)]
     fn root_slot(&self, addr: K) -> u64 {
         // The index has 18 bits, as the root has slots: `get` can't fail, and the compiler need not know.

@@ -6,7 +6,7 @@ use crate::{Key, Value};
 
 /// Prefixes in order of address, then length; so a covering prefix comes before all that it covers.
 #[derive(Debug)]
-pub(crate) struct PrefixStore<K> {
+pub struct PrefixStore<K> {
     routes: BTreeMap<(K, u8), Value>,
 }
 

@@ -1,6 +1,6 @@
 //! The writer's face: what is in the table, and the engine that answers for it.
 
-use crate::poptrie::{Engine, Leaf};
+use crate::engine::Engine;
 use crate::prefix_store::PrefixStore;
 use crate::{Full, Key, Limits, Lookup, Value};
 
@@ -8,7 +8,7 @@ use crate::{Full, Key, Limits, Lookup, Value};
 #[derive(Debug)]
 pub struct Table<K: Key> {
     store: PrefixStore<K>,
-    engine: Engine<K>,
+    engine: K::Engine,
     limits: Limits,
 }
 
@@ -23,12 +23,14 @@ pub struct Usage {
     pub leaves: usize,
     /// Blocks replaced but not yet free; see [`Table::retire`].
     pub retired_blocks: usize,
+    /// Bytes that readers read: the root, and the nodes and leaves in use.
+    pub bytes: usize,
 }
 
 impl<K: Key> Table<K> {
     /// An empty table. All that readers see is allocated here.
     pub fn new(limits: Limits) -> Table<K> {
-        Table { store: PrefixStore::new(), engine: Engine::new(&limits), limits }
+        Table { store: PrefixStore::new(), engine: K::Engine::new(&limits), limits }
     }
 
     /// Stores `value` for the prefix of the first `len` bits of `addr`; returns the value it replaces.
@@ -43,13 +45,12 @@ impl<K: Key> Table<K> {
         assert!(len <= K::BITS, "a prefix of {len} bits in addresses of {}", K::BITS);
         assert!(value != Value::MAX, "the largest value is not for storing");
         let addr = addr.masked(len);
-        let leaf = Leaf::route(value, len);
         if self.store.get(addr, len).is_some() {
-            self.engine.paint(addr, len, leaf);
+            self.engine.replace(&self.store, addr, len, value);
         } else if self.store.len() >= self.limits.max_routes as usize {
             return Err(Full::Routes { max: self.limits.max_routes });
         } else {
-            self.engine.insert(addr, len, leaf)?;
+            self.engine.insert(&self.store, addr, len, value)?;
         }
         Ok(self.store.insert(addr, len, value))
     }
@@ -61,11 +62,8 @@ impl<K: Key> Table<K> {
         }
         let addr = addr.masked(len);
         let value = self.store.remove(addr, len)?;
-        let covering = match self.store.covering(addr, len) {
-            Some((_, len, value)) => Leaf::route(value, len),
-            None => Leaf::NO_ROUTE,
-        };
-        self.engine.remove(addr, len, covering);
+        let covering = self.store.covering(addr, len).map(|(_, len, value)| (len, value));
+        self.engine.remove(&self.store, addr, len, covering);
         Some(value)
     }
 
@@ -101,7 +99,7 @@ impl<K: Key> Table<K> {
 
     /// A reader of this table, for another thread; cheap, and cheap to clone. It sees all later changes.
     pub fn reader(&self) -> Lookup<K> {
-        self.engine.reader()
+        Lookup(self.engine.reader())
     }
 
     /// Tags the blocks replaced since the last call with `epoch`, then frees all whose tag is at most `safe`.
@@ -114,8 +112,7 @@ impl<K: Key> Table<K> {
 
     /// What is in use now.
     pub fn usage(&self) -> Usage {
-        let (nodes, leaves, retired_blocks) = self.engine.usage();
-        Usage { routes: self.len(), nodes, leaves, retired_blocks }
+        Usage { routes: self.len(), ..self.engine.usage() }
     }
 
     /// The most memory this table can ever take, in bytes: the arenas as reserved, and the prefix store when full.

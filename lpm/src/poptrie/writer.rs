@@ -8,9 +8,11 @@ use std::sync::atomic::Ordering;
 use super::node::{
     BRANCH, Branch, ENTRIES, Entry, Leaf, Record, STRIDE, Shape, Skip, pack_skip, unpack_skip,
 };
-use super::{Lookup, ROOT_BITS, Shared};
+use super::{Handle, ROOT_BITS, Shared};
 use crate::arena::Arena;
-use crate::{Full, Key, Limits};
+use crate::engine;
+use crate::prefix_store::PrefixStore;
+use crate::{Full, Key, Limits, Usage, Value};
 
 /// Units next to each other in one of the arenas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,8 @@ struct Change<K> {
     leaf: Option<Leaf>,
 }
 
-pub(crate) struct Engine<K: Key> {
+/// The writer's side.
+pub struct Engine<K: Key> {
     shared: Arc<Shared>,
     nodes: Arena,
     leaves: Arena,
@@ -46,12 +49,14 @@ pub(crate) struct Engine<K: Key> {
 
 impl<K: Key> std::fmt::Debug for Engine<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("usage", &self.usage()).finish_non_exhaustive()
+        f.debug_struct("Engine").finish_non_exhaustive()
     }
 }
 
-impl<K: Key> Engine<K> {
-    pub(crate) fn new(limits: &Limits) -> Engine<K> {
+impl<K: Key<Engine = Self>> engine::Engine<K> for Engine<K> {
+    type Reader = Handle<K>;
+
+    fn new(limits: &Limits) -> Engine<K> {
         let (nodes, leaves) = (Arena::new(limits.max_nodes), Arena::new(limits.max_leaves));
         Engine {
             shared: Arc::new(Shared::new(nodes.units(), leaves.units())),
@@ -66,21 +71,12 @@ impl<K: Key> Engine<K> {
         }
     }
 
-    pub(crate) fn reader(&self) -> Lookup<K> {
-        Lookup { shared: Arc::clone(&self.shared), key: PhantomData }
+    fn reader(&self) -> Handle<K> {
+        Handle { shared: Arc::clone(&self.shared), key: PhantomData }
     }
 
-    /// Node slots in use, leaves in use, blocks not yet free.
-    pub(crate) fn usage(&self) -> (usize, usize, usize) {
-        (self.nodes.used(), self.leaves.used(), self.untagged.len() + self.retired.len())
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.shared.bytes() + self.leaf_lens.len() + self.nodes.bytes() + self.leaves.bytes()
-    }
-
-    /// A route that was not there: `leaf` answers all of it that no longer route answers.
-    pub(crate) fn insert(&mut self, addr: K, len: u8, leaf: Leaf) -> Result<(), Full> {
+    fn insert(&mut self, _: &PrefixStore<K>, addr: K, len: u8, value: Value) -> Result<(), Full> {
+        let leaf = Leaf::route(value, len);
         if len > ROOT_BITS {
             self.rewrite_root_slot(Change { addr, len, leaf: Some(leaf) })?;
         }
@@ -88,9 +84,12 @@ impl<K: Key> Engine<K> {
         Ok(())
     }
 
-    /// A route that was there: `covering` answers instead, then what the route needed for itself goes.
-    pub(crate) fn remove(&mut self, addr: K, len: u8, covering: Leaf) {
-        self.paint(addr, len, covering);
+    fn replace(&mut self, _: &PrefixStore<K>, addr: K, len: u8, value: Value) {
+        self.paint(addr, len, Leaf::route(value, len));
+    }
+
+    fn remove(&mut self, _: &PrefixStore<K>, addr: K, len: u8, covering: Option<(u8, Value)>) {
+        self.paint(addr, len, covering.map_or(Leaf::NO_ROUTE, |(len, value)| Leaf::route(value, len)));
         if len > ROOT_BITS {
             // Without room to copy the path it stays as it is: right, only larger than it need be, until a later
             // change passes here.
@@ -98,13 +97,26 @@ impl<K: Key> Engine<K> {
         }
     }
 
-    pub(crate) fn retire(&mut self, epoch: u64, safe: u64) {
+    fn retire(&mut self, epoch: u64, safe: u64) {
         self.retired.extend(self.untagged.drain(..).map(|block| (epoch, block)));
         while let Some((_, block)) = self.retired.pop_front_if(|(tag, _)| *tag <= safe) {
             self.release(block);
         }
     }
 
+    fn usage(&self) -> Usage {
+        let (nodes, leaves) = (self.nodes.used(), self.leaves.used());
+        let retired_blocks = self.untagged.len() + self.retired.len();
+        let bytes = size_of_val(&*self.shared.root) + nodes * 24 + leaves * 4;
+        Usage { routes: 0, nodes, leaves, retired_blocks, bytes }
+    }
+
+    fn bytes(&self) -> usize {
+        self.shared.bytes() + self.leaf_lens.len() + self.nodes.bytes() + self.leaves.bytes()
+    }
+}
+
+impl<K: Key> Engine<K> {
     // ---- In place ----
 
     /// Within the route, every leaf of a route no longer than it becomes `leaf`. The route must have leaves of its own,

@@ -1,0 +1,49 @@
+//! What stands between a [`crate::Table`] and the memory that readers see: one engine a family.
+
+use std::fmt::Debug;
+
+use crate::prefix_store::PrefixStore;
+use crate::{Full, Key, Limits, Usage, Value};
+
+/// The writer's side of an engine. It keeps answers; which prefix covers which is the [`PrefixStore`]'s to know.
+pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
+    /// What readers hold.
+    type Reader: Reader<K>;
+
+    /// Empty, with all the memory that readers will ever see.
+    fn new(limits: &Limits) -> Self;
+
+    /// A reader's handle of the same memory.
+    fn reader(&self) -> Self::Reader;
+
+    /// Answers `value` for a prefix that is new; it is not in `store` yet.
+    ///
+    /// # Errors
+    /// [`Full`], and nothing is changed.
+    fn insert(&mut self, store: &PrefixStore<K>, addr: K, len: u8, value: Value) -> Result<(), Full>;
+
+    /// Answers `value` for a prefix that is there. Needs no room.
+    fn replace(&mut self, store: &PrefixStore<K>, addr: K, len: u8, value: Value);
+
+    /// Answers for a prefix's addresses as the prefix that covers it does: its length and value, or `None`. The prefix
+    /// is no longer in `store`. Never fails.
+    fn remove(&mut self, store: &PrefixStore<K>, addr: K, len: u8, covering: Option<(u8, Value)>);
+
+    /// See [`crate::Table::retire`].
+    fn retire(&mut self, epoch: u64, safe: u64);
+
+    /// Units of memory in use; the number of routes is the table's to fill in.
+    fn usage(&self) -> Usage;
+
+    /// The most memory that the engine can ever take, in bytes.
+    fn bytes(&self) -> usize;
+}
+
+/// The reader's side of an engine.
+pub trait Reader<K>: Clone + Send + Sync {
+    /// The value of the longest prefix that the address lies in, or [`crate::NO_ROUTE`].
+    fn lookup(&self, addr: K) -> Value;
+
+    /// [`Reader::lookup`] for many addresses: `out[i]` answers `keys[i]`; both have one length.
+    fn lookup_batch(&self, keys: &[K], out: &mut [Value]);
+}
