@@ -1,54 +1,105 @@
 //! A batch: frames walked together, and what the stages learn about each, in columns.
 
+use std::ops::Range;
+
 use afxdp::Frame;
 use model::PortId;
-use packet::{Fragment, Kind, Parsed};
-use tables::{AdjacencyId, DropReason, Fate, PuntReason};
+use packet::Parsed;
+use tables::{DropReason, Fate, HopIndex};
 
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
 pub const BATCH: usize = 64;
 
-/// The row of a frame that hasn't been parsed, or couldn't be.
-const UNPARSED: Parsed = Parsed {
-    kind: Kind::Other,
-    ethertype: 0,
-    vlan: None,
-    inner_vlan: None,
-    l3: 0,
-    l3_len: 0,
-    l4: 0,
-    protocol: 0,
-    ttl: 0,
-    fragment: Fragment::Whole,
-    dont_fragment: false,
-};
+/// Frames next to each other that came in the same way: what is asked of a port is asked once a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// The port they came from; `None` for the slow path's own packets.
+    pub(crate) ingress: Option<PortId>,
+    start: u32,
+    end: u32,
+}
 
-/// Frames and their columns. Row *i* of each column is about frame *i*.
+impl Run {
+    /// Their rows.
+    #[inline]
+    pub(crate) fn rows(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// Frames and their columns. Row *i* of each column is about frame *i*; rows beyond the last frame mean nothing.
 pub struct Batch {
     /// The frames, in order of arrival.
-    pub frames: Vec<Frame>,
-    /// The port each came from; `None` for the slow path's own packets.
-    pub ingress: Vec<Option<PortId>>,
+    pub(crate) frames: Vec<Frame>,
+    /// Where they came from: runs that follow on each other and cover every frame.
+    pub(crate) runs: Vec<Run>,
     /// How each walk ends. Stages skip frames whose fate is decided.
-    pub fates: Vec<Fate>,
+    pub(crate) fates: [Fate; BATCH],
     /// Where the headers begin, from `parse.rs` on.
-    pub parsed: Vec<Parsed>,
-    /// The next hop, from `route.rs` on, for frames still undecided and for punts of unresolved neighbours.
-    pub adjacency: Vec<Option<AdjacencyId>>,
-    /// The port each leaves by, from `route.rs` on.
-    pub egress: Vec<PortId>,
+    pub(crate) parsed: [Parsed; BATCH],
+    /// The next hop, from `route.rs` on, for frames that got that far.
+    pub(crate) hops: [HopIndex; BATCH],
+    /// Within `route.rs`: what is looked up.
+    pub(crate) asked: Asked,
+}
+
+/// Destinations to look up, of each family for itself and without gaps, and what came of it. Kept from batch to batch, so
+/// that nothing need be cleared.
+pub(crate) struct Asked {
+    pub(crate) v4: Questions<u32>,
+    pub(crate) v6: Questions<u128>,
+    /// The group of each row that was asked for.
+    pub(crate) groups: [u32; BATCH],
+}
+
+/// Addresses of one family, and the row that each belongs to.
+pub(crate) struct Questions<K> {
+    addrs: [K; BATCH],
+    rows: [u8; BATCH],
+    len: usize,
+}
+
+impl<K: Copy + Default> Questions<K> {
+    fn new() -> Self {
+        Questions { addrs: [K::default(); BATCH], rows: [0; BATCH], len: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, row: usize, addr: K) {
+        // A batch has no more rows than there is room, so nothing is overwritten.
+        let at = self.len % BATCH;
+        (self.addrs[at], self.rows[at]) = (addr, row as u8);
+        self.len = at + 1;
+    }
+
+    /// Asks for all of them, puts each answer into its row, and forgets the questions.
+    #[inline]
+    pub(crate) fn answer(&mut self, groups: &mut [u32; BATCH], look_up: impl Fn(&[K], &mut [u32])) {
+        if self.len == 0 {
+            return;
+        }
+        let mut answers = [0; BATCH];
+        let answers = &mut answers[..self.len];
+        look_up(&self.addrs[..self.len], answers);
+        for (row, answer) in self.rows.iter().zip(answers) {
+            if let Some(group) = groups.get_mut(usize::from(*row)) {
+                *group = *answer;
+            }
+        }
+        self.len = 0;
+    }
 }
 
 impl Batch {
-    /// An empty batch with room for [`BATCH`] frames in every column.
+    /// An empty batch with room for [`BATCH`] frames.
     pub fn new() -> Batch {
         Batch {
             frames: Vec::with_capacity(BATCH),
-            ingress: Vec::with_capacity(BATCH),
-            fates: Vec::with_capacity(BATCH),
-            parsed: Vec::with_capacity(BATCH),
-            adjacency: Vec::with_capacity(BATCH),
-            egress: Vec::with_capacity(BATCH),
+            runs: Vec::with_capacity(BATCH),
+            fates: [Fate::Undecided; BATCH],
+            parsed: [Parsed::UNTAGGED; BATCH],
+            hops: [HopIndex::MAX; BATCH],
+            asked: Asked { v4: Questions::new(), v6: Questions::new(), groups: [0; BATCH] },
         }
     }
 
@@ -67,45 +118,38 @@ impl Batch {
         BATCH - self.frames.len()
     }
 
-    /// Gives the columns a row for every frame that has none yet: all of them came from this port.
-    pub fn admit_from(&mut self, ingress: Option<PortId>) {
-        let len = self.frames.len();
-        self.ingress.resize(len, ingress);
-        self.fates.resize(len, Fate::Undecided);
-        self.parsed.resize(len, UNPARSED);
-        self.adjacency.resize(len, None);
-        self.egress.resize(len, PortId(0));
+    /// Says of the frames that were added since the last call where they came from and what is known of their fate.
+    pub(crate) fn admit_from(&mut self, ingress: Option<PortId>, fate: Fate) {
+        let start = self.runs.last().map_or(0, |run| run.end);
+        let end = self.frames.len() as u32;
+        self.fates[start as usize..end as usize].fill(fate);
+        match self.runs.last_mut() {
+            Some(run) if run.ingress == ingress => run.end = end,
+            _ => self.runs.push(Run { ingress, start, end }),
+        }
+    }
+
+    /// Where a frame came from.
+    pub(crate) fn ingress(&self, row: usize) -> Option<PortId> {
+        self.runs.iter().find(|run| row < run.end as usize).and_then(|run| run.ingress)
     }
 
     /// Forgets the columns; the frames must have been taken out before.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         debug_assert!(self.frames.is_empty(), "frames are given to a ring or a pool, never forgotten");
-        self.ingress.clear();
-        self.fates.clear();
-        self.parsed.clear();
-        self.adjacency.clear();
-        self.egress.clear();
-    }
-
-    /// The frames whose fate is still open, by row.
-    #[inline]
-    pub(crate) fn undecided(&self, row: usize) -> bool {
-        self.fates[row] == Fate::Undecided
-    }
-
-    #[inline]
-    pub(crate) fn drop(&mut self, row: usize, reason: DropReason) {
-        self.fates[row] = Fate::Drop(reason);
-    }
-
-    #[inline]
-    pub(crate) fn punt(&mut self, row: usize, reason: PuntReason) {
-        self.fates[row] = Fate::Punt(reason);
+        self.runs.clear();
     }
 }
 
 impl Default for Batch {
     fn default() -> Self {
         Batch::new()
+    }
+}
+
+/// Drops every frame of some rows that is still on its way.
+pub(crate) fn drop_all(fates: &mut [Fate], reason: DropReason) {
+    for fate in fates.iter_mut().filter(|fate| **fate == Fate::Undecided) {
+        *fate = Fate::Drop(reason);
     }
 }

@@ -22,9 +22,14 @@ pub(crate) struct Exits<'a> {
 impl Exits<'_> {
     /// Empties the batch: frames that leave wait at their queue, the others are back in the pool when this returns.
     pub(crate) fn settle(&mut self, batch: &mut Batch, state: &State) {
+        if let Some(owned) = common_port(batch).and_then(|port| self.queues.of_port(port)) {
+            owned.waiting.append(&mut batch.frames);
+            batch.clear();
+            return;
+        }
         let mut frames = std::mem::take(&mut batch.frames);
         for (row, frame) in frames.drain(..).enumerate() {
-            let ingress = batch.ingress[row];
+            let ingress = batch.ingress(row);
             match batch.fates[row] {
                 Fate::Forward(port) => {
                     if let Some(owned) = self.queues.of_port(port) {
@@ -58,7 +63,7 @@ impl Exits<'_> {
         ring.ok_or(DropReason::PortDown)?.push(port, bytes).map_err(|_| DropReason::HandoffRingFull)
     }
 
-    /// Stage 9, `transmit.rs`, for every queue with frames waiting.
+    /// Stage 11, `transmit.rs`, for every queue with frames waiting.
     pub(crate) fn transmit(&mut self) {
         for owned in self.queues.iter_mut().filter(|owned| !owned.waiting.is_empty()) {
             let sent = crate::transmit::waiting(owned, self.pool);
@@ -72,10 +77,18 @@ impl Exits<'_> {
     }
 }
 
+/// The port that all frames leave by, where it is one: a batch of one flow, or on a box with one way out.
+fn common_port(batch: &Batch) -> Option<PortId> {
+    let fates = &batch.fates[..batch.len()];
+    match fates.first() {
+        Some(first @ Fate::Forward(port)) if fates.iter().all(|fate| fate == first) => Some(*port),
+        _ => None,
+    }
+}
+
 fn punt_of(batch: &Batch, row: usize, reason: PuntReason, state: &State) -> Punt {
-    let mtu = match reason {
-        PuntReason::TooBig => state.ports.get(batch.egress[row]).map_or(0, |port| port.mtu),
-        _ => 0,
-    };
-    Punt { reason, port: batch.ingress[row], adjacency: batch.adjacency[row], mtu }
+    let hop = state.next_hops.get(batch.hops[row]);
+    let adjacency = hop.adjacency.filter(|_| reason == PuntReason::Unresolved);
+    let mtu = if reason == PuntReason::TooBig { hop.mtu } else { 0 };
+    Punt { reason, port: batch.ingress(row), adjacency, mtu }
 }

@@ -11,13 +11,14 @@
 //! | 1 | `receive.rs` | a [`Batch`] of frames | – |
 //! | 2 | `parse.rs` | where each header begins | drop: malformed, by cause |
 //! | 3 | `admit.rs` | packets addressed to this router's ports | punt: ARP, ND; drop: not ours, no such port |
-//! | 4 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast |
-//! | 5 | `workload.rs` | packets that their workload may send | drop: spoofed, unknown endpoint |
-//! | 6 | `route.rs` | an adjacency | punt: no route, unresolved; drop: blackhole, port down |
-//! | 7 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
-//! | 8 | `rewrite.rs` | TTL, checksum and MAC addresses written | punt: TTL exceeded, too big |
-//! | 9 | `transmit.rs` | frames in transmit rings | drop: ring full |
+//! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | drop: unknown tunnel source, malformed |
+//! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast |
+//! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
+//! | 7 | `route.rs` | a next hop | punt: no route, unresolved; drop: blackhole, port down |
+//! | 8 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
+//! | 9 | `rewrite.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big |
 //! | 10 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
+//! | 11 | `transmit.rs` | frames in transmit rings | drop: ring full |
 //!
 //! **What it promises.** After a worker starts, while packets flow: no allocation, no lock, no system call other than
 //! the ring wake-up, no logging; an idle worker sleeps, and ports come and go between batches. Each frame ends in exactly one fate, and the books balance.
@@ -26,6 +27,7 @@
 
 mod admit;
 mod batch;
+mod decapsulate;
 mod exits;
 mod handoff;
 mod martian;
@@ -36,6 +38,7 @@ mod queues;
 mod receive;
 mod rewrite;
 mod route;
+mod stopwatch;
 mod tally;
 mod transmit;
 mod walk;
@@ -47,6 +50,5 @@ pub use batch::{BATCH, Batch};
 pub use handoff::{Handoffs, handoffs};
 pub use memory_port::{MemoryPort, Wire, memory_port};
 pub use port::{PortQueue, QueueStatistics};
-pub use walk::walk;
 pub use worker::{Command, Worker, WorkerConfig, WorkerEnds, spawn};
 pub use xdp_port::XdpPort;

@@ -1,31 +1,65 @@
-//! Stage 4: addresses that no router forwards from or to.
+//! Stage 5: addresses that no router forwards from or to.
 //!
 //! RFC 1812 §5.3.7 (IPv4), RFC 3927 §7 (169.254/16), RFC 4291 §2.5.2–2.5.6 and §2.7 (IPv6).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use tables::DropReason;
+use packet::{Kind, Layout, Parsed, ethernet};
+use tables::{DropReason, Fate};
 
 use crate::Batch;
 
 /// Drops packets from and to addresses that must not be forwarded.
 pub(crate) fn addresses(batch: &mut Batch) {
-    for row in 0..batch.len() {
-        if !batch.undecided(row) {
+    let Batch { frames, fates, parsed, .. } = batch;
+    for ((frame, fate), parsed) in frames.iter().zip(fates).zip(parsed) {
+        if *fate != Fate::Undecided {
             continue;
         }
-        let (frame, parsed) = (batch.frames[row].bytes(), &batch.parsed[row]);
-        let reason = match (parsed.ipv4_source(frame), parsed.ipv4_destination(frame)) {
-            (Some(source), Some(destination)) => check_v4(source, destination),
-            _ => match (parsed.ipv6_source(frame), parsed.ipv6_destination(frame)) {
-                (Some(source), Some(destination)) => check_v6(source, destination),
-                _ => Some(DropReason::UnknownEthertype),
-            },
+        if parsed.layout == Layout::PlainV4 && !is_suspect_v4(frame.bytes()) {
+            continue;
+        }
+        let reason = match parsed.kind {
+            Kind::Ipv4 => judge_v4(frame.bytes(), parsed),
+            Kind::Ipv6 => judge_v6(frame.bytes(), parsed),
+            Kind::Arp | Kind::Other => Some(DropReason::UnknownEthertype),
         };
         if let Some(reason) = reason {
-            batch.drop(row, reason);
+            *fate = Fate::Drop(reason);
         }
     }
+}
+
+fn judge_v4(frame: &[u8], parsed: &Parsed) -> Option<DropReason> {
+    let (source, destination) = parsed.ipv4_source(frame).zip(parsed.ipv4_destination(frame))?;
+    check_v4(source, destination)
+}
+
+#[inline]
+fn judge_v6(frame: &[u8], parsed: &Parsed) -> Option<DropReason> {
+    let (source, destination) = parsed.ipv6_source(frame).zip(parsed.ipv6_destination(frame))?;
+    check_v6(source, destination)
+}
+
+/// First octets under which [`check_v4`] finds something to refuse.
+const SUSPECT_FIRST_OCTETS: [bool; 256] = {
+    let mut suspect = [false; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        suspect[octet] = octet == 0 || octet == 127 || octet == 169 || octet >= 224;
+        octet += 1;
+    }
+    suspect
+};
+
+/// Does either address of a plain packet need a closer look?
+#[inline(always)]
+fn is_suspect_v4(frame: &[u8]) -> bool {
+    const SOURCE: usize = ethernet::HEADER_LEN + 12;
+    const DESTINATION: usize = ethernet::HEADER_LEN + 16;
+    frame.first_chunk::<{ Layout::PLAIN_V4_LEN }>().is_none_or(|head| {
+        SUSPECT_FIRST_OCTETS[usize::from(head[SOURCE])] | SUSPECT_FIRST_OCTETS[usize::from(head[DESTINATION])]
+    })
 }
 
 fn check_v4(source: Ipv4Addr, destination: Ipv4Addr) -> Option<DropReason> {
@@ -68,6 +102,20 @@ mod tests {
 
     fn v6(source: &str, destination: &str) -> Option<DropReason> {
         check_v6(source.parse().unwrap(), destination.parse().unwrap())
+    }
+
+    #[test]
+    fn every_first_octet_that_holds_a_refused_address_is_suspect() {
+        let fine = Ipv4Addr::new(10, 65, 0, 2);
+        for octet in 0..=255 {
+            let inside = [
+                Ipv4Addr::new(octet, 0, 0, 1),
+                Ipv4Addr::new(octet, 254, 1, 1),
+                Ipv4Addr::new(octet, 255, 255, 255),
+            ];
+            let refused = |addr| check_v4(addr, fine).is_some() || check_v4(fine, addr).is_some();
+            assert_eq!(SUSPECT_FIRST_OCTETS[usize::from(octet)], inside.into_iter().any(refused), "{octet}");
+        }
     }
 
     #[test]

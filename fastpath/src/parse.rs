@@ -1,24 +1,30 @@
 //! Stage 2: where each header begins.
 
 use packet::Malformed;
-use tables::DropReason;
+use tables::{DropReason, Fate};
 
 use crate::Batch;
 
 /// Parses every frame; what isn't well-formed is dropped, by cause.
 pub(crate) fn headers(batch: &mut Batch) {
-    for row in 0..batch.len() {
-        if !batch.undecided(row) {
+    let Batch { frames, fates, parsed, .. } = batch;
+    for ((frame, fate), parsed) in frames.iter().zip(fates).zip(parsed) {
+        if *fate != Fate::Undecided {
             continue;
         }
-        match packet::parse(batch.frames[row].bytes()) {
-            Ok(parsed) => batch.parsed[row] = parsed,
-            Err(malformed) => batch.drop(row, reason(malformed)),
+        // Asked for apart: one way to the answer lets it be written straight into its row.
+        if let Some(headers) = packet::parse_plain(frame.bytes()) {
+            *parsed = headers;
+            continue;
+        }
+        match packet::parse(frame.bytes()) {
+            Ok(headers) => *parsed = headers,
+            Err(malformed) => *fate = Fate::Drop(reason(malformed)),
         }
     }
 }
 
-fn reason(malformed: Malformed) -> DropReason {
+pub(crate) fn reason(malformed: Malformed) -> DropReason {
     match malformed {
         Malformed::TooShort => DropReason::TooShort,
         Malformed::VlanTruncated => DropReason::VlanTruncated,

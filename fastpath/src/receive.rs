@@ -18,7 +18,7 @@ pub(crate) fn frames(batch: &mut Batch, queues: &mut Queues, first: usize, tally
         if received == 0 {
             continue;
         }
-        batch.admit_from(Some(owned.port));
+        batch.admit_from(Some(owned.port), Fate::Undecided);
         tally.books.received += received as u64;
         let bytes: u64 = batch.frames[before..].iter().map(|frame| frame.len() as u64).sum();
         if let Some(count) = tally.port(owned.port) {
@@ -37,9 +37,11 @@ pub(crate) fn injected(
 ) {
     while let Some(how) = copy_in(batch, inject, pool) {
         tally.books.injected += 1;
-        if let (Inject::Transmit(port), Some(fate)) = (how, batch.fates.last_mut()) {
-            *fate = Fate::Forward(port);
-        }
+        let fate = match how {
+            Inject::Transmit(port) => Fate::Forward(port),
+            Inject::Walk => Fate::Undecided,
+        };
+        batch.admit_from(None, fate);
     }
 }
 
@@ -47,9 +49,7 @@ pub(crate) fn injected(
 pub(crate) fn handed_over(batch: &mut Batch, from: &mut [RingConsumer<PortId>], pool: &mut FramePool) {
     for ring in from {
         while let Some(port) = copy_in(batch, ring, pool) {
-            if let Some(fate) = batch.fates.last_mut() {
-                *fate = Fate::Forward(port);
-            }
+            batch.admit_from(None, Fate::Forward(port));
         }
     }
 }
@@ -66,7 +66,6 @@ fn copy_in<M>(batch: &mut Batch, ring: &mut RingConsumer<M>, pool: &mut FramePoo
         // The rings' buffers are no longer than a frame; see `limits.rs` of `tortie`.
         Some((meta, Ok(()))) => {
             batch.frames.push(frame);
-            batch.admit_from(None);
             Some(meta)
         }
         Some((_, Err(_))) | None => {

@@ -1,35 +1,68 @@
-//! Stage 8: TTL, checksum and Ethernet addresses, in place.
+//! Stage 9: TTL, checksum, Ethernet addresses and outer headers, in place.
 
-use model::{PortId, PortKind};
-use packet::{Kind, ipv4, ipv6};
-use tables::{DropReason, Fate, Ports, PuntReason, State};
+use afxdp::Frame;
+use model::PortKind;
+use packet::encapsulation::Template;
+use packet::{Kind, Layout, Parsed, ethernet, ipv4, ipv6};
+use tables::{DropReason, Fate, HopState, NextHop, NextHops, PuntReason, State};
 
 use crate::Batch;
+use crate::batch::Run;
+use crate::route::flow_hash;
+
+/// The first of the ports that VXLAN's source port is drawn from (RFC 7348 §5: the dynamic range of RFC 6335), and how many
+/// they are.
+const ENTROPY: (u16, u16) = (49_152, 16_384);
 
 /// Makes every frame that goes on ready to leave, and gives it its fate.
 pub(crate) fn for_next_hop(batch: &mut Batch, state: &State) {
-    for row in 0..batch.len() {
-        if batch.undecided(row) {
-            batch.fates[row] = rewrite(batch, row, state);
+    let next_hops = &*state.next_hops;
+    let Batch { frames, runs, fates, parsed, hops, .. } = batch;
+    for run in runs {
+        let forwards = is_forwarded(run, state);
+        let rows = run.rows();
+        let (fates, parsed, hops) = (&mut fates[rows.clone()], &parsed[rows.clone()], &hops[rows.clone()]);
+        for (((frame, fate), parsed), hop) in frames[rows].iter_mut().zip(fates).zip(parsed).zip(hops) {
+            if *fate != Fate::Undecided {
+                continue;
+            }
+            let hop = next_hops.get(*hop);
+            *fate = match forwards.then(|| rewrite_plain(frame, parsed, hop)).flatten() {
+                Some(fate) => fate,
+                None => rewrite(frame, parsed, hop, forwards, next_hops),
+            };
         }
     }
 }
 
-fn rewrite(batch: &mut Batch, row: usize, state: &State) -> Fate {
-    let egress = batch.egress[row];
-    let parsed = batch.parsed[row];
-    let adjacency = batch.adjacency[row].and_then(|id| state.adjacency(id));
-    let (Some(port), Some(addresses)) =
-        (state.ports.get(egress), adjacency.and_then(|adjacency| adjacency.addresses))
-    else {
+/// A packet that starts on this box is not forwarded, so its TTL stays as it is.
+fn is_forwarded(run: &Run, state: &State) -> bool {
+    let port = run.ingress.map(|ingress| state.ports.get(ingress));
+    port.is_some_and(|port| port.is_none_or(|port| port.kind != PortKind::Host))
+}
+
+/// The packet that nearly every one is: plain IPv4, forwarded to a next hop that takes it, small enough and with hops left.
+/// Otherwise nothing is done to it, and [`rewrite`] must look.
+#[inline(always)]
+fn rewrite_plain(frame: &mut Frame, parsed: &Parsed, hop: &NextHop) -> Option<Fate> {
+    let ordinary =
+        parsed.layout == Layout::PlainV4 && hop.is_ordinary() && parsed.ttl > 1 && parsed.l3_len <= hop.mtu;
+    let head = frame.bytes_mut().first_chunk_mut::<{ Layout::PLAIN_V4_LEN }>().filter(|_| ordinary)?;
+    ipv4::decrement_ttl(&mut head[ethernet::HEADER_LEN..]);
+    write_addresses(head, hop);
+    Some(Fate::Forward(hop.port))
+}
+
+fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, next_hops: &NextHops) -> Fate {
+    if hop.state != HopState::Ready {
         return Fate::Drop(DropReason::PortDown);
-    };
-    let decrements = decrements_ttl(batch.ingress[row], egress, &state.ports);
+    }
+    let decrements = forwards && !hop.to_host;
     // RFC 1812 §5.3.1, RFC 8200 §3: what arrives with 1 (or 0) goes no further.
     if decrements && parsed.ttl <= 1 {
         return Fate::Punt(PuntReason::TtlExceeded);
     }
-    if parsed.l3_len > port.mtu {
+    if parsed.l3_len > hop.mtu {
         let told = parsed.kind == Kind::Ipv6 || parsed.dont_fragment;
         return if told {
             Fate::Punt(PuntReason::TooBig)
@@ -37,20 +70,62 @@ fn rewrite(batch: &mut Batch, row: usize, state: &State) -> Fate {
             Fate::Drop(DropReason::NeedsFragmentation)
         };
     }
-    let bytes = batch.frames[row].bytes_mut();
-    bytes[..12].copy_from_slice(&addresses);
-    if decrements {
-        let header = &mut bytes[usize::from(parsed.l3)..];
+    let bytes = frame.bytes_mut();
+    if decrements && let Some(header) = bytes.get_mut(usize::from(parsed.l3)..) {
         let _ = match parsed.kind {
             Kind::Ipv4 => ipv4::decrement_ttl(header),
             _ => ipv6::decrement_hop_limit(header),
         };
     }
-    Fate::Forward(egress)
+    if hop.is_plain() {
+        write_addresses(bytes, hop);
+        return Fate::Forward(hop.port);
+    }
+    let encapsulated = match next_hops.encapsulation(hop) {
+        Some(template) => encapsulate(frame, parsed, template),
+        None => Err(DropReason::PortDown),
+    };
+    if let Err(reason) = encapsulated {
+        return Fate::Drop(reason);
+    }
+    write_addresses(frame.bytes_mut(), hop);
+    Fate::Forward(hop.port)
 }
 
-/// A packet that starts or ends on this box is not forwarded, so its TTL stays as it is.
-fn decrements_ttl(ingress: Option<PortId>, egress: PortId, ports: &Ports) -> bool {
-    let is_host = |id: PortId| ports.get(id).is_some_and(|port| port.kind == PortKind::Host);
-    ingress.is_some_and(|ingress| !is_host(ingress)) && !is_host(egress)
+#[inline(always)]
+fn write_addresses(frame: &mut [u8], hop: &NextHop) {
+    if let Some(addresses) = frame.first_chunk_mut() {
+        *addresses = hop.addresses;
+    }
+}
+
+/// Puts the outer header in front. The frame's room for it is the kernel's headroom, so nothing is copied.
+fn encapsulate(frame: &mut Frame, parsed: &Parsed, template: &Template) -> Result<(), DropReason> {
+    let bytes = frame.bytes();
+    let l3 = usize::from(parsed.l3);
+    let tos = match (parsed.kind, bytes.get(l3..l3 + 2)) {
+        (Kind::Ipv4, Some(&[_, tos])) => tos,
+        (_, Some(&[first, second])) => first << 4 | second >> 4,
+        _ => 0,
+    };
+    if !template.is_vxlan() && parsed.kind != Kind::Ipv4 {
+        return Err(DropReason::TunnelFamily);
+    }
+    let entropy = match template.is_vxlan() {
+        true => ENTROPY.0 + (flow_hash(bytes, parsed) >> 16) as u16 % ENTROPY.1,
+        false => 0,
+    };
+    let overhead = template.overhead();
+    // The MTU has been looked at, so the length fits 16 bits.
+    let ip_len = parsed.l3_len + overhead;
+    // Padding behind the packet would end up inside the tunnel.
+    let cut = frame.set_len(parsed.l3_end());
+    let grown = cut.and_then(|()| frame.grow_front(overhead.into()));
+    debug_assert!(
+        grown.is_ok(),
+        "a received frame has 256 bytes in front, and no packet is encapsulated twice"
+    );
+    grown.map_err(|_| DropReason::PortDown)?;
+    template.write(frame.bytes_mut(), ip_len, tos, entropy);
+    Ok(())
 }

@@ -1,68 +1,84 @@
-//! Stage 6: destination to adjacency.
+//! Stage 7: destination to next hop.
 //!
-//! Looked up once: rewriting and transmitting use what this stage leaves.
+//! Looked up once: rewriting and transmitting use what this stage leaves. All addresses of a batch are asked for
+//! together, so that one look-up's wait for memory is another's work.
 
-use packet::FlowKey;
-use tables::{AdjacencyId, DropReason, Group, PuntReason, Snapshot};
+use afxdp::Frame;
+use packet::{FlowKey, Kind, Layout, Parsed};
+use tables::{DropReason, Fate, Group, GroupId, HopIndex, HopState, NextHops, PuntReason, Snapshot};
 
 use crate::Batch;
+use crate::batch::Asked;
 
-/// Leaves an adjacency and a port to leave by for every frame that goes on.
+/// Leaves a next hop for every frame that goes on.
 pub(crate) fn next_hop(batch: &mut Batch, tables: &Snapshot<'_>) {
-    for row in 0..batch.len() {
-        if batch.undecided(row) {
-            route(batch, row, tables);
+    look_up(batch, tables);
+    let next_hops = &*tables.state.next_hops;
+    let Batch { frames, fates, parsed, hops, asked, .. } = batch;
+    let rows = frames.iter().zip(fates).zip(parsed).zip(hops).zip(&asked.groups);
+    for ((((frame, fate), parsed), hop), group) in rows {
+        if *fate != Fate::Undecided {
+            continue;
+        }
+        *hop = choose(next_hops, GroupId(*group), frame, parsed);
+        let state = next_hops.get(*hop).state;
+        if state != HopState::Ready {
+            *fate = dead_end(state);
         }
     }
 }
 
-fn route(batch: &mut Batch, row: usize, tables: &Snapshot<'_>) {
-    let (frame, parsed) = (batch.frames[row].bytes(), &batch.parsed[row]);
-    let group = match parsed.ipv4_destination(frame) {
-        Some(destination) => tables.fib.lookup_v4(destination.into()),
-        None => {
-            parsed.ipv6_destination(frame).and_then(|destination| tables.fib.lookup_v6(destination.into()))
+/// The fate of a packet whose next hop takes none.
+#[cold]
+fn dead_end(state: HopState) -> Fate {
+    match state {
+        // A closed workload port is the next stage's to judge.
+        HopState::Ready | HopState::UnknownEndpoint => Fate::Undecided,
+        HopState::Unresolved => Fate::Punt(PuntReason::Unresolved),
+        HopState::NoRoute => Fate::Punt(PuntReason::NoRoute),
+        HopState::Blackhole => Fate::Drop(DropReason::Blackhole),
+        HopState::PortDown => Fate::Drop(DropReason::PortDown),
+    }
+}
+
+/// The group of every frame still on its way, by row.
+fn look_up(batch: &mut Batch, tables: &Snapshot<'_>) {
+    let Batch { frames, fates, parsed, asked: Asked { v4, v6, groups }, .. } = batch;
+    for (row, ((frame, fate), parsed)) in frames.iter().zip(fates).zip(parsed).enumerate() {
+        if *fate != Fate::Undecided {
+            continue;
         }
-    };
-    // The tables promise that a route's group is there; a missing row can only be treated like a missing route.
-    let Some(group) = group.and_then(|group| tables.state.group(group)) else {
-        return batch.punt(row, PuntReason::NoRoute);
-    };
-    let members = match group {
-        Group::Forward(members) => members,
-        Group::Blackhole => return batch.drop(row, DropReason::Blackhole),
-        Group::Unreachable => return batch.punt(row, PuntReason::NoRoute),
-    };
-    let Some(id) = choose(members, batch, row) else {
-        return batch.punt(row, PuntReason::NoRoute);
-    };
-    let Some(adjacency) = tables.state.adjacency(id) else {
-        return batch.drop(row, DropReason::PortDown);
-    };
-    match tables.state.ports.get(adjacency.port) {
-        Some(port) if port.up => batch.egress[row] = adjacency.port,
-        _ => return batch.drop(row, DropReason::PortDown),
+        if parsed.layout == Layout::PlainV4
+            && let Some(head) = frame.bytes().first_chunk::<{ Layout::PLAIN_V4_LEN }>()
+            && let Some(destination) = head.last_chunk()
+        {
+            v4.push(row, u32::from_be_bytes(*destination));
+        } else if parsed.kind == Kind::Ipv4 {
+            v4.push(row, parsed.ipv4_destination(frame.bytes()).map_or(0, u32::from));
+        } else {
+            v6.push(row, parsed.ipv6_destination(frame.bytes()).map_or(0, u128::from));
+        }
     }
-    batch.adjacency[row] = Some(id);
-    if adjacency.addresses.is_none() {
-        batch.punt(row, PuntReason::Unresolved);
-    }
+    v4.answer(groups, |addrs, answers| tables.fib.lookup_v4_batch(addrs, answers));
+    v6.answer(groups, |addrs, answers| tables.fib.lookup_v6_batch(addrs, answers));
 }
 
 /// One flow keeps to one next hop; the hash is taken only where there is a choice.
-fn choose(members: &[AdjacencyId], batch: &Batch, row: usize) -> Option<AdjacencyId> {
-    match members {
-        [only] => Some(*only),
-        members => {
-            let parsed = &batch.parsed[row];
-            let hash = FlowKey::new(batch.frames[row].bytes(), parsed).map_or(0, |mut flow| {
-                // Later fragments show no ports, so the first one's don't count either: a datagram stays together.
-                if parsed.is_fragment() {
-                    (flow.sport, flow.dport) = (0, 0);
-                }
-                flow.hash()
-            });
-            Group::choose(members, hash)
-        }
+#[inline]
+fn choose(next_hops: &NextHops, group: GroupId, frame: &Frame, parsed: &Parsed) -> HopIndex {
+    match next_hops.of_group(group) {
+        (only, 1) => only,
+        (first, len) => first + Group::choose(len, flow_hash(frame.bytes(), parsed)),
     }
+}
+
+/// The hash that a flow's packets share.
+pub(crate) fn flow_hash(frame: &[u8], parsed: &Parsed) -> u32 {
+    FlowKey::new(frame, parsed).map_or(0, |mut flow| {
+        // Later fragments show no ports, so the first one's don't count either: a datagram stays together.
+        if parsed.is_fragment() {
+            (flow.sport, flow.dport) = (0, 0);
+        }
+        flow.hash()
+    })
 }

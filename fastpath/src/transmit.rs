@@ -1,4 +1,4 @@
-//! Stage 9: waiting frames into a queue's transmit ring.
+//! Stage 11: waiting frames into a queue's transmit ring.
 
 use afxdp::FramePool;
 

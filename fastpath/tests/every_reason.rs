@@ -6,8 +6,8 @@ mod support;
 
 use model::{PortId, WorkerId};
 use support::{
-    Build, HOST, NARROW, PORTS, Rig, STRANGER, Sizes, UPLINK, WORKLOAD, arp_request, fill, limits, mac,
-    neighbor_solicitation, worker,
+    Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
+    fill, limits, mac, neighbor_solicitation, worker,
 };
 use tables::{Counters, DropReason, PuntReason, Writer};
 
@@ -99,6 +99,9 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::MartianDestination => (WORKLOAD, Build::outward().to("127.0.0.1").frame()),
         DropReason::UnknownEndpoint => (STRANGER, Build::packet(STRANGER, "10.65.0.3", "10.65.1.2").frame()),
         DropReason::SpoofedSource => (WORKLOAD, Build::outward().source("10.65.0.3").frame()),
+        DropReason::UnknownTunnelSource => (UPLINK, Build::inward().in_ipip("172.18.0.77", OUR_END)),
+        DropReason::TunnelMalformed => (UPLINK, Build::inward().in_vxlan(FAR_END, OUR_END, VNI + 1)),
+        DropReason::TunnelFamily => (WORKLOAD, Build::packet(WORKLOAD, "fd65::2", "fd72::1").frame()),
         DropReason::Blackhole => (UPLINK, Build::inward().to("10.65.0.9").frame()),
         DropReason::NeedsFragmentation => {
             (WORKLOAD, Build::outward().to("10.69.0.1").payload(1000).fragmentable().frame())

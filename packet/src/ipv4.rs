@@ -9,7 +9,7 @@ pub const HEADER_LEN: usize = 20;
 /// The longest header: 60 bytes.
 pub const HEADER_LEN_MAX: usize = 60;
 
-const DONT_FRAGMENT: u16 = 0x4000;
+pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
@@ -39,7 +39,11 @@ impl<'a> Packet<'a> {
         let with_options = bytes.get(..header_len).ok_or(Malformed::Ipv4HeaderTruncated)?;
         let total_len = usize::from(u16_at(header, 2));
         let payload = bytes.get(header_len..total_len).ok_or(Malformed::Ipv4BadTotalLength)?;
-        if !checksum::is_correct(with_options) {
+        let is_correct = match header_len {
+            HEADER_LEN => checksum::is_correct_header(header),
+            _ => checksum::is_correct(with_options),
+        };
+        if !is_correct {
             return Err(Malformed::Ipv4BadChecksum);
         }
         Ok(Packet { header, options: &with_options[HEADER_LEN..], payload })
@@ -210,12 +214,15 @@ impl Repr {
 #[inline]
 pub fn decrement_ttl(header: &mut [u8]) -> Option<u8> {
     let header: &mut [u8; HEADER_LEN] = header.first_chunk_mut()?;
-    let ttl = header[8].checked_sub(1)?;
-    let old = u16_at(header, 8);
-    header[8] = ttl;
-    let checksum = checksum::update(u16_at(header, 10), old, u16_at(header, 8));
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
-    Some(ttl)
+    header[8] = header[8].checked_sub(1)?;
+    // RFC 1624 equation 3, HC' = ~(~HC + ~m + m'), in this processor's byte order, which the sum doesn't care for: the TTL is
+    // the first byte of its word, so the word has become smaller by this much.
+    const ONE_LESS: u16 = u16::from_ne_bytes([1, 0]);
+    let checksum = u16::from_ne_bytes([header[10], header[11]]);
+    let sum = u32::from(!checksum) + u32::from(!ONE_LESS);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!sum as u16).to_ne_bytes());
+    Some(header[8])
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! # packet: bytes to headers and back
 //!
-//! **What this room is for.** Ethernet, VLAN, ARP, IPv4, IPv6, ICMP, UDP and TCP headers: where they begin, what
+//! **What this room is for.** Ethernet, VLAN, ARP, IPv4, IPv6, ICMP, UDP, TCP and VXLAN headers: where they begin, what
 //! they say, how they are written, and the checksums that hold them together.
 //!
 //! **How things pass through it.** The fast path calls [`parse`] once a frame and keeps the plain-data [`Parsed`];
@@ -39,6 +39,7 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod encapsulation;
 pub mod ethernet;
 mod flow_key;
 pub mod icmp;
@@ -54,7 +55,7 @@ pub mod vlan;
 
 pub use flow_key::FlowKey;
 pub use malformed::{Malformed, NoSpace};
-pub use parsed::{Fragment, Kind, Parsed, parse};
+pub use parsed::{Fragment, Kind, Layout, Parsed, parse, parse_plain};
 
 /// The first `N` bytes of `buffer` for writing, or how much room is missing.
 fn room<const N: usize>(buffer: &mut [u8]) -> Result<&mut [u8; N], NoSpace> {

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{Malformed, arp, ethernet, ipv4, ipv6, octets, protocol, vlan};
+use crate::{Malformed, arp, checksum, ethernet, ipv4, ipv6, octets, protocol, u16_at, vlan};
 
 /// What a frame carries, as far as a router cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +28,26 @@ pub enum Fragment {
     Later,
 }
 
+/// Are all headers where nearly every packet has them? Then they can be read at fixed places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layout {
+    /// Untagged Ethernet, IPv4 without options, whole, and TCP, UDP or ICMP: the frame has at least
+    /// [`Layout::PLAIN_V4_LEN`] bytes.
+    PlainV4,
+    /// Untagged Ethernet, IPv6 without extension headers, and TCP or UDP: the frame has at least
+    /// [`Layout::PLAIN_V6_LEN`] bytes.
+    PlainV6,
+    /// Anything else: ask for the offsets.
+    Other,
+}
+
+impl Layout {
+    /// Bytes of the Ethernet and IPv4 headers.
+    pub const PLAIN_V4_LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+    /// Bytes of the Ethernet and IPv6 headers.
+    pub const PLAIN_V6_LEN: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
+}
+
 /// Where each header of a frame begins, and what routing needs of it. Offsets count bytes from the frame's start.
 ///
 /// The IP fields are 0 (and `Whole`, `false`) for [`Kind::Arp`] and [`Kind::Other`].
@@ -35,6 +55,8 @@ pub enum Fragment {
 pub struct Parsed {
     /// What the frame carries.
     pub kind: Kind,
+    /// Are all headers at fixed places?
+    pub layout: Layout,
     /// The ethertype after the VLAN tags.
     pub ethertype: u16,
     /// The outermost VLAN, 1..=4095. A priority tag (VLAN 0) counts as none.
@@ -60,6 +82,22 @@ pub struct Parsed {
 const _: () = assert!(size_of::<Parsed>() <= 64);
 
 impl Parsed {
+    /// An untagged frame of which nothing else is known yet.
+    pub const UNTAGGED: Parsed = Parsed {
+        kind: Kind::Other,
+        layout: Layout::Other,
+        ethertype: 0,
+        vlan: None,
+        inner_vlan: None,
+        l3: ethernet::HEADER_LEN as u16,
+        l3_len: 0,
+        l4: 0,
+        protocol: 0,
+        ttl: 0,
+        fragment: Fragment::Whole,
+        dont_fragment: false,
+    };
+
     /// A part of a datagram, first or later.
     pub fn is_fragment(&self) -> bool {
         self.fragment != Fragment::Whole
@@ -130,6 +168,81 @@ impl Parsed {
 /// The first reason, from the outside in, why the frame can't be routed.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
+    match parse_plain(frame) {
+        Some(parsed) => Ok(parsed),
+        None => parse_any(frame),
+    }
+}
+
+/// [`parse`] for the frames that nearly all traffic is made of, those with a plain [`Layout`]. `None` says nothing about a
+/// frame but that [`parse`] must look.
+#[inline(always)]
+pub fn parse_plain(frame: &[u8]) -> Option<Parsed> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => plain_v4(frame),
+        [0x86, 0xdd] => plain_v6(frame),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn plain_v4(frame: &[u8]) -> Option<Parsed> {
+    const L4: usize = Layout::PLAIN_V4_LEN;
+    let head: &[u8; L4] = frame.first_chunk()?;
+    let header: &[u8; ipv4::HEADER_LEN] = head.last_chunk()?;
+    let flags_and_offset = u16_at(header, 6);
+    let l3_len = u16_at(header, 2);
+    let protocol = header[9];
+    let l4_len_min = match protocol {
+        protocol::TCP => 20,
+        protocol::UDP | protocol::ICMP => 8,
+        _ => return None,
+    };
+    let fits = usize::from(l3_len) >= ipv4::HEADER_LEN + l4_len_min
+        && usize::from(l3_len) <= frame.len() - ethernet::HEADER_LEN;
+    let whole = flags_and_offset & !ipv4::DONT_FRAGMENT == 0;
+    (header[0] == 0x45 && fits && whole && checksum::is_correct_header(header)).then_some(Parsed {
+        kind: Kind::Ipv4,
+        layout: Layout::PlainV4,
+        ethertype: ethernet::IPV4,
+        l3_len,
+        l4: L4 as u16,
+        protocol,
+        ttl: header[8],
+        dont_fragment: flags_and_offset != 0,
+        ..Parsed::UNTAGGED
+    })
+}
+
+#[inline(always)]
+fn plain_v6(frame: &[u8]) -> Option<Parsed> {
+    const L4: usize = Layout::PLAIN_V6_LEN;
+    let head: &[u8; L4] = frame.first_chunk()?;
+    let header: &[u8; ipv6::HEADER_LEN] = head.last_chunk()?;
+    let l3_len = u16_at(header, 4).checked_add(ipv6::HEADER_LEN as u16)?;
+    let protocol = header[6];
+    let l4_len_min = match protocol {
+        protocol::TCP => 20,
+        protocol::UDP => 8,
+        _ => return None,
+    };
+    let fits = usize::from(l3_len) >= ipv6::HEADER_LEN + l4_len_min
+        && usize::from(l3_len) <= frame.len() - ethernet::HEADER_LEN;
+    (header[0] >> 4 == 6 && fits).then_some(Parsed {
+        kind: Kind::Ipv6,
+        layout: Layout::PlainV6,
+        ethertype: ethernet::IPV6,
+        l3_len,
+        l4: L4 as u16,
+        protocol,
+        ttl: header[7],
+        dont_fragment: true,
+        ..Parsed::UNTAGGED
+    })
+}
+
+/// [`parse`] for whatever there is.
+fn parse_any(frame: &[u8]) -> Result<Parsed, Malformed> {
     let mut parsed = link(frame)?;
     let l3 = &frame[usize::from(parsed.l3)..];
     match parsed.ethertype {
@@ -148,19 +261,7 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
 #[inline]
 fn link(frame: &[u8]) -> Result<Parsed, Malformed> {
     let ethernet = ethernet::Packet::new_checked(frame)?;
-    let mut parsed = Parsed {
-        kind: Kind::Other,
-        ethertype: ethernet.ethertype(),
-        vlan: None,
-        inner_vlan: None,
-        l3: ethernet::HEADER_LEN as u16,
-        l3_len: 0,
-        l4: 0,
-        protocol: 0,
-        ttl: 0,
-        fragment: Fragment::Whole,
-        dont_fragment: false,
-    };
+    let mut parsed = Parsed { ethertype: ethernet.ethertype(), ..Parsed::UNTAGGED };
     if vlan::is_tag(parsed.ethertype) {
         let outer = vlan::Packet::new_checked(ethernet.payload())?;
         parsed.vlan = pass_tag(&mut parsed, &outer);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use model::{MacAddr, PortId};
+use packet::encapsulation::Template;
 
 /// A row of the table of adjacencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +18,8 @@ pub struct Adjacency {
     pub neighbor: IpAddr,
     /// Destination and source MAC address as they stand in the frame; `None` until the neighbour is resolved.
     pub addresses: Option<[u8; 12]>,
+    /// The outer header that packets get, where a tunnel leads to the neighbour.
+    pub encapsulation: Option<Template>,
 }
 
 impl Adjacency {
@@ -25,11 +28,17 @@ impl Adjacency {
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&destination.0);
         addresses[6..].copy_from_slice(&source.0);
-        Adjacency { port, neighbor, addresses: Some(addresses) }
+        Adjacency { port, neighbor, addresses: Some(addresses), encapsulation: None }
+    }
+
+    /// The same neighbour at the far end of a tunnel.
+    #[must_use]
+    pub fn encapsulated(self, template: Template) -> Adjacency {
+        Adjacency { encapsulation: Some(template), ..self }
     }
 
     /// An adjacency whose neighbour is still being asked for.
     pub fn unresolved(port: PortId, neighbor: IpAddr) -> Adjacency {
-        Adjacency { port, neighbor, addresses: None }
+        Adjacency { port, neighbor, addresses: None, encapsulation: None }
     }
 }

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use model::PortId;
 
-use crate::{DropReason, PuntReason};
+use crate::{DropReason, PuntReason, Stage, StageSample};
 
 const PUNTS: usize = PuntReason::ALL.len();
 const DROPS: usize = DropReason::ALL.len();
+const STAGES: usize = Stage::ALL.len();
 
 /// A counter with one writer: no read-modify-write instruction is needed.
 #[derive(Default)]
@@ -48,6 +49,9 @@ pub struct WorkerCounters {
     punts: [Counter; PUNTS],
     drops: [Counter; DROPS],
     ports: Box<[PortCounters]>,
+    timed_batches: Counter,
+    timed_packets: Counter,
+    stage_ticks: [Counter; STAGES],
 }
 
 /// Packets and bytes of one port in one direction and the walk's losses, as one batch adds them.
@@ -109,6 +113,9 @@ impl WorkerCounters {
             punts: std::array::from_fn(|_| Counter::default()),
             drops: std::array::from_fn(|_| Counter::default()),
             ports: (0..ports).map(|_| PortCounters::default()).collect(),
+            timed_batches: Counter::default(),
+            timed_packets: Counter::default(),
+            stage_ticks: std::array::from_fn(|_| Counter::default()),
         }
     }
 
@@ -119,6 +126,22 @@ impl WorkerCounters {
         self.forwarded.add(batch.forwarded);
         self.punts.iter().zip(batch.punts).for_each(|(counter, count)| counter.add(count));
         self.drops.iter().zip(batch.drops).for_each(|(counter, count)| counter.add(count));
+    }
+
+    /// Adds a batch that was timed.
+    pub fn add_stages(&self, sample: &StageSample) {
+        self.timed_batches.add(sample.batches);
+        self.timed_packets.add(sample.packets);
+        self.stage_ticks.iter().zip(sample.ticks).for_each(|(counter, ticks)| counter.add(ticks));
+    }
+
+    /// What was timed of this worker's batches.
+    pub fn stages(&self) -> StageSample {
+        StageSample {
+            batches: self.timed_batches.get(),
+            packets: self.timed_packets.get(),
+            ticks: self.stage_ticks.each_ref().map(Counter::get),
+        }
     }
 
     /// Adds what a batch did to one port.
@@ -150,6 +173,11 @@ impl Counters {
     /// Where there is no such worker.
     pub fn worker(&self, index: usize) -> &WorkerCounters {
         &self.workers[index]
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
     }
 
     /// The books of all workers.

@@ -87,6 +87,18 @@ pub struct FibReader {
 }
 
 impl FibReader {
+    /// The groups of many IPv4 addresses: `groups[i]` for `addrs[i]`, [`GroupId::NONE`] where no route covers one.
+    #[inline]
+    pub fn lookup_v4_batch(&self, addrs: &[u32], groups: &mut [u32]) {
+        self.v4.lookup_batch(addrs, groups);
+    }
+
+    /// As [`Self::lookup_v4_batch`], for IPv6.
+    #[inline]
+    pub fn lookup_v6_batch(&self, addrs: &[u128], groups: &mut [u32]) {
+        self.v6.lookup_batch(addrs, groups);
+    }
+
     /// The group of the longest prefix that covers an IPv4 address.
     #[inline]
     pub fn lookup_v4(&self, addr: u32) -> Option<GroupId> {

@@ -17,7 +17,10 @@ use arc_swap::{ArcSwap, Cache};
 use model::{PortId, Prefix};
 
 use crate::epoch::Epochs;
-use crate::{Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, Port, Ports, TableFull};
+use crate::{
+    Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, NextHops, Port, Ports, TableFull,
+    TunnelEnd,
+};
 
 /// Everything but the routes, as one epoch shows it.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +29,10 @@ pub struct State {
     pub ports: Arc<Ports>,
     adjacencies: Arc<Vec<Option<Adjacency>>>,
     groups: Arc<Vec<Option<Group>>>,
+    /// Groups and adjacencies as the walk reads them; compiled by [`Writer::publish`].
+    pub next_hops: Arc<NextHops>,
+    /// Tunnels that end here.
+    pub tunnel_ends: Arc<Vec<TunnelEnd>>,
     /// May packets be forwarded? Not before the slow path is in sync.
     pub ready: bool,
 }
@@ -93,6 +100,8 @@ pub struct Writer {
     group_rows: Rows,
     /// Groups staged since the last publication: no route may name them yet.
     unpublished_groups: Vec<GroupId>,
+    /// Something that next hops are compiled of has changed since the last publication.
+    next_hops_changed: bool,
     readers: usize,
 }
 
@@ -111,6 +120,7 @@ impl Writer {
             adjacency_rows: Rows::new("adjacencies", limits.adjacencies),
             group_rows: Rows::new("groups", limits.groups),
             unpublished_groups: Vec::new(),
+            next_hops_changed: false,
             readers: 0,
         }
     }
@@ -154,31 +164,31 @@ impl Writer {
         if port.id.index() >= self.limits.ports {
             return Err(TableFull { table: "ports", limit: self.limits.ports });
         }
-        Arc::make_mut(&mut self.staged.ports).put(port);
+        self.ports_mut().put(port);
         Ok(())
     }
 
     /// Stages the removal of a port. Adjacencies that still name it lead to drops, not to another port.
     pub fn remove_port(&mut self, id: PortId) -> Option<Port> {
-        Arc::make_mut(&mut self.staged.ports).remove(id)
+        self.ports_mut().remove(id)
     }
 
     /// Stages a new adjacency.
     pub fn insert_adjacency(&mut self, adjacency: Adjacency) -> Result<AdjacencyId, TableFull> {
         let row = self.adjacency_rows.take()?;
-        put_row(Arc::make_mut(&mut self.staged.adjacencies), row, adjacency);
+        put_row(self.adjacencies_mut(), row, adjacency);
         Ok(AdjacencyId(row))
     }
 
     /// Stages a change of an adjacency: every route through it follows, and none is touched.
     pub fn replace_adjacency(&mut self, id: AdjacencyId, adjacency: Adjacency) {
-        put_row(Arc::make_mut(&mut self.staged.adjacencies), id.0, adjacency);
+        put_row(self.adjacencies_mut(), id.0, adjacency);
     }
 
     /// Stages the removal of an adjacency that no group names any more.
     pub fn remove_adjacency(&mut self, id: AdjacencyId) {
         debug_assert!(self.staged.adjacency(id).is_some(), "an adjacency is removed once");
-        if let Some(row) = Arc::make_mut(&mut self.staged.adjacencies).get_mut(id.0 as usize) {
+        if let Some(row) = self.adjacencies_mut().get_mut(id.0 as usize) {
             *row = None;
             self.adjacency_rows.give_back(id.0);
         }
@@ -187,24 +197,29 @@ impl Writer {
     /// Stages a new group. Routes may name it after the next [`Self::publish`].
     pub fn insert_group(&mut self, group: Group) -> Result<GroupId, TableFull> {
         let row = self.group_rows.take()?;
-        put_row(Arc::make_mut(&mut self.staged.groups), row, group);
+        put_row(self.groups_mut(), row, group);
         self.unpublished_groups.push(GroupId(row));
         Ok(GroupId(row))
     }
 
     /// Stages a change of a group: every route to it follows, and none is touched.
     pub fn replace_group(&mut self, id: GroupId, group: Group) {
-        put_row(Arc::make_mut(&mut self.staged.groups), id.0, group);
+        put_row(self.groups_mut(), id.0, group);
     }
 
     /// Stages the removal of a group that no route names any more.
     pub fn remove_group(&mut self, id: GroupId) {
         debug_assert!(self.staged.group(id).is_some(), "a group is removed once");
-        if let Some(row) = Arc::make_mut(&mut self.staged.groups).get_mut(id.0 as usize) {
+        if let Some(row) = self.groups_mut().get_mut(id.0 as usize) {
             *row = None;
             self.unpublished_groups.retain(|unpublished| *unpublished != id);
             self.group_rows.give_back(id.0);
         }
+    }
+
+    /// Stages the tunnels that end here.
+    pub fn set_tunnel_ends(&mut self, ends: Vec<TunnelEnd>) {
+        self.staged.tunnel_ends = Arc::new(ends);
     }
 
     /// Stages the opening (or closing) of forwarding.
@@ -216,6 +231,10 @@ impl Writer {
     ///
     /// Returns after every reader has seen it where a group is new, at once otherwise.
     pub fn publish(&mut self) {
+        if std::mem::take(&mut self.next_hops_changed) {
+            let State { ports, adjacencies, groups, .. } = &self.staged;
+            self.staged.next_hops = Arc::new(NextHops::compile(groups, adjacencies, ports));
+        }
         self.shared.state.store(Arc::new(self.staged.clone()));
         let epoch = self.shared.epochs.advance();
         if !self.unpublished_groups.is_empty() {
@@ -248,6 +267,23 @@ impl Writer {
         self.shared.epochs.advance();
         let safe = self.shared.epochs.oldest_seen();
         self.fib.retire(ended, safe.saturating_sub(1));
+    }
+}
+
+impl Writer {
+    fn ports_mut(&mut self) -> &mut Ports {
+        self.next_hops_changed = true;
+        Arc::make_mut(&mut self.staged.ports)
+    }
+
+    fn adjacencies_mut(&mut self) -> &mut Vec<Option<Adjacency>> {
+        self.next_hops_changed = true;
+        Arc::make_mut(&mut self.staged.adjacencies)
+    }
+
+    fn groups_mut(&mut self) -> &mut Vec<Option<Group>> {
+        self.next_hops_changed = true;
+        Arc::make_mut(&mut self.staged.groups)
     }
 }
 

@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("packet", &["model"]),
     ("lpm", &[]),
     ("bgp", &["model"]),
-    ("tables", &["model", "lpm"]),
+    ("tables", &["model", "packet", "lpm"]),
     ("afxdp", &[]),
     ("fastpath", &["afxdp", "packet", "tables", "model"]),
     ("datastore", &["model"]),

@@ -4,6 +4,7 @@
 //!              uplink 0 ── 172.18.0.2 (route to 10.65.1.0/26)        workload 2 ── 10.65.0.2, fd65::2
 //!  narrow (576) uplink 1 ── 172.19.0.2 (route to 10.69.0.0/16)       workload 3 ── no endpoint
 //!                                                                     host 4 ── the kernel
+//!     tunnels by uplink 0 to 172.18.0.3: IPIP to 10.72.0.0/16 (and, in vain, fd72::/64), VXLAN to 10.73.0.0/16, fd73::/64
 //! ```
 #![allow(dead_code, reason = "a module of tests, of which each uses a part")]
 
@@ -15,10 +16,11 @@ use afxdp::{FramePool, Region, RegionConfig};
 use crossbeam_channel::Sender;
 use fastpath::{Command, Handoffs, Wire, Worker, WorkerConfig, WorkerEnds, handoffs, memory_port};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
+use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
 use tables::{
     Adjacency, Books, Counters, Endpoint, Group, Inject, Limits, Port, Punt, RingConsumer, RingProducer,
-    Writer, copy_ring,
+    TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 pub const UPLINK: PortId = PortId(0);
@@ -27,6 +29,12 @@ pub const WORKLOAD: PortId = PortId(2);
 pub const STRANGER: PortId = PortId(3);
 pub const HOST: PortId = PortId(4);
 pub const PORTS: [PortId; 5] = [UPLINK, NARROW, WORKLOAD, STRANGER, HOST];
+
+/// Where tunnels end here, and whom they come from.
+pub const OUR_END: &str = "172.18.0.1";
+pub const FAR_END: &str = "172.18.0.3";
+/// The network identifier of VXLAN.
+pub const VNI: u32 = 4096;
 
 /// Frames that the rig's worker has.
 pub const FRAMES: usize = 1024;
@@ -113,6 +121,22 @@ pub fn fill(writer: &mut Writer) {
         let adjacency = writer.insert_adjacency(via(id)).unwrap();
         route(writer, to, Group::Forward(vec![adjacency]));
     }
+    let (ours, theirs): (Ipv4Addr, Ipv4Addr) = (OUR_END.parse().unwrap(), FAR_END.parse().unwrap());
+    let far_mac = MacAddr([2, 0, 0, 0, 2, 3]);
+    let tunnels = [
+        (Template::ipip(ours, theirs), ["10.72.0.0/16", "fd72::/64"]),
+        (Template::vxlan(ours, theirs, VXLAN_PORT, VNI, far_mac, mac(UPLINK)), ["10.73.0.0/16", "fd73::/64"]),
+    ];
+    for (template, prefixes) in tunnels {
+        let adjacency = writer.insert_adjacency(via(UPLINK).encapsulated(template)).unwrap();
+        for to in prefixes {
+            route(writer, to, Group::Forward(vec![adjacency]));
+        }
+    }
+    writer.set_tunnel_ends(vec![
+        TunnelEnd::new(ours, TunnelKind::Ipip, [theirs]),
+        TunnelEnd::new(ours, TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI }, [theirs]),
+    ]);
     let unresolved = Adjacency::unresolved(UPLINK, IpAddr::V4(Ipv4Addr::new(172, 18, 0, 9)));
     let unresolved = writer.insert_adjacency(unresolved).unwrap();
     route(writer, "10.67.0.0/16", Group::Forward(vec![unresolved]));
@@ -331,6 +355,34 @@ impl Build {
 
     pub fn sport(self, sport: u16) -> Build {
         Build { sport, ..self }
+    }
+
+    /// The frame inside an IPIP packet.
+    pub fn in_ipip(&self, from: &str, to: &str) -> Vec<u8> {
+        self.inside(&Template::ipip(from.parse().unwrap(), to.parse().unwrap()))
+    }
+
+    /// The frame inside a VXLAN packet.
+    pub fn in_vxlan(&self, from: &str, to: &str, vni: u32) -> Vec<u8> {
+        let (from_ip, to_ip) = (from.parse().unwrap(), to.parse().unwrap());
+        self.inside(&Template::vxlan(
+            from_ip,
+            to_ip,
+            VXLAN_PORT,
+            vni,
+            mac(self.from),
+            neighbor_mac(self.from),
+        ))
+    }
+
+    fn inside(&self, template: &Template) -> Vec<u8> {
+        let mut frame = vec![0; template.overhead().into()];
+        frame.extend(self.frame());
+        frame[..6].copy_from_slice(&mac(self.from).0);
+        frame[6..12].copy_from_slice(&neighbor_mac(self.from).0);
+        let ip_len = frame.len() as u16 - 14;
+        template.write(&mut frame, ip_len, 0, 50_000);
+        frame
     }
 
     /// The frame, addressed to our MAC address on the port it comes in by.

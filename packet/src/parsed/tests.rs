@@ -248,3 +248,48 @@ proptest! {
         }
     }
 }
+
+fn frames() -> Vec<Vec<u8>> {
+    vec![
+        samples::udp_v4(20),
+        samples::udp_v6(20),
+        samples::udp_v4(0),
+        samples::udp_v6(0),
+        samples::tagged(&samples::udp_v4(0), &[(ethernet::VLAN, 100)]),
+    ]
+}
+
+#[test]
+fn plain_frames_take_the_short_way() {
+    for frame in &frames()[..4] {
+        assert!(parse_plain(frame).is_some());
+    }
+}
+
+proptest! {
+    /// The short way through [`parse`] never tells anything else than the long one.
+    #[test]
+    fn the_short_way_agrees_with_the_long_one(
+        which in 0usize..5,
+        changes in proptest::collection::vec((0usize..70, any::<u8>()), 0..4),
+        len in 0usize..90,
+        mend: bool,
+    ) {
+        let mut frame = frames().swap_remove(which);
+        for (at, byte) in changes {
+            if let Some(place) = frame.get_mut(at) {
+                *place = byte;
+            }
+        }
+        frame.resize(len.max(34), 0);
+        // Mostly, what was changed would fall at the checksum; mended, it gets further.
+        if mend {
+            frame[24..26].fill(0);
+            let sum = checksum::of(&frame[14..34]);
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
+        if let Some(parsed) = parse_plain(&frame) {
+            prop_assert_eq!(parse_any(&frame), Ok(Parsed { layout: Layout::Other, ..parsed }));
+        }
+    }
+}
