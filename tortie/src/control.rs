@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
-use crate::forms::{DropsStatus, PortsView};
+use crate::forms::{DropsStatus, PortsView, StagesStatus};
 
 pub(crate) use client::{AskError, ask};
 pub(crate) use server::Server;
@@ -44,6 +44,8 @@ pub(crate) enum Question {
     Neighbors,
     /// Ports with their counters.
     Ports,
+    /// Where the workers' time goes.
+    Stages,
     /// The walk's books.
     Drops,
 }
@@ -58,6 +60,7 @@ pub(crate) enum Reply {
     Route(RouteStatus),
     Neighbors(NeighborsStatus),
     Ports(PortsView),
+    Stages(StagesStatus),
     Drops(DropsStatus),
 }
 

@@ -9,7 +9,7 @@ use fastpath::QueueStatistics;
 use serde::{Deserialize, Serialize};
 use slowpath::QueueReport;
 use slowpath::status::{PortProblem, PortStatus};
-use tables::{Books, DropReason, PortCount, PuntReason};
+use tables::{Books, DropReason, PortCount, PuntReason, Stage, StageSample};
 
 /// `show drops`: the books of the walk (DESIGN.md, D6).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,53 @@ impl ByReason {
     fn of(counts: impl Iterator<Item = (&'static str, u64)>) -> ByReason {
         let reasons: BTreeMap<String, u64> = counts.map(|(name, count)| (name.to_owned(), count)).collect();
         ByReason { total: reasons.values().sum(), reasons }
+    }
+}
+
+/// `show ports --stages`: where the workers' time goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StagesStatus {
+    /// Every worker, by number.
+    pub(crate) workers: Vec<WorkerStages>,
+}
+
+/// What was timed of one worker's batches since it started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WorkerStages {
+    /// Its number.
+    pub(crate) worker: usize,
+    /// Batches that were timed: one in 64.
+    pub(crate) batches: u64,
+    /// Packets in them.
+    pub(crate) packets: u64,
+    /// Ticks of the processor's time-stamp counter in each stage.
+    pub(crate) ticks: BTreeMap<String, u64>,
+}
+
+impl StagesStatus {
+    pub(crate) fn new(samples: impl IntoIterator<Item = StageSample>) -> StagesStatus {
+        let worker = |(worker, sample): (usize, StageSample)| WorkerStages {
+            worker,
+            batches: sample.batches,
+            packets: sample.packets,
+            ticks: Stage::ALL
+                .iter()
+                .map(|stage| (stage.as_str().to_owned(), sample.ticks[stage.index()]))
+                .collect(),
+        };
+        StagesStatus { workers: samples.into_iter().enumerate().map(worker).collect() }
+    }
+}
+
+impl WorkerStages {
+    /// Clocks a packet in one stage.
+    pub(crate) fn clocks(&self, stage: &str) -> f64 {
+        self.ticks.get(stage).copied().unwrap_or(0) as f64 / self.packets as f64
+    }
+
+    /// Clocks a packet in all of them.
+    pub(crate) fn total(&self) -> f64 {
+        self.ticks.values().sum::<u64>() as f64 / self.packets as f64
     }
 }
 

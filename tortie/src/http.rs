@@ -117,7 +117,8 @@ async fn respond(method: &Method, path: &str, observer: &Observer) -> Response<F
 
 async fn page(observer: &Observer) -> Response<Full<Bytes>> {
     let drops = observer.drops().await;
-    let sample = Sample { ports: observer.counted_ports(), drops, summary: observer.summary().await.ok() };
+    let (ports, stages) = (observer.counted_ports(), observer.stages());
+    let sample = Sample { ports, drops, stages, summary: observer.summary().await.ok() };
     match metrics::render(&sample) {
         Ok(page) => response(StatusCode::OK, metrics::CONTENT_TYPE, page),
         Err(error) => {

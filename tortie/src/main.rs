@@ -29,6 +29,7 @@ mod open_ports;
 mod output;
 mod ports;
 mod privileges;
+mod processor;
 mod run;
 mod show;
 mod signals;
@@ -112,6 +113,10 @@ struct ConfigFile {
 }
 
 fn main() -> ExitCode {
+    if let Err(lacks) = processor::check() {
+        eprintln!("tortie: {lacks}");
+        return ExitCode::from(FAILED);
+    }
     let CommandLine { command } = CommandLine::parse();
     let (outcome, status) = match command {
         Command::Run { file, check: true } => (check(&file), FAILED),

@@ -7,7 +7,7 @@
 use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use slowpath::status::{BgpStatus, PeerStatus, PerFamily, Summary};
 
-use crate::forms::DropsStatus;
+use crate::forms::{DropsStatus, StagesStatus};
 use crate::observer::CountedPort;
 
 /// `Content-Type` of the page.
@@ -18,6 +18,7 @@ pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 pub(crate) struct Sample {
     pub(crate) ports: Vec<CountedPort>,
     pub(crate) drops: DropsStatus,
+    pub(crate) stages: StagesStatus,
     /// Absent where the slow path didn't answer in time.
     pub(crate) summary: Option<Summary>,
 }
@@ -32,6 +33,7 @@ pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
     page.gauges("tortie_build_info", "The version that runs; always 1.", &["version"], version)?;
     ports(&page, &sample.ports)?;
     books(&page, &sample.drops)?;
+    stages(&page, &sample.stages)?;
     let answered = f64::from(u8::from(sample.summary.is_some()));
     page.gauge(
         "tortie_slow_path_answering",
@@ -116,6 +118,24 @@ fn books(page: &Page, drops: &DropsStatus) -> prometheus::Result<()> {
         "Packets that the slow path made.",
         &[],
         [(Vec::new(), drops.injected)],
+    )
+}
+
+fn stages(page: &Page, stages: &StagesStatus) -> prometheus::Result<()> {
+    let workers = || stages.workers.iter().map(|worker| (worker.worker.to_string(), worker));
+    page.counters(
+        "tortie_stage_ticks_total",
+        "Ticks of the time-stamp counter that a worker spent in a stage of the walk, in batches that were timed.",
+        &["worker", "stage"],
+        workers().flat_map(|(number, worker)| {
+            worker.ticks.iter().map(move |(stage, ticks)| (vec![number.clone(), stage.clone()], *ticks))
+        }),
+    )?;
+    page.counters(
+        "tortie_stage_timed_packets_total",
+        "Packets in a worker's batches that were timed, one batch in 64: what tortie_stage_ticks_total is to be divided by.",
+        &["worker"],
+        workers().map(|(number, worker)| (vec![number], worker.packets)),
     )
 }
 

@@ -8,7 +8,7 @@ use tables::Counters;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Question, Reply};
-use crate::forms::{DropsStatus, PortView, PortsView, QueueView, XdpCounts};
+use crate::forms::{DropsStatus, PortView, PortsView, QueueView, StagesStatus, XdpCounts};
 use crate::limits;
 use crate::open_ports::{OpenPorts, since};
 
@@ -58,6 +58,7 @@ impl Observer {
             Question::Route { address } => Reply::Route(self.route(address).await?),
             Question::Neighbors => Reply::Neighbors(self.neighbors().await?),
             Question::Ports => Reply::Ports(self.ports().await?),
+            Question::Stages => Reply::Stages(self.stages()),
             Question::Drops => Reply::Drops(self.drops().await),
         })
     }
@@ -76,6 +77,12 @@ impl Observer {
             books = self.counters.books();
         }
         DropsStatus::new(&books)
+    }
+
+    /// Where the workers' time goes. Asks nobody.
+    pub(crate) fn stages(&self) -> StagesStatus {
+        let workers = 0..self.counters.workers();
+        StagesStatus::new(workers.map(|worker| self.counters.worker(worker).stages()))
     }
 
     /// Every open port's name, counts since it was opened, and queues. Asks nobody.

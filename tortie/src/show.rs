@@ -8,6 +8,7 @@ mod neighbors;
 mod ports;
 mod route;
 mod routes;
+mod stages;
 mod table;
 
 use std::net::IpAddr;
@@ -21,7 +22,7 @@ use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
 use crate::config::CONTROL_SOCKET;
 use crate::control::{self, AskError, Question};
-use crate::forms::{DropsStatus, PortsView};
+use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::output;
 
 /// What `tortie show` was asked for.
@@ -67,7 +68,11 @@ enum Noun {
     /// Neighbours, their MAC addresses and who needs them
     Neighbors,
     /// Ports: what each queue really got, and what passed
-    Ports,
+    Ports {
+        /// Instead, where the workers' time goes: clocks a packet in each stage of the walk
+        #[arg(long)]
+        stages: bool,
+    },
     /// What became of every packet: the walk's books, by reason
     Drops {
         /// Also reasons that never occurred
@@ -102,7 +107,12 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         Noun::Neighbors => {
             print(socket, *output, &Question::Neighbors, neighbors::table, |_: &NeighborsStatus| true)
         }
-        Noun::Ports => print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true),
+        Noun::Ports { stages: true } => {
+            print(socket, *output, &Question::Stages, stages::table, |_: &StagesStatus| true)
+        }
+        Noun::Ports { stages: false } => {
+            print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true)
+        }
         Noun::Drops { all } => {
             let table = |drops: &DropsStatus| drops::table(drops, *all);
             print(socket, *output, &Question::Drops, table, |_: &DropsStatus| true)

@@ -2,6 +2,7 @@
 
 use super::exposition::read;
 use super::*;
+use crate::forms::StagesStatus;
 use crate::forms::XdpCounts;
 use tables::{Books, DropReason, PortCount, PuntReason};
 
@@ -46,6 +47,11 @@ fn sample() -> Sample {
         ..Summary::default()
     };
     Sample {
+        stages: StagesStatus::new([tables::StageSample {
+            packets: 64,
+            ticks: [640; 11],
+            ..Default::default()
+        }]),
         ports: vec![CountedPort { id: 0, name: "eth0".to_owned(), count, queues }],
         drops: DropsStatus::new(&books),
         summary: Some(summary),
@@ -64,6 +70,8 @@ fn the_page_is_what_prometheus_reads() {
         ("tortie_dropped_packets_total", "reason=\"blackhole\"", 5.0),
         ("tortie_dropped_packets_total", "reason=\"not_ready\"", 0.0),
         ("tortie_injected_packets_total", "", 2.0),
+        ("tortie_stage_ticks_total", "stage=\"route\",worker=\"0\"", 640.0),
+        ("tortie_stage_timed_packets_total", "worker=\"0\"", 64.0),
         ("tortie_xdp_rx_ring_full_total", "port=\"eth0\",queue=\"0\"", 9.0),
         ("tortie_xdp_rx_ring_full_total", "port=\"eth0\",queue=\"1\"", 0.0),
         ("tortie_routes", "source=\"bgp\"", 12.0),
