@@ -87,6 +87,11 @@ fn open(frame: &mut Frame, parsed: &mut Parsed, end: &TunnelEnd) -> Result<(), D
             frame.trim_front(header + VXLAN_HEADER_LEN).map_err(|_| DropReason::TunnelMalformed)?;
         }
     }
+    // As in `parse.rs`.
+    if let Some(headers) = packet::parse_plain(frame.bytes()) {
+        *parsed = headers;
+        return Ok(());
+    }
     *parsed = packet::parse(frame.bytes()).map_err(parse::reason)?;
     if !parsed.is_ip() || parsed.vlan.is_some() {
         return Err(DropReason::TunnelMalformed);

@@ -71,7 +71,12 @@ fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, ne
         };
     }
     let bytes = frame.bytes_mut();
-    if decrements && let Some(header) = bytes.get_mut(usize::from(parsed.l3)..) {
+    if decrements
+        && parsed.layout == Layout::PlainV4
+        && let Some(head) = bytes.first_chunk_mut::<{ Layout::PLAIN_V4_LEN }>()
+    {
+        ipv4::decrement_ttl(&mut head[ethernet::HEADER_LEN..]);
+    } else if decrements && let Some(header) = bytes.get_mut(usize::from(parsed.l3)..) {
         let _ = match parsed.kind {
             Kind::Ipv4 => ipv4::decrement_ttl(header),
             _ => ipv6::decrement_hop_limit(header),

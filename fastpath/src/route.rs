@@ -74,6 +74,9 @@ fn choose(next_hops: &NextHops, group: GroupId, frame: &Frame, parsed: &Parsed) 
 
 /// The hash that a flow's packets share.
 pub(crate) fn flow_hash(frame: &[u8], parsed: &Parsed) -> u32 {
+    if let Some(flow) = FlowKey::plain_v4(frame, parsed) {
+        return flow.hash();
+    }
     FlowKey::new(frame, parsed).map_or(0, |mut flow| {
         // Later fragments show no ports, so the first one's don't count either: a datagram stays together.
         if parsed.is_fragment() {

@@ -109,29 +109,35 @@ impl Template {
             header[UDP..UDP + 2].copy_from_slice(&entropy.to_be_bytes());
             let udp_len = ip_len.wrapping_sub(ipv4::HEADER_LEN as u16);
             header[UDP + 4..UDP + 6].copy_from_slice(&udp_len.to_be_bytes());
-            mend(&mut header[IP..UDP], ip_len, tos);
+            self.mend(header, ip_len, tos);
         } else {
             let Some(header) = frame.get_mut(ADDRESSES..).and_then(|rest| rest.first_chunk_mut::<IPIP_LEN>())
             else {
                 return;
             };
             header.copy_from_slice(&self.bytes[..IPIP_LEN]);
-            mend(&mut header[IP..UDP], ip_len, tos);
+            self.mend(header, ip_len, tos);
         }
     }
-}
 
-/// Writes length and ECN into an IPv4 header whose checksum was made for zeros.
-#[inline(always)]
-fn mend(header: &mut [u8], ip_len: u16, tos: u8) {
-    let Some(header) = header.first_chunk_mut::<{ ipv4::HEADER_LEN }>() else { return };
-    // RFC 6040 §4.1: the outer ECN field is the inner one's.
-    let ecn = tos & 0b11;
-    header[1] = ecn;
-    header[2..4].copy_from_slice(&ip_len.to_be_bytes());
-    let sum = u16::from_be_bytes([header[10], header[11]]);
-    let sum = checksum::update(checksum::update(sum, 0, ip_len), 0, u16::from(ecn));
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    /// Writes length and ECN into the outer IPv4 header of a copy of this template.
+    #[inline(always)]
+    fn mend(&self, copy: &mut [u8], ip_len: u16, tos: u8) {
+        let Some(header) = copy.get_mut(IP..).and_then(|rest| rest.first_chunk_mut::<{ ipv4::HEADER_LEN }>())
+        else {
+            return;
+        };
+        // RFC 6040 §4.1: the outer ECN field is the inner one's.
+        let ecn = tos & 0b11;
+        // The sum of the template, in which both fields are zero, and these two words.
+        let words = u32::from(!u16::from_be_bytes([self.bytes[IP + 10], self.bytes[IP + 11]]));
+        let sum = words + u32::from(ip_len) + u32::from(ecn);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        header[1] = ecn;
+        header[2..4].copy_from_slice(&ip_len.to_be_bytes());
+        header[10..12].copy_from_slice(&(!sum as u16).to_be_bytes());
+    }
 }
 
 /// The network identifier of a VXLAN header; `None` where it is cut short or says that it has none.

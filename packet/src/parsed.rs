@@ -31,7 +31,7 @@ pub enum Fragment {
 /// Are all headers where nearly every packet has them? Then they can be read at fixed places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
-    /// Untagged Ethernet, IPv4 without options, whole, and TCP, UDP or ICMP: the frame has at least
+    /// Untagged Ethernet, IPv4 without options, whole, and TCP, UDP, ICMP or IPIP: the frame has at least
     /// [`Layout::PLAIN_V4_LEN`] bytes.
     PlainV4,
     /// Untagged Ethernet, IPv6 without extension headers, and TCP or UDP: the frame has at least
@@ -196,6 +196,7 @@ fn plain_v4(frame: &[u8]) -> Option<Parsed> {
     let l4_len_min = match protocol {
         protocol::TCP => 20,
         protocol::UDP | protocol::ICMP => 8,
+        protocol::IPIP => ipv4::HEADER_LEN,
         _ => return None,
     };
     let fits = usize::from(l3_len) >= ipv4::HEADER_LEN + l4_len_min

@@ -262,7 +262,8 @@ fn frames() -> Vec<Vec<u8>> {
 #[test]
 fn plain_frames_take_the_short_way() {
     for frame in &frames()[..4] {
-        assert!(parse_plain(frame).is_some());
+        let parsed = parse_plain(frame).expect("a plain frame");
+        assert_eq!(FlowKey::plain_v4(frame, &parsed).is_some(), parsed.kind == Kind::Ipv4);
     }
 }
 
@@ -290,6 +291,9 @@ proptest! {
         }
         if let Some(parsed) = parse_plain(&frame) {
             prop_assert_eq!(parse_any(&frame), Ok(Parsed { layout: Layout::Other, ..parsed }));
+            if let Some(flow) = FlowKey::plain_v4(&frame, &parsed) {
+                prop_assert_eq!(FlowKey::new(&frame, &parsed), Some(flow));
+            }
         }
     }
 }
