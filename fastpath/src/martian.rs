@@ -16,7 +16,12 @@ pub(crate) fn addresses(batch: &mut Batch) {
         if *fate != Fate::Undecided {
             continue;
         }
-        if parsed.layout == Layout::PlainV4 && !is_suspect_v4(frame.bytes()) {
+        let is_suspect = match parsed.layout {
+            Layout::PlainV4 => is_suspect_v4(frame.bytes()),
+            Layout::PlainV6 => is_suspect_v6(frame.bytes()),
+            Layout::Other => true,
+        };
+        if !is_suspect {
             continue;
         }
         let reason = match parsed.kind {
@@ -59,6 +64,17 @@ fn is_suspect_v4(frame: &[u8]) -> bool {
     const DESTINATION: usize = ethernet::HEADER_LEN + 16;
     frame.first_chunk::<{ Layout::PLAIN_V4_LEN }>().is_none_or(|head| {
         SUSPECT_FIRST_OCTETS[usize::from(head[SOURCE])] | SUSPECT_FIRST_OCTETS[usize::from(head[DESTINATION])]
+    })
+}
+
+/// As [`is_suspect_v4`]: is either address outside what begins with 0001 to fe7f?
+#[inline(always)]
+fn is_suspect_v6(frame: &[u8]) -> bool {
+    const SOURCE: usize = ethernet::HEADER_LEN + 8;
+    const DESTINATION: usize = ethernet::HEADER_LEN + 24;
+    frame.first_chunk::<{ Layout::PLAIN_V6_LEN }>().is_none_or(|head| {
+        let first = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        [first(SOURCE), first(DESTINATION)].into_iter().any(|first| !(1..0xfe80).contains(&first))
     })
 }
 
@@ -116,6 +132,25 @@ mod tests {
             let refused = |addr| check_v4(addr, fine).is_some() || check_v4(fine, addr).is_some();
             assert_eq!(SUSPECT_FIRST_OCTETS[usize::from(octet)], inside.into_iter().any(refused), "{octet}");
         }
+    }
+
+    #[test]
+    fn every_refused_ipv6_address_is_suspect() {
+        let frame = |source: &str, destination: &str| {
+            let mut frame = vec![0; Layout::PLAIN_V6_LEN];
+            for (at, text) in [(22, source), (38, destination)] {
+                frame[at..at + 16].copy_from_slice(&text.parse::<Ipv6Addr>().unwrap().octets());
+            }
+            frame
+        };
+        let fine = "fd65::2";
+        for refused in ["::", "::1", "fe80::1", "febf::1", "ff02::16"] {
+            assert!(
+                is_suspect_v6(&frame(refused, fine)) && is_suspect_v6(&frame(fine, refused)),
+                "{refused}"
+            );
+        }
+        assert!(!is_suspect_v6(&frame(fine, "2001:db8::1")));
     }
 
     #[test]

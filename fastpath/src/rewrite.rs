@@ -27,9 +27,11 @@ pub(crate) fn for_next_hop(batch: &mut Batch, state: &State) {
                 continue;
             }
             let hop = next_hops.get(*hop);
-            *fate = match forwards.then(|| rewrite_plain(frame, parsed, hop)).flatten() {
-                Some(fate) => fate,
-                None => rewrite(frame, parsed, hop, forwards, next_hops),
+            let is_ordinary = forwards && hop.is_ordinary() && parsed.ttl > 1 && parsed.l3_len <= hop.mtu;
+            *fate = if is_ordinary && rewrite_plain(frame.bytes_mut(), parsed.layout, hop) {
+                Fate::Forward(hop.port)
+            } else {
+                rewrite(frame, parsed, hop, forwards, next_hops)
             };
         }
     }
@@ -41,18 +43,28 @@ fn is_forwarded(run: &Run, state: &State) -> bool {
     port.is_some_and(|port| port.is_none_or(|port| port.kind != PortKind::Host))
 }
 
-/// The packet that nearly every one is: plain IPv4, forwarded to a next hop that takes it, small enough and with hops left.
-/// Otherwise nothing is done to it, and [`rewrite`] must look.
+/// A plain packet to another box, small enough and with hops left: the one that nearly every packet is. Of a frame with
+/// another layout nothing is changed, and `false` says so.
 #[inline(always)]
-fn rewrite_plain(frame: &mut Frame, parsed: &Parsed, hop: &NextHop) -> Option<Fate> {
-    let ordinary =
-        parsed.layout == Layout::PlainV4 && hop.is_ordinary() && parsed.ttl > 1 && parsed.l3_len <= hop.mtu;
-    let head = frame.bytes_mut().first_chunk_mut::<{ Layout::PLAIN_V4_LEN }>().filter(|_| ordinary)?;
-    ipv4::decrement_ttl(&mut head[ethernet::HEADER_LEN..]);
-    write_addresses(head, hop);
-    Some(Fate::Forward(hop.port))
+fn rewrite_plain(frame: &mut [u8], layout: Layout, hop: &NextHop) -> bool {
+    match layout {
+        Layout::PlainV4 => {
+            let Some(head) = frame.first_chunk_mut::<{ Layout::PLAIN_V4_LEN }>() else { return false };
+            ipv4::decrement_ttl(&mut head[ethernet::HEADER_LEN..]);
+            write_addresses(head, hop);
+        }
+        Layout::PlainV6 => {
+            let Some(head) = frame.first_chunk_mut::<{ Layout::PLAIN_V6_LEN }>() else { return false };
+            ipv6::decrement_hop_limit(&mut head[ethernet::HEADER_LEN..]);
+            write_addresses(head, hop);
+        }
+        Layout::Other => return false,
+    }
+    true
 }
 
+/// Any packet. Apart from the loop, whose registers the ordinary ones need.
+#[inline(never)]
 fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, next_hops: &NextHops) -> Fate {
     if hop.state != HopState::Ready {
         return Fate::Drop(DropReason::PortDown);
