@@ -16,6 +16,17 @@ pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
     /// A reader's handle of the same memory.
     fn reader(&self) -> Self::Reader;
 
+    /// One more prefix is to have this value; told before the prefix is inserted or its value replaced.
+    ///
+    /// # Errors
+    /// [`Full::Values`], and nothing is changed.
+    fn hold(&mut self, _value: Value) -> Result<(), Full> {
+        Ok(())
+    }
+
+    /// One prefix less has this value; told when no answer is it any more because of that prefix.
+    fn let_go(&mut self, _value: Value) {}
+
     /// Answers `value` for a prefix that is new; it is not in `store` yet.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use crate::engine::Engine;
-use crate::poptrie;
+use crate::{ipv4, ipv6};
 
 /// An address: `u32` for IPv4, `u128` for IPv6, the most significant bit first on the wire.
 pub trait Key: Copy + Ord + Debug + Send + Sync + 'static {
@@ -76,14 +76,10 @@ macro_rules! key {
     };
 }
 
-key!(u32, 32, poptrie::Engine<u32>, |key: u32| [u64::from(key), 0], |[word, _]: [u64; 2]| word as u32);
-key!(
-    u128,
-    128,
-    poptrie::Engine<u128>,
-    |key: u128| [(key >> 64) as u64, key as u64],
-    |[high, low]: [u64; 2]| { u128::from(high) << 64 | u128::from(low) }
-);
+key!(u32, 32, ipv4::Engine, |key: u32| [u64::from(key), 0], |[word, _]: [u64; 2]| word as u32);
+key!(u128, 128, ipv6::Engine, |key: u128| [(key >> 64) as u64, key as u64], |[high, low]: [u64; 2]| {
+    u128::from(high) << 64 | u128::from(low)
+});
 
 #[cfg(test)]
 mod tests {

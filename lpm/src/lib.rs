@@ -8,10 +8,10 @@
 //! memory that it replaced is set aside until [`Table::retire`] is told that no reader can still be looking at it.
 //!
 //! ```text
-//!   writer: insert/remove -> prefix store (what covers what) -> poptrie: copy the path, swap the root slot
-//!                                                                 |  old blocks
-//!   retire(epoch, safe) <----------------------------------------+  free again once tag <= safe
-//!   reader: lookup(addr) -> root slot -> nodes -> leaf              never waits, never locks
+//!   writer: insert/remove -> prefix store (what covers what) -> engine: overwrite leaves, or swap in new blocks
+//!                                                                |  old blocks
+//!   retire(epoch, safe) <---------------------------------------+  free again once tag <= safe
+//!   reader: lookup(addr) -> root slot -> .. -> leaf                never waits, never locks
 //! ```
 //!
 //! **What it promises.** A [`Lookup`] answers as [`Naive`] would for the table before or after every change that
@@ -41,11 +41,12 @@
 
 mod arena;
 mod engine;
+mod ipv4;
+mod ipv6;
 mod key;
 mod limits;
 mod lookup;
 mod naive;
-mod poptrie;
 mod prefix_store;
 mod table;
 
@@ -55,7 +56,8 @@ pub use lookup::Lookup;
 pub use naive::Naive;
 pub use table::{Table, Usage};
 
-/// What a prefix leads to. Its meaning is unknown here; every number but the largest, [`u32::MAX`], may be stored.
+/// What a prefix leads to. Its meaning is unknown here; every number but the largest, [`u32::MAX`], may be stored. An
+/// IPv4 table tells 65,534 of them apart at once, and is fastest where all are below that.
 pub type Value = u32;
 
 /// What a batch of look-ups writes for an address that no prefix covers.

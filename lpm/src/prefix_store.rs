@@ -28,6 +28,11 @@ impl<K: Key> PrefixStore<K> {
         self.routes.get(&(addr, len)).copied()
     }
 
+    /// The value of exactly this prefix, to be changed.
+    pub(crate) fn get_mut(&mut self, addr: K, len: u8) -> Option<&mut Value> {
+        self.routes.get_mut(&(addr, len))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.routes.len()
     }

@@ -17,7 +17,7 @@ pub struct Table<K: Key> {
 pub struct Usage {
     /// Routes in the table.
     pub routes: usize,
-    /// Node slots in use, those of blocks awaiting reuse among them.
+    /// Node slots (IPv4: groups) in use, those of blocks awaiting reuse among them.
     pub nodes: usize,
     /// Leaves in use, likewise.
     pub leaves: usize,
@@ -34,7 +34,7 @@ impl<K: Key> Table<K> {
     }
 
     /// Stores `value` for the prefix of the first `len` bits of `addr`; returns the value it replaces.
-    /// A replacement needs no room and never fails.
+    /// A replacement needs no room for a route, only for its value where that is new.
     ///
     /// # Errors
     /// [`Full`], and nothing is changed.
@@ -45,14 +45,23 @@ impl<K: Key> Table<K> {
         assert!(len <= K::BITS, "a prefix of {len} bits in addresses of {}", K::BITS);
         assert!(value != Value::MAX, "the largest value is not for storing");
         let addr = addr.masked(len);
-        if self.store.get(addr, len).is_some() {
+        if let Some(old) = self.store.get_mut(addr, len) {
+            self.engine.hold(value)?;
+            let old = std::mem::replace(old, value);
             self.engine.replace(&self.store, addr, len, value);
-        } else if self.store.len() >= self.limits.max_routes as usize {
-            return Err(Full::Routes { max: self.limits.max_routes });
-        } else {
-            self.engine.insert(&self.store, addr, len, value)?;
+            self.engine.let_go(old);
+            return Ok(Some(old));
         }
-        Ok(self.store.insert(addr, len, value))
+        if self.store.len() >= self.limits.max_routes as usize {
+            return Err(Full::Routes { max: self.limits.max_routes });
+        }
+        self.engine.hold(value)?;
+        if let Err(full) = self.engine.insert(&self.store, addr, len, value) {
+            self.engine.let_go(value);
+            return Err(full);
+        }
+        self.store.insert(addr, len, value);
+        Ok(None)
     }
 
     /// Removes a prefix; returns its value, or `None` where there was none.
@@ -64,6 +73,7 @@ impl<K: Key> Table<K> {
         let value = self.store.remove(addr, len)?;
         let covering = self.store.covering(addr, len).map(|(_, len, value)| (len, value));
         self.engine.remove(&self.store, addr, len, covering);
+        self.engine.let_go(value);
         Some(value)
     }
 

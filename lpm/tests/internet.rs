@@ -8,7 +8,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use lpm::{Key, Limits, Table, Value};
+use lpm::{Key, Limits, NO_ROUTE, Table, Value};
 
 /// The table's prefixes, or `None` and a line that says why there are none.
 fn prefixes() -> Option<Vec<(IpAddr, u8)>> {
@@ -104,6 +104,7 @@ fn compare<K: Key + Hash>(
     numbers: &mut Numbers,
 ) {
     let lookup = table.reader();
+    let (mut keys, mut answers) = (Vec::new(), Vec::new());
     for round in 0..200_000 {
         let any = any_key(numbers);
         let key = if round % 8 == 0 {
@@ -119,6 +120,18 @@ fn compare<K: Key + Hash>(
         let expected = oracle.lookup(key);
         assert_eq!(lookup.lookup(key), expected, "{key:x?}");
         assert_eq!(table.longest_match(key).map(|(_, _, value)| value), expected, "{key:x?}");
+        keys.push(key);
+        answers.push(expected.unwrap_or(NO_ROUTE));
+    }
+    // Batches of every size up to 150.
+    let (mut keys, mut answers, mut out) = (&keys[..], &answers[..], [0; 150]);
+    for size in (1..=150).cycle() {
+        if size > keys.len() {
+            break;
+        }
+        lookup.lookup_batch(&keys[..size], &mut out);
+        assert_eq!(out[..size], answers[..size]);
+        (keys, answers) = (&keys[size..], &answers[size..]);
     }
 }
 

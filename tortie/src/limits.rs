@@ -134,8 +134,8 @@ impl Memory {
     pub(crate) fn of(limits: &Limits, workers: usize) -> Memory {
         let line = |what, rows, row_bytes| MemoryLine { what, rows, row_bytes };
         let ports_counted = workers * limits.ports;
-        // `lpm` reserves its nodes (24 bytes) and leaves (4, and 1 of the writer's) when a table is made: address space,
-        // which becomes memory page by page as routes come.
+        // `lpm` reserves all that a table may ever need when it is made: address space, which becomes memory page by page as
+        // routes come. Only the table itself knows how much that is, so one is made, and forgotten untouched.
         let v4 = lpm::Limits::for_routes(limits.routes_v4 as u32);
         let v6 = lpm::Limits::for_routes(limits.routes_v6 as u32);
         Memory {
@@ -148,11 +148,8 @@ impl Memory {
                 line("counters of ports", ports_counted, 40),
             ],
             growing: vec![
-                line("look-up nodes, IPv4", v4.max_nodes as usize, 24),
-                line("look-up leaves, IPv4", v4.max_leaves as usize, 5),
-                line("look-up nodes, IPv6", v6.max_nodes as usize, 24),
-                line("look-up leaves, IPv6", v6.max_leaves as usize, 5),
-                line("look-up roots", 2, LOOKUP_ROOT_BYTES),
+                line("look-up tables, IPv4", 1, lpm::Table::<u32>::new(v4).bytes()),
+                line("look-up tables, IPv6", 1, lpm::Table::<u128>::new(v6).bytes()),
                 line("IPv4 routes of BGP and the RIB, about", limits.routes_v4, ROUTE_V4_BYTES),
                 line("IPv6 routes of BGP and the RIB, about", limits.routes_v6, ROUTE_V6_BYTES),
                 line("adjacencies", limits.adjacencies, 64),
@@ -199,8 +196,6 @@ impl Memory {
     }
 }
 
-/// The direct-indexed root of each family's look-up structure.
-const LOOKUP_ROOT_BYTES: usize = 2 * 1024 * 1024;
 /// A route as one peer announced it, as BGP chose it, as the RIB holds it, and as the fast path's writer remembers it.
 const ROUTE_V4_BYTES: usize = 256;
 /// See [`ROUTE_V4_BYTES`]; prefixes and next hops are four times as long.

@@ -1,0 +1,326 @@
+//! The engine for IPv6: a trie whose nodes take one byte of the address each, below a directly indexed root.
+//!
+//! The first 16 bits of an address index the root, whose slot holds a leaf or says that a page of 256 slots, one for each
+//! next byte, has the answer. Below that, a node takes eight bits: 256 entries, each of them a leaf or a child. Equal
+//! entries next to each other are a run, and only runs are stored: a bit for each entry at which a run begins, a word
+//! for each run. An entry's word is found by one load of its group of the header, and a count of bits.
+//!
+//! ```text
+//!   root[2^16] -> page[2^8] -> node: | 11 x (24 bits: a run begins here; 8 bits: runs before) | word 0 | word 1 | ...
+//!                                    '------------ 64 bytes, one cache line, with up to five words ---' '- more lines
+//!   a word:  0             no route: the default route answers
+//!            0 + 31 bits   a leaf: the value plus one
+//!            10 + 30 bits  a child: the node in this line; in the root: the slot's page
+//!            11 + 30 bits  a child: the way in this line
+//!            all ones      a leaf whose value needs 32 bits: it lies in a second array, at the same place
+//!   way:  | the path expected | where it ends | word beside it | word at its end |
+//! ```
+//!
+//! Most nodes of an internet table have a handful of runs and fit in a line or two. A *way* stands for two levels or more
+//! that lead but one way (a pod's /128 inside a cluster's /48): who leaves the path is answered by what lies beside it.
+//!
+//! **Why look-ups are fast.** A batch goes down level by level, not address by address, and no branch depends on an
+//! address: those that have come to their leaf repeat some load in the root and stay where they are. So nothing is
+//! mispredicted, and the loads of many addresses are under way at once. A level is cut into passes over the batch that
+//! either only compute, which the compiler does eight addresses at a time, or only load. Ways and large values are
+//! handled between levels, address by address.
+//!
+//! **How it changes.** A run belongs to one route: runs of two routes are never joined, even where their values are
+//! equal. So to change a route's value, or to hand its addresses back to the route that covers it, is to overwrite words
+//! where they lie. A new route takes a new copy of the one node that it ends in (and what leads there, where there was
+//! nothing); it is published by one store to the word that led to the old one. What the nodes look like depends on the
+//! routes alone, not on the order that they came in. The default route stands apart: to change it is one store, and
+//! untouched memory stays untouched.
+//!
+//! **What it costs.** A route of an internet table takes 23 bytes. At most a route takes four lines and a quarter, and
+//! the first one longer than /16 in its 2^112 addresses a page of 1 KiB. To insert or remove a prefix of up to 16 bits
+//! rewrites up to 2^15 root slots and all that lies under them; anything longer takes one or two nodes.
+//!
+//! Memory is one array of atomics, root first, then pages, then lines, indexed by number; all of it is safe code. Words
+//! are stored with Release and read with Acquire, so what they lead to is seen whole.
+
+use std::hint::select_unpredictable;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytemuck::allocation::zeroed_slice_box;
+
+use crate::engine::Reader;
+use crate::{NO_ROUTE, Value};
+
+mod layout;
+mod writer;
+
+pub use writer::Engine;
+
+use layout::{
+    BRANCH, FIRST_LINE, KIND, LINE, PAGE_BITS, SPECIAL, STEPS_MAX, WAY_BESIDE, WAY_CHILD, WAY_END, WIDE,
+    entry_cell, group_of, is_node, leaf_value, line_start, page_cell, root_cell, run_index,
+};
+
+/// Addresses that go down together.
+const BATCH: usize = 64;
+/// Bytes in an address.
+const KEY_BYTES: usize = 16;
+
+/// What readers see.
+struct Shared {
+    /// Root, pages and lines; and before them what it takes to begin at a cache line.
+    words: Box<[AtomicU32]>,
+    /// Where the root begins.
+    start: usize,
+    /// How many words there are from there on.
+    len: usize,
+    /// Values too large for a word, at the places of the words that say so. Most tables never touch it: a group of next
+    /// hops has a small number.
+    wide: Box<[AtomicU32]>,
+    /// What the default route leads to, or [`NO_ROUTE`].
+    default: AtomicU32,
+}
+
+impl Shared {
+    /// Asked for as zeroed memory and not written: the kernel gives a page when it is first touched, not before.
+    fn new(lines: usize) -> Shared {
+        let len = FIRST_LINE + lines * LINE;
+        let words: Box<[AtomicU32]> = zeroed_slice_box(len + LINE);
+        // Where the allocator's block begins is its own affair; it may also decline to say, and lines then cost two misses.
+        let start = words.as_ptr().align_offset(LINE * size_of::<AtomicU32>()).min(LINE);
+        Shared { words, start, len, wide: zeroed_slice_box(len), default: AtomicU32::new(NO_ROUTE) }
+    }
+
+    #[inline(always)]
+    fn words(&self) -> &[AtomicU32] {
+        &self.words[self.start..][..self.len]
+    }
+
+    fn wide(&self, cell: usize) -> Value {
+        self.wide.get(cell).map_or(NO_ROUTE, |value| value.load(Ordering::Acquire))
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.words) + size_of_val(&*self.wide)
+    }
+}
+
+/// The word of a cell, or no route where there is no such cell: were memory reused too early, the answer would be wrong
+/// and nothing else.
+#[inline(always)]
+fn load(words: &[AtomicU32], cell: usize) -> u32 {
+    match words.get(cell) {
+        Some(word) => word.load(Ordering::Acquire),
+        None => 0,
+    }
+}
+
+/// A handle of the memory.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Reader<u128> for Handle {
+    #[inline]
+    fn lookup(&self, addr: u128) -> Value {
+        let words = self.shared.words();
+        let mut cell = first_cell(words, addr);
+        let mut depth = u32::from(PAGE_BITS);
+        for _ in 0..STEPS_MAX {
+            let word = load(words, cell);
+            if word & BRANCH == 0 {
+                return leaf_value(word, || self.default());
+            }
+            if word & KIND != SPECIAL {
+                // Shifted round, so that no depth is too large.
+                let byte = addr.rotate_left(depth + 8) as u8;
+                cell = entry_cell(words, line_start(word), byte);
+                depth += 8;
+            } else if word != WIDE {
+                (cell, depth) = way_cell(words, line_start(word), addr, depth);
+            } else {
+                return self.shared.wide(cell);
+            }
+        }
+        NO_ROUTE
+    }
+
+    fn lookup_batch(&self, keys: &[u128], out: &mut [Value]) {
+        let (full, rest) = keys.as_chunks::<BATCH>();
+        let (full_out, rest_out) = out.as_chunks_mut::<BATCH>();
+        for (keys, out) in full.iter().zip(full_out) {
+            self.answer(keys, out);
+        }
+        if !rest.is_empty() {
+            let mut padded = [0; BATCH];
+            let mut answers = [0; BATCH];
+            padded[..rest.len()].copy_from_slice(rest);
+            self.answer(&padded, &mut answers);
+            rest_out.copy_from_slice(&answers[..rest.len()]);
+        }
+    }
+}
+
+impl Handle {
+    /// Answers a whole batch.
+    fn answer(&self, keys: &[u128; BATCH], out: &mut [Value; BATCH]) {
+        let wide_lanes = descend(self.shared.words(), keys, out);
+        let default = self.default();
+        for word in out.iter_mut() {
+            *word = leaf_value(*word, || default);
+        }
+        if wide_lanes != 0 {
+            self.answer_wide(keys, wide_lanes, out);
+        }
+    }
+
+    /// Answers again those whose value lies elsewhere.
+    #[cold]
+    fn answer_wide(&self, keys: &[u128; BATCH], mut lanes: u64, out: &mut [Value; BATCH]) {
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            out[lane] = self.lookup(keys[lane]);
+            lanes &= lanes - 1;
+        }
+    }
+
+    /// What the default route leads to.
+    #[inline(always)]
+    fn default(&self) -> Value {
+        self.shared.default.load(Ordering::Acquire)
+    }
+}
+
+/// Takes all addresses to their leaves' words. The lanes of those whose value lies elsewhere are the answer.
+fn descend(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]) -> u64 {
+    for (at, key) in at.iter_mut().zip(keys) {
+        *at = load(words, first_cell(words, *key));
+    }
+    // Few prefixes of the internet are longer than 48 bits: that far, all addresses' next bytes are at one place.
+    for shift in [96, 88, 80] {
+        if !any_at_node(at) {
+            break;
+        }
+        step(words, &keys.map(|key| (key >> shift) as u8), at);
+    }
+    if at.iter().fold(0, |any, word| any | word) & BRANCH == 0 { 0 } else { descend_rest(words, keys, at) }
+}
+
+/// Takes those to their leaves that have come to nodes, 48 bits down, or to ways.
+fn descend_rest(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]) -> u64 {
+    let bytes: &[u8; BATCH * KEY_BYTES] = bytemuck::cast_ref(keys);
+    let mut ways = Ways::new();
+    for _ in 0..STEPS_MAX {
+        ways.pass(words, keys, at);
+        if !any_at_node(at) {
+            break;
+        }
+        step(words, &ways.next.map(|next| bytes[next as usize % (BATCH * KEY_BYTES)]), at);
+        for next in &mut ways.next {
+            *next = next_byte(*next);
+        }
+    }
+    ways.wide_lanes
+}
+
+fn any_at_node(at: &[u32; BATCH]) -> bool {
+    at.iter().fold(false, |any, word| any | is_node(*word))
+}
+
+/// Takes every address that has come to a node down one level, by its byte; the others stay where they are.
+///
+/// What is computed and what is loaded are kept apart: loops that only compute become vector code, and loops that only
+/// load have many loads under way. That is worth two arrays on the stack. A function of its own, so that the compiler
+/// sees it so wherever it is called.
+#[inline(never)]
+fn step(words: &[AtomicU32], bytes: &[u8; BATCH], at: &mut [u32; BATCH]) {
+    let last = (words.len() - 1) as u32;
+    let mut cells = [0u32; BATCH];
+    let mut found = [0u32; BATCH];
+    for ((cell, at), byte) in cells.iter_mut().zip(&*at).zip(bytes) {
+        let header = (at << LINE.trailing_zeros()).wrapping_add(group_of(*byte).0);
+        *cell = if is_node(*at) { header.min(last) } else { 0 };
+    }
+    load_all(words, &cells, &mut found);
+    for (((cell, header), at), byte) in cells.iter_mut().zip(&found).zip(&*at).zip(bytes) {
+        let run = (at << LINE.trailing_zeros()).wrapping_add(run_index(*header, *byte));
+        *cell = if is_node(*at) { run.min(last) } else { 0 };
+    }
+    load_all(words, &cells, &mut found);
+    for (at, found) in at.iter_mut().zip(&found) {
+        *at = if is_node(*at) { *found } else { *at };
+    }
+}
+
+/// Loads cells, none of which lies beyond the last one.
+#[inline(always)]
+fn load_all(words: &[AtomicU32], cells: &[u32; BATCH], found: &mut [u32; BATCH]) {
+    for (found, cell) in found.iter_mut().zip(cells) {
+        *found = words[*cell as usize].load(Ordering::Acquire);
+    }
+}
+
+/// The cell in the root, or in its page, that an address begins at.
+#[inline(always)]
+fn first_cell(words: &[AtomicU32], addr: u128) -> usize {
+    let root = root_cell(addr);
+    let word = load(words, root);
+    // Of the words that a root slot can hold, only the one that leads to its page looks like a node.
+    select_unpredictable(is_node(word), page_cell(addr), root)
+}
+
+/// Where, in a batch's bytes, byte `index` (0..16, first on the wire) of an address lies.
+#[inline(always)]
+fn byte_at(lane: usize, index: usize) -> usize {
+    lane * KEY_BYTES + if cfg!(target_endian = "little") { KEY_BYTES - 1 - index } else { index }
+}
+
+/// The byte after this one.
+fn next_byte(byte_at: u32) -> u32 {
+    if cfg!(target_endian = "little") { byte_at.wrapping_sub(1) } else { byte_at.wrapping_add(1) }
+}
+
+/// A batch on its way further down than all go.
+struct Ways {
+    /// Where in the batch's bytes each address's next byte lies.
+    next: [u32; BATCH],
+    /// Addresses whose value lies elsewhere.
+    wide_lanes: u64,
+}
+
+impl Ways {
+    /// All addresses that have come to nodes have 48 bits behind them.
+    fn new() -> Ways {
+        let next = std::array::from_fn(|lane| byte_at(lane, 6) as u32);
+        Ways { next, wide_lanes: 0 }
+    }
+
+    /// Takes all that have come to ways to their end or beside them.
+    fn pass(&mut self, words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]) {
+        let lane_if = |(lane, word): (usize, &u32)| u64::from(*word >= SPECIAL) << lane;
+        let mut lanes = at.iter().enumerate().map(lane_if).fold(0, std::ops::BitOr::bitor);
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            let word = at[lane];
+            if word == WIDE {
+                self.wide_lanes |= 1 << lane;
+                at[lane] = 0;
+            } else {
+                let (cell, depth) = way_cell(words, line_start(word), keys[lane], 0);
+                at[lane] = load(words, cell);
+                self.next[lane] = byte_at(lane, depth as usize / 8 % KEY_BYTES) as u32;
+            }
+            // A way may end in another one.
+            if at[lane] < SPECIAL {
+                lanes &= lanes - 1;
+            }
+        }
+    }
+}
+
+/// Where an address goes on that has come to a way `depth` bits down: the cell, and its depth.
+#[inline(always)]
+fn way_cell(words: &[AtomicU32], start: usize, addr: u128, depth: u32) -> (usize, u32) {
+    let part = |index| u128::from(load(words, start + index));
+    let path = part(0) << 96 | part(1) << 64 | part(2) << 32 | part(3);
+    let end = load(words, start + WAY_END);
+    if (path ^ addr).leading_zeros() >= end { (start + WAY_CHILD, end) } else { (start + WAY_BESIDE, depth) }
+}

@@ -1,0 +1,201 @@
+//! What the IPv6 engine's structure makes worth asking: the edges of its root, pages, nodes and ways, values that don't
+//! fit in a word, a full arena, and long histories.
+
+use lpm::{Full, Limits, NO_ROUTE, Naive, Table, Value};
+
+/// SplitMix64: numbers that look random, the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}
+
+fn masked(addr: u128, len: u8) -> u128 {
+    addr & u128::MAX.checked_shl(u32::from(128 - len)).unwrap_or(0)
+}
+
+/// The first and last address of a prefix, and their neighbours outside.
+fn edges(addr: u128, len: u8) -> [u128; 4] {
+    let last = addr | u128::MAX.checked_shr(len.into()).unwrap_or(0);
+    [addr.wrapping_sub(1), addr, last, last.wrapping_add(1)]
+}
+
+/// Asks alone, and in batches with every number of addresses up to two batches and one.
+fn compare(table: &Table<u128>, naive: &Naive<u128>, keys: &[u128]) {
+    let lookup = table.reader();
+    for (number, keys) in keys.chunks(129).enumerate() {
+        let keys = &keys[..keys.len().min(129 - number % 129)];
+        let mut answers = vec![0; keys.len()];
+        lookup.lookup_batch(keys, &mut answers);
+        for (key, answer) in keys.iter().zip(answers) {
+            let expected = naive.lookup(*key);
+            assert_eq!(lookup.lookup(*key), expected, "{key:032x}");
+            assert_eq!(answer, expected.unwrap_or(NO_ROUTE), "{key:032x} in a batch");
+        }
+    }
+}
+
+fn insert(table: &mut Table<u128>, naive: &mut Naive<u128>, addr: u128, len: u8, value: Value) {
+    let replaced = table.insert(addr, len, value).expect("there is room");
+    assert_eq!(replaced, naive.insert(addr, len, value));
+}
+
+#[test]
+fn every_length_begins_and_ends_where_it_should() {
+    let addr = 0x2001_0db8_5a5a_a5a5_0123_4567_89ab_cdef_u128;
+    for value in [5, 0x7fff_fffd, 0x7fff_fffe, 0x7fff_ffff, 0x8000_0000, Value::MAX - 1] {
+        let (mut table, mut naive) = (Table::new(Limits::for_routes(200)), Naive::new());
+        let keys: Vec<u128> = (0..=128).flat_map(|len| edges(masked(addr, len), len)).collect();
+        // From the shortest to the longest, then the other way round, so that each is both a leaf and split.
+        for len in (0..=128).step_by(2).chain((1..=128).rev().step_by(2)) {
+            insert(&mut table, &mut naive, masked(addr, len), len, value - u32::from(len % 3));
+            compare(&table, &naive, &keys);
+        }
+        for len in (0..=128).filter(|len| len % 3 != 1).chain((0..=128).filter(|len| len % 3 == 1)) {
+            assert_eq!(table.remove(masked(addr, len), len), naive.remove(masked(addr, len), len));
+            compare(&table, &naive, &keys);
+        }
+        table.retire(1, 1);
+        assert_eq!((table.usage().nodes, table.usage().retired_blocks), (0, 0));
+    }
+}
+
+#[test]
+fn nodes_with_every_number_of_runs_answer() {
+    // Hosts, one after the other and from both ends, in nodes at several depths: from one run to 256.
+    for depth in [24, 32, 64, 120] {
+        let (mut table, mut naive) = (Table::new(Limits::for_routes(300)), Naive::new());
+        let place = |byte: u32| 0xfd00_u128 << 112 | u128::from(byte) << (120 - depth);
+        let keys: Vec<u128> = (0..256).flat_map(|byte| edges(place(byte), depth + 8)).collect();
+        for byte in (0..128).flat_map(|byte| [byte, 255 - byte]) {
+            insert(&mut table, &mut naive, place(byte), depth + 8, byte);
+            compare(&table, &naive, &keys);
+        }
+    }
+}
+
+#[test]
+fn the_default_route_stands_behind_all_others() {
+    let mut table = Table::new(Limits::for_routes(10));
+    let lookup = table.reader();
+    table.insert(1 << 125, 3, 3).unwrap();
+    table.insert(0, 0, 7).unwrap();
+    assert_eq!(
+        (lookup.lookup(1 << 125), lookup.lookup(0), lookup.lookup(u128::MAX)),
+        (Some(3), Some(7), Some(7))
+    );
+    table.remove(1 << 125, 3);
+    assert_eq!(lookup.lookup(1 << 125), Some(7));
+    table.insert(0, 0, Value::MAX - 1).unwrap();
+    assert_eq!(lookup.lookup(1 << 125), Some(Value::MAX - 1));
+    table.remove(0, 0);
+    assert_eq!(lookup.lookup(1 << 125), None);
+}
+
+/// A node's pods: /122 blocks in one /48, /128s in the blocks, and what leads out of the cluster.
+fn pods(numbers: &mut Numbers) -> (u128, u8) {
+    let cluster = 0xfd00_0010_0244_u128 << 80;
+    let block = cluster | u128::from(numbers.next() % 40) << 6;
+    match numbers.below(12) {
+        0 => (0x2000_u128 << 112, 3),
+        1 => (cluster, 48),
+        2 => (masked(cluster, 44), 44),
+        3 => (cluster, 64),
+        4 => (cluster, 65),
+        5 => (block, 122),
+        6 => (masked(block, 121), 121),
+        _ => (block | u128::from(numbers.next() % 64), 128),
+    }
+}
+
+#[test]
+fn a_long_history_leaves_no_trace() {
+    let changes = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
+    let mut numbers = Numbers(3);
+    let mut table = Table::new(Limits::for_routes(3000));
+    for change in 1..=changes {
+        let (addr, len) = pods(&mut numbers);
+        if numbers.below(2) == 0 {
+            table.insert(addr, len, numbers.below(4) as Value).expect("there is room");
+        } else {
+            table.remove(addr, len);
+        }
+        // Readers are one change behind.
+        table.retire(change, change - 1);
+    }
+    table.retire(changes + 1, changes + 1);
+    let (mut fresh, mut naive) = (Table::new(Limits::for_routes(3000)), Naive::new());
+    for (addr, len, value) in table.iter() {
+        insert(&mut fresh, &mut naive, addr, len, value);
+    }
+    fresh.retire(1, 1);
+    assert_eq!(table.usage(), fresh.usage());
+    let keys: Vec<u128> = table.iter().flat_map(|(addr, len, _)| edges(addr, len)).collect();
+    compare(&table, &naive, &keys);
+    for (addr, len, _) in fresh.iter() {
+        assert!(table.remove(addr, len).is_some());
+    }
+    table.retire(changes + 2, changes + 2);
+    assert_eq!((table.usage().routes, table.usage().nodes), (0, 0));
+}
+
+#[test]
+fn what_finds_no_room_changes_nothing_and_what_goes_makes_room() {
+    let mut numbers = Numbers(5);
+    let (mut table, mut naive) =
+        (Table::new(Limits { max_routes: 4000, max_nodes: 200, max_leaves: 200 }), Naive::new());
+    let mut refused = 0;
+    for change in 1..=6000u64 {
+        let (addr, len) = pods(&mut numbers);
+        if numbers.below(5) < 3 {
+            let (before, value) = (table.usage(), numbers.below(4) as Value);
+            match table.insert(addr, len, value) {
+                Ok(replaced) => assert_eq!(replaced, naive.insert(addr, len, value)),
+                Err(full) => {
+                    assert!(matches!(full, Full::Nodes { .. }));
+                    assert_eq!(table.usage(), before);
+                    refused += 1;
+                }
+            }
+        } else {
+            assert_eq!(table.remove(addr, len), naive.remove(addr, len));
+        }
+        if change % 50 == 0 {
+            let keys: Vec<u128> =
+                (0..100).map(|_| pods(&mut numbers)).flat_map(|(addr, len)| edges(addr, len)).collect();
+            compare(&table, &naive, &keys);
+            table.retire(change, change);
+        }
+    }
+    assert!(refused > 100, "only {refused} were refused: the arena is larger than the test means it to be");
+}
+
+#[test]
+fn a_batch_whose_addresses_end_at_every_depth_is_answered() {
+    let mut numbers = Numbers(9);
+    let (mut table, mut naive) = (Table::new(Limits::for_routes(1000)), Naive::new());
+    for number in 0..400 {
+        let len = 1 + numbers.below(128) as u8;
+        let near = u128::from(numbers.next() % 8) << 122 | u128::from(numbers.next() % 3) << 90;
+        let addr = masked(near | u128::from(numbers.next()), len);
+        let value = if number % 7 == 0 { Value::MAX - 1 - number } else { number };
+        insert(&mut table, &mut naive, addr, len, value);
+    }
+    let routes: Vec<_> = table.iter().collect();
+    let keys: Vec<u128> = (0..20_000)
+        .map(|_| {
+            let (addr, len, _) = routes[numbers.below(routes.len())];
+            edges(addr, len)[numbers.below(4)]
+        })
+        .collect();
+    compare(&table, &naive, &keys);
+}
