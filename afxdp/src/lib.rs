@@ -113,7 +113,7 @@ pub use frame::{Frame, HEADROOM, NoRoom};
 pub use mmap::Pages;
 pub use pool::FramePool;
 pub use program::{LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind};
-pub use queue::{Queue, wait};
+pub use queue::{Queue, Sleeper, wait};
 pub use region::{Region, RegionConfig, RegionError};
 pub use release::{Closed, Closing};
 pub use report::{

@@ -9,7 +9,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,23 @@ pub struct Queue {
     counters: QueueCounters,
     receiving: usize,
     transmitting: usize,
+    /// Frames received since the fill ring was topped up.
+    refill_due: usize,
+    /// Calls of `wake_when_due` since the first of the frames that wait.
+    wake_deferred: u32,
     aside: Vec<Frame>,
 }
+
+/// Frames that `refill_when_due` waits for, at most.
+const REFILL_STEP: u32 = 256;
+/// Frames on their way out that `reap_when_due` waits for, at most.
+const REAP_STEP: u32 = 512;
+/// Frames in the TX ring that `wake_when_due` waits for, at most.
+const WAKE_STEP: u32 = 256;
+/// Calls that it defers a wake-up for, at most.
+const WAKE_DEFERRALS: u32 = 8;
+/// Bytes that the processor moves between cores at once.
+const CACHE_LINE: usize = 64;
 
 impl Queue {
     pub(crate) fn new(
@@ -61,6 +76,9 @@ impl Queue {
             counters: QueueCounters::default(),
             receiving: 0,
             transmitting: 0,
+            // The first refill is always due.
+            refill_due: usize::MAX,
+            wake_deferred: 0,
             // Room for a batch of each kind, so that the way of a packet doesn't allocate.
             aside: Vec::with_capacity(256),
         }
@@ -83,21 +101,25 @@ impl Queue {
 
     /// Tops up the fill ring from the pool. Returns how many frames went in.
     pub fn refill(&mut self, pool: &mut FramePool) -> usize {
-        let free = self.rings.fill.free(self.config.rings.fill) as usize;
-        let mut filled = 0;
-        while filled < free {
-            let Some(mut frame) = self.aside.pop().or_else(|| pool.take()) else { break };
+        let lender = self.region.lender(self.borrower, Lent::Receive);
+        let Self { rings, aside, config, .. } = self;
+        let filled = rings.fill.extend(config.rings.fill, || {
+            let mut frame = aside.pop().or_else(|| pool.take())?;
             frame.reset();
             // In aligned mode the kernel goes to the chunk's beginning by itself.
-            let address = self.region.lend(frame, self.borrower, Lent::Receive);
-            self.rings.fill.write(address);
-            filled += 1;
-        }
-        if filled > 0 {
-            self.rings.fill.submit();
-        }
+            Some(lender.lend(frame))
+        }) as usize;
         self.receiving += filled;
+        self.refill_due = if pool.available() > 0 { 0 } else { usize::MAX };
         filled
+    }
+
+    /// [`refill`](Self::refill), where it is worth it: after some frames were received, or where the pool had too few the
+    /// last time. The fill ring's index is a cache line that the kernel writes on another core.
+    pub fn refill_when_due(&mut self, pool: &mut FramePool) {
+        if self.refill_due >= REFILL_STEP.min(self.config.rings.fill / 8) as usize {
+            self.refill(pool);
+        }
     }
 
     /// Appends up to `max` received frames to `out`. Returns how many.
@@ -105,38 +127,30 @@ impl Queue {
     /// Each descriptor is checked; one that isn't a chunk lent by this queue, or reaches beyond its chunk, is counted
     /// and makes no frame.
     pub fn receive(&mut self, out: &mut Vec<Frame>, max: usize) -> usize {
-        let available = self.rings.rx.available(clamp(max));
-        let mut received = 0;
-        for _ in 0..available {
-            let descriptor = self.rings.rx.read();
-            if let Some(frame) = self.received(descriptor) {
-                out.push(frame);
-                received += 1;
+        let lender = self.region.lender(self.borrower, Lent::Receive);
+        let Self { rings, aside, .. } = self;
+        let (before, aside_before) = (out.len(), aside.len());
+        let read = rings.rx.drain(clamp(max), |descriptor| {
+            let Some((frame, start)) = lender.take_back(descriptor.addr) else { return };
+            // Options would mean a frame in several pieces, which this socket didn't ask for.
+            let placed = match descriptor.options {
+                0 => frame.placed(start, descriptor.len as usize),
+                _ => Err(frame),
+            };
+            match placed {
+                Ok(frame) => {
+                    prefetch(&frame.bytes()[..frame.len().min(CACHE_LINE)]);
+                    out.push(frame);
+                }
+                Err(frame) => aside.push(frame),
             }
-        }
-        if available > 0 {
-            self.rings.rx.release();
-        }
+        }) as usize;
+        let received = out.len() - before;
+        self.receiving -= received + aside.len() - aside_before;
+        self.counters.bad_receive_descriptors += (read - received) as u64;
         self.counters.received += received as u64;
+        self.refill_due = self.refill_due.saturating_add(read);
         received
-    }
-
-    fn received(&mut self, descriptor: Descriptor) -> Option<Frame> {
-        let Some((frame, start)) = self.region.take_back(descriptor.addr, self.borrower, Lent::Receive)
-        else {
-            self.counters.bad_receive_descriptors += 1;
-            return None;
-        };
-        self.receiving -= 1;
-        // Options would mean a frame in several pieces, which this socket didn't ask for.
-        let placed =
-            if descriptor.options == 0 { frame.placed(start, descriptor.len as usize) } else { Err(frame) };
-        placed
-            .map_err(|frame| {
-                self.counters.bad_receive_descriptors += 1;
-                self.aside.push(frame);
-            })
-            .ok()
     }
 
     /// Takes frames from the front of `frames` into the TX ring, as many as fit. Returns how many were taken; the rest
@@ -147,25 +161,30 @@ impl Queue {
     /// # Panics
     /// If a frame is of another region.
     pub fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
-        let free = self.rings.tx.free(clamp(frames.len())) as usize;
-        let mut sent = 0;
-        for frame in frames.drain(..free) {
-            if frame.is_empty() {
-                self.counters.empty_frames += 1;
-                self.aside.push(frame);
-                continue;
+        let lender = self.region.lender(self.borrower, Lent::Transmit);
+        let Self { rings, aside, mode, .. } = self;
+        let mode = *mode;
+        let taken = rings.tx.free(clamp(frames.len()));
+        let aside_before = aside.len();
+        let mut offered = frames.drain(..taken as usize);
+        let sent = rings.tx.extend(taken, || {
+            let mut frame = offered.next()?;
+            while frame.is_empty() {
+                aside.push(frame);
+                frame = offered.next()?;
+            }
+            if mode == Mode::Copy {
+                // The walk has read the headers only; the kernel is going to copy it all.
+                prefetch(&frame.bytes()[frame.len().min(CACHE_LINE)..]);
             }
             let len = frame.len() as u32;
-            let addr = self.region.lend(frame, self.borrower, Lent::Transmit);
-            self.rings.tx.write(Descriptor { addr, len, options: 0 });
-            sent += 1;
-        }
-        if sent > 0 {
-            self.rings.tx.submit();
-        }
+            Some(Descriptor { addr: lender.lend(frame), len, options: 0 })
+        }) as usize;
+        drop(offered);
+        self.counters.empty_frames += (aside.len() - aside_before) as u64;
         self.transmitting += sent;
         self.counters.transmitted += sent as u64;
-        free
+        taken as usize
     }
 
     /// Slots free in the TX ring.
@@ -175,27 +194,29 @@ impl Queue {
 
     /// Returns completed frames to the pool. Returns how many.
     pub fn reap(&mut self, pool: &mut FramePool) -> usize {
-        while let Some(frame) = self.aside.pop() {
-            pool.put(frame);
-        }
-        let available = self.rings.completion.available(self.config.rings.completion);
-        let mut reaped = 0;
-        for _ in 0..available {
-            let address = self.rings.completion.read();
-            match self.region.take_back(address, self.borrower, Lent::Transmit) {
-                Some((frame, _)) => {
-                    pool.put(frame);
-                    reaped += 1;
-                }
-                None => self.counters.bad_completions += 1,
+        let lender = self.region.lender(self.borrower, Lent::Transmit);
+        self.aside.drain(..).for_each(|frame| pool.put(frame));
+        let before = pool.available();
+        let read = self.rings.completion.drain(self.config.rings.completion, |address| {
+            if let Some((frame, _)) = lender.take_back(address) {
+                pool.put(frame);
             }
-        }
-        if available > 0 {
-            self.rings.completion.release();
-        }
+        }) as usize;
+        let reaped = pool.available() - before;
+        self.counters.bad_completions += (read - reaped) as u64;
         self.transmitting -= reaped;
         self.counters.completed += reaped as u64;
         reaped
+    }
+
+    /// [`reap`](Self::reap), where it is worth it: when many frames are on their way out, or few are left in the pool. The
+    /// completion ring is written by the core that receives at the other end of a veth, or by the NIC's.
+    pub fn reap_when_due(&mut self, pool: &mut FramePool) {
+        let many = REAP_STEP.min(self.config.rings.tx / 4) as usize;
+        let few = pool.available() < pool.total() / 4;
+        if self.transmitting >= many || !self.aside.is_empty() || few {
+            self.reap(pool);
+        }
     }
 
     /// Kicks the kernel where it asked for it: for the fill ring, and for the TX ring if frames wait in it.
@@ -220,6 +241,27 @@ impl Queue {
             }
         }
         Ok(())
+    }
+
+    /// [`wake`](Self::wake), where it is worth it: once many frames wait, or some calls after the first of them. A worker
+    /// calls it at least once a round, so a frame waits a few rounds at most.
+    ///
+    /// A system call costs as much as sending a frame, and the kernel's thread at the other end of a veth, where it is
+    /// faster than we are, goes to sleep after each and must be woken by the next.
+    ///
+    /// # Errors
+    /// As [`wake`](Self::wake).
+    pub fn wake_when_due(&mut self) -> io::Result<()> {
+        if self.transmitting == 0 && !self.rings.fill.needs_wakeup() {
+            return Ok(());
+        }
+        let waiting = self.rings.tx.waiting();
+        self.wake_deferred += 1;
+        if waiting < WAKE_STEP.min(self.config.rings.tx / 4) && self.wake_deferred < WAKE_DEFERRALS {
+            return Ok(());
+        }
+        self.wake_deferred = 0;
+        self.wake()
     }
 
     fn transmit_wants_kick(&self) -> bool {
@@ -281,6 +323,19 @@ impl AsFd for Queue {
     }
 }
 
+/// Asks for the cache lines of bytes that another core has just written: asked for together, they arrive while others
+/// are waited for.
+fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(CACHE_LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint: it reads nothing, and can't fault. x86-64 has had it from the beginning.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, CACHE_LINE);
+}
+
 /// "Not now" is no failure of a kick.
 fn tolerate(result: io::Result<()>) -> io::Result<()> {
     match result {
@@ -303,18 +358,29 @@ fn clamp(count: usize) -> u32 {
 /// Sleeps until a queue has received frames, or `timeout` passes (rounded up to a millisecond). Returns how many of
 /// `fds` have something; a signal ends the wait early.
 pub fn wait(fds: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<usize> {
-    use std::os::fd::AsRawFd;
-    /// Enough for a worker's ports without allocating.
-    const ON_STACK: usize = 64;
-    let entry = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    if fds.len() <= ON_STACK {
-        let mut entries = [libc::pollfd { fd: -1, events: 0, revents: 0 }; ON_STACK];
-        for (to, from) in entries.iter_mut().zip(fds) {
-            *to = entry(from);
-        }
-        syscall::poll(&mut entries[..fds.len()], timeout)
-    } else {
-        let mut entries: Vec<_> = fds.iter().map(entry).collect();
-        syscall::poll(&mut entries, timeout)
+    Sleeper::default().sleep(fds.iter().copied(), timeout)
+}
+
+/// Sleeps again and again without allocating.
+#[derive(Default)]
+pub struct Sleeper {
+    entries: Vec<libc::pollfd>,
+}
+
+impl Sleeper {
+    /// As [`wait`]. Allocates only where there are more descriptors than ever before.
+    ///
+    /// # Errors
+    /// What poll(2) says.
+    pub fn sleep<'a>(
+        &mut self,
+        fds: impl Iterator<Item = BorrowedFd<'a>>,
+        timeout: Duration,
+    ) -> io::Result<usize> {
+        let entry =
+            |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        self.entries.clear();
+        self.entries.extend(fds.map(entry));
+        syscall::poll(&mut self.entries, timeout)
     }
 }

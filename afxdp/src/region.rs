@@ -176,45 +176,16 @@ impl Region {
     /// # Safety
     /// `index < frames`, and no `Frame` and no kernel ring names that chunk.
     unsafe fn claim(&self, index: u32) -> Frame {
-        let offset = (index as usize) << self.shared.chunk_shift;
+        let Shared { id, base, chunk_shift, .. } = *self.shared;
         // SAFETY: index < frames, so the chunk lies in the mapping, which is never unmapped; that nobody else names it
         // is the caller's promise.
-        unsafe { Frame::new(self.shared.base.add(offset), 1 << self.shared.chunk_shift, self.shared.id) }
+        unsafe { Frame::new(base.add((index as usize) << chunk_shift), 1 << chunk_shift, id) }
     }
 
-    /// The chunk's offset from the region's start: what AF_XDP calls an address.
-    fn offset(&self, frame: &Frame) -> u64 {
-        (frame.chunk().as_ptr().addr() - self.shared.base.as_ptr().addr()) as u64
-    }
-
-    /// Gives a frame up to the kernel on behalf of a queue. Returns the AF_XDP address of its first byte.
-    ///
-    /// # Panics
-    /// If the frame is of another region: its address would mean someone else's bytes.
-    pub(crate) fn lend(&self, frame: Frame, borrower: Borrower, lent: Lent) -> u64 {
-        assert_eq!(frame.region(), self.shared.id, "a frame of another region in this queue");
-        let offset = self.offset(&frame);
-        let index = (offset >> self.shared.chunk_shift) as usize;
-        self.shared.lent[index].store(borrower.tag(lent), Ordering::Relaxed);
-        offset + u64::from(frame.start())
-    }
-
-    /// Takes back the chunk around an address the kernel returned, if this queue had lent it for this purpose.
-    ///
-    /// `None` for any other address: outside the region, never lent, returned before. So even a kernel that repeats
-    /// itself can't make two frames of one chunk.
-    pub(crate) fn take_back(&self, address: u64, borrower: Borrower, lent: Lent) -> Option<(Frame, usize)> {
-        let index = usize::try_from(address >> self.shared.chunk_shift).ok()?;
-        let tag = self.shared.lent.get(index)?;
-        if tag.load(Ordering::Relaxed) != borrower.tag(lent) {
-            return None;
-        }
-        tag.store(HELD_HERE, Ordering::Relaxed);
-        // SAFETY: index < frames, as `lent` has one entry per chunk. The tag says that this queue gave up the one Frame
-        // of this chunk and hasn't made a new one since; only this queue writes its tag, and a queue is used by one
-        // thread at a time.
-        let frame = unsafe { self.claim(index as u32) };
-        Some((frame, (address & u64::from(self.chunk_size() - 1)) as usize))
+    /// One queue's lending for one purpose, for a batch of frames.
+    pub(crate) fn lender(&self, borrower: Borrower, lent: Lent) -> Lender {
+        let Shared { id, base, chunk_shift, .. } = *self.shared;
+        Lender { id, base, chunk_shift, tags: &self.shared.lent, tag: borrower.tag(lent) }
     }
 
     /// Addresses of all chunks a queue has lent for a purpose. Slow: reads the whole table.
@@ -246,6 +217,53 @@ impl Region {
     }
 }
 
+/// Gives frames up to the kernel and takes them back, on behalf of one queue and for one purpose.
+///
+/// What it needs of the region stands here by value, so that a batch's loop finds it in registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Lender {
+    id: u16,
+    base: NonNull<u8>,
+    chunk_shift: u32,
+    tags: &'static [AtomicU16],
+    tag: u16,
+}
+
+impl Lender {
+    /// Gives a frame up. Returns the AF_XDP address of its first byte: the offset from the region's start.
+    ///
+    /// # Panics
+    /// If the frame is of another region: its address would mean someone else's bytes.
+    #[inline]
+    pub(crate) fn lend(&self, frame: Frame) -> u64 {
+        assert_eq!(frame.region(), self.id, "a frame of another region in this queue");
+        let offset = frame.chunk().as_ptr().addr() - self.base.as_ptr().addr();
+        self.tags[offset >> self.chunk_shift].store(self.tag, Ordering::Relaxed);
+        offset as u64 + u64::from(frame.start())
+    }
+
+    /// Takes back the chunk around an address the kernel returned, if this queue had lent it for this purpose. The
+    /// second value is where in its chunk the address is.
+    ///
+    /// `None` for any other address: outside the region, never lent, returned before. So even a kernel that repeats
+    /// itself can't make two frames of one chunk.
+    #[inline]
+    pub(crate) fn take_back(&self, address: u64) -> Option<(Frame, usize)> {
+        let index = usize::try_from(address >> self.chunk_shift).ok()?;
+        let tag = self.tags.get(index)?;
+        if tag.load(Ordering::Relaxed) != self.tag {
+            return None;
+        }
+        tag.store(HELD_HERE, Ordering::Relaxed);
+        let chunk_size = 1 << self.chunk_shift;
+        // SAFETY: there is one tag per chunk, so the chunk lies in the mapping, which is never unmapped. The tag says
+        // that this queue gave up the one Frame of this chunk and hasn't made a new one since; only this queue writes
+        // its tag, and a queue is used by one thread at a time.
+        let frame = unsafe { Frame::new(self.base.add(index << self.chunk_shift), chunk_size, self.id) };
+        Some((frame, address as usize & (usize::from(chunk_size) - 1)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,16 +291,16 @@ mod tests {
     fn a_lent_chunk_comes_back_once_and_only_to_its_borrower() {
         let (region, mut pool) = region(4);
         let (one, two) = (region.new_borrower().unwrap(), region.new_borrower().unwrap());
-        let address = region.lend(pool.take().unwrap(), one, Lent::Receive);
+        let address = region.lender(one, Lent::Receive).lend(pool.take().unwrap());
         assert_eq!(address, 256);
-        assert!(region.take_back(address, two, Lent::Receive).is_none(), "another queue");
-        assert!(region.take_back(address, one, Lent::Transmit).is_none(), "another purpose");
-        assert!(region.take_back(address + 2048, one, Lent::Receive).is_none(), "a chunk never lent");
-        assert!(region.take_back(4 * 2048, one, Lent::Receive).is_none(), "just outside the region");
-        assert!(region.take_back(u64::MAX, one, Lent::Receive).is_none(), "far outside the region");
-        let (frame, start) = region.take_back(address + 44, one, Lent::Receive).expect("lent by one");
+        assert!(region.lender(two, Lent::Receive).take_back(address).is_none(), "another queue");
+        assert!(region.lender(one, Lent::Transmit).take_back(address).is_none(), "another purpose");
+        assert!(region.lender(one, Lent::Receive).take_back(address + 2048).is_none(), "a chunk never lent");
+        assert!(region.lender(one, Lent::Receive).take_back(4 * 2048).is_none(), "just outside the region");
+        assert!(region.lender(one, Lent::Receive).take_back(u64::MAX).is_none(), "far outside the region");
+        let (frame, start) = region.lender(one, Lent::Receive).take_back(address + 44).expect("lent by one");
         assert_eq!(start, 300);
-        assert!(region.take_back(address, one, Lent::Receive).is_none(), "a second time");
+        assert!(region.lender(one, Lent::Receive).take_back(address).is_none(), "a second time");
         pool.put(frame);
     }
 
@@ -292,8 +310,8 @@ mod tests {
         let borrower = region.new_borrower().unwrap();
         let mut frame = pool.take().unwrap();
         frame.grow_front(200).unwrap();
-        assert_eq!(region.lend(frame, borrower, Lent::Transmit), 56);
-        region.lend(pool.take().unwrap(), borrower, Lent::Receive);
+        assert_eq!(region.lender(borrower, Lent::Transmit).lend(frame), 56);
+        region.lender(borrower, Lent::Receive).lend(pool.take().unwrap());
         assert_eq!(region.lent_by(borrower, Lent::Transmit), [0]);
         assert_eq!(region.lent_by(borrower, Lent::Receive), [2048]);
     }

@@ -130,8 +130,9 @@ impl Closing {
     }
 
     fn take(&mut self, addresses: Vec<u64>, lent: Lent, pool: &mut FramePool) {
+        let lender = self.region.lender(self.borrower, lent);
         for address in addresses {
-            if let Some((frame, _)) = self.region.take_back(address, self.borrower, lent) {
+            if let Some((frame, _)) = lender.take_back(address) {
                 pool.put(frame);
                 self.recovered += 1;
             }

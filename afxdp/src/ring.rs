@@ -139,11 +139,32 @@ impl<T: Plain> Producer<T> {
     ///
     /// # Panics
     /// If no slot is known to be free; ask [`free`](Self::free) first.
+    #[cfg(test)]
     pub(crate) fn write(&mut self, value: T) {
         assert!(self.known_free() > 0, "the ring is full");
         // SAFETY: in bounds (`slot`), and free, so the other side doesn't touch it until `submit`.
         unsafe { self.ring.slot(self.next).write(value) }
         self.next = self.next.wrapping_add(1);
+    }
+
+    /// Writes and publishes what `next` gives, at most `wanted` values and as many as are free. Returns how many.
+    ///
+    /// One look at the other side's index and one publication for all of them.
+    pub(crate) fn extend(&mut self, wanted: u32, mut next: impl FnMut() -> Option<T>) -> u32 {
+        let free = self.free(wanted);
+        let mut written = 0;
+        while written < free {
+            let Some(value) = next() else { break };
+            // SAFETY: in bounds (`slot`), and one of the `free` slots after `self.next`, which the other side doesn't
+            // touch until they are published below.
+            unsafe { self.ring.slot(self.next.wrapping_add(written)).write(value) }
+            written += 1;
+        }
+        if written > 0 {
+            self.next = self.next.wrapping_add(written);
+            self.submit();
+        }
+        written
     }
 
     /// Publishes what was written.
@@ -208,12 +229,31 @@ impl<T: Plain> Consumer<T> {
     ///
     /// # Panics
     /// If no value is known to be there; ask [`available`](Self::available) first.
+    #[cfg(test)]
     pub(crate) fn read(&mut self) -> T {
         assert!(self.known_available() > 0, "the ring is empty");
         // SAFETY: in bounds (`slot`), published by the other side before the index we acquired, and not released yet.
         let value = unsafe { self.ring.slot(self.next).read() };
         self.next = self.next.wrapping_add(1);
         value
+    }
+
+    /// Gives `each` the values that are there, at most `max`, and publishes that they may be overwritten. Returns how
+    /// many.
+    ///
+    /// One look at the other side's index and one publication for all of them.
+    pub(crate) fn drain(&mut self, max: u32, mut each: impl FnMut(T)) -> u32 {
+        let available = self.available(max);
+        for read in 0..available {
+            // SAFETY: in bounds (`slot`), and one of the `available` slots after `self.next`, which the other side
+            // published before the index we acquired and doesn't touch until they are released below.
+            each(unsafe { self.ring.slot(self.next.wrapping_add(read)).read() });
+        }
+        if available > 0 {
+            self.next = self.next.wrapping_add(available);
+            self.release();
+        }
+        available
     }
 
     /// Publishes that what was read may be overwritten.
@@ -234,16 +274,20 @@ mod tests {
     enum Step {
         Write(u32),
         Submit,
+        Extend(u32),
         Read(u32),
         Release,
+        Drain(u32),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (1u32..9).prop_map(Step::Write),
             Just(Step::Submit),
+            (1u32..9).prop_map(Step::Extend),
             (1u32..9).prop_map(Step::Read),
             Just(Step::Release),
+            (1u32..9).prop_map(Step::Drain),
         ]
     }
 
@@ -277,6 +321,21 @@ mod tests {
                         producer.submit();
                         submitted.append(&mut written);
                     }
+                    Step::Extend(wanted) => {
+                        let free = size - (written.len() as u32 + submitted.len() as u32 + unreleased);
+                        // One value fewer than was asked for, so that both ends of the batch are met.
+                        let mut left = wanted - 1;
+                        let extended = producer.extend(wanted, || {
+                            left = left.checked_sub(1)?;
+                            written.push_back(value);
+                            value += 1;
+                            Some(value - 1)
+                        });
+                        prop_assert_eq!(extended, free.min(wanted - 1));
+                        if extended > 0 {
+                            submitted.append(&mut written);
+                        }
+                    }
                     Step::Read(wanted) => {
                         let available = consumer.available(wanted);
                         prop_assert_eq!(available, wanted.min(submitted.len() as u32));
@@ -288,6 +347,16 @@ mod tests {
                     Step::Release => {
                         consumer.release();
                         unreleased = 0;
+                    }
+                    Step::Drain(max) => {
+                        let mut drained = Vec::new();
+                        let count = consumer.drain(max, |value| drained.push(value));
+                        let expected: Vec<u64> = submitted.drain(..submitted.len().min(max as usize)).collect();
+                        prop_assert_eq!(count as usize, expected.len());
+                        prop_assert_eq!(drained, expected);
+                        if count > 0 {
+                            unreleased = 0;
+                        }
                     }
                 }
             }

@@ -69,6 +69,7 @@ pub(crate) fn queue(region: Region, size: u32) -> (Queue, Kernel) {
     let rings = Rings { rx: our_rx, tx: our_tx, fill: our_fill, completion: our_completion };
     let mut config = QueueConfig::new(0, 0);
     config.rings = RingSizes { rx: size, tx: size, fill: size, completion: size };
+    config.need_wakeup = false;
     let borrower = region.new_borrower().expect("a fresh region has numbers");
     let socket = Arc::new(Socket::stand_in());
     let queue = Queue::new(region, borrower, socket, rings, Mode::Copy, config);

@@ -50,5 +50,5 @@ pub use batch::{BATCH, Batch};
 pub use handoff::{Handoffs, handoffs};
 pub use memory_port::{MemoryPort, Wire, memory_port};
 pub use port::{PortQueue, QueueStatistics};
-pub use worker::{Command, Worker, WorkerConfig, WorkerEnds, spawn};
+pub use worker::{Command, Waiting, Worker, WorkerConfig, WorkerEnds, spawn};
 pub use xdp_port::XdpPort;

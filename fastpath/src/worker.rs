@@ -1,13 +1,12 @@
 //! Stage 0: a pinned core and its loop.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use afxdp::FramePool;
+use afxdp::{FramePool, Sleeper};
 use crossbeam_channel::{Receiver, Sender};
 use model::{PortId, WorkerId};
 use tables::{Counters, Inject, Punt, Reader, RingConsumer, RingProducer, Stage};
@@ -20,8 +19,11 @@ use crate::tally::Tally;
 use crate::walk::walk;
 use crate::{Batch, PortQueue, QueueStatistics, receive};
 
-/// Rounds without a packet before a worker sleeps.
+/// Rounds without a packet before a worker that needn't look any longer sleeps.
 const IDLE_ROUNDS: u32 = 64;
+/// How long a worker looks for the next packet after the last one, before it sleeps. Longer than the gaps of light
+/// traffic: waking a core costs more time than all of the walk.
+const LOOK_AGAIN_FOR: Duration = Duration::from_millis(1);
 /// Rounds between two looks at commands and the clock.
 const HOUSEKEEPING_ROUNDS: u32 = 256;
 /// Time between two readings of the kernel's counters.
@@ -38,6 +40,18 @@ pub struct WorkerConfig {
     pub idle_wait: Duration,
     /// Rows in the table of ports.
     pub ports: usize,
+}
+
+/// What a worker does while there are no packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waiting {
+    /// Looks again at once, for ever: its core is never free.
+    Busy,
+    /// Sleeps soon: its core is free, and most packets of light traffic find it asleep.
+    Interrupt,
+    /// Looks again for a while after each packet, then sleeps: awake under light traffic, asleep without any.
+    #[default]
+    Adaptive,
 }
 
 /// A worker's ends of what it shares with the rest.
@@ -58,8 +72,10 @@ pub struct WorkerEnds {
     pub commands: Receiver<Command>,
 }
 
-/// A change of a worker's queues. Rare; taken between batches.
+/// A change of a worker's queues or ways. Rare; taken between batches.
 pub enum Command {
+    /// Waits for packets like this from now on; [`Waiting::Adaptive`] until told otherwise.
+    Wait(Waiting),
     /// Owns this queue from now on.
     AddQueue {
         /// The port's row in the tables.
@@ -89,6 +105,8 @@ pub struct Worker {
     stopwatch: Stopwatch,
     first: usize,
     statistics_read: Instant,
+    waiting: Waiting,
+    sleeper: Sleeper,
 }
 
 /// Starts a worker on a thread of its own, pinned where `config` says so.
@@ -125,12 +143,14 @@ impl Worker {
             stopwatch: Stopwatch::new(),
             first: 0,
             statistics_read: Instant::now(),
+            waiting: Waiting::default(),
+            sleeper: Sleeper::default(),
         }
     }
 
     /// Receives, walks and transmits until `stop` is set, then closes its queues.
     pub fn run(&mut self, stop: &AtomicBool) {
-        let mut idle_rounds = 0;
+        let mut idle = Idle::default();
         let mut rounds = 0u32;
         while !stop.load(Ordering::Relaxed) {
             if rounds.is_multiple_of(HOUSEKEEPING_ROUNDS) {
@@ -138,13 +158,11 @@ impl Worker {
             }
             rounds = rounds.wrapping_add(1);
             if self.round() > 0 {
-                idle_rounds = 0;
-                continue;
-            }
-            idle_rounds += 1;
-            if idle_rounds > IDLE_ROUNDS {
+                idle = Idle::default();
+            } else if idle.is_over(self.waiting) {
                 self.sleep();
                 self.housekeeping();
+                idle.slept = true;
             }
         }
         self.queues.read_statistics();
@@ -197,6 +215,7 @@ impl Worker {
     pub fn housekeeping(&mut self) {
         while let Ok(command) = self.ends.commands.try_recv() {
             match command {
+                Command::Wait(waiting) => self.waiting = waiting,
                 Command::AddQueue { port, queue, statistics } => {
                     self.queues.add(port, queue, statistics, &mut self.ends.pool);
                 }
@@ -232,12 +251,67 @@ impl Worker {
     /// a worker that sleeps.
     fn sleep(&mut self) {
         self.ends.reader.go_offline();
-        let fds: Vec<BorrowedFd<'_>> = self.queues.poll_fds().collect();
-        if fds.is_empty() {
+        if self.queues.poll_fds().next().is_none() {
             thread::sleep(self.config.idle_wait);
         } else {
             // Interrupted or failed: the next round looks at the rings anyway.
-            let _ = afxdp::wait(&fds, self.config.idle_wait);
+            let _ = self.sleeper.sleep(self.queues.poll_fds(), self.config.idle_wait);
         }
+    }
+}
+
+/// Rounds without a packet.
+#[derive(Default)]
+struct Idle {
+    rounds: u32,
+    /// When a look at the clock found no packet first.
+    since: Option<Instant>,
+    /// It has slept since the last packet: what comes late comes rarely, so it doesn't look for long again.
+    slept: bool,
+}
+
+impl Idle {
+    /// Counts a round without a packet. Has it been looking for long enough?
+    fn is_over(&mut self, waiting: Waiting) -> bool {
+        self.rounds = self.rounds.wrapping_add(1);
+        if !self.rounds.is_multiple_of(IDLE_ROUNDS) {
+            // Lets a sibling on the same core have the pipeline.
+            std::hint::spin_loop();
+            return false;
+        }
+        match waiting {
+            Waiting::Busy => false,
+            Waiting::Interrupt => true,
+            Waiting::Adaptive if self.slept => true,
+            Waiting::Adaptive => {
+                let now = Instant::now();
+                now.duration_since(*self.since.get_or_insert(now)) >= LOOK_AGAIN_FOR
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_worker_never_sleeps_and_the_others_do_after_some_rounds() {
+        let slept = |waiting, rounds| {
+            let mut idle = Idle::default();
+            (0..rounds).any(|_| idle.is_over(waiting))
+        };
+        assert!(!slept(Waiting::Busy, 10_000));
+        assert!(!slept(Waiting::Interrupt, IDLE_ROUNDS - 1));
+        assert!(slept(Waiting::Interrupt, IDLE_ROUNDS));
+        // How long it looks goes by the clock, which no test waits for.
+        assert!(!slept(Waiting::Adaptive, IDLE_ROUNDS));
+    }
+
+    #[test]
+    fn after_a_sleep_without_a_packet_an_adaptive_worker_looks_shortly() {
+        let mut idle = Idle { slept: true, ..Idle::default() };
+        let rounds = (1..).find(|_| idle.is_over(Waiting::Adaptive));
+        assert_eq!(rounds, Some(IDLE_ROUNDS));
     }
 }

@@ -12,7 +12,9 @@ pub struct XdpPort(pub Queue);
 
 impl PortQueue for XdpPort {
     fn refill(&mut self, pool: &mut FramePool) {
-        self.0.refill(pool);
+        self.0.refill_when_due(pool);
+        // Once a round: frames whose wake-up was put off don't wait for the next ones.
+        let _ = self.0.wake_when_due();
     }
 
     fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
@@ -24,13 +26,13 @@ impl PortQueue for XdpPort {
     }
 
     fn reap(&mut self, pool: &mut FramePool) {
-        self.0.reap(pool);
+        self.0.reap_when_due(pool);
     }
 
     fn wake(&mut self) {
         // The interface may be down or going away. The frames stay in the ring, the slow path hears of it by
         // netlink and closes the port; there is nothing that a worker could do about it.
-        let _ = self.0.wake();
+        let _ = self.0.wake_when_due();
     }
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -2,9 +2,11 @@
 
 mod attaching;
 mod closing;
+mod cost;
 mod devices;
 mod misbehaving;
 mod moving;
 mod namespace;
 mod programs;
 mod sharing;
+mod when_due;
