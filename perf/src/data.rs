@@ -57,7 +57,7 @@ pub fn internet() -> Result<Internet> {
         std::env::var_os("TORTIE_DATA").map_or_else(beside, PathBuf::from).join("internet-prefixes.txt.gz");
     match std::fs::read(&path) {
         Ok(bytes) => read(&bytes).with_context(|| format!("reading {}", path.display())),
-        Err(_) => Ok(made_up()),
+        Err(_) => Ok(made_up(1)),
     }
 }
 
@@ -80,11 +80,15 @@ fn read(gzip: &[u8]) -> Result<Internet> {
     Ok(table)
 }
 
-/// Random prefixes with the real table's lengths: less clustered than real ones, so the figures are another table's.
-fn made_up() -> Internet {
-    fn family<K: Key>(lengths: &[(u8, usize)], mut draw: impl FnMut() -> K) -> Prefixes<K> {
+/// Random prefixes with the real table's lengths, one for every `one_in` that it has: less clustered than real ones, so the
+/// figures are another table's, but the same everywhere.
+///
+/// # Panics
+/// Where `one_in` is zero.
+pub fn made_up(one_in: usize) -> Internet {
+    fn family<K: Key>(lengths: &[(u8, usize)], one_in: usize, mut draw: impl FnMut() -> K) -> Prefixes<K> {
         let mut prefixes: Prefixes<K> = (lengths.iter())
-            .flat_map(|(len, count)| std::iter::repeat_n(*len, *count))
+            .flat_map(|(len, count)| std::iter::repeat_n(*len, count.div_ceil(one_in)))
             .map(|len| (draw().masked(len), len))
             .collect();
         prefixes.sort_unstable();
@@ -94,9 +98,9 @@ fn made_up() -> Internet {
     let mut numbers = Numbers::new(1);
     let mut again = Numbers::new(2);
     Internet {
-        v4: family(&LENGTHS_V4, || 0x0100_0000 + numbers.next() as u32 % 0xdf00_0000),
+        v4: family(&LENGTHS_V4, one_in, || 0x0100_0000 + numbers.next() as u32 % 0xdf00_0000),
         // Within 2000::/3, and clustered: most /48s lie in few /32s.
-        v6: family(&LENGTHS_V6, || {
+        v6: family(&LENGTHS_V6, one_in, || {
             let high = 0x2400_0000_0000_0000 | again.next() >> 6 & !0x000f_ffc0_0000_0000;
             u128::from(high) << 64 | u128::from(again.next())
         }),
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_table_made_up_has_the_real_ones_size() {
-        let table = made_up();
+        let table = made_up(1);
         assert!((850_000..950_000).contains(&table.v4.len()), "{}", table.v4.len());
         assert!((140_000..170_000).contains(&table.v6.len()), "{}", table.v6.len());
     }

@@ -14,6 +14,7 @@ impl Numbers {
     }
 
     /// The next number.
+    #[allow(clippy::should_implement_trait, reason = "it never ends, so it is no iterator's")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

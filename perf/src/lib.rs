@@ -16,4 +16,8 @@
 pub mod data;
 pub mod keys;
 pub mod measure;
+pub mod packets;
 pub mod record;
+pub mod replay_port;
+pub mod router;
+pub mod works;

@@ -5,7 +5,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod instructions;
 mod lookup;
+mod loss;
+mod next_hop_loss;
+mod peers;
+mod updates;
+mod veth;
+mod walk;
+mod workers;
 
 /// Measure Tortie on this machine.
 #[derive(Parser)]
@@ -19,11 +27,39 @@ struct Arguments {
 enum What {
     /// Look-ups alone: every address mix, both families, full table.
     Lookup(lookup::Arguments),
+    /// DPDK and VPP on the same look-ups and packets, in interleaved rounds; builds what it compares with.
+    Peers(peers::Arguments),
+    /// AF_XDP between veths beside DPDK and Linux; needs root and 4 cores.
+    Veth(veth::Arguments),
+    /// Table changes a second, and what readers notice of them.
+    Updates(updates::Arguments),
+    /// The walk in memory: clocks a packet, stage by stage, for every kind of work.
+    Walk(walk::Arguments),
+    /// Two and three workers beside one.
+    Workers(workers::Arguments),
+    /// Half the maximal rate while the table changes: what is lost.
+    Loss(loss::Arguments),
+    /// A next hop lost behind 100,000 routes.
+    NextHopLoss(next_hop_loss::Arguments),
+    /// Instructions a packet, counted by callgrind and held against the record.
+    Instructions(instructions::Arguments),
+    /// Forward packets of one kind of work: what `perf instructions` runs under valgrind.
+    #[command(hide = true)]
+    Count(instructions::CountArguments),
 }
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().what {
         What::Lookup(arguments) => lookup::run(&arguments),
+        What::Peers(arguments) => peers::run(&arguments),
+        What::Veth(arguments) => veth::run(&arguments),
+        What::Updates(arguments) => updates::run(&arguments),
+        What::Walk(arguments) => walk::run(&arguments),
+        What::Workers(arguments) => workers::run(&arguments),
+        What::Loss(arguments) => loss::run(&arguments),
+        What::NextHopLoss(arguments) => next_hop_loss::run(&arguments),
+        What::Instructions(arguments) => instructions::run(&arguments),
+        What::Count(arguments) => instructions::count(&arguments),
     }?;
     Ok(ExitCode::SUCCESS)
 }

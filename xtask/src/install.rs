@@ -1,10 +1,10 @@
-//! The Debian packages that the lab and the fuzz targets need, and their installation.
+//! The Debian packages that the lab, the fuzz targets and the benchmarks need, and their installation.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A package, a program of it that shows whether it is there, and what it is for.
+/// A package, a program of it (or a file, by its whole path) that shows whether it is there, and what it is for.
 struct Package {
     name: &'static str,
     program: &'static str,
@@ -32,6 +32,28 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "g++", program: "g++", reason: "builds libFuzzer, which the fuzz targets run in" },
     Package { name: "bird2", program: "bird", reason: "is the other BGP speaker of the interop scenarios" },
+    Package { name: "valgrind", program: "valgrind", reason: "counts the walk's instructions" },
+];
+
+/// What `cargo xtask bench --peers` needs besides; nothing else does.
+const PACKAGES_FOR_PEERS: &[Package] = &[
+    Package { name: "gcc", program: "gcc", reason: "builds what asks DPDK for look-ups, and l3fwd" },
+    Package { name: "pkg-config", program: "pkg-config", reason: "knows how DPDK is linked" },
+    Package {
+        name: "dpkg-dev",
+        program: "dpkg-source",
+        reason: "unpacks the source of l3fwd, which no package ships",
+    },
+    Package {
+        name: "dpdk",
+        program: "dpdk-testpmd",
+        reason: "is a peer, and shows what its devices cost alone",
+    },
+    Package {
+        name: "libdpdk-dev",
+        program: "/usr/include/dpdk/rte_fib.h",
+        reason: "holds rte_fib, l3fwd's libraries and net_pcap",
+    },
 ];
 
 /// How it went.
@@ -45,8 +67,17 @@ pub(crate) enum Installed {
 
 /// Installs what is missing, telling what and why. Without root or apt-get it says so and installs nothing.
 pub(crate) fn install() -> Result<Installed> {
+    install_all(PACKAGES.iter())
+}
+
+/// As [`install`], with what the peers of the benchmarks need.
+pub(crate) fn install_for_peers() -> Result<Installed> {
+    install_all(PACKAGES.iter().chain(PACKAGES_FOR_PEERS))
+}
+
+fn install_all(packages: impl Iterator<Item = &'static Package>) -> Result<Installed> {
     let missing: Vec<&Package> =
-        PACKAGES.iter().filter(|package| !lab::scenario::installed(package.program)).collect();
+        packages.filter(|package| !lab::scenario::installed(package.program)).collect();
     if missing.is_empty() {
         return Ok(Installed::All);
     }

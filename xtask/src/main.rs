@@ -2,6 +2,7 @@
 //!
 //! A file per command, and no cleverness.
 
+mod bench;
 mod ci;
 mod demo;
 mod fuzz;
@@ -39,6 +40,10 @@ enum Chore {
     Lab(lab::Arguments),
     /// Run one fuzz target, or all, for a while.
     Fuzz(fuzz::Arguments),
+    /// Measure how fast Tortie is: look-ups, table changes, the walk in memory; in minutes, without root.
+    ///
+    /// With --peers: beside DPDK, Linux, and VPP where an installed one is named, on the same work and core.
+    Bench(bench::Arguments),
     /// What .ci/run runs: `cargo xtask test` with everything in it.
     Ci,
 }
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Lab(arguments) => lab::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Ci => ci::run(),
     };
     ended.unwrap_or_else(|error| {

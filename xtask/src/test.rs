@@ -34,6 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     )?;
     tests(&mut tally)?;
+    instructions(&mut tally)?;
     fuzz::all(&mut tally, FUZZ_SECONDS)?;
     if !arguments.quick {
         let all: Vec<_> = scenarios::ALL.iter().collect();
@@ -53,6 +54,17 @@ fn check(tally: &mut Tally, name: &str, command: &mut Command) -> Result<()> {
         tally.failed(name, &format!("see its words above ({status})"));
     }
     Ok(())
+}
+
+/// No more instructions a packet than `perf/records/instructions.json` says.
+fn instructions(tally: &mut Tally) -> Result<()> {
+    const NAME: &str = "instructions a packet";
+    if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
+        tally.skipped(NAME, "no valgrind here");
+        return Ok(());
+    }
+    let mut cargo = tools::cargo();
+    check(tally, NAME, cargo.args(["run", "--release", "--package", "perf", "--", "instructions", "--check"]))
 }
 
 /// `cargo test` on the whole workspace, read while it is shown.

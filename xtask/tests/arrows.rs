@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("slowpath", &["bgp", "datastore", "tables", "packet", "model"]),
     ("tortie", &["fastpath", "slowpath", "afxdp", "bgp", "datastore", "tables", "packet", "lpm", "model"]),
     ("lab", &["model", "packet", "lpm", "bgp", "tables", "fastpath", "datastore", "slowpath"]),
-    ("perf", &["model", "packet", "lpm", "tables", "afxdp", "fastpath"]),
+    ("perf", &["model", "packet", "lpm", "tables", "afxdp", "fastpath", "lab"]),
     ("xtask", &["lab"]),
 ];
 

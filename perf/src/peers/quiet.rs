@@ -1,0 +1,109 @@
+//! Readings that count: those in which nobody else had the core.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// A reading in which the program waited longer than this share of the time for its core is taken again.
+const SHARE_MAX: f64 = 0.02;
+/// Readings before the best of them is taken as it is.
+const TRIES: usize = 12;
+
+/// Whose waiting is watched.
+pub(super) struct Watched {
+    tasks: PathBuf,
+}
+
+/// What a reading was worth.
+pub(super) struct Reading {
+    /// What was read.
+    pub value: f64,
+    /// Whether the core was shared all the same, after [`TRIES`] tries.
+    pub disturbed: bool,
+}
+
+impl Watched {
+    /// This process.
+    pub(super) fn us() -> Watched {
+        Watched { tasks: "/proc/self/task".into() }
+    }
+
+    /// Another one.
+    pub(super) fn process(id: u32) -> Watched {
+        Watched { tasks: format!("/proc/{id}/task").into() }
+    }
+
+    /// Time that its threads were ready to run and weren't let, since they began.
+    fn waited(&self) -> Result<Duration> {
+        let mut sum = Duration::ZERO;
+        for task in fs::read_dir(&self.tasks).with_context(|| format!("reading {}", self.tasks.display()))? {
+            sum += waited(&task?.path().join("schedstat"))?;
+        }
+        Ok(sum)
+    }
+
+    /// Reads until nobody interferes.
+    ///
+    /// # Errors
+    /// Those of `read`, and where the kernel doesn't tell who waits.
+    pub(super) fn read(&self, mut read: impl FnMut() -> Result<f64>) -> Result<Reading> {
+        let mut best: Option<(f64, f64)> = None;
+        for _ in 0..TRIES {
+            let (start, before) = (Instant::now(), self.waited()?);
+            let value = read()?;
+            let waited = self.waited()?.saturating_sub(before);
+            let share = waited.as_secs_f64() / start.elapsed().as_secs_f64();
+            if share <= SHARE_MAX {
+                return Ok(Reading { value, disturbed: false });
+            }
+            if best.is_none_or(|(least, _)| share < least) {
+                best = Some((share, value));
+            }
+        }
+        let (_, value) = best.context("it was tried at least once")?;
+        Ok(Reading { value, disturbed: true })
+    }
+}
+
+/// The second number of a task's schedstat: nanoseconds spent waiting on a run queue.
+fn waited(path: &Path) -> Result<Duration> {
+    // A thread that ended meanwhile waits no more.
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let nanoseconds = text.split_whitespace().nth(1).map_or(Ok(0), str::parse)?;
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_is_taken_again_while_the_core_is_shared() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let task = folder.path().join("1");
+        fs::create_dir(&task).expect("a task");
+        let schedstat = task.join("schedstat");
+        fs::write(&schedstat, "5 0 1").expect("a file");
+        let watched = Watched { tasks: folder.path().into() };
+        let mut waited = 0u64;
+        let mut readings = 0;
+        // A second of waiting in each of the first three.
+        let reading = watched.read(|| {
+            readings += 1;
+            waited += if readings <= 3 { 1_000_000_000 } else { 0 };
+            fs::write(&schedstat, format!("5 {waited} 1"))?;
+            Ok(f64::from(readings))
+        });
+        let reading = reading.expect("a reading");
+        assert_eq!((reading.value, reading.disturbed), (4.0, false));
+
+        let reading = watched.read(|| {
+            waited += 1_000_000_000;
+            fs::write(&schedstat, format!("5 {waited} 1"))?;
+            Ok(7.0)
+        });
+        assert!(reading.expect("a reading").disturbed);
+    }
+}

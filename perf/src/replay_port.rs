@@ -1,0 +1,106 @@
+//! A port that receives the same packets over and over: the walk's own speed, without a kernel or a wire.
+//!
+//! Each frame is written anew, as a NIC would write it, so what the walk changes does no harm. What is
+//! sent is counted and forgotten.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use afxdp::{Closing, Frame, FramePool};
+use fastpath::{PortQueue, QueueStatistics};
+
+/// What to receive, shared by the ports of all workers.
+pub struct Replay {
+    /// All packets, one behind the other, of one length each.
+    bytes: Vec<u8>,
+    len: usize,
+    packets: usize,
+}
+
+impl Replay {
+    /// Packets of one length, in the order in which they come, over and over.
+    ///
+    /// # Panics
+    /// Where they differ in length, or there is none.
+    pub fn new(packets: &[Vec<u8>]) -> Replay {
+        let len = packets.first().map_or(0, Vec::len);
+        assert!(len > 0 && packets.iter().all(|packet| packet.len() == len), "packets of one length");
+        Replay { bytes: packets.concat(), len, packets: packets.len() }
+    }
+}
+
+/// A queue of such a port.
+pub struct ReplayPort {
+    replay: Arc<Replay>,
+    at: usize,
+    fill: Vec<Frame>,
+    fill_max: usize,
+    sent: Vec<Frame>,
+}
+
+impl ReplayPort {
+    /// A queue that keeps `slots` frames to receive into, and begins with packet `start`.
+    pub fn new(replay: Arc<Replay>, slots: usize, start: usize) -> ReplayPort {
+        let at = start % replay.packets;
+        ReplayPort {
+            replay,
+            at,
+            fill: Vec::with_capacity(slots),
+            fill_max: slots,
+            sent: Vec::with_capacity(slots),
+        }
+    }
+}
+
+impl ReplayPort {
+    /// A queue that only sends.
+    pub fn sink() -> ReplayPort {
+        ReplayPort::new(Arc::new(Replay { bytes: vec![0], len: 1, packets: 1 }), 0, 0)
+    }
+}
+
+impl PortQueue for ReplayPort {
+    fn refill(&mut self, pool: &mut FramePool) {
+        while self.fill.len() < self.fill_max {
+            let Some(frame) = pool.take() else { return };
+            self.fill.push(frame);
+        }
+    }
+
+    fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+        let len = self.replay.len;
+        let first = self.fill.len().saturating_sub(max);
+        let received = self.fill.len() - first;
+        for mut frame in self.fill.drain(first..) {
+            let start = self.at * len;
+            self.at = if self.at + 1 == self.replay.packets { 0 } else { self.at + 1 };
+            let copied = frame.copy_from(&self.replay.bytes[start..start + len]);
+            debug_assert!(copied.is_ok(), "a packet fits a frame");
+            frames.push(frame);
+        }
+        received
+    }
+
+    fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
+        let taken = frames.len();
+        self.sent.append(frames);
+        taken
+    }
+
+    fn reap(&mut self, pool: &mut FramePool) {
+        self.sent.drain(..).for_each(|frame| pool.put(frame));
+    }
+
+    fn wake(&mut self) {}
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn read_statistics(&self, _: &QueueStatistics) {}
+
+    fn close(self: Box<Self>, pool: &mut FramePool) -> Option<Closing> {
+        self.fill.into_iter().chain(self.sent).for_each(|frame| pool.put(frame));
+        None
+    }
+}

@@ -1,0 +1,201 @@
+//! A router in memory: tables full of routes, workers with a port to receive by and one to send by.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use afxdp::{Region, RegionConfig};
+use anyhow::{Context, Result};
+use crossbeam_channel::Sender;
+use fastpath::{Command, PortQueue, Worker, WorkerConfig, WorkerEnds, handoffs};
+use lpm::Key;
+use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
+use packet::encapsulation::{Template, VXLAN_PORT};
+use tables::{Adjacency, Counters, Group, GroupId, Limits, Port, TunnelEnd, TunnelKind, Writer, copy_ring};
+
+use crate::data::Prefixes;
+use crate::packets;
+use crate::replay_port::{Replay, ReplayPort};
+
+/// Where packets come in.
+pub const INGRESS: PortId = PortId(0);
+/// Where they leave.
+pub const EGRESS: PortId = PortId(1);
+/// Next hops that routes are spread over.
+pub const NEXT_HOPS: u32 = 16;
+/// The router's own address, where tunnels begin and end.
+pub const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
+/// The address of tunnel packets that are to be opened.
+pub const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 18, 1, 1);
+/// The network identifier of VXLAN tunnels.
+pub const VNI: u32 = 4096;
+/// Frames that a port keeps to receive into.
+const SLOTS: usize = 512;
+const PORTS: usize = 2;
+
+/// What is done to packets besides forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulate {
+    /// Nothing.
+    Plain,
+    /// They leave in IPIP.
+    Ipip,
+    /// They leave in VXLAN.
+    Vxlan,
+}
+
+/// Tables with routes, and workers to use them.
+pub struct Router {
+    /// The tables.
+    pub writer: Writer,
+    /// What the workers count.
+    pub counters: Counters,
+    /// The groups that routes lead to.
+    pub groups: Vec<GroupId>,
+    workers: usize,
+}
+
+/// A worker, and what must be kept for it to go on.
+pub struct Parts {
+    /// The worker.
+    pub worker: Worker,
+    _commands: Sender<Command>,
+    _ends: Box<dyn std::any::Any + Send>,
+}
+
+impl Router {
+    /// Empty tables for this many routes of both families together and workers, and [`NEXT_HOPS`] next hops.
+    ///
+    /// # Errors
+    /// Where the tables are too small, which they aren't.
+    pub fn new(routes: usize, workers: usize, encapsulate: Encapsulate) -> Result<Router> {
+        let limits = Limits {
+            ports: PORTS,
+            adjacencies: 4096,
+            groups: 4096,
+            routes_v4: routes + 16,
+            routes_v6: routes + 16,
+            readers: workers,
+        };
+        let mut writer = Writer::new(limits);
+        for id in [INGRESS, EGRESS] {
+            writer.put_port(Port {
+                id,
+                name: format!("port{id}"),
+                ifindex: IfIndex(100 + u32::from(id.0)),
+                kind: PortKind::Uplink,
+                mac: packets::ROUTER,
+                mtu: 1500,
+                up: true,
+                queues: workers as u16,
+                endpoint: None,
+            })?;
+        }
+        let mut groups = Vec::new();
+        for number in 0..NEXT_HOPS {
+            let neighbor = Ipv4Addr::from(u32::from(LOCAL) + 256 + 1 + number);
+            let destination = MacAddr([2, 0, 0, 1, 0, number as u8]);
+            let plain = Adjacency::resolved(EGRESS, IpAddr::V4(neighbor), destination, packets::ROUTER);
+            let adjacency = match encapsulate {
+                Encapsulate::Plain => plain,
+                Encapsulate::Ipip => plain.encapsulated(Template::ipip(LOCAL, neighbor)),
+                Encapsulate::Vxlan => plain.encapsulated(Template::vxlan(
+                    LOCAL,
+                    neighbor,
+                    VXLAN_PORT,
+                    VNI,
+                    destination,
+                    packets::ROUTER,
+                )),
+            };
+            let adjacency = writer.insert_adjacency(adjacency)?;
+            groups.push(writer.insert_group(Group::Forward(vec![adjacency]))?);
+        }
+        writer.set_ready(true);
+        writer.publish();
+        Ok(Router { writer, counters: Counters::new(workers, PORTS), groups, workers })
+    }
+
+    /// Opens packets that come by a tunnel of this kind from [`REMOTE`].
+    pub fn open_tunnels(&mut self, encapsulate: Encapsulate) {
+        let end = |kind| vec![TunnelEnd::new(LOCAL, kind, [REMOTE])];
+        self.writer.set_tunnel_ends(match encapsulate {
+            Encapsulate::Plain => vec![],
+            Encapsulate::Ipip => end(TunnelKind::Ipip),
+            Encapsulate::Vxlan => end(TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI }),
+        });
+        self.writer.publish();
+    }
+
+    /// Adds routes, spread over the next hops.
+    ///
+    /// # Errors
+    /// Where the tables are too small.
+    pub fn add<K: Key + Address>(&mut self, prefixes: &Prefixes<K>) -> Result<()> {
+        for (number, (addr, len)) in prefixes.iter().enumerate() {
+            let prefix = Prefix::new(addr.ip(), *len).context("a prefix of a table is one")?;
+            self.writer.insert_route(prefix, self.groups[number * 7 % self.groups.len()])?;
+            if number % 1024 == 0 {
+                self.writer.reclaim();
+            }
+        }
+        self.writer.reclaim();
+        Ok(())
+    }
+
+    /// Worker `number`, which receives `replay`.
+    ///
+    /// # Errors
+    /// Where there is no memory for frames.
+    pub fn worker(&mut self, number: usize, replay: &Arc<Replay>) -> Result<Parts> {
+        self.worker_with(number, Box::new(ReplayPort::new(Arc::clone(replay), SLOTS, number * 7919)))
+    }
+
+    /// Worker `number`, which receives by a queue of the caller's.
+    ///
+    /// # Errors
+    /// Where there is no memory for frames.
+    pub fn worker_with(&mut self, number: usize, ingress: Box<dyn PortQueue>) -> Result<Parts> {
+        let (punt, punts) = copy_ring(64, 2048);
+        let (injected, inject) = copy_ring(64, 2048);
+        let (commands, taken) = crossbeam_channel::unbounded();
+        let config = RegionConfig { frames: 2 * SLOTS as u32 + 1024, chunk_size: 2048, hugepages: false };
+        let ends = WorkerEnds {
+            pool: Region::new(config)?.1,
+            reader: self.writer.reader().context("a reader for every worker")?,
+            counters: self.counters.clone(),
+            punt,
+            inject,
+            handoffs: handoffs(self.workers, 16, 2048).remove(number),
+            commands: taken,
+        };
+        let id = WorkerId(number as u16);
+        let config = WorkerConfig { id, core: None, idle_wait: Duration::from_millis(1), ports: PORTS };
+        let mut worker = Worker::new(config, ends);
+        let egress: Box<dyn PortQueue> = Box::new(ReplayPort::sink());
+        for (port, queue) in [(INGRESS, ingress), (EGRESS, egress)] {
+            let command = Command::AddQueue { port, queue, statistics: Arc::default() };
+            commands.send(command).ok().context("the worker's queue of commands is open")?;
+        }
+        worker.housekeeping();
+        Ok(Parts { worker, _commands: commands, _ends: Box::new((punts, injected)) })
+    }
+}
+
+/// A key that is an address.
+pub trait Address {
+    /// The address.
+    fn ip(self) -> IpAddr;
+}
+
+impl Address for u32 {
+    fn ip(self) -> IpAddr {
+        IpAddr::V4(self.into())
+    }
+}
+
+impl Address for u128 {
+    fn ip(self) -> IpAddr {
+        IpAddr::V6(self.into())
+    }
+}

@@ -1,0 +1,349 @@
+//! AF_XDP between veths: our router beside its peers, same cores, rounds in turn.
+//!
+//! Each router has links and ends of its own and stands still while another is measured, so that a round takes seconds
+//! and all of it meets the machine in the same mood. A shared machine has two of them, one twice as fast as the other:
+//! what counts is the ratio to the best peer in the same round, and of those ratios the median.
+
+mod duts;
+mod overload;
+mod rig;
+mod rings;
+mod router;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::command;
+use perf::data;
+use perf::measure::Readings;
+use perf::record::Record;
+use serde::Serialize;
+
+use duts::{Contender, Router};
+use rig::{LOADS, Load, Rig};
+
+/// Time for a router and the caches to find their stride.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Packets a second where the time on the way is measured.
+const LIGHT: usize = 10_000;
+
+/// What one may ask of `perf veth`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// Rounds; the median counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of a measurement.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Only these routers: tortie, linux, testpmd, l3fwd, xdp-forward.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// DPDK's l3fwd, built.
+    #[arg(long)]
+    l3fwd: Option<PathBuf>,
+    /// xdp-tools' xdp-forward.
+    #[arg(long)]
+    xdp_forward: Option<PathBuf>,
+    /// Other builds of this program, whose routers are compared with this one's.
+    #[arg(long, value_delimiter = ',')]
+    other: Vec<PathBuf>,
+    /// Flood our router for so many seconds, then see whether it is still whole.
+    #[arg(long)]
+    overload: Option<u64>,
+    /// Check our rings against xsk-rs instead; the program that `perf/peers/veth/xsk-rs` builds.
+    #[arg(long)]
+    rings: Option<PathBuf>,
+    /// Write the result into perf/records/.
+    #[arg(long)]
+    record: bool,
+}
+
+/// The router under test is a process of its own.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// Our fast path between d0 and d1; started by the measurement itself.
+    #[command(hide = true)]
+    Router(router::Arguments),
+}
+
+/// One router under one load.
+#[derive(Serialize)]
+struct Row {
+    router: String,
+    load: &'static str,
+    delivered_millions: Readings,
+    offered_millions: Readings,
+    routed_share: Readings,
+    generator_busy: Readings,
+    napi_busy: Readings,
+    worker_busy: Readings,
+    sink_busy: Readings,
+}
+
+/// One router's time on the way at light load.
+#[derive(Serialize)]
+struct Latency {
+    router: String,
+    p50_us: Readings,
+    p99_us: Readings,
+    p999_us: Readings,
+    lost: Readings,
+}
+
+/// All that was measured in one run.
+#[derive(Serialize, Default)]
+struct Results {
+    table: String,
+    routes: usize,
+    skipped: Vec<String>,
+    rates: Vec<Row>,
+    latencies: Vec<Latency>,
+}
+
+/// Measures and prints, and records where asked to.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Part::Router(arguments)) = &arguments.part {
+        return router::run(arguments);
+    }
+    lab::wait::catch_signals()?;
+    let cores = std::thread::available_parallelism()?.get();
+    if cores < 4 {
+        println!("skipped: the rig needs 4 cores, here are {cores}");
+        return Ok(());
+    }
+    if let Some(program) = &arguments.rings {
+        return rings::run(program);
+    }
+    if let Some(seconds) = arguments.overload {
+        return overload::run(seconds, arguments.record);
+    }
+    let (routers, skipped) = routers(arguments)?;
+    skipped.iter().for_each(|why| println!("skipped: {why}"));
+    let internet = data::internet()?;
+    let _pages = HugePages::reserve(&routers)?;
+    let mut contenders = Vec::new();
+    for router in routers {
+        println!("starting {}", router.name());
+        contenders.push(Contender::start(router, &internet.v4)?);
+    }
+    let mut results =
+        Results { table: internet.source, routes: internet.v4.len(), skipped, ..Results::default() };
+    for contender in &mut contenders {
+        contender.resume()?;
+        through(&mut contender.rig).with_context(|| contender.router.name())?;
+        contender.pause()?;
+    }
+    for round in 0..arguments.rounds {
+        println!("round {} of {}", round + 1, arguments.rounds);
+        for load in LOADS {
+            for contender in &mut contenders {
+                flood(contender, load, arguments, &mut results)?;
+            }
+        }
+        for contender in &mut contenders {
+            light(contender, arguments, &mut results)?;
+        }
+        // Whoever comes after a certain other one shall not always do so.
+        contenders.rotate_left(1);
+    }
+    results.print();
+    for contender in contenders.iter_mut().filter(|contender| contender.is_ours()) {
+        contender.resume()?;
+        let told = contender.finish()?;
+        println!("{}: {told:?}", contender.router.name());
+    }
+    if arguments.record {
+        println!("written to {}", Record::new("veth", results).write()?.display());
+    }
+    Ok(())
+}
+
+/// Those that can be run here and were asked for; and why others can't.
+fn routers(arguments: &Arguments) -> Result<(Vec<Router>, Vec<String>)> {
+    let mut skipped = Vec::new();
+    let mut all = vec![Router::Tortie, Router::Linux];
+    all.extend(arguments.other.iter().cloned().map(Router::Other));
+    match command::output(std::process::Command::new("dpdk-testpmd").arg("--version"), command::SETTING) {
+        Ok(_) => all.push(Router::Testpmd),
+        Err(_) => skipped.push("testpmd isn't installed (Debian: dpdk)".to_owned()),
+    }
+    match &arguments.l3fwd {
+        Some(path) => all.push(Router::L3fwd(path.clone())),
+        None => skipped.push("l3fwd: no --l3fwd PATH".to_owned()),
+    }
+    match &arguments.xdp_forward {
+        Some(path) => all.push(Router::XdpForward(path.clone())),
+        None => skipped.push("xdp-forward: no --xdp-forward PATH".to_owned()),
+    }
+    if !arguments.only.is_empty() {
+        let named = |router: &Router| arguments.only.contains(&router.name());
+        all.retain(|router| named(router) || matches!(router, Router::Other(_)));
+        ensure!(!all.is_empty(), "none of {:?} can be run", arguments.only);
+    }
+    Ok((all, skipped))
+}
+
+/// One router under one load.
+fn flood(contender: &mut Contender, load: Load, arguments: &Arguments, results: &mut Results) -> Result<()> {
+    ensure!(!lab::wait::interrupted(), "interrupted");
+    let time = Duration::from_secs_f64(arguments.seconds);
+    contender.resume()?;
+    let flooded = contender.rig.flood(load, SETTLE, time, contender.id())?;
+    contender.pause()?;
+    let row = results.row(&contender.router, load.name);
+    let [generator, napi, worker, sink] = flooded.busy;
+    row.delivered_millions.0.push(flooded.delivered);
+    row.offered_millions.0.push(flooded.offered);
+    row.routed_share.0.push(flooded.routed);
+    row.generator_busy.0.push(generator);
+    row.napi_busy.0.push(napi);
+    row.worker_busy.0.push(worker);
+    row.sink_busy.0.push(sink);
+    Ok(())
+}
+
+/// One router with few packets: how long is each on the way?
+fn light(contender: &mut Contender, arguments: &Arguments, results: &mut Results) -> Result<()> {
+    ensure!(!lab::wait::interrupted(), "interrupted");
+    contender.resume()?;
+    // What waits in queues is through by then.
+    std::thread::sleep(SETTLE);
+    let seconds = arguments.seconds.ceil() as u64;
+    let seen = contender.rig.paced(LIGHT, seconds)?;
+    contender.pause()?;
+    let row = results.latency(&contender.router);
+    let [p50, p99, p999, _] = seen.one_way.map(|nanoseconds| nanoseconds as f64 / 1e3);
+    row.p50_us.0.push(p50);
+    row.p99_us.0.push(p99);
+    row.p999_us.0.push(p999);
+    row.lost.0.push(1.0 - seen.samples as f64 / (LIGHT * seconds as usize) as f64);
+    Ok(())
+}
+
+/// Waits until a packet comes through.
+fn through(rig: &mut Rig) -> Result<()> {
+    for _ in 0..30 {
+        if rig.paced(100, 1)?.samples > 0 {
+            return Ok(());
+        }
+    }
+    bail!("no packet came through within 30 s")
+}
+
+impl Results {
+    fn row(&mut self, router: &Router, load: &'static str) -> &mut Row {
+        let same = |row: &Row| (&row.router, row.load) == (&router.name(), load);
+        let at = self.rates.iter().position(same).unwrap_or_else(|| {
+            self.rates.push(Row {
+                router: router.name(),
+                load,
+                delivered_millions: Readings::default(),
+                offered_millions: Readings::default(),
+                routed_share: Readings::default(),
+                generator_busy: Readings::default(),
+                napi_busy: Readings::default(),
+                worker_busy: Readings::default(),
+                sink_busy: Readings::default(),
+            });
+            self.rates.len() - 1
+        });
+        &mut self.rates[at]
+    }
+
+    fn latency(&mut self, router: &Router) -> &mut Latency {
+        let same = |row: &Latency| row.router == router.name();
+        let at = self.latencies.iter().position(same).unwrap_or_else(|| {
+            self.latencies.push(Latency {
+                router: router.name(),
+                p50_us: Readings::default(),
+                p99_us: Readings::default(),
+                p999_us: Readings::default(),
+                lost: Readings::default(),
+            });
+            self.latencies.len() - 1
+        });
+        &mut self.latencies[at]
+    }
+
+    fn print(&self) {
+        println!();
+        println!(
+            "router        load                Mpps median (range)      of best peer  offered  busy: gen napi worker sink"
+        );
+        for load in LOADS {
+            let rows = self.rates.iter().filter(|row| row.load == load.name);
+            let peers = rows.clone().filter(|row| PEERS.contains(&row.router.as_str()));
+            let best =
+                peers.max_by(|a, b| a.delivered_millions.median().total_cmp(&b.delivered_millions.median()));
+            for row in rows {
+                let percent = |readings: &Readings| format!("{:.0}", readings.median() * 100.0);
+                println!(
+                    "{:13} {:19} {:24} {:12.2} {:8.1}  {:>8} {:>4} {:>6} {:>4}",
+                    row.router,
+                    row.load,
+                    exact(&row.delivered_millions),
+                    best.map_or(f64::NAN, |best| paired(&row.delivered_millions, &best.delivered_millions)),
+                    row.offered_millions.median(),
+                    percent(&row.generator_busy),
+                    percent(&row.napi_busy),
+                    percent(&row.worker_busy),
+                    percent(&row.sink_busy)
+                );
+            }
+        }
+        println!();
+        println!("one way at {LIGHT} packets a second, µs: p50, p99, p99.9; lost");
+        for row in &self.latencies {
+            let lost = row.lost.median() * 100.0;
+            println!("{:13} {:24} {:24} {:24} {lost:.2} %", row.router, row.p50_us, row.p99_us, row.p999_us);
+        }
+    }
+}
+
+/// Those whose figures are to be reached; what never leaves the kernel is shown beside them, as the ceiling.
+const PEERS: [&str; 3] = ["linux", "testpmd", "l3fwd"];
+
+/// The median of the ratios of each round: the machine as a whole is faster in some rounds than in others.
+fn paired(ours: &Readings, theirs: &Readings) -> f64 {
+    Readings(ours.0.iter().zip(&theirs.0).map(|(ours, theirs)| ours / theirs).collect()).median()
+}
+
+/// Two decimals: differences of a tenth matter here.
+fn exact(readings: &Readings) -> String {
+    let (low, high) = readings.range();
+    format!("{:.2} ({low:.2}–{high:.2})", readings.median())
+}
+
+/// Huge pages for DPDK, given back when dropped.
+struct HugePages {
+    before: String,
+}
+
+impl HugePages {
+    const FILE: &'static str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    const WANTED: u32 = 1280;
+
+    /// Reserves them where a router wants some.
+    fn reserve(routers: &[Router]) -> Result<Option<HugePages>> {
+        if !routers.iter().any(|router| matches!(router, Router::Testpmd | Router::L3fwd(_))) {
+            return Ok(None);
+        }
+        let before = std::fs::read_to_string(Self::FILE).context("reading how many huge pages there are")?;
+        let pages = HugePages { before };
+        let had: u32 = pages.before.trim().parse()?;
+        std::fs::write(Self::FILE, (had + Self::WANTED).to_string()).context("reserving huge pages")?;
+        Ok(Some(pages))
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(Self::FILE, self.before.trim()) {
+            eprintln!("can't give huge pages back: {error}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Kinds of work for the walk: what packets come, what routes there are, what is done.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use lpm::Key;
+
+use crate::data::{Internet, Prefixes};
+use crate::keys::{self, Mix, Numbers, ZIPF_FLOWS};
+use crate::packets::{self, SMALL};
+use crate::replay_port::Replay;
+use crate::router::{Address, Encapsulate, Router};
+
+/// Packets before the first comes again.
+const PACKETS: usize = 1 << 16;
+
+/// Makes a router for so many workers to do one kind of work, and what they receive.
+pub type Make = fn(&Internet, usize) -> Result<(Router, Arc<Replay>)>;
+
+/// Every kind of work: 64 bytes, 65,536 flows.
+pub const WORKS: [(&str, Make); 9] = [
+    ("ipv4 one route", |_, workers| plain(&vec![(0u32, 0)], workers, Order::Cyclic, Encapsulate::Plain)),
+    ("ipv4 full table zipf", |internet, workers| {
+        plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)
+    }),
+    ("ipv4 full table cyclic", |internet, workers| {
+        plain(&internet.v4, workers, Order::Cyclic, Encapsulate::Plain)
+    }),
+    ("ipv6 full table zipf", |internet, workers| {
+        plain(&internet.v6, workers, Order::Zipf, Encapsulate::Plain)
+    }),
+    ("ipv6 full table cyclic", |internet, workers| {
+        plain(&internet.v6, workers, Order::Cyclic, Encapsulate::Plain)
+    }),
+    ("ipip encapsulation zipf", |internet, workers| {
+        plain(&internet.v4, workers, Order::Zipf, Encapsulate::Ipip)
+    }),
+    ("vxlan encapsulation zipf", |internet, workers| {
+        plain(&internet.v4, workers, Order::Zipf, Encapsulate::Vxlan)
+    }),
+    ("ipip decapsulation zipf", |internet, workers| tunnelled(&internet.v4, workers, Encapsulate::Ipip)),
+    ("vxlan decapsulation zipf", |internet, workers| tunnelled(&internet.v4, workers, Encapsulate::Vxlan)),
+];
+
+#[derive(Clone, Copy)]
+enum Order {
+    Zipf,
+    Cyclic,
+}
+
+impl Order {
+    /// The packets in this order.
+    fn arrange(self, flows: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        match self {
+            Order::Zipf => {
+                let drawn = keys::zipf(flows.len(), PACKETS, &mut Numbers::new(3));
+                drawn.into_iter().map(|flow| flows[flow as usize].clone()).collect()
+            }
+            Order::Cyclic => flows,
+        }
+    }
+}
+
+fn plain<K: Key + Address>(
+    prefixes: &Prefixes<K>,
+    workers: usize,
+    order: Order,
+    encapsulate: Encapsulate,
+) -> Result<(Router, Arc<Replay>)> {
+    let packets = order.arrange(flows(prefixes));
+    let mut router = Router::new(prefixes.len(), workers, encapsulate)?;
+    router.add(prefixes)?;
+    Ok((router, Arc::new(Replay::new(&packets))))
+}
+
+/// A packet for each of [`ZIPF_FLOWS`] flows to addresses that are routed.
+fn flows<K: Key + Address>(prefixes: &Prefixes<K>) -> Vec<Vec<u8>> {
+    let keys = keys::draw(Mix::Table, prefixes, 4 * ZIPF_FLOWS);
+    let routable = keys.into_iter().filter(|key| packets::is_routable(key.ip()));
+    (0..)
+        .zip(routable.take(ZIPF_FLOWS))
+        .map(|(flow, key)| packets::udp(key.ip(), flow as u16, SMALL))
+        .collect()
+}
+
+/// Packets that come in a tunnel and leave without one.
+fn tunnelled(
+    prefixes: &Prefixes<u32>,
+    workers: usize,
+    encapsulate: Encapsulate,
+) -> Result<(Router, Arc<Replay>)> {
+    let packets = Order::Zipf.arrange(flows(prefixes));
+    let packets: Vec<Vec<u8>> =
+        packets.into_iter().map(|inner| packets::tunnelled(&inner, encapsulate)).collect();
+    let mut router = Router::new(prefixes.len(), workers, Encapsulate::Plain)?;
+    router.open_tunnels(encapsulate);
+    router.add(prefixes)?;
+    Ok((router, Arc::new(Replay::new(&packets))))
+}
