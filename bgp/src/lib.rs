@@ -21,7 +21,8 @@
 //! # Using it
 //!
 //! * Answer [`Output::Connect`] with [`Input::ConnectionOpened`] or [`Input::ConnectFailed`].
-//! * Answer [`Output::WatchNexthop`] with [`Input::NexthopChanged`]; until then the next hop is unreachable.
+//! * Answer [`Output::WatchNexthop`] with [`Input::NexthopChanged`]; until then the next hop is unreachable for
+//!   new routes, and a route given before stays as it was.
 //! * Call [`Speaker::handle`] with [`Input::Tick`] whenever [`Speaker::next_deadline`] has passed.
 //!
 //! ```

@@ -12,6 +12,8 @@ struct Nexthop {
     /// Paths that take part in the decision process and have it.
     uses: usize,
     metric: Option<u32>,
+    /// Has the caller said anything of it yet?
+    answered: bool,
 }
 
 /// Reference-counted next hops.
@@ -42,15 +44,20 @@ impl Nexthops {
         }
     }
 
-    /// Notes what the caller says; is it news about one that is used?
+    /// Notes what the caller says; is it news about one that is used? The first answer always is.
     pub(crate) fn set(&mut self, nexthop: IpAddr, metric: Option<u32>) -> bool {
         match self.0.get_mut(&nexthop) {
-            Some(entry) if entry.metric != metric => {
-                entry.metric = metric;
+            Some(entry) if entry.metric != metric || !entry.answered => {
+                (entry.metric, entry.answered) = (metric, true);
                 true
             }
             _ => false,
         }
+    }
+
+    /// Was the caller asked about it, and has not answered yet?
+    pub(crate) fn is_awaited(&self, nexthop: IpAddr) -> bool {
+        self.0.get(&nexthop).is_some_and(|entry| !entry.answered)
     }
 
     /// The cost to reach it; `None` is unreachable or not known.

@@ -86,6 +86,13 @@ impl Speaker {
         let mut changed = Vec::new();
         for _ in 0..portion {
             let Some((key, entry)) = table.next_queued() else { break };
+            // A route that moves to a next hop nobody has asked about yet stays where it is until the answer, which queues it
+            // again: decided now, it would be gone for a moment.
+            let is_awaited =
+                |path: &Path| path.used_nexthop().is_some_and(|nexthop| nexthops.is_awaited(nexthop));
+            if entry.given && entry.paths.as_slice().iter().any(is_awaited) {
+                continue;
+            }
             run_decision(entry.paths.as_slice(), peers, nexthops, rules, decision);
             if apply_decision(entry, decision) {
                 changed.push(key);

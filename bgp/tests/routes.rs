@@ -312,3 +312,21 @@ fn views_of_attributes_are_readable_by_callers() {
     assert_eq!((attributes.hops(), attributes.neighbor_as()), (1, Some(65001)));
     assert_eq!(attributes.communities().collect::<Vec<_>>(), [0xfde8_0001]);
 }
+
+#[test]
+fn a_route_that_moves_to_a_new_next_hop_is_never_gone_meanwhile() {
+    let mut bench = Bench::new();
+    bench.establish(EBGP);
+    announce(&mut bench, EBGP, "");
+    bench.take();
+    let elsewhere = SOUND.replace("0a000002", "0a000009");
+    bench.receive(EBGP, &update(&[], &unhex(&elsewhere), &unhex(NLRI)));
+    let changes: Vec<Vec<String>> = (bench.take().into_iter())
+        .filter_map(|output| match output {
+            Output::RouteChanged { paths, .. } => Some(paths),
+            _ => None,
+        })
+        .map(|paths| paths.iter().map(|path| path.nexthop.to_string()).collect())
+        .collect();
+    assert_eq!(changes, [["10.0.0.9"]], "the bench answers for the new next hop one input later");
+}
