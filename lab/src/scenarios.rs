@@ -8,6 +8,7 @@ mod icmp_errors;
 mod internet_table;
 mod kill_the_router;
 mod malformed;
+mod route_churn;
 mod two_workers;
 
 use crate::demo;
@@ -23,6 +24,7 @@ pub const ALL: &[Scenario] = &[
     kill_the_router::KILL_THE_ROUTER,
     two_workers::TWO_WORKERS,
     internet_table::INTERNET_TABLE,
+    route_churn::ROUTE_CHURN,
     malformed::MALFORMED,
     hostile_bgp::HOSTILE_BGP,
     demo::DEMO,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -27,11 +27,13 @@ pub struct Settings {
     pub uplinks: Vec<String>,
     /// How many pinned cores.
     pub workers: u32,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { uplinks: vec!["eth0".to_owned()], workers: 1 }
+        Settings { uplinks: vec!["eth0".to_owned()], workers: 1, metrics: None }
     }
 }
 
@@ -58,6 +60,8 @@ impl TortieNode {
         let name = namespace.name();
         let configuration = lab.directory().join(format!("{name}.yaml"));
         let socket = lab.directory().join(format!("{name}.sock"));
+        let metrics =
+            settings.metrics.map_or(String::new(), |listen| format!("metrics: {{ listen: \"{listen}\" }}\n"));
         let text = format!(
             "node: {name}\n\
              datastore: {{ directory: {} }}\n\
@@ -66,7 +70,8 @@ impl TortieNode {
              workers: {}\n\
              control_socket: {}\n\
              log: {{ format: text, level: info }}\n\
-             mode: auto\n",
+             mode: auto\n\
+             {metrics}",
             resources.display(),
             settings.uplinks.join(", "),
             settings.workers,

@@ -50,7 +50,7 @@ pub(crate) fn knock(router: SocketAddr, source: SocketAddr, times: u32) -> Resul
     tell(&json!({ "connects": times, "accepted": accepted, "seconds": begin.elapsed().as_secs_f64() }))
 }
 
-fn connect(router: SocketAddr, source: SocketAddr) -> Result<TcpStream> {
+pub(crate) fn connect(router: SocketAddr, source: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(router), Type::STREAM, None)?;
     socket.bind(&SockAddr::from(source)).with_context(|| format!("cannot bind {source}"))?;
     socket

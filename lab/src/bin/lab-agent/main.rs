@@ -1,17 +1,18 @@
 //! The traffic of the lab that no common tool makes: a session that must stay alive, a transfer with its hash,
-//! UDP to a thousand destinations, a BGP peer that misbehaves. It reports in JSON, so that scenarios need no
+//! UDP to a thousand destinations, BGP peers that misbehave or never rest. It reports in JSON, so that scenarios need no
 //! interpreter on the machine.
 
+mod churn;
 mod hostile;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -101,6 +102,44 @@ enum Task {
         #[arg(long, conflicts_with = "orders")]
         knocks: Option<u32>,
     },
+    /// Announce routes over BGP and, once told to, move them between two next hops, so many a second.
+    BgpChurn {
+        /// The speaker, such as 10.9.0.1:179.
+        #[arg(long)]
+        connect: SocketAddr,
+        /// The address to come from.
+        #[arg(long)]
+        source: IpAddr,
+        /// Our AS number.
+        #[arg(long)]
+        as_number: u16,
+        /// Both next hops; all routes begin with the first, but one that stays with the second.
+        #[arg(long, value_delimiter = ',')]
+        nexthops: Vec<Ipv4Addr>,
+        /// How many routes.
+        #[arg(long)]
+        routes: usize,
+        /// How many of them move a second.
+        #[arg(long)]
+        per_second: u32,
+        /// For how long.
+        #[arg(long)]
+        seconds: u64,
+        /// Moving begins when this file is there.
+        #[arg(long)]
+        go: PathBuf,
+    },
+    /// Ask for a page of metrics at every interval, and tell how often it came.
+    Scrape {
+        /// The endpoint, such as 127.0.0.1:9191.
+        address: SocketAddr,
+        /// Between two scrapes, in milliseconds.
+        #[arg(long)]
+        every_ms: u64,
+        /// For how long.
+        #[arg(long)]
+        seconds: u64,
+    },
 }
 
 fn main() -> Result<()> {
@@ -119,6 +158,15 @@ fn main() -> Result<()> {
                 (Some(orders), _) => hostile::play(connect, source, &orders),
                 (None, times) => hostile::knock(connect, source, times.unwrap_or(1)),
             }
+        }
+        Task::BgpChurn { connect, source, as_number, nexthops, routes, per_second, seconds, go } => {
+            let nexthops = nexthops.try_into().map_err(|given| anyhow!("two next hops, not {given:?}"))?;
+            let time = Duration::from_secs(seconds);
+            let plan = churn::Plan { as_number, nexthops, routes, per_second, time, go: &go };
+            churn::churn(connect, SocketAddr::new(source, 0), &plan)
+        }
+        Task::Scrape { address, every_ms, seconds } => {
+            churn::scrape(address, Duration::from_millis(every_ms), Duration::from_secs(seconds))
         }
     }
 }
