@@ -3,6 +3,7 @@
 mod bgp_configuration;
 mod bgp_peer;
 mod block_affinity;
+mod felix_configuration;
 mod ip_pool;
 mod node;
 mod workload_endpoint;
@@ -26,6 +27,7 @@ pub(crate) enum Kind {
     BgpConfiguration,
     BgpPeer,
     BlockAffinity,
+    FelixConfiguration,
 }
 
 impl Kind {
@@ -37,17 +39,17 @@ impl Kind {
             "BGPConfiguration" => Kind::BgpConfiguration,
             "BGPPeer" => Kind::BgpPeer,
             "BlockAffinity" => Kind::BlockAffinity,
+            "FelixConfiguration" => Kind::FelixConfiguration,
             _ => return None,
         })
     }
 }
 
 /// Calico's kinds that have no effect here (`libcalico-go/lib/backend/model/resource.go`).
-const UNUSED_KINDS: [&str; 21] = [
+const UNUSED_KINDS: [&str; 20] = [
     "BGPFilter",
     "CalicoNodeStatus",
     "ClusterInformation",
-    "FelixConfiguration",
     "GlobalNetworkPolicy",
     "GlobalNetworkSet",
     "HostEndpoint",
@@ -109,6 +111,7 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
         Kind::BgpConfiguration => bgp_configuration::convert(identity, spec),
         Kind::BgpPeer => bgp_peer::convert(identity, spec),
         Kind::BlockAffinity => block_affinity::convert(identity, spec),
+        Kind::FelixConfiguration => felix_configuration::convert(identity, spec),
     }
 }
 

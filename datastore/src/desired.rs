@@ -174,13 +174,14 @@ fn too_many(file: &Path, entry: &Entry, key: &Key, max: usize) -> Invalid {
 pub(crate) fn difference(before: &Set, after: &Set) -> Vec<Update> {
     let puts = after.iter().filter(|(key, resource)| before.get(key) != Some(resource));
     let removals = before.keys().rev().filter(|key| !after.contains_key(key));
-    let put = |(_, resource): (_, &Arc<Resource>)| Update::Put(Resource::clone(resource));
+    let put = |(_, resource): (_, &Arc<Resource>)| Update::Put(Arc::clone(resource));
     puts.map(put).chain(removals.map(|(_, key)| Update::Remove(key.clone()))).collect()
 }
 
 /// Which resources a resource leans on: those of a lower rank are put first and removed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    FelixConfiguration,
     BgpConfiguration,
     Node,
     IpPool,
@@ -192,6 +193,7 @@ pub(crate) enum Rank {
 impl Rank {
     fn of(key: &Key) -> Rank {
         match key {
+            Key::FelixConfiguration(_) => Rank::FelixConfiguration,
             Key::BgpConfiguration(_) => Rank::BgpConfiguration,
             Key::Node(_) => Rank::Node,
             Key::IpPool(_) => Rank::IpPool,

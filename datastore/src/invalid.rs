@@ -184,6 +184,15 @@ pub enum Reason {
     /// An interface's name that the kernel wouldn't take.
     #[error("{0:?} can't name an interface: 1 to 15 letters, digits, '_', '.', '-'")]
     BadInterface(String),
+    /// Not `PORT` or `FIRST:LAST`.
+    #[error("{0:?} is not a range of ports: expected a number, or \"FIRST:LAST\" from 1 to 65535")]
+    BadPortRange(String),
+    /// A floating IP for an address that the workload doesn't have.
+    #[error("{0} is none of the workload's own addresses (spec.ipNetworks)")]
+    NotOwnAddress(std::net::IpAddr),
+    /// Neither a number nor a name of a code point.
+    #[error("{0:?} is not a DSCP: expected 0 to 63, or a name such as \"EF\", \"AF21\" or \"CS3\"")]
+    BadDscp(String),
     /// IPIP carries IPv4 only.
     #[error("IPIP is not supported on an IPv6 pool: use vxlanMode, or Never")]
     IpipOnV6,

@@ -66,6 +66,29 @@ pub(crate) fn port(field: &Field<'_>) -> Result<u16, Fault> {
     field.number(1, u16::MAX.into())
 }
 
+/// A code point of the differentiated services field: a number, or a name (RFC 2474, 2597, 3246, 5865, 8622).
+pub(crate) fn dscp(field: &Field<'_>) -> Result<u8, Fault> {
+    let Content::Text(text) = &field.value().content else { return field.number(0, 63) };
+    let bad = || field.fault(Reason::BadDscp(text.clone()));
+    let digit = |at: usize, max: u8| {
+        let digit = text.as_bytes().get(at)?.checked_sub(b'0')?;
+        (digit <= max).then_some(digit)
+    };
+    match (text.as_str(), text.len()) {
+        ("DF", _) => Ok(0),
+        ("LE", _) => Ok(1),
+        ("VA", _) => Ok(44),
+        ("EF", _) => Ok(46),
+        (name, 3) if name.starts_with("CS") => digit(2, 7).map(|class| class * 8).ok_or_else(bad),
+        (name, 4) if name.starts_with("AF") => {
+            let class = digit(2, 4).filter(|class| *class > 0).ok_or_else(bad)?;
+            let precedence = digit(3, 3).filter(|precedence| *precedence > 0).ok_or_else(bad)?;
+            Ok(class * 8 + precedence * 2)
+        }
+        (number, _) => number.parse().ok().filter(|dscp| *dscp <= 63).ok_or_else(bad),
+    }
+}
+
 /// `ip`, `ip:port` or `[v6]:port`.
 pub(crate) fn peer_ip(field: &Field<'_>) -> Result<SocketAddr, Fault> {
     let text = field.text()?;

@@ -1,11 +1,11 @@
 //! Calico's Node resource, as far as routing needs it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{AsNumber, InterfaceAddr};
+use crate::{AsNumber, InterfaceAddr, MacAddr};
 
 /// A Calico node: this box or another one (`libcalico-go/lib/apis/internalapi/node.go`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// `metadata.name`.
     pub name: String,
@@ -17,4 +17,14 @@ pub struct Node {
     pub ipv6: Option<InterfaceAddr>,
     /// `spec.bgp.routeReflectorClusterID`: a node that has one takes no part in the mesh.
     pub route_reflector_cluster_id: Option<Ipv4Addr>,
+    /// `spec.bgp.ipv4IPIPTunnelAddr`: what the node itself sends from into IPIP pools.
+    pub ipip_tunnel_addr: Option<Ipv4Addr>,
+    /// `spec.ipv4VXLANTunnelAddr`: its VTEP's address, for IPv4 pools.
+    pub vxlan_tunnel_addr: Option<Ipv4Addr>,
+    /// `spec.vxlanTunnelMACAddr`: its VTEP's MAC address; derived from the name where absent.
+    pub vxlan_tunnel_mac: Option<MacAddr>,
+    /// `spec.ipv6VXLANTunnelAddr`: its VTEP's address, for IPv6 pools.
+    pub vxlan_tunnel_addr_v6: Option<Ipv6Addr>,
+    /// `spec.vxlanTunnelMACAddrV6`: its VTEP's MAC address over IPv6; derived from the name where absent.
+    pub vxlan_tunnel_mac_v6: Option<MacAddr>,
 }

@@ -1,8 +1,11 @@
 //! The one stream that a datastore gives: a snapshot, an in-sync mark, then changes.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::{BgpConfiguration, BgpPeer, BlockAffinity, IpPool, Node, Prefix, WorkloadEndpoint};
+use crate::{
+    BgpConfiguration, BgpPeer, BlockAffinity, FelixConfiguration, IpPool, Node, Prefix, WorkloadEndpoint,
+};
 
 /// A resource that the router reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub enum Resource {
     BgpPeer(BgpPeer),
     /// A node's claim of a block.
     BlockAffinity(BlockAffinity),
+    /// Settings of the dataplane.
+    FelixConfiguration(FelixConfiguration),
 }
 
 /// What names a resource: its kind and name.
@@ -36,6 +41,8 @@ pub enum Key {
     BgpPeer(String),
     /// By block and node.
     BlockAffinity(Prefix, String),
+    /// By name.
+    FelixConfiguration(String),
 }
 
 impl Resource {
@@ -50,6 +57,7 @@ impl Resource {
             Resource::BgpConfiguration(config) => Key::BgpConfiguration(config.name.clone()),
             Resource::BgpPeer(peer) => Key::BgpPeer(peer.name.clone()),
             Resource::BlockAffinity(block) => Key::BlockAffinity(block.cidr, block.node.clone()),
+            Resource::FelixConfiguration(config) => Key::FelixConfiguration(config.name.clone()),
         }
     }
 }
@@ -63,6 +71,7 @@ impl fmt::Display for Key {
             Key::BgpConfiguration(name) => write!(f, "BGPConfiguration({name})"),
             Key::BgpPeer(name) => write!(f, "BGPPeer({name})"),
             Key::BlockAffinity(cidr, node) => write!(f, "BlockAffinity({cidr} of {node})"),
+            Key::FelixConfiguration(name) => write!(f, "FelixConfiguration({name})"),
         }
     }
 }
@@ -70,8 +79,8 @@ impl fmt::Display for Key {
 /// One event of a datastore's stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// The resource exists with these contents: new, or changed.
-    Put(Resource),
+    /// The resource exists with these contents: new, or changed. Shared with whoever announced it.
+    Put(Arc<Resource>),
     /// The resource is gone.
     Remove(Key),
     /// All that existed when the stream began has been sent. Sent once.

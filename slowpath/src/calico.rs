@@ -9,6 +9,7 @@
 //! tables; whoever asks compares two answers and acts on the difference.
 
 mod export;
+mod felix;
 mod peers;
 mod warning;
 
@@ -16,17 +17,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
-    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, EncapMode, Family, IpPool, Key, Node,
-    Prefix, Resource, Update, WorkloadEndpoint,
+    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, EncapMode, Family, FelixConfiguration,
+    IpPool, Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
 };
 
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
+pub use felix::Felix;
 pub use peers::{DesiredPeer, NextHop, PeerKind, PeerName};
 pub use warning::Warning;
 
 /// BGP's port, where no BGPConfiguration says otherwise.
 const BGP_PORT: u16 = 179;
-/// The BGPConfiguration that holds for the whole cluster.
+/// The BGPConfiguration and the FelixConfiguration that hold for the whole cluster.
 const CLUSTER_CONFIGURATION: &str = "default";
 
 /// The current resources, seen from one node.
@@ -39,6 +41,7 @@ pub struct Calico {
     configurations: BTreeMap<String, BgpConfiguration>,
     peers: BTreeMap<String, BgpPeer>,
     blocks: BTreeMap<(Prefix, String), BlockAffinity>,
+    felix: BTreeMap<String, FelixConfiguration>,
 }
 
 /// Namespace and name of a workload endpoint.
@@ -67,6 +70,8 @@ pub struct Desired {
     pub export: ExportRules,
     /// All pools, by name: who encapsulates and translates asks them.
     pub pools: BTreeMap<String, IpPool>,
+    /// The dataplane's settings, with their defaults.
+    pub felix: Felix,
     /// What an operator should know: nothing of it stops us.
     pub warnings: Vec<Warning>,
 }
@@ -94,13 +99,14 @@ impl Calico {
             configurations: BTreeMap::new(),
             peers: BTreeMap::new(),
             blocks: BTreeMap::new(),
+            felix: BTreeMap::new(),
         }
     }
 
     /// Takes one change. `InSync` changes nothing: whether the view is complete is for the caller to remember.
     pub fn apply(&mut self, update: &Update) {
         match update {
-            Update::Put(resource) => self.put(resource.clone()),
+            Update::Put(resource) => self.put(Resource::clone(resource)),
             Update::Remove(key) => self.remove(key),
             Update::InSync => {}
         }
@@ -121,6 +127,7 @@ impl Calico {
             Resource::BlockAffinity(block) => {
                 self.blocks.insert((block.cidr, block.node.clone()), block);
             }
+            Resource::FelixConfiguration(config) => drop(self.felix.insert(config.name.clone(), config)),
         }
     }
 
@@ -134,6 +141,7 @@ impl Calico {
             Key::BgpConfiguration(name) => drop(self.configurations.remove(name)),
             Key::BgpPeer(name) => drop(self.peers.remove(name)),
             Key::BlockAffinity(cidr, node) => drop(self.blocks.remove(&(*cidr, node.clone()))),
+            Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
         }
     }
 
@@ -153,6 +161,10 @@ impl Calico {
             peers: node.map(|node| peers::desired(self, node, &mut warnings)).unwrap_or_default(),
             export: ExportRules::of(&blocks, self.pools.values()),
             pools: self.pools.clone(),
+            felix: Felix::of(
+                self.felix.get(CLUSTER_CONFIGURATION),
+                self.felix.get(&format!("node.{}", self.node_name)),
+            ),
             node: node.cloned(),
             blocks,
             warnings,

@@ -1,8 +1,9 @@
 //! Node (`libcalico-go/lib/apis/internalapi/node.go`).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
-use model::{Family, InterfaceAddr, Node, ParseAddrError, Resource};
+use model::{Family, InterfaceAddr, MacAddr, Node, ParseAddrError, Resource};
 
 use super::{Identity, Outcome};
 use crate::fields::{Fault, Field, Object};
@@ -24,14 +25,27 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         ipv6: address("ipv6Address", Family::V6)?,
         route_reflector_cluster_id: bgp
             .text("routeReflectorClusterID")?
-            .map(|(field, text)| cluster_id(&field, text))
+            .map(|(field, text)| parsed(&field, text, "cluster ID in dotted form"))
             .transpose()?,
+        ipip_tunnel_addr: tunnel_addr(&bgp, "ipv4IPIPTunnelAddr")?,
+        vxlan_tunnel_addr: tunnel_addr(spec, "ipv4VXLANTunnelAddr")?,
+        vxlan_tunnel_mac: tunnel_mac(spec, "vxlanTunnelMACAddr")?,
+        vxlan_tunnel_addr_v6: spec
+            .text("ipv6VXLANTunnelAddr")?
+            .map(|(field, text)| parsed::<Ipv6Addr>(&field, text, "IPv6 address"))
+            .transpose()?,
+        vxlan_tunnel_mac_v6: tunnel_mac(spec, "vxlanTunnelMACAddrV6")?,
     })))
 }
 
-/// A dotted quad (RFC 4456 §7).
-fn cluster_id(field: &Field<'_>, text: &str) -> Result<Ipv4Addr, Fault> {
-    text.parse().map_err(|_| {
-        field.fault(ParseAddrError { expected: "cluster ID in dotted form", given: text.to_owned() })
-    })
+fn tunnel_addr(of: &Object<'_>, name: &str) -> Result<Option<Ipv4Addr>, Fault> {
+    of.text(name)?.map(|(field, text)| parsed(&field, text, "IPv4 address")).transpose()
+}
+
+fn tunnel_mac(spec: &Object<'_>, name: &str) -> Result<Option<MacAddr>, Fault> {
+    spec.text(name)?.map(|(field, _)| field.parse()).transpose()
+}
+
+fn parsed<T: FromStr>(field: &Field<'_>, text: &str, expected: &'static str) -> Result<T, Fault> {
+    text.parse().map_err(|_| field.fault(ParseAddrError { expected, given: text.to_owned() }))
 }

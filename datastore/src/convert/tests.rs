@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use model::{
-    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, EncapMode, IpPool, Node, PeerNodes,
-    Resource, WorkloadEndpoint,
+    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, ConntrackTimeouts, EncapMode,
+    FelixConfiguration, IpNat, IpPool, NatOutgoingExclusions, Node, PeerNodes, QosControls, QosDirection,
+    Resource, ReversePath, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest};
@@ -43,7 +44,8 @@ fn a_node_is_read_whole() {
         "Node",
         "rack1-host1",
         "{bgp: {asNumber: '64086.59904', ipv4Address: 10.0.0.11/24, ipv6Address: 'fd00::11', \
-         ipv4IPIPTunnelAddr: 10.1.3.64, routeReflectorClusterID: 1.0.0.1}, orchRefs: [{nodeName: x}]}",
+         ipv4IPIPTunnelAddr: 10.1.3.64, routeReflectorClusterID: 1.0.0.1}, ipv4VXLANTunnelAddr: 10.1.3.65, \
+         vxlanTunnelMACAddr: '66:01:02:03:04:05', ipv6VXLANTunnelAddr: 'fd01::65', orchRefs: [{nodeName: x}]}",
     );
     let expected = Node {
         name: "rack1-host1".to_owned(),
@@ -51,6 +53,11 @@ fn a_node_is_read_whole() {
         ipv4: Some("10.0.0.11/24".parse().unwrap()),
         ipv6: Some("fd00::11/128".parse().unwrap()),
         route_reflector_cluster_id: Some(Ipv4Addr::new(1, 0, 0, 1)),
+        ipip_tunnel_addr: Some(Ipv4Addr::new(10, 1, 3, 64)),
+        vxlan_tunnel_addr: Some(Ipv4Addr::new(10, 1, 3, 65)),
+        vxlan_tunnel_mac: Some("66:01:02:03:04:05".parse().unwrap()),
+        vxlan_tunnel_addr_v6: Some("fd01::65".parse().unwrap()),
+        vxlan_tunnel_mac_v6: None,
     };
     assert_eq!(resource(&text), Resource::Node(expected));
 }
@@ -109,12 +116,78 @@ fn a_workload_endpoint_lives_in_namespace_default_unless_told_otherwise() {
         interface: "cali0ef24ba".to_owned(),
         mac: Some("ca:fe:1d:52:bb:e9".parse().unwrap()),
         ip_networks: ["10.1.3.66/32", "fd00::42/128", "10.1.3.67/32"].map(|p| p.parse().unwrap()).to_vec(),
+        ..WorkloadEndpoint::default()
     };
     let text = document("WorkloadEndpoint", "w", spec);
     assert_eq!(resource(&text), Resource::WorkloadEndpoint(expected.clone()));
     let text = text.replace("{name: w}", "{name: w, namespace: shop}");
     let expected = WorkloadEndpoint { namespace: "shop".to_owned(), ..expected };
     assert_eq!(resource(&text), Resource::WorkloadEndpoint(expected));
+}
+
+#[test]
+fn what_an_endpoint_may_send_and_is_known_by_elsewhere_is_read_whole() {
+    let spec = "{node: n, interfaceName: cali1, ipNetworks: [10.1.3.66/32], \
+                ipNATs: [{internalIP: 10.1.3.66, externalIP: 192.0.2.7}], \
+                allowSpoofedSourcePrefixes: [10.0.0.1, 192.168.0.0/16], \
+                qosControls: {ingressBandwidth: 1000000, ingressBurst: 0, egressPacketRate: 500, egressPacketBurst: 9, \
+                egressMaxConnections: 20, egressPeakrate: 2000000, egressMinburst: 3000, dscp: AF21}}";
+    let Resource::WorkloadEndpoint(endpoint) = resource(&document("WorkloadEndpoint", "w", spec)) else {
+        panic!()
+    };
+    assert_eq!(
+        endpoint.ip_nats,
+        [IpNat { internal: "10.1.3.66".parse().unwrap(), external: "192.0.2.7".parse().unwrap() }]
+    );
+    let sources: Vec<String> = endpoint.allowed_sources.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["10.0.0.1/32", "192.168.0.0/16"]);
+    let expected = QosControls {
+        ingress: QosDirection { bandwidth: Some(1_000_000), ..QosDirection::default() },
+        egress: QosDirection {
+            peak_rate: Some(2_000_000),
+            min_burst: Some(3_000),
+            packet_rate: Some(500),
+            packet_burst: Some(9),
+            max_connections: Some(20),
+            ..QosDirection::default()
+        },
+        dscp: Some(18),
+    };
+    assert_eq!(endpoint.qos, expected);
+}
+
+#[test]
+fn settings_of_the_dataplane_are_read_whole() {
+    let spec = "{ipipEnabled: true, ipipMTU: 1440, vxlanEnabled: false, vxlanMTU: 0, vxlanMTUV6: 1430, \
+                vxlanPort: 8472, vxlanVNI: 1, allowIPIPPacketsFromWorkloads: true, externalNodesList: [10.9.0.0/16], \
+                workloadSourceSpoofing: Any, floatingIPs: Enabled, natOutgoingAddress: 192.0.2.1, \
+                natPortRange: '1024:65535', natOutgoingExclusions: IPPoolsAndHostIPs, bpfEnforceRPF: Strict, \
+                bpfConntrackTimeouts: {udpTimeout: 30s, tcpFinsSeen: Auto}, logPrefix: calico}";
+    let expected = FelixConfiguration {
+        name: "default".to_owned(),
+        ipip_enabled: Some(true),
+        ipip_mtu: Some(1440),
+        vxlan_enabled: Some(false),
+        vxlan_mtu: None,
+        vxlan_mtu_v6: Some(1430),
+        vxlan_port: Some(8472),
+        vxlan_vni: Some(1),
+        allow_ipip_from_workloads: Some(true),
+        allow_vxlan_from_workloads: None,
+        external_nodes: Some(vec!["10.9.0.0/16".parse().unwrap()]),
+        workload_source_spoofing: Some(true),
+        floating_ips: Some(true),
+        nat_outgoing_address: Some(Ipv4Addr::new(192, 0, 2, 1)),
+        nat_port_range: Some(1024..=65535),
+        nat_outgoing_exclusions: Some(NatOutgoingExclusions::IpPoolsAndHostIps),
+        reverse_path: Some(ReversePath::Strict),
+        conntrack_timeouts: ConntrackTimeouts {
+            udp: Some(Duration::from_secs(30)),
+            ..ConntrackTimeouts::default()
+        },
+    };
+    let text = document("FelixConfiguration", "default", spec);
+    assert_eq!(resource(&text), Resource::FelixConfiguration(expected));
 }
 
 #[test]
@@ -201,6 +274,28 @@ fn block_affinities_come_with_deleted_as_text_or_bool() {
 #[test]
 fn broken_rules_are_named_by_field_and_reason() {
     for (kind, spec, expected) in [
+        (
+            "WorkloadEndpoint",
+            "{node: n, interfaceName: cali1, ipNetworks: [10.1.3.66/32], ipNATs: [{internalIP: 10.1.3.67, externalIP: \
+             192.0.2.7}]}",
+            "spec.ipNATs[0].internalIP: 10.1.3.67 is none of the workload's own addresses (spec.ipNetworks)",
+        ),
+        (
+            "WorkloadEndpoint",
+            "{node: n, interfaceName: cali1, ipNetworks: [10.1.3.66/32], qosControls: {dscp: AF51}}",
+            "spec.qosControls.dscp: \"AF51\" is not a DSCP: expected 0 to 63, or a name such as \"EF\", \"AF21\" or \
+             \"CS3\"",
+        ),
+        (
+            "FelixConfiguration",
+            "{natPortRange: '9:3'}",
+            "spec.natPortRange: \"9:3\" is not a range of ports: expected a number, or \"FIRST:LAST\" from 1 to 65535",
+        ),
+        (
+            "FelixConfiguration",
+            "{natOutgoingAddress: 1.2.3.4/32}",
+            "spec.natOutgoingAddress: \"1.2.3.4/32\" is not a valid IPv4 address",
+        ),
         ("IPPool", "{}", "spec.cidr: is required"),
         ("IPPool", "{cidr: 10.1.0.0/33}", "spec.cidr: \"10.1.0.0/33\" is not a valid address"),
         (

@@ -57,7 +57,7 @@ impl Watched {
     fn next(&mut self) -> Event {
         let event = self.events.recv_timeout(PATIENCE).expect("an event should have come");
         match &event {
-            Event::Update(Update::Put(resource)) => drop(self.set.insert(resource.key(), resource.clone())),
+            Event::Update(Update::Put(resource)) => drop(self.set.insert(resource.key(), Resource::clone(resource))),
             Event::Update(Update::Remove(key)) => assert!(self.set.remove(key).is_some(), "{key} twice"),
             _ => {}
         }
@@ -417,7 +417,7 @@ proptest! {
             }
             files.load(&scan::list(dir.path()).unwrap());
             announced.announce(files.desired(dir.path()), &mut |event| match event {
-                Event::Update(Update::Put(resource)) => drop(set.insert(resource.key(), resource)),
+                Event::Update(Update::Put(resource)) => drop(set.insert(resource.key(), Resource::clone(&resource))),
                 Event::Update(Update::Remove(key)) => assert!(set.remove(&key).is_some()),
                 _ => {}
             });

@@ -162,7 +162,7 @@ fn every_row_whose_features_exist_comes_out_as_calico_expects() {
         };
         let name = row["name"].as_str().unwrap();
         let mut calico = Calico::new(row["node"].as_str().unwrap());
-        resources.into_iter().for_each(|resource| calico.apply(&Update::Put(resource)));
+        resources.into_iter().for_each(|resource| calico.apply(&Update::Put(resource.into())));
         let desired = calico.desired();
         check_family(name, Family::V4, &row["expect"]["v4"], &desired);
         check_family(name, Family::V6, &row["expect"]["v6"], &desired);

@@ -9,7 +9,7 @@ fn node(name: &str, ipv4: &str) -> Node {
         as_number: None,
         ipv4: Some(ipv4.parse().unwrap()),
         ipv6: None,
-        route_reflector_cluster_id: None,
+        ..Node::default()
     }
 }
 
@@ -52,6 +52,7 @@ fn endpoint(name: &str, node: &str, interface: &str) -> WorkloadEndpoint {
         interface: interface.to_owned(),
         mac: None,
         ip_networks: vec!["10.65.0.1/32".parse().unwrap()],
+        ..WorkloadEndpoint::default()
     }
 }
 
@@ -67,7 +68,7 @@ fn configuration(mesh: Option<bool>) -> Resource {
 
 fn calico(resources: impl IntoIterator<Item = Resource>) -> Calico {
     let mut calico = Calico::new("a");
-    resources.into_iter().for_each(|resource| calico.apply(&Update::Put(resource)));
+    resources.into_iter().for_each(|resource| calico.apply(&Update::Put(resource.into())));
     calico
 }
 
@@ -104,8 +105,8 @@ fn who_waits_is_decided_by_text_and_the_other_side_decides_the_opposite() {
     ] {
         let passive_at = |own: &str, other: &str| {
             let mut calico = Calico::new(own);
-            calico.apply(&Update::Put(Resource::Node(node("a", a))));
-            calico.apply(&Update::Put(Resource::Node(node("b", b))));
+            calico.apply(&Update::Put(Resource::Node(node("a", a)).into()));
+            calico.apply(&Update::Put(Resource::Node(node("b", b)).into()));
             let peers = calico.desired().peers;
             assert_eq!(peers.len(), 1);
             let session = peers.into_values().next().unwrap();
@@ -343,7 +344,7 @@ proptest! {
         let mut current = BTreeMap::new();
         for (resource, stays) in history {
             let key = resource.key();
-            lived.apply(&Update::Put(resource.clone()));
+            lived.apply(&Update::Put(resource.clone().into()));
             if stays {
                 current.insert(key, resource);
             } else {

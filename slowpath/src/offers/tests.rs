@@ -109,6 +109,7 @@ impl Bench {
             interface: interface.to_owned(),
             mac: None,
             ip_networks: addresses.iter().map(|address| prefix(address)).collect(),
+            ..WorkloadEndpoint::default()
         };
         self.desired.endpoints.insert(("default".to_owned(), interface.to_owned()), endpoint);
         self

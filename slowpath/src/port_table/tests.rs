@@ -121,6 +121,7 @@ impl Bench {
             interface: "nocali1".to_owned(),
             mac: None,
             ip_networks: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ..WorkloadEndpoint::default()
         };
         self.desired.endpoints.insert(("default".to_owned(), "w".to_owned()), endpoint);
     }

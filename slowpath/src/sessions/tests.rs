@@ -51,6 +51,7 @@ fn endpoint(addresses: &[&str]) -> Resource {
         interface: "cali1".to_owned(),
         mac: None,
         ip_networks: addresses.iter().map(|address| prefix(address)).collect(),
+        ..WorkloadEndpoint::default()
     })
 }
 
@@ -69,7 +70,7 @@ impl Bench {
             as_number: None,
             ipv4: Some("10.0.0.1/24".parse().unwrap()),
             ipv6: None,
-            route_reflector_cluster_id: None,
+            ..Node::default()
         }));
         bench.put(pool("pods", "10.65.0.0/16", false));
         bench.put(Resource::BlockAffinity(block("10.65.0.0/26")));
@@ -78,7 +79,7 @@ impl Bench {
     }
 
     fn put(&mut self, resource: Resource) {
-        self.calico.apply(&Update::Put(resource));
+        self.calico.apply(&Update::Put(resource.into()));
     }
 
     fn remove(&mut self, key: Key) {

@@ -1,0 +1,93 @@
+//! Calico's FelixConfiguration resource, as far as it changes packets here.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::Prefix;
+
+/// Settings of the dataplane, for all nodes (`default`) or one (`node.NAME`)
+/// (`api/pkg/apis/projectcalico/v3/felixconfig.go`). What a resource leaves out is `None`; the defaults belong to
+/// whoever merges them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FelixConfiguration {
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.ipipEnabled`; where absent, the pools tell.
+    pub ipip_enabled: Option<bool>,
+    /// `spec.ipipMTU`, in bytes of the inner packet.
+    pub ipip_mtu: Option<u16>,
+    /// `spec.vxlanEnabled`; where absent, the pools tell.
+    pub vxlan_enabled: Option<bool>,
+    /// `spec.vxlanMTU`, in bytes of the inner packet.
+    pub vxlan_mtu: Option<u16>,
+    /// `spec.vxlanMTUV6`, in bytes of the inner packet.
+    pub vxlan_mtu_v6: Option<u16>,
+    /// `spec.vxlanPort`: the UDP port of tunnel packets.
+    pub vxlan_port: Option<u16>,
+    /// `spec.vxlanVNI`, 1 to 2²⁴ − 1.
+    pub vxlan_vni: Option<u32>,
+    /// `spec.allowIPIPPacketsFromWorkloads`.
+    pub allow_ipip_from_workloads: Option<bool>,
+    /// `spec.allowVXLANPacketsFromWorkloads`.
+    pub allow_vxlan_from_workloads: Option<bool>,
+    /// `spec.externalNodesList`: who, besides the nodes, may send tunnel packets here.
+    pub external_nodes: Option<Vec<Prefix>>,
+    /// `spec.workloadSourceSpoofing: Any`: are endpoints' allowed prefixes honoured?
+    pub workload_source_spoofing: Option<bool>,
+    /// `spec.floatingIPs: Enabled`.
+    pub floating_ips: Option<bool>,
+    /// `spec.natOutgoingAddress`: what outgoing packets are translated to.
+    pub nat_outgoing_address: Option<Ipv4Addr>,
+    /// `spec.natPortRange`: ports that translated TCP and UDP flows may get.
+    pub nat_port_range: Option<RangeInclusive<u16>>,
+    /// `spec.natOutgoingExclusions`.
+    pub nat_outgoing_exclusions: Option<NatOutgoingExclusions>,
+    /// `spec.bpfEnforceRPF`: the check of sources on uplinks.
+    pub reverse_path: Option<ReversePath>,
+    /// `spec.bpfConntrackTimeouts`.
+    pub conntrack_timeouts: ConntrackTimeouts,
+}
+
+/// Destinations that outgoing packets reach untranslated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatOutgoingExclusions {
+    /// Any pool's addresses.
+    #[default]
+    IpPoolsOnly,
+    /// Any pool's addresses, and the nodes' own.
+    IpPoolsAndHostIps,
+}
+
+/// How sources of packets from uplinks are held to the routes (RFC 3704 §2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReversePath {
+    /// Not at all.
+    Disabled,
+    /// Some route must lead back.
+    #[default]
+    Loose,
+    /// A route through the same port must lead back.
+    Strict,
+}
+
+/// How long a flow without packets is remembered; `None` where not given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConntrackTimeouts {
+    /// `creationGracePeriod`: what a new entry gets at least.
+    pub creation_grace_period: Option<Duration>,
+    /// `tcpSynSent`: a connection that nobody has answered.
+    pub tcp_syn_sent: Option<Duration>,
+    /// `tcpEstablished`.
+    pub tcp_established: Option<Duration>,
+    /// `tcpFinsSeen`: both sides have closed.
+    pub tcp_fins_seen: Option<Duration>,
+    /// `tcpResetSeen`.
+    pub tcp_reset_seen: Option<Duration>,
+    /// `udpTimeout`.
+    pub udp: Option<Duration>,
+    /// `icmpTimeout`.
+    pub icmp: Option<Duration>,
+    /// `genericTimeout`: any other protocol.
+    pub generic: Option<Duration>,
+}

@@ -1,0 +1,167 @@
+//! The dataplane's settings: this node's own, else the cluster's, else Calico's defaults.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use model::{ConntrackTimeouts, FelixConfiguration, NatOutgoingExclusions, Prefix, ReversePath};
+
+/// FelixConfiguration, merged (defaults: `felix/config/config_params.go`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Felix {
+    /// IPIP whatever the pools say; `None` leaves it to them.
+    pub ipip_enabled: Option<bool>,
+    /// MTU inside IPIP; `None` leaves it to the uplinks.
+    pub ipip_mtu: Option<u16>,
+    /// VXLAN whatever the pools say; `None` leaves it to them.
+    pub vxlan_enabled: Option<bool>,
+    /// MTU inside VXLAN over IPv4; `None` leaves it to the uplinks.
+    pub vxlan_mtu: Option<u16>,
+    /// MTU inside VXLAN over IPv6; `None` leaves it to the uplinks.
+    pub vxlan_mtu_v6: Option<u16>,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// Network identifier of VXLAN.
+    pub vxlan_vni: u32,
+    /// May workloads send IPIP packets of their own?
+    pub allow_ipip_from_workloads: bool,
+    /// May workloads send VXLAN packets of their own?
+    pub allow_vxlan_from_workloads: bool,
+    /// Who, besides the nodes, may send tunnel packets here.
+    pub external_nodes: Vec<Prefix>,
+    /// Are endpoints' `allowSpoofedSourcePrefixes` honoured?
+    pub workload_source_spoofing: bool,
+    /// Are floating IPs translated?
+    pub floating_ips: bool,
+    /// What outgoing packets are translated to; `None` is the node's address.
+    pub nat_outgoing_address: Option<Ipv4Addr>,
+    /// Ports that translated TCP and UDP flows may get; `None` is any.
+    pub nat_port_range: Option<RangeInclusive<u16>>,
+    /// Destinations that outgoing packets reach untranslated.
+    pub nat_outgoing_exclusions: NatOutgoingExclusions,
+    /// The check of sources on uplinks.
+    pub reverse_path: ReversePath,
+    /// How long flows are remembered.
+    pub timeouts: FlowTimeouts,
+}
+
+/// How long a flow without packets is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTimeouts {
+    /// What a new flow gets at least.
+    pub creation_grace_period: Duration,
+    /// A TCP connection that nobody has answered.
+    pub tcp_syn_sent: Duration,
+    /// An established TCP connection.
+    pub tcp_established: Duration,
+    /// A TCP connection that both sides have closed: twice the maximal segment lifetime that Linux takes.
+    pub tcp_fins_seen: Duration,
+    /// A TCP connection after a reset.
+    pub tcp_reset_seen: Duration,
+    /// UDP.
+    pub udp: Duration,
+    /// ICMP queries.
+    pub icmp: Duration,
+    /// Any other protocol.
+    pub generic: Duration,
+}
+
+impl Default for FlowTimeouts {
+    fn default() -> FlowTimeouts {
+        FlowTimeouts {
+            creation_grace_period: Duration::from_secs(10),
+            tcp_syn_sent: Duration::from_secs(20),
+            tcp_established: Duration::from_secs(3600),
+            tcp_fins_seen: Duration::from_secs(30),
+            tcp_reset_seen: Duration::from_secs(40),
+            udp: Duration::from_secs(60),
+            icmp: Duration::from_secs(5),
+            generic: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Felix {
+    /// The node's own setting of each field, else the cluster's, else the default.
+    pub fn of(cluster: Option<&FelixConfiguration>, node: Option<&FelixConfiguration>) -> Felix {
+        let sources = [node, cluster];
+        fn first<T>(
+            sources: [Option<&FelixConfiguration>; 2],
+            field: impl Fn(&FelixConfiguration) -> Option<T>,
+        ) -> Option<T> {
+            sources.into_iter().flatten().find_map(field)
+        }
+        Felix {
+            ipip_enabled: first(sources, |config| config.ipip_enabled),
+            ipip_mtu: first(sources, |config| config.ipip_mtu),
+            vxlan_enabled: first(sources, |config| config.vxlan_enabled),
+            vxlan_mtu: first(sources, |config| config.vxlan_mtu),
+            vxlan_mtu_v6: first(sources, |config| config.vxlan_mtu_v6),
+            vxlan_port: first(sources, |config| config.vxlan_port).unwrap_or(4789),
+            vxlan_vni: first(sources, |config| config.vxlan_vni).unwrap_or(4096),
+            allow_ipip_from_workloads: first(sources, |config| config.allow_ipip_from_workloads)
+                .unwrap_or(false),
+            allow_vxlan_from_workloads: first(sources, |config| config.allow_vxlan_from_workloads)
+                .unwrap_or(false),
+            external_nodes: first(sources, |config| config.external_nodes.clone()).unwrap_or_default(),
+            workload_source_spoofing: first(sources, |config| config.workload_source_spoofing)
+                .unwrap_or(false),
+            floating_ips: first(sources, |config| config.floating_ips).unwrap_or(false),
+            nat_outgoing_address: first(sources, |config| config.nat_outgoing_address),
+            nat_port_range: first(sources, |config| config.nat_port_range.clone()),
+            nat_outgoing_exclusions: first(sources, |config| config.nat_outgoing_exclusions)
+                .unwrap_or_default(),
+            reverse_path: first(sources, |config| config.reverse_path).unwrap_or_default(),
+            timeouts: FlowTimeouts::of(sources),
+        }
+    }
+}
+
+impl FlowTimeouts {
+    fn of(sources: [Option<&FelixConfiguration>; 2]) -> FlowTimeouts {
+        let default = FlowTimeouts::default();
+        let first = |field: fn(&ConntrackTimeouts) -> Option<Duration>, default| {
+            sources
+                .into_iter()
+                .flatten()
+                .find_map(|config| field(&config.conntrack_timeouts))
+                .unwrap_or(default)
+        };
+        FlowTimeouts {
+            creation_grace_period: first(|given| given.creation_grace_period, default.creation_grace_period),
+            tcp_syn_sent: first(|given| given.tcp_syn_sent, default.tcp_syn_sent),
+            tcp_established: first(|given| given.tcp_established, default.tcp_established),
+            tcp_fins_seen: first(|given| given.tcp_fins_seen, default.tcp_fins_seen),
+            tcp_reset_seen: first(|given| given.tcp_reset_seen, default.tcp_reset_seen),
+            udp: first(|given| given.udp, default.udp),
+            icmp: first(|given| given.icmp, default.icmp),
+            generic: first(|given| given.generic, default.generic),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_own_setting_comes_before_the_clusters_and_that_before_the_default() {
+        let cluster = FelixConfiguration {
+            vxlan_port: Some(8472),
+            vxlan_vni: Some(1),
+            conntrack_timeouts: ConntrackTimeouts {
+                udp: Some(Duration::from_secs(7)),
+                ..ConntrackTimeouts::default()
+            },
+            ..FelixConfiguration::default()
+        };
+        let node = FelixConfiguration { vxlan_vni: Some(7), ..FelixConfiguration::default() };
+        let merged = Felix::of(Some(&cluster), Some(&node));
+        assert_eq!((merged.vxlan_port, merged.vxlan_vni), (8472, 7));
+        assert_eq!(
+            (merged.timeouts.udp, merged.timeouts.icmp),
+            (Duration::from_secs(7), Duration::from_secs(5))
+        );
+        assert_eq!(Felix::of(None, None).vxlan_port, 4789);
+    }
+}
