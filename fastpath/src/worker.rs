@@ -36,6 +36,8 @@ pub struct WorkerConfig {
     pub id: WorkerId,
     /// The core it is pinned to, numbered as the kernel does; `None` leaves it to the scheduler.
     pub core: Option<usize>,
+    /// What it does while there are no packets.
+    pub waiting: Waiting,
     /// Longest sleep of a worker without packets: packets from the slow path may wait this long.
     pub idle_wait: Duration,
     /// Rows in the table of ports.
@@ -72,10 +74,8 @@ pub struct WorkerEnds {
     pub commands: Receiver<Command>,
 }
 
-/// A change of a worker's queues or ways. Rare; taken between batches.
+/// A change of a worker's queues. Rare; taken between batches.
 pub enum Command {
-    /// Waits for packets like this from now on; [`Waiting::Adaptive`] until told otherwise.
-    Wait(Waiting),
     /// Owns this queue from now on.
     AddQueue {
         /// The port's row in the tables.
@@ -105,7 +105,6 @@ pub struct Worker {
     stopwatch: Stopwatch,
     first: usize,
     statistics_read: Instant,
-    waiting: Waiting,
     sleeper: Sleeper,
 }
 
@@ -143,7 +142,6 @@ impl Worker {
             stopwatch: Stopwatch::new(),
             first: 0,
             statistics_read: Instant::now(),
-            waiting: Waiting::default(),
             sleeper: Sleeper::default(),
         }
     }
@@ -159,7 +157,7 @@ impl Worker {
             rounds = rounds.wrapping_add(1);
             if self.round() > 0 {
                 idle = Idle::default();
-            } else if idle.is_over(self.waiting) {
+            } else if idle.is_over(self.config.waiting) {
                 self.sleep();
                 self.housekeeping();
                 idle.slept = true;
@@ -215,7 +213,6 @@ impl Worker {
     pub fn housekeeping(&mut self) {
         while let Ok(command) = self.ends.commands.try_recv() {
             match command {
-                Command::Wait(waiting) => self.waiting = waiting,
                 Command::AddQueue { port, queue, statistics } => {
                     self.queues.add(port, queue, statistics, &mut self.ends.pool);
                 }

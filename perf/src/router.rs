@@ -7,7 +7,7 @@ use std::time::Duration;
 use afxdp::{Region, RegionConfig};
 use anyhow::{Context, Result};
 use crossbeam_channel::Sender;
-use fastpath::{Command, PortQueue, Worker, WorkerConfig, WorkerEnds, handoffs};
+use fastpath::{Command, PortQueue, Waiting, Worker, WorkerConfig, WorkerEnds, handoffs};
 use lpm::Key;
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
@@ -170,7 +170,13 @@ impl Router {
             commands: taken,
         };
         let id = WorkerId(number as u16);
-        let config = WorkerConfig { id, core: None, idle_wait: Duration::from_millis(1), ports: PORTS };
+        let config = WorkerConfig {
+            id,
+            core: None,
+            waiting: Waiting::default(),
+            idle_wait: Duration::from_millis(1),
+            ports: PORTS,
+        };
         let mut worker = Worker::new(config, ends);
         let egress: Box<dyn PortQueue> = Box::new(ReplayPort::sink());
         for (port, queue) in [(INGRESS, ingress), (EGRESS, egress)] {

@@ -67,20 +67,24 @@ fn plain<K: Key + Address>(
     order: Order,
     encapsulate: Encapsulate,
 ) -> Result<(Router, Arc<Replay>)> {
-    let packets = order.arrange(flows(prefixes));
+    let packets = order.arrange(flows(&destinations(prefixes)));
     let mut router = Router::new(prefixes.len(), workers, encapsulate)?;
     router.add(prefixes)?;
     Ok((router, Arc::new(Replay::new(&packets))))
 }
 
-/// A packet for each of [`ZIPF_FLOWS`] flows to addresses that are routed.
-fn flows<K: Key + Address>(prefixes: &Prefixes<K>) -> Vec<Vec<u8>> {
-    let keys = keys::draw(Mix::Table, prefixes, 4 * ZIPF_FLOWS);
-    let routable = keys.into_iter().filter(|key| packets::is_routable(key.ip()));
-    (0..)
-        .zip(routable.take(ZIPF_FLOWS))
-        .map(|(flow, key)| packets::udp(key.ip(), flow as u16, SMALL))
-        .collect()
+/// An address for each of [`ZIPF_FLOWS`] flows, routed and fit to be forwarded to.
+pub fn destinations<K: Key + Address>(prefixes: &Prefixes<K>) -> Vec<K> {
+    let mut keys = keys::draw(Mix::Table, prefixes, 4 * ZIPF_FLOWS);
+    keys.retain(|key| packets::is_routable(key.ip()));
+    keys.truncate(ZIPF_FLOWS);
+    keys
+}
+
+/// A packet to each of these addresses, each a flow of its own.
+pub fn flows<K: Address + Copy>(destinations: &[K]) -> Vec<Vec<u8>> {
+    let packet = |(flow, key): (u16, &K)| packets::udp(key.ip(), flow, SMALL);
+    (0..=u16::MAX).zip(destinations).map(packet).collect()
 }
 
 /// Packets that come in a tunnel and leave without one.
@@ -89,7 +93,7 @@ fn tunnelled(
     workers: usize,
     encapsulate: Encapsulate,
 ) -> Result<(Router, Arc<Replay>)> {
-    let packets = Order::Zipf.arrange(flows(prefixes));
+    let packets = Order::Zipf.arrange(flows(&destinations(prefixes)));
     let packets: Vec<Vec<u8>> =
         packets.into_iter().map(|inner| packets::tunnelled(&inner, encapsulate)).collect();
     let mut router = Router::new(prefixes.len(), workers, Encapsulate::Plain)?;

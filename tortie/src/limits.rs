@@ -53,6 +53,8 @@ impl Limits {
     pub(crate) const PORTS: (usize, usize) = (2, 65_535);
     /// See [`Self::ROUTES`].
     pub(crate) const ROWS: (usize, usize) = (16, 1_000_000);
+    /// Routes name their group by 16 bits (`lpm/src/ipv4/codes.rs`), and a few of those numbers mean something else.
+    pub(crate) const GROUPS: (usize, usize) = (16, 65_000);
     /// Below the smallest, not even an uplink and a workload can be opened.
     pub(crate) const FRAMES: (usize, usize) = (8_192, 4_194_304);
 }

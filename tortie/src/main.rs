@@ -58,6 +58,7 @@ All else has defaults:
   cores: [2]                                        # pins worker i to the i-th of these
   queues: 1                                         # receive queues of each uplink, one a worker
   mode: auto                                        # auto, zero-copy or copy
+  waiting: adaptive                                 # an idle worker: adaptive, busy or interrupt
   control_socket: /run/tortie/tortie.sock           # where `tortie show` asks
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
   log: { format: text, level: info }                # text or json; RUST_LOG overrides the level

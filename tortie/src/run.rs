@@ -144,6 +144,7 @@ fn start_workers(
             // At most `limits::WORKERS`.
             id: WorkerId(index as u16),
             core: *core,
+            waiting: config.waiting,
             idle_wait: limits::IDLE_WAIT,
             ports: config.limits.ports,
         };

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use afxdp::{FramePool, Region, RegionConfig};
 use crossbeam_channel::Sender;
-use fastpath::{Command, Handoffs, Wire, Worker, WorkerConfig, WorkerEnds, handoffs, memory_port};
+use fastpath::{Command, Handoffs, Waiting, Wire, Worker, WorkerConfig, WorkerEnds, handoffs, memory_port};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
@@ -242,7 +242,13 @@ pub fn worker(
         handoffs,
         commands: taken,
     };
-    let config = WorkerConfig { id, core: None, idle_wait: Duration::from_millis(1), ports: 16 };
+    let config = WorkerConfig {
+        id,
+        core: None,
+        waiting: Waiting::default(),
+        idle_wait: Duration::from_millis(1),
+        ports: 16,
+    };
     let mut worker = Worker::new(config, ends);
     let mut wires = Vec::new();
     for port in ports {

@@ -56,6 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let reader = writer.reader().context("one reader")?;
     let ends = WorkerEnds { pool, reader, counters: counters.clone(), punt, inject, handoffs, commands };
     let config = WorkerConfig {
+        waiting: arguments.waiting,
         id: WorkerId(0),
         core: Some(arguments.core),
         idle_wait: std::time::Duration::from_millis(1),
@@ -70,7 +71,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         worker.run(&stopped);
         worker.frames()
     });
-    ensure!(orders.send(Command::Wait(arguments.waiting)).is_ok(), "the worker ended");
     let mut umem = UmemSet::new(region);
     let mut statistics = Vec::new();
     let mut programs = Vec::new();

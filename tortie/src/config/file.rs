@@ -56,6 +56,7 @@ pub(super) struct File {
     pub(super) log: Option<Section<Log>>,
     pub(super) mode: Option<Entry>,
     pub(super) queues: Option<Entry>,
+    pub(super) waiting: Option<Entry>,
     pub(super) limits: Option<Section<LimitsFields>>,
 }
 

@@ -31,6 +31,7 @@ fn the_shortest_file_takes_every_default() {
             log: LogConfig { format: LogFormat::Text, level: tracing::Level::INFO },
             mode: Mode::Auto,
             queues: 1,
+            waiting: Waiting::Adaptive,
             limits: Limits::default(),
         }
     );
@@ -50,6 +51,7 @@ fn every_field_is_read() {
          log: { format: json, level: debug }\n\
          mode: zero-copy\n\
          queues: 4\n\
+         waiting: busy\n\
          limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
          neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20 }\n",
     )
@@ -68,6 +70,7 @@ fn every_field_is_read() {
             log: LogConfig { format: LogFormat::Json, level: tracing::Level::DEBUG },
             mode: Mode::ZeroCopy,
             queues: 4,
+            waiting: Waiting::Busy,
             limits: Limits {
                 routes_v4: 100,
                 routes_v6: 200,
