@@ -10,6 +10,7 @@ mod rig;
 mod rings;
 mod router;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use perf::record::Record;
 use serde::Serialize;
 
 use duts::{Contender, Router};
-use rig::{LOADS, Load, Rig};
+use rig::{LOADS, Load, Rig, Told};
 
 /// Time for a router and the caches to find their stride.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -106,6 +107,8 @@ struct Results {
     skipped: Vec<String>,
     rates: Vec<Row>,
     latencies: Vec<Latency>,
+    /// What our routers told at the end: books, and ticks by stage of one batch in 64.
+    told: BTreeMap<String, Told>,
 }
 
 /// Measures and prints, and records where asked to.
@@ -160,6 +163,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         contender.resume()?;
         let told = contender.finish()?;
         println!("{}: {told:?}", contender.router.name());
+        println!("the walk's share of its worker's clocks: {:.1} %", router::walks_share(&told) * 100.0);
+        results.told.insert(contender.router.name(), told);
     }
     if arguments.record {
         println!("written to {}", Record::new("veth", results).write()?.display());
