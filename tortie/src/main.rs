@@ -18,6 +18,7 @@ mod cleanup;
 mod config;
 mod control;
 mod cores;
+mod explain;
 mod forms;
 mod http;
 mod interfaces;
@@ -97,6 +98,8 @@ enum Command {
     /// Ask the running router
     #[command(after_help = SHOW_EXAMPLES)]
     Show(show::ShowArgs),
+    /// Ask what needs no running router
+    Explain(explain::ExplainArgs),
     /// Remove what a router that has ended leaves on purpose: XDP programs, mirrored routes, the nftables table
     Cleanup {
         #[command(flatten)]
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         Command::Run { file, check: true } => (check(&file), FAILED),
         Command::Run { file, check: false } => (run(&file), FAILED),
         Command::Show(args) => (show::run(&args), TROUBLE),
+        Command::Explain(args) => (explain::run(&args), TROUBLE),
         Command::Cleanup { file } => (cleanup(&file), FAILED),
         Command::Version => (version(), TROUBLE),
     };

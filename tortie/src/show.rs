@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
@@ -23,7 +23,7 @@ use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 use crate::config::CONTROL_SOCKET;
 use crate::control::{self, AskError, Question};
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
-use crate::output;
+use crate::output::{self, Form};
 
 /// What `tortie show` was asked for.
 #[derive(Debug, Args)]
@@ -33,17 +33,11 @@ pub(crate) struct ShowArgs {
 
     /// A table for people, or JSON for programs
     #[arg(short, long, global = true, value_enum, default_value = "table")]
-    output: Output,
+    output: Form,
 
     /// The control socket of the router to ask: `control_socket` of its tortie.yaml
     #[arg(long, global = true, value_name = "PATH", default_value = CONTROL_SOCKET)]
     socket: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,15 +116,15 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 
 fn print<T: DeserializeOwned + Serialize>(
     socket: &Path,
-    output: Output,
+    output: Form,
     question: &Question,
     table: impl Fn(&T) -> String,
     yes: impl Fn(&T) -> bool,
 ) -> anyhow::Result<ExitCode> {
     let answer: T = control::ask(socket, question)?;
     let text = match output {
-        Output::Table => table(&answer),
-        Output::Json => json(socket, &answer)?,
+        Form::Table => table(&answer),
+        Form::Json => json(socket, &answer)?,
     };
     output::print(&text)?;
     Ok(if yes(&answer) { ExitCode::SUCCESS } else { ExitCode::from(NO) })
