@@ -57,4 +57,4 @@ mod workload_side;
 pub use cleanup::cleanup;
 pub use config::{Config, Ends, Request, Slowpath};
 pub use error::Error;
-pub use ports::{OpenPort, OpenPortError, PortOpener, QueueReport};
+pub use ports::{OpenPort, OpenPortError, PortOpener, QueueReport, TunnelTraffic};

@@ -75,7 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut programs = Vec::new();
     for (row, interface) in ["d0", "d1"].into_iter().enumerate() {
         let ifindex = afxdp::interface_index(interface)?;
-        let program = Program::load(ProgramKind::Uplink { terminate_ipip: false, vxlan_port: None }, 1)?;
+        let program = Program::load(ProgramKind::Uplink, 1)?;
         program.attach(ifindex, AttachRequest::Native)?;
         let queue = QueueConfig { mode: ModeRequest::Copy, ..QueueConfig::new(ifindex, 0) };
         let queue = QueueConfig { rings: afxdp::RingSizes { rx: 4096, ..queue.rings }, ..queue };

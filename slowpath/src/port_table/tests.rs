@@ -10,8 +10,8 @@ use tables::{Limits, Reader};
 use tracing::span;
 
 use super::*;
-use crate::OpenPortError;
 use crate::calico::Calico;
+use crate::{OpenPortError, TunnelTraffic};
 
 const UPLINK: IfIndex = IfIndex(2);
 const WORKLOAD: IfIndex = IfIndex(3);
@@ -38,6 +38,8 @@ impl PortOpener for FakeOpener {
     }
 
     fn set_local(&mut self, _: &BTreeSet<IpAddr>) {}
+
+    fn set_tunnels(&mut self, _: &TunnelTraffic) {}
 }
 
 struct Bench {
