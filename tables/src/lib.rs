@@ -28,6 +28,7 @@ mod counters;
 mod epoch;
 mod fate;
 mod fib;
+mod flows;
 mod group;
 mod inject;
 mod limits;
@@ -43,6 +44,9 @@ pub use copy_ring::{Full, RingConsumer, RingProducer, copy_ring};
 pub use counters::{Books, Counters, PortCount, WorkerCounters};
 pub use fate::{DropReason, Fate, PuntReason};
 pub use fib::{Fib, FibReader};
+pub use flows::{
+    Direction, Flow, FlowCounts, FlowRow, FlowTimeouts, Flows, NotAdded, OuterAddress, Ticks, begins_flow,
+};
 pub use group::{Group, GroupId};
 pub use inject::Inject;
 pub use limits::{Limits, TableFull};
