@@ -47,6 +47,7 @@ pub mod ipv4;
 pub mod ipv6;
 mod ipv6_extension;
 mod malformed;
+pub mod nat;
 mod parsed;
 pub mod protocol;
 pub mod tcp;
