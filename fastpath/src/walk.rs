@@ -3,7 +3,7 @@
 use tables::{Snapshot, Stage};
 
 use crate::stopwatch::Stopwatch;
-use crate::{Batch, admit, decapsulate, martian, parse, rewrite, route, workload};
+use crate::{Batch, admit, decapsulate, mark, martian, parse, police, rewrite, route, workload};
 
 /// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's.
 pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, stopwatch: &mut Stopwatch) {
@@ -16,11 +16,23 @@ pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, stopwatch: &mut Sto
     martian::addresses(batch);
     stopwatch.lap(Stage::Martian);
     workload::may_send(batch, &tables.state.ports);
+    let qos = tables.state.ports.qos_use();
+    if qos.egress {
+        police::from_workloads(batch, &tables.state.ports, stopwatch.meter_time());
+    }
     stopwatch.lap(Stage::WorkloadSend);
     route::next_hop(batch, tables);
     stopwatch.lap(Stage::Route);
     workload::may_receive(batch, &tables.state.next_hops);
+    if qos.dscp {
+        mark::dscp(batch, tables.state);
+    }
     stopwatch.lap(Stage::WorkloadReceive);
     rewrite::for_next_hop(batch, tables.state);
     stopwatch.lap(Stage::Rewrite);
+    if qos.ingress {
+        // Last, so that only what really leaves counts.
+        police::to_workloads(batch, &tables.state.ports, stopwatch.meter_time());
+        stopwatch.lap(Stage::WorkloadReceive);
+    }
 }

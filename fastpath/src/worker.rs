@@ -239,6 +239,11 @@ impl Worker {
         self.stopwatch.set_one_in(one_in);
     }
 
+    /// Goes by another clock: tests of rates make their own time.
+    pub fn set_clock(&mut self, clock: quanta::Clock) {
+        self.stopwatch.set_clock(clock);
+    }
+
     /// Free frames and all frames of this worker, for audits.
     pub fn frames(&self) -> (usize, usize) {
         (self.ends.pool.available(), self.ends.pool.total())

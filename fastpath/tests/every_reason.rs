@@ -110,7 +110,12 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::NotReady
         | DropReason::TransmitRingFull
         | DropReason::HandoffRingFull
-        | DropReason::PuntRingFull => return None,
+        | DropReason::PuntRingFull
+        // `qos.rs`: limits are exceeded by more than one frame.
+        | DropReason::EgressPacketRate
+        | DropReason::EgressBandwidth
+        | DropReason::IngressPacketRate
+        | DropReason::IngressBandwidth => return None,
     };
     Some(case)
 }

@@ -297,7 +297,8 @@ mod tests {
 
     fn port(id: u16, kind: PortKind) -> Port {
         let addresses = vec!["10.65.0.2/32".parse().unwrap(), "fd00::2/128".parse().unwrap()];
-        let endpoint = (kind == PortKind::Workload).then(|| Endpoint { name: "default/a".into(), addresses });
+        let endpoint =
+            (kind == PortKind::Workload).then(|| Endpoint { name: "default/a".into(), addresses, qos: None });
         Port {
             id: PortId(id),
             name: "port".into(),

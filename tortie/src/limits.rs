@@ -154,6 +154,7 @@ impl Memory {
                 line("look-up tables, IPv6", 1, lpm::Table::<u128>::new(v6).bytes()),
                 line("IPv4 routes of BGP and the RIB, about", limits.routes_v4, ROUTE_V4_BYTES),
                 line("IPv6 routes of BGP and the RIB, about", limits.routes_v6, ROUTE_V6_BYTES),
+                line("limits of endpoints, one a port", limits.ports, 2_048),
                 line("adjacencies", limits.adjacencies, 64),
                 line("groups", limits.groups, 96),
                 line("neighbours", limits.neighbors, 128),

@@ -79,6 +79,7 @@ pub fn port(id: PortId) -> Port {
     let endpoint = (id == WORKLOAD).then(|| Endpoint {
         name: "default/pod".to_owned(),
         addresses: vec![prefix("10.65.0.2/32"), prefix("fd65::2/128")],
+        qos: None,
     });
     Port {
         id,

@@ -61,6 +61,11 @@ pub enum Warning {
         /// The session that stays.
         used: PeerName,
     },
+    /// A workload endpoint wants its connections limited.
+    ConnectionsNotLimited {
+        /// The endpoint.
+        endpoint: EndpointName,
+    },
     /// A pool wants its packets encapsulated.
     PoolNotEncapsulated {
         /// The pool.
@@ -109,6 +114,11 @@ impl fmt::Display for Warning {
             Warning::PeerTwice { resource, remote, used, .. } => {
                 write!(f, "BGPPeer({resource}) is left out: {used} leads to {remote} already")
             }
+            Warning::ConnectionsNotLimited { endpoint: (namespace, name) } => write!(
+                f,
+                "WorkloadEndpoint({namespace}/{name}): this version doesn't count connections; ingressMaxConnections and \
+                 egressMaxConnections limit nothing, the endpoint's other limits hold"
+            ),
             Warning::PoolNotEncapsulated { pool } => write!(
                 f,
                 "IPPool({pool}): this version doesn't encapsulate; packets to its addresses on other nodes go plainly, \
