@@ -10,7 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("packet", &["model"]),
     ("lpm", &[]),
-    ("policy", &[]),
+    ("policy", &["model"]),
     ("bgp", &["model"]),
     ("tables", &["model", "packet", "lpm"]),
     ("afxdp", &[]),
