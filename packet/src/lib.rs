@@ -39,6 +39,7 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod ecn;
 pub mod encapsulation;
 pub mod ethernet;
 mod flow_key;
