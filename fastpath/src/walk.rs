@@ -15,7 +15,7 @@ pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, stopwatch: &mut Sto
     stopwatch.lap(Stage::Decapsulate);
     martian::addresses(batch);
     stopwatch.lap(Stage::Martian);
-    workload::may_send(batch, &tables.state.ports);
+    workload::may_send(batch, tables.state);
     let qos = tables.state.ports.qos_use();
     if qos.egress {
         police::from_workloads(batch, &tables.state.ports, stopwatch.meter_time());

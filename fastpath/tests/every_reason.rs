@@ -7,7 +7,7 @@ mod support;
 use model::{PortId, WorkerId};
 use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
-    fill, limits, mac, neighbor_solicitation, worker,
+    fill, in_ipip, in_vxlan, limits, mac, neighbor_solicitation, sum_up, worker,
 };
 use tables::{Counters, DropReason, PuntReason, Writer};
 
@@ -100,7 +100,30 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::UnknownEndpoint => (STRANGER, Build::packet(STRANGER, "10.65.0.3", "10.65.1.2").frame()),
         DropReason::SpoofedSource => (WORKLOAD, Build::outward().source("10.65.0.3").frame()),
         DropReason::UnknownTunnelSource => (UPLINK, Build::inward().in_ipip("172.18.0.77", OUR_END)),
-        DropReason::TunnelMalformed => (UPLINK, Build::inward().in_vxlan(FAR_END, OUR_END, VNI + 1)),
+        DropReason::UnknownVni => (UPLINK, Build::inward().in_vxlan(FAR_END, OUR_END, VNI + 1)),
+        DropReason::TunnelMalformed => (UPLINK, in_vxlan(&arp_request(), FAR_END, OUR_END, VNI)),
+        DropReason::TunnelNotOurs => {
+            let mut frame = Build::inward().in_vxlan(FAR_END, OUR_END, VNI);
+            frame[50 + 5] ^= 1;
+            (UPLINK, frame)
+        }
+        DropReason::TunnelFragment => {
+            let mut frame = Build::inward().in_ipip(FAR_END, OUR_END);
+            frame[20] = 0x20;
+            sum_up(&mut frame, 14);
+            (UPLINK, frame)
+        }
+        DropReason::TunnelNested => {
+            (UPLINK, in_ipip(&Build::inward().in_ipip(FAR_END, OUR_END), FAR_END, OUR_END))
+        }
+        // Congestion experienced outside, and a transport without ECN inside.
+        DropReason::TunnelCongested => {
+            let mut frame = Build::inward().in_ipip(FAR_END, OUR_END);
+            frame[15] |= 0b11;
+            sum_up(&mut frame, 14);
+            (UPLINK, frame)
+        }
+        DropReason::TunnelFromWorkload => (WORKLOAD, Build::outward().dport(4789).frame()),
         DropReason::TunnelFamily => (WORKLOAD, Build::packet(WORKLOAD, "fd65::2", "fd72::1").frame()),
         DropReason::Blackhole => (UPLINK, Build::inward().to("10.65.0.9").frame()),
         DropReason::NeedsFragmentation => {

@@ -118,11 +118,11 @@ impl Router {
 
     /// Opens packets that come by a tunnel of this kind from [`REMOTE`].
     pub fn open_tunnels(&mut self, encapsulate: Encapsulate) {
-        let end = |kind| vec![TunnelEnd::new(LOCAL, kind, [REMOTE])];
+        let end = |kind| vec![TunnelEnd::new(LOCAL.into(), kind, [Prefix::host(REMOTE.into())])];
         self.writer.set_tunnel_ends(match encapsulate {
             Encapsulate::Plain => vec![],
             Encapsulate::Ipip => end(TunnelKind::Ipip),
-            Encapsulate::Vxlan => end(TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI }),
+            Encapsulate::Vxlan => end(TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI, mac: packets::ROUTER }),
         });
         self.writer.publish();
     }

@@ -355,6 +355,7 @@ impl Core {
             warn!("{warning}");
         }
         self.warned = warnings;
+        self.installer.writer().set_workload_tunnels(self.desired.felix.workload_tunnels());
         self.learn_endpoint_macs();
         self.reconcile_ports();
         self.dirty.offers = true;

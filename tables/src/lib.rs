@@ -59,4 +59,4 @@ pub use punt::Punt;
 pub use qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST, Policer, PolicerDrops, Qos};
 pub use snapshot::{Reader, Snapshot, State, Writer};
 pub use stage::{Stage, StageSample};
-pub use tunnels::{TunnelEnd, TunnelKind};
+pub use tunnels::{TunnelEnd, TunnelKind, WorkloadTunnels};

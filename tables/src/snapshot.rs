@@ -19,7 +19,7 @@ use model::{PortId, Prefix};
 use crate::epoch::Epochs;
 use crate::{
     Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, NextHops, Port, Ports, TableFull,
-    TunnelEnd,
+    TunnelEnd, WorkloadTunnels,
 };
 
 /// Everything but the routes, as one epoch shows it.
@@ -33,6 +33,8 @@ pub struct State {
     pub next_hops: Arc<NextHops>,
     /// Tunnels that end here.
     pub tunnel_ends: Arc<Vec<TunnelEnd>>,
+    /// Tunnel packets that workloads may not send.
+    pub workload_tunnels: WorkloadTunnels,
     /// May packets be forwarded? Not before the slow path is in sync.
     pub ready: bool,
 }
@@ -220,6 +222,11 @@ impl Writer {
     /// Stages the tunnels that end here.
     pub fn set_tunnel_ends(&mut self, ends: Vec<TunnelEnd>) {
         self.staged.tunnel_ends = Arc::new(ends);
+    }
+
+    /// Stages which tunnel packets workloads may not send.
+    pub fn set_workload_tunnels(&mut self, tunnels: WorkloadTunnels) {
+        self.staged.workload_tunnels = tunnels;
     }
 
     /// Stages the opening (or closing) of forwarding.

@@ -5,6 +5,7 @@
 //!  narrow (576) uplink 1 ── 172.19.0.2 (route to 10.69.0.0/16)       workload 3 ── no endpoint
 //!                                                                     host 4 ── the kernel
 //!     tunnels by uplink 0 to 172.18.0.3: IPIP to 10.72.0.0/16 (and, in vain, fd72::/64), VXLAN to 10.73.0.0/16, fd73::/64
+//!                         to fd18:3::3: VXLAN to 10.74.0.0/16, fd74::/64
 //! ```
 #![allow(dead_code, reason = "a module of tests, of which each uses a part")]
 
@@ -16,6 +17,7 @@ use afxdp::{FramePool, Region, RegionConfig};
 use crossbeam_channel::Sender;
 use fastpath::{Command, Handoffs, Waiting, Wire, Worker, WorkerConfig, WorkerEnds, handoffs, memory_port};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
+use packet::checksum::{self, L4Checksum};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
 use tables::{
@@ -33,6 +35,11 @@ pub const PORTS: [PortId; 5] = [UPLINK, NARROW, WORKLOAD, STRANGER, HOST];
 /// Where tunnels end here, and whom they come from.
 pub const OUR_END: &str = "172.18.0.1";
 pub const FAR_END: &str = "172.18.0.3";
+/// Likewise over IPv6, where VXLAN alone has an end.
+pub const OUR_END_V6: &str = "fd18::1";
+pub const FAR_END_V6: &str = "fd18:3::3";
+/// The MAC address of our end of VXLAN.
+pub const VTEP: MacAddr = MacAddr([0x66, 0, 0, 0, 2, 1]);
 /// The network identifier of VXLAN.
 pub const VNI: u32 = 4096;
 
@@ -123,10 +130,16 @@ pub fn fill(writer: &mut Writer) {
         route(writer, to, Group::Forward(vec![adjacency]));
     }
     let (ours, theirs): (Ipv4Addr, Ipv4Addr) = (OUR_END.parse().unwrap(), FAR_END.parse().unwrap());
+    let (ours_v6, theirs_v6): (Ipv6Addr, Ipv6Addr) =
+        (OUR_END_V6.parse().unwrap(), FAR_END_V6.parse().unwrap());
     let far_mac = MacAddr([2, 0, 0, 0, 2, 3]);
     let tunnels = [
         (Template::ipip(ours, theirs), ["10.72.0.0/16", "fd72::/64"]),
-        (Template::vxlan(ours, theirs, VXLAN_PORT, VNI, far_mac, mac(UPLINK)), ["10.73.0.0/16", "fd73::/64"]),
+        (Template::vxlan(ours, theirs, VXLAN_PORT, VNI, far_mac, VTEP), ["10.73.0.0/16", "fd73::/64"]),
+        (
+            Template::vxlan_v6(ours_v6, theirs_v6, VXLAN_PORT, VNI, far_mac, VTEP),
+            ["10.74.0.0/16", "fd74::/64"],
+        ),
     ];
     for (template, prefixes) in tunnels {
         let adjacency = writer.insert_adjacency(via(UPLINK).encapsulated(template)).unwrap();
@@ -134,9 +147,12 @@ pub fn fill(writer: &mut Writer) {
             route(writer, to, Group::Forward(vec![adjacency]));
         }
     }
+    let vxlan = TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI, mac: VTEP };
+    let theirs = Prefix::host(theirs.into());
     writer.set_tunnel_ends(vec![
-        TunnelEnd::new(ours, TunnelKind::Ipip, [theirs]),
-        TunnelEnd::new(ours, TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI }, [theirs]),
+        TunnelEnd::new(ours.into(), TunnelKind::Ipip, [theirs]),
+        TunnelEnd::new(ours.into(), vxlan, [theirs]),
+        TunnelEnd::new(ours_v6.into(), vxlan, [prefix("fd18:3::/64")]),
     ]);
     let unresolved = Adjacency::unresolved(UPLINK, IpAddr::V4(Ipv4Addr::new(172, 18, 0, 9)));
     let unresolved = writer.insert_adjacency(unresolved).unwrap();
@@ -315,6 +331,7 @@ pub struct Build {
     pub payload: usize,
     pub dont_fragment: bool,
     pub sport: u16,
+    pub dport: u16,
 }
 
 impl Build {
@@ -327,6 +344,7 @@ impl Build {
             payload: 32,
             dont_fragment: true,
             sport: 1000,
+            dport: 53,
         }
     }
 
@@ -364,38 +382,24 @@ impl Build {
         Build { sport, ..self }
     }
 
+    pub fn dport(self, dport: u16) -> Build {
+        Build { dport, ..self }
+    }
+
     /// The frame inside an IPIP packet.
     pub fn in_ipip(&self, from: &str, to: &str) -> Vec<u8> {
-        self.inside(&Template::ipip(from.parse().unwrap(), to.parse().unwrap()))
+        inside(self.from, &self.frame(), &Template::ipip(from.parse().unwrap(), to.parse().unwrap()))
     }
 
-    /// The frame inside a VXLAN packet.
+    /// The frame inside a VXLAN packet, over the family that the addresses are of.
     pub fn in_vxlan(&self, from: &str, to: &str, vni: u32) -> Vec<u8> {
-        let (from_ip, to_ip) = (from.parse().unwrap(), to.parse().unwrap());
-        self.inside(&Template::vxlan(
-            from_ip,
-            to_ip,
-            VXLAN_PORT,
-            vni,
-            mac(self.from),
-            neighbor_mac(self.from),
-        ))
-    }
-
-    fn inside(&self, template: &Template) -> Vec<u8> {
-        let mut frame = vec![0; template.overhead().into()];
-        frame.extend(self.frame());
-        frame[..6].copy_from_slice(&mac(self.from).0);
-        frame[6..12].copy_from_slice(&neighbor_mac(self.from).0);
-        let ip_len = frame.len() as u16 - 14;
-        template.write(&mut frame, ip_len, 0, 50_000);
-        frame
+        in_vxlan(&self.frame(), from, to, vni)
     }
 
     /// The frame, addressed to our MAC address on the port it comes in by.
     pub fn frame(&self) -> Vec<u8> {
         let payload = vec![0x5a; self.payload];
-        let udp = udp::Repr { sport: self.sport, dport: 53, payload: &payload };
+        let udp = udp::Repr { sport: self.sport, dport: self.dport, payload: &payload };
         let ethertype = if self.src.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
         let mut frame = vec![0; 14];
         let link = ethernet::Repr { dst: mac(self.from), src: neighbor_mac(self.from), ethertype };
@@ -433,6 +437,49 @@ impl Build {
         }
         frame
     }
+}
+
+/// IPv4 header checksum and UDP checksum.
+#[track_caller]
+pub fn assert_checksums(frame: &[u8]) {
+    let parsed = packet::parse(frame).expect("what leaves is well-formed");
+    assert_eq!(checksum::verify_l4(frame, &parsed), L4Checksum::Correct);
+}
+
+/// A frame that came by the uplink inside VXLAN, for our end's MAC address.
+pub fn in_vxlan(frame: &[u8], from: &str, to: &str, vni: u32) -> Vec<u8> {
+    let far = neighbor_mac(UPLINK);
+    inside(
+        UPLINK,
+        frame,
+        &match (from.parse().unwrap(), to.parse().unwrap()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Template::vxlan(from, to, VXLAN_PORT, vni, VTEP, far),
+            (IpAddr::V6(from), IpAddr::V6(to)) => Template::vxlan_v6(from, to, VXLAN_PORT, vni, VTEP, far),
+            _ => panic!("one family a tunnel"),
+        },
+    )
+}
+
+/// A frame that came by the uplink inside IPIP.
+pub fn in_ipip(frame: &[u8], from: &str, to: &str) -> Vec<u8> {
+    inside(UPLINK, frame, &Template::ipip(from.parse().unwrap(), to.parse().unwrap()))
+}
+
+fn inside(port: PortId, inner: &[u8], template: &Template) -> Vec<u8> {
+    let mut frame = vec![0; template.overhead().into()];
+    frame.extend(inner);
+    frame[..6].copy_from_slice(&mac(port).0);
+    frame[6..12].copy_from_slice(&neighbor_mac(port).0);
+    let ip_len = frame.len() as u16 - 14;
+    template.write(&mut frame, ip_len, inner.get(14..).map_or(0, packet::ecn::traffic_class), 50_000);
+    frame
+}
+
+/// Writes an IPv4 header's checksum anew, after its bytes were changed. `at`: where the header begins; it has no options.
+pub fn sum_up(frame: &mut [u8], at: usize) {
+    frame[at + 10..at + 12].fill(0);
+    let checksum = checksum::of(&frame[at..at + 20]);
+    frame[at + 10..at + 12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// A neighbour solicitation of the workload for its gateway.
