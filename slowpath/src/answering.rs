@@ -94,8 +94,8 @@ impl Core {
         }
         let unknown: Vec<NeighborAddr> = self
             .installer
-            .needed_neighbors()
-            .map(|(neighbor, _)| neighbor)
+            .needed_hops()
+            .map(|(hop, _)| hop.neighbor)
             .filter(|neighbor| self.neighbors.mac(neighbor.ifindex, neighbor.addr).is_none())
             .collect();
         for neighbor in unknown {

@@ -8,12 +8,13 @@ use model::{Family, Prefix};
 
 use crate::calico::PeerKind;
 use crate::event_loop::Core;
-use crate::resolve::{NeighborAddr, Resolution, resolve};
+use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
 use crate::status::{
     Answer, BgpStatus, NeighborStatus, NeighborsStatus, NexthopStatus, PeerStatus, PerFamily, PortProblem,
-    PortStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
+    PortStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
+use crate::target::Gateway;
 
 impl Core {
     /// Answers one question.
@@ -127,16 +128,15 @@ impl Core {
                 ..NexthopStatus::default()
             }],
             Resolution::Unreachable => {
-                let unreachable = |addr| NexthopStatus {
-                    via: Some(addr),
+                let unreachable = |gateway: &Gateway| NexthopStatus {
+                    via: Some(gateway.addr),
                     kind: Some("unreachable".to_owned()),
+                    tunnel: gateway.tunnel.as_ref().map(TunnelStatus::of),
                     ..NexthopStatus::default()
                 };
-                target.into_iter().flat_map(|target| target.gateways()).map(|g| unreachable(g.addr)).collect()
+                target.into_iter().flat_map(|target| target.gateways()).map(unreachable).collect()
             }
-            Resolution::Neighbors(neighbors) => {
-                neighbors.iter().map(|neighbor| self.nexthop(*neighbor)).collect()
-            }
+            Resolution::Neighbors(hops) => hops.iter().map(|hop| self.nexthop(hop)).collect(),
         };
         let fate = match &resolution {
             Resolution::Blackhole => "blackhole",
@@ -157,12 +157,14 @@ impl Core {
         }
     }
 
-    fn nexthop(&self, neighbor: NeighborAddr) -> NexthopStatus {
+    fn nexthop(&self, hop: &Hop) -> NexthopStatus {
+        let neighbor = hop.neighbor;
         NexthopStatus {
             via: Some(neighbor.addr),
             port: self.link_name(neighbor.ifindex),
             mac: self.neighbors.mac(neighbor.ifindex, neighbor.addr).map(|mac| mac.to_string()),
             kind: None,
+            tunnel: hop.tunnel.as_ref().map(TunnelStatus::of),
         }
     }
 
@@ -171,15 +173,23 @@ impl Core {
     }
 
     fn neighbors(&self) -> NeighborsStatus {
-        let uses: BTreeMap<NeighborAddr, usize> = self.installer.needed_neighbors().collect();
+        let mut uses: BTreeMap<NeighborAddr, (usize, Vec<TunnelStatus>)> = BTreeMap::new();
+        for (hop, used_by) in self.installer.needed_hops() {
+            let uses = uses.entry(hop.neighbor).or_default();
+            uses.0 += used_by;
+            uses.1.extend(hop.tunnel.as_ref().map(TunnelStatus::of));
+        }
         let status =
             |(ifindex, addr, entry): (model::IfIndex, IpAddr, &crate::neighbors::table::NeighborEntry)| {
+                let (used_by, tunnels) =
+                    uses.get(&NeighborAddr { ifindex, addr }).cloned().unwrap_or_default();
                 NeighborStatus {
                     address: addr,
                     mac: entry.mac.map(|mac| mac.to_string()),
                     port: self.link_name(ifindex).unwrap_or_else(|| format!("#{}", ifindex.0)),
                     state: entry.state.to_string(),
-                    used_by: uses.get(&NeighborAddr { ifindex, addr }).copied().unwrap_or_default(),
+                    used_by,
+                    tunnels,
                 }
             };
         let mut neighbors: Vec<NeighborStatus> = self.neighbors.iter().map(status).collect();

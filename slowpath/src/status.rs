@@ -3,9 +3,12 @@
 //! The field names are an interface: programs read them. Add fields, don't rename them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::tunnel::{Encapsulation, Tunnel};
 
 /// A question to the running slow path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +126,7 @@ pub struct RouteStatus {
     pub address: Option<IpAddr>,
     /// The prefix; absent where nothing covers the address.
     pub prefix: Option<String>,
-    /// `local`, `neighbor`, `connected`, `workload`, `block`, `static`, `bgp`, `kernel` or `preserved`.
+    /// `local`, `neighbor`, `connected`, `workload`, `block`, `static`, `vxlan`, `bgp`, `kernel` or `preserved`.
     pub source: Option<String>,
     /// The source's preference: the higher wins.
     pub preference: Option<u32>,
@@ -151,6 +154,45 @@ pub struct NexthopStatus {
     /// `blackhole`, `local`, `attached` or `unreachable` where there is no neighbour.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kind: Option<String>,
+    /// The tunnel that the neighbour leads to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tunnel: Option<TunnelStatus>,
+}
+
+/// A tunnel to another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// `ipip` or `vxlan`.
+    pub kind: String,
+    /// The outer source address.
+    pub local: IpAddr,
+    /// The outer destination address.
+    pub remote: IpAddr,
+    /// VXLAN's network identifier.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vni: Option<u32>,
+    /// VXLAN's UDP port.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+}
+
+impl TunnelStatus {
+    pub(crate) fn of(tunnel: &Tunnel) -> TunnelStatus {
+        let (kind, vni, port) = match tunnel.encapsulation {
+            Encapsulation::Ipip => ("ipip", None, None),
+            Encapsulation::Vxlan { vni, port, .. } => ("vxlan", Some(vni), Some(port)),
+        };
+        TunnelStatus { kind: kind.to_owned(), local: tunnel.local, remote: tunnel.remote, vni, port }
+    }
+}
+
+impl fmt::Display for TunnelStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vni {
+            Some(vni) => write!(f, "{} vni {vni} to {}", self.kind, self.remote),
+            None => write!(f, "{} to {}", self.kind, self.remote),
+        }
+    }
 }
 
 /// `show neighbors`.
@@ -173,6 +215,9 @@ pub struct NeighborStatus {
     pub state: String,
     /// How many routes' next-hop groups need it.
     pub used_by: usize,
+    /// The tunnels that it leads to.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tunnels: Vec<TunnelStatus>,
 }
 
 /// `show ports`, without the fast path's counters.

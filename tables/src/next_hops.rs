@@ -172,6 +172,7 @@ impl NextHops {
             }
             self.encapsulations.push(encapsulation.clone());
         }
+        hop.mtu = adjacency.mtu.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
         hop.is_ordinary = hop.state == HopState::Ready && !hop.to_host && hop.is_plain();
         hop
     }
@@ -214,5 +215,35 @@ mod tests {
         let next_hops = NextHops::default();
         let (first, len) = next_hops.of_group(GroupId(7));
         assert_eq!((next_hops.get(first).state, len), (HopState::NoRoute, 1));
+    }
+
+    #[test]
+    fn a_tunnels_mtu_is_the_ports_less_the_header_or_the_smaller_one_that_is_set() {
+        let mut ports = Ports::default();
+        let port = crate::Port {
+            id: PortId(0),
+            name: "eth0".to_owned(),
+            ifindex: model::IfIndex(2),
+            kind: PortKind::Uplink,
+            mac: model::MacAddr::default(),
+            mtu: 1500,
+            up: true,
+            queues: 1,
+            endpoint: None,
+        };
+        ports.put(port);
+        let ends = [[172, 18, 0, 2], [172, 18, 0, 3]].map(std::net::Ipv4Addr::from);
+        let mac = model::MacAddr::default();
+        let plain = Adjacency::resolved(PortId(0), ends[1].into(), mac, mac);
+        let tunnel = plain.clone().encapsulated(Template::ipip(ends[0], ends[1]));
+        for (adjacency, mtu) in [
+            (plain, 1500),
+            (tunnel.clone(), 1480),
+            (tunnel.clone().limited(Some(1400)), 1400),
+            (tunnel.limited(Some(1499)), 1480),
+        ] {
+            let hop = NextHops::default().next_hop(AdjacencyId(0), Some(&adjacency), &ports);
+            assert_eq!((hop.mtu, hop.state), (mtu, HopState::Ready));
+        }
     }
 }

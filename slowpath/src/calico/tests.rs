@@ -280,19 +280,6 @@ fn an_interface_leads_to_the_endpoint_named_first() {
 }
 
 #[test]
-fn a_pool_that_wants_encapsulation_is_warned_of() {
-    let mut tunnelled = pool("tunnelled", "10.66.0.0/16", false);
-    tunnelled.ipip_mode = model::EncapMode::CrossSubnet;
-    let plain = pool("plain", "10.65.0.0/16", false);
-    let warnings = calico([Resource::IpPool(tunnelled), Resource::IpPool(plain)]).desired().warnings;
-    assert!(
-        warnings.contains(&Warning::PoolNotEncapsulated { pool: "tunnelled".to_owned() }),
-        "{warnings:?}"
-    );
-    assert!(!warnings.contains(&Warning::PoolNotEncapsulated { pool: "plain".to_owned() }), "{warnings:?}");
-}
-
-#[test]
 fn announced_are_own_blocks_and_addresses_in_pools_and_nothing_else() {
     let desired = calico([
         Resource::IpPool(pool("p1", "10.65.0.0/16", false)),

@@ -129,7 +129,7 @@ impl Bench {
 }
 
 fn gateway(addr: &str, ifindex: IfIndex) -> Target {
-    Target::via(vec![Gateway { addr: ip(addr), ifindex: Some(ifindex) }]).unwrap()
+    Target::via(vec![Gateway::on(ifindex, ip(addr))]).unwrap()
 }
 
 #[test]
@@ -161,6 +161,20 @@ fn addresses_that_are_not_the_hosts_own_offer_nothing() {
     assert_eq!(bench.told(), Vec::<String>::new());
     bench.address(MANAGEMENT, "192.0.2.1/32", Scope::Global);
     assert_eq!(bench.told(), ["192.0.2.1/32 local Local 0"], "no network of one address is connected");
+}
+
+#[test]
+fn a_tunnel_address_is_the_kernels_once_the_kernel_has_it_and_vxlan_routes_are_as_desired() {
+    let mut bench = Bench::new();
+    bench.desired.tunnels.addresses.insert(ip("10.65.9.1"));
+    assert_eq!(bench.told(), Vec::<String>::new());
+    bench.address(HOST_NEAR, "10.65.9.1/32", Scope::Global).address(HOST_NEAR, "10.65.9.2/32", Scope::Global);
+    assert_eq!(bench.told(), ["10.65.9.1/32 local Local 0"], "the other is none of ours");
+    let far = Gateway::at(ip("172.18.0.9"));
+    bench.desired.tunnels.routes.insert(prefix("10.65.1.0/26"), far);
+    let offers = bench.offers();
+    let offer = offers.get(&(prefix("10.65.1.0/26"), Source::Vxlan));
+    assert_eq!(offer, Some(&(Target::Via(vec![far]), 0)));
 }
 
 #[test]
