@@ -7,6 +7,8 @@ use model::PortId;
 use packet::Parsed;
 use tables::{DropReason, Fate, HopIndex};
 
+use crate::nat;
+
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
 pub const BATCH: usize = 64;
 
@@ -41,6 +43,8 @@ pub struct Batch {
     pub(crate) hops: [HopIndex; BATCH],
     /// Within `route.rs`: what is looked up.
     pub(crate) asked: Asked,
+    /// What `nat.rs` has translated, and what it has yet to.
+    pub(crate) nat: nat::Columns,
 }
 
 /// Destinations to look up, of each family for itself and without gaps, and what came of it. Kept from batch to batch, so
@@ -100,6 +104,7 @@ impl Batch {
             parsed: [Parsed::UNTAGGED; BATCH],
             hops: [HopIndex::MAX; BATCH],
             asked: Asked { v4: Questions::new(), v6: Questions::new(), groups: [0; BATCH] },
+            nat: nat::Columns::new(),
         }
     }
 
@@ -138,6 +143,7 @@ impl Batch {
     pub(crate) fn clear(&mut self) {
         debug_assert!(self.frames.is_empty(), "frames are given to a ring or a pool, never forgotten");
         self.runs.clear();
+        self.nat.clear();
     }
 }
 

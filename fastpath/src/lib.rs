@@ -14,11 +14,13 @@
 //! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | drop: unknown tunnel source, malformed |
 //! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast |
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
-//! | 7 | `route.rs` | a next hop | punt: no route, unresolved; drop: blackhole, port down |
-//! | 8 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
-//! | 9 | `rewrite.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big |
-//! | 10 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
-//! | 11 | `transmit.rs` | frames in transmit rings | drop: ring full |
+//! | 7 | `nat.rs` | what a known flow's packets, or those to a floating IP, become | drop: malformed, unknown |
+//! | 8 | `route.rs` | a next hop | punt: no route, unresolved; drop: blackhole, port down |
+//! | 9 | `nat.rs` | packets under a source that they may leave under | drop: ports exhausted |
+//! | 10 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
+//! | 11 | `rewrite.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big |
+//! | 12 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
+//! | 13 | `transmit.rs` | frames in transmit rings | drop: ring full |
 //!
 //! **What it promises.** After a worker starts, while packets flow: no allocation, no lock, no system call other than
 //! the ring wake-up, no logging; an idle worker sleeps, and ports come and go between batches. Each frame ends in exactly one fate, and the books balance.
@@ -33,6 +35,7 @@ mod handoff;
 mod mark;
 mod martian;
 mod memory_port;
+mod nat;
 mod parse;
 mod police;
 mod port;

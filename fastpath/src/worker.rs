@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use afxdp::{FramePool, Sleeper};
 use crossbeam_channel::{Receiver, Sender};
 use model::{PortId, WorkerId};
-use tables::{Counters, Inject, Punt, Reader, RingConsumer, RingProducer, Stage};
+use tables::{Counters, Flows, Inject, Punt, Reader, RingConsumer, RingProducer, Stage};
 
 use crate::exits::Exits;
 use crate::handoff::Handoffs;
@@ -26,6 +26,8 @@ const IDLE_ROUNDS: u32 = 64;
 const LOOK_AGAIN_FOR: Duration = Duration::from_millis(1);
 /// Rounds between two looks at commands and the clock.
 const HOUSEKEEPING_ROUNDS: u32 = 256;
+/// Rows of the flow table that housekeeping looks at: some microseconds, and the whole of the default table within seconds.
+const AGED_ROWS: usize = 128;
 /// Time between two readings of the kernel's counters.
 const STATISTICS_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,8 @@ pub struct WorkerEnds {
     pub pool: FramePool,
     /// The tables.
     pub reader: Reader,
+    /// The flows, which all workers share.
+    pub flows: Flows,
     /// All counters; the worker writes its own row.
     pub counters: Counters,
     /// Copies of packets for the slow path.
@@ -186,7 +190,7 @@ impl Worker {
             return 0;
         }
         let snapshot = ends.reader.snapshot();
-        walk(batch, &snapshot, stopwatch);
+        walk(batch, &snapshot, &ends.flows, stopwatch);
         let worker = config.id.index();
         let mut exits = Exits {
             worker,
@@ -224,6 +228,10 @@ impl Worker {
             }
         }
         self.queues.poll_closing(&mut self.ends.pool);
+        if self.ends.flows.counts().in_use > 0 {
+            let timeouts = self.ends.reader.snapshot().state.nat.timeouts;
+            self.ends.flows.age(AGED_ROWS, self.ends.flows.now(), &timeouts);
+        }
         if self.statistics_read.elapsed() >= STATISTICS_EVERY {
             self.queues.read_statistics();
             self.statistics_read = Instant::now();

@@ -9,7 +9,7 @@ use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
     fill, in_ipip, in_vxlan, limits, mac, neighbor_solicitation, sum_up, worker,
 };
-use tables::{Counters, DropReason, PuntReason, Writer};
+use tables::{Counters, DropReason, Flows, PuntReason, Writer};
 
 fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
     match reason {
@@ -130,6 +130,13 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
             (WORKLOAD, Build::outward().to("10.69.0.1").payload(1000).fragmentable().frame())
         }
         DropReason::PortDown => (WORKLOAD, Build::outward().to("10.66.0.1").frame()),
+        // Translated packets have their cases in `nat.rs`.
+        DropReason::FlowTableFull
+        | DropReason::NatPortsExhausted
+        | DropReason::NatInvalid
+        | DropReason::NatUnsupported
+        | DropReason::IcmpErrorMalformed
+        | DropReason::FragmentUnknown => return None,
         DropReason::NotReady
         | DropReason::TransmitRingFull
         | DropReason::HandoffRingFull
@@ -205,14 +212,15 @@ fn frames_for_another_workers_queue_cross_a_bounded_ring() {
     let mut writer = Writer::new(limits(2));
     fill(&mut writer);
     let counters = Counters::new(2, 16);
+    let flows = Flows::new(64);
+    let shared = || (counters.clone(), flows.clone());
     let mut ends = fastpath::handoffs(2, 2, 2048);
     let (second_ends, first_ends) = (ends.remove(1), ends.remove(0));
     let others: Vec<PortId> = PORTS.into_iter().filter(|port| *port != NARROW).collect();
     // The tables say that every port has one queue, which is worker 0's: so worker 1 is the one that hands over.
     let sizes = Sizes::default();
-    let (mut owner, owned) = worker(&mut writer, WorkerId(0), counters.clone(), first_ends, &others, sizes);
-    let (mut other, unowned) =
-        worker(&mut writer, WorkerId(1), counters.clone(), second_ends, &[NARROW], sizes);
+    let (mut owner, owned) = worker(&mut writer, WorkerId(0), shared(), first_ends, &others, sizes);
+    let (mut other, unowned) = worker(&mut writer, WorkerId(1), shared(), second_ends, &[NARROW], sizes);
     for _ in 0..3 {
         assert!(unowned.wires[0].send(&Build::packet(NARROW, "10.69.0.1", "10.65.1.2").frame()));
     }

@@ -12,7 +12,7 @@ use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Parts, Rig, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
     fill, limits, port, worker,
 };
-use tables::{Counters, DropReason, Qos, Writer};
+use tables::{Counters, DropReason, Flows, Qos, Writer};
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MILLISECOND;
@@ -167,12 +167,13 @@ fn two_workers_together_keep_to_an_endpoints_limit() {
         QosControls { egress: a_megabyte_a_second(10_000), ingress: a_megabyte_a_second(10_000), dscp: None };
     control(&mut writer, controls);
     let counters = Counters::new(2, 16);
+    let flows = Flows::new(64);
     let (clock, time) = Clock::mock();
     time.increment(5 * SECOND);
     let mut make = |id: u16, handoffs| -> (Worker, Parts) {
         let sizes = Sizes::default();
         let (mut worker, parts) =
-            worker(&mut writer, WorkerId(id), counters.clone(), handoffs, &PORTS, sizes);
+            worker(&mut writer, WorkerId(id), (counters.clone(), flows.clone()), handoffs, &PORTS, sizes);
         worker.set_clock(clock.clone());
         (worker, parts)
     };

@@ -11,7 +11,9 @@ use fastpath::{Command, PortQueue, Waiting, Worker, WorkerConfig, WorkerEnds, ha
 use lpm::Key;
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
-use tables::{Adjacency, Counters, Group, GroupId, Limits, Port, TunnelEnd, TunnelKind, Writer, copy_ring};
+use tables::{
+    Adjacency, Counters, Flows, Group, GroupId, Limits, Port, TunnelEnd, TunnelKind, Writer, copy_ring,
+};
 
 use crate::data::Prefixes;
 use crate::packets;
@@ -163,6 +165,7 @@ impl Router {
         let ends = WorkerEnds {
             pool: Region::new(config)?.1,
             reader: self.writer.reader().context("a reader for every worker")?,
+            flows: Flows::new(1024),
             counters: self.counters.clone(),
             punt,
             inject,

@@ -14,6 +14,7 @@
 //! `timeouts.rs` holds states and times, `mappings.rs` what keeps a workload's port to one outer port, `ports.rs` which
 //! of those are free.
 
+mod fragments;
 mod index;
 mod mappings;
 mod ports;
@@ -27,6 +28,7 @@ use std::time::Instant;
 
 use packet::FlowKey;
 
+use fragments::Fragments;
 use index::{Held, Index, Link, find_in, link, row_and_side};
 use ports::Ports;
 use row::{Life, Row, Words, key, words};
@@ -119,6 +121,7 @@ struct Table {
     rows: Box<[Row]>,
     index: Index,
     ports: Ports,
+    fragments: Fragments,
     /// The stack of free rows: how often it changed in the high half, the first row counted from 1 in the low one. A free
     /// row's first link names the next.
     free: AtomicU64,
@@ -145,6 +148,7 @@ impl Flows {
             rows: (0..rows).map(|_| Row::default()).collect(),
             index: Index::new(rows),
             ports: Ports::new(),
+            fragments: Fragments::new(),
             free: AtomicU64::new(1),
             in_use: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
@@ -160,7 +164,15 @@ impl Flows {
 
     /// Bytes of a table of so many rows.
     pub fn bytes(rows: usize) -> usize {
-        rows * Row::BYTES + (rows * Index::BUCKETS_PER_ROW).next_power_of_two() * 8 + Ports::BYTES
+        rows * Row::BYTES
+            + (rows * Index::BUCKETS_PER_ROW).next_power_of_two() * 8
+            + Ports::BYTES
+            + Fragments::BYTES
+    }
+
+    /// The datagrams in fragments that were translated.
+    pub fn fragments(&self) -> &Fragments {
+        &self.0.fragments
     }
 
     /// The time.

@@ -18,7 +18,7 @@ use model::{PortId, Prefix};
 
 use crate::epoch::Epochs;
 use crate::{
-    Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, NextHops, Port, Ports, TableFull,
+    Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, Nat, NextHops, Port, Ports, TableFull,
     TunnelEnd, WorkloadTunnels,
 };
 
@@ -35,6 +35,8 @@ pub struct State {
     pub tunnel_ends: Arc<Vec<TunnelEnd>>,
     /// Tunnel packets that workloads may not send.
     pub workload_tunnels: WorkloadTunnels,
+    /// What is translated.
+    pub nat: Arc<Nat>,
     /// May packets be forwarded? Not before the slow path is in sync.
     pub ready: bool,
 }
@@ -227,6 +229,11 @@ impl Writer {
     /// Stages which tunnel packets workloads may not send.
     pub fn set_workload_tunnels(&mut self, tunnels: WorkloadTunnels) {
         self.staged.workload_tunnels = tunnels;
+    }
+
+    /// Stages what is translated.
+    pub fn set_nat(&mut self, nat: Nat) {
+        self.staged.nat = Arc::new(nat);
     }
 
     /// Stages the opening (or closing) of forwarding.

@@ -16,6 +16,8 @@ pub enum Stage {
     Martian,
     /// What a workload may send.
     WorkloadSend,
+    /// Addresses and ports of flows that are translated.
+    Nat,
     /// Destination to next hop.
     Route,
     /// What a workload may get.
@@ -30,13 +32,14 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order of [`Self::index`].
-    pub const ALL: [Stage; 11] = [
+    pub const ALL: [Stage; 12] = [
         Stage::Receive,
         Stage::Parse,
         Stage::Admit,
         Stage::Decapsulate,
         Stage::Martian,
         Stage::WorkloadSend,
+        Stage::Nat,
         Stage::Route,
         Stage::WorkloadReceive,
         Stage::Rewrite,
@@ -58,6 +61,7 @@ impl Stage {
             Stage::Decapsulate => "decapsulate",
             Stage::Martian => "martian",
             Stage::WorkloadSend => "workload_send",
+            Stage::Nat => "nat",
             Stage::Route => "route",
             Stage::WorkloadReceive => "workload_receive",
             Stage::Rewrite => "rewrite",

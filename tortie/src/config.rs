@@ -285,6 +285,7 @@ fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {
         ("limits.groups", &fields.groups, Limits::GROUPS, &mut limits.groups),
         ("limits.frames", &fields.frames, Limits::FRAMES, &mut limits.frames),
         ("limits.neighbors", &fields.neighbors, Limits::ROWS, &mut limits.neighbors),
+        ("limits.flows", &fields.flows, Limits::FLOWS, &mut limits.flows),
         ("limits.mirror_routes", &fields.mirror_routes, Limits::ROUTES, &mut limits.mirror_routes),
         (
             "limits.prefixes_per_peer",

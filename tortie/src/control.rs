@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
+use crate::show::flows::FlowsStatus;
 
 pub(crate) use client::{AskError, ask};
 pub(crate) use server::Server;
@@ -46,6 +47,14 @@ pub(crate) enum Question {
     Ports,
     /// Where the workers' time goes.
     Stages,
+    /// Flows.
+    Flows {
+        /// Only those that have this address.
+        #[serde(default)]
+        address: Option<IpAddr>,
+        /// How many to list.
+        limit: usize,
+    },
     /// The walk's books.
     Drops,
 }
@@ -61,6 +70,7 @@ pub(crate) enum Reply {
     Neighbors(NeighborsStatus),
     Ports(PortsView),
     Stages(StagesStatus),
+    Flows(FlowsStatus),
     Drops(DropsStatus),
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Sample {
     pub(crate) ports: Vec<CountedPort>,
     pub(crate) drops: DropsStatus,
     pub(crate) stages: StagesStatus,
+    pub(crate) flows: tables::FlowCounts,
     /// Absent where the slow path didn't answer in time.
     pub(crate) summary: Option<Summary>,
 }
@@ -34,6 +35,7 @@ pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
     ports(&page, &sample.ports)?;
     books(&page, &sample.drops)?;
     stages(&page, &sample.stages)?;
+    flows(&page, &sample.flows)?;
     let answered = f64::from(u8::from(sample.summary.is_some()));
     page.gauge(
         "tortie_slow_path_answering",
@@ -95,6 +97,22 @@ fn xdp(page: &Page, ports: &[CountedPort]) -> prometheus::Result<()> {
         page.counters(&format!("tortie_xdp_{name}_total"), help, &["port", "queue"], rows)?;
     }
     Ok(())
+}
+
+fn flows(page: &Page, flows: &tables::FlowCounts) -> prometheus::Result<()> {
+    page.gauge(
+        "tortie_flow_rows_used",
+        "Rows of the flow table in use: one a flow, and one for each outer port.",
+        flows.in_use as f64,
+    )?;
+    page.gauge("tortie_flow_rows", "Rows of the flow table.", flows.size as f64)?;
+    page.gauge("tortie_nat_ports_used", "Ports of the outer addresses in use.", flows.ports as f64)?;
+    page.counters(
+        "tortie_flows_evicted_total",
+        "Flows without an answer that went before their time to make room.",
+        &[],
+        [(Vec::new(), flows.evicted)],
+    )
 }
 
 fn books(page: &Page, drops: &DropsStatus) -> prometheus::Result<()> {

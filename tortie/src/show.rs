@@ -4,6 +4,7 @@
 
 mod bgp;
 mod drops;
+pub(crate) mod flows;
 mod neighbors;
 mod ports;
 mod route;
@@ -24,6 +25,7 @@ use crate::config::CONTROL_SOCKET;
 use crate::control::{self, AskError, Question};
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::output::{self, Form};
+use flows::FlowsStatus;
 
 /// What `tortie show` was asked for.
 #[derive(Debug, Args)]
@@ -67,6 +69,15 @@ enum Noun {
         #[arg(long)]
         stages: bool,
     },
+    /// Flows that the walk remembers, and what they are translated to
+    Flows {
+        /// Only flows from or to this address, before or after translation
+        #[arg(value_name = "ADDR")]
+        address: Option<IpAddr>,
+        /// How many to list; all are counted
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: usize,
+    },
     /// What became of every packet: the walk's books, by reason
     Drops {
         /// Also reasons that never occurred
@@ -106,6 +117,10 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         }
         Noun::Ports { stages: false } => {
             print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true)
+        }
+        Noun::Flows { address, limit } => {
+            let question = Question::Flows { address: *address, limit: *limit };
+            print(socket, *output, &question, flows::table, |_: &FlowsStatus| true)
         }
         Noun::Drops { all } => {
             let table = |drops: &DropsStatus| drops::table(drops, *all);

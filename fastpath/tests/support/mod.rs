@@ -21,8 +21,8 @@ use packet::checksum::{self, L4Checksum};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
 use tables::{
-    Adjacency, Books, Counters, Endpoint, Group, Inject, Limits, Port, Punt, RingConsumer, RingProducer,
-    TunnelEnd, TunnelKind, Writer, copy_ring,
+    Adjacency, Books, Counters, Endpoint, Flows, Group, Inject, Limits, Port, Punt, RingConsumer,
+    RingProducer, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 pub const UPLINK: PortId = PortId(0);
@@ -51,11 +51,12 @@ pub const FRAMES: usize = 1024;
 pub struct Sizes {
     pub wire_slots: usize,
     pub punt_slots: usize,
+    pub flows: usize,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Sizes { wire_slots: 128, punt_slots: 128 }
+        Sizes { wire_slots: 128, punt_slots: 128, flows: 64 }
     }
 }
 
@@ -170,6 +171,7 @@ pub struct Rig {
     pub writer: Writer,
     pub worker: Worker,
     pub wires: Vec<Wire>,
+    pub flows: Flows,
     pub counters: Counters,
     pub punts: RingConsumer<Punt>,
     pub inject: RingProducer<Inject>,
@@ -185,9 +187,11 @@ impl Rig {
         let mut writer = Writer::new(limits(1));
         fill(&mut writer);
         let handoffs = handoffs(1, 16, 2048).remove(0);
-        let (worker, parts) = worker(&mut writer, WorkerId(0), Counters::new(1, 16), handoffs, &PORTS, sizes);
+        let flows = Flows::new(sizes.flows);
+        let shared = (Counters::new(1, 16), flows.clone());
+        let (worker, parts) = worker(&mut writer, WorkerId(0), shared, handoffs, &PORTS, sizes);
         let Parts { wires, counters, punts, inject, commands } = parts;
-        Rig { writer, worker, wires, counters, punts, inject, commands }
+        Rig { writer, worker, wires, flows, counters, punts, inject, commands }
     }
 
     pub fn wire(&self, port: PortId) -> &Wire {
@@ -242,7 +246,7 @@ pub struct Parts {
 pub fn worker(
     writer: &mut Writer,
     id: WorkerId,
-    counters: Counters,
+    (counters, flows): (Counters, Flows),
     handoffs: Handoffs,
     ports: &[PortId],
     sizes: Sizes,
@@ -253,6 +257,7 @@ pub fn worker(
     let ends = WorkerEnds {
         pool: pool(),
         reader: writer.reader().unwrap(),
+        flows,
         counters: counters.clone(),
         punt,
         inject: injected,

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use fastpath::{Command, QueueStatistics, Waiting, Worker, WorkerConfig, WorkerEnds, XdpPort};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use perf::{data, packets};
-use tables::{Adjacency, Counters, Group, Limits, Port, Stage, Writer, copy_ring};
+use tables::{Adjacency, Counters, Flows, Group, Limits, Port, Stage, Writer, copy_ring};
 
 use super::rig::{self, Told};
 
@@ -53,7 +53,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (orders, commands) = crossbeam_channel::bounded(8);
     let handoffs = fastpath::handoffs(1, SLOTS, COPY_BYTES).pop().context("one worker")?;
     let reader = writer.reader().context("one reader")?;
-    let ends = WorkerEnds { pool, reader, counters: counters.clone(), punt, inject, handoffs, commands };
+    let flows = Flows::new(1024);
+    let ends =
+        WorkerEnds { pool, reader, flows, counters: counters.clone(), punt, inject, handoffs, commands };
     let config = WorkerConfig {
         waiting: arguments.waiting,
         id: WorkerId(0),

@@ -102,6 +102,7 @@ pub(super) struct LimitsFields {
     pub(super) neighbors: Option<Entry>,
     pub(super) mirror_routes: Option<Entry>,
     pub(super) prefixes_per_peer: Option<Entry>,
+    pub(super) flows: Option<Entry>,
 }
 
 /// A mapping that says what it should look like where something else stands in its place.

@@ -53,7 +53,7 @@ fn every_field_is_read() {
          queues: 4\n\
          waiting: busy\n\
          limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
-         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20 }\n",
+         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20, flows: 2048 }\n",
     )
     .unwrap();
     assert_eq!(
@@ -81,6 +81,7 @@ fn every_field_is_read() {
                 neighbors: 18,
                 mirror_routes: 19,
                 prefixes_per_peer: 20,
+                flows: 2048,
             },
         }
     );

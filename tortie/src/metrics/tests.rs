@@ -47,9 +47,10 @@ fn sample() -> Sample {
         ..Summary::default()
     };
     Sample {
+        flows: tables::FlowCounts { in_use: 3, size: 16, evicted: 2, ports: 1 },
         stages: StagesStatus::new([tables::StageSample {
             packets: 64,
-            ticks: [640; 11],
+            ticks: [640; 12],
             ..Default::default()
         }]),
         ports: vec![CountedPort { id: 0, name: "eth0".to_owned(), count, queues }],
