@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use crate::{Malformed, NoSpace, octets, room, u16_at, u32_at};
 
-pub use crate::ipv6_extension::{Chain, EXTENSIONS_MAX, walk};
+pub use crate::ipv6_extension::{Chain, EXTENSIONS_MAX, is_source_routed, walk};
 
 /// The fixed header: 40 bytes.
 pub const HEADER_LEN: usize = 40;

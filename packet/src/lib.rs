@@ -43,8 +43,10 @@ pub mod ecn;
 pub mod encapsulation;
 pub mod ethernet;
 mod flow_key;
+mod fragmentation;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv4_options;
 pub mod ipv6;
 mod ipv6_extension;
 mod malformed;
@@ -56,6 +58,7 @@ pub mod udp;
 pub mod vlan;
 
 pub use flow_key::FlowKey;
+pub use fragmentation::Fragments;
 pub use malformed::{Malformed, NoSpace};
 pub use parsed::{Fragment, Kind, Layout, Parsed, parse, parse_plain};
 
