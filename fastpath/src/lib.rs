@@ -15,11 +15,11 @@
 //! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast |
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
 //! | 7 | `nat.rs` | what a known flow's packets, or those to a floating IP, become | drop: malformed, unknown |
-//! | 8 | `route.rs` | a next hop | punt: no route, unresolved; drop: blackhole, port down |
+//! | 8 | `route.rs` | a next hop | punt: no route, rejected, prohibited, unresolved; drop: blackhole, port down |
 //! | 9 | `nat.rs` | packets under a source that they may leave under | drop: ports exhausted |
 //! | 10 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
-//! | 11 | `rewrite.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big |
-//! | 12 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
+//! | 11 | `rewrite.rs`, `options.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big, bad option; drop: source routed |
+//! | 12 | `exits.rs`, `fragment.rs` | copies in the punt ring, fragments, frames back in their pool, counters | drop: punt ring full, can't be fragmented |
 //! | 13 | `transmit.rs` | frames in transmit rings | drop: ring full |
 //!
 //! **What it promises.** After a worker starts, while packets flow: no allocation, no lock, no system call other than
@@ -31,11 +31,13 @@ mod admit;
 mod batch;
 mod decapsulate;
 mod exits;
+mod fragment;
 mod handoff;
 mod mark;
 mod martian;
 mod memory_port;
 mod nat;
+mod options;
 mod parse;
 mod police;
 mod port;

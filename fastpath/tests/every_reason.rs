@@ -7,7 +7,8 @@ mod support;
 use model::{PortId, WorkerId};
 use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
-    fill, in_ipip, in_vxlan, limits, mac, neighbor_solicitation, sum_up, worker,
+    fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation, sum_up, with_options,
+    worker,
 };
 use tables::{Counters, DropReason, Flows, PuntReason, Writer};
 
@@ -19,6 +20,10 @@ fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
         PuntReason::NoRoute => (WORKLOAD, Build::outward().to("198.51.100.1").frame()),
         PuntReason::Unresolved => (WORKLOAD, Build::outward().to("10.67.0.1").frame()),
         PuntReason::TooBig => (WORKLOAD, Build::outward().to("10.69.0.1").payload(1000).frame()),
+        PuntReason::Rejected => (WORKLOAD, Build::outward().to("10.76.0.1").frame()),
+        PuntReason::Prohibited => (WORKLOAD, Build::outward().to("10.77.0.1").frame()),
+        PuntReason::BadOption => (WORKLOAD, with_options(&Build::outward().frame(), &[7, 0, 0, 0])),
+        PuntReason::BeyondScope => (UPLINK, Build::packet(UPLINK, "fe80::7", "fd65::2").frame()),
     }
 }
 
@@ -86,9 +91,7 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::L4Truncated => {
             let mut frame = Build::outward().payload(0).frame();
             frame[23] = packet::protocol::TCP;
-            frame[24..26].fill(0);
-            let checksum = packet::checksum::of(&frame[14..34]);
-            frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+            mend_ipv4_checksum(&mut frame);
             (WORKLOAD, frame)
         }
         DropReason::UnknownEthertype => patched(|frame| frame[12..14].copy_from_slice(&[0x88, 0xcc])),
@@ -126,8 +129,15 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::TunnelFromWorkload => (WORKLOAD, Build::outward().dport(4789).frame()),
         DropReason::TunnelFamily => (WORKLOAD, Build::packet(WORKLOAD, "fd65::2", "fd72::1").frame()),
         DropReason::Blackhole => (UPLINK, Build::inward().to("10.65.0.9").frame()),
+        // The last piece would end beyond the largest datagram there is.
         DropReason::NeedsFragmentation => {
-            (WORKLOAD, Build::outward().to("10.69.0.1").payload(1000).fragmentable().frame())
+            let mut frame = Build::outward().to("10.69.0.1").payload(1000).fragmentable().frame();
+            frame[20..22].copy_from_slice(&[0x1f, 0xff]);
+            mend_ipv4_checksum(&mut frame);
+            (WORKLOAD, frame)
+        }
+        DropReason::SourceRouted => {
+            (WORKLOAD, with_options(&Build::outward().frame(), &[131, 7, 4, 10, 65, 1, 3, 0]))
         }
         DropReason::PortDown => (WORKLOAD, Build::outward().to("10.66.0.1").frame()),
         // Translated packets have their cases in `nat.rs`.

@@ -204,6 +204,8 @@ impl Installer {
             members.iter().filter_map(|key| self.adjacencies.get(key)).map(|row| row.id).collect();
         match target {
             Target::Blackhole => Group::Blackhole,
+            Target::Rejected => Group::Rejected,
+            Target::Prohibited => Group::Prohibited,
             _ if ids.is_empty() => Group::Unreachable,
             _ => Group::Forward(ids),
         }
@@ -324,7 +326,9 @@ impl Installer {
 /// The adjacencies that packets to this end are written for.
 fn members(resolution: &Resolution, surroundings: &impl Surroundings) -> Vec<AdjacencyKey> {
     match resolution {
-        Resolution::Blackhole | Resolution::Unreachable => Vec::new(),
+        Resolution::Blackhole | Resolution::Rejected | Resolution::Prohibited | Resolution::Unreachable => {
+            Vec::new()
+        }
         Resolution::Local => vec![AdjacencyKey::Host],
         Resolution::Attached(ifindex) => match surroundings.port(*ifindex) {
             Some(_) => vec![AdjacencyKey::Attached(*ifindex)],

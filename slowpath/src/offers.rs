@@ -131,10 +131,9 @@ fn offer_learned(offers: &mut Offers, route: &KernelRoute, roles: &Roles) {
                 },
             }
         }
-        // The walk knows one way to drop without a word; that it should say so is lost.
-        KernelRouteKind::Blackhole | KernelRouteKind::Unreachable | KernelRouteKind::Prohibit => {
-            Target::Blackhole
-        }
+        KernelRouteKind::Blackhole => Target::Blackhole,
+        KernelRouteKind::Unreachable => Target::Rejected,
+        KernelRouteKind::Prohibit => Target::Prohibited,
     };
     let source = if BY_HAND.contains(&route.protocol) { Source::Static } else { Source::Kernel };
     let offer = offers.entry((route.prefix, source)).or_insert_with(|| (target.clone(), route.metric));

@@ -5,14 +5,16 @@ use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
 use model::{Family, Prefix};
+use packet::icmp::Problem;
 
 use crate::calico::PeerKind;
 use crate::event_loop::Core;
+use crate::punt::Silence;
 use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
 use crate::status::{
-    Answer, BgpStatus, NeighborStatus, NeighborsStatus, NexthopStatus, PeerStatus, PerFamily, PortProblem,
-    PortStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
+    Answer, BgpStatus, IcmpStatus, NeighborStatus, NeighborsStatus, NexthopStatus, PeerStatus, PerFamily,
+    PortProblem, PortStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
 use crate::target::Gateway;
 
@@ -25,6 +27,7 @@ impl Core {
             Query::Route { address } => Answer::Route(self.route(*address)),
             Query::Neighbors => Answer::Neighbors(self.neighbors()),
             Query::Ports => Answer::Ports(self.port_status()),
+            Query::Icmp => Answer::Icmp(self.icmp()),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
         }
     }
@@ -115,13 +118,12 @@ impl Core {
     fn route_status(&self, prefix: Prefix, offer: Offer) -> RouteStatus {
         let target = self.rib.targets().get(offer.target);
         let resolution = target.map_or(Resolution::Unreachable, |target| resolve(&self.rib, target));
+        let nowhere = |kind: &str| NexthopStatus { kind: Some(kind.to_owned()), ..NexthopStatus::default() };
         let nexthops = match &resolution {
-            Resolution::Blackhole => {
-                vec![NexthopStatus { kind: Some("blackhole".to_owned()), ..NexthopStatus::default() }]
-            }
-            Resolution::Local => {
-                vec![NexthopStatus { kind: Some("local".to_owned()), ..NexthopStatus::default() }]
-            }
+            Resolution::Blackhole => vec![nowhere("blackhole")],
+            Resolution::Rejected => vec![nowhere("rejected")],
+            Resolution::Prohibited => vec![nowhere("prohibited")],
+            Resolution::Local => vec![nowhere("local")],
             Resolution::Attached(ifindex) => vec![NexthopStatus {
                 port: self.link_name(*ifindex),
                 kind: Some("attached".to_owned()),
@@ -140,6 +142,8 @@ impl Core {
         };
         let fate = match &resolution {
             Resolution::Blackhole => "blackhole",
+            Resolution::Rejected => "rejected",
+            Resolution::Prohibited => "prohibited",
             Resolution::Local => "local",
             Resolution::Attached(_) => "attached",
             Resolution::Unreachable => "no_route",
@@ -218,6 +222,22 @@ impl Core {
         PortsStatus { ports, problems: self.ports.problems().iter().map(problem).collect() }
     }
 
+    fn icmp(&self) -> IcmpStatus {
+        let silent = Silence::ALL.iter().map(|silence| silence.as_str());
+        let count = |name| self.punts_answered.get(name).copied().unwrap_or_default();
+        IcmpStatus {
+            errors: self.icmp_errors(),
+            silent: silent.map(|name| (name.to_owned(), count(name))).collect(),
+        }
+    }
+
+    fn icmp_errors(&self) -> BTreeMap<String, PerFamily> {
+        let sent = self.answerer.sent();
+        let count = |family, name| sent.get(&(family, name)).copied().unwrap_or_default();
+        let both = |name| PerFamily { ipv4: count(Family::V4, name), ipv6: count(Family::V6, name) };
+        Problem::NAMES.iter().map(|name| ((*name).to_owned(), both(*name))).collect()
+    }
+
     fn summary(&self) -> Summary {
         let tables = self.installer.tables();
         let (adjacencies, groups) = tables.taken();
@@ -246,6 +266,7 @@ impl Core {
                 .iter()
                 .map(|(done, count)| ((*done).to_owned(), *count))
                 .collect(),
+            icmp_errors: self.icmp_errors(),
             warnings: self.warned.clone(),
             bgp: self.bgp(),
         }

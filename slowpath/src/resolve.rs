@@ -45,6 +45,10 @@ impl Hop {
 pub enum Resolution {
     /// Nowhere, silently.
     Blackhole,
+    /// Nowhere, and the sender is told that it is unreachable.
+    Rejected,
+    /// Nowhere, and the sender is told that it is prohibited.
+    Prohibited,
     /// To this box's own kernel.
     Local,
     /// To the destination itself on this link; its MAC address has to be asked for.
@@ -59,6 +63,8 @@ pub enum Resolution {
 pub fn resolve(rib: &Rib, target: &Target) -> Resolution {
     match target {
         Target::Blackhole => Resolution::Blackhole,
+        Target::Rejected => Resolution::Rejected,
+        Target::Prohibited => Resolution::Prohibited,
         Target::Local => Resolution::Local,
         Target::Attached(ifindex) => Resolution::Attached(*ifindex),
         Target::Host(ifindex, addr) => {
@@ -100,8 +106,8 @@ fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
     let resolves = |_, offer: Offer| !matches!(offer.source, Source::Vxlan | Source::Bgp | Source::Preserved);
     let (_, offer) = rib.covering(gateway.addr, resolves)?;
     match rib.targets().get(offer.target)? {
-        // Our own address as a next hop is a mistake of the peer's; a blackhole reaches nothing.
-        Target::Local | Target::Blackhole => None,
+        // Our own address as a next hop is a mistake of the peer's; a route that drops reaches nothing.
+        Target::Local | Target::Blackhole | Target::Rejected | Target::Prohibited => None,
         Target::Attached(ifindex) | Target::Host(ifindex, _) => Some(Reached {
             neighbors: vec![NeighborAddr { ifindex: *ifindex, addr: gateway.addr }],
             metric: offer.metric,

@@ -32,6 +32,8 @@ pub enum Query {
     Neighbors,
     /// Ports.
     Ports,
+    /// ICMP errors.
+    Icmp,
     /// Numbers for the metrics.
     Summary,
 }
@@ -46,6 +48,7 @@ pub enum Answer {
     Route(RouteStatus),
     Neighbors(NeighborsStatus),
     Ports(PortsStatus),
+    Icmp(IcmpStatus),
     Summary(Box<Summary>),
 }
 
@@ -131,7 +134,7 @@ pub struct RouteStatus {
     /// The source's preference: the higher wins.
     pub preference: Option<u32>,
     /// What happens to a packet: `forward`; `attached`: the destination is on the link itself and asked for with the
-    /// first packet; `blackhole`; `local`; `unresolved`: no next hop's MAC address is known; or `no_route`.
+    /// first packet; `blackhole`; `rejected` and `prohibited`: dropped, and the sender told; `local`; `unresolved`: no next hop's MAC address is known; or `no_route`.
     pub fate: String,
     /// Where to.
     pub nexthops: Vec<NexthopStatus>,
@@ -151,7 +154,7 @@ pub struct NexthopStatus {
     /// The neighbour's MAC address; absent until it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mac: Option<String>,
-    /// `blackhole`, `local`, `attached` or `unreachable` where there is no neighbour.
+    /// `blackhole`, `rejected`, `prohibited`, `local`, `attached` or `unreachable` where there is no neighbour.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kind: Option<String>,
     /// The tunnel that the neighbour leads to.
@@ -218,6 +221,15 @@ pub struct NeighborStatus {
     /// The tunnels that it leads to.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub tunnels: Vec<TunnelStatus>,
+}
+
+/// `show icmp`: what was told to senders by ICMP, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpStatus {
+    /// Errors made, by what they tell; all there are, those at zero included.
+    pub errors: BTreeMap<String, PerFamily>,
+    /// Punted packets that got no answer, by reason.
+    pub silent: BTreeMap<String, u64>,
 }
 
 /// `show ports`, without the fast path's counters.
@@ -290,6 +302,9 @@ pub struct Summary {
     pub invalid_files: BTreeMap<String, String>,
     /// Punted packets answered, by what was done.
     pub punts_answered: BTreeMap<String, u64>,
+    /// ICMP errors made, by what they tell.
+    #[serde(default)]
+    pub icmp_errors: BTreeMap<String, PerFamily>,
     /// What an operator should look at.
     pub warnings: Vec<String>,
     /// Sessions.

@@ -43,6 +43,10 @@ impl Gateway {
 pub enum Target {
     /// Nowhere, silently.
     Blackhole,
+    /// Nowhere, and the sender is told that it is unreachable: a reject route.
+    Rejected,
+    /// Nowhere, and the sender is told that it is prohibited.
+    Prohibited,
     /// To this box's own kernel.
     Local,
     /// To the destination itself, a neighbour on this interface.

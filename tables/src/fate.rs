@@ -12,6 +12,8 @@ pub enum Fate {
     Undecided,
     /// Leaves through this port.
     Forward(PortId),
+    /// Leaves through this port in fragments, each as large as the next hop's MTU allows.
+    Fragment(PortId),
     /// A copy goes to the slow path.
     Punt(PuntReason),
     /// Lost, for this reason.
@@ -62,8 +64,12 @@ reasons! {
         NeighborDiscovery = "neighbor_discovery": "An IPv6 neighbour or router discovery packet from a workload or the host.",
         TtlExceeded = "ttl_exceeded": "The TTL or hop limit ran out here; the sender is told by ICMP.",
         NoRoute = "no_route": "No route covers the destination; the sender is told by ICMP.",
+        Rejected = "rejected": "The route is of the kind unreachable; the sender is told by ICMP.",
+        Prohibited = "prohibited": "The route is of the kind prohibit; the sender is told by ICMP.",
         Unresolved = "unresolved": "The next hop's MAC address isn't known yet; the slow path asks for it.",
         TooBig = "too_big": "Larger than the next port's MTU and not to be fragmented; the sender is told by ICMP.",
+        BadOption = "bad_option": "An IPv4 option's length is wrong; the sender is told by ICMP.",
+        BeyondScope = "beyond_scope": "From a link-local address to one that isn't; the sender is told by ICMP.",
     }
 }
 
@@ -112,7 +118,8 @@ reasons! {
         IcmpErrorMalformed = "icmp_error_malformed": "An ICMP error that must be translated, and the packet that it quotes is malformed.",
         FragmentUnknown = "fragment_unknown": "A later fragment that must be translated, and the first one of its datagram hasn't come by.",
         Blackhole = "blackhole": "The route is a blackhole: an unused address in a block of this node's.",
-        NeedsFragmentation = "needs_fragmentation": "Larger than the next port's MTU and would have to be fragmented.",
+        NeedsFragmentation = "needs_fragmentation": "Larger than the next port's MTU, and can't be fragmented: no frame is free for the pieces, or none would fit.",
+        SourceRouted = "source_routed": "Its sender chose the way: a loose or strict source route (RFC 7126), or routing header type 0 (RFC 5095).",
         PortDown = "port_down": "The port it would leave by is down or gone.",
         TransmitRingFull = "transmit_ring_full": "The port's transmit ring is full.",
         HandoffRingFull = "handoff_ring_full": "The ring to the worker that owns the port's queue is full.",

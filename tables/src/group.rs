@@ -18,6 +18,10 @@ pub enum Group {
     Blackhole,
     /// None of the route's next hops can be reached now: as if there were no route.
     Unreachable,
+    /// Dropped, and the sender told that the destination is unreachable.
+    Rejected,
+    /// Dropped, and the sender told that it is prohibited.
+    Prohibited,
     /// To one of these, chosen by the flow's hash; never empty.
     Forward(Vec<AdjacencyId>),
 }

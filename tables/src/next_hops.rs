@@ -25,6 +25,10 @@ pub enum HopState {
     Blackhole,
     /// The group has no next hop, or there is no such group.
     NoRoute,
+    /// The group refuses what comes: the destination is unreachable.
+    Rejected,
+    /// The group refuses what comes: the destination is prohibited.
+    Prohibited,
 }
 
 /// One next hop, in 32 bytes.
@@ -100,12 +104,16 @@ pub struct NextHops {
 /// Rows that every table of next hops begins with.
 const NO_ROUTE: HopIndex = 0;
 const BLACKHOLE: HopIndex = 1;
+const REJECTED: HopIndex = 2;
+const PROHIBITED: HopIndex = 3;
 
 impl Default for NextHops {
     fn default() -> NextHops {
         NextHops {
             groups: Vec::new(),
-            hops: vec![NextHop::closed(HopState::NoRoute), NextHop::closed(HopState::Blackhole)],
+            hops: [HopState::NoRoute, HopState::Blackhole, HopState::Rejected, HopState::Prohibited]
+                .map(NextHop::closed)
+                .to_vec(),
             encapsulations: Vec::new(),
         }
     }
@@ -131,6 +139,8 @@ impl NextHops {
                     GroupRow { first, len: members.len() as u32 }
                 }
                 Some(Group::Blackhole) => GroupRow { first: BLACKHOLE, len: 1 },
+                Some(Group::Rejected) => GroupRow { first: REJECTED, len: 1 },
+                Some(Group::Prohibited) => GroupRow { first: PROHIBITED, len: 1 },
                 Some(Group::Forward(_) | Group::Unreachable) | None => GroupRow { first: NO_ROUTE, len: 1 },
             };
             compiled.groups.push(row);

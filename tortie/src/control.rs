@@ -14,7 +14,7 @@ mod server;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+use slowpath::status::{BgpStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::show::flows::FlowsStatus;
@@ -57,6 +57,8 @@ pub(crate) enum Question {
     },
     /// The walk's books.
     Drops,
+    /// ICMP errors.
+    Icmp,
 }
 
 /// The answer to the [`Question`] of the same name.
@@ -72,6 +74,7 @@ pub(crate) enum Reply {
     Stages(StagesStatus),
     Flows(FlowsStatus),
     Drops(DropsStatus),
+    Icmp(IcmpStatus),
 }
 
 /// What a line of the server's says: an answer, or why there is none.

@@ -136,6 +136,18 @@ fn books(page: &Page, drops: &DropsStatus) -> prometheus::Result<()> {
         "Packets that the slow path made.",
         &[],
         [(Vec::new(), drops.injected)],
+    )?;
+    page.counters(
+        "tortie_fragmented_packets_total",
+        "IPv4 packets larger than the next hop's MTU that were cut into fragments.",
+        &[],
+        [(Vec::new(), drops.fragmented)],
+    )?;
+    page.counters(
+        "tortie_fragments_total",
+        "Fragments made of packets larger than the next hop's MTU.",
+        &[],
+        [(Vec::new(), drops.fragments)],
     )
 }
 
@@ -172,6 +184,16 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         "Punted packets that the slow path dealt with, by what it did.",
         &["answer"],
         answered,
+    )?;
+    let errors = summary.icmp_errors.iter().flat_map(|(error, sent)| {
+        [("ipv4", sent.ipv4), ("ipv6", sent.ipv6)]
+            .map(|(family, count)| (vec![family.to_owned(), error.clone()], count))
+    });
+    page.counters(
+        "tortie_icmp_errors_total",
+        "ICMP errors made, by what they tell the sender.",
+        &["family", "error"],
+        errors,
     )?;
     let gauges: [(&str, &str, f64); 10] = [
         ("tortie_ready", "Is forwarding open?", f64::from(u8::from(summary.ready))),

@@ -1,7 +1,7 @@
 //! Whoever wants to know something about the running router asks here: the control socket and the metrics.
 
 use slowpath::status::{
-    Answer, BgpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
+    Answer, BgpStatus, IcmpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
 };
 use std::time::Duration;
 use tables::{Counters, FlowCounts, Flows};
@@ -67,6 +67,7 @@ impl Observer {
                 Reply::Flows(FlowsStatus::new(self.flows.rows(), self.flow_counts(), address, limit))
             }
             Question::Drops => Reply::Drops(self.drops().await),
+            Question::Icmp => Reply::Icmp(self.icmp().await?),
         })
     }
 
@@ -145,6 +146,13 @@ impl Observer {
     async fn neighbors(&self) -> Result<NeighborsStatus, NoAnswer> {
         match self.ask(Query::Neighbors).await? {
             Answer::Neighbors(neighbors) => Ok(neighbors),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn icmp(&self) -> Result<IcmpStatus, NoAnswer> {
+        match self.ask(Query::Icmp).await? {
+            Answer::Icmp(icmp) => Ok(icmp),
             _ => Err(NoAnswer::Mismatch),
         }
     }

@@ -5,6 +5,7 @@
 mod bgp;
 mod drops;
 pub(crate) mod flows;
+mod icmp;
 mod neighbors;
 mod ports;
 mod route;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+use slowpath::status::{BgpStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
 use crate::config::CONTROL_SOCKET;
 use crate::control::{self, AskError, Question};
@@ -84,6 +85,8 @@ enum Noun {
         #[arg(long)]
         all: bool,
     },
+    /// ICMP errors that senders were told, by what they say, and what stayed unanswered
+    Icmp,
 }
 
 /// `slowpath::status::RouteStatus::source`.
@@ -122,6 +125,7 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
             let question = Question::Flows { address: *address, limit: *limit };
             print(socket, *output, &question, flows::table, |_: &FlowsStatus| true)
         }
+        Noun::Icmp => print(socket, *output, &Question::Icmp, icmp::table, |_: &IcmpStatus| true),
         Noun::Drops { all } => {
             let table = |drops: &DropsStatus| drops::table(drops, *all);
             print(socket, *output, &Question::Drops, table, |_: &DropsStatus| true)

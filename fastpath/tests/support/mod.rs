@@ -162,6 +162,14 @@ pub fn fill(writer: &mut Writer) {
     route(writer, "10.71.0.0/16", Group::Forward(both));
     route(writer, "10.65.0.0/26", Group::Blackhole);
     route(writer, "10.68.0.0/16", Group::Unreachable);
+    for (to, group) in [
+        ("10.76.0.0/16", Group::Rejected),
+        ("fd76::/64", Group::Rejected),
+        ("10.77.0.0/16", Group::Prohibited),
+        ("fd77::/64", Group::Prohibited),
+    ] {
+        route(writer, to, group);
+    }
     writer.set_ready(true);
     writer.publish();
 }
@@ -485,6 +493,36 @@ pub fn sum_up(frame: &mut [u8], at: usize) {
     frame[at + 10..at + 12].fill(0);
     let checksum = checksum::of(&frame[at..at + 20]);
     frame[at + 10..at + 12].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Writes the checksum of an IPv4 header anew.
+pub fn mend_ipv4_checksum(frame: &mut [u8]) {
+    let end = 14 + usize::from(frame[14] & 0x0f) * 4;
+    frame[24..26].fill(0);
+    let checksum = packet::checksum::of(&frame[14..end]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// An IPv4 frame with these options, a multiple of 4 bytes.
+pub fn with_options(frame: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame.splice(34..34, options.iter().copied());
+    frame[14] += (options.len() / 4) as u8;
+    let len = (frame.len() - 14) as u16;
+    frame[16..18].copy_from_slice(&len.to_be_bytes());
+    mend_ipv4_checksum(&mut frame);
+    frame
+}
+
+/// An IPv6 frame with these extension headers in front of its payload; `first` is the number of the first of them, and the
+/// last must name UDP.
+pub fn with_extensions(frame: &[u8], first: u8, headers: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame.splice(54..54, headers.iter().copied());
+    frame[20] = first;
+    let len = (frame.len() - 54) as u16;
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    frame
 }
 
 /// A neighbour solicitation of the workload for its gateway.

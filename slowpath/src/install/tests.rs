@@ -84,6 +84,8 @@ impl Bench {
         match tables.state.group(group).expect("a route's group is there") {
             Group::Blackhole => Ways::Blackhole,
             Group::Unreachable => Ways::Unreachable,
+            Group::Rejected => Ways::Rejected,
+            Group::Prohibited => Ways::Prohibited,
             Group::Forward(members) => {
                 let way = |id: &tables::AdjacencyId| {
                     let adjacency = tables.state.adjacency(*id).expect("a group's adjacency is there");
@@ -99,6 +101,8 @@ impl Bench {
 enum Ways {
     NoRoute,
     Blackhole,
+    Rejected,
+    Prohibited,
     Unreachable,
     Forward(BTreeSet<(u16, Option<u8>)>),
 }
@@ -205,6 +209,15 @@ fn a_blackhole_stays_beneath_its_workloads() {
     bench.rib.remove(prefix("10.65.0.2/32"), Source::Workload);
     bench.settle();
     assert_eq!(bench.ways("10.65.0.2"), Ways::Blackhole);
+}
+
+#[test]
+fn routes_that_refuse_are_told_apart() {
+    let mut bench = Bench::new(100);
+    bench.rib.insert(prefix("10.66.0.0/16"), Source::Static, &Target::Rejected, 0);
+    bench.rib.insert(prefix("10.67.0.0/16"), Source::Static, &Target::Prohibited, 0);
+    bench.settle();
+    assert_eq!((bench.ways("10.66.0.1"), bench.ways("10.67.0.1")), (Ways::Rejected, Ways::Prohibited));
 }
 
 #[test]

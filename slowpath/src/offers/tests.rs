@@ -211,13 +211,17 @@ fn of_two_routes_the_lower_metric_counts_and_none_leads_through_ourselves() {
 }
 
 #[test]
-fn kernel_routes_that_refuse_are_blackholes_and_the_kernels_own_are_not_learned() {
+fn kernel_routes_that_refuse_keep_their_kind_and_the_kernels_own_are_not_learned() {
     let mut bench = Bench::new();
-    for kind in [KernelRouteKind::Blackhole, KernelRouteKind::Unreachable, KernelRouteKind::Prohibit] {
+    for (kind, target) in [
+        (KernelRouteKind::Blackhole, "Blackhole"),
+        (KernelRouteKind::Unreachable, "Rejected"),
+        (KernelRouteKind::Prohibit, "Prohibited"),
+    ] {
         bench.kernel.routes.clear();
         bench.route("10.4.0.0/16", &[], STATIC, 0);
         bench.kernel.routes[0].kind = kind;
-        assert_eq!(bench.told(), ["10.4.0.0/16 static Blackhole 0"], "{kind:?}");
+        assert_eq!(bench.told(), [format!("10.4.0.0/16 static {target} 0")]);
     }
     bench.kernel.routes.clear();
     bench.route("172.18.0.0/24", &[(None, UPLINK)], 2, 0);
@@ -297,6 +301,7 @@ fn any_offers() -> impl Strategy<Value = Offers> {
     let sources = [Source::Local, Source::Connected, Source::Workload, Source::Static, Source::Kernel];
     let target = prop_oneof![
         Just(Target::Blackhole),
+        Just(Target::Rejected),
         Just(Target::Local),
         (1u32..4).prop_map(|ifindex| Target::Attached(IfIndex(ifindex))),
         (1u8..4).prop_map(|last| gateway(&format!("192.0.2.{last}"), UPLINK)),

@@ -98,6 +98,7 @@ fn questions_survive_a_round_trip() {
         Question::Neighbors,
         Question::Ports,
         Question::Drops,
+        Question::Icmp,
     ] {
         let text = serde_json::to_string(&question).unwrap();
         assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), question, "{text}");
