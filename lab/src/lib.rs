@@ -35,6 +35,7 @@ pub mod capture;
 pub mod cluster;
 pub mod command;
 pub mod demo;
+pub mod dissected;
 pub mod hostile;
 mod lab;
 pub mod link;

@@ -9,6 +9,7 @@ mod internet_table;
 mod kill_the_router;
 mod malformed;
 mod route_churn;
+mod tunnels;
 mod two_workers;
 
 use crate::demo;
@@ -20,6 +21,10 @@ pub const ALL: &[Scenario] = &[
     host_routes::HOST_ROUTES,
     full_mesh::FULL_MESH,
     full_mesh::FULL_MESH_BIRD,
+    tunnels::IPIP_ALWAYS,
+    tunnels::IPIP_CROSS_SUBNET,
+    tunnels::VXLAN_ALWAYS,
+    tunnels::VXLAN_CROSS_SUBNET,
     icmp_errors::ICMP_ERRORS,
     kill_the_router::KILL_THE_ROUTER,
     two_workers::TWO_WORKERS,

@@ -304,6 +304,21 @@ pub struct Nexthop {
     pub mac: Option<String>,
     /// `blackhole` and the like, where it goes through nobody.
     pub kind: Option<String>,
+    /// The tunnel that the neighbor leads to.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// The tunnel of a [`Nexthop`].
+#[derive(Clone, Debug, Deserialize)]
+pub struct Tunnel {
+    /// `ipip` or `vxlan`.
+    pub kind: String,
+    /// The outer source address.
+    pub local: IpAddr,
+    /// The outer destination address.
+    pub remote: IpAddr,
+    /// VXLAN's network identifier.
+    pub vni: Option<u32>,
 }
 
 /// `tortie show ports`.

@@ -30,6 +30,8 @@ const PACKAGES: &[Package] = &[
         program: "tcpdump",
         reason: "captures what passes, to check MACs and checksums",
     },
+    Package { name: "tshark", program: "tshark", reason: "dissects captures, inside tunnels too" },
+    Package { name: "traceroute", program: "traceroute", reason: "shows the routers on a way" },
     Package { name: "g++", program: "g++", reason: "builds libFuzzer, which the fuzz targets run in" },
     Package { name: "bird2", program: "bird", reason: "is the other BGP speaker of the interop scenarios" },
     Package { name: "valgrind", program: "valgrind", reason: "counts the walk's instructions" },
