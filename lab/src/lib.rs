@@ -49,6 +49,7 @@ pub mod sweep;
 pub mod table;
 pub mod tortie;
 pub mod traffic;
+pub mod vm;
 pub mod wait;
 pub mod workload;
 

@@ -11,6 +11,7 @@ mod malformed;
 mod route_churn;
 mod tunnels;
 mod two_workers;
+mod virtio_zero_copy;
 
 use crate::demo;
 use crate::scenario::Scenario;
@@ -32,6 +33,7 @@ pub const ALL: &[Scenario] = &[
     route_churn::ROUTE_CHURN,
     malformed::MALFORMED,
     hostile_bgp::HOSTILE_BGP,
+    virtio_zero_copy::VIRTIO_ZERO_COPY,
     demo::DEMO,
 ];
 

@@ -353,6 +353,9 @@ pub struct Queue {
     pub mode: String,
     /// `native` or `generic`.
     pub attach: String,
+    /// What it really got, in words.
+    #[serde(default)]
+    pub notes: String,
     /// What the kernel counted.
     pub xdp: XdpCounts,
 }
