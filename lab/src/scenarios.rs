@@ -6,6 +6,7 @@ mod host_routes;
 mod hostile_bgp;
 mod icmp_errors;
 mod internet_table;
+mod ipip_linux;
 mod kill_the_router;
 mod malformed;
 mod route_churn;
@@ -33,6 +34,7 @@ pub const ALL: &[Scenario] = &[
     route_churn::ROUTE_CHURN,
     malformed::MALFORMED,
     hostile_bgp::HOSTILE_BGP,
+    ipip_linux::IPIP_LINUX,
     virtio_zero_copy::VIRTIO_ZERO_COPY,
     demo::DEMO,
 ];

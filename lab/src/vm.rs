@@ -169,13 +169,17 @@ impl Vm {
         self.run(lab, &script).map(|_| ())
     }
 
-    /// Starts a program inside that runs until it ends or is ended; its words go to `/run/NAME.log` there.
+    /// Starts a program inside that runs until it ends or is ended; its words go to `/run/NAME.log` there, its process
+    /// number to `/run/NAME.pid`. No quotes in the command.
     ///
     /// # Errors
     /// The shell cannot start it.
     pub fn spawn(&self, lab: &Lab, name: &str, command: &str) -> Result<()> {
-        self.run(lab, &format!("setsid {command} > /run/{name}.log 2>&1 & echo $! > /run/{name}.pid"))
-            .map(|_| ())
+        // Through a shell that isn't busybox's: setsid, which is, would run busybox's own program of the name.
+        let script = format!(
+            "setsid /usr/bin/dash -c 'exec {command}' > /run/{name}.log 2>&1 & echo $! > /run/{name}.pid"
+        );
+        self.run(lab, &script).map(|_| ())
     }
 
     /// What a program started with [`Vm::spawn`] has said: its last lines, for an error message.
