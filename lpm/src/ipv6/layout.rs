@@ -145,6 +145,15 @@ pub(super) fn entry_of(addr: u128, depth: u8) -> u8 {
     (addr >> (128 - STRIDE - depth)) as u8
 }
 
+/// The first and the last entry of a node `depth` bits down that the first `len` bits of `addr` overlap.
+pub(super) fn entries_within(addr: u128, len: u8, depth: u8) -> (u8, u8) {
+    if len <= depth {
+        return (0, u8::MAX);
+    }
+    let first = entry_of(addr, depth);
+    (first, first | u8::MAX.checked_shr((len - depth).into()).unwrap_or(0))
+}
+
 /// The answer for some addresses, and the route it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leaf {
