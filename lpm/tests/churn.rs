@@ -2,26 +2,14 @@
 
 use lpm::{Key, Limits, NO_ROUTE, Table, Value};
 
+mod numbers;
+
+use numbers::Numbers;
+
 const ROUTES: usize = 50_000;
 const CHANGES: usize = if cfg!(debug_assertions) { 200_000 } else { 3_000_000 };
 /// How far readers are behind the writer, in changes.
 const LAG: u64 = 100;
-
-/// SplitMix64: numbers that look random, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-}
 
 fn check<K: Key>(routes: Vec<(K, u8)>) {
     let mut numbers = Numbers(3);

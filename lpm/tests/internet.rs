@@ -10,6 +10,10 @@ use std::path::PathBuf;
 
 use lpm::{Key, Limits, NO_ROUTE, Table, Value};
 
+mod numbers;
+
+use numbers::Numbers;
+
 /// The table's prefixes, or `None` and a line that says why there are none.
 fn prefixes() -> Option<Vec<(IpAddr, u8)>> {
     let data = std::env::var_os("TORTIE_DATA").map(PathBuf::from);
@@ -40,22 +44,6 @@ impl<K: Key + Hash> ByLength<K> {
     fn lookup(&self, addr: K) -> Option<Value> {
         let lengths = self.0.iter().enumerate().rev().filter(|(_, routes)| !routes.is_empty());
         lengths.flat_map(|(len, routes)| routes.get(&addr.masked(len as u8))).next().copied()
-    }
-}
-
-/// SplitMix64: numbers that look random, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
     }
 }
 

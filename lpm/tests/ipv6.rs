@@ -3,21 +3,9 @@
 
 use lpm::{Full, Limits, NO_ROUTE, Naive, Table, Value};
 
-/// SplitMix64: numbers that look random, the same in every run.
-struct Numbers(u64);
+mod numbers;
 
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-}
+use numbers::Numbers;
 
 fn masked(addr: u128, len: u8) -> u128 {
     addr & u128::MAX.checked_shl(u32::from(128 - len)).unwrap_or(0)
