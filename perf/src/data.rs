@@ -108,9 +108,36 @@ pub fn made_up(one_in: usize) -> Internet {
     }
 }
 
+/// The prefixes, and among them 20,000 /128s of pods as Calico's IPAM hands them out: 40 of the 64 addresses of each of 500
+/// blocks (/122), which lie anywhere in a cluster's /106 of fd00:10:244::/48.
+pub fn with_pods(prefixes: &Prefixes<u128>) -> Prefixes<u128> {
+    const BLOCKS: usize = 500;
+    const PODS: u128 = 40;
+    let cluster = 0xfd00_0010_0244_u128 << 80;
+    let mut numbers = Numbers::new(5);
+    let mut blocks = std::collections::BTreeSet::new();
+    while blocks.len() < BLOCKS {
+        blocks.insert(numbers.below(1 << 16) as u128);
+    }
+    let pods =
+        blocks.into_iter().flat_map(|block| (0..PODS).map(move |pod| (cluster | block << 6 | pod, 128)));
+    prefixes.iter().copied().chain(pods).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn twenty_thousand_pods_are_added() {
+        let prefixes = vec![(0x2001_0db8_u128 << 96, 32)];
+        let mut table = with_pods(&prefixes);
+        assert_eq!(table.len(), 20_001);
+        table.sort_unstable();
+        table.dedup();
+        assert_eq!(table.len(), 20_001, "none twice");
+        assert_eq!(table[0], prefixes[0]);
+    }
 
     #[test]
     fn a_table_made_up_has_about_the_real_ones_size() {

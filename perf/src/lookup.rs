@@ -31,6 +31,7 @@ pub struct Arguments {
 /// One family and mix.
 #[derive(Serialize)]
 struct Row {
+    /// With pods: 20,000 /128s are among the prefixes.
     family: &'static str,
     mix: &'static str,
     routes: usize,
@@ -46,6 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("{} IPv4 and {} IPv6 prefixes, {}", internet.v4.len(), internet.v6.len(), internet.source);
     let mut rows = family("IPv4", &internet.v4, arguments.rounds);
     rows.extend(family("IPv6", &internet.v6, arguments.rounds));
+    rows.extend(family("IPv6 with pods", &data::with_pods(&internet.v6), arguments.rounds));
     if arguments.record {
         println!("written to {}", Record::new("lookup", rows).write()?.display());
     }
