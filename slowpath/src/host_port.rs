@@ -334,7 +334,12 @@ mod tests {
             for (prefix, via, source) in
                 [("10.65.0.2/32", GATEWAY_V4.into(), v4), ("fd00::2/128", IpAddr::V6(GATEWAY_V6), v6)]
             {
-                let target = MirrorTarget::HostPort { ifindex: port.kernel_side, via, source: Some(source) };
+                let target = MirrorTarget::HostPort {
+                    ifindex: port.kernel_side,
+                    via,
+                    source: Some(source),
+                    mtu: None,
+                };
                 mirror.install(MirrorRoute { prefix: prefix.parse().unwrap(), target }).unwrap();
             }
             assert!(mirror.wait_until_idle(Duration::from_secs(10)));
@@ -383,7 +388,8 @@ mod tests {
             let mirror = Mirror::start(10).unwrap();
             for (prefix, via) in [("10.65.0.0/24", GATEWAY_V4.into()), ("fd00::/64", IpAddr::V6(GATEWAY_V6))]
             {
-                let target = MirrorTarget::HostPort { ifindex: port.kernel_side, via, source: None };
+                let target =
+                    MirrorTarget::HostPort { ifindex: port.kernel_side, via, source: None, mtu: None };
                 mirror.install(MirrorRoute { prefix: prefix.parse().unwrap(), target }).unwrap();
             }
             assert!(mirror.wait_until_idle(Duration::from_secs(10)));

@@ -86,11 +86,12 @@ fn target(
     let family = prefix.family();
     match offer.source {
         Source::Block => Some(MirrorTarget::Blackhole),
-        Source::Workload => Some(into_host_port(host, family, node(family))),
+        Source::Workload => Some(into_host_port(host, family, node(family), None)),
         Source::Vxlan | Source::Bgp | Source::Preserved => {
             let target = rib.targets().get(offer.target)?;
             if let Some(tunnel) = target.tunnel() {
-                return Some(into_host_port(host, family, tunnel.source.or_else(|| node(family))));
+                let source = tunnel.source.or_else(|| node(family));
+                return Some(into_host_port(host, family, source, mtu_within(target, host)));
             }
             match resolve(rib, target) {
                 Resolution::Neighbors(hops) => {
@@ -107,12 +108,23 @@ fn target(
 }
 
 /// Into the walk, which knows workloads and tunnels: the kernel knows neither.
-fn into_host_port(host: &HostPort, family: Family, source: Option<IpAddr>) -> MirrorTarget {
+fn into_host_port(host: &HostPort, family: Family, source: Option<IpAddr>, mtu: Option<u16>) -> MirrorTarget {
     let via = match family {
         Family::V4 => IpAddr::V4(GATEWAY_V4),
         Family::V6 => IpAddr::V6(GATEWAY_V6),
     };
-    MirrorTarget::HostPort { ifindex: host.kernel_side, via, source }
+    MirrorTarget::HostPort { ifindex: host.kernel_side, via, source, mtu }
+}
+
+/// Largest packet for the tunnels of a target: the host port, which takes what the uplinks take, doesn't tell the host.
+fn mtu_within(target: &Target, host: &HostPort) -> Option<u16> {
+    let uplinks = u16::try_from(host.mtu).unwrap_or(u16::MAX);
+    let tunnels = target.gateways().iter().filter_map(|gateway| gateway.tunnel);
+    let mtu = tunnels.filter_map(|tunnel| {
+        let within = uplinks.saturating_sub(tunnel.template()?.overhead());
+        Some(tunnel.mtu.map_or(within, |mtu| mtu.min(within)))
+    });
+    mtu.min()
 }
 
 impl Ways {
@@ -165,15 +177,18 @@ mod tests {
         let host =
             HostPort { kernel_side, kernel_mac: mac, far_side, far_name: "tortie1", far_mac: mac, mtu: 1500 };
         let block: Prefix = "10.65.1.0/26".parse().unwrap();
-        for (gateway, source, expected) in [
-            (Gateway::behind(far), Source::Bgp, far.source),
-            (Gateway::behind(far), Source::Vxlan, far.source),
-            (Gateway::behind(Tunnel { source: None, ..far }), Source::Vxlan, Some(node)),
+        for (gateway, source, expected, mtu) in [
+            (Gateway::behind(far), Source::Bgp, far.source, 1480),
+            (Gateway::behind(far), Source::Vxlan, far.source, 1480),
+            (Gateway::behind(Tunnel { source: None, ..far }), Source::Vxlan, Some(node), 1480),
+            (Gateway::behind(Tunnel { mtu: Some(1400), ..far }), Source::Bgp, far.source, 1400),
+            (Gateway::behind(Tunnel { mtu: Some(9000), ..far }), Source::Bgp, far.source, 1480),
         ] {
             let mut rib = Rib::default();
             rib.insert(block, source, &Target::Via(vec![gateway]), 0);
             let via = IpAddr::V4(GATEWAY_V4);
-            let into_host_port = MirrorTarget::HostPort { ifindex: kernel_side, via, source: expected };
+            let into_host_port =
+                MirrorTarget::HostPort { ifindex: kernel_side, via, source: expected, mtu: Some(mtu) };
             assert_eq!(target(&rib, block, &host, |_| Some(node)), Some(into_host_port));
         }
         let mut rib = Rib::default();

@@ -20,7 +20,7 @@ use packet::icmp::{self, Problem};
 use packet::{Kind, Parsed, ethernet, ipv4, ipv4_options};
 use tables::{Port, Punt, PuntReason};
 
-use crate::host_port::GATEWAY_V6;
+use crate::host_port::{GATEWAY_V4, GATEWAY_V6};
 use crate::neighbors::{arp, nd};
 
 mod rate;
@@ -167,6 +167,8 @@ impl Answerer {
         match self.error(problem, frame, port, ours, now) {
             // The sender is on the link, and by no route.
             Ok(error) if problem == Problem::BeyondScope => send_back(error, frame, port).into(),
+            // From a link-local address, which the walk doesn't forward from.
+            Ok(error) if is_host_port(port) => send_back(error, frame, port).into(),
             Ok(error) => Answer::Walk(error).into(),
             Err(silence) => silence.into(),
         }
@@ -238,10 +240,22 @@ fn ours_is_broadcast(frame: &[u8], parsed: &Parsed, ours: &dyn OurAddresses) -> 
 
 /// RFC 1812 §4.3.2.4: the address of the interface that the error leaves by, which is where its cause came in. A
 /// workload port has no address of its own, so the node's stands for it; so it does where an uplink lacks one.
+/// To the host itself an error comes from its gateway on this link: the kernel believes nothing that comes in under an
+/// address of its own.
 fn source(port: Option<&Port>, family: Family, ours: &dyn OurAddresses) -> Option<IpAddr> {
+    if is_host_port(port) {
+        return Some(match family {
+            Family::V4 => GATEWAY_V4.into(),
+            Family::V6 => GATEWAY_V6.into(),
+        });
+    }
     let of_port =
         port.filter(|port| port.kind == PortKind::Uplink).and_then(|port| ours.of_port(port.id, family));
     of_port.or_else(|| ours.of_node(family))
+}
+
+fn is_host_port(port: Option<&Port>) -> bool {
+    port.is_some_and(|port| port.kind == PortKind::Host)
 }
 
 fn destination(frame: &[u8], parsed: &Parsed) -> Option<IpAddr> {

@@ -60,6 +60,9 @@ const FIRST_REPLY: Duration = Duration::from_secs(10);
 /// How much iperf3 sends by TCP: enough to need the path's MTU, little enough to be dissected whole.
 const MEGABYTES: u32 = 10;
 
+/// How much a host sends by TCP, in bytes.
+const HOST_BYTES: u64 = 1_000_000;
+
 /// Which encapsulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -188,9 +191,14 @@ fn hosts_reach_workloads_and_are_reached(lab: &Lab, plan: &Plan, subnets: &Subne
         };
         ensure!(source == expected, "{} sends to {} from {source}", from.plan.name, to.plan.workload());
     }
+    for to in &subnets.nodes[1..3] {
+        // In full segments: the host has to know how much fits into the tunnel.
+        let (from, inside) = (&subnets.nodes[0].namespace, &to.workload.namespace);
+        traffic::transfer(lab, from, inside, to.plan.workload(), HOST_BYTES)?;
+    }
     lab.proved(
         "hosts reach other nodes' workloads, from their tunnel address where the pool asks for a tunnel, and are \
-         reached at it",
+         reached at it; 1 MB of TCP from a host arrives intact in both subnets",
     );
     Ok(())
 }

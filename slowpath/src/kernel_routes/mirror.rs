@@ -43,8 +43,10 @@ pub enum MirrorTarget {
         ifindex: IfIndex,
         /// The gateway whose MAC is the far end's: see [`HostPort`](crate::host_port::HostPort).
         via: IpAddr,
-        /// The source address of what the host itself sends: the node's.
+        /// The source address of what the host itself sends: the node's, or its tunnel address.
         source: Option<IpAddr>,
+        /// Largest packet in bytes, where that is less than the host port takes.
+        mtu: Option<u16>,
     },
 }
 

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use model::{Family, IfIndex, Prefix};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteScope, RouteType,
+    RouteVia,
 };
 
 use super::mirror::MirrorTarget;
@@ -40,12 +41,15 @@ pub(super) fn installing(prefix: Prefix, target: &MirrorTarget) -> RouteMessage 
                 message.attributes.push(RouteAttribute::MultiPath(hops.collect()));
             }
         },
-        MirrorTarget::HostPort { ifindex, via: gateway, source } => {
+        MirrorTarget::HostPort { ifindex, via: gateway, source, mtu } => {
             message.header.flags = RouteFlags::Onlink;
             message.attributes.push(via(prefix.family(), *gateway));
             message.attributes.push(RouteAttribute::Oif(ifindex.0));
             if let Some(source) = source {
                 message.attributes.push(RouteAttribute::PrefSource(route_address(*source)));
+            }
+            if let Some(mtu) = mtu {
+                message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(u32::from(*mtu))]));
             }
         }
     }

@@ -166,6 +166,8 @@ impl<'lab> Subnets<'lab> {
         let namespace = self.lab.namespace(plan.name)?;
         namespace.forward()?;
         self.fabrics[plan.subnet].attach(&namespace, UPLINK)?;
+        // As on a wire: what the kernel sends, plainly or in its own VXLAN, is complete when it leaves.
+        link::transmit_checksums_by_software(&namespace, UPLINK)?;
         let address = InterfaceAddr { addr: plan.address(), len: 24 };
         link::add_address(&namespace, UPLINK, address)?;
         namespace.ip(&format!("route add default via {}", gateway(plan.subnet)))?;
@@ -198,8 +200,6 @@ impl<'lab> Subnets<'lab> {
     /// forwarding database, and as the gateway of its block.
     fn start_linux(&self, node: &Node) -> Result<()> {
         let (inside, plan) = (&node.namespace, node.plan);
-        // As on a wire: the outer checksum is complete when it leaves.
-        link::transmit_checksums_by_software(inside, UPLINK)?;
         inside.ip(&format!(
             "link add {VXLAN_DEVICE} address {} type vxlan id 4096 dstport 4789 local {} dev {UPLINK} nolearning",
             plan.vtep(),
