@@ -16,10 +16,14 @@ const READING: Duration = Duration::from_secs(60);
 /// The fields asked for, in order.
 const FIELDS: [&str; 7] =
     ["frame.protocols", "eth.src", "eth.dst", "ip.src", "ip.dst", "udp.dstport", "vxlan.vni"];
+/// The same of IPv6.
+const FIELDS_V6: [&str; 7] =
+    ["frame.protocols", "eth.src", "eth.dst", "ipv6.src", "ipv6.dst", "udp.dstport", "vxlan.vni"];
 
 /// A frame that tshark finds malformed, or a checksum in it that is wrong, wherever in it that is.
 const WRONG: &str = "_ws.malformed || ip.checksum.status == \"Bad\" || tcp.checksum.status == \"Bad\" \
-                     || udp.checksum.status == \"Bad\" || icmp.checksum.status == \"Bad\"";
+                     || udp.checksum.status == \"Bad\" || icmp.checksum.status == \"Bad\" \
+                     || icmpv6.checksum.status == \"Bad\"";
 
 /// How a frame is wrapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub struct Outer {
     pub destination: IpAddr,
 }
 
-/// An IPv4 packet on a wire.
+/// An IP packet on a wire.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// How it is wrapped.
@@ -66,6 +70,18 @@ pub struct Frame {
 /// # Errors
 /// One is not, or tshark cannot read the capture.
 pub fn frames(captured: &Captured) -> Result<Vec<Frame>> {
+    dissect(captured, "ip", FIELDS)
+}
+
+/// The IPv6 packets of a capture: see [`frames`].
+///
+/// # Errors
+/// As [`frames`].
+pub fn frames_v6(captured: &Captured) -> Result<Vec<Frame>> {
+    dissect(captured, "ipv6", FIELDS_V6)
+}
+
+fn dissect(captured: &Captured, family: &str, fields: [&str; 7]) -> Result<Vec<Frame>> {
     let wrong = tshark(captured, &["-Y", WRONG])?;
     let count = wrong.lines().count();
     ensure!(
@@ -73,8 +89,8 @@ pub fn frames(captured: &Captured) -> Result<Vec<Frame>> {
         "tshark finds {count} frames wrong, the first: {}",
         wrong.lines().next().unwrap_or("")
     );
-    let mut arguments = vec!["-Y", "ip", "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,"];
-    arguments.extend(FIELDS.iter().flat_map(|field| ["-e", field]));
+    let mut arguments = vec!["-Y", family, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,"];
+    arguments.extend(fields.iter().flat_map(|field| ["-e", field]));
     let text = tshark(captured, &arguments)?;
     text.lines().map(|line| frame(line).with_context(|| format!("tshark said: {line}"))).collect()
 }
@@ -104,7 +120,10 @@ fn frame(line: &str) -> Option<Frame> {
     };
     let wrapping = if protocols.starts_with("eth:ethertype:ip:ip") {
         Wrapping::Ipip(addresses(0)?)
-    } else if protocols.starts_with("eth:ethertype:ip:udp:vxlan:") {
+    } else if ["ip", "ipv6"]
+        .iter()
+        .any(|outer| protocols.starts_with(&format!("eth:ethertype:{outer}:udp:vxlan:")))
+    {
         Wrapping::Vxlan {
             outer: addresses(0)?,
             port: ports.first()?.parse().ok()?,

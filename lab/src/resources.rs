@@ -100,13 +100,15 @@ impl Resources {
         self.manifest("IPPool", name, "", &spec)
     }
 
-    /// A node with its IPv4 address, in CIDR form, and its one address in both kinds of tunnel.
+    /// A node with its addresses, in CIDR form, and its one address of each family in all tunnels; IPv4 first.
     ///
     /// # Errors
     /// As [`Resources::write`].
-    pub fn tunnel_node(&self, name: &str, ipv4: InterfaceAddr, tunnel: IpAddr) -> Result<()> {
+    pub fn tunnel_node(&self, name: &str, own: [InterfaceAddr; 2], tunnel: [IpAddr; 2]) -> Result<()> {
+        let ([ipv4, ipv6], [v4, v6]) = (own, tunnel);
         let spec = format!(
-            "  bgp:\n    ipv4Address: {ipv4}\n    ipv4IPIPTunnelAddr: {tunnel}\n  ipv4VXLANTunnelAddr: {tunnel}\n"
+            "  bgp:\n    ipv4Address: {ipv4}\n    ipv6Address: {ipv6}\n    ipv4IPIPTunnelAddr: {v4}\n  \
+             ipv4VXLANTunnelAddr: {v4}\n  ipv6VXLANTunnelAddr: {v6}\n"
         );
         self.manifest("Node", name, "", &spec)
     }

@@ -17,6 +17,7 @@ use crate::{Lab, books, traffic};
 /// The nodes' interface towards their subnet, and the router's towards the first.
 const UPLINK: &str = "eth0";
 const POOL: &str = "192.168.0.0/16";
+const POOL_V6: &str = "fd65::/48";
 const AS_NUMBER: u32 = 64512;
 /// Linux's device, as Calico names it.
 const VXLAN_DEVICE: &str = "vxlan.calico";
@@ -33,6 +34,8 @@ pub(super) struct NodePlan {
     workload: (&'static str, &'static str),
     /// Its address in tunnels' networks.
     tunnel: &'static str,
+    /// The same of IPv6: the node's address, its block, its workload's address and its address in tunnels' networks.
+    v6: [&'static str; 4],
     /// Linux, as Calico sets it up, in place of Tortie.
     is_linux: bool,
 }
@@ -44,6 +47,7 @@ const WALKER_1: NodePlan = NodePlan {
     block: "192.168.187.192/26",
     workload: ("busybox-1", "192.168.187.211"),
     tunnel: "192.168.187.192",
+    v6: ["fd16:6::47", "fd65::187:c0/122", "fd65::187:d3", "fd65::187:c0"],
     is_linux: false,
 };
 const WALKER_2: NodePlan = NodePlan {
@@ -53,6 +57,7 @@ const WALKER_2: NodePlan = NodePlan {
     block: "192.168.135.64/26",
     workload: ("busybox-2", "192.168.135.74"),
     tunnel: "192.168.135.64",
+    v6: ["fd16:6::249", "fd65::135:40/122", "fd65::135:4a", "fd65::135:40"],
     is_linux: false,
 };
 const DEMI_1: NodePlan = NodePlan {
@@ -62,6 +67,7 @@ const DEMI_1: NodePlan = NodePlan {
     block: "192.168.121.0/26",
     workload: ("busybox-3", "192.168.121.2"),
     tunnel: "192.168.121.0",
+    v6: ["fd16:199::114", "fd65::121:0/122", "fd65::121:2", "fd65::121:0"],
     is_linux: false,
 };
 const LINUX_1: NodePlan = NodePlan {
@@ -71,6 +77,7 @@ const LINUX_1: NodePlan = NodePlan {
     block: "192.168.60.0/26",
     workload: ("busybox-4", "192.168.60.7"),
     tunnel: "192.168.60.0",
+    v6: ["fd16:199::115", "fd65::60:0/122", "fd65::60:7", "fd65::60:0"],
     is_linux: true,
 };
 
@@ -92,6 +99,18 @@ impl NodePlan {
         addr(self.tunnel)
     }
 
+    pub(super) fn address_v6(&self) -> IpAddr {
+        addr(self.v6[0])
+    }
+
+    pub(super) fn workload_v6(&self) -> IpAddr {
+        addr(self.v6[2])
+    }
+
+    pub(super) fn tunnel_v6(&self) -> IpAddr {
+        addr(self.v6[3])
+    }
+
     fn block(&self) -> Prefix {
         self.block.parse().expect("a block")
     }
@@ -99,6 +118,12 @@ impl NodePlan {
     /// Is this one of the node's or its workload's addresses?
     pub(super) fn owns(&self, address: IpAddr) -> bool {
         address == self.address() || self.block().contains(address)
+    }
+
+    /// [`Self::owns`] of IPv6.
+    pub(super) fn owns_v6(&self, address: IpAddr) -> bool {
+        let block: Prefix = self.v6[1].parse().expect("a block");
+        address == self.address_v6() || block.contains(address)
     }
 
     /// The MAC address of its VTEP, which its resource doesn't give: f and five octets of its name's SHA-1.
@@ -115,6 +140,11 @@ fn addr(text: &str) -> IpAddr {
 /// The router's leg in a subnet.
 pub(super) fn gateway(subnet: usize) -> IpAddr {
     addr(["172.16.6.254", "172.16.199.254"][subnet])
+}
+
+/// The router's leg in a subnet, by IPv6.
+fn gateway_v6(subnet: usize) -> IpAddr {
+    addr(["fd16:6::254", "fd16:199::254"][subnet])
 }
 
 /// A raised node.
@@ -144,6 +174,7 @@ impl<'lab> Subnets<'lab> {
         for (subnet, interface) in ["eth0", "eth1"].into_iter().enumerate() {
             fabrics[subnet].attach(&router, interface)?;
             link::add_address(&router, interface, InterfaceAddr { addr: gateway(subnet), len: 24 })?;
+            link::add_address(&router, interface, InterfaceAddr { addr: gateway_v6(subnet), len: 64 })?;
         }
         let resources = Resources::create(lab.directory().join("resources"))?;
         resources.bgp_configuration(plan.kind == Kind::Ipip, AS_NUMBER)?;
@@ -159,6 +190,7 @@ impl<'lab> Subnets<'lab> {
 
     /// Writes the pool with these modes of IPIP and VXLAN.
     pub(super) fn pool(&self, (ipip, vxlan): (&str, &str)) -> Result<()> {
+        self.resources.pool("pool-v6", POOL_V6.parse()?, 122, "Never", vxlan)?;
         self.resources.pool("pool", POOL.parse()?, 26, ipip, vxlan)
     }
 
@@ -171,9 +203,15 @@ impl<'lab> Subnets<'lab> {
         let address = InterfaceAddr { addr: plan.address(), len: 24 };
         link::add_address(&namespace, UPLINK, address)?;
         namespace.ip(&format!("route add default via {}", gateway(plan.subnet)))?;
-        self.resources.tunnel_node(plan.name, address, plan.tunnel())?;
-        self.resources.block(plan.name, plan.block())?;
-        let addresses = [plan.workload()];
+        let address_v6 = InterfaceAddr { addr: plan.address_v6(), len: 64 };
+        link::add_address(&namespace, UPLINK, address_v6)?;
+        namespace.ip(&format!("-6 route add default via {}", gateway_v6(plan.subnet)))?;
+        let tunnel = [plan.tunnel(), plan.tunnel_v6()];
+        self.resources.tunnel_node(plan.name, [address, address_v6], tunnel)?;
+        for block in [plan.block(), plan.v6[1].parse()?] {
+            self.resources.block(plan.name, block)?;
+        }
+        let addresses = [plan.workload(), plan.workload_v6()];
         let workload = Workload::raise(self.lab, &self.resources, &namespace, plan.workload.0, &addresses)?;
         let tortie = if plan.is_linux {
             workload.plug_into_kernel(&namespace)?;
@@ -223,7 +261,8 @@ impl<'lab> Subnets<'lab> {
 
     /// Waits until every session of the mesh is Established.
     pub(super) fn mesh_is_up(&self) -> Result<()> {
-        let expected = self.nodes.len() - 1;
+        // By IPv4 and by IPv6.
+        let expected = 2 * (self.nodes.len() - 1);
         for tortie in self.nodes.iter().filter_map(|node| node.tortie.as_ref()) {
             self.lab.wait(&format!("the BGP sessions of {}", tortie.name()), CONVERGE, || {
                 tortie.established(expected).map(|_| Some(()))
