@@ -230,7 +230,7 @@ fn delete(netlink: &mut Netlink, ifindex: IfIndex) -> Result<(), NetlinkError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::kernel_routes::mirror::{Mirror, MirrorRoute, MirrorTarget};
@@ -279,7 +279,11 @@ mod tests {
                 port.add_address(&mut netlink, address).unwrap();
                 // Left by the run before.
                 port.add_address(&mut netlink, address).unwrap();
-                assert!(ip(&format!("route get {address}")).starts_with("local "), "{address}");
+                // The kernel makes an IPv6 address local a moment later.
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while !ip(&format!("route get {address}")).starts_with("local ") {
+                    assert!(Instant::now() < deadline, "{address} doesn't become local");
+                }
             }
             let shown = ip("addr show dev tortie0");
             assert!(shown.contains("inet 192.168.187.192/32 "), "{shown}");
