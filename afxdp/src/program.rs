@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::attach::{self, AttachError, AttachReport, AttachRequest};
@@ -231,11 +232,19 @@ impl Program {
     /// What is for this address stays with the kernel, except tunnels that end here. Twice is as good as once.
     ///
     /// A subnet's broadcast address counts as one of the node's: add it too.
-    pub fn add_local(&self, address: IpAddr) -> Result<(), ProgramError> {
+    ///
+    /// `translated`: of TCP, UDP and SCTP to these ports, of fragments, and of ICMP other than echo requests, the walk must
+    /// say whether they belong to a translated flow, so they go to the sockets.
+    pub fn add_local(
+        &self,
+        address: IpAddr,
+        translated: Option<&RangeInclusive<u16>>,
+    ) -> Result<(), ProgramError> {
         let local = self.for_the_node()?;
+        let ports = redirect::translated_ports(translated);
         match address {
-            IpAddr::V4(ip) => local.ipv4.insert(&u32::from_ne_bytes(ip.octets()), &1),
-            IpAddr::V6(ip) => local.ipv6.insert(&Key16(ip.octets()), &1),
+            IpAddr::V4(ip) => local.ipv4.insert(&u32::from_ne_bytes(ip.octets()), &ports),
+            IpAddr::V6(ip) => local.ipv6.insert(&Key16(ip.octets()), &ports),
         }
         .map_err(|source| match source.raw_os_error() {
             Some(libc::E2BIG) => ProgramError::LocalAddressesFull { address },

@@ -72,6 +72,8 @@ pub struct Desired {
     pub export: ExportRules,
     /// All pools, by name: who encapsulates and translates asks them.
     pub pools: BTreeMap<String, IpPool>,
+    /// The addresses of all nodes: those in their Node resources.
+    pub node_addresses: BTreeSet<IpAddr>,
     /// The dataplane's settings, with their defaults.
     pub felix: Felix,
     /// What is encapsulated, how, and what is opened here.
@@ -168,6 +170,11 @@ impl Calico {
             peers: node.map(|node| peers::desired(self, node, &mut warnings)).unwrap_or_default(),
             export: ExportRules::of(&blocks, self.pools.values()),
             pools: self.pools.clone(),
+            node_addresses: (self.nodes.values())
+                .flat_map(|node| [node.ipv4, node.ipv6])
+                .flatten()
+                .map(|address| address.addr)
+                .collect(),
             tunnels: tunnels::desired(self, node, &felix, &mut warnings),
             felix,
             node: node.cloned(),

@@ -16,7 +16,7 @@ use ahash::AHashSet;
 use bgp::{Direction, Input, Output, Speaker};
 use datastore::{Directory, DirectoryConfig};
 use model::{IfIndex, MacAddr, PortId, Prefix, Update};
-use tables::{Inject, Punt, RingConsumer, RingProducer};
+use tables::{Inject, NatRules, Punt, RingConsumer, RingProducer};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
@@ -108,6 +108,8 @@ pub(crate) struct Core {
     pub(crate) dirty: Dirty,
     pub(crate) warned: Vec<String>,
     pub(crate) host: HostPort,
+    /// What the walk translates.
+    pub(crate) translation: NatRules,
 }
 
 impl Slowpath {
@@ -242,6 +244,7 @@ impl Core {
             calico,
             desired,
             host,
+            translation: NatRules::default(),
         };
         core.preserve(&left_behind);
         Ok(core)
@@ -331,6 +334,7 @@ impl Core {
             self.apply_resources();
         }
         if std::mem::take(&mut self.dirty.offers) {
+            self.apply_translation();
             self.apply_offers();
         }
         if self.rib.has_changed() {

@@ -53,6 +53,7 @@ mod sysctl;
 mod target;
 #[cfg(test)]
 mod testing;
+mod translating;
 mod tunnel;
 mod tunneling;
 mod workload_side;

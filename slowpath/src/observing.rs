@@ -91,14 +91,20 @@ impl Core {
             self.forget(ifindex, addr);
         }
         self.learn_endpoint_macs();
-        let local =
-            offers::local_addresses(&self.kernel, &self.roles).map(|address| address.addr.addr).collect();
-        self.opener.set_local(&local);
+        self.tell_local_addresses();
         self.reconcile_tunnel_addresses();
         self.reconcile_ports();
         self.dirty.offers = true;
         self.dirty.rows = true;
         Ok(())
+    }
+
+    /// What stays with the kernel. A floating IP doesn't, though the host may have the address, to answer ARP for it.
+    pub(crate) fn tell_local_addresses(&mut self) {
+        let is_floating = |addr: IpAddr| self.translation.floating.iter().any(|nat| nat.external == addr);
+        let local = offers::local_addresses(&self.kernel, &self.roles).map(|address| address.addr.addr);
+        let local = local.filter(|addr| !is_floating(*addr)).collect();
+        self.opener.set_local(&local);
     }
 
     pub(crate) fn reconcile_ports(&mut self) {

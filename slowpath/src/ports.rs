@@ -1,7 +1,8 @@
 //! What the slow path asks of whoever opens ports: `tortie`, which knows AF_XDP and the workers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use model::{IfIndex, PortId, PortKind};
 use serde::{Deserialize, Serialize};
@@ -67,4 +68,8 @@ pub trait PortOpener: Send {
     /// What comes to the walk is decided there: have the tables know a tunnel's end before it is named here, and forget
     /// it after, or its packets are dropped that the kernel might have served.
     fn set_tunnels(&mut self, tunnels: &TunnelTraffic);
+
+    /// These ports of those addresses are translated flows': what comes to them, pieces of datagrams, and ICMP but for echo
+    /// requests come to the walk on every uplink, those opened later included.
+    fn set_translated(&mut self, ports: &BTreeMap<IpAddr, RangeInclusive<u16>>);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use afxdp::{
@@ -67,6 +68,8 @@ pub(crate) struct Ports {
     attached: BTreeMap<PortId, Attached>,
     local: BTreeSet<IpAddr>,
     tunnels: BTreeSet<TunnelKind>,
+    /// Ports of own addresses that are translated flows'.
+    translated: BTreeMap<IpAddr, RangeInclusive<u16>>,
     open: OpenPorts,
     counters: Counters,
 }
@@ -86,6 +89,7 @@ impl Ports {
             attached: BTreeMap::new(),
             local: BTreeSet::new(),
             tunnels: BTreeSet::new(),
+            translated: BTreeMap::new(),
             open,
             counters,
         }
@@ -129,7 +133,7 @@ impl Ports {
         if port.kind == PortKind::Uplink {
             // Before the first frame: what is for the node itself must never be taken for transit.
             for address in &self.local {
-                program.add_local(*address)?;
+                program.add_local(*address, self.translated.get(address))?;
             }
             for tunnel in &self.tunnels {
                 program.add_tunnel(*tunnel)?;
@@ -237,7 +241,7 @@ impl PortOpener for Ports {
         for uplink in self.uplinks() {
             // New addresses first: an address that moved within the set is never without its entry.
             for address in addresses.difference(&self.local) {
-                if let Err(error) = uplink.program.add_local(*address) {
+                if let Err(error) = uplink.program.add_local(*address, self.translated.get(address)) {
                     tracing::error!(port = %uplink.name, %address, %error, "an own address is taken for transit");
                 }
             }
@@ -248,6 +252,17 @@ impl PortOpener for Ports {
             }
         }
         self.local = addresses.clone();
+    }
+
+    fn set_translated(&mut self, ports: &BTreeMap<IpAddr, RangeInclusive<u16>>) {
+        for uplink in self.uplinks() {
+            for address in self.local.iter().filter(|own| ports.get(own) != self.translated.get(own)) {
+                if let Err(error) = uplink.program.add_local(*address, ports.get(address)) {
+                    tracing::error!(port = %uplink.name, %address, %error, "translated flows' ports are as they were");
+                }
+            }
+        }
+        self.translated = ports.clone();
     }
 
     fn set_tunnels(&mut self, tunnels: &TunnelTraffic) {

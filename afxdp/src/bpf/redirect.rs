@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! uplink:    not IPv4/IPv6, cut short, multicast, link-local  -> pass to the kernel
-//!            to an address of this node:  a tunnel in the set of those that end here -> redirect, anything else -> pass
+//!            to an address of this node:  a tunnel in the set of those that end here -> redirect
+//!                                         what may belong to a translated flow        -> redirect, anything else -> pass
 //!            everything else -> redirect
 //! workload:  everything -> redirect
 //! redirect:  to the socket of the receive queue; where there is none, the fallback
@@ -12,6 +13,7 @@
 //! A VLAN-tagged frame is "not IP" here. A NIC that strips tags in hardware hides them from XDP: switch that off
 //! (`ethtool -K DEV rxvlan off`) where VLANs share an uplink.
 
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 
 use super::asm::{AsmError, Assembler, Label, Reg, Size};
@@ -36,6 +38,11 @@ const MD_RX_QUEUE: i16 = 16;
 const ETHERNET: i16 = 14;
 const PROTOCOL_IPIP: i32 = 4;
 const PROTOCOL_UDP: i32 = 17;
+/// Protocols whose ports tell translated flows from the node's own: TCP, UDP, SCTP.
+const PORTED: [i32; 3] = [6, PROTOCOL_UDP, 132];
+/// Echo reply, and the errors: what the node asked for, or a workload.
+const ICMP_ANSWERS: [i32; 6] = [0, 3, 4, 5, 11, 12];
+const ICMPV6_ANSWERS: [i32; 5] = [129, 1, 2, 3, 4];
 
 /// The context, kept over calls.
 const CONTEXT: Reg = Reg::R6;
@@ -62,6 +69,13 @@ pub(crate) fn tunnel_key(udp_port: Option<u16>) -> u32 {
         None => (PROTOCOL_IPIP as u32) << 16,
         Some(port) => (PROTOCOL_UDP as u32) << 16 | u32::from(u16::from_ne_bytes(port.to_be_bytes())),
     }
+}
+
+/// The ports of translated flows as the value of a local address: first and last port, each as a half-word load gives it, or
+/// all zeros for none.
+pub(crate) fn translated_ports(ports: Option<&RangeInclusive<u16>>) -> u32 {
+    let [first, last] = ports.map_or([0, 0], |ports| [*ports.start(), *ports.end()]).map(u16::to_ne_bytes);
+    u32::from_ne_bytes([first[0], first[1], last[0], last[1]])
 }
 
 /// Two bytes of the wire as a half-word load gives them.
@@ -124,6 +138,7 @@ fn to_ipv4(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) 
     asm.load(Size::Word, Reg::R5, DATA, ETHERNET + 16);
     asm.store(Size::Word, Reg::R10, -4, Reg::R5);
     look_up(asm, program.local_ipv4, -4, take);
+    translated_ipv4(asm, take);
     let (ipip, ends_here) = (asm.label(), asm.label());
     asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 9);
     asm.jump_eq(Reg::R5, PROTOCOL_IPIP, ipip);
@@ -158,6 +173,81 @@ fn if_ends_here(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: La
     asm.jump(take);
 }
 
+/// Jumps to `take` if a packet to the local address whose value R0 points to may belong to a translated flow: RFC 5508 for
+/// what an ICMP message may be an answer to.
+fn translated_ipv4(asm: &mut Assembler, take: Label) {
+    let (icmp, ports, none) = (asm.label(), asm.label(), asm.label());
+    asm.load(Size::Word, Reg::R5, Reg::R0, 0);
+    asm.jump_eq(Reg::R5, 0, none);
+    // Only a datagram's first fragment has ports, and only the walk remembers them.
+    asm.load(Size::Half, Reg::R4, DATA, ETHERNET + 6);
+    asm.and_imm(Reg::R4, wire(0x3fff));
+    asm.jump_ne(Reg::R4, 0, take);
+    asm.load(Size::Byte, Reg::R4, DATA, ETHERNET);
+    asm.and_imm(Reg::R4, 0x0f);
+    asm.shl_imm(Reg::R4, 2);
+    asm.jump_lt(Reg::R4, 20, none);
+    // R3: the IP header's length into the frame; its upper layer is ETHERNET further.
+    asm.mov(Reg::R3, DATA);
+    asm.add(Reg::R3, Reg::R4);
+    asm.mov(Reg::R4, Reg::R3);
+    asm.add_imm(Reg::R4, i32::from(ETHERNET) + 4);
+    asm.jump_gt(Reg::R4, END, none);
+    asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 9);
+    asm.jump_eq(Reg::R5, 1, icmp);
+    for protocol in PORTED {
+        asm.jump_eq(Reg::R5, protocol, ports);
+    }
+    asm.jump(none);
+    asm.bind(icmp);
+    asm.load(Size::Byte, Reg::R5, Reg::R3, ETHERNET);
+    for kind in ICMP_ANSWERS {
+        asm.jump_eq(Reg::R5, kind, take);
+    }
+    asm.jump(none);
+    asm.bind(ports);
+    if_translated_port(asm, ETHERNET, none, take);
+    asm.bind(none);
+}
+
+/// As [`translated_ipv4`]. Of extension headers only the fragment header, where it comes first, is known.
+fn translated_ipv6(asm: &mut Assembler, take: Label) {
+    let (icmp, ports, none) = (asm.label(), asm.label(), asm.label());
+    asm.load(Size::Word, Reg::R5, Reg::R0, 0);
+    asm.jump_eq(Reg::R5, 0, none);
+    require(asm, ETHERNET + 40 + 4, none);
+    asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 6);
+    asm.jump_eq(Reg::R5, 44, take);
+    asm.jump_eq(Reg::R5, 58, icmp);
+    for protocol in PORTED {
+        asm.jump_eq(Reg::R5, protocol, ports);
+    }
+    asm.jump(none);
+    asm.bind(icmp);
+    asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 40);
+    for kind in ICMPV6_ANSWERS {
+        asm.jump_eq(Reg::R5, kind, take);
+    }
+    asm.jump(none);
+    asm.bind(ports);
+    asm.mov(Reg::R3, DATA);
+    if_translated_port(asm, ETHERNET + 40, none, take);
+    asm.bind(none);
+}
+
+/// Jumps to `take` if the destination port, in the header `offset` behind R3, is in the range that R0 points to.
+fn if_translated_port(asm: &mut Assembler, offset: i16, none: Label, take: Label) {
+    asm.load(Size::Byte, Reg::R5, Reg::R3, offset + 2);
+    asm.shl_imm(Reg::R5, 8);
+    asm.load(Size::Byte, Reg::R4, Reg::R3, offset + 3);
+    asm.add(Reg::R5, Reg::R4);
+    asm.load(Size::Half, Reg::R4, Reg::R0, 0);
+    asm.jump_gt(Reg::R4, Reg::R5, none);
+    asm.load(Size::Half, Reg::R4, Reg::R0, 2);
+    asm.jump_gt(Reg::R5, Reg::R4, none);
+    asm.jump(take);
+}
+
 /// RFC 8200: destination at 24, next header at 6. A datagram behind extension headers is left to the kernel.
 fn to_ipv6(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) {
     require(asm, ETHERNET + 40, pass);
@@ -173,6 +263,7 @@ fn to_ipv6(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) 
         asm.store(Size::Word, Reg::R10, -16 + 4 * word, Reg::R5);
     }
     look_up(asm, program.local_ipv6, -16, take);
+    translated_ipv6(asm, take);
     asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 6);
     asm.jump_ne(Reg::R5, PROTOCOL_UDP, pass);
     require(asm, ETHERNET + 40 + 8, pass);

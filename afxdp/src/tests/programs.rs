@@ -27,8 +27,8 @@ fn program(kind: ProgramKind) -> Option<Program> {
     match Program::load_with(kind, 4, Action::Drop) {
         Ok(program) => {
             if kind != ProgramKind::Workload {
-                program.add_local(IpAddr::V4(OURS)).unwrap();
-                program.add_local(IpAddr::V6(OURS6)).unwrap();
+                program.add_local(IpAddr::V4(OURS), None).unwrap();
+                program.add_local(IpAddr::V6(OURS6), None).unwrap();
             }
             Some(program)
         }
@@ -180,6 +180,45 @@ fn the_uplink_takes_only_the_tunnels_that_end_here() {
 }
 
 #[test]
+fn the_uplink_takes_what_may_be_a_translated_flows() {
+    let Some(program) = program(ProgramKind::Uplink) else { return };
+    for address in [IpAddr::V4(OURS), IpAddr::V6(OURS6)] {
+        program.add_local(address, Some(&(50_000..=50_999))).unwrap();
+    }
+    program.add_tunnel(VXLAN).unwrap();
+    let cases: &[(&str, Vec<u8>, u32)] = &[
+        ("below the range", ipv4(OURS, 6, 0, 0, &udp(49_999)), PASSED),
+        ("first of the range", ipv4(OURS, 6, 0, 0, &udp(50_000)), TAKEN),
+        ("last of the range", ipv4(OURS, 17, 0, 0, &udp(50_999)), TAKEN),
+        ("above the range", ipv4(OURS, 17, 0, 0, &udp(51_000)), PASSED),
+        ("SCTP", ipv4(OURS, 132, 0, 0, &udp(50_500)), TAKEN),
+        ("behind options", ipv4(OURS, 6, 0, 10, &udp(50_500)), TAKEN),
+        ("ssh", ipv4(OURS, 6, 0, 0, &udp(22)), PASSED),
+        ("a tunnel's port", ipv4(OURS, 17, 0, 0, &udp(4789)), TAKEN),
+        ("GRE", ipv4(OURS, 47, 0, 0, &udp(50_500)), PASSED),
+        ("ports cut off", ipv4(OURS, 6, 0, 0, &udp(50_500)[..3]), PASSED),
+        ("later fragment", ipv4(OURS, 17, 100, 0, &[0; 8]), TAKEN),
+        ("first fragment", ipv4(OURS, 17, 0x2000, 0, &udp(53)), TAKEN),
+        ("echo request", ipv4(OURS, 1, 0, 0, &[8, 0, 0, 0]), PASSED),
+        ("echo reply", ipv4(OURS, 1, 0, 0, &[0, 0, 0, 0]), TAKEN),
+        ("time exceeded", ipv4(OURS, 1, 0, 0, &[11, 0, 0, 0]), TAKEN),
+        ("in the range over IPv6", ipv6(OURS6, 6, &udp(50_500)), TAKEN),
+        ("outside over IPv6", ipv6(OURS6, 6, &udp(179)), PASSED),
+        ("fragment over IPv6", ipv6(OURS6, 44, &[0; 8]), TAKEN),
+        ("echo request over IPv6", ipv6(OURS6, 58, &[128, 0, 0, 0]), PASSED),
+        ("packet too big over IPv6", ipv6(OURS6, 58, &[2, 0, 0, 0]), TAKEN),
+        ("neighbour solicitation to the address itself", ipv6(OURS6, 58, &[135, 0, 0, 0]), PASSED),
+        ("neighbour advertisement", ipv6(OURS6, 58, &[136, 0, 0, 0]), PASSED),
+        ("cut short over IPv6", ipv6(OURS6, 6, &udp(50_500)[..3]), PASSED),
+    ];
+    for (name, frame, expected) in cases {
+        assert_eq!(run(&program, frame), *expected, "{name}");
+    }
+    program.add_local(IpAddr::V4(OURS), None).unwrap();
+    assert_eq!(run(&program, &cases[1].1), PASSED, "nothing is translated any more");
+}
+
+#[test]
 fn the_workload_program_takes_everything() {
     check(
         ProgramKind::Workload,
@@ -198,8 +237,8 @@ fn local_addresses_come_and_go() {
     let (frame, frame6) = (ipv4(OTHER, 6, 0, 0, &[0; 20]), ipv6(OTHER6, 6, &[0; 20]));
     for (address, frame) in [(IpAddr::V4(OTHER), &frame), (IpAddr::V6(OTHER6), &frame6)] {
         assert_eq!(run(&program, frame), TAKEN);
-        program.add_local(address).unwrap();
-        program.add_local(address).unwrap();
+        program.add_local(address, None).unwrap();
+        program.add_local(address, None).unwrap();
         assert_eq!(run(&program, frame), PASSED);
         assert!(program.remove_local(address).unwrap());
         assert!(!program.remove_local(address).unwrap());
@@ -242,7 +281,7 @@ fn a_full_set_of_local_addresses_is_an_error_that_says_so() {
     let Some(program) = program(ProgramKind::Uplink) else { return };
     let full = (0..2 * LOCAL_ADDRESSES_MAX).find_map(|n| {
         let address = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n));
-        program.add_local(address).err().map(|error| (n, error))
+        program.add_local(address, None).err().map(|error| (n, error))
     });
     let (n, error) = full.expect("the map is bounded");
     assert!(matches!(error, ProgramError::LocalAddressesFull { .. }), "{error}");
@@ -252,7 +291,7 @@ fn a_full_set_of_local_addresses_is_an_error_that_says_so() {
 #[test]
 fn a_workload_program_knows_no_addresses_no_tunnels_and_no_queue_beyond_its_own() {
     let Some(program) = program(ProgramKind::Workload) else { return };
-    assert!(matches!(program.add_local(IpAddr::V4(OURS)), Err(ProgramError::TakesEverything)));
+    assert!(matches!(program.add_local(IpAddr::V4(OURS), None), Err(ProgramError::TakesEverything)));
     assert!(matches!(program.add_tunnel(VXLAN), Err(ProgramError::TakesEverything)));
     assert!(matches!(program.remove_socket(4), Err(ProgramError::NoSuchQueue { queue: 4, max_queues: 4 })));
 }

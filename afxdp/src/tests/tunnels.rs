@@ -25,7 +25,7 @@ fn a_tunnel_that_stays_loses_nothing_while_others_come_and_go() {
         let (a, b) = veth("a", "b", 1);
         let (region, mut pool) = namespace::region(1024);
         let program = Program::load(ProgramKind::Uplink, 1).unwrap();
-        program.add_local(IpAddr::V4(OURS)).unwrap();
+        program.add_local(IpAddr::V4(OURS), None).unwrap();
         program.add_tunnel(TunnelKind::Vxlan { port: 4789 }).unwrap();
         program.attach(a, AttachRequest::Native).unwrap();
         let mut config = QueueConfig::new(a, 0);

@@ -39,6 +39,8 @@ impl PortOpener for FakeOpener {
 
     fn set_local(&mut self, _: &BTreeSet<IpAddr>) {}
 
+    fn set_translated(&mut self, _: &BTreeMap<IpAddr, std::ops::RangeInclusive<u16>>) {}
+
     fn set_tunnels(&mut self, _: &TunnelTraffic) {}
 }
 
