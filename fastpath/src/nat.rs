@@ -261,13 +261,16 @@ impl Translator<'_> {
         let inside = FlowKey { dst: internal, src: if own { key.dst } else { key.src }, ..*key };
         let add = |inside: FlowKey| self.flows.add(key, &inside.reversed(), self.now, &self.nat.timeouts);
         let mut added = add(inside);
-        let has_ports = matches!(key.protocol, protocol::TCP | protocol::UDP);
+        let is_query = matches!(key.protocol, protocol::ICMP | protocol::ICMPV6);
+        let has_ports = is_query || matches!(key.protocol, protocol::TCP | protocol::UDP);
         for step in 0..HAIRPIN_PORTS {
             if !own || !has_ports || added != Err(NotAdded::Ambiguous) {
                 break;
             }
             let sport = DYNAMIC.0 + key.sport.wrapping_add(step * 1_009) % DYNAMIC.1;
-            added = add(FlowKey { sport, ..inside });
+            // A query's identifier is both of its ports; the same one would make request and reply alike.
+            let dport = if is_query { sport } else { inside.dport };
+            added = add(FlowKey { sport, dport, ..inside });
         }
         known_is_as_good(added)
     }

@@ -263,6 +263,17 @@ fn a_workload_reaches_itself_by_its_floating_ip() {
 }
 
 #[test]
+fn a_workload_pings_itself_by_its_floating_ip() {
+    let mut rig = rig();
+    rig.send(WORKLOAD, &support::echo(FLOATING, 64));
+    let inside = rig.left_by(WORKLOAD);
+    let (source, ident, destination, _) = ends(&inside);
+    assert_eq!((source.as_str(), destination.as_str()), (FLOATING, POD));
+    rig.send(WORKLOAD, &icmp_frame(WORKLOAD, POD, FLOATING, &echo_reply(ident)));
+    ends_are(&rig.left_by(WORKLOAD), FLOATING, 7, POD, 7);
+}
+
+#[test]
 fn errors_about_packets_to_a_floating_ip_hide_the_workload() {
     let mut rig = rig();
     let sent = Build::packet(UPLINK, "10.69.0.9", FLOATING).frame();

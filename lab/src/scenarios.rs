@@ -1,6 +1,7 @@
 //! The scenarios, in the order in which a newcomer would want them shown.
 
 mod baseline;
+mod floating_ip;
 mod full_mesh;
 mod host_routes;
 mod hostile_bgp;
@@ -9,6 +10,8 @@ mod internet_table;
 mod ipip_linux;
 mod kill_the_router;
 mod malformed;
+mod nat_outgoing;
+mod nat_site;
 mod route_churn;
 mod tunnels;
 mod two_workers;
@@ -28,6 +31,8 @@ pub const ALL: &[Scenario] = &[
     tunnels::VXLAN_ALWAYS,
     tunnels::VXLAN_CROSS_SUBNET,
     icmp_errors::ICMP_ERRORS,
+    nat_outgoing::NAT_OUTGOING,
+    floating_ip::FLOATING_IP,
     kill_the_router::KILL_THE_ROUTER,
     two_workers::TWO_WORKERS,
     internet_table::INTERNET_TABLE,

@@ -226,9 +226,24 @@ pub fn transfer(
     address: IpAddr,
     bytes: u64,
 ) -> Result<Transfer> {
+    transfer_by(lab, from, to, address, address, bytes)
+}
+
+/// As [`transfer`], to an address that is translated to the one that the receiver listens at.
+///
+/// # Errors
+/// As [`transfer`].
+pub fn transfer_by(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    listens_at: IpAddr,
+    bytes: u64,
+) -> Result<Transfer> {
     const PORT: u16 = 9100;
     let target = SocketAddr::new(address, PORT).to_string();
-    let mut receiver = agent(lab, to, "receive", &[&target])?;
+    let mut receiver = agent(lab, to, "receive", &[&SocketAddr::new(listens_at, PORT).to_string()])?;
     listening(to, PORT)?;
     lab.step(&format!("sending {} MB from {} to {}", bytes / 1_000_000, from.name(), to.name()));
     let mut sender = agent(lab, from, "send", &[&target, "--bytes", &bytes.to_string()])?;

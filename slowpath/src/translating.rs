@@ -25,6 +25,10 @@ const ALONE: RangeInclusive<u16> = 1_024..=65_535;
 impl Core {
     /// Brings rules, programs and the kernel's setting into line with resources and addresses.
     pub(crate) fn apply_translation(&mut self) {
+        // Which addresses are the host's decides which ports may be used.
+        if !self.in_sync || !self.kernel_read {
+            return;
+        }
         let local: BTreeSet<IpAddr> =
             offers::local_addresses(&self.kernel, &self.roles).map(|address| address.addr.addr).collect();
         let rules = rules(&self.desired, &local);
