@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use packet::checksum::{L4Checksum, fill_l4, verify_l4};
 use packet::icmp::{NotBuilt, Problem, build_error, may_answer};
-use packet::{FlowKey, Kind, Parsed, arp, ethernet, icmp, ipv4, ipv6, parse, protocol, tcp, udp, vlan};
+use packet::{FlowKey, Kind, Parsed, arp, ethernet, icmp, ipv4, ipv6, nat, parse, protocol, tcp, udp, vlan};
 
 /// Reads the bytes as a frame and as every header; panics where a promise of the room is broken.
 pub fn run(bytes: &[u8]) {
@@ -16,6 +16,7 @@ pub fn run(bytes: &[u8]) {
     checksums(bytes, &parsed);
     hop(bytes, &parsed);
     errors(bytes, &parsed);
+    translation(bytes, &parsed);
 }
 
 /// Reads the bytes as each header in turn; what a view shows must emit and read back the same.
@@ -178,4 +179,32 @@ fn errors(frame: &[u8], parsed: &Parsed) {
         assert_eq!(verify_l4(answer, &answer_parsed), L4Checksum::Correct);
         assert!(!may_answer(answer, &answer_parsed));
     }
+}
+
+/// A right packet stays right when it is translated, and so does an ICMP error, whatever it quotes.
+fn translation(frame: &[u8], parsed: &Parsed) {
+    let Some(key) = FlowKey::new(frame, parsed) else { return };
+    let mut right = frame.to_vec();
+    if !fill_l4(&mut right, parsed) || verify_l4(&right, parsed) != L4Checksum::Correct {
+        return;
+    }
+    let mask = if parsed.kind == Kind::Ipv4 { u128::from(u32::MAX) } else { u128::MAX };
+    let other = |key: &FlowKey| FlowKey {
+        src: key.dst ^ (0x5a5a_1234 & mask),
+        dst: !key.src & mask,
+        sport: key.sport ^ 0x00ff,
+        dport: key.dport.wrapping_add(0x1234),
+        ..*key
+    };
+    let mut translated = right.clone();
+    let is_error = nat::is_icmp_error(&right, parsed);
+    if is_error {
+        let Ok(quote) = nat::quoted(&right, parsed) else { return };
+        nat::translate_error(&mut translated, parsed, (1, 2), &quote, &other(&quote.key));
+    } else {
+        nat::translate(&mut translated, parsed, &key, &other(&key));
+    }
+    let again = parse(&translated).expect("the headers are as right as before");
+    assert_eq!(verify_l4(&translated, &again), L4Checksum::Correct);
+    assert_eq!(again.is_fragment(), nat::fragment_id(frame, parsed).is_some());
 }
