@@ -164,6 +164,10 @@ pub(super) fn udp_answers(lab: &Lab, from: &Namespace, to: &Namespace, address: 
     let sum = &answer["end"]["sum"];
     let (packets, lost) = (sum["packets"].as_u64(), sum["lost_packets"].as_u64());
     let packets = packets.with_context(|| format!("no count of packets in {sum}"))?;
-    ensure!(packets > 100 && lost == Some(0), "of {packets} datagrams {lost:?} were lost");
+    // A busy machine may lose some in a ring; a broken translation loses all.
+    ensure!(
+        packets > 100 && lost.is_some_and(|lost| lost * 10 < packets),
+        "of {packets} datagrams {lost:?} were lost"
+    );
     Ok(())
 }
