@@ -187,9 +187,15 @@ impl Queue {
         taken as usize
     }
 
-    /// Slots free in the TX ring.
-    pub fn transmit_room(&mut self) -> usize {
-        self.rings.tx.free(self.config.rings.tx) as usize
+    /// Slots free in the TX ring, counted up to `wanted`: the kernel's index is read only where those known of are fewer.
+    #[inline]
+    pub fn transmit_room(&mut self, wanted: usize) -> usize {
+        self.rings.tx.free(clamp(wanted)) as usize
+    }
+
+    /// Slots that the TX ring has.
+    pub fn transmit_slots(&self) -> usize {
+        self.config.rings.tx as usize
     }
 
     /// Returns completed frames to the pool. Returns how many.

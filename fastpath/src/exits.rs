@@ -8,7 +8,7 @@ use crate::fragment::Pieces;
 use crate::handoff::Handoffs;
 use crate::queues::{OwnedQueue, Queues};
 use crate::tally::Tally;
-use crate::{BATCH, Batch};
+use crate::{BATCH, Batch, transmit};
 
 /// Where frames can go.
 pub(crate) struct Exits<'a> {
@@ -21,11 +21,11 @@ pub(crate) struct Exits<'a> {
 }
 
 impl Exits<'_> {
-    /// Empties the batch: frames that leave wait at their queue, the others are back in the pool when this returns.
+    /// Takes the frames out of the batch: those that leave wait at their queue, the others are back in the pool when this
+    /// returns.
     pub(crate) fn settle(&mut self, batch: &mut Batch, state: &State) {
         if let Some(owned) = common_port(batch).and_then(|port| self.queues.of_port(port)) {
             owned.waiting.append(&mut batch.frames);
-            batch.clear();
             return;
         }
         let mut frames = std::mem::take(&mut batch.frames);
@@ -50,7 +50,6 @@ impl Exits<'_> {
             self.pool.put(frame);
         }
         batch.frames = frames;
-        batch.clear();
     }
 
     /// Leaves a frame with its port's queue, or with the worker that owns it.
@@ -94,9 +93,12 @@ impl Exits<'_> {
         ring.ok_or(DropReason::PortDown)?.push(port, bytes).map_err(|_| DropReason::HandoffRingFull)
     }
 
-    /// Stage 11, `transmit.rs`, for every queue with frames waiting.
-    pub(crate) fn transmit(&mut self) {
+    /// Stage 11, `transmit.rs`, for every queue with frames waiting. What is known of them still stands in the batch.
+    pub(crate) fn transmit(&mut self, batch: &Batch) {
         for owned in self.queues.iter_mut().filter(|owned| !owned.waiting.is_empty()) {
+            if !transmit::has_room(owned, self.pool) {
+                transmit::drop_unfair(owned, batch, self.pool, self.tally);
+            }
             send(owned, self.pool, self.tally);
         }
     }

@@ -31,6 +31,7 @@ mod admit;
 mod batch;
 mod decapsulate;
 mod exits;
+mod fair_share;
 mod fragment;
 mod handoff;
 mod mark;

@@ -81,14 +81,21 @@ impl PortQueue for MemoryPort {
     }
 
     fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
-        let room = self.rings.from_port.capacity() - self.rings.from_port.len();
-        let taken = room.min(frames.len());
+        let taken = self.transmit_room(frames.len());
         for frame in frames.drain(..taken) {
             // This side alone adds, so the room counted above is there.
             let _ = self.rings.from_port.push(frame.bytes().to_vec());
             self.sent.push_back(frame);
         }
         taken
+    }
+
+    fn transmit_room(&mut self, wanted: usize) -> usize {
+        (self.rings.from_port.capacity() - self.rings.from_port.len()).min(wanted)
+    }
+
+    fn transmit_slots(&self) -> usize {
+        self.rings.from_port.capacity()
     }
 
     fn reap(&mut self, pool: &mut FramePool) {

@@ -16,6 +16,12 @@ pub trait PortQueue: Send {
     /// Takes frames from the front of `frames` as long as the transmit ring has room, and says how many.
     fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize;
 
+    /// Slots that are free in the transmit ring, counted up to `wanted`.
+    fn transmit_room(&mut self, wanted: usize) -> usize;
+
+    /// Slots that the transmit ring has.
+    fn transmit_slots(&self) -> usize;
+
     /// Gives frames that were sent back to the pool.
     fn reap(&mut self, pool: &mut FramePool);
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use afxdp::{Closing, Frame, FramePool};
 use model::PortId;
 
+use crate::fair_share::FairShare;
 use crate::{PortQueue, QueueStatistics};
 
 /// A queue and what waits to leave by it.
@@ -14,6 +15,8 @@ pub(crate) struct OwnedQueue {
     pub(crate) queue: Box<dyn PortQueue>,
     /// Frames of this batch, in order.
     pub(crate) waiting: Vec<Frame>,
+    /// Who gets the last slots of its transmit ring.
+    pub(crate) fair_share: FairShare,
     statistics: Arc<QueueStatistics>,
 }
 
@@ -26,6 +29,8 @@ pub(crate) struct Queues {
     list: Vec<OwnedQueue>,
     closing: Vec<Closing>,
     row_of_port: Vec<u16>,
+    /// Queues that gave frames to the last batch.
+    pub(crate) giving: usize,
 }
 
 impl Queues {
@@ -38,7 +43,9 @@ impl Queues {
         pool: &mut FramePool,
     ) {
         self.remove(port, pool);
-        self.list.push(OwnedQueue { port, queue, waiting: Vec::with_capacity(crate::BATCH), statistics });
+        let fair_share = FairShare::new(queue.transmit_slots());
+        let waiting = Vec::with_capacity(crate::BATCH);
+        self.list.push(OwnedQueue { port, queue, waiting, fair_share, statistics });
         self.number();
     }
 

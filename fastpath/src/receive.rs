@@ -4,28 +4,52 @@ use afxdp::FramePool;
 use model::PortId;
 use tables::{Fate, Inject, RingConsumer};
 
-use crate::Batch;
-use crate::queues::Queues;
+use crate::batch::{BATCH, Batch};
+use crate::queues::{OwnedQueue, Queues};
 use crate::tally::Tally;
 
-/// Fills the batch from the worker's queues, beginning with the queue in row `first`, so that a busy port can't
-/// starve the others.
+/// Rows of a batch that other workers and the slow path can't take from the ports.
+const FOR_PORTS: usize = BATCH / 2;
+
+/// Fills the batch from the worker's queues, beginning with the queue in row `first`.
+///
+/// Each queue that had frames the last time may give an equal part of the batch; what others leave is shared out in the same
+/// way. So where there are more frames than the worker can take, a busy port gets no more of it than another one.
 pub(crate) fn frames(batch: &mut Batch, queues: &mut Queues, first: usize, tally: &mut Tally) {
-    for owned in queues.iter_from(first) {
-        let before = batch.len();
-        let room = batch.room();
-        let received = owned.queue.receive(&mut batch.frames, room);
-        if received == 0 {
-            continue;
+    let mut giving = queues.giving.max(1);
+    queues.giving = 0;
+    let mut is_first_pass = true;
+    while batch.room() > 0 && giving > 0 {
+        let part = batch.room().div_ceil(giving);
+        giving = 0;
+        let mut gave = 0;
+        for owned in queues.iter_from(first) {
+            let room = batch.room().min(part);
+            let received = from_queue(batch, owned, room, tally);
+            gave += usize::from(received > 0);
+            // There may be more where so many came from.
+            giving += usize::from(received == part);
         }
-        batch.admit_from(Some(owned.port), Fate::Undecided);
-        tally.books.received += received as u64;
-        let bytes: u64 = batch.frames[before..].iter().map(|frame| frame.len() as u64).sum();
-        if let Some(count) = tally.port(owned.port) {
-            count.received_packets += received as u64;
-            count.received_bytes += bytes;
+        if is_first_pass {
+            (queues.giving, is_first_pass) = (gave, false);
         }
     }
+}
+
+fn from_queue(batch: &mut Batch, owned: &mut OwnedQueue, room: usize, tally: &mut Tally) -> usize {
+    let before = batch.len();
+    let received = owned.queue.receive(&mut batch.frames, room);
+    if received == 0 {
+        return 0;
+    }
+    batch.admit_from(Some(owned.port), Fate::Undecided);
+    tally.books.received += received as u64;
+    let bytes: u64 = batch.frames[before..].iter().map(|frame| frame.len() as u64).sum();
+    if let Some(count) = tally.port(owned.port) {
+        count.received_packets += received as u64;
+        count.received_bytes += bytes;
+    }
+    received
 }
 
 /// Takes packets that the slow path made: some to be routed, some to be sent as they are.
@@ -35,7 +59,9 @@ pub(crate) fn injected(
     pool: &mut FramePool,
     tally: &mut Tally,
 ) {
-    while let Some(how) = copy_in(batch, inject, pool) {
+    while batch.room() > FOR_PORTS
+        && let Some(how) = copy_in(batch, inject, pool)
+    {
         tally.books.injected += 1;
         let fate = match how {
             Inject::Transmit(port) => Fate::Forward(port),
@@ -48,7 +74,9 @@ pub(crate) fn injected(
 /// Takes frames that other workers have walked and this one has the queue for.
 pub(crate) fn handed_over(batch: &mut Batch, from: &mut [RingConsumer<PortId>], pool: &mut FramePool) {
     for ring in from {
-        while let Some(port) = copy_in(batch, ring, pool) {
+        while batch.room() > FOR_PORTS
+            && let Some(port) = copy_in(batch, ring, pool)
+        {
             batch.admit_from(None, Fate::Forward(port));
         }
     }
@@ -57,7 +85,7 @@ pub(crate) fn handed_over(batch: &mut Batch, from: &mut [RingConsumer<PortId>], 
 /// Copies one packet out of a ring into a frame of this worker's; what doesn't fit the batch or finds no free frame
 /// stays in the ring.
 fn copy_in<M>(batch: &mut Batch, ring: &mut RingConsumer<M>, pool: &mut FramePool) -> Option<M> {
-    if batch.room() == 0 || ring.is_empty() {
+    if ring.is_empty() {
         return None;
     }
     let mut frame = pool.take()?;

@@ -2,7 +2,9 @@
 
 use afxdp::FramePool;
 
+use crate::Batch;
 use crate::queues::OwnedQueue;
+use crate::tally::Tally;
 
 /// What became of the frames that waited.
 pub(crate) struct Sent {
@@ -12,6 +14,43 @@ pub(crate) struct Sent {
     pub(crate) bytes: u64,
     /// Not taken: the ring stayed full after one more round of completions.
     pub(crate) refused: u64,
+}
+
+/// Has the ring room to spare for the frames that wait? Where it hasn't, the other side is woken and asked once more.
+#[inline]
+pub(crate) fn has_room(owned: &mut OwnedQueue, pool: &mut FramePool) -> bool {
+    let wanted = owned.waiting.len() + owned.fair_share.headroom();
+    let has_room = owned.queue.transmit_room(wanted) >= wanted || {
+        owned.queue.wake();
+        owned.queue.reap(pool);
+        owned.queue.transmit_room(wanted) >= wanted
+    };
+    if has_room {
+        owned.fair_share.rest();
+    }
+    has_room
+}
+
+/// Drops those frames whose port has had its share of a ring that is nearly full.
+#[cold]
+pub(crate) fn drop_unfair(owned: &mut OwnedQueue, batch: &Batch, pool: &mut FramePool, tally: &mut Tally) {
+    let OwnedQueue { port, queue, waiting, fair_share, .. } = owned;
+    let room = queue.transmit_room(queue.transmit_slots());
+    let shared = fair_share.share(batch, *port, room);
+    let mut kept = 0;
+    // Fragments are more frames than the batch had: such a batch is served in order, as far as there is room.
+    if shared.rows().count() != waiting.len() {
+        return fair_share.rest();
+    }
+    for (place, row) in shared.rows().enumerate() {
+        if fair_share.take(row) {
+            waiting.swap(kept, place);
+            kept += 1;
+        } else {
+            tally.dropped(shared.reason, fair_share.source(row));
+        }
+    }
+    waiting.drain(kept..).for_each(|frame| pool.put(frame));
 }
 
 /// Gives the frames that wait to the ring, once more after taking completions where it is full, and wakes the other

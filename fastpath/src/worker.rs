@@ -202,7 +202,8 @@ impl Worker {
         };
         exits.settle(batch, snapshot.state);
         stopwatch.lap(Stage::Exits);
-        exits.transmit();
+        exits.transmit(batch);
+        batch.clear();
         stopwatch.lap(Stage::Transmit);
         let counters = ends.counters.worker(worker);
         tally.flush(counters);

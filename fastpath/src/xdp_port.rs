@@ -25,6 +25,14 @@ impl PortQueue for XdpPort {
         self.0.transmit(frames)
     }
 
+    fn transmit_room(&mut self, wanted: usize) -> usize {
+        self.0.transmit_room(wanted)
+    }
+
+    fn transmit_slots(&self) -> usize {
+        self.0.transmit_slots()
+    }
+
     fn reap(&mut self, pool: &mut FramePool) {
         self.0.reap_when_due(pool);
     }

@@ -151,6 +151,8 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         | DropReason::TransmitRingFull
         | DropReason::HandoffRingFull
         | DropReason::PuntRingFull
+        // `fairness.rs`: a ring that is nearly full.
+        | DropReason::OverFairShare
         // `qos.rs`: limits are exceeded by more than one frame.
         | DropReason::EgressPacketRate
         | DropReason::EgressBandwidth
@@ -192,15 +194,16 @@ fn a_packet_to_a_workload_port_without_endpoint_is_dropped() {
 
 #[test]
 fn frames_beyond_a_full_transmit_ring_are_dropped_and_counted() {
-    let mut rig = Rig::sized(Sizes { wire_slots: 8, ..Sizes::default() });
+    // A larger ring keeps a slot for whoever comes next.
+    let mut rig = Rig::sized(Sizes { wire_slots: 4, ..Sizes::default() });
     for _ in 0..2 {
-        for _ in 0..6 {
+        for _ in 0..3 {
             assert!(rig.wire(WORKLOAD).send(&Build::outward().frame()));
         }
         rig.run();
     }
     let books = rig.counters.books();
-    assert_eq!((books.forwarded, books.drops[DropReason::TransmitRingFull.index()]), (8, 4));
+    assert_eq!((books.forwarded, books.drops[DropReason::TransmitRingFull.index()]), (4, 2));
     rig.audit();
 }
 

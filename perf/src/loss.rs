@@ -294,6 +294,14 @@ impl PortQueue for PacedPort {
         self.inner.transmit(frames)
     }
 
+    fn transmit_room(&mut self, wanted: usize) -> usize {
+        self.inner.transmit_room(wanted)
+    }
+
+    fn transmit_slots(&self) -> usize {
+        self.inner.transmit_slots()
+    }
+
     fn reap(&mut self, pool: &mut FramePool) {
         self.inner.reap(pool);
     }

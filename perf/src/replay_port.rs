@@ -87,6 +87,14 @@ impl PortQueue for ReplayPort {
         taken
     }
 
+    fn transmit_room(&mut self, wanted: usize) -> usize {
+        wanted
+    }
+
+    fn transmit_slots(&self) -> usize {
+        self.fill_max
+    }
+
     fn reap(&mut self, pool: &mut FramePool) {
         self.sent.drain(..).for_each(|frame| pool.put(frame));
     }

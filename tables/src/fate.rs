@@ -122,6 +122,7 @@ reasons! {
         SourceRouted = "source_routed": "Its sender chose the way: a loose or strict source route (RFC 7126), or routing header type 0 (RFC 5095).",
         PortDown = "port_down": "The port it would leave by is down or gone.",
         TransmitRingFull = "transmit_ring_full": "The port's transmit ring is full.",
+        OverFairShare = "over_fair_share": "The port's transmit ring is nearly full, and the port that the packet came by has had its share.",
         HandoffRingFull = "handoff_ring_full": "The ring to the worker that owns the port's queue is full.",
         PuntRingFull = "punt_ring_full": "The slow path is behind: its ring is full.",
     }
