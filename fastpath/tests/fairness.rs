@@ -5,7 +5,7 @@ mod support;
 use fastpath::{BATCH, Command, Wire, Worker, handoffs, memory_port};
 use model::{PortId, WorkerId};
 use support::{Build, FRAMES, Parts, Sizes, UPLINK, fill, limits, mac, port, prefix, worker};
-use tables::{Counters, DropReason, Endpoint, Writer};
+use tables::{Counters, DropReason, Endpoint, Flows, Writer};
 
 /// Workloads on ports of these numbers, which send to another node by an uplink.
 struct Bench {
@@ -42,7 +42,7 @@ impl Bench {
         let counters = Counters::new(1, 16);
         let sizes = Sizes { wire_slots: slots, ..Sizes::default() };
         let ends = handoffs(1, 16, 2048).remove(0);
-        let (mut worker, parts) = worker(&mut writer, WorkerId(0), counters.clone(), ends, &[UPLINK], sizes);
+        let (mut worker, parts) = worker(&mut writer, WorkerId(0), (counters.clone(), Flows::new(64)), ends, &[UPLINK], sizes);
         let add = |id: &PortId| {
             let (queue, wire) = memory_port(128);
             let queue = Box::new(queue);

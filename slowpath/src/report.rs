@@ -14,7 +14,7 @@ use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
 use crate::status::{
     Answer, BgpStatus, IcmpStatus, NeighborStatus, NeighborsStatus, NexthopStatus, PeerStatus, PerFamily,
-    PortProblem, PortStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
+    PortProblem, PortStatus, PortsStatus, QosStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
 use crate::target::Gateway;
 
@@ -211,6 +211,7 @@ impl Core {
             mtu: row.port.mtu,
             up: row.port.up,
             endpoint: row.port.endpoint.as_ref().map(|endpoint| endpoint.name.clone()),
+            qos: qos_of(&row.port),
             queues: row.queues.clone(),
         });
         let problem = |(name, problem): (&String, &String)| PortProblem {
@@ -268,9 +269,18 @@ impl Core {
                 .collect(),
             icmp_errors: self.icmp_errors(),
             warnings: self.warned.clone(),
+            qos: self
+                .ports
+                .iter()
+                .filter_map(|row| Some((row.port.name.clone(), qos_of(&row.port)?)))
+                .collect(),
             bgp: self.bgp(),
         }
     }
+}
+
+fn qos_of(port: &tables::Port) -> Option<QosStatus> {
+    port.endpoint.as_ref()?.qos.as_deref().map(QosStatus::new)
 }
 
 fn total(messages: &bgp::MessageCounters) -> u64 {

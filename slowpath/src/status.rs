@@ -9,6 +9,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::tunnel::{Encapsulation, Tunnel};
+mod limits;
+
+pub use limits::{LimitStatus, QosStatus};
 
 /// A question to the running slow path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,6 +263,9 @@ pub struct PortStatus {
     pub up: bool,
     /// The workload endpoint behind it.
     pub endpoint: Option<String>,
+    /// The endpoint's QoS controls, where it has any.
+    #[serde(default)]
+    pub qos: Option<QosStatus>,
     /// What each of its queues really got.
     pub queues: Vec<crate::QueueReport>,
 }
@@ -307,6 +313,9 @@ pub struct Summary {
     pub icmp_errors: BTreeMap<String, PerFamily>,
     /// What an operator should look at.
     pub warnings: Vec<String>,
+    /// QoS controls by port: those of endpoints that have any.
+    #[serde(default)]
+    pub qos: BTreeMap<String, QosStatus>,
     /// Sessions.
     pub bgp: BgpStatus,
 }

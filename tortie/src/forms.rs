@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use fastpath::QueueStatistics;
 use serde::{Deserialize, Serialize};
 use slowpath::QueueReport;
-use slowpath::status::{PortProblem, PortStatus};
+use slowpath::status::{PortProblem, PortStatus, QosStatus};
 use tables::{Books, DropReason, PortCount, PuntReason, Stage, StageSample};
 
 /// `show drops`: the books of the walk (DESIGN.md, D6).
@@ -135,6 +135,8 @@ pub(crate) struct PortView {
     pub(crate) mtu: u16,
     pub(crate) up: bool,
     pub(crate) endpoint: Option<String>,
+    #[serde(default)]
+    pub(crate) qos: Option<QosStatus>,
     pub(crate) queues: Vec<QueueView>,
     /// What the walk took from this port.
     pub(crate) received: Traffic,
@@ -155,6 +157,7 @@ impl PortView {
             mtu: port.mtu,
             up: port.up,
             endpoint: port.endpoint,
+            qos: port.qos,
             queues,
             received: Traffic { packets: count.received_packets, bytes: count.received_bytes },
             forwarded: Traffic { packets: count.forwarded_packets, bytes: count.forwarded_bytes },

@@ -5,7 +5,7 @@
 //! in the program.
 
 use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
-use slowpath::status::{BgpStatus, PeerStatus, PerFamily, Summary};
+use slowpath::status::{BgpStatus, LimitStatus, PeerStatus, PerFamily, Summary};
 
 use crate::forms::{DropsStatus, StagesStatus};
 use crate::observer::CountedPort;
@@ -44,6 +44,7 @@ pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
     )?;
     if let Some(summary) = &sample.summary {
         slow_path(&page, summary)?;
+        limits(&page, summary)?;
         bgp(&page, &summary.bgp)?;
     }
     let mut text = Vec::new();
@@ -224,6 +225,30 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         ),
     ];
     gauges.into_iter().try_for_each(|(name, help, value)| page.gauge(name, help, value))
+}
+
+/// Drops by limit: `direction` is ingress, towards the workload, or egress.
+fn limits(page: &Page, summary: &Summary) -> prometheus::Result<()> {
+    let rows = |count: fn(&LimitStatus) -> u64| {
+        summary.qos.iter().flat_map(move |(port, qos)| {
+            qos.limits.iter().map(move |limit| {
+                (vec![port.clone(), limit.direction.clone(), limit.limit.clone()], count(limit))
+            })
+        })
+    };
+    let labels = ["port", "direction", "limit"];
+    page.counters(
+        "tortie_limit_dropped_packets_total",
+        "Packets that a limit of an endpoint dropped.",
+        &labels,
+        rows(|limit| limit.dropped),
+    )?;
+    page.gauges(
+        "tortie_limit_rate",
+        "What a limit of an endpoint allows, in bits or packets a second.",
+        &labels,
+        rows(|limit| limit.rate).map(|(labels, rate)| (labels, rate as f64)),
+    )
 }
 
 fn bgp(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {

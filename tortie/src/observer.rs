@@ -231,6 +231,7 @@ mod tests {
             mtu: 1500,
             up: true,
             endpoint: None,
+            qos: None,
             queues: vec![slowpath::QueueReport {
                 queue: 0,
                 worker: 0,

@@ -6,6 +6,7 @@ mod bgp;
 mod drops;
 pub(crate) mod flows;
 mod icmp;
+mod limits;
 mod neighbors;
 mod ports;
 mod route;
@@ -69,6 +70,9 @@ enum Noun {
         /// Instead, where the workers' time goes: clocks a packet in each stage of the walk
         #[arg(long)]
         stages: bool,
+        /// Instead, what limits endpoints have, and what each limit has dropped
+        #[arg(long, conflicts_with = "stages")]
+        limits: bool,
     },
     /// Flows that the walk remembers, and what they are translated to
     Flows {
@@ -115,17 +119,18 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         Noun::Neighbors => {
             print(socket, *output, &Question::Neighbors, neighbors::table, |_: &NeighborsStatus| true)
         }
-        Noun::Ports { stages: true } => {
+        Noun::Ports { stages: true, .. } => {
             print(socket, *output, &Question::Stages, stages::table, |_: &StagesStatus| true)
         }
-        Noun::Ports { stages: false } => {
-            print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true)
+        Noun::Ports { limits: true, .. } => {
+            print(socket, *output, &Question::Ports, limits::table, |_: &PortsView| true)
         }
         Noun::Flows { address, limit } => {
             let question = Question::Flows { address: *address, limit: *limit };
             print(socket, *output, &question, flows::table, |_: &FlowsStatus| true)
         }
         Noun::Icmp => print(socket, *output, &Question::Icmp, icmp::table, |_: &IcmpStatus| true),
+        Noun::Ports { .. } => print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true),
         Noun::Drops { all } => {
             let table = |drops: &DropsStatus| drops::table(drops, *all);
             print(socket, *output, &Question::Drops, table, |_: &DropsStatus| true)

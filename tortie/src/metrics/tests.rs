@@ -4,6 +4,7 @@ use super::exposition::read;
 use super::*;
 use crate::forms::StagesStatus;
 use crate::forms::XdpCounts;
+use slowpath::status::QosStatus;
 use tables::{Books, DropReason, PortCount, PuntReason};
 
 fn peer(name: &str, address: &str) -> PeerStatus {
@@ -33,6 +34,14 @@ fn sample() -> Sample {
     books.drops[DropReason::Blackhole.index()] = 5;
     let count = PortCount { received_packets: 7, received_bytes: 700, ..PortCount::default() };
     let queues = vec![(0, XdpCounts { rx_ring_full: 9, ..XdpCounts::default() }), (1, XdpCounts::default())];
+    let limit = LimitStatus {
+        direction: "ingress".to_owned(),
+        limit: "bandwidth".to_owned(),
+        rate: 1_000_000,
+        burst: 8,
+        peak_rate: None,
+        dropped: 3,
+    };
     let summary = Summary {
         in_sync: true,
         ready: true,
@@ -44,6 +53,7 @@ fn sample() -> Sample {
         invalid_files: [("bad.yaml".to_owned(), "why".to_owned())].into_iter().collect(),
         punts_answered: [("arp".to_owned(), 1)].into_iter().collect(),
         icmp_errors: [("too_big".to_owned(), PerFamily { ipv4: 4, ipv6: 0 })].into_iter().collect(),
+        qos: [("cali1".to_owned(), QosStatus { limits: vec![limit], dscp: None })].into_iter().collect(),
         bgp: BgpStatus { peers: vec![peer("Mesh_10_0_0_2", "10.0.0.2")], ..BgpStatus::default() },
         ..Summary::default()
     };
@@ -79,6 +89,12 @@ fn the_page_is_what_prometheus_reads() {
         ("tortie_stage_timed_packets_total", "worker=\"0\"", 64.0),
         ("tortie_xdp_rx_ring_full_total", "port=\"eth0\",queue=\"0\"", 9.0),
         ("tortie_xdp_rx_ring_full_total", "port=\"eth0\",queue=\"1\"", 0.0),
+        (
+            "tortie_limit_dropped_packets_total",
+            "direction=\"ingress\",limit=\"bandwidth\",port=\"cali1\"",
+            3.0,
+        ),
+        ("tortie_limit_rate", "direction=\"ingress\",limit=\"bandwidth\",port=\"cali1\"", 1e6),
         ("tortie_routes", "source=\"bgp\"", 12.0),
         ("tortie_fib_routes", "family=\"ipv4\"", 13.0),
         ("tortie_fib_routes", "family=\"ipv6\"", 0.0),

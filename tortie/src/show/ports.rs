@@ -82,6 +82,7 @@ mod tests {
             mtu: 1500,
             up: true,
             endpoint: None,
+            qos: None,
             queues: vec![queue(0, "zero-copy", 1), queue(1, "copy", 2)],
             received: Traffic { packets: 10, bytes: 2048 },
             forwarded: Traffic { packets: 9, bytes: 512 },
