@@ -141,10 +141,22 @@ impl Resources {
             endpoint.mac,
             networks.collect::<String>()
         );
-        // Calico's own form of the name: single dashes between the parts, doubled inside them.
-        let double = |part: &str| part.replace('-', "--");
-        let name = format!("{}-k8s-{}-eth0", double(endpoint.node), double(endpoint.name));
+        let name = endpoint_name(endpoint.node, endpoint.name);
         self.manifest("WorkloadEndpoint", &name, "  namespace: default\n", &spec)
+    }
+
+    /// Gives a workload's interface these `qosControls`, in YAML's flow form, in place of those that it has.
+    ///
+    /// # Errors
+    /// There is no such endpoint, or as [`Resources::write`].
+    pub fn qos_controls(&self, node: &str, workload: &str, controls: &str) -> Result<()> {
+        const KEY: &str = "  qosControls: ";
+        let file = format!("workloadendpoint-{}.yaml", endpoint_name(node, workload));
+        let path = self.directory.join(&file);
+        let before = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let others = before.lines().filter(|line| !line.starts_with(KEY)).map(|line| format!("{line}\n"));
+        // `spec` is the last key of the manifest.
+        self.write(&file, &format!("{}{KEY}{controls}\n", others.collect::<String>()))
     }
 
     /// A BGP session with a router outside the mesh: of one node, or of every node.
@@ -162,6 +174,12 @@ impl Resources {
         );
         self.write(&format!("{}-{name}.yaml", kind.to_lowercase()), &text)
     }
+}
+
+/// Calico's own form of the name: single dashes between the parts, doubled inside them.
+fn endpoint_name(node: &str, workload: &str) -> String {
+    let double = |part: &str| part.replace('-', "--");
+    format!("{}-k8s-{}-eth0", double(node), double(workload))
 }
 
 /// An address as part of a resource's name.

@@ -12,6 +12,8 @@ mod kill_the_router;
 mod malformed;
 mod nat_outgoing;
 mod nat_site;
+mod one_node;
+mod qos_limits;
 mod route_churn;
 mod tunnels;
 mod two_workers;
@@ -35,6 +37,7 @@ pub const ALL: &[Scenario] = &[
     floating_ip::FLOATING_IP,
     kill_the_router::KILL_THE_ROUTER,
     two_workers::TWO_WORKERS,
+    qos_limits::QOS_LIMITS,
     internet_table::INTERNET_TABLE,
     route_churn::ROUTE_CHURN,
     malformed::MALFORMED,

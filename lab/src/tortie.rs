@@ -337,9 +337,34 @@ pub struct Port {
     pub kind: String,
     /// Whether it carries frames.
     pub up: bool,
+    /// Limits of its endpoint, if it has any.
+    #[serde(default)]
+    pub qos: Option<Qos>,
     /// What each queue really got.
     #[serde(default)]
     pub queues: Vec<Queue>,
+}
+
+/// The limits of a [`Port`]'s endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Qos {
+    /// Every limit.
+    pub limits: Vec<Limit>,
+    /// The DSCP that packets leave with.
+    pub dscp: Option<u8>,
+}
+
+/// One limit of [`Qos`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Limit {
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// `bandwidth` or `packet_rate`.
+    pub limit: String,
+    /// Bits or packets a second.
+    pub rate: u64,
+    /// Packets dropped.
+    pub dropped: u64,
 }
 
 /// One queue of [`Port`].
