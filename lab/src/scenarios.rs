@@ -1,6 +1,7 @@
 //! The scenarios, in the order in which a newcomer would want them shown.
 
 mod baseline;
+mod fair_share;
 mod floating_ip;
 mod full_mesh;
 mod host_routes;
@@ -38,6 +39,7 @@ pub const ALL: &[Scenario] = &[
     kill_the_router::KILL_THE_ROUTER,
     two_workers::TWO_WORKERS,
     qos_limits::QOS_LIMITS,
+    fair_share::FAIR_SHARE,
     internet_table::INTERNET_TABLE,
     route_churn::ROUTE_CHURN,
     malformed::MALFORMED,
