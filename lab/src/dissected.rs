@@ -95,7 +95,8 @@ fn dissect(captured: &Captured, family: &str, fields: [&str; 7]) -> Result<Vec<F
     text.lines().map(|line| frame(line).with_context(|| format!("tshark said: {line}"))).collect()
 }
 
-fn tshark(captured: &Captured, arguments: &[&str]) -> Result<String> {
+/// What tshark prints of a capture, having looked at every checksum.
+pub(crate) fn tshark(captured: &Captured, arguments: &[&str]) -> Result<String> {
     let mut tshark = Command::new("tshark");
     tshark.args(["-n", "-r"]).arg(captured.file());
     for protocol in ["ip", "tcp", "udp"] {

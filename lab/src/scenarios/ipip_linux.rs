@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +16,7 @@ use crate::tortie::{Settings, TortieNode};
 use crate::traffic::{self, Transfer};
 use crate::vm::{Nic, Plan, Vm};
 use crate::workload::Workload;
-use crate::{Lab, books, command};
+use crate::{Lab, books, command, dissected};
 
 /// Tortie and Linux, a tunnel between them.
 pub(super) const IPIP_LINUX: Scenario = Scenario {
@@ -254,21 +253,14 @@ fn resources(lab: &Lab) -> Result<Resources> {
 }
 
 /// Every packet of a workload was in an IPv4 header of 20 bytes and protocol 4 between the two nodes (RFC 2003), and
-/// tshark finds nothing malformed and no wrong checksum, outside or inside.
+/// nothing is malformed and no checksum wrong, outside or inside.
 fn tunnelled(lab: &Lab, captured: &Captured) -> Result<()> {
     lab.step("dissecting what was captured");
-    let wrong = "_ws.malformed or ip.checksum.status == \"Bad\" or tcp.checksum.status == \"Bad\" \
-                 or udp.checksum.status == \"Bad\" or icmp.checksum.status == \"Bad\"";
-    let wrong = tshark(captured, &["-Y", wrong])?;
-    ensure!(
-        wrong.is_empty(),
-        "tshark finds frames wrong, the first: {}",
-        wrong.lines().next().unwrap_or_default()
-    );
+    dissected::frames(captured)?;
     let fields = ["ip.src", "ip.dst", "ip.hdr_len", "ip.proto"];
     let mut arguments = vec!["-T", "fields", "-E", "occurrence=f"];
     arguments.extend(fields.iter().flat_map(|field| ["-e", field]));
-    let text = tshark(captured, &arguments)?;
+    let text = dissected::tshark(captured, &arguments)?;
     let node = |cidr: &str| cidr.split('/').next().unwrap_or_default().to_owned();
     let (tortie, linux) = (node(TORTIE[0]), node(LINUX[0]));
     let mut counts = [0; 2];
@@ -290,13 +282,4 @@ fn tunnelled(lab: &Lab, captured: &Captured) -> Result<()> {
         counts[0], counts[1], captured.missed
     ));
     Ok(())
-}
-
-fn tshark(captured: &Captured, arguments: &[&str]) -> Result<String> {
-    let mut tshark = Command::new("tshark");
-    tshark.args(["-n", "-r"]).arg(captured.file());
-    for protocol in ["ip", "tcp", "udp"] {
-        tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
-    }
-    command::run(tshark.args(arguments), TRANSFER_LIMIT)
 }
