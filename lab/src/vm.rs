@@ -198,6 +198,7 @@ impl Vm {
             if let Err(error) = self.process.borrow_mut().must_run() {
                 return Ok(Some(Err(error)));
             }
+            channel.insist()?;
             Ok(channel.receive()?.map(Ok))
         })?
     }

@@ -4,12 +4,14 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 /// How long one look at the console waits for something to come.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long an answer may take before the script is sent again.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// What `init.sh` says first.
 const READY: &str = "ready";
 /// More than any answer has.
@@ -19,6 +21,9 @@ const LONGEST: usize = 64 << 20;
 pub(super) struct Channel {
     stream: UnixStream,
     sent: u64,
+    /// The line sent last, and when.
+    command: String,
+    written: Instant,
     received: Vec<u8>,
 }
 
@@ -40,7 +45,11 @@ impl Channel {
             UnixStream::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
         stream.set_read_timeout(Some(LOOK))?;
         stream.set_write_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Channel { stream, sent: 0, received: Vec::new() })
+        Ok(Channel::new(stream))
+    }
+
+    fn new(stream: UnixStream) -> Channel {
+        Channel { stream, sent: 0, command: String::new(), written: Instant::now(), received: Vec::new() }
     }
 
     /// Whether the first process has said that it reads.
@@ -51,8 +60,21 @@ impl Channel {
     /// Sends a script, which may run for `limit`.
     pub(super) fn send(&mut self, script: &str, limit: Duration) -> Result<()> {
         self.sent += 1;
-        let line = format!("{} {} {}\n", self.sent, limit.as_secs().max(1), hexadecimal(script.as_bytes()));
-        Ok(self.stream.write_all(line.as_bytes())?)
+        let script = hexadecimal(script.as_bytes());
+        // The empty line ends whatever was left of another.
+        self.command = format!("\n{} {} {} {script}\n", self.sent, limit.as_secs().max(1), script.len());
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.written = Instant::now();
+        Ok(self.stream.write_all(self.command.as_bytes())?)
+    }
+
+    /// Sends the script again if no answer has come for a while. A machine that shares its cores with much else loses a
+    /// character or an interrupt of its console now and then; it runs no script twice.
+    pub(super) fn insist(&mut self) -> Result<()> {
+        if self.written.elapsed() >= PATIENCE { self.write() } else { Ok(()) }
     }
 
     /// The answer to the script sent last, if it is there.
@@ -126,7 +148,7 @@ mod tests {
     fn an_answer_in_pieces_and_one_that_nobody_waits_for_any_more() {
         let (stream, mut machine) = UnixStream::pair().expect("a pair of sockets");
         stream.set_read_timeout(Some(LOOK)).expect("a time limit");
-        let mut channel = Channel { stream, sent: 0, received: Vec::new() };
+        let mut channel = Channel::new(stream);
         channel.send("sleep 9", Duration::from_secs(1)).expect("it is sent");
         channel.send("true", Duration::from_secs(1)).expect("it is sent");
         assert_eq!(channel.receive().expect("nothing yet"), None);
@@ -135,5 +157,19 @@ mod tests {
         machine.write_all(b"6b e\n").expect("it is written");
         let reply = channel.receive().expect("an answer").expect("to the second");
         assert_eq!((reply.status, reply.output.as_str()), (0, "ok"));
+    }
+
+    #[test]
+    fn a_script_without_an_answer_is_sent_again_as_the_same_one() {
+        let (stream, mut machine) = UnixStream::pair().expect("a pair of sockets");
+        let mut channel = Channel::new(stream);
+        channel.send("true", Duration::from_secs(1)).expect("it is sent");
+        channel.insist().expect("it is too early for that");
+        channel.written = channel.written.checked_sub(PATIENCE).expect("this machine is up for longer");
+        channel.insist().expect("it is sent again");
+        drop(channel);
+        let mut text = String::new();
+        machine.read_to_string(&mut text).expect("all that was sent");
+        assert_eq!(text, "\n1 1 8 74727565\n".repeat(2));
     }
 }

@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # The first process of a lab's virtual machine: what a kernel needs, then commands from a virtual console.
-# A command is a line of a number, a time limit in seconds and a script in hexadecimal; the answer is a line of the
-# number, the exit status, and standard output and standard error in hexadecimal, each behind a letter.
+# A command is a line of a number, a time limit in seconds, the script's length and the script, in hexadecimal; the
+# answer is a line of the number, the exit status, and standard output and standard error in hexadecimal, each behind a
+# letter. A command that comes again gets its answer again; a line that isn't whole is passed over.
 /bin/busybox --install -s /bin
 # Busybox's own shell would prefer its own ip and ping.
 ln -sf /usr/bin/dash /bin/sh
@@ -21,11 +22,17 @@ exec < /dev/hvc0 3> /dev/hvc0
 stty raw -echo
 # What was sent before is lost.
 echo ready >&3
-while read -r number limit script; do
-    echo "$script" | xxd -r -p > /run/script
-    timeout -k 2 "$limit" /usr/bin/dash /run/script < /dev/null > /run/output 2> /run/error
-    status=$?
-    printf 'reply %s %s o%s e%s\n' "$number" "$status" \
-        "$(xxd -p /run/output | tr -d '\n')" "$(xxd -p /run/error | tr -d '\n')" >&3
+last=
+while read -r number limit length script; do
+    [ "$length" = "${#script}" ] || continue
+    if [ "$number" != "$last" ]; then
+        echo "$script" | xxd -r -p > /run/script
+        timeout -k 2 "$limit" /usr/bin/dash /run/script < /dev/null > /run/output 2> /run/error 3>&-
+        status=$?
+        printf '\nreply %s %s o%s e%s\n' "$number" "$status" \
+            "$(xxd -p /run/output | tr -d '\n')" "$(xxd -p /run/error | tr -d '\n')" > /run/reply
+        last=$number
+    fi
+    cat /run/reply >&3
 done
 poweroff -f
