@@ -15,6 +15,7 @@ mod nat_outgoing;
 mod nat_site;
 mod one_node;
 mod qos_limits;
+mod path_mtu;
 mod route_churn;
 mod tunnels;
 mod two_workers;
@@ -36,6 +37,7 @@ pub const ALL: &[Scenario] = &[
     icmp_errors::ICMP_ERRORS,
     nat_outgoing::NAT_OUTGOING,
     floating_ip::FLOATING_IP,
+    path_mtu::PATH_MTU,
     kill_the_router::KILL_THE_ROUTER,
     two_workers::TWO_WORKERS,
     qos_limits::QOS_LIMITS,

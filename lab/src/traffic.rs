@@ -310,6 +310,40 @@ pub fn transfer_by(
     Ok(received)
 }
 
+/// Sends `count` UDP datagrams of `size` bytes and compares the hashes of both ends. The ways and the path's MTU must be
+/// known: none may be lost.
+///
+/// # Errors
+/// One is lost, or something else arrived than was sent.
+pub fn datagrams(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    count: u32,
+    size: usize,
+) -> Result<Transfer> {
+    const PORT: u16 = 9200;
+    let target = SocketAddr::new(address, PORT).to_string();
+    let (count, size) = (count.to_string(), size.to_string());
+    let mut receiver = agent(lab, to, "receive-datagrams", &[&target, "--count", &count])?;
+    wait::until_true("the receiver's socket", LISTEN, || {
+        Ok(to.run("ss", &["-Hlun"])?.contains(&format!(":{PORT}")))
+    })?;
+    let mut sender = agent(lab, from, "send-datagrams", &[&target, "--count", &count, "--size", &size])?;
+    let sent: Transfer = json(&sender.finish(TRANSFER)?)?;
+    let received: Transfer = json(&receiver.finish(TRANSFER)?)?;
+    ensure!(
+        sent.bytes == received.bytes && sent.sha256 == received.sha256,
+        "{} bytes with SHA-256 {} were sent, {} bytes with {} arrived",
+        sent.bytes,
+        sent.sha256,
+        received.bytes,
+        received.sha256
+    );
+    Ok(received)
+}
+
 /// A task of the lab's agent inside a namespace.
 ///
 /// # Errors

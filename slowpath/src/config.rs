@@ -22,6 +22,10 @@ pub struct Config {
     pub uplinks: Vec<String>,
     /// Interfaces whose names begin with this are workload ports: Calico's `interfacePrefix`.
     pub workload_prefix: String,
+    /// Is the MTU of workload interfaces brought down to what the tunnels in use leave?
+    pub lower_workload_mtu: bool,
+    /// Largest IP packet that a port can receive, in bytes; frames beyond it are lost before the walk.
+    pub receivable: u32,
     /// Most routes that the kernel's mirror may hold.
     pub mirror_routes: usize,
     /// Most neighbours that are remembered.

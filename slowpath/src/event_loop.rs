@@ -41,6 +41,7 @@ use crate::punt::Answerer;
 use crate::resolve::{self, NeighborAddr};
 use crate::rib::Rib;
 use crate::sessions::Sessions;
+use crate::workload_mtu::WorkloadMtus;
 use crate::{PortOpener, forwarding_guard, sysctl};
 
 /// Events that may wait; a BGP peer is held back by TCP when they are this many.
@@ -77,6 +78,7 @@ pub(crate) struct Core {
     pub(crate) kernel_read: bool,
     pub(crate) opener: Box<dyn PortOpener>,
     pub(crate) ports: PortTable,
+    pub(crate) workload_mtus: WorkloadMtus,
     pub(crate) neighbors: NeighborTable,
     /// Next hops on uplinks that the kernel keeps fresh for us.
     pub(crate) managed: ManagedNeighbors,
@@ -195,7 +197,9 @@ impl Core {
             .filter(|link| config.uplinks.contains(&link.name))
             .map(|link| link.mtu)
             .max()
-            .unwrap_or(1500);
+            .unwrap_or(1500)
+            // What the host sends must fit a frame; larger packets it cuts itself, or tells the program.
+            .min(config.receivable);
         let host = HostPort::create(&mut netlink, uplink_mtu, ends.injects.len() as u32)?;
         let roles = Roles {
             uplinks: config.uplinks.clone(),
@@ -208,6 +212,7 @@ impl Core {
         let desired = calico.desired();
         let limits = *ends.writer.limits();
         let mut core = Core {
+            workload_mtus: WorkloadMtus::default(),
             ports: PortTable::new(limits.ports, ends.injects.len() as u16),
             neighbors: NeighborTable::new(config.neighbors),
             managed: ManagedNeighbors::new(),

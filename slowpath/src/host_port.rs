@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::{Family, IfIndex, MacAddr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -37,6 +37,10 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The gateway that Calico's CNI plugin gives every IPv6 workload: the link-local address of the host's veth end, whose MAC is always
 /// ee:ee:ee:ee:ee:ee (RFC 4291 appendix A makes this of it).
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+
+/// The kernel side's own address, which nobody sends from or to: Linux takes an ICMP error from the host's other addresses,
+/// or a packet whose route leads elsewhere, only on an interface that has one (`__fib_validate_source`).
+const KERNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 116, 1);
 
 /// Why there is no host port.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +122,7 @@ impl HostPort {
         ethtool::disable_transmit_checksum(KERNEL_SIDE)?;
         set_up(netlink, self.far_side, self.far_mac, self.mtu, LinkFlags::Noarp)?;
         set_up(netlink, self.kernel_side, self.kernel_mac, self.mtu, LinkFlags::empty())?;
+        set_address(netlink, self.kernel_side)?;
         for gateway in [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)] {
             neighbors::set_permanent(netlink, self.kernel_side, gateway, self.far_mac)?;
         }
@@ -222,6 +227,19 @@ fn set_up(
     netlink.request("bring up the host port", RouteNetlinkMessage::SetLink(message), 0)
 }
 
+/// Of scope "host", so that the kernel never chooses it as a source.
+fn set_address(netlink: &mut Netlink, ifindex: IfIndex) -> Result<(), NetlinkError> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = 32;
+    message.header.scope = AddressScope::Host;
+    message.header.index = ifindex.0;
+    let address = IpAddr::V4(KERNEL_ADDRESS);
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    netlink.request("give the host port an address", RouteNetlinkMessage::NewAddress(message), flags)
+}
+
 fn delete(netlink: &mut Netlink, ifindex: IfIndex) -> Result<(), NetlinkError> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex.0;
@@ -248,6 +266,8 @@ mod tests {
             let far = ip("link show tortie1");
             assert!(far.contains("NOARP") && far.contains("UP,LOWER_UP"), "{far}");
             assert_eq!(ip("addr show tortie1").matches("inet").count(), 0);
+            let address = ip("-4 addr show tortie0");
+            assert!(address.contains("inet 169.254.116.1/32 scope host"), "{address}");
             let neighbors = ip("neigh show dev tortie0 nud permanent");
             assert!(neighbors.contains("169.254.1.1 lladdr 02:74:6f:72:74:01"), "{neighbors}");
             assert!(neighbors.contains("fe80::ecee:eeff:feee:eeee lladdr 02:74:6f:72:74:01"), "{neighbors}");

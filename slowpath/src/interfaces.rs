@@ -353,6 +353,20 @@ fn without_mirror_routes() -> [SockFilter; 7] {
     ]
 }
 
+/// Brings a link's MTU down to `mtu` bytes, where it is larger.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn lower_mtu(netlink: &mut Netlink, link: &Link, mtu: u32) -> Result<(), NetlinkError> {
+    if link.mtu <= mtu {
+        return Ok(());
+    }
+    let mut message = LinkMessage::default();
+    message.header.index = link.ifindex.0;
+    message.attributes = vec![LinkAttribute::Mtu(mtu)];
+    netlink.request("lower an interface's MTU", RouteNetlinkMessage::SetLink(message), 0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -56,6 +56,7 @@ mod testing;
 mod translating;
 mod tunnel;
 mod tunneling;
+mod workload_mtu;
 mod workload_side;
 
 pub use cleanup::cleanup;

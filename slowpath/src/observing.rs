@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ahash::AHashSet;
 use model::{IfIndex, MacAddr, PortKind};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::error::Error;
 use crate::event_loop::Core;
@@ -13,6 +13,7 @@ use crate::interfaces::{self, KernelEvent, Link};
 use crate::neighbors::NeighborFact;
 use crate::neighbors::table::NeighborOrigin;
 use crate::offers::{self, Roles};
+use crate::workload_mtu;
 
 impl Core {
     pub(crate) fn kernel_changed(&mut self, event: KernelEvent) {
@@ -111,10 +112,21 @@ impl Core {
         if !self.in_sync || !self.kernel_read {
             return;
         }
+        self.workload_mtus.wanted = if self.config.lower_workload_mtu {
+            workload_mtu::of(&self.kernel, &self.desired, &self.roles)
+        } else {
+            None
+        };
+        self.workload_mtus.lower(&self.kernel, &self.roles, &mut self.netlink);
         let writer = self.installer.writer();
         let opener = self.opener.as_mut();
         if self.ports.reconcile(&self.kernel, &self.desired, &self.roles, opener, &mut self.netlink, writer) {
             self.installer.writer().publish();
+            for port in self.ports.iter().map(|row| &row.port) {
+                if let Some(warning) = self.workload_mtus.to_tell(port, self.config.receivable) {
+                    warn!(port = port.name, "{warning}");
+                }
+            }
             self.dirty.rows = true;
             self.dirty.offers = true;
         }

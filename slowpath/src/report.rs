@@ -17,6 +17,7 @@ use crate::status::{
     PortProblem, PortStatus, PortsStatus, QosStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
 use crate::target::Gateway;
+use crate::workload_mtu;
 
 impl Core {
     /// Answers one question.
@@ -210,6 +211,7 @@ impl Core {
             mac: row.port.mac.to_string(),
             mtu: row.port.mtu,
             up: row.port.up,
+            warnings: self.port_warnings(&row.port),
             endpoint: row.port.endpoint.as_ref().map(|endpoint| endpoint.name.clone()),
             qos: qos_of(&row.port),
             queues: row.queues.clone(),
@@ -220,7 +222,16 @@ impl Core {
         };
         let mut ports: Vec<PortStatus> = ports.collect();
         ports.sort_by_key(|port| port.id);
-        PortsStatus { ports, problems: self.ports.problems().iter().map(problem).collect() }
+        PortsStatus {
+            ports,
+            problems: self.ports.problems().iter().map(problem).collect(),
+            workload_mtu: self.workload_mtus.wanted,
+        }
+    }
+
+    fn port_warnings(&self, port: &tables::Port) -> Vec<String> {
+        let too_large = workload_mtu::unreceivable(port, self.config.receivable);
+        too_large.into_iter().chain(self.workload_mtus.problem(port.ifindex).map(str::to_owned)).collect()
     }
 
     fn icmp(&self) -> IcmpStatus {

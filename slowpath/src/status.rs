@@ -242,6 +242,9 @@ pub struct PortsStatus {
     pub ports: Vec<PortStatus>,
     /// Interfaces that should be ports and aren't, with the reason.
     pub problems: Vec<PortProblem>,
+    /// MTU that workloads' interfaces are brought down to, in bytes; absent where they are left alone.
+    #[serde(default)]
+    pub workload_mtu: Option<u32>,
 }
 
 /// One port.
@@ -261,6 +264,9 @@ pub struct PortStatus {
     pub mtu: u16,
     /// Up?
     pub up: bool,
+    /// What an operator should know of it; none where all is well.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The workload endpoint behind it.
     pub endpoint: Option<String>,
     /// The endpoint's QoS controls, where it has any.

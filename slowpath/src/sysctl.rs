@@ -60,6 +60,8 @@ pub fn prepare_host_port(name: &str) -> Result<(), SysctlError> {
     // Loose: a workload's packet may arrive here although its route, a remote pool's, leads elsewhere. The effective
     // value is the larger of this and `all`'s, so 2 prevails over a strict 1 there; 0 would not.
     write(conf("ipv4", name, "rp_filter"), "2")?;
+    // What the walk tells the host about its own packets comes from the host's own address: "fragmentation needed", above all.
+    write(conf("ipv4", name, "accept_local"), "1")?;
     // The kernel never answers ARP here: the far end knows our MAC.
     write(conf("ipv4", name, "arp_ignore"), "8")?;
     // A workload sent to its neighbour through the host stays with its gateway.

@@ -1,7 +1,8 @@
 //! The workload's end of its veth pair, which lives in a network namespace of its own.
 //!
 //! The kernel there leaves checksums to an offload that a veth doesn't have, and no flag tells the walk which frames
-//! carry a partial one; so the offload is switched off at the source when a port is attached (DESIGN.md, D8).
+//! carry a partial one; so the offload is switched off at the source when a port is attached (DESIGN.md, D8). Its MTU is
+//! lowered to what the path's tunnels leave (`workload_mtu.rs`).
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -22,11 +23,11 @@ use crate::netlink::{Netlink, NetlinkError};
 /// Where namespaces with a name are mounted: by `ip netns` and CNI runtimes, and by Docker.
 const NAMED_NAMESPACES: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
-/// Why the workload's end still leaves checksums undone.
+/// Why the workload's end is left as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadSideError {
     /// It isn't one end of a veth pair.
-    #[error("{interface} is no veth, so there is no workload's end to switch checksum offload off")]
+    #[error("{interface} is no veth, so it has no end at the workload's side to change")]
     NotVeth {
         /// The interface.
         interface: String,
@@ -60,35 +61,64 @@ pub enum WorkloadSideError {
 /// # Errors
 /// See [`WorkloadSideError`]; TCP and UDP from that workload would then reach their destination with bad checksums.
 pub fn disable_transmit_checksum(netlink: &mut Netlink, link: &Link) -> Result<(), WorkloadSideError> {
+    at_other_end(netlink, link, |_, end| Ok(ethtool::disable_transmit_checksum(&end.name)?))
+}
+
+/// Brings the MTU of both ends of `link`, a workload's veth, down to `mtu` bytes where it is larger; the workload's own end
+/// first, so that it doesn't send what ours no longer takes.
+///
+/// # Errors
+/// See [`WorkloadSideError`]; the workload would then learn the path's MTU by ICMP, packet by packet.
+pub fn lower_mtu(netlink: &mut Netlink, link: &Link, mtu: u32) -> Result<(), WorkloadSideError> {
+    at_other_end(netlink, link, |netlink, end| Ok(interfaces::lower_mtu(netlink, end, mtu)?))?;
+    Ok(interfaces::lower_mtu(netlink, link, mtu)?)
+}
+
+/// Does something at the other end of a veth, in the network namespace that it is in.
+fn at_other_end(
+    netlink: &mut Netlink,
+    link: &Link,
+    act: impl Fn(&mut Netlink, &Link) -> Result<(), WorkloadSideError> + Send + Copy,
+) -> Result<(), WorkloadSideError> {
     let peer = match (link.peer, link.kind.as_deref()) {
         (Some(peer), Some("veth")) => peer,
         _ => return Err(WorkloadSideError::NotVeth { interface: link.name.clone() }),
     };
-    let Some(id) = link.peer_netns else { return disable_here(netlink, link, peer) };
+    let Some(id) = link.peer_netns else { return act_here(netlink, link, peer, act) };
     for namespace in namespaces() {
         // A namespace without an id of ours holds none of our peers.
         if matches!(namespace_id(netlink, &namespace), Ok(Some(found)) if found == id) {
-            return disable_there(&namespace, link, peer);
+            return act_there(&namespace, link, peer, act);
         }
     }
     Err(WorkloadSideError::NotFound { interface: link.name.clone() })
 }
 
-fn disable_here(netlink: &mut Netlink, link: &Link, peer: IfIndex) -> Result<(), WorkloadSideError> {
+fn act_here(
+    netlink: &mut Netlink,
+    link: &Link,
+    peer: IfIndex,
+    act: impl Fn(&mut Netlink, &Link) -> Result<(), WorkloadSideError>,
+) -> Result<(), WorkloadSideError> {
     let links = interfaces::links(netlink)?;
     match links.iter().find(|other| other.ifindex == peer) {
-        Some(other) => Ok(ethtool::disable_transmit_checksum(&other.name)?),
+        Some(other) => act(netlink, other),
         None => Err(WorkloadSideError::NotFound { interface: link.name.clone() }),
     }
 }
 
 /// A thread of its own enters the namespace and ends there, so that the caller's never leaves its own.
-fn disable_there(namespace: &File, link: &Link, peer: IfIndex) -> Result<(), WorkloadSideError> {
+fn act_there(
+    namespace: &File,
+    link: &Link,
+    peer: IfIndex,
+    act: impl Fn(&mut Netlink, &Link) -> Result<(), WorkloadSideError> + Send,
+) -> Result<(), WorkloadSideError> {
     let enter_error = |source| WorkloadSideError::Enter { interface: link.name.clone(), source };
     std::thread::scope(|scope| {
         let visit = std::thread::Builder::new().name("workload-side".into()).spawn_scoped(scope, || {
             setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| enter_error(errno.into()))?;
-            disable_here(&mut Netlink::open()?, link, peer)
+            act_here(&mut Netlink::open()?, link, peer, act)
         });
         let visited = visit.map_err(enter_error)?.join();
         visited.unwrap_or_else(|_| Err(enter_error(io::Error::other("the visiting thread panicked"))))
@@ -168,6 +198,19 @@ mod tests {
             ip("link add cali1 type veth peer name eth1");
             disable_transmit_checksum(&mut Netlink::open().unwrap(), &link("cali1")).unwrap();
             assert!(run("ethtool", "-k eth1").contains("tx-checksumming: off"));
+        });
+    }
+
+    #[test]
+    fn the_mtu_comes_down_at_both_ends_and_never_goes_up() {
+        in_namespace(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let workload = Neighborhood::behind("cali1", "eth0");
+            let mtus = || [ip("link show cali1"), workload.output("ip link show eth0")];
+            lower_mtu(&mut netlink, &link("cali1"), 1450).unwrap();
+            assert!(mtus().iter().all(|shown| shown.contains(" mtu 1450 ")), "{:?}", mtus());
+            lower_mtu(&mut netlink, &link("cali1"), 1500).unwrap();
+            assert!(mtus().iter().all(|shown| shown.contains(" mtu 1450 ")), "{:?}", mtus());
         });
     }
 

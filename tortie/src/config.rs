@@ -4,7 +4,7 @@
 //! node: node1
 //! datastore: { directory: /etc/tortie/resources }
 //! uplinks: [eth0]
-//! workloads: { prefix: cali }
+//! workloads: { prefix: cali, mtu: auto }
 //! workers: 2
 //! cores: [2, 3]
 //! control_socket: /run/tortie/tortie.sock
@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) uplinks: Vec<String>,
     /// Interfaces whose names begin with this lead to workloads.
     pub(crate) workload_prefix: String,
+    /// Is the MTU of workload interfaces brought down to what the tunnels in use leave?
+    pub(crate) lower_workload_mtu: bool,
     /// Pinned cores of the fast path.
     pub(crate) workers: usize,
     /// The core of each worker; absent where the program chooses.
@@ -133,6 +135,7 @@ impl Config {
             datastore: datastore(file)?,
             uplinks: uplinks(file, &workload_prefix)?,
             workload_prefix,
+            lower_workload_mtu: lower_workload_mtu(file)?,
             workers,
             cores: cores(file, workers)?,
             control_socket: control_socket(file)?,
@@ -188,6 +191,12 @@ fn workload_prefix(file: &File) -> Result<String, field::Fault> {
         return Ok("cali".to_owned());
     };
     field.interface_name().map(str::to_owned)
+}
+
+fn lower_workload_mtu(file: &File) -> Result<bool, field::Fault> {
+    let entry = file.workloads.as_ref().and_then(|Section(section)| section.mtu.as_ref());
+    let field = entry.and_then(|entry| Field::new("workloads.mtu", entry));
+    field.map_or(Ok(true), |field| field.one_of(&[("auto", true), ("leave", false)]))
 }
 
 fn uplinks(file: &File, workload_prefix: &str) -> Result<Vec<String>, field::Fault> {

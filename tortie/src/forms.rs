@@ -121,6 +121,9 @@ pub(crate) struct PortsView {
     pub(crate) ports: Vec<PortView>,
     /// Interfaces that should be ports and aren't, with the reason.
     pub(crate) problems: Vec<PortProblem>,
+    /// MTU that workloads' interfaces are brought down to, in bytes; absent where they are left alone.
+    #[serde(default)]
+    pub(crate) workload_mtu: Option<u32>,
 }
 
 /// One port: what the slow path knows (`slowpath::status::PortStatus`), and what was counted.
@@ -134,6 +137,8 @@ pub(crate) struct PortView {
     pub(crate) mac: String,
     pub(crate) mtu: u16,
     pub(crate) up: bool,
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
     pub(crate) endpoint: Option<String>,
     #[serde(default)]
     pub(crate) qos: Option<QosStatus>,
@@ -156,6 +161,7 @@ impl PortView {
             mac: port.mac,
             mtu: port.mtu,
             up: port.up,
+            warnings: port.warnings,
             endpoint: port.endpoint,
             qos: port.qos,
             queues,

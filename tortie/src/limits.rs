@@ -78,6 +78,9 @@ pub(crate) const VETH_FILL_RING: u32 = 1_024;
 pub(crate) const VETH_RING: u32 = 2_048;
 /// Bytes of a frame's chunk: the kernel's 256 in front, and an MTU of 1,500 with its encapsulation.
 pub(crate) const CHUNK_BYTES: u32 = 2_048;
+/// Largest IP packet that a port can receive: a chunk without the kernel's room in front and the Ethernet header. One frame
+/// is one chunk, and the kernel takes no chunk above a page.
+pub(crate) const RECEIVABLE: u32 = CHUNK_BYTES - 256 - 14;
 /// Packets in the punt ring and in the inject ring of each worker.
 pub(crate) const PUNT_SLOTS: usize = 1_024;
 /// See [`PUNT_SLOTS`].

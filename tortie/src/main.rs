@@ -54,7 +54,8 @@ Example of a tortie.yaml:
   uplinks: [eth0]                                   # interfaces towards other nodes and routers
 
 All else has defaults:
-  workloads: { prefix: cali }                       # interfaces that lead to workloads begin with this
+  workloads: { prefix: cali, mtu: auto }            # their interfaces' names begin with this; auto lowers their MTU to the
+                                                    # tunnels', leave leaves it
   workers: 1                                        # cores of the fast path
   cores: [2]                                        # pins worker i to the i-th of these
   queues: 1                                         # receive queues of each uplink, one a worker

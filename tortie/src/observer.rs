@@ -158,7 +158,8 @@ impl Observer {
     }
 
     async fn ports(&self) -> Result<PortsView, NoAnswer> {
-        let Answer::Ports(PortsStatus { ports, problems }) = self.ask(Query::Ports).await? else {
+        let Answer::Ports(PortsStatus { ports, problems, workload_mtu }) = self.ask(Query::Ports).await?
+        else {
             return Err(NoAnswer::Mismatch);
         };
         let counted = self.counted_ports();
@@ -173,7 +174,7 @@ impl Observer {
                 .collect();
             PortView::new(port, &counts.map(|counted| counted.count).unwrap_or_default(), queues)
         };
-        Ok(PortsView { ports: ports.into_iter().map(view).collect(), problems })
+        Ok(PortsView { ports: ports.into_iter().map(view).collect(), problems, workload_mtu })
     }
 
     async fn ask(&self, query: Query) -> Result<Answer, NoAnswer> {
@@ -230,6 +231,7 @@ mod tests {
             mac: "02:00:00:00:00:01".to_owned(),
             mtu: 1500,
             up: true,
+            warnings: Vec::new(),
             endpoint: None,
             qos: None,
             queues: vec![slowpath::QueueReport {
@@ -257,7 +259,8 @@ mod tests {
         tokio::spawn(async move {
             let request = requests.recv().await.unwrap();
             assert_eq!(request.query, Query::Ports);
-            let status = PortsStatus { ports: vec![port_status("eth0")], problems: Vec::new() };
+            let status =
+                PortsStatus { ports: vec![port_status("eth0")], problems: Vec::new(), workload_mtu: None };
             let _ = request.reply.send(Answer::Ports(status));
         });
         let Ok(Reply::Ports(view)) = observer.answer(Question::Ports).await else {

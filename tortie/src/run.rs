@@ -180,6 +180,8 @@ fn slow_path_config(config: &Config) -> slowpath::Config {
         datastore: config.datastore.clone(),
         uplinks: config.uplinks.clone(),
         workload_prefix: config.workload_prefix.clone(),
+        lower_workload_mtu: config.lower_workload_mtu,
+        receivable: limits::RECEIVABLE,
         mirror_routes: config.limits.mirror_routes,
         neighbors: config.limits.neighbors,
         prefixes_per_peer: config.limits.prefixes_per_peer,

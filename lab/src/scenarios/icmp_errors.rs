@@ -15,8 +15,8 @@ use crate::{Lab, command, traffic};
 /// Every error is asked for by ping and read from what ping says.
 pub(super) const ICMP_ERRORS: Scenario = Scenario {
     name: "icmp-errors",
-    about: "TTL exceeded, no route, host unreachable and blackhole as senders see them; workload to host and back",
-    programs: &["ping", "ethtool"],
+    about: "TTL exceeded, no route, refused routes and blackhole as senders see them; traceroute; workload to host and back",
+    programs: &["ping", "traceroute", "ethtool"],
     tortie: true,
     run,
 };
@@ -51,6 +51,9 @@ struct Words {
     ttl_exceeded: &'static str,
     no_route: &'static str,
     host_unreachable: &'static str,
+    /// Routes that the administrator of the first node refuses by, an address in each, and what is said.
+    unreachable: (&'static str, &'static str, &'static str),
+    prohibited: (&'static str, &'static str, &'static str),
 }
 
 const WORDS: [Words; 2] = [
@@ -61,6 +64,8 @@ const WORDS: [Words; 2] = [
         ttl_exceeded: "Time to live exceeded",
         no_route: "Destination Net Unreachable",
         host_unreachable: "Destination Host Unreachable",
+        unreachable: ("203.0.113.0/25", "203.0.113.1", "Destination Host Unreachable"),
+        prohibited: ("203.0.113.128/25", "203.0.113.129", "Packet filtered"),
     },
     Words {
         family: Family::V6,
@@ -69,6 +74,13 @@ const WORDS: [Words; 2] = [
         ttl_exceeded: "Time exceeded: Hop limit",
         no_route: "Destination unreachable: No route",
         host_unreachable: "Destination unreachable: Address unreachable",
+        // Code 6, "reject route", which this ping has no words for.
+        unreachable: ("2001:db8:1::/48", "2001:db8:1::1", "Destination unreachable: Unknown code 6"),
+        prohibited: (
+            "2001:db8:2::/48",
+            "2001:db8:2::1",
+            "Destination unreachable: Administratively prohibited",
+        ),
     },
 ];
 
@@ -77,6 +89,11 @@ const PATIENT: u32 = 8;
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let mut cluster = Cluster::raise(lab, &PLAN)?;
+    for words in &WORDS {
+        for (kind, (prefix, ..)) in [("unreachable", words.unreachable), ("prohibit", words.prohibited)] {
+            cluster.nodes[0].namespace.ip(&format!("route add {kind} {prefix}"))?;
+        }
+    }
     cluster.start()?;
     cluster.mesh_is_up(0)?;
     cluster.blocks_are_known()?;
@@ -103,6 +120,12 @@ fn errors(lab: &Lab, cluster: &Cluster<'_>, words: &Words) -> Result<()> {
     let nobody: IpAddr = words.nobody.parse()?;
     told(&ping(&from.namespace, nobody, PATIENT, None)?, routers[0], words.host_unreachable)?;
     lab.proved(format!("{nobody}: {} says \"{}\"", routers[0], words.host_unreachable));
+    for (kind, (_, refused, says)) in [("unreachable", words.unreachable), ("prohibit", words.prohibited)] {
+        let refused: IpAddr = refused.parse()?;
+        told(&ping(&from.namespace, refused, 1, None)?, routers[0], says)?;
+        lab.proved(format!("{refused}, by a route of the kind {kind}: {} says \"{says}\"", routers[0]));
+    }
+    traced(lab, &from.namespace, target, &[routers[0], routers[1], target])?;
     let unused = nth(cluster.nodes[1].block(words.family)?, 40);
     let said = ping(&from.namespace, unused, 3, None)?;
     ensure!(
@@ -110,6 +133,21 @@ fn errors(lab: &Lab, cluster: &Cluster<'_>, words: &Words) -> Result<()> {
         "an unused address of a block isn't silent: {said}"
     );
     lab.proved(format!("{unused}, unused in the other node's block: silence"));
+    Ok(())
+}
+
+/// traceroute, by UDP and by ICMP, sees each router by the address that its packet came in by.
+fn traced(lab: &Lab, from: &Namespace, to: IpAddr, hops: &[IpAddr]) -> Result<()> {
+    for method in ["--udp", "--icmp"] {
+        let mut traceroute = from.command("traceroute");
+        traceroute.args(["-n", "-q", "1", "-w", "3", method, &to.to_string()]);
+        let said = command::run(&mut traceroute, Duration::from_secs(60))?;
+        let seen: Vec<IpAddr> =
+            said.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect();
+        ensure!(seen == hops, "traceroute {method} to {to} sees {seen:?}, not {hops:?}: {said}");
+    }
+    let path: Vec<String> = hops.iter().map(ToString::to_string).collect();
+    lab.proved(format!("traceroute by UDP and by ICMP: {}", path.join(", ")));
     Ok(())
 }
 

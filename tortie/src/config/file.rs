@@ -72,6 +72,7 @@ pub(super) struct Datastore {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Workloads {
     pub(super) prefix: Option<Entry>,
+    pub(super) mtu: Option<Entry>,
 }
 
 /// Where metrics are served.

@@ -24,6 +24,7 @@ fn the_shortest_file_takes_every_default() {
             datastore: PathBuf::from("/r"),
             uplinks: vec!["eth0".to_owned()],
             workload_prefix: "cali".to_owned(),
+            lower_workload_mtu: true,
             workers: 1,
             cores: None,
             control_socket: PathBuf::from(CONTROL_SOCKET),
@@ -43,7 +44,7 @@ fn every_field_is_read() {
         "node: node-1.example\n\
          datastore:\n  directory: /etc/tortie/resources\n\
          uplinks:\n- eth0\n- eth1\n\
-         workloads: { prefix: tap }\n\
+         workloads: { prefix: tap, mtu: leave }\n\
          workers: 2\n\
          cores: [0, 3]\n\
          control_socket: /tmp/t.sock\n\
@@ -63,6 +64,7 @@ fn every_field_is_read() {
             datastore: PathBuf::from("/etc/tortie/resources"),
             uplinks: vec!["eth0".to_owned(), "eth1".to_owned()],
             workload_prefix: "tap".to_owned(),
+            lower_workload_mtu: false,
             workers: 2,
             cores: Some(vec![0, 3]),
             control_socket: PathBuf::from("/tmp/t.sock"),
@@ -135,6 +137,8 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("GOODlimits: { frames: 1 }\n", &["limits.frames", "from 8192"]),
     ("GOODlimits: { rutes: 1 }\n", &["t.yaml:4:", "rutes", "routes_v4"]),
     ("GOODnode: again\n", &["t.yaml:4:", "node"]),
+    ("GOODworkloads: { mtu: 1400 }\n", &["workloads.mtu"]),
+    ("GOODworkloads: { mtu: \"off\" }\n", &["workloads.mtu", "auto, leave"]),
     ("GOODworkloads: { prefix: \"a b\" }\n", &["workloads.prefix", "interface's name"]),
 ];
 

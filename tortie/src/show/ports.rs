@@ -32,8 +32,21 @@ pub(super) fn table(view: &PortsView) -> String {
         ]);
     }
     let mut text = table.columns();
-    if !view.problems.is_empty() {
+    let warnings: Vec<(&str, &String)> = view
+        .ports
+        .iter()
+        .flat_map(|port| port.warnings.iter().map(|warning| (&*port.name, warning)))
+        .collect();
+    if !view.problems.is_empty() || !warnings.is_empty() || view.workload_mtu.is_some() {
         text.push('\n');
+    }
+    if let Some(mtu) = view.workload_mtu {
+        text.push_str(&format!(
+            "Workloads' interfaces carry at most {mtu} bytes, as the tunnels in use need.\n"
+        ));
+    }
+    for (name, warning) in warnings {
+        text.push_str(&format!("{name}: {warning}\n"));
     }
     for problem in &view.problems {
         text.push_str(&format!("{} is not a port: {}\n", problem.name, problem.problem));
@@ -81,6 +94,7 @@ mod tests {
             mac: "02:00:00:00:00:01".to_owned(),
             mtu: 1500,
             up: true,
+            warnings: vec!["its MTU is too large".to_owned()],
             endpoint: None,
             qos: None,
             queues: vec![queue(0, "zero-copy", 1), queue(1, "copy", 2)],
@@ -91,11 +105,13 @@ mod tests {
         let problem =
             PortProblem { name: "eth9".to_owned(), problem: "there is no such interface".to_owned() };
         assert_eq!(
-            table(&PortsView { ports: vec![port], problems: vec![problem] }),
+            table(&PortsView { ports: vec![port], problems: vec![problem], workload_mtu: Some(1450) }),
             "\
 NAME   KIND     STATE   MTU    QUEUES                               RECEIVED       FORWARDED   DROPPED   LOST   ENDPOINT
 eth0   uplink   up      1500   2 zero-copy, native / copy, native   10 (2.0 KiB)   9 (512 B)   1         3      -
 
+Workloads' interfaces carry at most 1450 bytes, as the tunnels in use need.
+eth0: its MTU is too large
 eth9 is not a port: there is no such interface
 "
         );

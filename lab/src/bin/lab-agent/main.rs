@@ -64,6 +64,25 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Take this many UDP datagrams, in order, and tell their bytes and SHA-256.
+    ReceiveDatagrams {
+        /// Where to listen.
+        listen: SocketAddr,
+        /// How many.
+        #[arg(long)]
+        count: u32,
+    },
+    /// Send this many UDP datagrams, one every five milliseconds, and tell their SHA-256.
+    SendDatagrams {
+        /// The receiver.
+        receiver: SocketAddr,
+        /// How many.
+        #[arg(long)]
+        count: u32,
+        /// Bytes of each.
+        #[arg(long)]
+        size: usize,
+    },
     /// Count UDP datagrams of `udp-send` by the destination written in them.
     UdpSink {
         /// Where to listen, such as [::]:9000.
@@ -148,6 +167,8 @@ fn main() -> Result<()> {
         Task::Heartbeat { server, interval_ms } => heartbeat(server, Duration::from_millis(interval_ms)),
         Task::Receive { listen } => receive(listen),
         Task::Send { receiver, bytes, seed } => send(receiver, bytes, seed),
+        Task::ReceiveDatagrams { listen, count } => receive_datagrams(listen, count),
+        Task::SendDatagrams { receiver, count, size } => send_datagrams(receiver, count, size),
         Task::UdpSink { listen, report } => udp_sink(listen, &report),
         Task::UdpSend { destinations, port, copies, per_second } => {
             udp_send(&destinations, port, copies, per_second)
@@ -272,6 +293,38 @@ fn send(receiver: SocketAddr, bytes: u64, seed: u64) -> Result<()> {
         left -= length as u64;
     }
     tell(&transfer(bytes, hash, begin))
+}
+
+fn receive_datagrams(listen: SocketAddr, count: u32) -> Result<()> {
+    let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    socket.set_read_timeout(Some(CONNECT_LIMIT))?;
+    let begin = Instant::now();
+    let (mut hash, mut bytes, mut datagram) = (Sha256::new(), 0_u64, vec![0; 65_536]);
+    for got in 0..count {
+        let length = socket.recv(&mut datagram).with_context(|| format!("only {got} datagrams came"))?;
+        hash.update(&datagram[..length]);
+        bytes += length as u64;
+    }
+    tell(&transfer(bytes, hash, begin))
+}
+
+fn send_datagrams(receiver: SocketAddr, count: u32, size: usize) -> Result<()> {
+    const BETWEEN: Duration = Duration::from_millis(5);
+    let any = match receiver {
+        SocketAddr::V4(_) => "0.0.0.0:0",
+        SocketAddr::V6(_) => "[::]:0",
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(receiver)?;
+    let begin = Instant::now();
+    let (mut hash, mut noise, mut datagram) = (Sha256::new(), Noise(1), vec![0; size]);
+    for _ in 0..count {
+        noise.fill(&mut datagram);
+        hash.update(&datagram);
+        socket.send(&datagram).context("a datagram was refused")?;
+        thread::sleep(BETWEEN);
+    }
+    tell(&transfer(u64::from(count) * size as u64, hash, begin))
 }
 
 fn transfer(bytes: u64, hash: Sha256, begin: Instant) -> serde_json::Value {
