@@ -42,7 +42,8 @@ impl Bench {
         let counters = Counters::new(1, 16);
         let sizes = Sizes { wire_slots: slots, ..Sizes::default() };
         let ends = handoffs(1, 16, 2048).remove(0);
-        let (mut worker, parts) = worker(&mut writer, WorkerId(0), (counters.clone(), Flows::new(64)), ends, &[UPLINK], sizes);
+        let (mut worker, parts) =
+            worker(&mut writer, WorkerId(0), (counters.clone(), Flows::new(64)), ends, &[UPLINK], sizes);
         let add = |id: &PortId| {
             let (queue, wire) = memory_port(128);
             let queue = Box::new(queue);

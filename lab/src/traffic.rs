@@ -157,23 +157,44 @@ fn read_throughput(end: &Value) -> Result<Throughput> {
     })
 }
 
-/// What iperf3 counted of UDP.
+/// What iperf3 measured of UDP, at the receiver.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagrams {
-    /// Sent.
+    /// Datagrams a second that arrived.
+    pub per_second: f64,
+    /// Bits a second that arrived, of payload.
+    pub bits_per_second: f64,
+    /// Datagrams sent.
     pub sent: u64,
-    /// Lost on the way.
+    /// Datagrams lost.
     pub lost: u64,
 }
 
-/// A second of UDP, 20 Mbit/s in datagrams of 1200 bytes, from one namespace to an address of another.
+/// UDP for `seconds` from one namespace to an address of another: datagrams of `payload` bytes, at a rate in bits a second
+/// of payload.
 ///
 /// # Errors
 /// As [`iperf3`].
-pub fn iperf3_udp(lab: &Lab, from: &Namespace, to: &Namespace, address: IpAddr) -> Result<Datagrams> {
-    let end = iperf3_end(lab, from, to, address, &["-u", "-b", "20M", "-l", "1200", "-t", "1"])?;
-    let count = |what: &str| end["sum"][what].as_u64().with_context(|| format!("iperf3 told no {what}"));
-    Ok(Datagrams { sent: count("packets")?, lost: count("lost_packets")? })
+pub fn iperf3_udp(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    seconds: u32,
+    (payload, rate): (u32, u64),
+) -> Result<Datagrams> {
+    let [seconds, length, rate] = [seconds.to_string(), payload.to_string(), rate.to_string()];
+    let end = iperf3_end(lab, from, to, address, &["-u", "-t", &seconds, "-l", &length, "-b", &rate])?;
+    // Of the datagrams that arrived, `sum` counts those up to the last one: as many as were sent, where none is lost.
+    let count =
+        |name: &str| end["sum"][name].as_u64().with_context(|| format!("iperf3 told no {name}: {end}"));
+    let bits = end["sum_received"]["bits_per_second"].as_f64().context("iperf3 told no throughput")?;
+    Ok(Datagrams {
+        per_second: bits / 8.0 / f64::from(payload),
+        bits_per_second: bits,
+        sent: count("packets")?,
+        lost: count("lost_packets")?,
+    })
 }
 
 /// The `end` of what an iperf3 client says, its server having ended too.
@@ -195,56 +216,6 @@ fn iperf3_end(
     let mut json: Value = serde_json::from_str(&text)?;
     server.finish(LISTEN)?;
     Ok(json["end"].take())
-}
-
-/// What iperf3 measured of UDP, at the receiver.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagrams {
-    /// Datagrams a second that arrived.
-    pub per_second: f64,
-    /// Bits a second that arrived, of payload.
-    pub bits_per_second: f64,
-    /// Datagrams sent.
-    pub sent: u64,
-    /// Datagrams lost.
-    pub lost: u64,
-}
-
-/// UDP for `seconds`: datagrams of `payload` bytes, at a rate in bits a second of payload.
-///
-/// # Errors
-/// iperf3 fails on either side.
-pub fn iperf3_udp(
-    lab: &Lab,
-    from: &Namespace,
-    to: &Namespace,
-    address: IpAddr,
-    seconds: u32,
-    (payload, rate): (u32, u64),
-) -> Result<Datagrams> {
-    let mut server = to.command("iperf3");
-    server.args(["-s", "-1", "-B", &address.to_string()]);
-    let mut server = lab.spawn(&format!("iperf3-server-{}", to.name()), server)?;
-    listening(to, 5201)?;
-    lab.step(&format!("iperf3 -u from {} to {}", from.name(), to.name()));
-    let mut client = from.command("iperf3");
-    let (address, seconds_text) = (address.to_string(), seconds.to_string());
-    let (payload_text, rate) = (payload.to_string(), rate.to_string());
-    client.args(["-J", "-u", "-c", &address, "-t", &seconds_text, "-l", &payload_text, "-b", &rate]);
-    let text = command::run(&mut client, Duration::from_secs(u64::from(seconds) + 30))?;
-    server.finish(LISTEN)?;
-    let json: Value = serde_json::from_str(&text)?;
-    let end = &json["end"];
-    // Of the datagrams that arrived, `sum` counts those up to the last one: as many as were sent, where none is lost.
-    let count =
-        |name: &str| end["sum"][name].as_u64().with_context(|| format!("iperf3 told no {name}: {text}"));
-    let bits = end["sum_received"]["bits_per_second"].as_f64().context("iperf3 told no throughput")?;
-    Ok(Datagrams {
-        per_second: bits / 8.0 / f64::from(payload),
-        bits_per_second: bits,
-        sent: count("packets")?,
-        lost: count("lost_packets")?,
-    })
 }
 
 /// Waits until somebody listens on a TCP port inside.

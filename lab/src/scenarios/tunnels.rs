@@ -235,7 +235,7 @@ fn datagrams_arrive(lab: &Lab, from: &Node, to: &Node) -> Result<Datagrams> {
     let mut seen = Vec::new();
     for _ in 0..3 {
         let (inside, target) = (&from.workload.namespace, to.plan.workload());
-        let udp = traffic::iperf3_udp(lab, inside, &to.workload.namespace, target)?;
+        let udp = traffic::iperf3_udp(lab, inside, &to.workload.namespace, target, 1, (1200, 20_000_000))?;
         if udp.sent > 0 && udp.lost * 20 <= udp.sent {
             return Ok(udp);
         }

@@ -66,6 +66,7 @@ mod tests {
             mac: "02:00:00:00:00:01".to_owned(),
             mtu: 1500,
             up: true,
+            warnings: Vec::new(),
             endpoint: Some(format!("default/{name}")),
             qos,
             queues: Vec::new(),
@@ -95,7 +96,7 @@ mod tests {
             port("cali3", Some(QosStatus { limits: Vec::new(), dscp: Some(46) })),
         ];
         assert_eq!(
-            table(&PortsView { ports, problems: Vec::new() }),
+            table(&PortsView { ports, ..PortsView::default() }),
             "\
 NAME    ENDPOINT        DIRECTION   LIMIT         RATE        BURST       PEAK           DROPPED   DSCP
 cali1   default/cali1   egress      bandwidth     10 Mbit/s   4.29 Gbit   12.50 Mbit/s   7         -
@@ -107,7 +108,7 @@ cali3   default/cali3   -           -             -           -           -     
 
     #[test]
     fn nothing_to_show_is_said() {
-        let view = PortsView { ports: vec![port("cali1", None)], problems: Vec::new() };
+        let view = PortsView { ports: vec![port("cali1", None)], ..PortsView::default() };
         assert_eq!(table(&view), "no endpoint has limits or a DSCP\n");
     }
 }
