@@ -31,7 +31,7 @@ pub(crate) fn to_workloads(batch: &mut Batch, ports: &Ports, now: MeterTime) {
     let mut policer: Option<&Policer> = None;
     let mut asked = Asked::new();
     for row in runs.iter().filter(|run| run.ingress.is_some()).flat_map(|run| run.rows()) {
-        let Fate::Forward(port) = fates[row] else { continue };
+        let (Fate::Forward(port) | Fate::Fragment(port)) = fates[row] else { continue };
         if leaves_by != Some(port) {
             if let Some(policer) = policer {
                 asked.ask(policer, now, fates);

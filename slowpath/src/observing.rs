@@ -123,7 +123,7 @@ impl Core {
         if self.ports.reconcile(&self.kernel, &self.desired, &self.roles, opener, &mut self.netlink, writer) {
             self.installer.writer().publish();
             for port in self.ports.iter().map(|row| &row.port) {
-                if let Some(warning) = self.workload_mtus.to_tell(port, self.config.receivable) {
+                if let Some(warning) = self.workload_mtus.untold(port, self.config.receivable) {
                     warn!(port = port.name, "{warning}");
                 }
             }

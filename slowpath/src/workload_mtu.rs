@@ -91,7 +91,7 @@ impl WorkloadMtus {
     }
 
     /// [`unreceivable`], once for each MTU of a port.
-    pub fn to_tell(&mut self, port: &Port, receivable: u32) -> Option<String> {
+    pub fn untold(&mut self, port: &Port, receivable: u32) -> Option<String> {
         let warning = unreceivable(port, receivable)?;
         (self.told.insert(port.ifindex, port.mtu) != Some(port.mtu)).then_some(warning)
     }
