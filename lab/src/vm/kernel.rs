@@ -122,6 +122,8 @@ fn apt(program: &str, work: &Path) -> Command {
         // The folder is root's, and apt's own user needn't read it.
         "APT::Sandbox::User=root".to_owned(),
         "Acquire::Languages=none".to_owned(),
+        // Without its lists nothing can be fetched; by default an update that got none succeeds.
+        "APT::Update::Error-Mode=any".to_owned(),
     ] {
         command.args(["-o", &option]);
     }
