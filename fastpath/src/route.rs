@@ -11,6 +11,7 @@ use crate::Batch;
 use crate::batch::Asked;
 
 /// Leaves a next hop for every frame that goes on.
+#[inline(never)]
 pub(crate) fn next_hop(batch: &mut Batch, tables: &Snapshot<'_>) {
     look_up(batch, tables);
     let next_hops = &*tables.state.next_hops;
@@ -74,10 +75,20 @@ fn choose(next_hops: &NextHops, group: GroupId, frame: &Frame, parsed: &Parsed) 
     }
 }
 
-/// The hash that a flow's packets share.
+/// The hash that a flow's packets share: that of the flow inside, where the packet is a tunnel's that passes through.
+#[inline(always)]
 pub(crate) fn flow_hash(frame: &[u8], parsed: &Parsed) -> u32 {
-    if let Some(flow) = FlowKey::plain_v4(frame, parsed) {
-        return flow.hash();
+    match FlowKey::plain_v4(frame, parsed) {
+        Some(flow) if !flow.may_hold_a_tunnel() => flow.hash(),
+        _ => flow_hash_of_any(frame, parsed),
+    }
+}
+
+/// [`flow_hash`] of what isn't TCP or UDP in a plain IPv4 frame.
+#[inline(never)]
+fn flow_hash_of_any(frame: &[u8], parsed: &Parsed) -> u32 {
+    if let Some(inside) = FlowKey::inside(frame, parsed) {
+        return inside.hash();
     }
     FlowKey::new(frame, parsed).map_or(0, |mut flow| {
         // Later fragments show no ports, so the first one's don't count either: a datagram stays together.

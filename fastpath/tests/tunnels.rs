@@ -5,8 +5,9 @@ mod support;
 use std::collections::BTreeSet;
 
 use packet::{checksum, ecn};
+use support::hostile::{fragment, patched, tunnel_packets};
 use support::{
-    Build, FAR_END, FAR_END_V6, Moved, OUR_END, OUR_END_V6, Rig, UPLINK, VNI, VTEP, WORKLOAD, arp_request,
+    Build, FAR_END, FAR_END_V6, Moved, NARROW, OUR_END, OUR_END_V6, Rig, UPLINK, VNI, VTEP, WORKLOAD,
     assert_checksums, in_ipip, in_vxlan, neighbor_mac, sum_up,
 };
 use tables::{DropReason, PuntReason, WorkloadTunnels};
@@ -186,102 +187,9 @@ fn fate(frame: &[u8]) -> Moved {
     moved
 }
 
-fn patched(mut frame: Vec<u8>, patch: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    patch(&mut frame);
-    frame
-}
-
-/// An IPIP or VXLAN packet made a fragment by its flags and offset.
-fn fragment(mut frame: Vec<u8>, flags_and_offset: u16) -> Vec<u8> {
-    frame[20..22].copy_from_slice(&flags_and_offset.to_be_bytes());
-    sum_up(&mut frame, 14);
-    frame
-}
-
-fn tagged(mut frame: Vec<u8>) -> Vec<u8> {
-    frame.splice(12..12, [0x81, 0x00, 0x00, 0x05]);
-    frame
-}
-
 #[test]
 fn hostile_tunnel_packets_end_in_a_fate_of_their_own() {
-    use DropReason::*;
-    let inner = Build::inward();
-    let (ipip, vxlan) = (inner.in_ipip(FAR_END, OUR_END), inner.in_vxlan(FAR_END, OUR_END, VNI));
-    let vxlan_v6 = inner.in_vxlan(FAR_END_V6, OUR_END_V6, VNI);
-    let cases = [
-        ("IPIP from a stranger", inner.in_ipip("172.18.0.77", OUR_END), UnknownTunnelSource),
-        ("VXLAN from a stranger", inner.in_vxlan("172.18.0.77", OUR_END, VNI), UnknownTunnelSource),
-        (
-            "VXLAN over IPv6 from a stranger",
-            inner.in_vxlan("fd18:4::3", OUR_END_V6, VNI),
-            UnknownTunnelSource,
-        ),
-        ("another network", inner.in_vxlan(FAR_END, OUR_END, VNI ^ 1), UnknownVni),
-        ("another network over IPv6", inner.in_vxlan(FAR_END_V6, OUR_END_V6, 0), UnknownVni),
-        ("no network", patched(vxlan.clone(), |frame| frame[42] = 0), TunnelMalformed),
-        (
-            "a header cut short",
-            patched(vxlan.clone(), |frame| frame.truncate(14 + 20 + 8 + 7)),
-            Ipv4BadTotalLength,
-        ),
-        ("for another station", patched(vxlan.clone(), |frame| frame[50] ^= 2), TunnelNotOurs),
-        ("for everybody", patched(vxlan.clone(), |frame| frame[50..56].fill(0xff)), TunnelNotOurs),
-        ("over IPv6, for another station", patched(vxlan_v6.clone(), |frame| frame[75] ^= 2), TunnelNotOurs),
-        ("ARP inside", in_vxlan(&arp_request(), FAR_END, OUR_END, VNI), TunnelMalformed),
-        ("LLDP inside", patched(vxlan.clone(), |frame| frame[62..64].fill(0x88)), TunnelMalformed),
-        ("a VLAN inside", in_vxlan(&tagged(inner.frame()), FAR_END, OUR_END, VNI), VlanTagged),
-        ("a VLAN outside", tagged(vxlan.clone()), VlanTagged),
-        ("to many inside", in_ipip(&inner.clone().to("224.0.0.9").frame(), FAR_END, OUR_END), Multicast),
-        ("to many inside VXLAN", inner.clone().to("239.1.1.1").in_vxlan(FAR_END, OUR_END, VNI), Multicast),
-        ("loopback inside", inner.clone().source("127.0.0.1").in_ipip(FAR_END, OUR_END), MartianSource),
-        ("first fragment of IPIP", fragment(ipip.clone(), 0x2000), TunnelFragment),
-        ("later fragment of IPIP", fragment(ipip.clone(), 0x0010), TunnelFragment),
-        ("first fragment of VXLAN", fragment(vxlan.clone(), 0x2000), TunnelFragment),
-        ("inner total length too long", patched(ipip.clone(), |frame| frame[36] = 0xff), Ipv4BadTotalLength),
-        ("inner packet cut short", in_ipip(&inner.frame()[..14 + 20], FAR_END, OUR_END), Ipv4BadTotalLength),
-        ("inner header cut short", in_ipip(&inner.frame()[..14 + 19], FAR_END, OUR_END), Ipv4HeaderTruncated),
-        ("nothing inside", in_ipip(&inner.frame()[..14], FAR_END, OUR_END), Ipv4HeaderTruncated),
-        ("no whole address inside", in_vxlan(&inner.frame()[..5 + 8], FAR_END, OUR_END, VNI), TooShort),
-        ("inner checksum wrong", patched(ipip.clone(), |frame| frame[44] ^= 1), Ipv4BadChecksum),
-        ("inner version wrong", patched(ipip.clone(), |frame| frame[34] = 0x65), Ipv4BadVersion),
-        (
-            "IPv6 in IPIP",
-            in_ipip(&Build::packet(UPLINK, "fd65:1::2", "fd65::2").frame(), FAR_END, OUR_END),
-            Ipv4BadVersion,
-        ),
-        (
-            "datagram longer than its packet",
-            patched(vxlan.clone(), |frame| frame[38] = 0xff),
-            TunnelMalformed,
-        ),
-        ("datagram of no length", patched(vxlan.clone(), |frame| frame[38..40].fill(0)), TunnelMalformed),
-        (
-            "datagram without a VXLAN header",
-            patched(vxlan.clone(), |frame| frame[38..40].copy_from_slice(&[0, 15])),
-            TunnelMalformed,
-        ),
-        ("IPIP in IPIP", in_ipip(&ipip, FAR_END, OUR_END), TunnelNested),
-        ("IPIP in IPIP in IPIP", in_ipip(&in_ipip(&ipip, FAR_END, OUR_END), FAR_END, OUR_END), TunnelNested),
-        (
-            "VXLAN in IPIP in VXLAN",
-            in_vxlan(&in_ipip(&vxlan, FAR_END, OUR_END), FAR_END, OUR_END, VNI),
-            TunnelNested,
-        ),
-        ("VXLAN over IPv6 in VXLAN", in_vxlan(&vxlan_v6, FAR_END, OUR_END, VNI), TunnelNested),
-        (
-            "a stranger's in a friend's",
-            in_ipip(&inner.in_ipip("172.18.0.77", OUR_END), FAR_END, OUR_END),
-            TunnelNested,
-        ),
-        (
-            "another network's in ours",
-            in_ipip(&inner.in_vxlan(FAR_END, OUR_END, 1), FAR_END, OUR_END),
-            TunnelNested,
-        ),
-        ("a fragment in a whole", in_ipip(&fragment(ipip.clone(), 0x2000), FAR_END, OUR_END), TunnelNested),
-    ];
-    for (name, frame, reason) in cases {
+    for (name, frame, reason) in tunnel_packets() {
         let moved = fate(&frame);
         assert_eq!(moved.drops(), [(reason.as_str(), 1)], "{name}");
         assert_eq!((moved.forwarded(), moved.punts()), (0, vec![]), "{name}");
@@ -361,5 +269,26 @@ fn a_workloads_tunnel_packet_stays_closed() {
         let expected: Vec<_> = expected.into_iter().map(|reason| (reason.as_str(), 1)).collect();
         assert_eq!(moved.drops(), expected, "{tunnels:?}");
         assert_eq!(moved.forwarded(), u64::from(expected.is_empty()));
+    }
+}
+
+/// Between two ends there is one pair of outer addresses, and in these packets one outer port.
+#[test]
+fn the_flows_of_a_tunnel_that_passes_through_spread_and_each_keeps_to_one_way() {
+    let ipip = |build: &Build| build.in_ipip("10.65.1.9", "10.71.0.9");
+    let vxlan = |build: &Build| build.in_vxlan("10.65.1.9", "10.71.0.9", 7);
+    for carry in [&ipip as &dyn Fn(&Build) -> Vec<u8>, &vxlan] {
+        let mut rig = Rig::new();
+        let mut used = BTreeSet::new();
+        for sport in 0..64 {
+            let mut ways = BTreeSet::new();
+            for payload in [1, 40, 300] {
+                rig.send(UPLINK, &carry(&Build::inward().sport(sport).payload(payload)));
+                ways.extend([UPLINK, NARROW].into_iter().filter(|port| rig.wire(*port).receive().is_some()));
+            }
+            assert_eq!(ways.len(), 1, "one flow, one next hop");
+            used.extend(ways);
+        }
+        assert_eq!(used.len(), 2, "64 flows use both next hops");
     }
 }

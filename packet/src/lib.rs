@@ -45,6 +45,7 @@ pub mod ethernet;
 mod flow_key;
 mod fragmentation;
 pub mod icmp;
+mod inner_flow;
 pub mod ipv4;
 pub mod ipv4_options;
 pub mod ipv6;

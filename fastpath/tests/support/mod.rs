@@ -9,6 +9,9 @@
 //! ```
 #![allow(dead_code, reason = "a module of tests, of which each uses a part")]
 
+pub mod hostile;
+pub mod one_fate;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
