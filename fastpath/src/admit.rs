@@ -8,6 +8,7 @@ use crate::Batch;
 use crate::batch::drop_all;
 
 /// Decides frames that aren't IP packets addressed to this router; the rest goes on.
+#[inline(never)]
 pub(crate) fn frames_for_us(batch: &mut Batch, state: &State) {
     let Batch { frames, runs, fates, parsed, .. } = batch;
     for run in runs {

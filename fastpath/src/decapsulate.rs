@@ -6,6 +6,8 @@
 //! receiver. None at all is taken too: what RFC 6936 §4 asks of such an end, that it knows whom packets come from, is
 //! done here, and what is inside has checksums of its own.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use afxdp::Frame;
 use model::{MacAddr, PortKind};
 use packet::encapsulation::{VXLAN_HEADER_LEN, vni};
@@ -15,6 +17,7 @@ use tables::{DropReason, Fate, State, TunnelEnd, TunnelKind};
 use crate::{Batch, parse};
 
 /// Opens tunnel packets that came by an uplink. A workload's stay closed: it could send under any address inside.
+#[inline(never)]
 pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
     if state.tunnel_ends.is_empty() {
         return;
@@ -44,17 +47,37 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
 }
 
 /// The tunnel end that a packet is addressed to, or why it is dropped although it is addressed to one.
-#[inline]
+#[inline(always)]
 fn end_of<'a>(
     frame: &[u8],
     parsed: &Parsed,
     ends: &'a [TunnelEnd],
 ) -> Result<Option<&'a TunnelEnd>, DropReason> {
-    let destination = match parsed.kind {
-        Kind::Ipv4 => parsed.ipv4_destination(frame).map(Into::into),
-        _ => parsed.ipv6_destination(frame).map(Into::into),
+    // Nearly every packet is to somewhere else, and that is seen here.
+    let first = match parsed.kind {
+        Kind::Ipv4 => {
+            let to = parsed.ipv4_destination(frame).unwrap_or(Ipv4Addr::UNSPECIFIED);
+            ends.iter().position(|end| matches!(end.local, IpAddr::V4(local) if local == to))
+        }
+        _ => {
+            let to = parsed.ipv6_destination(frame).unwrap_or(Ipv6Addr::UNSPECIFIED);
+            ends.iter().position(|end| matches!(end.local, IpAddr::V6(local) if local == to))
+        }
     };
-    let mut here = ends.iter().filter(|end| Some(end.local) == destination);
+    match first.and_then(|first| ends.get(first..)) {
+        Some(ends) => end_here(frame, parsed, ends),
+        None => Ok(None),
+    }
+}
+
+/// [`end_of`] a packet to an address at which tunnels end, of which the first of `ends` is one.
+fn end_here<'a>(
+    frame: &[u8],
+    parsed: &Parsed,
+    ends: &'a [TunnelEnd],
+) -> Result<Option<&'a TunnelEnd>, DropReason> {
+    let Some(local) = ends.first().map(|end| end.local) else { return Ok(None) };
+    let mut here = ends.iter().filter(|end| end.local == local);
     if parsed.protocol == protocol::IPIP {
         let end = here.find(|end| end.kind == TunnelKind::Ipip);
         return match end {
@@ -67,17 +90,21 @@ fn end_of<'a>(
         return Ok(None);
     };
     let to = u16_at(datagram, 2);
-    let mut here =
-        here.filter(|end| matches!(end.kind, TunnelKind::Vxlan { port, .. } if port == to)).peekable();
-    if here.peek().is_none() {
-        return Ok(None);
+    let asked = datagram.get(udp::HEADER_LEN..).and_then(vni);
+    let mut is_vxlan = false;
+    for end in here {
+        let TunnelKind::Vxlan { port, vni, .. } = end.kind else { continue };
+        if port == to && asked == Some(vni) && parsed.fragment == Fragment::Whole {
+            return Ok(Some(end));
+        }
+        is_vxlan |= port == to;
     }
-    if parsed.fragment != Fragment::Whole {
-        return Err(DropReason::TunnelFragment);
+    match is_vxlan {
+        false => Ok(None),
+        true if parsed.fragment != Fragment::Whole => Err(DropReason::TunnelFragment),
+        true if asked.is_none() => Err(DropReason::TunnelMalformed),
+        true => Err(DropReason::UnknownVni),
     }
-    let asked = datagram.get(udp::HEADER_LEN..).and_then(vni).ok_or(DropReason::TunnelMalformed)?;
-    let end = here.find(|end| matches!(end.kind, TunnelKind::Vxlan { vni, .. } if vni == asked));
-    end.map(Some).ok_or(DropReason::UnknownVni)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -94,7 +121,7 @@ fn open(
     if !is_known(frame.bytes(), parsed, end) {
         return Err(DropReason::UnknownTunnelSource);
     }
-    let outer = frame.bytes().get(usize::from(parsed.l3)..).map_or(0, ecn::traffic_class);
+    let outer = traffic_class(frame.bytes(), parsed);
     match end.kind {
         TunnelKind::Ipip => take_off_ipip(frame, parsed),
         TunnelKind::Vxlan { mac, .. } => take_off_vxlan(frame, parsed, mac),
@@ -108,6 +135,16 @@ fn open(
     match ecn::carry_in(frame.bytes_mut(), parsed.l3.into(), outer) {
         true => Ok(()),
         false => Err(DropReason::TunnelCongested),
+    }
+}
+
+/// [`ecn::traffic_class`] of a packet whose family is known.
+#[inline(always)]
+fn traffic_class(frame: &[u8], parsed: &Parsed) -> u8 {
+    let l3 = usize::from(parsed.l3);
+    match parsed.kind {
+        Kind::Ipv4 => frame.get(l3 + 1).copied().unwrap_or(0),
+        _ => frame.get(l3..).map_or(0, ecn::traffic_class),
     }
 }
 

@@ -10,6 +10,7 @@ use tables::{DropReason, Fate, PuntReason};
 use crate::Batch;
 
 /// Drops packets from and to addresses that must not be forwarded.
+#[inline(never)]
 pub(crate) fn addresses(batch: &mut Batch) {
     let Batch { frames, fates, parsed, .. } = batch;
     for ((frame, fate), parsed) in frames.iter().zip(fates).zip(parsed) {

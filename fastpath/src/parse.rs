@@ -6,6 +6,7 @@ use tables::{DropReason, Fate};
 use crate::Batch;
 
 /// Parses every frame; what isn't well-formed is dropped, by cause.
+#[inline(never)]
 pub(crate) fn headers(batch: &mut Batch) {
     let Batch { frames, fates, parsed, .. } = batch;
     for ((frame, fate), parsed) in frames.iter().zip(fates).zip(parsed) {

@@ -1,4 +1,7 @@
 //! The whole packet path, in order. Nothing else knows the order.
+//!
+//! Stages with long loops aren't inlined here: each then has the registers to itself, and costs the same whatever its
+//! neighbours become.
 
 use tables::{Flows, Snapshot, Stage};
 

@@ -13,6 +13,7 @@ use crate::Batch;
 
 /// Drops what a workload sends under an address that isn't its own (RFC 2827; Felix's strict reverse-path check), and
 /// tunnels of its own.
+#[inline(never)]
 pub(crate) fn may_send(batch: &mut Batch, state: &State) {
     let Batch { frames, runs, fates, parsed, .. } = batch;
     for run in runs {

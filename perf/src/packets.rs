@@ -6,7 +6,7 @@ use model::MacAddr;
 use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, ipv4, ipv6, protocol, udp};
 
-use crate::router::{Encapsulate, LOCAL, REMOTE, VNI};
+use crate::router::{Encapsulate, LOCAL, LOCAL_V6, REMOTE, REMOTE_V6, VNI};
 
 /// The router's address on the port that frames come in by.
 pub const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -60,6 +60,7 @@ pub fn tunnelled(inner: &[u8], encapsulate: Encapsulate) -> Vec<u8> {
         Encapsulate::Plain => return inner.to_vec(),
         Encapsulate::Ipip => Template::ipip(REMOTE, LOCAL),
         Encapsulate::Vxlan => Template::vxlan(REMOTE, LOCAL, VXLAN_PORT, VNI, ROUTER, SENDER),
+        Encapsulate::VxlanV6 => Template::vxlan_v6(REMOTE_V6, LOCAL_V6, VXLAN_PORT, VNI, ROUTER, SENDER),
     };
     let overhead = usize::from(template.overhead());
     let mut frame = vec![0; overhead];

@@ -1,6 +1,6 @@
 //! A router in memory: tables full of routes, workers with a port to receive by and one to send by.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ pub const NEXT_HOPS: u32 = 16;
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 /// The address of tunnel packets that are to be opened.
 pub const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 18, 1, 1);
+/// Both, where the tunnel is over IPv6.
+pub const LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd18, 0, 0, 0, 0, 0, 0, 1);
+/// See [`LOCAL_V6`].
+pub const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0xfd18, 0, 0, 1, 0, 0, 0, 1);
 /// The network identifier of VXLAN tunnels.
 pub const VNI: u32 = 4096;
 /// Frames that a port keeps to receive into.
@@ -44,6 +48,8 @@ pub enum Encapsulate {
     Ipip,
     /// They leave in VXLAN.
     Vxlan,
+    /// They leave in VXLAN over IPv6.
+    VxlanV6,
 }
 
 /// Tables with routes, and workers to use them.
@@ -101,14 +107,15 @@ impl Router {
             let adjacency = match encapsulate {
                 Encapsulate::Plain => plain,
                 Encapsulate::Ipip => plain.encapsulated(Template::ipip(LOCAL, neighbor)),
-                Encapsulate::Vxlan => plain.encapsulated(Template::vxlan(
-                    LOCAL,
-                    neighbor,
-                    VXLAN_PORT,
-                    VNI,
-                    destination,
-                    packets::ROUTER,
-                )),
+                Encapsulate::Vxlan => {
+                    let (to, from) = (destination, packets::ROUTER);
+                    plain.encapsulated(Template::vxlan(LOCAL, neighbor, VXLAN_PORT, VNI, to, from))
+                }
+                Encapsulate::VxlanV6 => {
+                    let (to, from) = (destination, packets::ROUTER);
+                    let neighbor = neighbor.to_ipv6_mapped();
+                    plain.encapsulated(Template::vxlan_v6(LOCAL_V6, neighbor, VXLAN_PORT, VNI, to, from))
+                }
             };
             let adjacency = writer.insert_adjacency(adjacency)?;
             groups.push(writer.insert_group(Group::Forward(vec![adjacency]))?);
@@ -120,11 +127,13 @@ impl Router {
 
     /// Opens packets that come by a tunnel of this kind from [`REMOTE`].
     pub fn open_tunnels(&mut self, encapsulate: Encapsulate) {
-        let end = |kind| vec![TunnelEnd::new(LOCAL.into(), kind, [Prefix::host(REMOTE.into())])];
+        let vxlan = TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI, mac: packets::ROUTER };
+        let end = |kind, local: IpAddr, remote| vec![TunnelEnd::new(local, kind, [Prefix::host(remote)])];
         self.writer.set_tunnel_ends(match encapsulate {
             Encapsulate::Plain => vec![],
-            Encapsulate::Ipip => end(TunnelKind::Ipip),
-            Encapsulate::Vxlan => end(TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI, mac: packets::ROUTER }),
+            Encapsulate::Ipip => end(TunnelKind::Ipip, LOCAL.into(), REMOTE.into()),
+            Encapsulate::Vxlan => end(vxlan, LOCAL.into(), REMOTE.into()),
+            Encapsulate::VxlanV6 => end(vxlan, LOCAL_V6.into(), REMOTE_V6.into()),
         });
         self.writer.publish();
     }

@@ -18,7 +18,7 @@ const PACKETS: usize = 1 << 16;
 pub type Make = fn(&Internet, usize) -> Result<(Router, Arc<Replay>)>;
 
 /// Every kind of work: 64 bytes, 65,536 flows.
-pub const WORKS: [(&str, Make); 9] = [
+pub const WORKS: [(&str, Make); 11] = [
     ("ipv4 one route", |_, workers| plain(&vec![(0u32, 0)], workers, Order::Cyclic, Encapsulate::Plain)),
     ("ipv4 full table zipf", |internet, workers| {
         plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)
@@ -38,8 +38,14 @@ pub const WORKS: [(&str, Make); 9] = [
     ("vxlan encapsulation zipf", |internet, workers| {
         plain(&internet.v4, workers, Order::Zipf, Encapsulate::Vxlan)
     }),
+    ("vxlan over ipv6 encapsulation zipf", |internet, workers| {
+        plain(&internet.v4, workers, Order::Zipf, Encapsulate::VxlanV6)
+    }),
     ("ipip decapsulation zipf", |internet, workers| tunnelled(&internet.v4, workers, Encapsulate::Ipip)),
     ("vxlan decapsulation zipf", |internet, workers| tunnelled(&internet.v4, workers, Encapsulate::Vxlan)),
+    ("vxlan over ipv6 decapsulation zipf", |internet, workers| {
+        tunnelled(&internet.v4, workers, Encapsulate::VxlanV6)
+    }),
 ];
 
 #[derive(Clone, Copy)]
