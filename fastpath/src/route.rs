@@ -76,7 +76,7 @@ fn choose(next_hops: &NextHops, group: GroupId, frame: &Frame, parsed: &Parsed) 
 }
 
 /// The hash that a flow's packets share: that of the flow inside, where the packet is a tunnel's that passes through.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn flow_hash(frame: &[u8], parsed: &Parsed) -> u32 {
     match FlowKey::plain_v4(frame, parsed) {
         Some(flow) if !flow.may_hold_a_tunnel() => flow.hash(),
@@ -85,6 +85,7 @@ pub(crate) fn flow_hash(frame: &[u8], parsed: &Parsed) -> u32 {
 }
 
 /// [`flow_hash`] of what isn't TCP or UDP in a plain IPv4 frame.
+#[cold]
 #[inline(never)]
 fn flow_hash_of_any(frame: &[u8], parsed: &Parsed) -> u32 {
     if let Some(inside) = FlowKey::inside(frame, parsed) {

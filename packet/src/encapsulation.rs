@@ -180,7 +180,9 @@ impl Template {
         header[10..12].copy_from_slice(&(!sum as u16).to_be_bytes());
     }
 
-    /// Ethertype to inner MAC addresses over IPv6, and the checksum over all that follows.
+    /// Ethertype to inner MAC addresses over IPv6, and the checksum over all that follows. Apart from the others, whose
+    /// registers its loop would take.
+    #[inline(never)]
     fn write_v6(&self, behind: &mut [u8], ip_len: u16, tos: u8, entropy: u16) {
         let Some((header, inner)) = behind.split_first_chunk_mut::<VXLAN_V6_LEN>() else { return };
         *header = self.bytes;
