@@ -9,6 +9,7 @@ use tables::{Inject, Punt, RingConsumer, RingProducer, Writer};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::PortOpener;
+use crate::segments::Segment;
 use crate::status::{Answer, Query};
 
 /// Settings, checked before they come here.
@@ -26,6 +27,8 @@ pub struct Config {
     pub lower_workload_mtu: bool,
     /// Largest IP packet that a port can receive, in bytes; frames beyond it are lost before the walk.
     pub receivable: u32,
+    /// VXLAN segments that this node joins besides Calico's.
+    pub segments: Vec<Segment>,
     /// Most routes that the kernel's mirror may hold.
     pub mirror_routes: usize,
     /// Most neighbours that are remembered.

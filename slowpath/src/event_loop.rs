@@ -42,7 +42,7 @@ use crate::resolve::{self, NeighborAddr};
 use crate::rib::Rib;
 use crate::sessions::Sessions;
 use crate::workload_mtu::WorkloadMtus;
-use crate::{PortOpener, forwarding_guard, sysctl};
+use crate::{PortOpener, forwarding_guard, segments, sysctl};
 
 /// Events that may wait; a BGP peer is held back by TCP when they are this many.
 const EVENTS: usize = 512;
@@ -361,7 +361,9 @@ impl Core {
     }
 
     fn apply_resources(&mut self) {
-        let before = std::mem::replace(&mut self.desired, self.calico.desired());
+        let mut desired = self.calico.desired();
+        segments::join(&self.config.segments, &mut desired);
+        let before = std::mem::replace(&mut self.desired, desired);
         let warnings: Vec<String> = self.desired.warnings.iter().map(ToString::to_string).collect();
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
             warn!("{warning}");

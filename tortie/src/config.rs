@@ -13,6 +13,7 @@
 //! mode: auto
 //! queues: 2
 //! waiting: adaptive
+//! segments: []
 //! limits: { routes_v4: 1000000 }
 //! ```
 //!
@@ -22,6 +23,7 @@
 mod error;
 mod field;
 mod file;
+mod segments;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use error::{ConfigError, Reason};
 
 use fastpath::Waiting;
+use slowpath::Segment;
 
 use crate::limits::{self, Limits};
 use field::Field;
@@ -67,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) queues: usize,
     /// What a worker does while there are no packets.
     pub(crate) waiting: Waiting,
+    /// VXLAN overlays that this node joins besides Calico's.
+    pub(crate) segments: Vec<Segment>,
     /// The size of every table.
     pub(crate) limits: Limits,
 }
@@ -147,6 +152,7 @@ impl Config {
                 .transpose()?
                 .unwrap_or(workers),
             waiting: waiting(file)?,
+            segments: segments::segments(file)?,
             limits: table_limits(file.limits.as_ref().map(|Section(fields)| fields))?,
         })
     }

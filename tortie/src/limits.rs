@@ -64,6 +64,11 @@ impl Limits {
     pub(crate) const FRAMES: (usize, usize) = (8_192, 4_194_304);
 }
 
+/// VXLAN segments besides Calico's. With the ports of all of them and Calico's an uplink's program must have room.
+pub(crate) const SEGMENTS: usize = 16;
+const _: () = assert!(SEGMENTS + 2 <= afxdp::TUNNELS_MAX as usize);
+/// Other ends of a segment. A file as large as a configuration may be holds fewer.
+pub(crate) const SEGMENT_ENDS: usize = 1_024;
 /// Workers: a queue index of the NIC each.
 pub(crate) const WORKERS: (usize, usize) = (1, 64);
 /// Descriptors in the transmit and completion rings of an uplink's queue.

@@ -59,6 +59,7 @@ All else has defaults:
   workers: 1                                        # cores of the fast path
   cores: [2]                                        # pins worker i to the i-th of these
   queues: 1                                         # receive queues of each uplink, one a worker
+  segments: []                                      # VXLAN overlays besides Calico's: see OPERATING.md
   mode: auto                                        # auto, zero-copy or copy
   waiting: adaptive                                 # an idle worker: adaptive, busy or interrupt
   control_socket: /run/tortie/tortie.sock           # where `tortie show` asks

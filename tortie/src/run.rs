@@ -182,6 +182,7 @@ fn slow_path_config(config: &Config) -> slowpath::Config {
         workload_prefix: config.workload_prefix.clone(),
         lower_workload_mtu: config.lower_workload_mtu,
         receivable: limits::RECEIVABLE,
+        segments: config.segments.clone(),
         mirror_routes: config.limits.mirror_routes,
         neighbors: config.limits.neighbors,
         prefixes_per_peer: config.limits.prefixes_per_peer,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use model::{Family, MacAddr};
+
 /// One thing that is wrong: file, line, field, reason and what to do.
 #[derive(Debug)]
 pub(crate) struct ConfigError {
@@ -96,4 +98,14 @@ pub(crate) enum Reason {
     SocketPath { bytes: usize, max: usize },
     #[error("`{given}` is no address with a port; write for example \"127.0.0.1:9191\" or \"[::1]:9191\"")]
     Listen { given: String },
+    #[error("`{given}` is no {expected}; write for example {example}")]
+    NoSuch { given: String, expected: &'static str, example: &'static str },
+    #[error(
+        "{given} is no {family} address, and the segment's own is one; both ends have addresses of one family"
+    )]
+    OtherFamily { given: String, family: Family },
+    #[error("{given} names no single station; write the MAC address of the other end's interface")]
+    NotOneStation { given: MacAddr },
+    #[error("is one too many: at most {max} are taken; remove some")]
+    TooMany { max: usize },
 }

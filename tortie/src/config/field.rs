@@ -1,6 +1,7 @@
 //! Reading one field, with its path and place for the error.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use super::error::{ConfigError, Reason, place};
 use super::file::{Entry, Scalar};
@@ -16,6 +17,11 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn missing(path: &str, example: &'static str) -> Fault {
         Fault { path: path.to_owned(), position: None, reason: Reason::Missing { example } }
+    }
+
+    /// What is wrong with a whole section.
+    pub(super) fn of(path: &str, reason: Reason) -> Fault {
+        Fault { path: path.to_owned(), position: None, reason }
     }
 
     pub(super) fn within(self, file: &Path) -> ConfigError {
@@ -59,6 +65,24 @@ impl<'a> Field<'a> {
             }
             Scalar::Null | Scalar::List(_) | Scalar::Mapping => Err(self.wrong_type("a text", "")),
         }
+    }
+
+    /// True or false.
+    pub(super) fn truth(&self) -> Result<bool, Fault> {
+        match self.entry.value {
+            Scalar::Bool(truth) => Ok(truth),
+            _ => Err(self.wrong_type("true or false", "")),
+        }
+    }
+
+    /// A text that is an address or the like. `expected`: what it should be, `example`: how that is written.
+    pub(super) fn parse<T: FromStr>(
+        &self,
+        expected: &'static str,
+        example: &'static str,
+    ) -> Result<T, Fault> {
+        let given = self.text()?;
+        given.parse().map_err(|_| self.fault(Reason::NoSuch { given: given.to_owned(), expected, example }))
     }
 
     /// A whole number within the range, both ends included.

@@ -57,7 +57,32 @@ pub(super) struct File {
     pub(super) mode: Option<Entry>,
     pub(super) queues: Option<Entry>,
     pub(super) waiting: Option<Entry>,
+    pub(super) segments: Option<Vec<Section<SegmentFields>>>,
     pub(super) limits: Option<Section<LimitsFields>>,
+}
+
+/// A VXLAN segment.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SegmentFields {
+    pub(super) name: Option<Entry>,
+    pub(super) vni: Option<Entry>,
+    pub(super) port: Option<Entry>,
+    pub(super) local: Option<Entry>,
+    pub(super) mac: Option<Entry>,
+    pub(super) addresses: Option<Entry>,
+    pub(super) direct_routing: Option<Entry>,
+    pub(super) ends: Option<Vec<Section<EndFields>>>,
+}
+
+/// Another end of a segment.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EndFields {
+    pub(super) remote: Option<Entry>,
+    pub(super) address: Option<Entry>,
+    pub(super) mac: Option<Entry>,
+    pub(super) networks: Option<Entry>,
 }
 
 /// Where resources are kept.
@@ -133,6 +158,16 @@ impl Written for Metrics {
 
 impl Written for Log {
     const EXPECTED: &'static str = "a mapping such as `log: { format: text, level: info }`";
+}
+
+impl Written for SegmentFields {
+    const EXPECTED: &'static str =
+        "a mapping such as `{ name: site, local: 192.168.1.2, mac: \"5a:00:00:00:00:07\" }`";
+}
+
+impl Written for EndFields {
+    const EXPECTED: &'static str =
+        "a mapping such as `{ remote: 192.168.1.3, address: 10.244.1.0, mac: \"5a:00:00:00:00:01\" }`";
 }
 
 impl Written for LimitsFields {

@@ -3,14 +3,14 @@
 use super::*;
 use proptest::prelude::*;
 
-const GOOD: &str = "node: node1\ndatastore: { directory: /r }\nuplinks: [eth0]\n";
+pub(super) const GOOD: &str = "node: node1\ndatastore: { directory: /r }\nuplinks: [eth0]\n";
 
 /// A configuration for tests of other files.
 pub(crate) fn example() -> Config {
     parse(GOOD).expect("it is good")
 }
 
-fn parse(text: &str) -> Result<Config, String> {
+pub(super) fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("t.yaml"), text).map_err(|error| error.to_string())
 }
 
@@ -33,6 +33,7 @@ fn the_shortest_file_takes_every_default() {
             mode: Mode::Auto,
             queues: 1,
             waiting: Waiting::Adaptive,
+            segments: Vec::new(),
             limits: Limits::default(),
         }
     );
@@ -73,6 +74,7 @@ fn every_field_is_read() {
             mode: Mode::ZeroCopy,
             queues: 4,
             waiting: Waiting::Busy,
+            segments: Vec::new(),
             limits: Limits {
                 routes_v4: 100,
                 routes_v6: 200,
