@@ -20,6 +20,7 @@ mod route_churn;
 mod tunnels;
 mod two_workers;
 mod virtio_zero_copy;
+mod vxlan_segment;
 
 use crate::demo;
 use crate::scenario::Scenario;
@@ -48,6 +49,7 @@ pub const ALL: &[Scenario] = &[
     hostile_bgp::HOSTILE_BGP,
     ipip_linux::IPIP_LINUX,
     virtio_zero_copy::VIRTIO_ZERO_COPY,
+    vxlan_segment::VXLAN_SEGMENT,
     demo::DEMO,
 ];
 
