@@ -15,7 +15,10 @@ pub fn run(rig: &mut Rig, bytes: &[u8]) {
     let moved = rig.send(port, frame);
     let punts: u64 = moved.punts().iter().map(|(_, count)| count).sum();
     let drops: u64 = moved.drops().iter().map(|(_, count)| count).sum();
-    assert_eq!((moved.received(), moved.forwarded() + punts + drops), (1, 1), "{moved:?}");
+    let fragments = moved.after.fragments - moved.before.fragments;
+    let cut = moved.after.fragmented - moved.before.fragmented;
+    let ends = moved.forwarded() + cut + punts + drops;
+    assert_eq!((moved.received(), ends), (1, 1 + fragments), "{moved:?}");
 
     let mut left = 0;
     for port in PORTS {
