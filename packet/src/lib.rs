@@ -53,7 +53,7 @@ pub mod tcp;
 pub mod udp;
 pub mod vlan;
 
-pub use flow_key::FlowKey;
+pub use flow_key::{FlowHash, FlowKey};
 pub use malformed::{Malformed, NoSpace};
 pub use parsed::{Fragment, Kind, Layout, Parsed, parse, parse_plain};
 
