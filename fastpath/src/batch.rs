@@ -9,6 +9,7 @@ use tables::{DropReason, Fate, HopIndex};
 
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
 pub const BATCH: usize = 64;
+const _: () = assert!(BATCH <= u64::BITS as usize, "`Batch::opened` has a bit for each frame");
 
 /// Frames next to each other that came in the same way: what is asked of a port is asked once a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,9 @@ pub struct Batch {
     pub(crate) parsed: [Parsed; BATCH],
     /// The next hop, from `route.rs` on, for frames that got that far.
     pub(crate) hops: [HopIndex; BATCH],
-    /// Within `route.rs`: what is looked up.
+    /// Frames that came out of a tunnel, from `decapsulate.rs` on: bit *i* is about frame *i*.
+    pub(crate) opened: u64,
+    /// Within `reverse_path.rs` and `route.rs`: what is looked up.
     pub(crate) asked: Asked,
 }
 
@@ -99,6 +102,7 @@ impl Batch {
             fates: [Fate::Undecided; BATCH],
             parsed: [Parsed::UNTAGGED; BATCH],
             hops: [HopIndex::MAX; BATCH],
+            opened: 0,
             asked: Asked { v4: Questions::new(), v6: Questions::new(), groups: [0; BATCH] },
         }
     }
@@ -138,6 +142,7 @@ impl Batch {
     pub(crate) fn clear(&mut self) {
         debug_assert!(self.frames.is_empty(), "frames are given to a ring or a pool, never forgotten");
         self.runs.clear();
+        self.opened = 0;
     }
 }
 

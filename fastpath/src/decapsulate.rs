@@ -15,7 +15,7 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
     if state.tunnel_ends.is_empty() {
         return;
     }
-    let Batch { frames, runs, fates, parsed, .. } = batch;
+    let Batch { frames, runs, fates, parsed, opened, .. } = batch;
     for run in runs {
         let port = run.ingress.and_then(|ingress| state.ports.get(ingress));
         if port.is_none_or(|port| port.kind != PortKind::Uplink) {
@@ -23,14 +23,14 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
         }
         let rows = run.rows();
         let (fates, parsed) = (&mut fates[rows.clone()], &mut parsed[rows.clone()]);
-        for ((frame, fate), parsed) in frames[rows].iter_mut().zip(fates).zip(parsed) {
+        for (((row, frame), fate), parsed) in rows.clone().zip(&mut frames[rows]).zip(fates).zip(parsed) {
             if *fate != Fate::Undecided {
                 continue;
             }
-            if let Some(end) = end_of(frame.bytes(), parsed, &state.tunnel_ends)
-                && let Err(reason) = open(frame, parsed, end)
-            {
-                *fate = Fate::Drop(reason);
+            let Some(end) = end_of(frame.bytes(), parsed, &state.tunnel_ends) else { continue };
+            match open(frame, parsed, end) {
+                Ok(()) => *opened |= 1 << row,
+                Err(reason) => *fate = Fate::Drop(reason),
             }
         }
     }

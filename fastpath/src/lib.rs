@@ -36,6 +36,7 @@ mod parse;
 mod port;
 mod queues;
 mod receive;
+mod reverse_path;
 mod rewrite;
 mod route;
 mod stopwatch;

@@ -3,7 +3,7 @@
 use tables::{Snapshot, Stage};
 
 use crate::stopwatch::Stopwatch;
-use crate::{Batch, admit, decapsulate, martian, parse, rewrite, route, workload};
+use crate::{Batch, admit, decapsulate, martian, parse, reverse_path, rewrite, route, workload};
 
 /// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's.
 pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, stopwatch: &mut Stopwatch) {
@@ -17,6 +17,8 @@ pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, stopwatch: &mut Sto
     stopwatch.lap(Stage::Martian);
     workload::may_send(batch, &tables.state.ports);
     stopwatch.lap(Stage::WorkloadSend);
+    reverse_path::sources(batch, tables);
+    stopwatch.lap(Stage::ReversePath);
     route::next_hop(batch, tables);
     stopwatch.lap(Stage::Route);
     workload::may_receive(batch, &tables.state.next_hops);

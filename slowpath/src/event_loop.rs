@@ -356,6 +356,7 @@ impl Core {
         }
         self.warned = warnings;
         self.learn_endpoint_macs();
+        self.installer.writer().set_reverse_path(self.desired.felix.reverse_path);
         self.reconcile_ports();
         self.dirty.offers = true;
         self.dirty.rows = true;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{IfIndex, MacAddr, PortId, PortKind};
+use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkloadEndpoint};
 use tables::{Endpoint, Port, TableFull, Writer};
 use tracing::{error, info, warn};
 
@@ -224,8 +224,15 @@ fn endpoint_of(interface: &str, kind: PortKind, desired: &Desired) -> Option<End
     }
     desired.endpoints.values().find(|endpoint| endpoint.interface == interface).map(|endpoint| Endpoint {
         name: format!("{}/{}", endpoint.namespace, endpoint.name),
-        addresses: endpoint.ip_networks.clone(),
+        addresses: sources(endpoint, desired.felix.workload_source_spoofing),
     })
+}
+
+/// What a workload may send from: its own addresses, and where FelixConfiguration says `workloadSourceSpoofing: Any`
+/// what its endpoint allows besides.
+fn sources(endpoint: &WorkloadEndpoint, spoofing: bool) -> Vec<Prefix> {
+    let allowed = if spoofing { &endpoint.allowed_sources[..] } else { &[] };
+    endpoint.ip_networks.iter().chain(allowed).copied().collect()
 }
 
 #[cfg(test)]

@@ -118,6 +118,9 @@ impl Core {
             Resolution::Blackhole => {
                 vec![NexthopStatus { kind: Some("blackhole".to_owned()), ..NexthopStatus::default() }]
             }
+            Resolution::Broadcast => {
+                vec![NexthopStatus { kind: Some("broadcast".to_owned()), ..NexthopStatus::default() }]
+            }
             Resolution::Local => {
                 vec![NexthopStatus { kind: Some("local".to_owned()), ..NexthopStatus::default() }]
             }
@@ -140,6 +143,7 @@ impl Core {
         };
         let fate = match &resolution {
             Resolution::Blackhole => "blackhole",
+            Resolution::Broadcast => "broadcast",
             Resolution::Local => "local",
             Resolution::Attached(_) => "attached",
             Resolution::Unreachable => "no_route",

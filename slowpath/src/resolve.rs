@@ -28,6 +28,8 @@ pub struct NeighborAddr {
 pub enum Resolution {
     /// Nowhere, silently.
     Blackhole,
+    /// Nowhere: the address is everybody's in a network of this box's.
+    Broadcast,
     /// To this box's own kernel.
     Local,
     /// To the destination itself on this link; its MAC address has to be asked for.
@@ -42,6 +44,7 @@ pub enum Resolution {
 pub fn resolve(rib: &Rib, target: &Target) -> Resolution {
     match target {
         Target::Blackhole => Resolution::Blackhole,
+        Target::Broadcast => Resolution::Broadcast,
         Target::Local => Resolution::Local,
         Target::Attached(ifindex) => Resolution::Attached(*ifindex),
         Target::Host(ifindex, addr) => {
@@ -82,8 +85,8 @@ fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
     let (_, offer) =
         rib.covering(gateway.addr, |_, offer| !matches!(offer.source, Source::Bgp | Source::Preserved))?;
     match rib.targets().get(offer.target)? {
-        // Our own address as a next hop is a mistake of the peer's; a blackhole reaches nothing.
-        Target::Local | Target::Blackhole => None,
+        // Our own address or a broadcast as a next hop is a mistake of the peer's; a blackhole reaches nothing.
+        Target::Local | Target::Broadcast | Target::Blackhole => None,
         Target::Attached(ifindex) | Target::Host(ifindex, _) => Some(Reached {
             neighbors: vec![NeighborAddr { ifindex: *ifindex, addr: gateway.addr }],
             metric: offer.metric,

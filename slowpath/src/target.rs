@@ -22,6 +22,9 @@ pub struct Gateway {
 pub enum Target {
     /// Nowhere, silently.
     Blackhole,
+    /// To everybody in a network of this box's: a directed broadcast, which no router forwards unless told to
+    /// (RFC 2644).
+    Broadcast,
     /// To this box's own kernel.
     Local,
     /// To the destination itself, a neighbour on this interface.

@@ -73,7 +73,7 @@ pub struct PortCount {
 ///
 /// `received + injected = forwarded + Σ punts + Σ drops` holds whenever no batch is in flight, and within one
 /// batch otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Books {
     /// Frames taken from receive rings.
     pub received: u64,
@@ -85,6 +85,13 @@ pub struct Books {
     pub punts: [u64; PUNTS],
     /// By [`DropReason::index`].
     pub drops: [u64; DROPS],
+}
+
+impl Default for Books {
+    #[inline]
+    fn default() -> Books {
+        Books { received: 0, injected: 0, forwarded: 0, punts: [0; PUNTS], drops: [0; DROPS] }
+    }
 }
 
 impl Books {

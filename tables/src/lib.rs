@@ -23,6 +23,7 @@
 //! **What it never does.** It decides nothing, and knows neither BGP nor netlink nor AF_XDP.
 
 mod adjacency;
+mod buckets;
 mod copy_ring;
 mod counters;
 mod epoch;
@@ -46,7 +47,7 @@ pub use fib::{Fib, FibReader};
 pub use group::{Group, GroupId};
 pub use inject::Inject;
 pub use limits::{Limits, TableFull};
-pub use next_hops::{HopIndex, HopState, NextHop, NextHops};
+pub use next_hops::{CameBy, HopIndex, HopState, NextHop, NextHops, WayBack};
 pub use ports::{Endpoint, Port, Ports};
 pub use punt::Punt;
 pub use snapshot::{Reader, Snapshot, State, Writer};

@@ -16,6 +16,8 @@ pub enum Stage {
     Martian,
     /// What a workload may send.
     WorkloadSend,
+    /// Sources held to the routes.
+    ReversePath,
     /// Destination to next hop.
     Route,
     /// What a workload may get.
@@ -30,13 +32,14 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order of [`Self::index`].
-    pub const ALL: [Stage; 11] = [
+    pub const ALL: [Stage; 12] = [
         Stage::Receive,
         Stage::Parse,
         Stage::Admit,
         Stage::Decapsulate,
         Stage::Martian,
         Stage::WorkloadSend,
+        Stage::ReversePath,
         Stage::Route,
         Stage::WorkloadReceive,
         Stage::Rewrite,
@@ -58,6 +61,7 @@ impl Stage {
             Stage::Decapsulate => "decapsulate",
             Stage::Martian => "martian",
             Stage::WorkloadSend => "workload_send",
+            Stage::ReversePath => "reverse_path",
             Stage::Route => "route",
             Stage::WorkloadReceive => "workload_receive",
             Stage::Rewrite => "rewrite",

@@ -4,7 +4,7 @@ use super::exposition::read;
 use super::*;
 use crate::forms::StagesStatus;
 use crate::forms::XdpCounts;
-use tables::{Books, DropReason, PortCount, PuntReason};
+use tables::{Books, DropReason, PortCount, PuntReason, Stage};
 
 fn peer(name: &str, address: &str) -> PeerStatus {
     PeerStatus {
@@ -49,7 +49,7 @@ fn sample() -> Sample {
     Sample {
         stages: StagesStatus::new([tables::StageSample {
             packets: 64,
-            ticks: [640; 11],
+            ticks: [640; Stage::ALL.len()],
             ..Default::default()
         }]),
         ports: vec![CountedPort { id: 0, name: "eth0".to_owned(), count, queues }],
