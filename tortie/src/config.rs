@@ -12,6 +12,7 @@
 //! log: { format: text, level: info }
 //! mode: auto
 //! queues: 2
+//! ecmp: { symmetric: false }
 //! limits: { routes_v4: 1000000 }
 //! ```
 //!
@@ -60,8 +61,19 @@ pub(crate) struct Config {
     pub(crate) mode: Mode,
     /// Queues of each uplink that are asked for.
     pub(crate) queues: usize,
+    /// How flows choose among equally good next hops.
+    pub(crate) ecmp: EcmpConfig,
     /// The size of every table.
     pub(crate) limits: Limits,
+}
+
+/// How flows choose among equally good next hops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EcmpConfig {
+    /// Do both directions of a flow choose alike?
+    pub(crate) symmetric: bool,
+    /// What the choice depends on besides the flow; absent where it follows from the boot and the node's name.
+    pub(crate) seed: Option<u64>,
 }
 
 /// How the log is written.
@@ -138,6 +150,7 @@ impl Config {
                 .map(|field| field.number(limits::WORKERS))
                 .transpose()?
                 .unwrap_or(workers),
+            ecmp: ecmp(file)?,
             limits: table_limits(file.limits.as_ref().map(|Section(fields)| fields))?,
         })
     }
@@ -255,6 +268,16 @@ fn log(file: &File) -> Result<LogConfig, field::Fault> {
     Ok(LogConfig {
         format: format.map_or(Ok(LogFormat::Text), |field| field.one_of(&formats))?,
         level: level.map_or(Ok(Level::INFO), |field| field.one_of(&levels))?,
+    })
+}
+
+fn ecmp(file: &File) -> Result<EcmpConfig, field::Fault> {
+    let Some(Section(section)) = &file.ecmp else { return Ok(EcmpConfig::default()) };
+    let symmetric = field("ecmp.symmetric", &section.symmetric);
+    let seed = field("ecmp.seed", &section.seed);
+    Ok(EcmpConfig {
+        symmetric: symmetric.map_or(Ok(false), |field| field.truth())?,
+        seed: seed.map(|field| field.number((0, usize::MAX))).transpose()?.map(|seed| seed as u64),
     })
 }
 

@@ -61,6 +61,14 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn truth(&self) -> Result<bool, Fault> {
+        match self.entry.value {
+            Scalar::Bool(truth) => Ok(truth),
+            _ => Err(self.wrong_type("true or false", "")),
+        }
+    }
+
     /// A whole number within the range, both ends included.
     pub(super) fn number(&self, (min, max): (usize, usize)) -> Result<usize, Fault> {
         let Scalar::Int(given) = self.entry.value else { return Err(self.wrong_type("a whole number", "")) };

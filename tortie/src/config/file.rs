@@ -56,6 +56,7 @@ pub(super) struct File {
     pub(super) log: Option<Section<Log>>,
     pub(super) mode: Option<Entry>,
     pub(super) queues: Option<Entry>,
+    pub(super) ecmp: Option<Section<Ecmp>>,
     pub(super) limits: Option<Section<LimitsFields>>,
 }
 
@@ -86,6 +87,14 @@ pub(super) struct Metrics {
 pub(super) struct Log {
     pub(super) format: Option<Entry>,
     pub(super) level: Option<Entry>,
+}
+
+/// How flows choose among equally good next hops.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Ecmp {
+    pub(super) symmetric: Option<Entry>,
+    pub(super) seed: Option<Entry>,
 }
 
 /// Sizes that differ from the defaults.
@@ -130,6 +139,10 @@ impl Written for Metrics {
 
 impl Written for Log {
     const EXPECTED: &'static str = "a mapping such as `log: { format: text, level: info }`";
+}
+
+impl Written for Ecmp {
+    const EXPECTED: &'static str = "a mapping such as `ecmp: { symmetric: true, seed: 7 }`";
 }
 
 impl Written for LimitsFields {
