@@ -1,9 +1,11 @@
 //! Kinds of work for the walk: what packets come, what routes there are, what is done.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
 use lpm::Key;
+use model::ReversePath;
 
 use crate::data::{Internet, Prefixes};
 use crate::keys::{self, Mix, Numbers, ZIPF_FLOWS};
@@ -18,7 +20,7 @@ const PACKETS: usize = 1 << 16;
 pub type Make = fn(&Internet, usize) -> Result<(Router, Arc<Replay>)>;
 
 /// Every kind of work: 64 bytes, 65,536 flows.
-pub const WORKS: [(&str, Make); 9] = [
+pub const WORKS: [(&str, Make); 12] = [
     ("ipv4 one route", |_, workers| plain(&vec![(0u32, 0)], workers, Order::Cyclic, Encapsulate::Plain)),
     ("ipv4 full table zipf", |internet, workers| {
         plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)
@@ -40,6 +42,13 @@ pub const WORKS: [(&str, Make); 9] = [
     }),
     ("ipip decapsulation zipf", |internet, workers| tunnelled(&internet.v4, workers, Encapsulate::Ipip)),
     ("vxlan decapsulation zipf", |internet, workers| tunnelled(&internet.v4, workers, Encapsulate::Vxlan)),
+    ("ipv4 four next hops zipf", |internet, workers| {
+        let (mut router, replay) = plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)?;
+        router.widen(4);
+        Ok((router, replay))
+    }),
+    ("ipv4 loose sources zipf", |internet, workers| loose(&internet.v4, workers)),
+    ("ipv6 loose sources zipf", |internet, workers| loose(&internet.v6, workers)),
 ];
 
 #[derive(Clone, Copy)]
@@ -75,12 +84,30 @@ fn plain<K: Key + Address>(
 
 /// A packet for each of [`ZIPF_FLOWS`] flows to addresses that are routed.
 fn flows<K: Key + Address>(prefixes: &Prefixes<K>) -> Vec<Vec<u8>> {
-    let keys = keys::draw(Mix::Table, prefixes, 4 * ZIPF_FLOWS);
-    let routable = keys.into_iter().filter(|key| packets::is_routable(key.ip()));
     (0..)
-        .zip(routable.take(ZIPF_FLOWS))
-        .map(|(flow, key)| packets::udp(key.ip(), flow as u16, SMALL))
+        .zip(addresses(prefixes).take(ZIPF_FLOWS))
+        .map(|(flow, addr)| packets::udp(addr, flow as u16, SMALL))
         .collect()
+}
+
+/// Addresses that are routed: more than twice [`ZIPF_FLOWS`].
+fn addresses<K: Key + Address>(prefixes: &Prefixes<K>) -> impl Iterator<Item = IpAddr> {
+    let keys = keys::draw(Mix::Table, prefixes, 4 * ZIPF_FLOWS);
+    keys.into_iter().map(Address::ip).filter(|addr| packets::is_routable(*addr))
+}
+
+/// Packets whose sources, spread over the table as well, are held to it.
+fn loose<K: Key + Address>(prefixes: &Prefixes<K>, workers: usize) -> Result<(Router, Arc<Replay>)> {
+    let mut addrs: Vec<IpAddr> = addresses(prefixes).take(2 * ZIPF_FLOWS).collect();
+    let sources = addrs.split_off(addrs.len() / 2);
+    let pairs = addrs.into_iter().zip(sources.into_iter().cycle());
+    let flows = (0..).zip(pairs).map(|(flow, (to, from))| packets::udp_from(from, to, flow as u16, SMALL));
+    let packets = Order::Zipf.arrange(flows.collect());
+    let mut router = Router::new(prefixes.len(), workers, Encapsulate::Plain)?;
+    router.writer.set_reverse_path(ReversePath::Loose);
+    router.writer.publish();
+    router.add(prefixes)?;
+    Ok((router, Arc::new(Replay::new(&packets))))
 }
 
 /// Packets that come in a tunnel and leave without one.
