@@ -1,4 +1,4 @@
-//! Stage 10: each frame to where its fate says, and the books.
+//! Stage 11: each frame to where its fate says, and the books.
 
 use afxdp::FramePool;
 use model::PortId;

@@ -12,13 +12,14 @@
 //! | 2 | `parse.rs` | where each header begins | drop: malformed, by cause |
 //! | 3 | `admit.rs` | packets addressed to this router's ports | punt: ARP, ND; drop: not ours, no such port |
 //! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | drop: unknown tunnel source, malformed |
-//! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast |
+//! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast, broadcast, link-local |
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
-//! | 7 | `route.rs` | a next hop | punt: no route, unresolved; drop: blackhole, port down |
-//! | 8 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
-//! | 9 | `rewrite.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big |
-//! | 10 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
-//! | 11 | `transmit.rs` | frames in transmit rings | drop: ring full |
+//! | 7 | `reverse_path.rs` | packets whose source a route leads back to | drop: no way back, or another one |
+//! | 8 | `route.rs` | a next hop | punt: no route, unresolved; drop: blackhole, broadcast, port down |
+//! | 9 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
+//! | 10 | `rewrite.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big |
+//! | 11 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
+//! | 12 | `transmit.rs` | frames in transmit rings | drop: ring full |
 //!
 //! **What it promises.** After a worker starts, while packets flow: no allocation, no lock, no system call other than
 //! the ring wake-up, no logging; an idle worker sleeps, and ports come and go between batches. Each frame ends in exactly one fate, and the books balance.

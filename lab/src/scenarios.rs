@@ -1,6 +1,7 @@
 //! The scenarios, in the order in which a newcomer would want them shown.
 
 mod baseline;
+mod four_fabrics;
 mod full_mesh;
 mod host_routes;
 mod hostile_bgp;
@@ -22,6 +23,7 @@ pub const ALL: &[Scenario] = &[
     full_mesh::FULL_MESH_BIRD,
     icmp_errors::ICMP_ERRORS,
     kill_the_router::KILL_THE_ROUTER,
+    four_fabrics::FOUR_FABRICS,
     two_workers::TWO_WORKERS,
     internet_table::INTERNET_TABLE,
     route_churn::ROUTE_CHURN,
