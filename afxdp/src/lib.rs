@@ -112,7 +112,7 @@ pub use features::{DeviceFeatures, interface_index, set_tx_checksum, tx_checksum
 pub use frame::{Frame, HEADROOM, NoRoom};
 pub use mmap::Pages;
 pub use pool::FramePool;
-pub use program::{LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind};
+pub use program::{LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind, TUNNELS_MAX, TunnelKind};
 pub use queue::{Queue, Sleeper, wait};
 pub use region::{Region, RegionConfig, RegionError};
 pub use release::{Closed, Closing};

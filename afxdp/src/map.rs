@@ -1,4 +1,4 @@
-//! The maps a program asks: which socket serves a queue, which addresses are the node's own.
+//! The maps a program asks: which socket serves a queue, which addresses are the node's own, which tunnels end here.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -82,4 +82,9 @@ pub(crate) fn local_ipv4(max_entries: u32) -> io::Result<Map<u32, u32>> {
 /// The set of the node's IPv6 addresses.
 pub(crate) fn local_ipv6(max_entries: u32) -> io::Result<Map<Key16, u32>> {
     Map::create("tortie_local6", abi::BPF_MAP_TYPE_HASH, max_entries)
+}
+
+/// The set of the tunnels that end here, by [`tunnel_key`](crate::bpf::redirect::tunnel_key).
+pub(crate) fn tunnels(max_entries: u32) -> io::Result<Map<u32, u32>> {
+    Map::create("tortie_tunnels", abi::BPF_MAP_TYPE_HASH, max_entries)
 }

@@ -14,18 +14,37 @@ use crate::queue::Queue;
 /// Addresses of the node an uplink program can know, for IPv4 and IPv6 each.
 pub const LOCAL_ADDRESSES_MAX: u32 = 1024;
 
+/// Tunnels that may end at a node, for its uplink programs: IPIP and so many UDP ports of VXLAN, less one.
+pub const TUNNELS_MAX: u32 = 64;
+
+/// A kind of tunnel that may end at the node's own addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TunnelKind {
+    /// IPv4 in IPv4 (protocol 4).
+    Ipip,
+    /// UDP with this destination port, over IPv4 or IPv6.
+    Vxlan {
+        /// The port.
+        port: u16,
+    },
+}
+
+impl TunnelKind {
+    fn key(self) -> u32 {
+        redirect::tunnel_key(match self {
+            Self::Ipip => None,
+            Self::Vxlan { port } => Some(port),
+        })
+    }
+}
+
 /// What a port is for, which decides what its program takes and what happens without a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgramKind {
     /// Towards the network. ARP and all that isn't IP, multicast, link-local, and what is for the node itself stays
     /// with the kernel; transit, and the tunnels that end here, go to the sockets. Where there is no socket the kernel
     /// forwards (`XDP_PASS`).
-    Uplink {
-        /// IPIP to the node's addresses goes to the sockets.
-        terminate_ipip: bool,
-        /// VXLAN (UDP with this destination port) to the node's addresses goes to the sockets.
-        vxlan_port: Option<u16>,
-    },
+    Uplink,
     /// Towards a workload, or the host port. Every frame goes to the sockets, so that nothing escapes policy; where
     /// there is no socket it is dropped (`XDP_DROP`).
     Workload,
@@ -83,9 +102,15 @@ pub enum ProgramError {
         /// The address that doesn't fit.
         address: IpAddr,
     },
-    /// Only uplink programs ask whether an address is the node's.
-    #[error("a workload program takes every frame and knows no local addresses")]
-    NoLocalAddresses,
+    /// More tunnels than the program can know.
+    #[error("{tunnel:?} can't be added: the program already knows {TUNNELS_MAX} tunnels that end here")]
+    TunnelsFull {
+        /// The tunnel that doesn't fit.
+        tunnel: TunnelKind,
+    },
+    /// Only uplink programs ask whether an address is the node's, or a tunnel ends here.
+    #[error("a workload program takes every frame and knows neither local addresses nor tunnels")]
+    TakesEverything,
     /// A map can't be changed.
     #[error("can't change the map of {what}: {source}")]
     Update {
@@ -96,11 +121,12 @@ pub enum ProgramError {
     },
 }
 
-/// The node's own addresses, as an uplink program looks them up.
+/// What is for the node, as an uplink program looks it up: its own addresses, and what of that is ours nevertheless.
 #[derive(Debug)]
-struct LocalAddresses {
+struct ForTheNode {
     ipv4: Map<u32, u32>,
     ipv6: Map<Key16, u32>,
+    tunnels: Map<u32, u32>,
 }
 
 /// A loaded XDP program and its maps. Dropping it detaches nothing: see [`detach`](crate::detach).
@@ -110,14 +136,14 @@ pub struct Program {
     id: u32,
     max_queues: u32,
     sockets: Map<u32, u32>,
-    local: Option<LocalAddresses>,
+    for_the_node: Option<ForTheNode>,
 }
 
 impl Program {
     /// Assembles a program for `kind` and loads it. `max_queues`: receive queues of the interface it will serve.
     pub fn load(kind: ProgramKind, max_queues: u32) -> Result<Self, ProgramError> {
         let fallback = match kind {
-            ProgramKind::Uplink { .. } => Action::Pass,
+            ProgramKind::Uplink => Action::Pass,
             ProgramKind::Workload => Action::Drop,
         };
         Self::load_with(kind, max_queues, fallback)
@@ -130,26 +156,27 @@ impl Program {
         fallback: Action,
     ) -> Result<Self, ProgramError> {
         let sockets = map::sockets(max_queues).map_err(|source| cant_make("sockets", source))?;
-        let (name, code, local) = match kind {
+        let (name, code, for_the_node) = match kind {
             ProgramKind::Workload => {
                 ("tortie_workload", redirect::workload(sockets.fd(), fallback).map_err(assemble)?, None)
             }
-            ProgramKind::Uplink { terminate_ipip, vxlan_port } => {
-                let local = LocalAddresses {
+            ProgramKind::Uplink => {
+                let maps = ForTheNode {
                     ipv4: map::local_ipv4(LOCAL_ADDRESSES_MAX)
                         .map_err(|source| cant_make("local IPv4 addresses", source))?,
                     ipv6: map::local_ipv6(LOCAL_ADDRESSES_MAX)
                         .map_err(|source| cant_make("local IPv6 addresses", source))?,
+                    tunnels: map::tunnels(TUNNELS_MAX)
+                        .map_err(|source| cant_make("tunnels that end here", source))?,
                 };
                 let code = redirect::uplink(Uplink {
                     sockets: sockets.fd(),
-                    local_ipv4: local.ipv4.fd(),
-                    local_ipv6: local.ipv6.fd(),
-                    terminate_ipip,
-                    vxlan_port,
+                    local_ipv4: maps.ipv4.fd(),
+                    local_ipv6: maps.ipv6.fd(),
+                    tunnels: maps.tunnels.fd(),
                     fallback,
                 });
-                ("tortie_uplink", code.map_err(assemble)?, Some(local))
+                ("tortie_uplink", code.map_err(assemble)?, Some(maps))
             }
         };
         let refused = |source: io::Error, log| match source.raw_os_error() {
@@ -158,7 +185,7 @@ impl Program {
         };
         let fd = load::program(name, &code).map_err(|failed| refused(failed.source, failed.log))?;
         let (id, _) = load::describe(fd.as_fd()).map_err(|source| refused(source, String::new()))?;
-        Ok(Self { fd, id, max_queues, sockets, local })
+        Ok(Self { fd, id, max_queues, sockets, for_the_node })
     }
 
     /// The program's id, as bpftool shows it.
@@ -205,7 +232,7 @@ impl Program {
     ///
     /// A subnet's broadcast address counts as one of the node's: add it too.
     pub fn add_local(&self, address: IpAddr) -> Result<(), ProgramError> {
-        let local = self.local.as_ref().ok_or(ProgramError::NoLocalAddresses)?;
+        let local = self.for_the_node()?;
         match address {
             IpAddr::V4(ip) => local.ipv4.insert(&u32::from_ne_bytes(ip.octets()), &1),
             IpAddr::V6(ip) => local.ipv6.insert(&Key16(ip.octets()), &1),
@@ -218,12 +245,33 @@ impl Program {
 
     /// What is for this address is transit again. `false` if it was already.
     pub fn remove_local(&self, address: IpAddr) -> Result<bool, ProgramError> {
-        let local = self.local.as_ref().ok_or(ProgramError::NoLocalAddresses)?;
+        let local = self.for_the_node()?;
         match address {
             IpAddr::V4(ip) => local.ipv4.remove(&u32::from_ne_bytes(ip.octets())),
             IpAddr::V6(ip) => local.ipv6.remove(&Key16(ip.octets())),
         }
         .map_err(|source| cant_change("local addresses", source))
+    }
+
+    /// From the next frame on, this tunnel's packets to the node's addresses go to the sockets. Twice is as good as
+    /// once.
+    pub fn add_tunnel(&self, tunnel: TunnelKind) -> Result<(), ProgramError> {
+        let known = &self.for_the_node()?.tunnels;
+        known.insert(&tunnel.key(), &1).map_err(|source| match source.raw_os_error() {
+            Some(libc::E2BIG) => ProgramError::TunnelsFull { tunnel },
+            _ => cant_change("tunnels that end here", source),
+        })
+    }
+
+    /// From the next frame on, this tunnel's packets to the node's addresses stay with the kernel. `false` if they did
+    /// already.
+    pub fn remove_tunnel(&self, tunnel: TunnelKind) -> Result<bool, ProgramError> {
+        let known = &self.for_the_node()?.tunnels;
+        known.remove(&tunnel.key()).map_err(|source| cant_change("tunnels that end here", source))
+    }
+
+    fn for_the_node(&self) -> Result<&ForTheNode, ProgramError> {
+        self.for_the_node.as_ref().ok_or(ProgramError::TakesEverything)
     }
 }
 

@@ -7,6 +7,8 @@ use model::PortId;
 use packet::Parsed;
 use tables::{DropReason, Fate, HopIndex};
 
+use crate::nat;
+
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
 pub const BATCH: usize = 64;
 const _: () = assert!(BATCH <= u64::BITS as usize, "`Batch::opened` has a bit for each frame");
@@ -44,6 +46,8 @@ pub struct Batch {
     pub(crate) opened: u64,
     /// Within `reverse_path.rs` and `route.rs`: what is looked up.
     pub(crate) asked: Asked,
+    /// What `nat.rs` has translated, and what it has yet to.
+    pub(crate) nat: nat::Columns,
 }
 
 /// Destinations to look up, of each family for itself and without gaps, and what came of it. Kept from batch to batch, so
@@ -104,6 +108,7 @@ impl Batch {
             hops: [HopIndex::MAX; BATCH],
             opened: 0,
             asked: Asked { v4: Questions::new(), v6: Questions::new(), groups: [0; BATCH] },
+            nat: nat::Columns::new(),
         }
     }
 
@@ -143,6 +148,7 @@ impl Batch {
         debug_assert!(self.frames.is_empty(), "frames are given to a ring or a pool, never forgotten");
         self.runs.clear();
         self.opened = 0;
+        self.nat.clear();
     }
 }
 

@@ -1,11 +1,15 @@
 //! Stage 4: packets of tunnels that end here are opened, and the walk goes on with what is inside.
-
-use std::net::Ipv4Addr;
+//!
+//! A packet is opened once: what is inside and would have to be opened again is dropped. Fragments aren't put together.
+//!
+//! UDP checksums aren't looked at: over IPv4 there is none (RFC 7348 §5), and over IPv6 RFC 7348 leaves it to the
+//! receiver. None at all is taken too: what RFC 6936 §4 asks of such an end, that it knows whom packets come from, is
+//! done here, and what is inside has checksums of its own.
 
 use afxdp::Frame;
-use model::PortKind;
+use model::{MacAddr, PortKind};
 use packet::encapsulation::{VXLAN_HEADER_LEN, vni};
-use packet::{Fragment, Kind, Parsed, ethernet, protocol, udp};
+use packet::{Fragment, Kind, Parsed, ecn, ethernet, protocol, udp};
 use tables::{DropReason, Fate, State, TunnelEnd, TunnelKind};
 
 use crate::{Batch, parse};
@@ -24,11 +28,15 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
         let rows = run.rows();
         let (fates, parsed) = (&mut fates[rows.clone()], &mut parsed[rows.clone()]);
         for (((row, frame), fate), parsed) in rows.clone().zip(&mut frames[rows]).zip(fates).zip(parsed) {
-            if *fate != Fate::Undecided {
+            if *fate != Fate::Undecided || !matches!(parsed.protocol, protocol::IPIP | protocol::UDP) {
                 continue;
             }
-            let Some(end) = end_of(frame.bytes(), parsed, &state.tunnel_ends) else { continue };
-            match open(frame, parsed, end) {
+            let outcome = match end_of(frame.bytes(), parsed, &state.tunnel_ends) {
+                Ok(None) => continue,
+                Ok(Some(end)) => open(frame, parsed, end, &state.tunnel_ends),
+                Err(reason) => Err(reason),
+            };
+            match outcome {
                 Ok(()) => *opened |= 1 << row,
                 Err(reason) => *fate = Fate::Drop(reason),
             }
@@ -36,65 +44,123 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
     }
 }
 
-/// The tunnel end that a packet is addressed to. Fragments are nobody's: they go on as what they are.
+/// The tunnel end that a packet is addressed to, or why it is dropped although it is addressed to one.
 #[inline]
-fn end_of<'a>(frame: &[u8], parsed: &Parsed, ends: &'a [TunnelEnd]) -> Option<&'a TunnelEnd> {
-    if parsed.kind != Kind::Ipv4
-        || !matches!(parsed.protocol, protocol::IPIP | protocol::UDP)
-        || parsed.fragment != Fragment::Whole
-    {
-        return None;
+fn end_of<'a>(
+    frame: &[u8],
+    parsed: &Parsed,
+    ends: &'a [TunnelEnd],
+) -> Result<Option<&'a TunnelEnd>, DropReason> {
+    let destination = match parsed.kind {
+        Kind::Ipv4 => parsed.ipv4_destination(frame).map(Into::into),
+        _ => parsed.ipv6_destination(frame).map(Into::into),
+    };
+    let mut here = ends.iter().filter(|end| Some(end.local) == destination);
+    if parsed.protocol == protocol::IPIP {
+        let end = here.find(|end| end.kind == TunnelKind::Ipip);
+        return match end {
+            Some(_) if parsed.fragment != Fragment::Whole => Err(DropReason::TunnelFragment),
+            end => Ok(end),
+        };
     }
-    let destination = parsed.ipv4_destination(frame)?;
-    ends.iter().find(|end| {
-        end.local == destination
-            && match end.kind {
-                TunnelKind::Ipip => parsed.protocol == protocol::IPIP,
-                TunnelKind::Vxlan { port, .. } => {
-                    parsed.protocol == protocol::UDP && udp_destination(frame, parsed) == Some(port)
-                }
-            }
-    })
+    // A later fragment shows no port: it goes on as what it is, to this box.
+    let Some(datagram) = frame.get(usize::from(parsed.l4)..).filter(|_| parsed.l4 != 0) else {
+        return Ok(None);
+    };
+    let to = u16_at(datagram, 2);
+    let mut here =
+        here.filter(|end| matches!(end.kind, TunnelKind::Vxlan { port, .. } if port == to)).peekable();
+    if here.peek().is_none() {
+        return Ok(None);
+    }
+    if parsed.fragment != Fragment::Whole {
+        return Err(DropReason::TunnelFragment);
+    }
+    let asked = datagram.get(udp::HEADER_LEN..).and_then(vni).ok_or(DropReason::TunnelMalformed)?;
+    let end = here.find(|end| matches!(end.kind, TunnelKind::Vxlan { vni, .. } if vni == asked));
+    end.map(Some).ok_or(DropReason::UnknownVni)
 }
 
-fn udp_destination(frame: &[u8], parsed: &Parsed) -> Option<u16> {
-    let at = usize::from(parsed.l4) + 2;
-    frame.get(at..at + 2).map(|port| u16::from_be_bytes([port[0], port[1]]))
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).map_or(0, |word| u16::from_be_bytes([word[0], word[1]]))
 }
 
 /// Takes the outer headers off and parses what was inside.
-fn open(frame: &mut Frame, parsed: &mut Parsed, end: &TunnelEnd) -> Result<(), DropReason> {
-    let source = parsed.ipv4_source(frame.bytes()).unwrap_or(Ipv4Addr::UNSPECIFIED);
-    if !end.knows(source) {
+fn open(
+    frame: &mut Frame,
+    parsed: &mut Parsed,
+    end: &TunnelEnd,
+    ends: &[TunnelEnd],
+) -> Result<(), DropReason> {
+    if !is_known(frame.bytes(), parsed, end) {
         return Err(DropReason::UnknownTunnelSource);
     }
+    let outer = frame.bytes().get(usize::from(parsed.l3)..).map_or(0, ecn::traffic_class);
+    match end.kind {
+        TunnelKind::Ipip => take_off_ipip(frame, parsed),
+        TunnelKind::Vxlan { mac, .. } => take_off_vxlan(frame, parsed, mac),
+    }?;
+    parse_inner(frame.bytes(), parsed)?;
+    if matches!(parsed.protocol, protocol::IPIP | protocol::UDP)
+        && !matches!(end_of(frame.bytes(), parsed, ends), Ok(None))
+    {
+        return Err(DropReason::TunnelNested);
+    }
+    match ecn::carry_in(frame.bytes_mut(), parsed.l3.into(), outer) {
+        true => Ok(()),
+        false => Err(DropReason::TunnelCongested),
+    }
+}
+
+/// May the sender send packets to this end?
+fn is_known(frame: &[u8], parsed: &Parsed, end: &TunnelEnd) -> bool {
+    match parsed.ipv4_source(frame) {
+        Some(source) => end.knows_v4(source),
+        None => parsed.ipv6_source(frame).is_some_and(|source| end.knows_v6(source)),
+    }
+}
+
+/// The inner packet has no Ethernet header: the last bytes of the outer one become it.
+fn take_off_ipip(frame: &mut Frame, parsed: &Parsed) -> Result<(), DropReason> {
     // Ethernet padding of the outer frame is not part of what is inside.
     frame.set_len(parsed.l3_end()).map_err(|_| DropReason::TunnelMalformed)?;
     let l4 = usize::from(parsed.l4);
-    match end.kind {
-        TunnelKind::Ipip => {
-            // The inner packet has no Ethernet header: the last bytes of the outer one become it.
-            let front = l4.checked_sub(ethernet::HEADER_LEN).ok_or(DropReason::TunnelMalformed)?;
-            frame.trim_front(front).map_err(|_| DropReason::TunnelMalformed)?;
-            let ethertype = frame.bytes_mut().get_mut(12..14).ok_or(DropReason::TunnelMalformed)?;
-            ethertype.copy_from_slice(&ethernet::IPV4.to_be_bytes());
-        }
-        TunnelKind::Vxlan { vni: expected, .. } => {
-            let header = l4 + udp::HEADER_LEN;
-            if frame.bytes().get(header..).and_then(vni) != Some(expected) {
-                return Err(DropReason::TunnelMalformed);
-            }
-            frame.trim_front(header + VXLAN_HEADER_LEN).map_err(|_| DropReason::TunnelMalformed)?;
-        }
+    let front = l4.checked_sub(ethernet::HEADER_LEN).ok_or(DropReason::TunnelMalformed)?;
+    frame.trim_front(front).map_err(|_| DropReason::TunnelMalformed)?;
+    let ethertype = frame.bytes_mut().get_mut(12..14).ok_or(DropReason::TunnelMalformed)?;
+    ethertype.copy_from_slice(&ethernet::IPV4.to_be_bytes());
+    Ok(())
+}
+
+/// `mac`: the end's own address, to which the frame inside must be addressed.
+fn take_off_vxlan(frame: &mut Frame, parsed: &Parsed, mac: MacAddr) -> Result<(), DropReason> {
+    let l4 = usize::from(parsed.l4);
+    let datagram = frame.bytes().get(l4..).unwrap_or(&[]);
+    // What follows the datagram in the IP packet, or the packet in the frame, is not part of what is inside.
+    let end = l4 + usize::from(u16_at(datagram, 4));
+    if end > parsed.l3_end() {
+        return Err(DropReason::TunnelMalformed);
     }
-    // As in `parse.rs`.
-    if let Some(headers) = packet::parse_plain(frame.bytes()) {
+    frame.set_len(end).map_err(|_| DropReason::TunnelMalformed)?;
+    let front = l4 + udp::HEADER_LEN + VXLAN_HEADER_LEN;
+    frame.trim_front(front).map_err(|_| DropReason::TunnelMalformed)?;
+    match frame.bytes().first_chunk() {
+        Some(destination) if *destination == mac.0 => Ok(()),
+        Some(_) => Err(DropReason::TunnelNotOurs),
+        None => Err(DropReason::TunnelMalformed),
+    }
+}
+
+/// As `parse.rs`, and only IP goes on.
+fn parse_inner(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
+    if let Some(headers) = packet::parse_plain(frame) {
         *parsed = headers;
         return Ok(());
     }
-    *parsed = packet::parse(frame.bytes()).map_err(parse::reason)?;
-    if !parsed.is_ip() || parsed.vlan.is_some() {
-        return Err(DropReason::TunnelMalformed);
+    *parsed = packet::parse(frame).map_err(parse::reason)?;
+    // RFC 7348 §6.1: an inner tag is discarded unless configured otherwise.
+    if parsed.vlan.is_some() {
+        return Err(DropReason::VlanTagged);
     }
-    Ok(())
+    if parsed.is_ip() { Ok(()) } else { Err(DropReason::TunnelMalformed) }
 }

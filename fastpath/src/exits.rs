@@ -1,13 +1,14 @@
 //! Stage 11: each frame to where its fate says, and the books.
 
-use afxdp::FramePool;
+use afxdp::{Frame, FramePool};
 use model::PortId;
 use tables::{DropReason, Fate, PortCount, Ports, Punt, PuntReason, RingProducer, State};
 
-use crate::Batch;
+use crate::fragment::Pieces;
 use crate::handoff::Handoffs;
-use crate::queues::Queues;
+use crate::queues::{OwnedQueue, Queues};
 use crate::tally::Tally;
+use crate::{BATCH, Batch};
 
 /// Where frames can go.
 pub(crate) struct Exits<'a> {
@@ -32,14 +33,10 @@ impl Exits<'_> {
             let ingress = batch.ingress(row);
             match batch.fates[row] {
                 Fate::Forward(port) => {
-                    if let Some(owned) = self.queues.of_port(port) {
-                        owned.waiting.push(frame);
-                        continue;
-                    }
-                    if let Err(reason) = self.hand_over(port, frame.bytes(), &state.ports) {
-                        self.tally.dropped(reason, ingress);
-                    }
+                    self.leave(port, frame, ingress, &state.ports);
+                    continue;
                 }
+                Fate::Fragment(port) => self.fragment(port, &frame, batch, row, state),
                 Fate::Punt(reason) => {
                     let punt = punt_of(batch, row, reason, state);
                     match self.punt.push(punt, frame.bytes()) {
@@ -56,6 +53,40 @@ impl Exits<'_> {
         batch.clear();
     }
 
+    /// Leaves a frame with its port's queue, or with the worker that owns it.
+    fn leave(&mut self, port: PortId, frame: Frame, ingress: Option<PortId>, ports: &Ports) {
+        let Some(owned) = self.queues.of_port(port) else {
+            if let Err(reason) = self.hand_over(port, frame.bytes(), ports) {
+                self.tally.dropped(reason, ingress);
+            }
+            self.pool.put(frame);
+            return;
+        };
+        owned.waiting.push(frame);
+        // Fragments are more frames than came in: what waits never outgrows its room.
+        if owned.waiting.len() >= BATCH {
+            send(owned, self.pool, self.tally);
+        }
+    }
+
+    #[cold]
+    fn fragment(&mut self, port: PortId, frame: &Frame, batch: &Batch, row: usize, state: &State) {
+        let (parsed, hop) = (&batch.parsed[row], state.next_hops.get(batch.hops[row]));
+        let ingress = batch.ingress(row);
+        let mut pieces = match Pieces::new(frame, parsed, hop, state, self.pool) {
+            Ok(pieces) => pieces,
+            Err(reason) => return self.tally.dropped(reason, ingress),
+        };
+        self.tally.books.fragmented += 1;
+        while let Some(piece) = pieces.next(self.pool) {
+            self.tally.books.fragments += 1;
+            match piece {
+                Ok(piece) => self.leave(port, piece, ingress, &state.ports),
+                Err(reason) => self.tally.dropped(reason, ingress),
+            }
+        }
+    }
+
     /// Copies a frame into the ring of the worker that owns the port's queue for this one.
     fn hand_over(&mut self, port: PortId, bytes: &[u8], ports: &Ports) -> Result<(), DropReason> {
         let queues = usize::from(ports.get(port).ok_or(DropReason::PortDown)?.queues.max(1));
@@ -66,14 +97,19 @@ impl Exits<'_> {
     /// Stage 11, `transmit.rs`, for every queue with frames waiting.
     pub(crate) fn transmit(&mut self) {
         for owned in self.queues.iter_mut().filter(|owned| !owned.waiting.is_empty()) {
-            let sent = crate::transmit::waiting(owned, self.pool);
-            self.tally.books.forwarded += sent.frames;
-            self.tally.books.drops[DropReason::TransmitRingFull.index()] += sent.refused;
-            if let Some(PortCount { forwarded_packets, forwarded_bytes, .. }) = self.tally.port(owned.port) {
-                *forwarded_packets += sent.frames;
-                *forwarded_bytes += sent.bytes;
-            }
+            send(owned, self.pool, self.tally);
         }
+    }
+}
+
+/// Gives what waits at a queue to its ring, and counts it.
+fn send(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally) {
+    let sent = crate::transmit::waiting(owned, pool);
+    tally.books.forwarded += sent.frames;
+    tally.books.drops[DropReason::TransmitRingFull.index()] += sent.refused;
+    if let Some(PortCount { forwarded_packets, forwarded_bytes, .. }) = tally.port(owned.port) {
+        *forwarded_packets += sent.frames;
+        *forwarded_bytes += sent.bytes;
     }
 }
 

@@ -15,11 +15,13 @@
 //! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast, broadcast, link-local |
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
 //! | 7 | `reverse_path.rs` | packets whose source a route leads back to | drop: no way back, or another one |
-//! | 8 | `route.rs` | a next hop | punt: no route, unresolved; drop: blackhole, broadcast, port down |
-//! | 9 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
-//! | 10 | `rewrite.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big |
-//! | 11 | `exits.rs` | copies in the punt ring, frames back in their pool, counters | drop: punt ring full |
-//! | 12 | `transmit.rs` | frames in transmit rings | drop: ring full |
+//! | 8 | `nat.rs` | what a known flow's packets, or those to a floating IP, become | drop: malformed, unknown |
+//! | 9 | `route.rs` | a next hop | punt: no route, rejected, prohibited, unresolved; drop: blackhole, broadcast, port down |
+//! | 10 | `nat.rs` | packets under a source that they may leave under | drop: ports exhausted |
+//! | 11 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
+//! | 12 | `rewrite.rs`, `options.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big, bad option; drop: source routed |
+//! | 13 | `exits.rs`, `fragment.rs` | copies in the punt ring, fragments, frames back in their pool, counters | drop: punt ring full, can't be fragmented |
+//! | 14 | `transmit.rs` | frames in transmit rings | drop: ring full |
 //!
 //! **What it promises.** After a worker starts, while packets flow: no allocation, no lock, no system call other than
 //! the ring wake-up, no logging; an idle worker sleeps, and ports come and go between batches. Each frame ends in exactly one fate, and the books balance.
@@ -30,10 +32,15 @@ mod admit;
 mod batch;
 mod decapsulate;
 mod exits;
+mod fragment;
 mod handoff;
+mod mark;
 mod martian;
 mod memory_port;
+mod nat;
+mod options;
 mod parse;
+mod police;
 mod port;
 mod queues;
 mod receive;

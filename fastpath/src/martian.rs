@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use packet::{Kind, Layout, Parsed, ethernet};
-use tables::{DropReason, Fate};
+use tables::{DropReason, Fate, PuntReason};
 
 use crate::Batch;
 
@@ -30,7 +30,11 @@ pub(crate) fn addresses(batch: &mut Batch) {
             Kind::Arp | Kind::Other => Some(DropReason::UnknownEthertype),
         };
         if let Some(reason) = reason {
-            *fate = Fate::Drop(reason);
+            *fate = if is_beyond_scope(frame.bytes(), parsed) {
+                Fate::Punt(PuntReason::BeyondScope)
+            } else {
+                Fate::Drop(reason)
+            };
         }
     }
 }
@@ -111,6 +115,17 @@ fn check_v6(source: Ipv6Addr, destination: Ipv6Addr) -> Option<DropReason> {
     }
     let is_link_local = source.is_unicast_link_local() || destination.is_unicast_link_local();
     is_link_local.then_some(DropReason::LinkLocal)
+}
+
+/// Would an IPv6 packet leave the link that its source address is of? Such a sender is told (RFC 4443 §3.1, code 2); one
+/// that writes to its own link reaches no router by that.
+#[cold]
+fn is_beyond_scope(frame: &[u8], parsed: &Parsed) -> bool {
+    let addresses = parsed.ipv6_source(frame).zip(parsed.ipv6_destination(frame));
+    addresses.is_some_and(|(source, destination)| {
+        let goes_on = !destination.is_multicast() && !destination.is_unicast_link_local();
+        source.is_unicast_link_local() && goes_on && !is_martian_v6(destination)
+    })
 }
 
 /// Unspecified, loopback, and IPv4-mapped, which stands for an IPv4 address inside a host and never on a wire

@@ -6,9 +6,9 @@ use packet::encapsulation::Template;
 use packet::{FlowHash, Kind, Layout, Parsed, ethernet, ipv4, ipv6};
 use tables::{DropReason, Fate, HopState, NextHop, PuntReason, State};
 
-use crate::Batch;
 use crate::batch::Run;
 use crate::route::flow_hash;
+use crate::{Batch, options};
 
 /// The first of the ports that VXLAN's source port is drawn from (RFC 7348 §5: the dynamic range of RFC 6335), and how many
 /// they are.
@@ -69,18 +69,19 @@ fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, st
     if hop.state != HopState::Ready {
         return Fate::Drop(DropReason::PortDown);
     }
+    if parsed.layout == Layout::Other
+        && let Some(fate) = options::judge(frame.bytes(), parsed)
+    {
+        return fate;
+    }
     let decrements = forwards && !hop.to_host;
     // RFC 1812 §5.3.1, RFC 8200 §3: what arrives with 1 (or 0) goes no further.
     if decrements && parsed.ttl <= 1 {
         return Fate::Punt(PuntReason::TtlExceeded);
     }
-    if parsed.l3_len > hop.mtu {
-        let told = parsed.kind == Kind::Ipv6 || parsed.dont_fragment;
-        return if told {
-            Fate::Punt(PuntReason::TooBig)
-        } else {
-            Fate::Drop(DropReason::NeedsFragmentation)
-        };
+    let is_too_big = parsed.l3_len > hop.mtu;
+    if is_too_big && (parsed.kind == Kind::Ipv6 || parsed.dont_fragment) {
+        return Fate::Punt(PuntReason::TooBig);
     }
     let bytes = frame.bytes_mut();
     if decrements
@@ -94,19 +95,28 @@ fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, st
             _ => ipv6::decrement_hop_limit(header),
         };
     }
-    if hop.is_plain() {
-        write_addresses(bytes, hop);
-        return Fate::Forward(hop.port);
+    if is_too_big {
+        return Fate::Fragment(hop.port);
     }
-    let encapsulated = match state.next_hops.encapsulation(hop) {
-        Some(template) => encapsulate(frame, parsed, template, &state.flow_hash),
-        None => Err(DropReason::PortDown),
-    };
-    if let Err(reason) = encapsulated {
-        return Fate::Drop(reason);
+    match dress(frame, parsed, hop, state) {
+        Ok(()) => Fate::Forward(hop.port),
+        Err(reason) => Fate::Drop(reason),
+    }
+}
+
+/// Puts Ethernet addresses, and an outer header where the next hop has one, onto a packet that fits its MTU.
+pub(crate) fn dress(
+    frame: &mut Frame,
+    parsed: &Parsed,
+    hop: &NextHop,
+    state: &State,
+) -> Result<(), DropReason> {
+    if !hop.is_plain() {
+        let template = state.next_hops.encapsulation(hop).ok_or(DropReason::PortDown)?;
+        encapsulate(frame, parsed, template, &state.flow_hash)?;
     }
     write_addresses(frame.bytes_mut(), hop);
-    Fate::Forward(hop.port)
+    Ok(())
 }
 
 #[inline(always)]

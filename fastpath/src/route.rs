@@ -40,6 +40,8 @@ fn dead_end(state: HopState) -> Fate {
         HopState::Unresolved => Fate::Punt(PuntReason::Unresolved),
         HopState::NoRoute => Fate::Punt(PuntReason::NoRoute),
         HopState::Broadcast => Fate::Drop(DropReason::DirectedBroadcast),
+        HopState::Rejected => Fate::Punt(PuntReason::Rejected),
+        HopState::Prohibited => Fate::Punt(PuntReason::Prohibited),
         HopState::Blackhole => Fate::Drop(DropReason::Blackhole),
         HopState::PortDown => Fate::Drop(DropReason::PortDown),
     }

@@ -1,7 +1,7 @@
 //! Where a worker's time goes: now and then, one batch is timed stage by stage.
 
 use quanta::Clock;
-use tables::{Stage, StageSample};
+use tables::{MeterTime, Stage, StageSample};
 
 /// One batch in so many is timed: reading the time-stamp counter takes some 20 clocks, a dozen times a batch.
 const SAMPLED: u32 = 64;
@@ -26,6 +26,17 @@ impl Stopwatch {
             last: 0,
             sample: StageSample::default(),
         }
+    }
+
+    /// Goes by another clock from now on.
+    pub(crate) fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// What the time is, for meters. The time-stamp counter is the same on all cores, and so is what it is scaled by.
+    #[inline]
+    pub(crate) fn meter_time(&self) -> MeterTime {
+        MeterTime::from_nanos(self.clock.delta_as_nanos(0, self.clock.raw()))
     }
 
     /// Times one batch in `one_in`, which is not zero, from now on.

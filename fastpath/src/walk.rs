@@ -1,12 +1,14 @@
 //! The whole packet path, in order. Nothing else knows the order.
 
-use tables::{Snapshot, Stage};
+use tables::{Flows, Snapshot, Stage};
 
 use crate::stopwatch::Stopwatch;
-use crate::{Batch, admit, decapsulate, martian, parse, reverse_path, rewrite, route, workload};
+use crate::{
+    Batch, admit, decapsulate, mark, martian, nat, parse, police, reverse_path, rewrite, route, workload,
+};
 
 /// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's.
-pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, stopwatch: &mut Stopwatch) {
+pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, flows: &Flows, stopwatch: &mut Stopwatch) {
     parse::headers(batch);
     stopwatch.lap(Stage::Parse);
     admit::frames_for_us(batch, tables.state);
@@ -15,14 +17,32 @@ pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, stopwatch: &mut Sto
     stopwatch.lap(Stage::Decapsulate);
     martian::addresses(batch);
     stopwatch.lap(Stage::Martian);
-    workload::may_send(batch, &tables.state.ports);
+    workload::may_send(batch, tables.state);
+    let qos = tables.state.ports.qos_use();
+    if qos.egress {
+        police::from_workloads(batch, &tables.state.ports, stopwatch.meter_time());
+    }
     stopwatch.lap(Stage::WorkloadSend);
     reverse_path::sources(batch, tables);
     stopwatch.lap(Stage::ReversePath);
+    nat::known_flows(batch, tables.state, flows);
+    stopwatch.lap(Stage::Nat);
     route::next_hop(batch, tables);
     stopwatch.lap(Stage::Route);
+    nat::leaving(batch, tables.state, flows);
+    stopwatch.lap(Stage::Nat);
     workload::may_receive(batch, &tables.state.next_hops);
+    if qos.dscp {
+        mark::dscp(batch, tables.state);
+    }
     stopwatch.lap(Stage::WorkloadReceive);
     rewrite::for_next_hop(batch, tables.state);
     stopwatch.lap(Stage::Rewrite);
+    nat::undo_for_slow_path(batch);
+    stopwatch.lap(Stage::Nat);
+    if qos.ingress {
+        // Last, so that only what really leaves counts.
+        police::to_workloads(batch, &tables.state.ports, stopwatch.meter_time());
+        stopwatch.lap(Stage::WorkloadReceive);
+    }
 }

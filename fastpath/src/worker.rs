@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use afxdp::{FramePool, Sleeper};
 use crossbeam_channel::{Receiver, Sender};
 use model::{PortId, WorkerId};
-use tables::{Counters, Inject, Punt, Reader, RingConsumer, RingProducer, Stage};
+use tables::{Counters, Flows, Inject, Punt, Reader, RingConsumer, RingProducer, Stage};
 
 use crate::exits::Exits;
 use crate::handoff::Handoffs;
@@ -26,6 +26,8 @@ const IDLE_ROUNDS: u32 = 64;
 const LOOK_AGAIN_FOR: Duration = Duration::from_millis(1);
 /// Rounds between two looks at commands and the clock.
 const HOUSEKEEPING_ROUNDS: u32 = 256;
+/// Rows of the flow table that housekeeping looks at: some microseconds, and the whole of the default table within seconds.
+const AGED_ROWS: usize = 128;
 /// Time between two readings of the kernel's counters.
 const STATISTICS_EVERY: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,8 @@ pub struct WorkerConfig {
     pub id: WorkerId,
     /// The core it is pinned to, numbered as the kernel does; `None` leaves it to the scheduler.
     pub core: Option<usize>,
+    /// What it does while there are no packets.
+    pub waiting: Waiting,
     /// Longest sleep of a worker without packets: packets from the slow path may wait this long.
     pub idle_wait: Duration,
     /// Rows in the table of ports.
@@ -60,6 +64,8 @@ pub struct WorkerEnds {
     pub pool: FramePool,
     /// The tables.
     pub reader: Reader,
+    /// The flows, which all workers share.
+    pub flows: Flows,
     /// All counters; the worker writes its own row.
     pub counters: Counters,
     /// Copies of packets for the slow path.
@@ -72,10 +78,8 @@ pub struct WorkerEnds {
     pub commands: Receiver<Command>,
 }
 
-/// A change of a worker's queues or ways. Rare; taken between batches.
+/// A change of a worker's queues. Rare; taken between batches.
 pub enum Command {
-    /// Waits for packets like this from now on; [`Waiting::Adaptive`] until told otherwise.
-    Wait(Waiting),
     /// Owns this queue from now on.
     AddQueue {
         /// The port's row in the tables.
@@ -105,7 +109,6 @@ pub struct Worker {
     stopwatch: Stopwatch,
     first: usize,
     statistics_read: Instant,
-    waiting: Waiting,
     sleeper: Sleeper,
 }
 
@@ -143,7 +146,6 @@ impl Worker {
             stopwatch: Stopwatch::new(),
             first: 0,
             statistics_read: Instant::now(),
-            waiting: Waiting::default(),
             sleeper: Sleeper::default(),
         }
     }
@@ -159,7 +161,7 @@ impl Worker {
             rounds = rounds.wrapping_add(1);
             if self.round() > 0 {
                 idle = Idle::default();
-            } else if idle.is_over(self.waiting) {
+            } else if idle.is_over(self.config.waiting) {
                 self.sleep();
                 self.housekeeping();
                 idle.slept = true;
@@ -188,7 +190,7 @@ impl Worker {
             return 0;
         }
         let snapshot = ends.reader.snapshot();
-        walk(batch, &snapshot, stopwatch);
+        walk(batch, &snapshot, &ends.flows, stopwatch);
         let worker = config.id.index();
         let mut exits = Exits {
             worker,
@@ -215,7 +217,6 @@ impl Worker {
     pub fn housekeeping(&mut self) {
         while let Ok(command) = self.ends.commands.try_recv() {
             match command {
-                Command::Wait(waiting) => self.waiting = waiting,
                 Command::AddQueue { port, queue, statistics } => {
                     self.queues.add(port, queue, statistics, &mut self.ends.pool);
                 }
@@ -227,6 +228,10 @@ impl Worker {
             }
         }
         self.queues.poll_closing(&mut self.ends.pool);
+        if self.ends.flows.counts().in_use > 0 {
+            let timeouts = self.ends.reader.snapshot().state.nat.timeouts;
+            self.ends.flows.age(AGED_ROWS, self.ends.flows.now(), &timeouts);
+        }
         if self.statistics_read.elapsed() >= STATISTICS_EVERY {
             self.queues.read_statistics();
             self.statistics_read = Instant::now();
@@ -240,6 +245,11 @@ impl Worker {
     pub fn sample_stages(&mut self, one_in: u32) {
         assert!(one_in > 0, "one batch in none");
         self.stopwatch.set_one_in(one_in);
+    }
+
+    /// Goes by another clock: tests of rates make their own time.
+    pub fn set_clock(&mut self, clock: quanta::Clock) {
+        self.stopwatch.set_clock(clock);
     }
 
     /// Free frames and all frames of this worker, for audits.

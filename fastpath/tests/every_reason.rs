@@ -7,9 +7,10 @@ mod support;
 use model::{PortId, ReversePath, WorkerId};
 use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
-    fill, limits, mac, neighbor_solicitation, worker,
+    fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation, sum_up, with_options,
+    worker,
 };
-use tables::{Counters, DropReason, PuntReason, Writer};
+use tables::{Counters, DropReason, Flows, PuntReason, Writer};
 
 fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
     match reason {
@@ -19,6 +20,10 @@ fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
         PuntReason::NoRoute => (WORKLOAD, Build::outward().to("198.51.100.1").frame()),
         PuntReason::Unresolved => (WORKLOAD, Build::outward().to("10.67.0.1").frame()),
         PuntReason::TooBig => (WORKLOAD, Build::outward().to("10.69.0.1").payload(1000).frame()),
+        PuntReason::Rejected => (WORKLOAD, Build::outward().to("10.76.0.1").frame()),
+        PuntReason::Prohibited => (WORKLOAD, Build::outward().to("10.77.0.1").frame()),
+        PuntReason::BadOption => (WORKLOAD, with_options(&Build::outward().frame(), &[7, 0, 0, 0])),
+        PuntReason::BeyondScope => (UPLINK, Build::packet(UPLINK, "fe80::7", "fd65::2").frame()),
     }
 }
 
@@ -86,9 +91,7 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::L4Truncated => {
             let mut frame = Build::outward().payload(0).frame();
             frame[23] = packet::protocol::TCP;
-            frame[24..26].fill(0);
-            let checksum = packet::checksum::of(&frame[14..34]);
-            frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+            mend_ipv4_checksum(&mut frame);
             (WORKLOAD, frame)
         }
         DropReason::UnknownEthertype => patched(|frame| frame[12..14].copy_from_slice(&[0x88, 0xcc])),
@@ -103,19 +106,61 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::UnknownEndpoint => (STRANGER, Build::packet(STRANGER, "10.65.0.3", "10.65.1.2").frame()),
         DropReason::SpoofedSource => (WORKLOAD, Build::outward().source("10.65.0.3").frame()),
         DropReason::UnknownTunnelSource => (UPLINK, Build::inward().in_ipip("172.18.0.77", OUR_END)),
-        DropReason::TunnelMalformed => (UPLINK, Build::inward().in_vxlan(FAR_END, OUR_END, VNI + 1)),
+        DropReason::UnknownVni => (UPLINK, Build::inward().in_vxlan(FAR_END, OUR_END, VNI + 1)),
+        DropReason::TunnelMalformed => (UPLINK, in_vxlan(&arp_request(), FAR_END, OUR_END, VNI)),
+        DropReason::TunnelNotOurs => {
+            let mut frame = Build::inward().in_vxlan(FAR_END, OUR_END, VNI);
+            frame[50 + 5] ^= 1;
+            (UPLINK, frame)
+        }
+        DropReason::TunnelFragment => {
+            let mut frame = Build::inward().in_ipip(FAR_END, OUR_END);
+            frame[20] = 0x20;
+            sum_up(&mut frame, 14);
+            (UPLINK, frame)
+        }
+        DropReason::TunnelNested => {
+            (UPLINK, in_ipip(&Build::inward().in_ipip(FAR_END, OUR_END), FAR_END, OUR_END))
+        }
+        // Congestion experienced outside, and a transport without ECN inside.
+        DropReason::TunnelCongested => {
+            let mut frame = Build::inward().in_ipip(FAR_END, OUR_END);
+            frame[15] |= 0b11;
+            sum_up(&mut frame, 14);
+            (UPLINK, frame)
+        }
+        DropReason::TunnelFromWorkload => (WORKLOAD, Build::outward().dport(4789).frame()),
         DropReason::TunnelFamily => (WORKLOAD, Build::packet(WORKLOAD, "fd65::2", "fd72::1").frame()),
         DropReason::Blackhole => (UPLINK, Build::inward().to("10.65.0.9").frame()),
+        // The last piece would end beyond the largest datagram there is.
         DropReason::NeedsFragmentation => {
-            (WORKLOAD, Build::outward().to("10.69.0.1").payload(1000).fragmentable().frame())
+            let mut frame = Build::outward().to("10.69.0.1").payload(1000).fragmentable().frame();
+            frame[20..22].copy_from_slice(&[0x1f, 0xff]);
+            mend_ipv4_checksum(&mut frame);
+            (WORKLOAD, frame)
+        }
+        DropReason::SourceRouted => {
+            (WORKLOAD, with_options(&Build::outward().frame(), &[131, 7, 4, 10, 65, 1, 3, 0]))
         }
         DropReason::PortDown => (WORKLOAD, Build::outward().to("10.66.0.1").frame()),
+        // Translated packets have their cases in `nat.rs`.
+        DropReason::FlowTableFull
+        | DropReason::NatPortsExhausted
+        | DropReason::NatInvalid
+        | DropReason::NatUnsupported
+        | DropReason::IcmpErrorMalformed
+        | DropReason::FragmentUnknown => return None,
         DropReason::NoReversePath
         | DropReason::ReversePathElsewhere
         | DropReason::NotReady
         | DropReason::TransmitRingFull
         | DropReason::HandoffRingFull
-        | DropReason::PuntRingFull => return None,
+        | DropReason::PuntRingFull
+        // `qos.rs`: limits are exceeded by more than one frame.
+        | DropReason::EgressPacketRate
+        | DropReason::EgressBandwidth
+        | DropReason::IngressPacketRate
+        | DropReason::IngressBandwidth => return None,
     };
     Some(case)
 }
@@ -201,14 +246,15 @@ fn frames_for_another_workers_queue_cross_a_bounded_ring() {
     let mut writer = Writer::new(limits(2));
     fill(&mut writer);
     let counters = Counters::new(2, 16);
+    let flows = Flows::new(64);
+    let shared = || (counters.clone(), flows.clone());
     let mut ends = fastpath::handoffs(2, 2, 2048);
     let (second_ends, first_ends) = (ends.remove(1), ends.remove(0));
     let others: Vec<PortId> = PORTS.into_iter().filter(|port| *port != NARROW).collect();
     // The tables say that every port has one queue, which is worker 0's: so worker 1 is the one that hands over.
     let sizes = Sizes::default();
-    let (mut owner, owned) = worker(&mut writer, WorkerId(0), counters.clone(), first_ends, &others, sizes);
-    let (mut other, unowned) =
-        worker(&mut writer, WorkerId(1), counters.clone(), second_ends, &[NARROW], sizes);
+    let (mut owner, owned) = worker(&mut writer, WorkerId(0), shared(), first_ends, &others, sizes);
+    let (mut other, unowned) = worker(&mut writer, WorkerId(1), shared(), second_ends, &[NARROW], sizes);
     for _ in 0..3 {
         assert!(unowned.wires[0].send(&Build::packet(NARROW, "10.69.0.1", "10.65.1.2").frame()));
     }

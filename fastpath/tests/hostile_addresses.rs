@@ -85,7 +85,8 @@ fn ipv6_sources_from_an_uplink() {
         ("::", "martian_source"),
         ("::1", "martian_source"),
         ("::ffff:10.65.1.2", "martian_source"),
-        ("fe80::1", "link_local"),
+        // The sender is told that its address doesn't reach that far (RFC 4443 §3.1, code 2).
+        ("fe80::1", "beyond_scope"),
         ("ff02::1", "martian_source"),
         ("fec0::1", "forwarded"),
         ("fd69::1", "forwarded"),
@@ -105,7 +106,7 @@ fn sources_from_a_workload() {
         ("127.0.0.1", "10.65.1.2", "martian_source"),
         ("fd65::3", "fd65:1::2", "spoofed_source"),
         // Neighbour discovery aside, which is punted, nothing from a link-local address goes further than the link.
-        ("fe80::2", "fd65:1::2", "link_local"),
+        ("fe80::2", "fd65:1::2", "beyond_scope"),
         ("fe80::2", "fe80::ecee:eeff:feee:eeee", "link_local"),
         ("::", "fd65:1::2", "martian_source"),
     ] {

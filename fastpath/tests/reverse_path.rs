@@ -94,7 +94,9 @@ fn what_comes_out_of_a_tunnel_is_held_to_the_tunnels_routes() {
     ] {
         for port in [UPLINK, NARROW] {
             let build = Build { from: port, ..Build::inward() }.source(inner);
-            for frame in [build.in_ipip(FAR_END, OUR_END), build.in_vxlan(FAR_END, OUR_END, VNI)] {
+            let mut vxlan = build.in_vxlan(FAR_END, OUR_END, VNI);
+            vxlan[..6].copy_from_slice(&support::mac(port).0);
+            for frame in [build.in_ipip(FAR_END, OUR_END), vxlan] {
                 assert_eq!(dropped(&mut rig(ReversePath::Loose), port, &frame), loose, "{inner}");
                 assert_eq!(dropped(&mut rig(ReversePath::Strict), port, &frame), strict, "{inner}");
             }

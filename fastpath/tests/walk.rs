@@ -6,14 +6,8 @@ use std::collections::BTreeSet;
 
 use packet::checksum;
 use proptest::prelude::*;
-use support::{Build, FAR_END, HOST, NARROW, OUR_END, Rig, UPLINK, VNI, WORKLOAD, echo, mac, neighbor_mac};
+use support::{Build, HOST, NARROW, Rig, UPLINK, WORKLOAD, assert_checksums, echo, mac, neighbor_mac};
 use tables::Inject;
-
-/// IPv4 header checksum and UDP checksum.
-fn assert_checksums(frame: &[u8]) {
-    let parsed = packet::parse(frame).expect("what leaves is well-formed");
-    assert_eq!(checksum::verify_l4(frame, &parsed), checksum::L4Checksum::Correct);
-}
 
 #[test]
 fn a_packet_to_another_node_gets_new_addresses_and_a_lower_ttl() {
@@ -69,84 +63,6 @@ fn padding_after_a_short_packet_does_no_harm() {
     frame.resize(60, 0);
     rig.send(WORKLOAD, &frame);
     assert_eq!(rig.left_by(UPLINK).len(), 60);
-}
-
-/// Sends a packet into a tunnel and gives back what left and, from `inner` on, what was inside.
-fn through_tunnel(build: &Build, inner: usize) -> (Vec<u8>, Vec<u8>) {
-    let mut rig = Rig::new();
-    let moved = rig.send(WORKLOAD, &build.frame());
-    assert_eq!(moved.forwarded(), 1, "{moved:?}");
-    let left = rig.left_by(UPLINK);
-    assert_eq!(left[..6], neighbor_mac(UPLINK).0);
-    let outer = packet::parse(&left).expect("the outer header's checksum is right");
-    assert_eq!(outer.ipv4_source(&left).unwrap().to_string(), OUR_END);
-    assert_eq!(outer.ipv4_destination(&left).unwrap().to_string(), FAR_END);
-    assert_eq!(outer.l3_end(), left.len());
-    rig.audit();
-    (left.clone(), left[inner..].to_vec())
-}
-
-#[test]
-fn a_packet_leaves_in_ipip_as_it_came_but_for_a_lower_ttl() {
-    let sent = Build::outward().to("10.72.0.1");
-    let (left, mut inner) = through_tunnel(&sent, 34);
-    assert_eq!(left[23], packet::protocol::IPIP);
-    let frame = sent.frame();
-    assert_eq!((inner[8], frame[22]), (63, 64));
-    (inner[8], inner[10], inner[11]) = (frame[22], frame[24], frame[25]);
-    assert_eq!(inner, frame[14..]);
-}
-
-#[test]
-fn a_packet_leaves_in_vxlan_and_its_flow_shows_in_the_outer_port() {
-    for to in ["10.73.0.1", "fd73::1"] {
-        let source = if to.contains(':') { "fd65::2" } else { "10.65.0.2" };
-        let ports: BTreeSet<u16> = (0..16)
-            .map(|sport| {
-                let (left, inner) = through_tunnel(&Build::packet(WORKLOAD, source, to).sport(sport), 50);
-                assert_eq!(packet::encapsulation::vni(&left[42..]), Some(VNI));
-                assert_checksums(&inner);
-                assert_eq!(packet::parse(&inner).unwrap().ttl, 63);
-                u16::from_be_bytes([left[34], left[35]])
-            })
-            .collect();
-        assert!(ports.len() > 8 && ports.iter().all(|port| *port >= 49_152), "{ports:?}");
-    }
-}
-
-#[test]
-fn a_tunnels_packet_is_opened_and_what_is_inside_goes_on() {
-    let inward = Build::inward();
-    for frame in [inward.in_ipip(FAR_END, OUR_END), inward.in_vxlan(FAR_END, OUR_END, VNI)] {
-        let mut rig = Rig::new();
-        let moved = rig.send(UPLINK, &frame);
-        assert_eq!(moved.forwarded(), 1, "{moved:?}");
-        let left = rig.left_by(WORKLOAD);
-        assert_checksums(&left);
-        assert_eq!((left[22], left.len()), (63, inward.frame().len()));
-        assert_eq!(left[26..], inward.frame()[26..]);
-        rig.audit();
-    }
-}
-
-#[test]
-fn a_workloads_tunnel_packet_stays_closed() {
-    let mut rig = Rig::new();
-    let inner = Build { from: WORKLOAD, ..Build::inward() };
-    let moved = rig.send(WORKLOAD, &inner.in_ipip(FAR_END, OUR_END));
-    assert_eq!(moved.drops(), [(tables::DropReason::SpoofedSource.as_str(), 1)]);
-}
-
-#[test]
-fn the_tunnels_header_counts_against_the_mtu() {
-    let mut rig = Rig::new();
-    let largest = 1500 - 20 - 28;
-    let fits = Build::outward().to("10.72.0.1").payload(largest);
-    assert_eq!(rig.send(WORKLOAD, &fits.frame()).forwarded(), 1);
-    assert_eq!(rig.left_by(UPLINK).len(), 1514);
-    let moved = rig.send(WORKLOAD, &fits.payload(largest + 1).frame());
-    assert_eq!(moved.punts(), [(tables::PuntReason::TooBig.as_str(), 1)]);
-    assert_eq!(rig.punts.pop(|punt, _| punt.mtu), Some(1480));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The books of every node: received + injected = forwarded + punted + dropped (D6).
+//! The books of every node: received + injected + fragments = forwarded + fragmented + punted + dropped (D6).
 
 use std::time::Duration;
 
@@ -15,14 +15,16 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// # Errors
 /// They do not; the numbers are told.
 pub fn check(books: &ShowDrops) -> Result<()> {
-    let came = books.received + books.injected;
-    let went = books.forwarded + books.punted.total + books.dropped.total;
+    let came = books.received + books.injected + books.fragments;
+    let went = books.forwarded + books.fragmented + books.punted.total + books.dropped.total;
     if came != went {
         bail!(
-            "received {} + injected {} = {came}, but forwarded {} + punted {} + dropped {} = {went}",
+            "received {} + injected {} + fragments {} = {came}, but forwarded {} + fragmented {} + punted {} + dropped {} = {went}",
             books.received,
             books.injected,
+            books.fragments,
             books.forwarded,
+            books.fragmented,
             books.punted.total,
             books.dropped.total
         );
@@ -58,8 +60,13 @@ pub fn line(node: &str, books: &ShowDrops) -> String {
         let text = some.map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ");
         if text.is_empty() { String::new() } else { format!(" ({text})") }
     };
+    let (mut made, mut cut) = (String::new(), String::new());
+    if books.fragmented > 0 {
+        (made, cut) =
+            (format!(" + fragments {}", books.fragments), format!(" + fragmented {}", books.fragmented));
+    }
     format!(
-        "books of {node}: received {} + injected {} = forwarded {} + punted {}{} + dropped {}{}",
+        "books of {node}: received {} + injected {}{made} = forwarded {}{cut} + punted {}{} + dropped {}{}",
         books.received,
         books.injected,
         books.forwarded,
@@ -84,6 +91,8 @@ mod tests {
             received: 10,
             injected: 2,
             forwarded: 7,
+            fragmented: 0,
+            fragments: 0,
             punted: by("arp", 3),
             dropped: by("no_route", 2),
             balanced: true,

@@ -362,6 +362,10 @@ pub struct ShowDrops {
     pub injected: u64,
     /// Frames given to a port.
     pub forwarded: u64,
+    /// Packets cut into fragments.
+    pub fragmented: u64,
+    /// Fragments made.
+    pub fragments: u64,
     /// Frames given to the slow path.
     pub punted: ByReason,
     /// Frames lost, each for a reason.

@@ -1,25 +1,35 @@
-//! Outer headers ready to be written in front of a packet: IPIP (RFC 2003) and VXLAN (RFC 7348) over IPv4.
+//! Outer headers ready to be written in front of a packet: IPIP (RFC 2003) and VXLAN (RFC 7348), the latter over IPv4 and
+//! IPv6.
 //!
 //! A [`Template`] is made once a tunnel. What differs from packet to packet is mended while it is copied: lengths, the
 //! IPv4 header checksum, ECN (RFC 6040 §4.1, normal mode), and for VXLAN the UDP source port, which spreads flows over
-//! the paths between the ends (RFC 7348 §5).
+//! the paths between the ends (RFC 7348 §5), and the IPv6 flow label, which does the same (RFC 6438 §3).
 //!
 //! ```text
 //!  IPIP   | MAC 12 | 0800 | outer IPv4 20 |                                              inner IPv4 ...
 //!  VXLAN  | MAC 12 | 0800 | outer IPv4 20 | UDP 8 | VXLAN 8 | inner MAC 12 | ethertype 2 | inner IP ...
+//!         | MAC 12 | 86dd | outer IPv6 40 | UDP 8 | VXLAN 8 | inner MAC 12 | ethertype 2 | inner IP ...
 //!                  |<-------------------- template -------------------->|
 //! ```
+//!
+//! UDP has no checksum over IPv4, as RFC 7348 §5 asks. Over IPv6 it has one: RFC 6935 would allow none between ends that
+//! agree, but a Linux end takes such packets only where it was told (`udp6zerocsumrx`), and Felix tells it nothing
+//! (`felix/dataplane/linux/vxlan_mgr.go`). It is summed up over the whole packet, for what is inside may have no checksum
+//! of its own, or a wrong one that isn't ours to hide.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use model::MacAddr;
 
-use crate::{checksum, ethernet, ipv4, protocol, udp};
+use crate::checksum::{self, Sum};
+use crate::{ecn, ethernet, ipv4, ipv6, protocol, udp};
 
 /// Bytes of a VXLAN header (RFC 7348 §5).
 pub const VXLAN_HEADER_LEN: usize = 8;
 /// The port that IANA gave VXLAN.
 pub const VXLAN_PORT: u16 = 4789;
+/// The port that Linux took before IANA gave one, and that flannel takes.
+pub const VXLAN_PORT_OF_LINUX: u16 = 8472;
 /// The flag that says that the network identifier is valid.
 const VXLAN_VALID: u8 = 0x08;
 
@@ -27,22 +37,34 @@ const VXLAN_VALID: u8 = 0x08;
 const ADDRESSES: usize = 12;
 const ETHERTYPE: usize = 2;
 const IPIP_LEN: usize = ETHERTYPE + ipv4::HEADER_LEN;
-const VXLAN_LEN: usize = IPIP_LEN + udp::HEADER_LEN + VXLAN_HEADER_LEN + ADDRESSES;
+/// What stands behind the outer IP header of VXLAN, up to the inner ethertype.
+const VXLAN_REST: usize = udp::HEADER_LEN + VXLAN_HEADER_LEN + ADDRESSES;
+const VXLAN_V4_LEN: usize = ETHERTYPE + ipv4::HEADER_LEN + VXLAN_REST;
+const VXLAN_V6_LEN: usize = ETHERTYPE + ipv6::HEADER_LEN + VXLAN_REST;
 const IP: usize = ETHERTYPE;
-const UDP: usize = IP + ipv4::HEADER_LEN;
+const UDP_V4: usize = IP + ipv4::HEADER_LEN;
+const UDP_V6: usize = IP + ipv6::HEADER_LEN;
+
+/// Which headers a template has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Ipip,
+    VxlanV4,
+    VxlanV6,
+}
 
 /// What stands between the outer MAC addresses and the inner packet, but for what differs from packet to packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    bytes: [u8; VXLAN_LEN],
-    len: u8,
+    bytes: [u8; VXLAN_V6_LEN],
+    shape: Shape,
 }
 
 impl Template {
     /// An IPIP tunnel for IPv4 from `local` to `remote`.
     pub fn ipip(local: Ipv4Addr, remote: Ipv4Addr) -> Template {
-        let mut template = Template { bytes: [0; VXLAN_LEN], len: IPIP_LEN as u8 };
-        template.outer(local, remote, protocol::IPIP);
+        let mut template = Template { bytes: [0; VXLAN_V6_LEN], shape: Shape::Ipip };
+        template.outer_v4(local, remote, protocol::IPIP);
         template
     }
 
@@ -56,22 +78,38 @@ impl Template {
         destination: MacAddr,
         source: MacAddr,
     ) -> Template {
-        let mut template = Template { bytes: [0; VXLAN_LEN], len: VXLAN_LEN as u8 };
-        template.outer(local, remote, protocol::UDP);
-        let rest = &mut template.bytes[UDP..];
-        rest[2..4].copy_from_slice(&port.to_be_bytes());
-        // No checksum: RFC 7348 §5 asks for zero.
-        rest[8] = VXLAN_VALID;
-        rest[12..16].copy_from_slice(&(vni << 8).to_be_bytes());
-        rest[16..22].copy_from_slice(&destination.0);
-        rest[22..28].copy_from_slice(&source.0);
+        let mut template = Template { bytes: [0; VXLAN_V6_LEN], shape: Shape::VxlanV4 };
+        template.outer_v4(local, remote, protocol::UDP);
+        vxlan_rest(&mut template.bytes[UDP_V4..], port, vni, destination, source);
         template
     }
 
-    fn outer(&mut self, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8) {
+    /// [`Self::vxlan`] between IPv6 addresses.
+    pub fn vxlan_v6(
+        local: Ipv6Addr,
+        remote: Ipv6Addr,
+        port: u16,
+        vni: u32,
+        destination: MacAddr,
+        source: MacAddr,
+    ) -> Template {
+        let mut template = Template { bytes: [0; VXLAN_V6_LEN], shape: Shape::VxlanV6 };
+        template.bytes[..ETHERTYPE].copy_from_slice(&ethernet::IPV6.to_be_bytes());
+        let repr =
+            ipv6::Repr { src: local, dst: remote, next_header: protocol::UDP, ..ipv6::Repr::default() };
+        repr.emit(&mut template.bytes[IP..]).expect("forty bytes hold a header");
+        let rest = &mut template.bytes[UDP_V6..];
+        vxlan_rest(rest, port, vni, destination, source);
+        // The sum of all that is the same in every packet waits where the checksum will stand.
+        let sum = checksum::pseudo_header_v6(local, remote, protocol::UDP, 0).add_bytes(rest).fold();
+        rest[6..8].copy_from_slice(&sum.to_be_bytes());
+        template
+    }
+
+    fn outer_v4(&mut self, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8) {
         self.bytes[..ETHERTYPE].copy_from_slice(&ethernet::IPV4.to_be_bytes());
         let repr = ipv4::Repr { src, dst, protocol, dont_fragment: true, ..ipv4::Repr::default() };
-        let header = &mut self.bytes[IP..UDP];
+        let header = &mut self.bytes[IP..UDP_V4];
         repr.emit(header).expect("twenty bytes hold a header");
         // Its length is written with each packet: the checksum is made for a length of 0.
         header[2..4].fill(0);
@@ -83,52 +121,55 @@ impl Template {
     /// Is it VXLAN? Otherwise it is IPIP.
     #[inline]
     pub fn is_vxlan(&self) -> bool {
-        usize::from(self.len) == VXLAN_LEN
+        self.shape != Shape::Ipip
     }
 
-    /// Bytes that the frame grows by in front, and the IP packet with it: 20 or 50.
+    /// Bytes that the frame grows by in front, and the IP packet with it: 20, 50 or 70.
     #[inline]
     pub fn overhead(&self) -> u16 {
         // VXLAN keeps the inner ethertype where it is; IPIP writes the outer one over it.
-        if self.is_vxlan() { VXLAN_LEN as u16 } else { ipv4::HEADER_LEN as u16 }
+        match self.shape {
+            Shape::Ipip => ipv4::HEADER_LEN as u16,
+            Shape::VxlanV4 => VXLAN_V4_LEN as u16,
+            Shape::VxlanV6 => VXLAN_V6_LEN as u16,
+        }
     }
 
-    /// Writes the header into a frame that has grown by [`Self::overhead`] in front, behind the outer MAC addresses.
+    /// Writes the header into a frame that has grown by [`Self::overhead`] in front, behind the outer MAC addresses, and
+    /// that ends where the inner packet does.
     ///
     /// `ip_len`: bytes of the outer IP packet. `tos`: the inner packet's second byte or traffic class. `entropy`: VXLAN's
     /// UDP source port. A frame too short for the header is left as it is.
     #[inline]
     pub fn write(&self, frame: &mut [u8], ip_len: u16, tos: u8, entropy: u16) {
-        if self.is_vxlan() {
-            let Some(header) =
-                frame.get_mut(ADDRESSES..).and_then(|rest| rest.first_chunk_mut::<VXLAN_LEN>())
-            else {
-                return;
-            };
-            *header = self.bytes;
-            header[UDP..UDP + 2].copy_from_slice(&entropy.to_be_bytes());
-            let udp_len = ip_len.wrapping_sub(ipv4::HEADER_LEN as u16);
-            header[UDP + 4..UDP + 6].copy_from_slice(&udp_len.to_be_bytes());
-            self.mend(header, ip_len, tos);
-        } else {
-            let Some(header) = frame.get_mut(ADDRESSES..).and_then(|rest| rest.first_chunk_mut::<IPIP_LEN>())
-            else {
-                return;
-            };
-            header.copy_from_slice(&self.bytes[..IPIP_LEN]);
-            self.mend(header, ip_len, tos);
+        let Some(behind) = frame.get_mut(ADDRESSES..) else { return };
+        match self.shape {
+            Shape::Ipip => {
+                let Some(header) = behind.first_chunk_mut::<IPIP_LEN>() else { return };
+                header.copy_from_slice(&self.bytes[..IPIP_LEN]);
+                self.mend_v4(header, ip_len, tos);
+            }
+            Shape::VxlanV4 => {
+                let Some(header) = behind.first_chunk_mut::<VXLAN_V4_LEN>() else { return };
+                header.copy_from_slice(&self.bytes[..VXLAN_V4_LEN]);
+                header[UDP_V4..UDP_V4 + 2].copy_from_slice(&entropy.to_be_bytes());
+                let udp_len = ip_len.wrapping_sub(ipv4::HEADER_LEN as u16);
+                header[UDP_V4 + 4..UDP_V4 + 6].copy_from_slice(&udp_len.to_be_bytes());
+                self.mend_v4(header, ip_len, tos);
+            }
+            Shape::VxlanV6 => self.write_v6(behind, ip_len, tos, entropy),
         }
     }
 
     /// Writes length and ECN into the outer IPv4 header of a copy of this template.
     #[inline(always)]
-    fn mend(&self, copy: &mut [u8], ip_len: u16, tos: u8) {
+    fn mend_v4(&self, copy: &mut [u8], ip_len: u16, tos: u8) {
         let Some(header) = copy.get_mut(IP..).and_then(|rest| rest.first_chunk_mut::<{ ipv4::HEADER_LEN }>())
         else {
             return;
         };
         // RFC 6040 §4.1: the outer ECN field is the inner one's.
-        let ecn = tos & 0b11;
+        let ecn = tos & ecn::MASK;
         // The sum of the template, in which both fields are zero, and these two words.
         let words = u32::from(!u16::from_be_bytes([self.bytes[IP + 10], self.bytes[IP + 11]]));
         let sum = words + u32::from(ip_len) + u32::from(ecn);
@@ -138,6 +179,36 @@ impl Template {
         header[2..4].copy_from_slice(&ip_len.to_be_bytes());
         header[10..12].copy_from_slice(&(!sum as u16).to_be_bytes());
     }
+
+    /// Ethertype to inner MAC addresses over IPv6, and the checksum over all that follows.
+    fn write_v6(&self, behind: &mut [u8], ip_len: u16, tos: u8, entropy: u16) {
+        let Some((header, inner)) = behind.split_first_chunk_mut::<VXLAN_V6_LEN>() else { return };
+        *header = self.bytes;
+        let udp_len = ip_len.wrapping_sub(ipv6::HEADER_LEN as u16);
+        // The traffic class begins in the middle of the first byte, so its last two bits stand here.
+        header[IP + 1] = (tos & ecn::MASK) << 4;
+        header[IP + 2..IP + 4].copy_from_slice(&entropy.to_be_bytes());
+        header[IP + 4..IP + 6].copy_from_slice(&udp_len.to_be_bytes());
+        header[UDP_V6..UDP_V6 + 2].copy_from_slice(&entropy.to_be_bytes());
+        header[UDP_V6 + 4..UDP_V6 + 6].copy_from_slice(&udp_len.to_be_bytes());
+        // The length counts twice: in the header and in the pseudo-header (RFC 8200 §8.1).
+        let same = u16::from_be_bytes([self.bytes[UDP_V6 + 6], self.bytes[UDP_V6 + 7]]);
+        let words = Sum::new().add_u16(same).add_u16(entropy).add_u16(udp_len).add_u16(udp_len);
+        let sum = match words.add_bytes(inner).checksum() {
+            0 => 0xffff,
+            sum => sum,
+        };
+        header[UDP_V6 + 6..UDP_V6 + 8].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// UDP, VXLAN and inner Ethernet headers without source port, length, checksum and ethertype.
+fn vxlan_rest(rest: &mut [u8], port: u16, vni: u32, destination: MacAddr, source: MacAddr) {
+    rest[2..4].copy_from_slice(&port.to_be_bytes());
+    rest[8] = VXLAN_VALID;
+    rest[12..16].copy_from_slice(&(vni << 8).to_be_bytes());
+    rest[16..22].copy_from_slice(&destination.0);
+    rest[22..28].copy_from_slice(&source.0);
 }
 
 /// The network identifier of a VXLAN header; `None` where it is cut short or says that it has none.
@@ -148,71 +219,4 @@ pub fn vni(header: &[u8]) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::parse;
-
-    const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
-    const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
-
-    /// An inner Ethernet frame behind `room` bytes, as `grow_front` leaves it.
-    fn grown(room: usize, tos: u8) -> (Vec<u8>, usize) {
-        let payload_len = 100;
-        let inner = ipv4::Repr {
-            src: [10, 65, 0, 2].into(),
-            dst: [10, 65, 1, 2].into(),
-            protocol: 253,
-            tos,
-            payload_len,
-            ..ipv4::Repr::default()
-        };
-        let mut frame = vec![0; room + 14 + 20 + 100];
-        frame[room + 12..room + 14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
-        inner.emit(&mut frame[room + 14..]).unwrap();
-        let len = frame.len() - 14;
-        (frame, len)
-    }
-
-    #[test]
-    fn an_ipip_packet_parses_and_holds_the_inner_one() {
-        let template = Template::ipip(LOCAL, REMOTE);
-        let (mut frame, ip_len) = grown(template.overhead().into(), 0b11);
-        template.write(&mut frame, ip_len as u16, 0b11, 0);
-        let parsed = parse(&frame).unwrap();
-        assert_eq!((parsed.protocol, parsed.l4, usize::from(parsed.l3_len)), (protocol::IPIP, 34, ip_len));
-        assert_eq!(parsed.ipv4_source(&frame).zip(parsed.ipv4_destination(&frame)), Some((LOCAL, REMOTE)));
-        assert_eq!(frame[15], 0b11, "congestion experienced shows outside (RFC 6040)");
-        assert_eq!(ipv4::Packet::new_checked(&frame[34..]).unwrap().dst(), Ipv4Addr::new(10, 65, 1, 2));
-    }
-
-    #[test]
-    fn a_vxlan_packet_parses_and_holds_the_inner_frame() {
-        let (destination, source) = (MacAddr([2; 6]), MacAddr([4; 6]));
-        let template = Template::vxlan(LOCAL, REMOTE, VXLAN_PORT, 4096, destination, source);
-        let (mut frame, ip_len) = grown(template.overhead().into(), 0b10 | 0x20);
-        template.write(&mut frame, ip_len as u16, 0b10 | 0x20, 50_000);
-        let parsed = parse(&frame).unwrap();
-        assert_eq!(parsed.protocol, protocol::UDP);
-        let outer = udp::Packet::new_checked(parsed.l4_packet(&frame)).unwrap();
-        assert_eq!((outer.sport(), outer.dport(), outer.checksum()), (50_000, VXLAN_PORT, 0));
-        assert_eq!(vni(outer.payload()), Some(4096));
-        assert_eq!(frame[15], 0b10, "only ECN is taken over");
-        let inner = &outer.payload()[VXLAN_HEADER_LEN..];
-        assert_eq!((&inner[..6], &inner[6..12]), (&destination.0[..], &source.0[..]));
-        assert!(parse(inner).is_ok_and(|inner| inner.l3_len == 120));
-    }
-
-    #[test]
-    fn a_header_without_an_identifier_has_none() {
-        assert_eq!(vni(&[0, 0, 0, 0, 0, 16, 0, 0]), None);
-        assert_eq!(vni(&[8, 0, 0, 0, 0, 16, 0]), None);
-        assert_eq!(vni(&[8, 0, 0, 0, 0, 16, 0, 0]), Some(4096));
-    }
-
-    #[test]
-    fn a_frame_that_is_too_short_is_left_alone() {
-        let mut frame = [7; 20];
-        Template::ipip(LOCAL, REMOTE).write(&mut frame, 20, 0, 0);
-        assert_eq!(frame, [7; 20]);
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use crate::{Kind, Layout, Parsed, ethernet, icmp, octets, protocol, u16_at};
 
 /// The five-tuple of a packet, and its family.
 ///
-/// Ports are those of TCP and UDP. An ICMP echo has its identifier as both ports, so that a reply is the reverse of
+/// Ports are those of TCP, UDP and SCTP. An ICMP echo has its identifier as both ports, so that a reply is the reverse of
 /// its request. Everything else, later fragments among them, has 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
@@ -183,7 +183,7 @@ fn ports(frame: &[u8], parsed: &Parsed) -> (u16, u16) {
     }
     let l4 = usize::from(parsed.l4);
     match parsed.protocol {
-        protocol::TCP | protocol::UDP => (u16_at(frame, l4), u16_at(frame, l4 + 2)),
+        protocol::TCP | protocol::UDP | protocol::SCTP => (u16_at(frame, l4), u16_at(frame, l4 + 2)),
         protocol::ICMP | protocol::ICMPV6
             if icmp::is_echo(parsed.kind, frame.get(l4).copied().unwrap_or(0)) =>
         {

@@ -10,8 +10,8 @@ pub const HEADER_LEN: usize = 20;
 pub const HEADER_LEN_MAX: usize = 60;
 
 pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// A checked view of an IPv4 packet.
 #[derive(Clone, Copy, Debug)]
@@ -225,6 +225,22 @@ pub fn decrement_ttl(header: &mut [u8]) -> Option<u8> {
     Some(header[8])
 }
 
+/// Writes the DSCP (RFC 2474 §3), of which the lower six bits count; ECN stays. The checksum is mended as RFC 1624 says.
+///
+/// No change where `header` is shorter than 20 bytes.
+#[inline]
+pub fn set_dscp(header: &mut [u8], dscp: u8) {
+    let Some(header) = header.first_chunk_mut::<HEADER_LEN>() else { return };
+    let before = u16::from_be_bytes([header[0], header[1]]);
+    header[1] = dscp << 2 | header[1] & 0b11;
+    let after = u16::from_be_bytes([header[0], header[1]]);
+    let checksum = u16::from_be_bytes([header[10], header[11]]);
+    let sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!sum as u16).to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,6 +350,15 @@ mod tests {
             repr.emit(&mut bytes).unwrap();
             Repr { ttl: repr.ttl - 1, ..repr }.emit(&mut anew).unwrap();
             prop_assert_eq!(decrement_ttl(&mut bytes), Some(repr.ttl - 1));
+            prop_assert_eq!(bytes, anew);
+        }
+
+        #[test]
+        fn a_dscp_in_place_equals_a_header_written_anew(repr in reprs(), dscp in 0u8..64) {
+            let (mut bytes, mut anew) = ([0; 84], [0; 84]);
+            repr.emit(&mut bytes).unwrap();
+            Repr { tos: dscp << 2 | repr.tos & 0b11, ..repr }.emit(&mut anew).unwrap();
+            set_dscp(&mut bytes, dscp);
             prop_assert_eq!(bytes, anew);
         }
     }

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use crate::{Malformed, NoSpace, octets, room, u16_at, u32_at};
 
-pub use crate::ipv6_extension::{Chain, EXTENSIONS_MAX, walk};
+pub use crate::ipv6_extension::{Chain, EXTENSIONS_MAX, is_source_routed, walk};
 
 /// The fixed header: 40 bytes.
 pub const HEADER_LEN: usize = 40;
@@ -148,6 +148,17 @@ pub fn decrement_hop_limit(header: &mut [u8]) -> Option<u8> {
     Some(header[7])
 }
 
+/// Writes the DSCP (RFC 2474 §3), of which the lower six bits count; ECN stays.
+///
+/// No change where `header` is shorter than 40 bytes.
+#[inline]
+pub fn set_dscp(header: &mut [u8], dscp: u8) {
+    let Some(header) = header.first_chunk_mut::<HEADER_LEN>() else { return };
+    // Version, traffic class and flow label: the DSCP lies in two bytes.
+    let first = u16::from_be_bytes([header[0], header[1]]) & !(0x3f << 6);
+    header[..2].copy_from_slice(&(first | u16::from(dscp & 0x3f) << 6).to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +195,18 @@ mod tests {
             let mut bytes = [0; 104];
             prop_assert_eq!(repr.emit(&mut bytes), Ok(HEADER_LEN));
             prop_assert_eq!(Repr::parse(&Packet::new_checked(&bytes).unwrap()), repr);
+        }
+
+        #[test]
+        fn a_dscp_in_place_equals_a_header_written_anew(
+            traffic_class: u8, flow_label in 0u32..1 << 20, dscp in 0u8..64,
+        ) {
+            let repr = Repr { traffic_class, flow_label, ..Repr::default() };
+            let (mut bytes, mut anew) = ([0; 40], [0; 40]);
+            repr.emit(&mut bytes).unwrap();
+            Repr { traffic_class: dscp << 2 | traffic_class & 0b11, ..repr }.emit(&mut anew).unwrap();
+            set_dscp(&mut bytes, dscp);
+            prop_assert_eq!(bytes, anew);
         }
     }
 }

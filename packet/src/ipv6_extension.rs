@@ -50,6 +50,24 @@ pub fn walk(next_header: u8, payload: &[u8]) -> Result<Chain, Malformed> {
     Err(Malformed::Ipv6BadExtension)
 }
 
+/// Does the sender choose the way: is there a routing header of type 0 (RFC 5095) with segments left? `next_header` and
+/// `payload` as for [`walk`]; a chain that it refuses has none.
+pub fn is_source_routed(next_header: u8, payload: &[u8]) -> bool {
+    let (mut kind, mut rest) = (next_header, payload);
+    for _ in 0..EXTENSIONS_MAX {
+        let &[next, len, routing_type, segments_left, ..] = rest else { return false };
+        if !is_extension(kind) || kind == protocol::FRAGMENT && fragment(rest) == Fragment::Later {
+            return false;
+        }
+        if kind == protocol::ROUTING && routing_type == 0 && segments_left > 0 {
+            return true;
+        }
+        rest = rest.get(header_len(kind, len)..).unwrap_or(&[]);
+        kind = next;
+    }
+    false
+}
+
 const fn is_extension(number: u8) -> bool {
     matches!(
         number,
@@ -143,6 +161,21 @@ mod tests {
     fn an_authentication_header_counts_in_fours() {
         let bytes = [[protocol::TCP, 4, 0, 0, 0, 0, 0, 0], [0; 8], [0; 8]].concat();
         assert_eq!(walk(protocol::AUTHENTICATION, &bytes), whole(protocol::TCP, 24));
+    }
+
+    #[test]
+    fn only_a_routing_header_of_type_0_with_segments_left_is_a_source_route() {
+        let routed = |at: usize, routing_type: u8, segments_left: u8| {
+            let (first, mut bytes) = chain(&[protocol::HOP_BY_HOP, protocol::ROUTING]);
+            (bytes[at + 2], bytes[at + 3]) = (routing_type, segments_left);
+            is_source_routed(first, &bytes)
+        };
+        assert!(routed(8, 0, 1));
+        assert!(!routed(8, 0, 0), "nothing is left of it (RFC 5095 section 3)");
+        assert!(!routed(8, 4, 1), "segment routing is another type");
+        assert!(!routed(0, 0, 1), "hop-by-hop options are no routing header");
+        assert!(!is_source_routed(protocol::UDP, &[0, 0, 0, 1]));
+        assert!(!is_source_routed(protocol::ROUTING, &[protocol::UDP, 0, 0]), "cut short");
     }
 
     #[test]

@@ -39,14 +39,18 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod ecn;
 pub mod encapsulation;
 pub mod ethernet;
 mod flow_key;
+mod fragmentation;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv4_options;
 pub mod ipv6;
 mod ipv6_extension;
 mod malformed;
+pub mod nat;
 mod parsed;
 pub mod protocol;
 pub mod tcp;
@@ -54,6 +58,7 @@ pub mod udp;
 pub mod vlan;
 
 pub use flow_key::{FlowHash, FlowKey};
+pub use fragmentation::Fragments;
 pub use malformed::{Malformed, NoSpace};
 pub use parsed::{Fragment, Kind, Layout, Parsed, parse, parse_plain};
 

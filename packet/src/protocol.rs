@@ -22,6 +22,8 @@ pub const ESP: u8 = 50;
 pub const AUTHENTICATION: u8 = 51;
 /// ICMP for IPv6 (RFC 4443).
 pub const ICMPV6: u8 = 58;
+/// SCTP (RFC 9260).
+pub const SCTP: u8 = 132;
 /// IPv6: nothing follows (RFC 8200 §4.7).
 pub const NO_NEXT_HEADER: u8 = 59;
 /// IPv6 destination options (RFC 8200 §4.6).

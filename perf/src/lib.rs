@@ -14,6 +14,7 @@
 //! **What it never does.** Run in production, or touch an interface that it didn't make.
 
 pub mod data;
+pub mod huge_pages;
 pub mod keys;
 pub mod measure;
 pub mod packets;

@@ -1,10 +1,11 @@
 //! Half the maximal rate, while routes change and counters are read: what is lost.
 //!
 //! In memory: packets become due by the clock and wait in a ring as long as a NIC's; those that find it full are lost. The
-//! same without changes, in turn, tells what the machine itself costs: a worker that loses its core for a moment.
+//! same without changes, in turn, tells what the machine itself costs: a worker that loses its core for a moment. Such
+//! moments are counted, for the worker and for a thread beside it that does nothing but look at the clock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,12 @@ use serde::Serialize;
 const WORK: &str = "ipv4 full table zipf";
 /// Packets that wait for the worker at most, as in a NIC's ring.
 const RING: u64 = 4096;
+/// A round of 64 packets takes microseconds; where one takes this long, the core was elsewhere.
+const PAUSE: Duration = Duration::from_micros(100);
+/// The core of whoever changes routes and reads counters. The worker's is the last one.
+const WRITER_CORE: usize = 0;
+/// The core of the thread that only looks at the clock.
+const IDLE_CORE: usize = 1;
 /// Changes between two reclaims, as the slow path makes them in portions.
 const PORTION: usize = 100;
 
@@ -50,7 +57,36 @@ struct Outcome {
     offered_mpps: f64,
     packets: u64,
     lost: u64,
+    /// Of those, the ones that found the ring full after a pause.
+    lost_in_pauses: u64,
+    /// Of the worker's core.
+    pauses: Pauses,
+    /// Of the core beside it, where a thread only looked at the clock.
+    idle_pauses: Pauses,
     changes_a_second: Readings,
+}
+
+/// Moments in which a core did something else for longer than [`PAUSE`].
+#[derive(Clone, Copy, Default, Serialize)]
+struct Pauses {
+    count: u64,
+    longest_us: u64,
+    total_us: u64,
+}
+
+impl Pauses {
+    fn add(&mut self, pause: Duration) {
+        let us = pause.as_micros() as u64;
+        self.count += 1;
+        self.longest_us = self.longest_us.max(us);
+        self.total_us += us;
+    }
+
+    fn merge(&mut self, other: Pauses) {
+        self.count += other.count;
+        self.longest_us = self.longest_us.max(other.longest_us);
+        self.total_us += other.total_us;
+    }
 }
 
 #[derive(Serialize)]
@@ -84,8 +120,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for round in 0..arguments.rounds * 2 {
         let disturbed = round % 2 == 1;
         let stop = AtomicBool::new(false);
-        let (before, lost_before) = (counters.books(), pace.lost.load(Ordering::Relaxed));
-        let changes = thread::scope(|scope| -> Result<f64> {
+        let before = counters.books();
+        let (changes, idle_pauses) = thread::scope(|scope| -> Result<(f64, Pauses)> {
             let worker = scope.spawn(|| {
                 measure::pin(None);
                 paced.worker.sample_stages(u32::MAX);
@@ -93,6 +129,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                     paced.worker.round();
                 }
             });
+            let idle = scope.spawn(|| look_at_the_clock(&stop));
+            // Not beside the worker, where the first measurement left this thread.
+            measure::pin(Some(WRITER_CORE));
             let scraper = disturbed.then(|| {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
@@ -122,12 +161,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let rate = made as f64 / start.elapsed().as_secs_f64();
             stop.store(true, Ordering::Relaxed);
             let ended = worker.join().is_ok() && scraper.is_none_or(|scraper| scraper.join().is_ok());
-            anyhow::ensure!(ended, "a thread of the measurement panicked");
-            Ok(rate)
+            let idle_pauses = idle.join().ok().filter(|_| ended);
+            Ok((rate, idle_pauses.context("a thread of the measurement panicked")?))
         })?;
         let outcome = if disturbed { &mut outcomes.disturbed } else { &mut outcomes.undisturbed };
         outcome.packets += counters.books().received - before.received;
-        outcome.lost += pace.lost.load(Ordering::Relaxed) - lost_before;
+        let losses = std::mem::take(&mut *pace.losses.lock().unwrap_or_else(PoisonError::into_inner));
+        outcome.lost += losses.lost;
+        outcome.lost_in_pauses += losses.lost_in_pauses;
+        outcome.pauses.merge(losses.pauses);
+        outcome.idle_pauses.merge(idle_pauses);
         outcome.changes_a_second.0.push(changes);
         pace.round.fetch_add(1, Ordering::Relaxed);
     }
@@ -142,10 +185,45 @@ fn print(outcomes: &Outcomes) {
     println!("at most {:.1} Mpps", outcomes.maximal_mpps);
     for (name, outcome) in [("undisturbed", &outcomes.undisturbed), ("disturbed", &outcomes.disturbed)] {
         println!(
-            "{name:12} {:.1} Mpps offered, {} changes a second: {} packets, {} lost",
-            outcome.offered_mpps, outcome.changes_a_second, outcome.packets, outcome.lost
+            "{name:12} {:.1} Mpps offered, {} changes a second: {} packets, {} lost, {} of them in pauses of the core",
+            outcome.offered_mpps,
+            outcome.changes_a_second,
+            outcome.packets,
+            outcome.lost,
+            outcome.lost_in_pauses
         );
+        for (whose, pauses) in [("the worker's core", outcome.pauses), ("an idle core", outcome.idle_pauses)]
+        {
+            println!(
+                "             {whose} was elsewhere {} times for more than {PAUSE:?}: {} µs in all, {} µs at most",
+                pauses.count, pauses.total_us, pauses.longest_us
+            );
+        }
     }
+}
+
+/// What a core that has nothing to do is kept from.
+fn look_at_the_clock(stop: &AtomicBool) -> Pauses {
+    measure::pin(Some(IDLE_CORE));
+    let mut pauses = Pauses::default();
+    let mut last = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        let pause = now - last;
+        if pause > PAUSE {
+            pauses.add(pause);
+        }
+        last = now;
+    }
+    pauses
+}
+
+/// What a paced port has lost, and why.
+#[derive(Default)]
+struct Losses {
+    lost: u64,
+    lost_in_pauses: u64,
+    pauses: Pauses,
 }
 
 /// How fast packets become due, and what was lost.
@@ -154,15 +232,37 @@ struct Pace {
     packets_a_second: AtomicU64,
     /// Grows between rounds: the clock begins anew.
     round: AtomicU64,
-    lost: AtomicU64,
+    losses: Mutex<Losses>,
+}
+
+impl Pace {
+    #[cold]
+    fn note(&self, lost: u64, pause: Duration) {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        losses.lost += lost;
+        if pause > PAUSE {
+            losses.lost_in_pauses += lost;
+            losses.pauses.add(pause);
+        }
+    }
 }
 
 /// A port whose packets come by the clock.
 struct PacedPort {
     inner: ReplayPort,
     pace: Arc<Pace>,
-    /// The round, when it began, and the packets taken or lost since.
-    began: Option<(u64, Instant, u64)>,
+    /// Since when, and what for.
+    began: Option<Began>,
+}
+
+/// A round of the measurement, as the port knows it.
+struct Began {
+    round: u64,
+    at: Instant,
+    /// When the worker looked last, counted from the beginning.
+    looked: Duration,
+    /// Packets taken or lost since.
+    gone: u64,
 }
 
 impl PortQueue for PacedPort {
@@ -172,17 +272,21 @@ impl PortQueue for PacedPort {
 
     fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
         let round = self.pace.round.load(Ordering::Relaxed);
-        let (_, start, gone) = match &mut self.began {
-            Some(began) if began.0 == round => began,
-            began => began.insert((round, Instant::now(), 0)),
+        let began = match &mut self.began {
+            Some(began) if began.round == round => began,
+            began => began.insert(Began { round, at: Instant::now(), looked: Duration::ZERO, gone: 0 }),
         };
         let rate = self.pace.packets_a_second.load(Ordering::Relaxed);
-        let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
-        let waiting = due.saturating_sub(*gone);
+        let now = began.at.elapsed();
+        let pause = now - std::mem::replace(&mut began.looked, now);
+        let due = (now.as_secs_f64() * rate as f64) as u64;
+        let waiting = due.saturating_sub(began.gone);
         let lost = waiting.saturating_sub(RING);
-        self.pace.lost.fetch_add(lost, Ordering::Relaxed);
+        if lost > 0 || pause > PAUSE {
+            self.pace.note(lost, pause);
+        }
         let taken = self.inner.receive(frames, max.min((waiting - lost) as usize));
-        *gone += lost + taken as u64;
+        began.gone += lost + taken as u64;
         taken
     }
 

@@ -1,6 +1,7 @@
 //! Rounds, medians and cores.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -49,7 +50,10 @@ pub fn rate(at_least: Duration, mut work: impl FnMut() -> usize) -> f64 {
 
 /// Pins this thread to a core; the last one, which the system uses least, where none is named.
 pub fn pin(core: Option<usize>) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    // Asked once: a thread that is pinned, and those it starts, are told of their own core alone.
+    static CORES: LazyLock<Vec<core_affinity::CoreId>> =
+        LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
+    let cores = &*CORES;
     if let Some(id) = core.map(|id| core_affinity::CoreId { id }).or(cores.last().copied()) {
         core_affinity::set_for_current(id);
     }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use afxdp::{Region, RegionConfig};
 use anyhow::{Context, Result};
 use crossbeam_channel::Sender;
-use fastpath::{Command, PortQueue, Worker, WorkerConfig, WorkerEnds, handoffs};
+use fastpath::{Command, PortQueue, Waiting, Worker, WorkerConfig, WorkerEnds, handoffs};
 use lpm::Key;
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
-use tables::{Adjacency, Counters, Group, GroupId, Limits, Port, TunnelEnd, TunnelKind, Writer, copy_ring};
+use tables::{
+    Adjacency, Counters, Flows, Group, GroupId, Limits, Port, TunnelEnd, TunnelKind, Writer, copy_ring,
+};
 
 use crate::data::Prefixes;
 use crate::packets;
@@ -118,11 +120,11 @@ impl Router {
 
     /// Opens packets that come by a tunnel of this kind from [`REMOTE`].
     pub fn open_tunnels(&mut self, encapsulate: Encapsulate) {
-        let end = |kind| vec![TunnelEnd::new(LOCAL, kind, [REMOTE])];
+        let end = |kind| vec![TunnelEnd::new(LOCAL.into(), kind, [Prefix::host(REMOTE.into())])];
         self.writer.set_tunnel_ends(match encapsulate {
             Encapsulate::Plain => vec![],
             Encapsulate::Ipip => end(TunnelKind::Ipip),
-            Encapsulate::Vxlan => end(TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI }),
+            Encapsulate::Vxlan => end(TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI, mac: packets::ROUTER }),
         });
         self.writer.publish();
     }
@@ -175,6 +177,7 @@ impl Router {
         let ends = WorkerEnds {
             pool: Region::new(config)?.1,
             reader: self.writer.reader().context("a reader for every worker")?,
+            flows: Flows::new(1024),
             counters: self.counters.clone(),
             punt,
             inject,
@@ -182,7 +185,13 @@ impl Router {
             commands: taken,
         };
         let id = WorkerId(number as u16);
-        let config = WorkerConfig { id, core: None, idle_wait: Duration::from_millis(1), ports: PORTS };
+        let config = WorkerConfig {
+            id,
+            core: None,
+            waiting: Waiting::default(),
+            idle_wait: Duration::from_millis(1),
+            ports: PORTS,
+        };
         let mut worker = Worker::new(config, ends);
         let egress: Box<dyn PortQueue> = Box::new(ReplayPort::sink());
         for (port, queue) in [(INGRESS, ingress), (EGRESS, egress)] {

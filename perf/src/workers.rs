@@ -1,4 +1,4 @@
-//! Workers beside each other: what a second and a third core add.
+//! Workers beside each other: what a second and a third core add, and what they add to work that shares nothing.
 
 use std::sync::Barrier;
 use std::thread;
@@ -34,6 +34,10 @@ struct Row {
     mpps: Readings,
     /// Of what one worker does, times their number.
     of_linear: f64,
+    /// Rounds of [`arithmetic`] on the same cores, in billions a second.
+    arithmetic: Readings,
+    /// The same of them: where these fall short, cores share more than memory.
+    arithmetic_of_linear: f64,
 }
 
 /// Measures and prints, and records where asked to.
@@ -42,37 +46,65 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (_, make) = WORKS.iter().find(|(name, _)| *name == WORK).context("a work of that name")?;
     let (mut router, replay) = make(&internet, WORKERS)?;
     let mut parts = (0..WORKERS).map(|number| router.worker(number, &replay)).collect::<Result<Vec<_>>>()?;
-    let mut readings = vec![Readings::default(); WORKERS];
+    let mut readings = vec![(Readings::default(), Readings::default()); WORKERS];
     for _ in 0..arguments.rounds {
-        for (count, readings) in (1..).zip(&mut readings) {
-            let together = Barrier::new(count);
-            let rates: Vec<f64> = thread::scope(|scope| {
-                let one = |(core, parts): (usize, &mut perf::router::Parts)| {
-                    measure::pin(Some(core));
-                    together.wait();
-                    measure::rate(ROUND, || (0..64).map(|_| parts.worker.round()).sum())
-                };
-                let threads: Vec<_> = parts
-                    .iter_mut()
-                    .take(count)
-                    .enumerate()
-                    .map(|each| scope.spawn(move || one(each)))
-                    .collect();
-                threads.into_iter().map(|thread| thread.join().unwrap_or(f64::NAN)).collect()
-            });
-            readings.0.push(rates.iter().sum());
+        for (count, (mpps, arithmetics)) in (1..).zip(&mut readings) {
+            mpps.0.push(together(parts.iter_mut().take(count), |parts| {
+                measure::rate(ROUND, || (0..64).map(|_| parts.worker.round()).sum())
+            }));
+            arithmetics.0.push(together(0..count, |_| measure::rate(ROUND, arithmetic) / 1e3));
         }
     }
-    let one = readings[0].median();
+    let of_linear = |of: &Readings, one: &Readings, workers| of.median() / (one.median() * workers as f64);
+    let one = readings[0].clone();
     let rows: Vec<Row> = (1..)
         .zip(readings)
-        .map(|(workers, mpps)| Row { workers, of_linear: mpps.median() / (one * workers as f64), mpps })
+        .map(|(workers, (mpps, arithmetic))| Row {
+            workers,
+            of_linear: of_linear(&mpps, &one.0, workers),
+            mpps,
+            arithmetic_of_linear: of_linear(&arithmetic, &one.1, workers),
+            arithmetic,
+        })
         .collect();
     for row in &rows {
-        println!("{} workers {:24} Mpps, {:.2} of linear", row.workers, row.mpps, row.of_linear);
+        println!(
+            "{} workers {:24} Mpps, {:.2} of linear; arithmetic that shares nothing: {:.2} of linear",
+            row.workers, row.mpps, row.of_linear, row.arithmetic_of_linear
+        );
     }
     if arguments.record {
         println!("written to {}", Record::new("workers", rows).write()?.display());
     }
     Ok(())
+}
+
+/// The sum of what each does on a core of its own, all at the same time.
+fn together<T: Send>(ones: impl ExactSizeIterator<Item = T>, rate: impl Fn(T) -> f64 + Sync) -> f64 {
+    let barrier = Barrier::new(ones.len());
+    let (barrier, rate) = (&barrier, &rate);
+    thread::scope(|scope| {
+        let one = |(core, one)| {
+            scope.spawn(move || {
+                measure::pin(Some(core));
+                barrier.wait();
+                rate(one)
+            })
+        };
+        let threads: Vec<_> = ones.enumerate().map(one).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(f64::NAN)).sum()
+    })
+}
+
+/// Work in registers that keeps several of a core's units busy. Says how many rounds it took.
+fn arithmetic() -> usize {
+    const ROUNDS: usize = 1 << 14;
+    let mut lanes: [u64; 8] = std::hint::black_box([1, 2, 3, 4, 5, 6, 7, 8]);
+    for _ in 0..ROUNDS {
+        for lane in &mut lanes {
+            *lane = lane.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(7) ^ 0x55;
+        }
+    }
+    std::hint::black_box(lanes);
+    ROUNDS
 }

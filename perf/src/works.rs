@@ -1,6 +1,5 @@
 //! Kinds of work for the walk: what packets come, what routes there are, what is done.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -76,32 +75,32 @@ fn plain<K: Key + Address>(
     order: Order,
     encapsulate: Encapsulate,
 ) -> Result<(Router, Arc<Replay>)> {
-    let packets = order.arrange(flows(prefixes));
+    let packets = order.arrange(flows(&destinations(prefixes)));
     let mut router = Router::new(prefixes.len(), workers, encapsulate)?;
     router.add(prefixes)?;
     Ok((router, Arc::new(Replay::new(&packets))))
 }
 
-/// A packet for each of [`ZIPF_FLOWS`] flows to addresses that are routed.
-fn flows<K: Key + Address>(prefixes: &Prefixes<K>) -> Vec<Vec<u8>> {
-    (0..)
-        .zip(addresses(prefixes).take(ZIPF_FLOWS))
-        .map(|(flow, addr)| packets::udp(addr, flow as u16, SMALL))
-        .collect()
+/// An address for each of [`ZIPF_FLOWS`] flows, routed and fit to be forwarded to.
+pub fn destinations<K: Key + Address>(prefixes: &Prefixes<K>) -> Vec<K> {
+    let mut keys = keys::draw(Mix::Table, prefixes, 4 * ZIPF_FLOWS);
+    keys.retain(|key| packets::is_routable(key.ip()));
+    keys.truncate(ZIPF_FLOWS);
+    keys
 }
 
-/// Addresses that are routed: more than twice [`ZIPF_FLOWS`].
-fn addresses<K: Key + Address>(prefixes: &Prefixes<K>) -> impl Iterator<Item = IpAddr> {
-    let keys = keys::draw(Mix::Table, prefixes, 4 * ZIPF_FLOWS);
-    keys.into_iter().map(Address::ip).filter(|addr| packets::is_routable(*addr))
+/// A packet to each of these addresses, each a flow of its own.
+pub fn flows<K: Address + Copy>(destinations: &[K]) -> Vec<Vec<u8>> {
+    let packet = |(flow, key): (u16, &K)| packets::udp(key.ip(), flow, SMALL);
+    (0..=u16::MAX).zip(destinations).map(packet).collect()
 }
 
 /// Packets whose sources, spread over the table as well, are held to it.
 fn loose<K: Key + Address>(prefixes: &Prefixes<K>, workers: usize) -> Result<(Router, Arc<Replay>)> {
-    let mut addrs: Vec<IpAddr> = addresses(prefixes).take(2 * ZIPF_FLOWS).collect();
-    let sources = addrs.split_off(addrs.len() / 2);
-    let pairs = addrs.into_iter().zip(sources.into_iter().cycle());
-    let flows = (0..).zip(pairs).map(|(flow, (to, from))| packets::udp_from(from, to, flow as u16, SMALL));
+    let addrs = destinations(prefixes);
+    let sources = addrs.iter().rev().map(|key| key.ip());
+    let pairs = (0..=u16::MAX).zip(addrs.iter().zip(sources));
+    let flows = pairs.map(|(flow, (to, from))| packets::udp_from(from, to.ip(), flow, SMALL));
     let packets = Order::Zipf.arrange(flows.collect());
     let mut router = Router::new(prefixes.len(), workers, Encapsulate::Plain)?;
     router.writer.set_reverse_path(ReversePath::Loose);
@@ -116,7 +115,7 @@ fn tunnelled(
     workers: usize,
     encapsulate: Encapsulate,
 ) -> Result<(Router, Arc<Replay>)> {
-    let packets = Order::Zipf.arrange(flows(prefixes));
+    let packets = Order::Zipf.arrange(flows(&destinations(prefixes)));
     let packets: Vec<Vec<u8>> =
         packets.into_iter().map(|inner| packets::tunnelled(&inner, encapsulate)).collect();
     let mut router = Router::new(prefixes.len(), workers, Encapsulate::Plain)?;

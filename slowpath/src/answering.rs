@@ -1,10 +1,10 @@
 //! What the workers hand up, answered: ICMP errors, ARP and neighbour discovery, and questions for the neighbours that
 //! routes or packets wait for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use model::{Family, PortId, PortKind};
+use model::{Family, PortId, PortKind, Prefix};
 use tables::{Inject, Punt, PuntReason};
 use tracing::debug;
 
@@ -54,6 +54,10 @@ impl Core {
                 self.inject(worker, Inject::Transmit(port), &bytes);
                 "neighbor_reply"
             }
+            Answer::SendBack(port, bytes) => {
+                self.inject(worker, Inject::Transmit(port), &bytes);
+                "icmp_error"
+            }
             Answer::Nothing(silence) => silence.as_str(),
         };
         *self.punts_answered.entry(done).or_default() += 1;
@@ -94,8 +98,8 @@ impl Core {
         }
         let unknown: Vec<NeighborAddr> = self
             .installer
-            .needed_neighbors()
-            .map(|(neighbor, _)| neighbor)
+            .needed_hops()
+            .map(|(hop, _)| hop.neighbor)
             .filter(|neighbor| self.neighbors.mac(neighbor.ifindex, neighbor.addr).is_none())
             .collect();
         for neighbor in unknown {
@@ -149,5 +153,30 @@ impl OurAddresses for Ours<'_> {
 
     fn of_node(&self, family: Family) -> Option<IpAddr> {
         self.desired.node_address(family)
+    }
+
+    fn is_directed_broadcast(&self, addr: Ipv4Addr) -> bool {
+        self.kernel.addresses.iter().any(|address| broadcast_of(address.addr.network()) == Some(addr))
+    }
+}
+
+/// The address that means every host of a network; point-to-point networks have none (RFC 3021).
+fn broadcast_of(network: Prefix) -> Option<Ipv4Addr> {
+    match network.addr() {
+        IpAddr::V4(addr) if network.len() <= 30 => Some(addr | Ipv4Addr::from(u32::MAX >> network.len())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_networks_with_room_for_it_have_a_broadcast_address() {
+        let broadcast = |text: &str| broadcast_of(text.parse().unwrap());
+        assert_eq!(broadcast("172.18.0.0/24"), Some(Ipv4Addr::new(172, 18, 0, 255)));
+        assert_eq!(broadcast("172.18.0.4/30"), Some(Ipv4Addr::new(172, 18, 0, 7)));
+        assert_eq!(["172.18.0.4/31", "172.18.0.4/32", "fd18::/64"].map(broadcast), [None; 3]);
     }
 }

@@ -11,19 +11,21 @@
 mod export;
 mod felix;
 mod peers;
+mod tunnels;
 mod warning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
-    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, EncapMode, Family, FelixConfiguration,
-    IpPool, Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
+    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, Family, FelixConfiguration, IpPool,
+    Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
 };
 
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
 pub use felix::Felix;
 pub use peers::{DesiredPeer, NextHop, PeerKind, PeerName};
+pub use tunnels::Tunnels;
 pub use warning::Warning;
 
 /// BGP's port, where no BGPConfiguration says otherwise.
@@ -72,6 +74,8 @@ pub struct Desired {
     pub pools: BTreeMap<String, IpPool>,
     /// The dataplane's settings, with their defaults.
     pub felix: Felix,
+    /// What is encapsulated, how, and what is opened here.
+    pub tunnels: Tunnels,
     /// What an operator should know: nothing of it stops us.
     pub warnings: Vec<Warning>,
 }
@@ -150,7 +154,10 @@ impl Calico {
         let mut warnings = Vec::new();
         let node = self.nodes.get(&self.node_name);
         self.warn_of_own_node(node, &mut warnings);
-        self.warn_of_encapsulation(&mut warnings);
+        let felix = Felix::of(
+            self.felix.get(CLUSTER_CONFIGURATION),
+            self.felix.get(&format!("node.{}", self.node_name)),
+        );
         let blocks = self.own_blocks(&mut warnings);
         Desired {
             as_number: node.map_or_else(|| self.cluster_as(), |node| self.as_number_of(node)),
@@ -161,10 +168,8 @@ impl Calico {
             peers: node.map(|node| peers::desired(self, node, &mut warnings)).unwrap_or_default(),
             export: ExportRules::of(&blocks, self.pools.values()),
             pools: self.pools.clone(),
-            felix: Felix::of(
-                self.felix.get(CLUSTER_CONFIGURATION),
-                self.felix.get(&format!("node.{}", self.node_name)),
-            ),
+            tunnels: tunnels::desired(self, node, &felix, &mut warnings),
+            felix,
             node: node.cloned(),
             blocks,
             warnings,
@@ -184,13 +189,6 @@ impl Calico {
                 warnings.push(Warning::NodeAddressWithoutSubnet { node: node.name.clone(), address });
             }
         }
-    }
-
-    fn warn_of_encapsulation(&self, warnings: &mut Vec<Warning>) {
-        let encapsulated =
-            |pool: &&IpPool| pool.ipip_mode != EncapMode::Never || pool.vxlan_mode != EncapMode::Never;
-        let warning = |pool: &IpPool| Warning::PoolNotEncapsulated { pool: pool.name.clone() };
-        warnings.extend(self.pools.values().filter(encapsulated).map(warning));
     }
 
     /// Blocks whose affinity is confirmed. One that several nodes claim is nobody's until they agree.
@@ -229,6 +227,9 @@ impl Calico {
                 continue;
             }
             holders.insert(&endpoint.interface, name);
+            if [endpoint.qos.ingress, endpoint.qos.egress].iter().any(|way| way.max_connections.is_some()) {
+                warnings.push(Warning::ConnectionsNotLimited { endpoint: name.clone() });
+            }
             own.insert(name.clone(), endpoint.clone());
         }
         own

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
+use crate::bgp_routes::BgpRoutes;
 use crate::calico::{Calico, Desired};
 use crate::config::{Config, Ends, Request, Slowpath};
 use crate::error::Error;
@@ -86,6 +87,7 @@ pub(crate) struct Core {
     pub(crate) invalid: BTreeMap<PathBuf, String>,
     offers: Offers,
     pub(crate) rib: Rib,
+    pub(crate) bgp_routes: BgpRoutes,
     pub(crate) installer: Installer,
     pub(crate) mirroring: Mirroring,
     /// Prefixes that the run before left and BGP hasn't spoken of yet.
@@ -220,6 +222,7 @@ impl Core {
             invalid: BTreeMap::new(),
             offers: Offers::new(),
             rib: Rib::default(),
+            bgp_routes: BgpRoutes::default(),
             preserved: AHashSet::new(),
             preserve_until: None,
             sessions: Sessions::default(),
@@ -349,12 +352,15 @@ impl Core {
     }
 
     fn apply_resources(&mut self) {
-        self.desired = self.calico.desired();
+        let before = std::mem::replace(&mut self.desired, self.calico.desired());
         let warnings: Vec<String> = self.desired.warnings.iter().map(ToString::to_string).collect();
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
             warn!("{warning}");
         }
         self.warned = warnings;
+        self.installer.writer().set_workload_tunnels(self.desired.felix.workload_tunnels());
+        self.reconcile_tunnel_addresses();
+        self.apply_tunnels(&before.tunnels);
         self.learn_endpoint_macs();
         self.installer.writer().set_reverse_path(self.desired.felix.reverse_path);
         self.reconcile_ports();
@@ -376,7 +382,7 @@ impl Core {
                 self.tell(Input::NexthopChanged { nexthop, metric });
             }
         }
-        let nexthops = self.nexthops.keys().copied();
+        let nexthops = self.nexthops.keys().copied().chain(self.desired.tunnels.plain_nexthops());
         self.mirroring.follow(&self.rib, nexthops, |family| self.desired.node_address(family));
     }
 

@@ -10,12 +10,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use model::{IfIndex, MacAddr};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
+use model::{Family, IfIndex, MacAddr};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::ethtool::{self, EthtoolError};
 use crate::interfaces::{self, Link};
@@ -121,6 +122,39 @@ impl HostPort {
             neighbors::set_permanent(netlink, self.kernel_side, gateway, self.far_mac)?;
         }
         Ok(())
+    }
+
+    /// Gives the kernel's end an address of the node's own, with no network around it: the address is local, and a source
+    /// for what the host sends into the walk.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_address(&self, netlink: &mut Netlink, address: IpAddr) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewAddress(self.naming(address));
+        netlink.request("give tortie0 a tunnel address", message, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Takes an address from the kernel's end.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_address(&self, netlink: &mut Netlink, address: IpAddr) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelAddress(self.naming(address));
+        netlink.request("take a tunnel address from tortie0", message, 0)
+    }
+
+    fn naming(&self, address: IpAddr) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.prefix_len = Family::of(address).bits();
+        message.header.index = self.kernel_side.0;
+        // Nobody else is on this link who could have the address.
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        message
     }
 
     /// Removes the pair, whoever made it; none there is no error.
@@ -231,6 +265,33 @@ mod tests {
             HostPort::remove(&mut netlink).unwrap();
             HostPort::remove(&mut netlink).unwrap();
             assert_eq!(ip("link show type veth"), "");
+        });
+    }
+
+    #[test]
+    fn the_kernels_end_gets_addresses_that_are_local_and_have_no_network() {
+        in_namespace(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let port = HostPort::create(&mut netlink, 1500, 1).unwrap();
+            let addresses =
+                ["192.168.187.192", "fd00:187::1"].map(|address| address.parse::<IpAddr>().unwrap());
+            for address in addresses {
+                port.add_address(&mut netlink, address).unwrap();
+                // Left by the run before.
+                port.add_address(&mut netlink, address).unwrap();
+                assert!(ip(&format!("route get {address}")).starts_with("local "), "{address}");
+            }
+            let shown = ip("addr show dev tortie0");
+            assert!(shown.contains("inet 192.168.187.192/32 "), "{shown}");
+            assert!(shown.contains("inet6 fd00:187::1/128 ") && !shown.contains("tentative"), "{shown}");
+            let state = interfaces::dump(&mut netlink).unwrap();
+            let there = crate::tunneling::addresses_on(&state, port.kernel_side);
+            assert_eq!(there, addresses.into_iter().collect());
+            for address in addresses {
+                port.remove_address(&mut netlink, address).unwrap();
+            }
+            let state = interfaces::dump(&mut netlink).unwrap();
+            assert!(crate::tunneling::addresses_on(&state, port.kernel_side).is_empty());
         });
     }
 

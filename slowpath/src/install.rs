@@ -10,7 +10,7 @@ use model::{IfIndex, MacAddr, PortId, Prefix};
 use tables::{Adjacency, AdjacencyId, Group, GroupId, TableFull, Writer};
 use tracing::warn;
 
-use crate::resolve::{NeighborAddr, Resolution, resolve};
+use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::Rib;
 use crate::target::{Target, TargetId};
 
@@ -33,8 +33,8 @@ enum AdjacencyKey {
     Host,
     /// Nobody yet: packets come up, and the slow path asks for their destination.
     Attached(IfIndex),
-    /// One neighbour.
-    Neighbor(NeighborAddr),
+    /// One neighbour, and the tunnel through it, where there is one.
+    Neighbor(Hop),
 }
 
 struct AdjacencyRow {
@@ -93,10 +93,10 @@ impl Installer {
         self.refused.len()
     }
 
-    /// Neighbours that routes need and how many targets' groups need each.
-    pub fn needed_neighbors(&self) -> impl Iterator<Item = (NeighborAddr, usize)> {
+    /// Neighbours that routes need, plainly and by each tunnel, and how many targets' groups need each.
+    pub fn needed_hops(&self) -> impl Iterator<Item = (Hop, usize)> {
         self.adjacencies.iter().filter_map(|(key, row)| match key {
-            AdjacencyKey::Neighbor(neighbor) => Some((*neighbor, row.uses)),
+            AdjacencyKey::Neighbor(hop) => Some((*hop, row.uses)),
             _ => None,
         })
     }
@@ -106,7 +106,7 @@ impl Installer {
         let leads_on = |id: &TargetId| matches!(rib.targets().get(*id), Some(Target::Via(_)));
         let rows = self.groups.iter().filter(move |(id, _)| leads_on(id));
         rows.flat_map(|(_, row)| &row.members).filter_map(|key| match key {
-            AdjacencyKey::Neighbor(neighbor) => Some(*neighbor),
+            AdjacencyKey::Neighbor(hop) => Some(hop.neighbor),
             AdjacencyKey::Host | AdjacencyKey::Attached(_) => None,
         })
     }
@@ -220,6 +220,8 @@ impl Installer {
             Target::Blackhole => Group::Blackhole,
             Target::Broadcast => Group::Broadcast,
             Target::Local => ids.first().map_or(Group::Unreachable, |host| Group::Local(*host)),
+            Target::Rejected => Group::Rejected,
+            Target::Prohibited => Group::Prohibited,
             _ if ids.is_empty() => Group::Unreachable,
             _ => Group::Forward(ids),
         }
@@ -340,19 +342,25 @@ impl Installer {
 /// The adjacencies that packets to this end are written for.
 fn members(resolution: &Resolution, surroundings: &impl Surroundings) -> Vec<AdjacencyKey> {
     match resolution {
-        Resolution::Blackhole | Resolution::Broadcast | Resolution::Unreachable => Vec::new(),
+        Resolution::Blackhole
+        | Resolution::Broadcast
+        | Resolution::Rejected
+        | Resolution::Prohibited
+        | Resolution::Unreachable => Vec::new(),
         Resolution::Local => vec![AdjacencyKey::Host],
         Resolution::Attached(ifindex) => match surroundings.port(*ifindex) {
             Some(_) => vec![AdjacencyKey::Attached(*ifindex)],
             // A link that is no port of ours is the kernel's business.
             None => vec![AdjacencyKey::Host],
         },
-        Resolution::Neighbors(neighbors) => {
-            let key = |neighbor: &NeighborAddr| match surroundings.port(neighbor.ifindex) {
-                Some(_) => AdjacencyKey::Neighbor(*neighbor),
-                None => AdjacencyKey::Host,
+        Resolution::Neighbors(hops) => {
+            let key = |hop: &Hop| match (surroundings.port(hop.neighbor.ifindex), hop.tunnel) {
+                (Some(_), _) => Some(AdjacencyKey::Neighbor(*hop)),
+                (None, None) => Some(AdjacencyKey::Host),
+                // The kernel knows no tunnel of ours: it would send the packet back to us.
+                (None, Some(_)) => None,
             };
-            let keys: BTreeSet<AdjacencyKey> = neighbors.iter().map(key).collect();
+            let keys: BTreeSet<AdjacencyKey> = hops.iter().filter_map(key).collect();
             keys.into_iter().collect()
         }
     }
@@ -370,19 +378,26 @@ fn adjacency(key: AdjacencyKey, surroundings: &impl Surroundings) -> Adjacency {
             let port = surroundings.port(ifindex).map_or(none, |(port, _)| port);
             Adjacency::unresolved(port, unspecified(key))
         }
-        AdjacencyKey::Neighbor(neighbor) => match surroundings.port(neighbor.ifindex) {
-            None => Adjacency::unresolved(none, neighbor.addr),
-            Some((port, ours)) => match surroundings.mac(neighbor) {
+        AdjacencyKey::Neighbor(Hop { neighbor, tunnel }) => {
+            let Some((port, ours)) = surroundings.port(neighbor.ifindex) else {
+                return Adjacency::unresolved(none, neighbor.addr);
+            };
+            let plain = match surroundings.mac(neighbor) {
                 Some(mac) => Adjacency::resolved(port, neighbor.addr, mac, ours),
                 None => Adjacency::unresolved(port, neighbor.addr),
-            },
-        },
+            };
+            match tunnel.map(|tunnel| (tunnel.template(), tunnel.mtu)) {
+                None => plain,
+                Some((Some(template), mtu)) => plain.encapsulated(template).limited(mtu),
+                Some((None, _)) => Adjacency::unresolved(none, neighbor.addr),
+            }
+        }
     }
 }
 
 fn unspecified(key: AdjacencyKey) -> std::net::IpAddr {
     match key {
-        AdjacencyKey::Neighbor(neighbor) => neighbor.addr,
+        AdjacencyKey::Neighbor(hop) => hop.neighbor.addr,
         AdjacencyKey::Host | AdjacencyKey::Attached(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
     }
 }

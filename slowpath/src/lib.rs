@@ -20,6 +20,7 @@
 //! **What it never does.** It never touches a frame that the fast path owns, and never names `fastpath` or `afxdp`.
 
 mod answering;
+mod bgp_routes;
 pub mod calico;
 mod cleanup;
 mod config;
@@ -52,9 +53,11 @@ mod sysctl;
 mod target;
 #[cfg(test)]
 mod testing;
+mod tunnel;
+mod tunneling;
 mod workload_side;
 
 pub use cleanup::cleanup;
 pub use config::{Config, Ends, Request, Slowpath};
 pub use error::Error;
-pub use ports::{OpenPort, OpenPortError, PortOpener, QueueReport};
+pub use ports::{OpenPort, OpenPortError, PortOpener, QueueReport, TunnelTraffic};

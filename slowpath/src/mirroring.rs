@@ -21,12 +21,12 @@ pub struct Mirroring {
     full: u64,
 }
 
-/// How each BGP next hop was reached when its routes were handed over.
+/// How each next hop was reached when its routes were handed over.
 #[derive(Default)]
 struct Ways(BTreeMap<IpAddr, Resolution>);
 
 impl Mirroring {
-    /// Winners go to this mirror; those for workloads lead into this host port.
+    /// Winners go to this mirror; those for workloads, and those by a tunnel, lead into this host port.
     pub fn new(mirror: Mirror, host: HostPort) -> Mirroring {
         Mirroring { mirror, host, ways: Ways::default(), full: 0 }
     }
@@ -38,7 +38,7 @@ impl Mirroring {
 
     /// Brings the mirror's route to a prefix into line with the RIB. `node` is the node's own address of a family.
     pub fn update(&mut self, rib: &Rib, prefix: Prefix, node: impl Fn(Family) -> Option<IpAddr>) {
-        let target = self.target(rib, prefix, node);
+        let target = target(rib, prefix, &self.host, node);
         let Some(target) = target else { return self.mirror.withdraw(prefix) };
         match self.mirror.install(MirrorRoute { prefix, target }) {
             Ok(()) => {}
@@ -52,8 +52,8 @@ impl Mirroring {
         }
     }
 
-    /// Hands over again what leads through a BGP next hop that is now reached another way: the fast path's groups
-    /// follow by themselves, the kernel's routes name the neighbours.
+    /// Hands over again what leads through a next hop of BGP's or VXLAN's that is now reached another way: the fast
+    /// path's groups follow by themselves, the kernel's routes name the neighbours.
     pub fn follow(
         &mut self,
         rib: &Rib,
@@ -66,48 +66,59 @@ impl Mirroring {
         }
         let leads_through = |offer: &Offer| {
             let gateways = rib.targets().get(offer.target).map(Target::gateways).unwrap_or_default();
-            offer.source == Source::Bgp && gateways.iter().any(|gateway| moved.contains(&gateway.addr))
+            matches!(offer.source, Source::Bgp | Source::Vxlan)
+                && gateways.iter().any(|gateway| moved.contains(&gateway.addr))
         };
         for (prefix, _) in rib.iter().filter(|(_, offer)| leads_through(offer)) {
             self.update(rib, prefix, &node);
         }
     }
+}
 
-    fn target(
-        &self,
-        rib: &Rib,
-        prefix: Prefix,
-        node: impl Fn(Family) -> Option<IpAddr>,
-    ) -> Option<MirrorTarget> {
-        let offer = rib.get(prefix)?;
-        match offer.source {
-            Source::Block => Some(MirrorTarget::Blackhole),
-            Source::Workload => Some(MirrorTarget::HostPort {
-                ifindex: self.host.kernel_side,
-                via: match prefix.family() {
-                    Family::V4 => IpAddr::V4(GATEWAY_V4),
-                    Family::V6 => IpAddr::V6(GATEWAY_V6),
-                },
-                source: node(prefix.family()),
-            }),
-            Source::Bgp | Source::Preserved => match resolve(rib, rib.targets().get(offer.target)?) {
-                Resolution::Neighbors(neighbors) => {
+/// Where the kernel is to send what the RIB's winner is for; `None` where it knows the way itself, or there is none.
+fn target(
+    rib: &Rib,
+    prefix: Prefix,
+    host: &HostPort,
+    node: impl Fn(Family) -> Option<IpAddr>,
+) -> Option<MirrorTarget> {
+    let offer = rib.get(prefix)?;
+    let family = prefix.family();
+    match offer.source {
+        Source::Block => Some(MirrorTarget::Blackhole),
+        Source::Workload => Some(into_host_port(host, family, node(family))),
+        Source::Vxlan | Source::Bgp | Source::Preserved => {
+            let target = rib.targets().get(offer.target)?;
+            if let Some(tunnel) = target.tunnel() {
+                return Some(into_host_port(host, family, tunnel.source.or_else(|| node(family))));
+            }
+            match resolve(rib, target) {
+                Resolution::Neighbors(hops) => {
                     let gateways: Arc<[(IpAddr, IfIndex)]> =
-                        neighbors.iter().map(|neighbor| (neighbor.addr, neighbor.ifindex)).collect();
+                        hops.iter().map(|hop| (hop.neighbor.addr, hop.neighbor.ifindex)).collect();
                     Some(MirrorTarget::Nexthops(gateways))
                 }
                 _ => None,
-            },
-            // The kernel has these itself: they came from it.
-            Source::Local | Source::Neighbor | Source::Connected | Source::Static | Source::Kernel => None,
+            }
         }
+        // The kernel has these itself: they came from it.
+        Source::Local | Source::Neighbor | Source::Connected | Source::Static | Source::Kernel => None,
     }
+}
+
+/// Into the walk, which knows workloads and tunnels: the kernel knows neither.
+fn into_host_port(host: &HostPort, family: Family, source: Option<IpAddr>) -> MirrorTarget {
+    let via = match family {
+        Family::V4 => IpAddr::V4(GATEWAY_V4),
+        Family::V6 => IpAddr::V6(GATEWAY_V6),
+    };
+    MirrorTarget::HostPort { ifindex: host.kernel_side, via, source }
 }
 
 impl Ways {
     /// Remembers how these next hops are reached now, forgets all others, and names those for which it is news.
     fn moved(&mut self, rib: &Rib, nexthops: impl IntoIterator<Item = IpAddr>) -> BTreeSet<IpAddr> {
-        let way = |addr| (addr, resolve(rib, &Target::Via(vec![Gateway { addr, ifindex: None }])));
+        let way = |addr| (addr, resolve(rib, &Target::Via(vec![Gateway::at(addr)])));
         let now: BTreeMap<IpAddr, Resolution> = nexthops.into_iter().map(way).collect();
         let before = std::mem::replace(&mut self.0, now);
         let moved = self.0.iter().filter(|(addr, way)| before.get(*addr) != Some(*way));
@@ -118,6 +129,7 @@ impl Ways {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tunnel::{Encapsulation, Tunnel};
 
     #[test]
     fn a_next_hop_moves_when_another_neighbour_leads_to_it() {
@@ -127,8 +139,7 @@ mod tests {
         let connected: Prefix = "172.18.0.0/24".parse().unwrap();
         rib.insert(connected, Source::Connected, &Target::Attached(eth0), 0);
         let behind: Prefix = "10.9.0.0/16".parse().unwrap();
-        let through =
-            |last: u8| Target::Via(vec![Gateway { addr: IpAddr::from([172, 18, 0, last]), ifindex: None }]);
+        let through = |last: u8| Target::Via(vec![Gateway::at(IpAddr::from([172, 18, 0, last]))]);
         rib.insert(behind, Source::Static, &through(3), 0);
         let mut ways = Ways::default();
         assert_eq!(ways.moved(&rib, [near, far]), BTreeSet::from([near, far]), "both are news");
@@ -137,5 +148,38 @@ mod tests {
         assert_eq!(ways.moved(&rib, [near, far]), BTreeSet::from([far]));
         rib.insert(connected, Source::Connected, &Target::Attached(eth1), 0);
         assert_eq!(ways.moved(&rib, [near, far]), BTreeSet::from([near, far]));
+    }
+
+    #[test]
+    fn what_goes_by_a_tunnel_leads_into_the_host_port_from_the_tunnels_address() {
+        let far = Tunnel {
+            local: "172.18.0.1".parse().unwrap(),
+            remote: "172.18.0.2".parse().unwrap(),
+            encapsulation: Encapsulation::Ipip,
+            mtu: None,
+            source: Some("10.65.0.1".parse().unwrap()),
+        };
+        let node: IpAddr = "172.18.0.1".parse().unwrap();
+        let mac = model::MacAddr::default();
+        let [kernel_side, far_side] = [IfIndex(7), IfIndex(8)];
+        let host =
+            HostPort { kernel_side, kernel_mac: mac, far_side, far_name: "tortie1", far_mac: mac, mtu: 1500 };
+        let block: Prefix = "10.65.1.0/26".parse().unwrap();
+        for (gateway, source, expected) in [
+            (Gateway::behind(far), Source::Bgp, far.source),
+            (Gateway::behind(far), Source::Vxlan, far.source),
+            (Gateway::behind(Tunnel { source: None, ..far }), Source::Vxlan, Some(node)),
+        ] {
+            let mut rib = Rib::default();
+            rib.insert(block, source, &Target::Via(vec![gateway]), 0);
+            let via = IpAddr::V4(GATEWAY_V4);
+            let into_host_port = MirrorTarget::HostPort { ifindex: kernel_side, via, source: expected };
+            assert_eq!(target(&rib, block, &host, |_| Some(node)), Some(into_host_port));
+        }
+        let mut rib = Rib::default();
+        rib.insert("172.18.0.0/24".parse().unwrap(), Source::Connected, &Target::Attached(IfIndex(2)), 0);
+        rib.insert(block, Source::Vxlan, &Target::Via(vec![Gateway::at(far.remote)]), 0);
+        let nexthops = MirrorTarget::Nexthops([(far.remote, IfIndex(2))].into());
+        assert_eq!(target(&rib, block, &host, |_| Some(node)), Some(nexthops), "within our subnet");
     }
 }

@@ -94,6 +94,7 @@ impl Core {
         let local =
             offers::local_addresses(&self.kernel, &self.roles).map(|address| address.addr.addr).collect();
         self.opener.set_local(&local);
+        self.reconcile_tunnel_addresses();
         self.reconcile_ports();
         self.dirty.offers = true;
         self.dirty.rows = true;

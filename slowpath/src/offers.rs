@@ -95,6 +95,16 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
             offers.insert((Prefix::host(addr), Source::Neighbor), (Target::Host(ifindex, addr), 0));
         }
     }
+    // The host's own in the tunnels' networks: what comes for them, out of a tunnel or plainly, is the kernel's.
+    let near = roles.host.map(|(near, _)| near);
+    for address in kernel.addresses.iter().filter(|address| Some(address.ifindex) == near) {
+        if desired.tunnels.addresses.contains(&address.addr.addr) {
+            offers.insert((Prefix::host(address.addr.addr), Source::Local), (Target::Local, 0));
+        }
+    }
+    for (prefix, gateway) in &desired.tunnels.routes {
+        offers.insert((*prefix, Source::Vxlan), (Target::Via(vec![*gateway]), 0));
+    }
     for block in &desired.blackholes {
         offers.insert((*block, Source::Block), (Target::Blackhole, 0));
     }
@@ -114,9 +124,8 @@ fn offer_learned(offers: &mut Offers, route: &KernelRoute, roles: &Roles) {
             let through_us =
                 |ifindex: IfIndex| roles.host.is_some_and(|(near, far)| near == ifindex || far == ifindex);
             let hops = || route.nexthops.iter().filter(|hop| !through_us(hop.ifindex));
-            let gateways: Vec<Gateway> = hops()
-                .filter_map(|hop| hop.gateway.map(|addr| Gateway { addr, ifindex: Some(hop.ifindex) }))
-                .collect();
+            let gateways: Vec<Gateway> =
+                hops().filter_map(|hop| hop.gateway.map(|addr| Gateway::on(hop.ifindex, addr))).collect();
             match Target::via(gateways) {
                 Some(target) => target,
                 None => match hops().next() {
@@ -125,10 +134,9 @@ fn offer_learned(offers: &mut Offers, route: &KernelRoute, roles: &Roles) {
                 },
             }
         }
-        // The walk knows one way to drop without a word; that it should say so is lost.
-        KernelRouteKind::Blackhole | KernelRouteKind::Unreachable | KernelRouteKind::Prohibit => {
-            Target::Blackhole
-        }
+        KernelRouteKind::Blackhole => Target::Blackhole,
+        KernelRouteKind::Unreachable => Target::Rejected,
+        KernelRouteKind::Prohibit => Target::Prohibited,
     };
     let source = if BY_HAND.contains(&route.protocol) { Source::Static } else { Source::Kernel };
     let offer = offers.entry((route.prefix, source)).or_insert_with(|| (target.clone(), route.metric));

@@ -1,9 +1,10 @@
 //! Which links are ports: what should be open against what is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkloadEndpoint};
-use tables::{Endpoint, Port, TableFull, Writer};
+use tables::{Endpoint, Port, Qos, TableFull, Writer};
 use tracing::{error, info, warn};
 
 use crate::calico::Desired;
@@ -49,7 +50,7 @@ impl PortTable {
         let mut problems = BTreeMap::new();
         for link in &kernel.links {
             let Some(kind) = roles.kind(link) else { continue };
-            let endpoint = endpoint_of(&link.name, kind, desired);
+            let endpoint = endpoint_of(link, kind, desired);
             match self.rows.get_mut(&link.ifindex) {
                 Some(row) => changed |= follow(row, link, endpoint, writer),
                 // A socket can't be bound to a link that is down; netlink tells when it comes up.
@@ -202,7 +203,8 @@ impl PortTable {
 }
 
 /// Changes an open port where its link or endpoint has changed; `true` where it has.
-fn follow(row: &mut PortRow, link: &Link, endpoint: Option<Endpoint>, writer: &mut Writer) -> bool {
+fn follow(row: &mut PortRow, link: &Link, mut endpoint: Option<Endpoint>, writer: &mut Writer) -> bool {
+    keep_buckets(row.port.endpoint.as_ref(), endpoint.as_mut(), mtu(link));
     let port = Port { mac: link.mac, mtu: mtu(link), up: link.up, endpoint, ..row.port.clone() };
     if port == row.port {
         return false;
@@ -214,17 +216,32 @@ fn follow(row: &mut PortRow, link: &Link, endpoint: Option<Endpoint>, writer: &m
     true
 }
 
+/// Makes new limits of an endpoint follow those before: neither its buckets nor its counts begin anew.
+fn keep_buckets(before: Option<&Endpoint>, endpoint: Option<&mut Endpoint>, mtu: u16) {
+    let Some((before, endpoint)) = before.zip(endpoint) else { return };
+    if before.name != endpoint.name {
+        return;
+    }
+    if let (Some(old), Some(new)) = (&before.qos, &endpoint.qos) {
+        endpoint.qos = match old == new {
+            true => Some(Arc::clone(old)),
+            false => Qos::new(new.controls(), mtu, Some(old)),
+        };
+    }
+}
+
 fn mtu(link: &Link) -> u16 {
     u16::try_from(link.mtu).unwrap_or(u16::MAX)
 }
 
-fn endpoint_of(interface: &str, kind: PortKind, desired: &Desired) -> Option<Endpoint> {
+fn endpoint_of(link: &Link, kind: PortKind, desired: &Desired) -> Option<Endpoint> {
     if kind != PortKind::Workload {
         return None;
     }
-    desired.endpoints.values().find(|endpoint| endpoint.interface == interface).map(|endpoint| Endpoint {
+    desired.endpoints.values().find(|endpoint| endpoint.interface == link.name).map(|endpoint| Endpoint {
         name: format!("{}/{}", endpoint.namespace, endpoint.name),
         addresses: sources(endpoint, desired.felix.workload_source_spoofing),
+        qos: Qos::new(&endpoint.qos, mtu(link), None),
     })
 }
 

@@ -41,6 +41,15 @@ pub struct QueueReport {
 #[error("{0}")]
 pub struct OpenPortError(pub String);
 
+/// What of the traffic to the node's own addresses is the walk's nevertheless: tunnels that end here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TunnelTraffic {
+    /// IPIP (protocol 4).
+    pub ipip: bool,
+    /// UDP destination ports of VXLAN, over IPv4 and IPv6.
+    pub vxlan_ports: BTreeSet<u16>,
+}
+
 /// Opens and closes ports. `tortie` implements it over AF_XDP; tests over nothing.
 pub trait PortOpener: Send {
     /// Opens a port; frames reach the walk when this returns.
@@ -51,4 +60,11 @@ pub trait PortOpener: Send {
 
     /// Packets to these addresses stay with the kernel on every uplink, those opened later included (D1).
     fn set_local(&mut self, addresses: &BTreeSet<IpAddr>);
+
+    /// These tunnels to those addresses come to the walk on every uplink, those opened later included; until told,
+    /// none do. A tunnel that stays is never without its entry while others come and go.
+    ///
+    /// What comes to the walk is decided there: have the tables know a tunnel's end before it is named here, and forget
+    /// it after, or its packets are dropped that the kernel might have served.
+    fn set_tunnels(&mut self, tunnels: &TunnelTraffic);
 }

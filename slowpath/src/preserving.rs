@@ -18,9 +18,8 @@ impl Core {
     pub(crate) fn preserve(&mut self, left_behind: &[kernel_routes::KernelRoute]) {
         for route in left_behind {
             let gateways = route.nexthops.iter().filter(|hop| hop.ifindex != self.host.kernel_side);
-            let gateways = gateways
-                .filter_map(|hop| hop.gateway.map(|addr| Gateway { addr, ifindex: Some(hop.ifindex) }))
-                .collect();
+            let gateways =
+                gateways.filter_map(|hop| hop.gateway.map(|addr| Gateway::on(hop.ifindex, addr))).collect();
             if let Some(target) = Target::via(gateways) {
                 self.rib.insert(route.prefix, Source::Preserved, &target, 0);
                 self.preserved.insert(route.prefix);

@@ -5,15 +5,18 @@ use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
 use model::{Family, Prefix};
+use packet::icmp::Problem;
 
 use crate::calico::PeerKind;
 use crate::event_loop::Core;
-use crate::resolve::{NeighborAddr, Resolution, resolve};
+use crate::punt::Silence;
+use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
 use crate::status::{
-    Answer, BgpStatus, NeighborStatus, NeighborsStatus, NexthopStatus, PeerStatus, PerFamily, PortProblem,
-    PortStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
+    Answer, BgpStatus, IcmpStatus, NeighborStatus, NeighborsStatus, NexthopStatus, PeerStatus, PerFamily,
+    PortProblem, PortStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
+use crate::target::Gateway;
 
 impl Core {
     /// Answers one question.
@@ -24,6 +27,7 @@ impl Core {
             Query::Route { address } => Answer::Route(self.route(*address)),
             Query::Neighbors => Answer::Neighbors(self.neighbors()),
             Query::Ports => Answer::Ports(self.port_status()),
+            Query::Icmp => Answer::Icmp(self.icmp()),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
         }
     }
@@ -114,36 +118,34 @@ impl Core {
     fn route_status(&self, prefix: Prefix, offer: Offer) -> RouteStatus {
         let target = self.rib.targets().get(offer.target);
         let resolution = target.map_or(Resolution::Unreachable, |target| resolve(&self.rib, target));
+        let nowhere = |kind: &str| NexthopStatus { kind: Some(kind.to_owned()), ..NexthopStatus::default() };
         let nexthops = match &resolution {
-            Resolution::Blackhole => {
-                vec![NexthopStatus { kind: Some("blackhole".to_owned()), ..NexthopStatus::default() }]
-            }
-            Resolution::Broadcast => {
-                vec![NexthopStatus { kind: Some("broadcast".to_owned()), ..NexthopStatus::default() }]
-            }
-            Resolution::Local => {
-                vec![NexthopStatus { kind: Some("local".to_owned()), ..NexthopStatus::default() }]
-            }
+            Resolution::Blackhole => vec![nowhere("blackhole")],
+            Resolution::Broadcast => vec![nowhere("broadcast")],
+            Resolution::Rejected => vec![nowhere("rejected")],
+            Resolution::Prohibited => vec![nowhere("prohibited")],
+            Resolution::Local => vec![nowhere("local")],
             Resolution::Attached(ifindex) => vec![NexthopStatus {
                 port: self.link_name(*ifindex),
                 kind: Some("attached".to_owned()),
                 ..NexthopStatus::default()
             }],
             Resolution::Unreachable => {
-                let unreachable = |addr| NexthopStatus {
-                    via: Some(addr),
+                let unreachable = |gateway: &Gateway| NexthopStatus {
+                    via: Some(gateway.addr),
                     kind: Some("unreachable".to_owned()),
+                    tunnel: gateway.tunnel.as_ref().map(TunnelStatus::of),
                     ..NexthopStatus::default()
                 };
-                target.into_iter().flat_map(|target| target.gateways()).map(|g| unreachable(g.addr)).collect()
+                target.into_iter().flat_map(|target| target.gateways()).map(unreachable).collect()
             }
-            Resolution::Neighbors(neighbors) => {
-                neighbors.iter().map(|neighbor| self.nexthop(*neighbor)).collect()
-            }
+            Resolution::Neighbors(hops) => hops.iter().map(|hop| self.nexthop(hop)).collect(),
         };
         let fate = match &resolution {
             Resolution::Blackhole => "blackhole",
             Resolution::Broadcast => "broadcast",
+            Resolution::Rejected => "rejected",
+            Resolution::Prohibited => "prohibited",
             Resolution::Local => "local",
             Resolution::Attached(_) => "attached",
             Resolution::Unreachable => "no_route",
@@ -161,12 +163,14 @@ impl Core {
         }
     }
 
-    fn nexthop(&self, neighbor: NeighborAddr) -> NexthopStatus {
+    fn nexthop(&self, hop: &Hop) -> NexthopStatus {
+        let neighbor = hop.neighbor;
         NexthopStatus {
             via: Some(neighbor.addr),
             port: self.link_name(neighbor.ifindex),
             mac: self.neighbors.mac(neighbor.ifindex, neighbor.addr).map(|mac| mac.to_string()),
             kind: None,
+            tunnel: hop.tunnel.as_ref().map(TunnelStatus::of),
         }
     }
 
@@ -175,15 +179,23 @@ impl Core {
     }
 
     fn neighbors(&self) -> NeighborsStatus {
-        let uses: BTreeMap<NeighborAddr, usize> = self.installer.needed_neighbors().collect();
+        let mut uses: BTreeMap<NeighborAddr, (usize, Vec<TunnelStatus>)> = BTreeMap::new();
+        for (hop, used_by) in self.installer.needed_hops() {
+            let uses = uses.entry(hop.neighbor).or_default();
+            uses.0 += used_by;
+            uses.1.extend(hop.tunnel.as_ref().map(TunnelStatus::of));
+        }
         let status =
             |(ifindex, addr, entry): (model::IfIndex, IpAddr, &crate::neighbors::table::NeighborEntry)| {
+                let (used_by, tunnels) =
+                    uses.get(&NeighborAddr { ifindex, addr }).cloned().unwrap_or_default();
                 NeighborStatus {
                     address: addr,
                     mac: entry.mac.map(|mac| mac.to_string()),
                     port: self.link_name(ifindex).unwrap_or_else(|| format!("#{}", ifindex.0)),
                     state: entry.state.to_string(),
-                    used_by: uses.get(&NeighborAddr { ifindex, addr }).copied().unwrap_or_default(),
+                    used_by,
+                    tunnels,
                 }
             };
         let mut neighbors: Vec<NeighborStatus> = self.neighbors.iter().map(status).collect();
@@ -210,6 +222,22 @@ impl Core {
         let mut ports: Vec<PortStatus> = ports.collect();
         ports.sort_by_key(|port| port.id);
         PortsStatus { ports, problems: self.ports.problems().iter().map(problem).collect() }
+    }
+
+    fn icmp(&self) -> IcmpStatus {
+        let silent = Silence::ALL.iter().map(|silence| silence.as_str());
+        let count = |name| self.punts_answered.get(name).copied().unwrap_or_default();
+        IcmpStatus {
+            errors: self.icmp_errors(),
+            silent: silent.map(|name| (name.to_owned(), count(name))).collect(),
+        }
+    }
+
+    fn icmp_errors(&self) -> BTreeMap<String, PerFamily> {
+        let sent = self.answerer.sent();
+        let count = |family, name| sent.get(&(family, name)).copied().unwrap_or_default();
+        let both = |name| PerFamily { ipv4: count(Family::V4, name), ipv6: count(Family::V6, name) };
+        Problem::NAMES.iter().map(|name| ((*name).to_owned(), both(*name))).collect()
     }
 
     fn summary(&self) -> Summary {
@@ -240,6 +268,7 @@ impl Core {
                 .iter()
                 .map(|(done, count)| ((*done).to_owned(), *count))
                 .collect(),
+            icmp_errors: self.icmp_errors(),
             warnings: self.warned.clone(),
             bgp: self.bgp(),
         }

@@ -2,14 +2,15 @@
 //!
 //! A gateway without an interface is looked up in the RIB, and so on until a network that this box is attached to.
 //! Routes of BGP never resolve a gateway, as in BIRD: a next hop that is reached through the very routes that it
-//! carries would come and go for ever.
+//! carries would come and go for ever. Nor do those of VXLAN, for the same reason; so no tunnel runs in another.
 
 use std::net::IpAddr;
 
 use model::IfIndex;
 
-use crate::rib::{Rib, Source};
+use crate::rib::{Offer, Rib, Source};
 use crate::target::{Gateway, Target};
+use crate::tunnel::Tunnel;
 
 /// Steps of recursion before a chain of gateways is taken for a loop.
 const DEPTH_MAX: u8 = 8;
@@ -23,6 +24,22 @@ pub struct NeighborAddr {
     pub addr: IpAddr,
 }
 
+/// Where a packet's frame goes, and what it is wrapped in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hop {
+    /// Whom the frame is for.
+    pub neighbor: NeighborAddr,
+    /// The tunnel that the neighbour leads to, where packets go by one.
+    pub tunnel: Option<Tunnel>,
+}
+
+impl Hop {
+    /// Straight to a neighbour.
+    pub fn plain(neighbor: NeighborAddr) -> Hop {
+        Hop { neighbor, tunnel: None }
+    }
+}
+
 /// Where packets go in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
@@ -30,12 +47,16 @@ pub enum Resolution {
     Blackhole,
     /// Nowhere: the address is everybody's in a network of this box's.
     Broadcast,
+    /// Nowhere, and the sender is told that it is unreachable.
+    Rejected,
+    /// Nowhere, and the sender is told that it is prohibited.
+    Prohibited,
     /// To this box's own kernel.
     Local,
     /// To the destination itself on this link; its MAC address has to be asked for.
     Attached(IfIndex),
     /// To one of these; sorted, never empty.
-    Neighbors(Vec<NeighborAddr>),
+    Neighbors(Vec<Hop>),
     /// No gateway can be reached.
     Unreachable,
 }
@@ -45,21 +66,24 @@ pub fn resolve(rib: &Rib, target: &Target) -> Resolution {
     match target {
         Target::Blackhole => Resolution::Blackhole,
         Target::Broadcast => Resolution::Broadcast,
+        Target::Rejected => Resolution::Rejected,
+        Target::Prohibited => Resolution::Prohibited,
         Target::Local => Resolution::Local,
         Target::Attached(ifindex) => Resolution::Attached(*ifindex),
         Target::Host(ifindex, addr) => {
-            Resolution::Neighbors(vec![NeighborAddr { ifindex: *ifindex, addr: *addr }])
+            Resolution::Neighbors(vec![Hop::plain(NeighborAddr { ifindex: *ifindex, addr: *addr })])
         }
         Target::Via(gateways) => {
-            let mut neighbors: Vec<NeighborAddr> = Vec::new();
+            let mut hops: Vec<Hop> = Vec::new();
             for gateway in gateways {
                 if let Some(reached) = reach(rib, *gateway, 0) {
-                    neighbors.extend(reached.neighbors);
+                    let hop = |neighbor| Hop { neighbor, tunnel: gateway.tunnel };
+                    hops.extend(reached.neighbors.into_iter().map(hop));
                 }
             }
-            neighbors.sort_unstable();
-            neighbors.dedup();
-            if neighbors.is_empty() { Resolution::Unreachable } else { Resolution::Neighbors(neighbors) }
+            hops.sort_unstable();
+            hops.dedup();
+            if hops.is_empty() { Resolution::Unreachable } else { Resolution::Neighbors(hops) }
         }
     }
 }
@@ -67,7 +91,7 @@ pub fn resolve(rib: &Rib, target: &Target) -> Resolution {
 /// The cost of reaching a BGP next hop (RFC 4271 §9.1.2.1): the metric of the route that covers it, 0 where it is
 /// a neighbour on a link; `None` where it can't be reached.
 pub fn metric(rib: &Rib, nexthop: IpAddr) -> Option<u32> {
-    reach(rib, Gateway { addr: nexthop, ifindex: None }, 0).map(|reached| reached.metric)
+    reach(rib, Gateway::at(nexthop), 0).map(|reached| reached.metric)
 }
 
 struct Reached {
@@ -82,11 +106,11 @@ fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
     if depth == DEPTH_MAX {
         return None;
     }
-    let (_, offer) =
-        rib.covering(gateway.addr, |_, offer| !matches!(offer.source, Source::Bgp | Source::Preserved))?;
+    let resolves = |_, offer: Offer| !matches!(offer.source, Source::Vxlan | Source::Bgp | Source::Preserved);
+    let (_, offer) = rib.covering(gateway.addr, resolves)?;
     match rib.targets().get(offer.target)? {
-        // Our own address or a broadcast as a next hop is a mistake of the peer's; a blackhole reaches nothing.
-        Target::Local | Target::Broadcast | Target::Blackhole => None,
+        // Our own address or a broadcast as a next hop is a mistake of the peer's; a route that drops reaches nothing.
+        Target::Local | Target::Broadcast | Target::Blackhole | Target::Rejected | Target::Prohibited => None,
         Target::Attached(ifindex) | Target::Host(ifindex, _) => Some(Reached {
             neighbors: vec![NeighborAddr { ifindex: *ifindex, addr: gateway.addr }],
             metric: offer.metric,
@@ -118,7 +142,7 @@ mod tests {
     }
 
     fn via(gateways: &[&str]) -> Target {
-        Target::via(gateways.iter().map(|g| Gateway { addr: addr(g), ifindex: None }).collect()).unwrap()
+        Target::via(gateways.iter().map(|g| Gateway::at(addr(g))).collect()).unwrap()
     }
 
     fn attached() -> Rib {
@@ -128,8 +152,8 @@ mod tests {
     }
 
     fn on_eth0(addresses: &[&str]) -> Resolution {
-        let neighbors = addresses.iter().map(|a| NeighborAddr { ifindex: ETH0, addr: addr(a) }).collect();
-        Resolution::Neighbors(neighbors)
+        let hop = |a: &&str| Hop::plain(NeighborAddr { ifindex: ETH0, addr: addr(a) });
+        Resolution::Neighbors(addresses.iter().map(hop).collect())
     }
 
     #[test]

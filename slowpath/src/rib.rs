@@ -22,6 +22,8 @@ pub enum Source {
     Block,
     /// The kernel's main table, written by the operator (`proto static`, `boot`).
     Static,
+    /// The datastore: a block of another node, in a pool of VXLAN, which needs no BGP.
+    Vxlan,
     /// BGP.
     Bgp,
     /// The kernel's main table, written by another daemon or DHCP.
@@ -33,13 +35,14 @@ pub enum Source {
 
 impl Source {
     /// All sources.
-    pub const ALL: [Source; 9] = [
+    pub const ALL: [Source; 10] = [
         Source::Local,
         Source::Neighbor,
         Source::Connected,
         Source::Workload,
         Source::Block,
         Source::Static,
+        Source::Vxlan,
         Source::Bgp,
         Source::Kernel,
         Source::Preserved,
@@ -54,6 +57,7 @@ impl Source {
             Source::Workload => 230,
             Source::Block => 220,
             Source::Static => 200,
+            Source::Vxlan => 110,
             Source::Bgp => 100,
             Source::Kernel => 10,
             Source::Preserved => 5,
@@ -69,6 +73,7 @@ impl Source {
             Source::Workload => "workload",
             Source::Block => "block",
             Source::Static => "static",
+            Source::Vxlan => "vxlan",
             Source::Bgp => "bgp",
             Source::Kernel => "kernel",
             Source::Preserved => "preserved",
@@ -270,7 +275,7 @@ mod tests {
     }
 
     fn via(last: u8) -> Target {
-        Target::via(vec![Gateway { addr: IpAddr::from([192, 0, 2, last]), ifindex: None }]).unwrap()
+        Target::via(vec![Gateway::at(IpAddr::from([192, 0, 2, last]))]).unwrap()
     }
 
     #[test]
@@ -315,7 +320,7 @@ mod tests {
         /// Whatever the order of offers and withdrawals, the winner is the preferred one of those that stand.
         #[test]
         fn the_winner_depends_on_what_stands_alone(
-            steps in prop::collection::vec((0usize..9, 0u8..4, any::<bool>()), 1..60)
+            steps in prop::collection::vec((0usize..Source::ALL.len(), 0u8..4, any::<bool>()), 1..60)
         ) {
             let mut rib = Rib::default();
             let mut standing: std::collections::BTreeMap<Source, u8> = Default::default();

@@ -3,14 +3,11 @@
 use std::time::Instant;
 
 use bgp::{Direction, Input, Output, PeerState, Speaker};
-use model::Prefix;
 use tracing::{debug, error, info, warn};
 
 use crate::event_loop::Core;
 use crate::resolve;
-use crate::rib::Source;
 use crate::sessions;
-use crate::target::{Gateway, Target};
 
 impl Core {
     pub(crate) fn adopt(&mut self, peer: bgp::PeerId, stream: tokio::net::TcpStream, direction: Direction) {
@@ -57,12 +54,8 @@ impl Core {
             }
             Output::UnwatchNexthop(nexthop) => drop(self.nexthops.remove(&nexthop)),
             Output::RouteChanged { prefix, paths } => {
-                let gateways =
-                    paths.iter().map(|path| Gateway { addr: path.nexthop, ifindex: None }).collect();
-                match Target::via(gateways) {
-                    Some(target) => self.rib.insert(prefix, Source::Bgp, &target, 0),
-                    None => self.rib.remove(prefix, Source::Bgp),
-                }
+                let nexthops = paths.iter().map(|path| path.nexthop).collect();
+                self.bgp_routes.offer(&mut self.rib, &self.desired.tunnels, prefix, nexthops);
             }
             Output::PeerStateChanged { peer, from, to, reason } => {
                 let name = self.peer_name(peer);
@@ -122,15 +115,7 @@ impl Core {
     fn replace_speaker(&mut self) {
         self.tell(Input::Shutdown { graceful: false });
         self.peers.give_up_all();
-        let bgp: Vec<Prefix> = self
-            .rib
-            .iter()
-            .filter(|(prefix, _)| self.rib.offers(*prefix).any(|offer| offer.source == Source::Bgp))
-            .map(|(prefix, _)| prefix)
-            .collect();
-        for prefix in bgp {
-            self.rib.remove(prefix, Source::Bgp);
-        }
+        self.bgp_routes.clear(&mut self.rib);
         self.nexthops.clear();
         self.sessions.forget();
         let restarting = self.preserve_until.is_some();

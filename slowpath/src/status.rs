@@ -3,9 +3,12 @@
 //! The field names are an interface: programs read them. Add fields, don't rename them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::tunnel::{Encapsulation, Tunnel};
 
 /// A question to the running slow path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,8 @@ pub enum Query {
     Neighbors,
     /// Ports.
     Ports,
+    /// ICMP errors.
+    Icmp,
     /// Numbers for the metrics.
     Summary,
 }
@@ -43,6 +48,7 @@ pub enum Answer {
     Route(RouteStatus),
     Neighbors(NeighborsStatus),
     Ports(PortsStatus),
+    Icmp(IcmpStatus),
     Summary(Box<Summary>),
 }
 
@@ -123,12 +129,12 @@ pub struct RouteStatus {
     pub address: Option<IpAddr>,
     /// The prefix; absent where nothing covers the address.
     pub prefix: Option<String>,
-    /// `local`, `neighbor`, `connected`, `workload`, `block`, `static`, `bgp`, `kernel` or `preserved`.
+    /// `local`, `neighbor`, `connected`, `workload`, `block`, `static`, `vxlan`, `bgp`, `kernel` or `preserved`.
     pub source: Option<String>,
     /// The source's preference: the higher wins.
     pub preference: Option<u32>,
     /// What happens to a packet: `forward`; `attached`: the destination is on the link itself and asked for with the
-    /// first packet; `blackhole`; `local`; `unresolved`: no next hop's MAC address is known; or `no_route`.
+    /// first packet; `blackhole`; `rejected` and `prohibited`: dropped, and the sender told; `local`; `unresolved`: no next hop's MAC address is known; or `no_route`.
     pub fate: String,
     /// Where to.
     pub nexthops: Vec<NexthopStatus>,
@@ -148,9 +154,48 @@ pub struct NexthopStatus {
     /// The neighbour's MAC address; absent until it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mac: Option<String>,
-    /// `blackhole`, `local`, `attached` or `unreachable` where there is no neighbour.
+    /// `blackhole`, `rejected`, `prohibited`, `local`, `attached` or `unreachable` where there is no neighbour.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kind: Option<String>,
+    /// The tunnel that the neighbour leads to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tunnel: Option<TunnelStatus>,
+}
+
+/// A tunnel to another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// `ipip` or `vxlan`.
+    pub kind: String,
+    /// The outer source address.
+    pub local: IpAddr,
+    /// The outer destination address.
+    pub remote: IpAddr,
+    /// VXLAN's network identifier.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vni: Option<u32>,
+    /// VXLAN's UDP port.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+}
+
+impl TunnelStatus {
+    pub(crate) fn of(tunnel: &Tunnel) -> TunnelStatus {
+        let (kind, vni, port) = match tunnel.encapsulation {
+            Encapsulation::Ipip => ("ipip", None, None),
+            Encapsulation::Vxlan { vni, port, .. } => ("vxlan", Some(vni), Some(port)),
+        };
+        TunnelStatus { kind: kind.to_owned(), local: tunnel.local, remote: tunnel.remote, vni, port }
+    }
+}
+
+impl fmt::Display for TunnelStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vni {
+            Some(vni) => write!(f, "{} vni {vni} to {}", self.kind, self.remote),
+            None => write!(f, "{} to {}", self.kind, self.remote),
+        }
+    }
 }
 
 /// `show neighbors`.
@@ -173,6 +218,18 @@ pub struct NeighborStatus {
     pub state: String,
     /// How many routes' next-hop groups need it.
     pub used_by: usize,
+    /// The tunnels that it leads to.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tunnels: Vec<TunnelStatus>,
+}
+
+/// `show icmp`: what was told to senders by ICMP, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpStatus {
+    /// Errors made, by what they tell; all there are, those at zero included.
+    pub errors: BTreeMap<String, PerFamily>,
+    /// Punted packets that got no answer, by reason.
+    pub silent: BTreeMap<String, u64>,
 }
 
 /// `show ports`, without the fast path's counters.
@@ -245,6 +302,9 @@ pub struct Summary {
     pub invalid_files: BTreeMap<String, String>,
     /// Punted packets answered, by what was done.
     pub punts_answered: BTreeMap<String, u64>,
+    /// ICMP errors made, by what they tell.
+    #[serde(default)]
+    pub icmp_errors: BTreeMap<String, PerFamily>,
     /// What an operator should look at.
     pub warnings: Vec<String>,
     /// Sessions.

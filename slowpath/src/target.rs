@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use ahash::AHashMap;
 use model::IfIndex;
 
+use crate::tunnel::Tunnel;
+
 /// A neighbour to send through. Without an interface it is looked up in the RIB, recursively.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gateway {
@@ -15,6 +17,25 @@ pub struct Gateway {
     pub addr: IpAddr,
     /// The interface it is on, where the route says so.
     pub ifindex: Option<IfIndex>,
+    /// The tunnel that it is the far end of, where packets go there by one.
+    pub tunnel: Option<Tunnel>,
+}
+
+impl Gateway {
+    /// A gateway that is looked up in the RIB.
+    pub fn at(addr: IpAddr) -> Gateway {
+        Gateway { addr, ifindex: None, tunnel: None }
+    }
+
+    /// A neighbour on this interface.
+    pub fn on(ifindex: IfIndex, addr: IpAddr) -> Gateway {
+        Gateway { addr, ifindex: Some(ifindex), tunnel: None }
+    }
+
+    /// The far end of a tunnel; the way there is looked up in the RIB.
+    pub fn behind(tunnel: Tunnel) -> Gateway {
+        Gateway { addr: tunnel.remote, ifindex: None, tunnel: Some(tunnel) }
+    }
 }
 
 /// Where a route leads.
@@ -25,6 +46,10 @@ pub enum Target {
     /// To everybody in a network of this box's: a directed broadcast, which no router forwards unless told to
     /// (RFC 2644).
     Broadcast,
+    /// Nowhere, and the sender is told that it is unreachable: a reject route.
+    Rejected,
+    /// Nowhere, and the sender is told that it is prohibited.
+    Prohibited,
     /// To this box's own kernel.
     Local,
     /// To the destination itself, a neighbour on this interface.
@@ -49,6 +74,11 @@ impl Target {
             Target::Via(gateways) => gateways,
             _ => &[],
         }
+    }
+
+    /// A tunnel that packets go by, where there is one.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        self.gateways().iter().find_map(|gateway| gateway.tunnel.as_ref())
     }
 }
 
@@ -109,7 +139,7 @@ mod tests {
     #[test]
     fn equal_targets_share_a_number_until_the_last_use_ends() {
         let mut targets = Targets::default();
-        let gateway = |last| Gateway { addr: IpAddr::from([10, 0, 0, last]), ifindex: None };
+        let gateway = |last| Gateway::at(IpAddr::from([10, 0, 0, last]));
         let one = targets.intern(&Target::via(vec![gateway(2), gateway(1), gateway(2)]).unwrap());
         let two = targets.intern(&Target::via(vec![gateway(1), gateway(2)]).unwrap());
         assert_eq!(one, two);

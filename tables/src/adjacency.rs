@@ -20,6 +20,8 @@ pub struct Adjacency {
     pub addresses: Option<[u8; 12]>,
     /// The outer header that packets get, where a tunnel leads to the neighbour.
     pub encapsulation: Option<Template>,
+    /// Largest packet in bytes, before any encapsulation, where it is less than the port allows.
+    pub mtu: Option<u16>,
 }
 
 impl Adjacency {
@@ -28,7 +30,7 @@ impl Adjacency {
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&destination.0);
         addresses[6..].copy_from_slice(&source.0);
-        Adjacency { port, neighbor, addresses: Some(addresses), encapsulation: None }
+        Adjacency { port, neighbor, addresses: Some(addresses), encapsulation: None, mtu: None }
     }
 
     /// The same neighbour at the far end of a tunnel.
@@ -37,8 +39,14 @@ impl Adjacency {
         Adjacency { encapsulation: Some(template), ..self }
     }
 
+    /// The same, for packets of at most so many bytes before any encapsulation; `None` leaves it to the port.
+    #[must_use]
+    pub fn limited(self, mtu: Option<u16>) -> Adjacency {
+        Adjacency { mtu, ..self }
+    }
+
     /// An adjacency whose neighbour is still being asked for.
     pub fn unresolved(port: PortId, neighbor: IpAddr) -> Adjacency {
-        Adjacency { port, neighbor, addresses: None, encapsulation: None }
+        Adjacency { port, neighbor, addresses: None, encapsulation: None, mtu: None }
     }
 }

@@ -46,6 +46,8 @@ pub struct WorkerCounters {
     received: Counter,
     injected: Counter,
     forwarded: Counter,
+    fragmented: Counter,
+    fragments: Counter,
     punts: [Counter; PUNTS],
     drops: [Counter; DROPS],
     ports: Box<[PortCounters]>,
@@ -71,7 +73,7 @@ pub struct PortCount {
 
 /// The books: every packet that entered the walk, and how it ended.
 ///
-/// `received + injected = forwarded + Σ punts + Σ drops` holds whenever no batch is in flight, and within one
+/// `received + injected + fragments = forwarded + fragmented + Σ punts + Σ drops` holds whenever no batch is in flight, and within one
 /// batch otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Books {
@@ -81,16 +83,28 @@ pub struct Books {
     pub injected: u64,
     /// Frames given to transmit rings.
     pub forwarded: u64,
+    /// Packets that were cut into fragments (`ipFragOKs` of RFC 4293).
+    pub fragmented: u64,
+    /// Fragments made of them (`ipFragCreates`); what became of each is counted as of any other frame.
+    pub fragments: u64,
     /// By [`PuntReason::index`].
     pub punts: [u64; PUNTS],
     /// By [`DropReason::index`].
     pub drops: [u64; DROPS],
 }
 
+// Not derived: the standard library has `Default` for arrays of at most 32 rows.
 impl Default for Books {
-    #[inline]
     fn default() -> Books {
-        Books { received: 0, injected: 0, forwarded: 0, punts: [0; PUNTS], drops: [0; DROPS] }
+        Books {
+            received: 0,
+            injected: 0,
+            forwarded: 0,
+            fragmented: 0,
+            fragments: 0,
+            punts: [0; PUNTS],
+            drops: [0; DROPS],
+        }
     }
 }
 
@@ -107,7 +121,8 @@ impl Books {
 
     /// Does every packet that came in have an end?
     pub fn balance(&self) -> bool {
-        self.received + self.injected == self.forwarded + self.punted() + self.dropped()
+        self.received + self.injected + self.fragments
+            == self.forwarded + self.fragmented + self.punted() + self.dropped()
     }
 }
 
@@ -117,6 +132,8 @@ impl WorkerCounters {
             received: Counter::default(),
             injected: Counter::default(),
             forwarded: Counter::default(),
+            fragmented: Counter::default(),
+            fragments: Counter::default(),
             punts: std::array::from_fn(|_| Counter::default()),
             drops: std::array::from_fn(|_| Counter::default()),
             ports: (0..ports).map(|_| PortCounters::default()).collect(),
@@ -131,6 +148,8 @@ impl WorkerCounters {
         self.received.add(batch.received);
         self.injected.add(batch.injected);
         self.forwarded.add(batch.forwarded);
+        self.fragmented.add(batch.fragmented);
+        self.fragments.add(batch.fragments);
         self.punts.iter().zip(batch.punts).for_each(|(counter, count)| counter.add(count));
         self.drops.iter().zip(batch.drops).for_each(|(counter, count)| counter.add(count));
     }
@@ -199,6 +218,8 @@ impl Counters {
                 *total += counter.get();
             }
             sum.forwarded += worker.forwarded.get();
+            sum.fragmented += worker.fragmented.get();
+            sum.fragments += worker.fragments.get();
             sum.injected += worker.injected.get();
             sum.received += worker.received.get();
         }

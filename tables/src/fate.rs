@@ -12,6 +12,8 @@ pub enum Fate {
     Undecided,
     /// Leaves through this port.
     Forward(PortId),
+    /// Leaves through this port in fragments, each as large as the next hop's MTU allows.
+    Fragment(PortId),
     /// A copy goes to the slow path.
     Punt(PuntReason),
     /// Lost, for this reason.
@@ -62,8 +64,12 @@ reasons! {
         NeighborDiscovery = "neighbor_discovery": "An IPv6 neighbour or router discovery packet from a workload or the host.",
         TtlExceeded = "ttl_exceeded": "The TTL or hop limit ran out here; the sender is told by ICMP.",
         NoRoute = "no_route": "No route covers the destination; the sender is told by ICMP.",
+        Rejected = "rejected": "The route is of the kind unreachable; the sender is told by ICMP.",
+        Prohibited = "prohibited": "The route is of the kind prohibit; the sender is told by ICMP.",
         Unresolved = "unresolved": "The next hop's MAC address isn't known yet; the slow path asks for it.",
         TooBig = "too_big": "Larger than the next port's MTU and not to be fragmented; the sender is told by ICMP.",
+        BadOption = "bad_option": "An IPv4 option's length is wrong; the sender is told by ICMP.",
+        BeyondScope = "beyond_scope": "From a link-local address to one that isn't; the sender is told by ICMP.",
     }
 }
 
@@ -97,11 +103,28 @@ reasons! {
         SpoofedSource = "spoofed_source": "From a workload, with a source address that isn't the workload's.",
         NoReversePath = "no_reverse_path": "From an uplink, with a source address that no route leads back to, or that is this router's own (RFC 3704, loose or strict).",
         ReversePathElsewhere = "reverse_path_elsewhere": "From an uplink, with a source address that the way back to leaves by another port (RFC 3704 §2.2, strict).",
+        EgressPacketRate = "egress_packet_rate": "From a workload, above its endpoint's egress packet rate.",
+        EgressBandwidth = "egress_bandwidth": "From a workload, above its endpoint's egress bandwidth or peak rate.",
+        IngressPacketRate = "ingress_packet_rate": "To a workload, above its endpoint's ingress packet rate.",
+        IngressBandwidth = "ingress_bandwidth": "To a workload, above its endpoint's ingress bandwidth or peak rate.",
         UnknownTunnelSource = "unknown_tunnel_source": "A tunnel packet for this router from an address that is no known end of the tunnel.",
-        TunnelMalformed = "tunnel_malformed": "A tunnel packet for this router with another network identifier, or without an IP packet inside.",
+        UnknownVni = "unknown_vni": "A VXLAN packet for this router with a network identifier that no tunnel end here has.",
+        TunnelMalformed = "tunnel_malformed": "A tunnel packet for this router whose headers contradict each other, or without an IP packet inside.",
+        TunnelNotOurs = "tunnel_not_ours": "A VXLAN packet for this router with a frame inside whose destination MAC address isn't the tunnel end's.",
+        TunnelFragment = "tunnel_fragment": "A fragment of a tunnel packet for this router: they aren't put together, and the sender's MTU should leave room.",
+        TunnelNested = "tunnel_nested": "A tunnel packet for this router inside another one: a packet is opened once.",
+        TunnelCongested = "tunnel_congested": "Met congestion on its way through a tunnel, and its transport can't be told (RFC 6040).",
+        TunnelFromWorkload = "tunnel_from_workload": "A tunnel packet of a workload's own, which FelixConfiguration doesn't allow.",
         TunnelFamily = "tunnel_family": "The next hop is behind an IPIP tunnel, which carries IPv4 only.",
+        FlowTableFull = "flow_table_full": "Begins a flow that must be remembered, and the table of flows is full of established ones.",
+        NatPortsExhausted = "nat_ports_exhausted": "Must leave under another source, and every port of that address is taken.",
+        NatInvalid = "nat_invalid": "Must be translated, and belongs to no flow and can begin none: a reset, or an ICMP error about an unknown flow.",
+        NatUnsupported = "nat_unsupported": "Must leave under another source, and this node has no address of the family, or only its own and the protocol has no ports.",
+        IcmpErrorMalformed = "icmp_error_malformed": "An ICMP error that must be translated, and the packet that it quotes is malformed.",
+        FragmentUnknown = "fragment_unknown": "A later fragment that must be translated, and the first one of its datagram hasn't come by.",
         Blackhole = "blackhole": "The route is a blackhole: an unused address in a block of this node's.",
-        NeedsFragmentation = "needs_fragmentation": "Larger than the next port's MTU and would have to be fragmented.",
+        NeedsFragmentation = "needs_fragmentation": "Larger than the next port's MTU, and can't be fragmented: no frame is free for the pieces, or none would fit.",
+        SourceRouted = "source_routed": "Its sender chose the way: a loose or strict source route (RFC 7126), or routing header type 0 (RFC 5095).",
         PortDown = "port_down": "The port it would leave by is down or gone.",
         TransmitRingFull = "transmit_ring_full": "The port's transmit ring is full.",
         HandoffRingFull = "handoff_ring_full": "The ring to the worker that owns the port's queue is full.",

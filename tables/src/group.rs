@@ -22,6 +22,10 @@ pub enum Group {
     Local(AdjacencyId),
     /// None of the route's next hops can be reached now: as if there were no route.
     Unreachable,
+    /// Dropped, and the sender told that the destination is unreachable.
+    Rejected,
+    /// Dropped, and the sender told that it is prohibited.
+    Prohibited,
     /// To one of these, chosen by the flow's hash; never empty, none twice. As long as some take frames, no flow goes to
     /// another.
     Forward(Vec<AdjacencyId>),
@@ -31,9 +35,13 @@ impl Group {
     /// The adjacencies that packets may leave by.
     pub fn members(&self) -> &[AdjacencyId] {
         match self {
-            Group::Blackhole | Group::Broadcast | Group::Unreachable => &[],
             Group::Local(host) => std::slice::from_ref(host),
             Group::Forward(members) => members,
+            Group::Blackhole
+            | Group::Broadcast
+            | Group::Unreachable
+            | Group::Rejected
+            | Group::Prohibited => &[],
         }
     }
 

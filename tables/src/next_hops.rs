@@ -29,6 +29,10 @@ pub enum HopState {
     Broadcast,
     /// The group has no next hop, or there is no such group.
     NoRoute,
+    /// The group refuses what comes: the destination is unreachable.
+    Rejected,
+    /// The group refuses what comes: the destination is prohibited.
+    Prohibited,
 }
 
 /// One next hop, in 32 bytes.
@@ -135,7 +139,9 @@ pub struct NextHops {
 /// Rows that every table of next hops begins with.
 const NO_ROUTE: HopIndex = 0;
 const BLACKHOLE: HopIndex = 1;
-const BROADCAST: HopIndex = 2;
+const REJECTED: HopIndex = 2;
+const PROHIBITED: HopIndex = 3;
+const BROADCAST: HopIndex = 4;
 
 impl Default for NextHops {
     fn default() -> NextHops {
@@ -143,7 +149,15 @@ impl Default for NextHops {
             groups: Vec::new(),
             ways_back: Vec::new(),
             buckets: Vec::new(),
-            hops: [HopState::NoRoute, HopState::Blackhole, HopState::Broadcast].map(NextHop::closed).to_vec(),
+            hops: [
+                HopState::NoRoute,
+                HopState::Blackhole,
+                HopState::Rejected,
+                HopState::Prohibited,
+                HopState::Broadcast,
+            ]
+            .map(NextHop::closed)
+            .to_vec(),
             encapsulations: Vec::new(),
         }
     }
@@ -173,6 +187,8 @@ impl NextHops {
             let row = match group {
                 Some(Group::Blackhole) => GroupRow { first: BLACKHOLE, len: 1 },
                 Some(Group::Broadcast) => GroupRow { first: BROADCAST, len: 1 },
+                Some(Group::Rejected) => GroupRow { first: REJECTED, len: 1 },
+                Some(Group::Prohibited) => GroupRow { first: PROHIBITED, len: 1 },
                 _ if members.is_empty() => GroupRow { first: NO_ROUTE, len: 1 },
                 _ => compiled.spread(first, buckets),
             };
@@ -227,6 +243,7 @@ impl NextHops {
             }
             self.encapsulations.push(encapsulation.clone());
         }
+        hop.mtu = adjacency.mtu.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
         hop.is_ordinary = hop.state == HopState::Ready && !hop.to_host && hop.is_plain();
         hop
     }
@@ -315,5 +332,35 @@ mod tests {
         let next_hops = NextHops::default();
         let hop = next_hops.only(GroupId(7)).unwrap();
         assert_eq!((next_hops.get(hop).state, next_hops.choose(GroupId(7), 9)), (HopState::NoRoute, hop));
+    }
+
+    #[test]
+    fn a_tunnels_mtu_is_the_ports_less_the_header_or_the_smaller_one_that_is_set() {
+        let mut ports = Ports::default();
+        let port = crate::Port {
+            id: PortId(0),
+            name: "eth0".to_owned(),
+            ifindex: model::IfIndex(2),
+            kind: PortKind::Uplink,
+            mac: model::MacAddr::default(),
+            mtu: 1500,
+            up: true,
+            queues: 1,
+            endpoint: None,
+        };
+        ports.put(port);
+        let ends = [[172, 18, 0, 2], [172, 18, 0, 3]].map(std::net::Ipv4Addr::from);
+        let mac = model::MacAddr::default();
+        let plain = Adjacency::resolved(PortId(0), ends[1].into(), mac, mac);
+        let tunnel = plain.clone().encapsulated(Template::ipip(ends[0], ends[1]));
+        for (adjacency, mtu) in [
+            (plain, 1500),
+            (tunnel.clone(), 1480),
+            (tunnel.clone().limited(Some(1400)), 1400),
+            (tunnel.limited(Some(1499)), 1480),
+        ] {
+            let hop = NextHops::default().next_hop(AdjacencyId(0), Some(&adjacency), &ports);
+            assert_eq!((hop.mtu, hop.state), (mtu, HopState::Ready));
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Ports as the fast path sees them, and the workload behind each workload port.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix};
+
+use crate::Qos;
 
 /// The workload behind a workload port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub struct Endpoint {
     pub name: String,
     /// The addresses that it may send from.
     pub addresses: Vec<Prefix>,
+    /// Its limits and its DSCP; `None` where it has neither.
+    pub qos: Option<Arc<Qos>>,
 }
 
 impl Endpoint {
@@ -48,6 +53,18 @@ pub struct Port {
 #[derive(Clone, Debug, Default)]
 pub struct Ports {
     rows: Vec<Option<Port>>,
+    qos_use: QosUse,
+}
+
+/// What of QoS any endpoint asks for: what none does costs a walk nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QosUse {
+    /// Limits towards a workload.
+    pub ingress: bool,
+    /// Limits from a workload.
+    pub egress: bool,
+    /// A DSCP.
+    pub dscp: bool,
 }
 
 impl Ports {
@@ -68,9 +85,28 @@ impl Ports {
             self.rows.resize(index + 1, None);
         }
         self.rows[index] = Some(port);
+        self.sum_up();
     }
 
     pub(crate) fn remove(&mut self, id: PortId) -> Option<Port> {
-        self.rows.get_mut(id.index())?.take()
+        let port = self.rows.get_mut(id.index())?.take();
+        self.sum_up();
+        port
+    }
+
+    /// What of QoS the endpoints ask for, all together.
+    #[inline]
+    pub fn qos_use(&self) -> QosUse {
+        self.qos_use
+    }
+
+    fn sum_up(&mut self) {
+        let endpoints = self.rows.iter().flatten().filter_map(|port| port.endpoint.as_ref());
+        let uses = endpoints.filter_map(|endpoint| endpoint.qos.as_ref()).map(|qos| qos.in_use());
+        self.qos_use = uses.fold(QosUse::default(), |sum, qos| QosUse {
+            ingress: sum.ingress || qos.ingress,
+            egress: sum.egress || qos.egress,
+            dscp: sum.dscp || qos.dscp,
+        });
     }
 }

@@ -20,8 +20,8 @@ use packet::FlowHash;
 use crate::buckets::Buckets;
 use crate::epoch::Epochs;
 use crate::{
-    Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, NextHops, Port, Ports, TableFull,
-    TunnelEnd,
+    Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, Nat, NextHops, Port, Ports, TableFull,
+    TunnelEnd, WorkloadTunnels,
 };
 
 /// Everything but the routes, as one epoch shows it.
@@ -35,6 +35,10 @@ pub struct State {
     pub next_hops: Arc<NextHops>,
     /// Tunnels that end here.
     pub tunnel_ends: Arc<Vec<TunnelEnd>>,
+    /// Tunnel packets that workloads may not send.
+    pub workload_tunnels: WorkloadTunnels,
+    /// What is translated.
+    pub nat: Arc<Nat>,
     /// How sources of packets from uplinks are held to the routes.
     pub reverse_path: ReversePath,
     /// How flows choose among several next hops.
@@ -250,6 +254,16 @@ impl Writer {
     /// Stages how flows choose among several next hops. Another one moves nearly all of them.
     pub fn set_flow_hash(&mut self, flow_hash: FlowHash) {
         self.staged.flow_hash = flow_hash;
+    }
+
+    /// Stages which tunnel packets workloads may not send.
+    pub fn set_workload_tunnels(&mut self, tunnels: WorkloadTunnels) {
+        self.staged.workload_tunnels = tunnels;
+    }
+
+    /// Stages what is translated.
+    pub fn set_nat(&mut self, nat: Nat) {
+        self.staged.nat = Arc::new(nat);
     }
 
     /// Stages the opening (or closing) of forwarding.

@@ -18,6 +18,8 @@ pub enum Stage {
     WorkloadSend,
     /// Sources held to the routes.
     ReversePath,
+    /// Addresses and ports of flows that are translated.
+    Nat,
     /// Destination to next hop.
     Route,
     /// What a workload may get.
@@ -32,7 +34,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order of [`Self::index`].
-    pub const ALL: [Stage; 12] = [
+    pub const ALL: [Stage; 13] = [
         Stage::Receive,
         Stage::Parse,
         Stage::Admit,
@@ -40,6 +42,7 @@ impl Stage {
         Stage::Martian,
         Stage::WorkloadSend,
         Stage::ReversePath,
+        Stage::Nat,
         Stage::Route,
         Stage::WorkloadReceive,
         Stage::Rewrite,
@@ -62,6 +65,7 @@ impl Stage {
             Stage::Martian => "martian",
             Stage::WorkloadSend => "workload_send",
             Stage::ReversePath => "reverse_path",
+            Stage::Nat => "nat",
             Stage::Route => "route",
             Stage::WorkloadReceive => "workload_receive",
             Stage::Rewrite => "rewrite",

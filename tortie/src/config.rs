@@ -12,6 +12,7 @@
 //! log: { format: text, level: info }
 //! mode: auto
 //! queues: 2
+//! waiting: adaptive
 //! ecmp: { symmetric: false }
 //! limits: { routes_v4: 1000000 }
 //! ```
@@ -28,6 +29,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub(crate) use error::{ConfigError, Reason};
+
+use fastpath::Waiting;
 
 use crate::limits::{self, Limits};
 use field::Field;
@@ -61,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) mode: Mode,
     /// Queues of each uplink that are asked for.
     pub(crate) queues: usize,
+    /// What a worker does while there are no packets.
+    pub(crate) waiting: Waiting,
     /// How flows choose among equally good next hops.
     pub(crate) ecmp: EcmpConfig,
     /// The size of every table.
@@ -150,6 +155,7 @@ impl Config {
                 .map(|field| field.number(limits::WORKERS))
                 .transpose()?
                 .unwrap_or(workers),
+            waiting: waiting(file)?,
             ecmp: ecmp(file)?,
             limits: table_limits(file.limits.as_ref().map(|Section(fields)| fields))?,
         })
@@ -286,6 +292,11 @@ fn mode(file: &File) -> Result<Mode, field::Fault> {
     field("mode", &file.mode).map_or(Ok(Mode::Auto), |field| field.one_of(&modes))
 }
 
+fn waiting(file: &File) -> Result<Waiting, field::Fault> {
+    let ways = [("adaptive", Waiting::Adaptive), ("busy", Waiting::Busy), ("interrupt", Waiting::Interrupt)];
+    field("waiting", &file.waiting).map_or(Ok(Waiting::default()), |field| field.one_of(&ways))
+}
+
 fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {
     let mut limits = Limits::default();
     let Some(fields) = fields else { return Ok(limits) };
@@ -294,9 +305,10 @@ fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {
         ("limits.routes_v6", &fields.routes_v6, Limits::ROUTES, &mut limits.routes_v6),
         ("limits.ports", &fields.ports, Limits::PORTS, &mut limits.ports),
         ("limits.adjacencies", &fields.adjacencies, Limits::ROWS, &mut limits.adjacencies),
-        ("limits.groups", &fields.groups, Limits::ROWS, &mut limits.groups),
+        ("limits.groups", &fields.groups, Limits::GROUPS, &mut limits.groups),
         ("limits.frames", &fields.frames, Limits::FRAMES, &mut limits.frames),
         ("limits.neighbors", &fields.neighbors, Limits::ROWS, &mut limits.neighbors),
+        ("limits.flows", &fields.flows, Limits::FLOWS, &mut limits.flows),
         ("limits.mirror_routes", &fields.mirror_routes, Limits::ROUTES, &mut limits.mirror_routes),
         (
             "limits.prefixes_per_peer",

@@ -14,9 +14,10 @@ mod server;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+use slowpath::status::{BgpStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
+use crate::show::flows::FlowsStatus;
 
 pub(crate) use client::{AskError, ask};
 pub(crate) use server::Server;
@@ -46,8 +47,18 @@ pub(crate) enum Question {
     Ports,
     /// Where the workers' time goes.
     Stages,
+    /// Flows.
+    Flows {
+        /// Only those that have this address.
+        #[serde(default)]
+        address: Option<IpAddr>,
+        /// How many to list.
+        limit: usize,
+    },
     /// The walk's books.
     Drops,
+    /// ICMP errors.
+    Icmp,
 }
 
 /// The answer to the [`Question`] of the same name.
@@ -61,7 +72,9 @@ pub(crate) enum Reply {
     Neighbors(NeighborsStatus),
     Ports(PortsView),
     Stages(StagesStatus),
+    Flows(FlowsStatus),
     Drops(DropsStatus),
+    Icmp(IcmpStatus),
 }
 
 /// What a line of the server's says: an answer, or why there is none.

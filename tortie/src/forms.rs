@@ -20,11 +20,17 @@ pub(crate) struct DropsStatus {
     pub(crate) injected: u64,
     /// Frames given to transmit rings.
     pub(crate) forwarded: u64,
+    /// Packets that were cut into fragments.
+    #[serde(default)]
+    pub(crate) fragmented: u64,
+    /// Fragments made of them.
+    #[serde(default)]
+    pub(crate) fragments: u64,
     /// Copies given to the slow path.
     pub(crate) punted: ByReason,
     /// Packets lost.
     pub(crate) dropped: ByReason,
-    /// Is received + injected = forwarded + punted + dropped?
+    /// Is received + injected + fragments = forwarded + fragmented + punted + dropped?
     pub(crate) balanced: bool,
 }
 
@@ -45,6 +51,8 @@ impl DropsStatus {
             received: books.received,
             injected: books.injected,
             forwarded: books.forwarded,
+            fragmented: books.fragmented,
+            fragments: books.fragments,
             punted: ByReason::of(punts),
             dropped: ByReason::of(drops),
             balanced: books.balance(),

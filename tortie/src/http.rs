@@ -118,7 +118,8 @@ async fn respond(method: &Method, path: &str, observer: &Observer) -> Response<F
 async fn page(observer: &Observer) -> Response<Full<Bytes>> {
     let drops = observer.drops().await;
     let (ports, stages) = (observer.counted_ports(), observer.stages());
-    let sample = Sample { ports, drops, stages, summary: observer.summary().await.ok() };
+    let flows = observer.flow_counts();
+    let sample = Sample { ports, drops, stages, flows, summary: observer.summary().await.ok() };
     match metrics::render(&sample) {
         Ok(page) => response(StatusCode::OK, metrics::CONTENT_TYPE, page),
         Err(error) => {
@@ -169,7 +170,8 @@ mod tests {
                 }
             });
         }
-        let observer = Observer::new(questions, Counters::new(1, 1), OpenPorts::default());
+        let observer =
+            Observer::new(questions, Counters::new(1, 1), OpenPorts::default(), tables::Flows::new(16));
         let server = Server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.address().unwrap();
         let client = async {
@@ -217,7 +219,8 @@ mod tests {
         assert!(exchange(&get("/healthz"), ready()).await.starts_with("HTTP/1.1 200 "));
         let (questions, requests) = mpsc::channel(1);
         drop(requests);
-        let observer = Observer::new(questions, Counters::new(1, 1), OpenPorts::default());
+        let observer =
+            Observer::new(questions, Counters::new(1, 1), OpenPorts::default(), tables::Flows::new(16));
         let response = respond(&Method::GET, "/healthz", &observer).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -26,6 +26,8 @@ pub(crate) struct Limits {
     pub(crate) mirror_routes: usize,
     /// Prefixes taken from one BGP peer.
     pub(crate) prefixes_per_peer: usize,
+    /// Rows of the flow table: a translated flow takes one or two.
+    pub(crate) flows: usize,
 }
 
 impl Default for Limits {
@@ -42,6 +44,7 @@ impl Default for Limits {
             neighbors: 16_384,
             mirror_routes: 1_500_000,
             prefixes_per_peer: 1_500_000,
+            flows: 262_144,
         }
     }
 }
@@ -53,6 +56,10 @@ impl Limits {
     pub(crate) const PORTS: (usize, usize) = (2, 65_535);
     /// See [`Self::ROUTES`].
     pub(crate) const ROWS: (usize, usize) = (16, 1_000_000);
+    /// Routes name their group by 16 bits (`lpm/src/ipv4/codes.rs`), and a few of those numbers mean something else.
+    pub(crate) const GROUPS: (usize, usize) = (16, 65_000);
+    /// 128 bytes each, and 16 for finding them.
+    pub(crate) const FLOWS: (usize, usize) = (1_024, 64_000_000);
     /// Below the smallest, not even an uplink and a workload can be opened.
     pub(crate) const FRAMES: (usize, usize) = (8_192, 4_194_304);
 }
@@ -146,12 +153,14 @@ impl Memory {
                 line("inject rings", workers * INJECT_SLOTS, COPY_BYTES + 96),
                 line("rings between workers", workers * (workers - 1) * HANDOFF_SLOTS, COPY_BYTES + 96),
                 line("counters of ports", ports_counted, 40),
+                line("flow table", 1, tables::Flows::bytes(limits.flows)),
             ],
             growing: vec![
                 line("look-up tables, IPv4", 1, lpm::Table::<u32>::new(v4).bytes()),
                 line("look-up tables, IPv6", 1, lpm::Table::<u128>::new(v6).bytes()),
                 line("IPv4 routes of BGP and the RIB, about", limits.routes_v4, ROUTE_V4_BYTES),
                 line("IPv6 routes of BGP and the RIB, about", limits.routes_v6, ROUTE_V6_BYTES),
+                line("limits of endpoints, one a port", limits.ports, 2_048),
                 line("adjacencies", limits.adjacencies, 64),
                 line("groups", limits.groups, 96),
                 line("buckets of groups of several next hops", limits.groups, BUCKETS_BYTES),

@@ -18,6 +18,7 @@ mod cleanup;
 mod config;
 mod control;
 mod cores;
+mod explain;
 mod flow_hash;
 mod forms;
 mod http;
@@ -59,6 +60,7 @@ All else has defaults:
   cores: [2]                                        # pins worker i to the i-th of these
   queues: 1                                         # receive queues of each uplink, one a worker
   mode: auto                                        # auto, zero-copy or copy
+  waiting: adaptive                                 # an idle worker: adaptive, busy or interrupt
   control_socket: /run/tortie/tortie.sock           # where `tortie show` asks
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
   log: { format: text, level: info }                # text or json; RUST_LOG overrides the level
@@ -98,6 +100,8 @@ enum Command {
     /// Ask the running router
     #[command(after_help = SHOW_EXAMPLES)]
     Show(show::ShowArgs),
+    /// Ask what needs no running router
+    Explain(explain::ExplainArgs),
     /// Remove what a router that has ended leaves on purpose: XDP programs, mirrored routes, the nftables table
     Cleanup {
         #[command(flatten)]
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
         Command::Run { file, check: true } => (check(&file), FAILED),
         Command::Run { file, check: false } => (run(&file), FAILED),
         Command::Show(args) => (show::run(&args), TROUBLE),
+        Command::Explain(args) => (explain::run(&args), TROUBLE),
         Command::Cleanup { file } => (cleanup(&file), FAILED),
         Command::Version => (version(), TROUBLE),
     };

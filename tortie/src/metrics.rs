@@ -19,6 +19,7 @@ pub(crate) struct Sample {
     pub(crate) ports: Vec<CountedPort>,
     pub(crate) drops: DropsStatus,
     pub(crate) stages: StagesStatus,
+    pub(crate) flows: tables::FlowCounts,
     /// Absent where the slow path didn't answer in time.
     pub(crate) summary: Option<Summary>,
 }
@@ -34,6 +35,7 @@ pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
     ports(&page, &sample.ports)?;
     books(&page, &sample.drops)?;
     stages(&page, &sample.stages)?;
+    flows(&page, &sample.flows)?;
     let answered = f64::from(u8::from(sample.summary.is_some()));
     page.gauge(
         "tortie_slow_path_answering",
@@ -97,6 +99,22 @@ fn xdp(page: &Page, ports: &[CountedPort]) -> prometheus::Result<()> {
     Ok(())
 }
 
+fn flows(page: &Page, flows: &tables::FlowCounts) -> prometheus::Result<()> {
+    page.gauge(
+        "tortie_flow_rows_used",
+        "Rows of the flow table in use: one a flow, and one for each outer port.",
+        flows.in_use as f64,
+    )?;
+    page.gauge("tortie_flow_rows", "Rows of the flow table.", flows.size as f64)?;
+    page.gauge("tortie_nat_ports_used", "Ports of the outer addresses in use.", flows.ports as f64)?;
+    page.counters(
+        "tortie_flows_evicted_total",
+        "Flows without an answer that went before their time to make room.",
+        &[],
+        [(Vec::new(), flows.evicted)],
+    )
+}
+
 fn books(page: &Page, drops: &DropsStatus) -> prometheus::Result<()> {
     let rows = |reasons: &std::collections::BTreeMap<String, u64>| {
         reasons.iter().map(|(reason, count)| (vec![reason.clone()], *count)).collect::<Vec<_>>()
@@ -118,6 +136,18 @@ fn books(page: &Page, drops: &DropsStatus) -> prometheus::Result<()> {
         "Packets that the slow path made.",
         &[],
         [(Vec::new(), drops.injected)],
+    )?;
+    page.counters(
+        "tortie_fragmented_packets_total",
+        "IPv4 packets larger than the next hop's MTU that were cut into fragments.",
+        &[],
+        [(Vec::new(), drops.fragmented)],
+    )?;
+    page.counters(
+        "tortie_fragments_total",
+        "Fragments made of packets larger than the next hop's MTU.",
+        &[],
+        [(Vec::new(), drops.fragments)],
     )
 }
 
@@ -154,6 +184,16 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         "Punted packets that the slow path dealt with, by what it did.",
         &["answer"],
         answered,
+    )?;
+    let errors = summary.icmp_errors.iter().flat_map(|(error, sent)| {
+        [("ipv4", sent.ipv4), ("ipv6", sent.ipv6)]
+            .map(|(family, count)| (vec![family.to_owned(), error.clone()], count))
+    });
+    page.counters(
+        "tortie_icmp_errors_total",
+        "ICMP errors made, by what they tell the sender.",
+        &["family", "error"],
+        errors,
     )?;
     let gauges: [(&str, &str, f64); 10] = [
         ("tortie_ready", "Is forwarding open?", f64::from(u8::from(summary.ready))),

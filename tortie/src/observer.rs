@@ -1,16 +1,17 @@
 //! Whoever wants to know something about the running router asks here: the control socket and the metrics.
 
 use slowpath::status::{
-    Answer, BgpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
+    Answer, BgpStatus, IcmpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
 };
 use std::time::Duration;
-use tables::Counters;
+use tables::{Counters, FlowCounts, Flows};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Question, Reply};
 use crate::forms::{DropsStatus, PortView, PortsView, QueueView, StagesStatus, XdpCounts};
 use crate::limits;
 use crate::open_ports::{OpenPorts, since};
+use crate::show::flows::FlowsStatus;
 
 /// A batch takes microseconds; after this many looks the books are reported as they are.
 const LOOKS_AT_BOOKS: u32 = 20;
@@ -36,6 +37,7 @@ pub(crate) struct Observer {
     questions: mpsc::Sender<slowpath::Request>,
     counters: Counters,
     ports: OpenPorts,
+    flows: Flows,
 }
 
 impl Observer {
@@ -43,8 +45,9 @@ impl Observer {
         questions: mpsc::Sender<slowpath::Request>,
         counters: Counters,
         ports: OpenPorts,
+        flows: Flows,
     ) -> Observer {
-        Observer { questions, counters, ports }
+        Observer { questions, counters, ports, flows }
     }
 
     /// Answers a question of the control socket.
@@ -59,7 +62,12 @@ impl Observer {
             Question::Neighbors => Reply::Neighbors(self.neighbors().await?),
             Question::Ports => Reply::Ports(self.ports().await?),
             Question::Stages => Reply::Stages(self.stages()),
+            Question::Flows { address, limit } => {
+                let limit = limit.min(limits::ROUTES_SHOWN);
+                Reply::Flows(FlowsStatus::new(self.flows.rows(), self.flow_counts(), address, limit))
+            }
             Question::Drops => Reply::Drops(self.drops().await),
+            Question::Icmp => Reply::Icmp(self.icmp().await?),
         })
     }
 
@@ -83,6 +91,11 @@ impl Observer {
     pub(crate) fn stages(&self) -> StagesStatus {
         let workers = 0..self.counters.workers();
         StagesStatus::new(workers.map(|worker| self.counters.worker(worker).stages()))
+    }
+
+    /// Sums of the flow table. Asks nobody.
+    pub(crate) fn flow_counts(&self) -> FlowCounts {
+        self.flows.counts()
     }
 
     /// Every open port's name, counts since it was opened, and queues. Asks nobody.
@@ -133,6 +146,13 @@ impl Observer {
     async fn neighbors(&self) -> Result<NeighborsStatus, NoAnswer> {
         match self.ask(Query::Neighbors).await? {
             Answer::Neighbors(neighbors) => Ok(neighbors),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn icmp(&self) -> Result<IcmpStatus, NoAnswer> {
+        match self.ask(Query::Icmp).await? {
+            Answer::Icmp(icmp) => Ok(icmp),
             _ => Err(NoAnswer::Mismatch),
         }
     }
@@ -198,7 +218,7 @@ mod tests {
 
     fn observer() -> (Observer, mpsc::Receiver<slowpath::Request>) {
         let (questions, requests) = mpsc::channel(4);
-        (Observer::new(questions, Counters::new(1, 4), OpenPorts::default()), requests)
+        (Observer::new(questions, Counters::new(1, 4), OpenPorts::default(), Flows::new(16)), requests)
     }
 
     fn port_status(name: &str) -> slowpath::status::PortStatus {

@@ -2,6 +2,17 @@
 
 use std::io::{self, Write};
 
+use clap::ValueEnum;
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
 /// Prints a text.
 ///
 /// # Errors

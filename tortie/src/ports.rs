@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use afxdp::{
     AttachReport, AttachRequest, BindReport, ModeRequest, Program, ProgramKind, QueueConfig, RingSizes,
-    UmemSet,
+    TunnelKind, UmemSet,
 };
 use crossbeam_channel::Sender;
 use fastpath::{Command, QueueStatistics, XdpPort};
 use model::{PortId, PortKind};
-use slowpath::{OpenPort, OpenPortError, PortOpener, QueueReport};
+use slowpath::{OpenPort, OpenPortError, PortOpener, QueueReport, TunnelTraffic};
 use tables::Counters;
 
 use crate::config::Mode;
@@ -66,6 +66,7 @@ pub(crate) struct Ports {
     workers: Vec<WorkerQueues>,
     attached: BTreeMap<PortId, Attached>,
     local: BTreeSet<IpAddr>,
+    tunnels: BTreeSet<TunnelKind>,
     open: OpenPorts,
     counters: Counters,
 }
@@ -78,7 +79,20 @@ impl Ports {
         open: OpenPorts,
         counters: Counters,
     ) -> Ports {
-        Ports { mode, queues, workers, attached: BTreeMap::new(), local: BTreeSet::new(), open, counters }
+        Ports {
+            mode,
+            queues,
+            workers,
+            attached: BTreeMap::new(),
+            local: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
+            open,
+            counters,
+        }
+    }
+
+    fn uplinks(&self) -> impl Iterator<Item = &Attached> {
+        self.attached.values().filter(|attached| attached.kind == PortKind::Uplink)
     }
 
     fn try_open(&mut self, port: &OpenPort) -> Result<Vec<QueueReport>, Refused> {
@@ -108,8 +122,7 @@ impl Ports {
     /// Loads the program of the port's kind and attaches it. Until sockets are bound its fall-back decides (D1).
     fn attach(&self, port: &OpenPort) -> Result<(Program, AttachReport), Refused> {
         let kind = match port.kind {
-            // Encapsulated pools aren't served yet, so no tunnel ends here: what is tunnelled to us is the kernel's.
-            PortKind::Uplink => ProgramKind::Uplink { terminate_ipip: false, vxlan_port: None },
+            PortKind::Uplink => ProgramKind::Uplink,
             PortKind::Workload | PortKind::Host => ProgramKind::Workload,
         };
         let program = Program::load(kind, port.queues.max(1))?;
@@ -117,6 +130,9 @@ impl Ports {
             // Before the first frame: what is for the node itself must never be taken for transit.
             for address in &self.local {
                 program.add_local(*address)?;
+            }
+            for tunnel in &self.tunnels {
+                program.add_tunnel(*tunnel)?;
             }
         }
         let request = match (self.mode, port.kind) {
@@ -218,7 +234,7 @@ impl PortOpener for Ports {
     }
 
     fn set_local(&mut self, addresses: &BTreeSet<IpAddr>) {
-        for uplink in self.attached.values().filter(|attached| attached.kind == PortKind::Uplink) {
+        for uplink in self.uplinks() {
             // New addresses first: an address that moved within the set is never without its entry.
             for address in addresses.difference(&self.local) {
                 if let Err(error) = uplink.program.add_local(*address) {
@@ -233,6 +249,29 @@ impl PortOpener for Ports {
         }
         self.local = addresses.clone();
     }
+
+    fn set_tunnels(&mut self, tunnels: &TunnelTraffic) {
+        let tunnels = tunnel_kinds(tunnels);
+        for uplink in self.uplinks() {
+            for tunnel in tunnels.difference(&self.tunnels) {
+                if let Err(error) = uplink.program.add_tunnel(*tunnel) {
+                    tracing::error!(port = %uplink.name, ?tunnel, %error, "a tunnel that ends here is left to the kernel");
+                }
+            }
+            for tunnel in self.tunnels.difference(&tunnels) {
+                if let Err(error) = uplink.program.remove_tunnel(*tunnel) {
+                    tracing::warn!(port = %uplink.name, ?tunnel, %error, "a tunnel that ends no more is kept from the kernel");
+                }
+            }
+        }
+        self.tunnels = tunnels;
+    }
+}
+
+/// As the XDP program has them.
+fn tunnel_kinds(traffic: &TunnelTraffic) -> BTreeSet<TunnelKind> {
+    let vxlan = traffic.vxlan_ports.iter().map(|port| TunnelKind::Vxlan { port: *port });
+    traffic.ipip.then_some(TunnelKind::Ipip).into_iter().chain(vxlan).collect()
 }
 
 /// Frames of one worker that its ports' fill rings may still take.

@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use fastpath::{WorkerConfig, WorkerEnds};
 use model::WorkerId;
 use slowpath::{Ends, Slowpath};
-use tables::{Counters, Writer, copy_ring};
+use tables::{Counters, Flows, Writer, copy_ring};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -63,8 +63,9 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let opened = OpenPorts::default();
     let counters = Counters::new(config.workers, config.limits.ports);
     let (questions, requests) = mpsc::channel(limits::QUESTIONS);
-    let observer = Observer::new(questions, counters.clone(), opened.clone());
-    let (workers, ends) = start_workers(config, plan, opened, counters)?;
+    let flows = Flows::new(config.limits.flows);
+    let observer = Observer::new(questions, counters.clone(), opened.clone(), flows.clone());
+    let (workers, ends) = start_workers(config, plan, opened, counters, &flows)?;
     let mut slow = SlowPathThread::start(config, ends, requests)?;
     tracing::info!(socket = %config.control_socket.display(), "tortie runs");
 
@@ -123,6 +124,7 @@ fn start_workers(
     plan: &cores::Plan,
     opened: OpenPorts,
     counters: Counters,
+    flows: &Flows,
 ) -> anyhow::Result<(Workers, Ends)> {
     let mut writer = Writer::new(table_limits(config));
     writer.set_flow_hash(flow_hash::of(config));
@@ -140,11 +142,13 @@ fn start_workers(
         let (injected, inject) = copy_ring(limits::INJECT_SLOTS, limits::COPY_BYTES);
         let (orders, commands) = crossbeam_channel::bounded(limits::COMMANDS);
         let reader = writer.reader().context("a table reader for every worker")?;
-        let ends = WorkerEnds { pool, reader, counters: counters.clone(), punt, inject, handoffs, commands };
+        let (counters, flows) = (counters.clone(), flows.clone());
+        let ends = WorkerEnds { pool, reader, flows, counters, punt, inject, handoffs, commands };
         let worker = WorkerConfig {
             // At most `limits::WORKERS`.
             id: WorkerId(index as u16),
             core: *core,
+            waiting: config.waiting,
             idle_wait: limits::IDLE_WAIT,
             ports: config.limits.ports,
         };

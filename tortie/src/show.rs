@@ -4,6 +4,8 @@
 
 mod bgp;
 mod drops;
+pub(crate) mod flows;
+mod icmp;
 mod neighbors;
 mod ports;
 mod route;
@@ -15,15 +17,16 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slowpath::status::{BgpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+use slowpath::status::{BgpStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
 use crate::config::CONTROL_SOCKET;
 use crate::control::{self, AskError, Question};
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
-use crate::output;
+use crate::output::{self, Form};
+use flows::FlowsStatus;
 
 /// What `tortie show` was asked for.
 #[derive(Debug, Args)]
@@ -33,17 +36,11 @@ pub(crate) struct ShowArgs {
 
     /// A table for people, or JSON for programs
     #[arg(short, long, global = true, value_enum, default_value = "table")]
-    output: Output,
+    output: Form,
 
     /// The control socket of the router to ask: `control_socket` of its tortie.yaml
     #[arg(long, global = true, value_name = "PATH", default_value = CONTROL_SOCKET)]
     socket: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,12 +70,23 @@ enum Noun {
         #[arg(long)]
         stages: bool,
     },
+    /// Flows that the walk remembers, and what they are translated to
+    Flows {
+        /// Only flows from or to this address, before or after translation
+        #[arg(value_name = "ADDR")]
+        address: Option<IpAddr>,
+        /// How many to list; all are counted
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: usize,
+    },
     /// What became of every packet: the walk's books, by reason
     Drops {
         /// Also reasons that never occurred
         #[arg(long)]
         all: bool,
     },
+    /// ICMP errors that senders were told, by what they say, and what stayed unanswered
+    Icmp,
 }
 
 /// `slowpath::status::RouteStatus::source`.
@@ -113,6 +121,11 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         Noun::Ports { stages: false } => {
             print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true)
         }
+        Noun::Flows { address, limit } => {
+            let question = Question::Flows { address: *address, limit: *limit };
+            print(socket, *output, &question, flows::table, |_: &FlowsStatus| true)
+        }
+        Noun::Icmp => print(socket, *output, &Question::Icmp, icmp::table, |_: &IcmpStatus| true),
         Noun::Drops { all } => {
             let table = |drops: &DropsStatus| drops::table(drops, *all);
             print(socket, *output, &Question::Drops, table, |_: &DropsStatus| true)
@@ -122,15 +135,15 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 
 fn print<T: DeserializeOwned + Serialize>(
     socket: &Path,
-    output: Output,
+    output: Form,
     question: &Question,
     table: impl Fn(&T) -> String,
     yes: impl Fn(&T) -> bool,
 ) -> anyhow::Result<ExitCode> {
     let answer: T = control::ask(socket, question)?;
     let text = match output {
-        Output::Table => table(&answer),
-        Output::Json => json(socket, &answer)?,
+        Form::Table => table(&answer),
+        Form::Json => json(socket, &answer)?,
     };
     output::print(&text)?;
     Ok(if yes(&answer) { ExitCode::SUCCESS } else { ExitCode::from(NO) })

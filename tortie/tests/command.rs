@@ -208,3 +208,19 @@ fn the_version_is_the_crates() {
     let expected = format!("tortie {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(tortie(&path, &["version"]), (0, expected, String::new()));
 }
+
+#[test]
+fn a_selector_is_explained_with_an_exit_status_for_each_answer() {
+    let here = Path::new(".");
+    let (status, out, _) = tortie(here, &["explain", "selector", "a == 'b'", "--label", "a=b"]);
+    assert_eq!((status, out.as_str()), (0, "a == \"b\" matches a=b\n"));
+    let (status, out, _) = tortie(here, &["explain", "selector", "has(a)", "-o", "json"]);
+    let answer = "{\n  \"selector\": \"has(a)\",\n  \"labels\": {},\n  \"matches\": false\n}\n";
+    assert_eq!((status, out.as_str()), (1, answer));
+    let (status, _, err) = tortie(here, &["explain", "selector", "a in 'b'"]);
+    let message =
+        "tortie: not a selector: at character 6: expected a set in { }, found `'b'`\n  a in 'b'\n       ^\n";
+    assert_eq!((status, err.as_str()), (2, message));
+    let (status, ..) = tortie(here, &["explain", "selector", "all()", "--label", "a"]);
+    assert_eq!(status, 2);
+}

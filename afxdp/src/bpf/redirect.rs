@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! uplink:    not IPv4/IPv6, cut short, multicast, link-local  -> pass to the kernel
-//!            to an address of this node:  a tunnel that ends here -> redirect, anything else -> pass
+//!            to an address of this node:  a tunnel in the set of those that end here -> redirect, anything else -> pass
 //!            everything else -> redirect
 //! workload:  everything -> redirect
 //! redirect:  to the socket of the receive queue; where there is none, the fallback
@@ -44,15 +44,24 @@ const DATA: Reg = Reg::R7;
 /// Just past its last.
 const END: Reg = Reg::R8;
 
-/// What the uplink program takes besides transit traffic, and the maps it asks.
+/// The maps that the uplink program asks, and what becomes of a frame without a socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Uplink<'a> {
     pub(crate) sockets: BorrowedFd<'a>,
     pub(crate) local_ipv4: BorrowedFd<'a>,
     pub(crate) local_ipv6: BorrowedFd<'a>,
-    pub(crate) terminate_ipip: bool,
-    pub(crate) vxlan_port: Option<u16>,
+    /// The tunnels that end here, by [`tunnel_key`].
+    pub(crate) tunnels: BorrowedFd<'a>,
     pub(crate) fallback: Action,
+}
+
+/// A tunnel as the set of those that end here has it: the IP protocol, and for UDP the destination port as a half-word
+/// load gives it.
+pub(crate) fn tunnel_key(udp_port: Option<u16>) -> u32 {
+    match udp_port {
+        None => (PROTOCOL_IPIP as u32) << 16,
+        Some(port) => (PROTOCOL_UDP as u32) << 16 | u32::from(u16::from_ne_bytes(port.to_be_bytes())),
+    }
 }
 
 /// Two bytes of the wire as a half-word load gives them.
@@ -115,11 +124,9 @@ fn to_ipv4(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) 
     asm.load(Size::Word, Reg::R5, DATA, ETHERNET + 16);
     asm.store(Size::Word, Reg::R10, -4, Reg::R5);
     look_up(asm, program.local_ipv4, -4, take);
+    let (ipip, ends_here) = (asm.label(), asm.label());
     asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 9);
-    if program.terminate_ipip {
-        asm.jump_eq(Reg::R5, PROTOCOL_IPIP, take);
-    }
-    let Some(port) = program.vxlan_port else { return asm.jump(pass) };
+    asm.jump_eq(Reg::R5, PROTOCOL_IPIP, ipip);
     asm.jump_ne(Reg::R5, PROTOCOL_UDP, pass);
     // A later fragment has no UDP header: what looks like a port is data.
     asm.load(Size::Half, Reg::R4, DATA, ETHERNET + 6);
@@ -136,8 +143,19 @@ fn to_ipv4(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) 
     asm.add_imm(Reg::R4, i32::from(ETHERNET) + 8);
     asm.jump_gt(Reg::R4, END, pass);
     asm.load(Size::Half, Reg::R5, Reg::R9, ETHERNET + 2);
-    asm.jump_eq(Reg::R5, wire(port), take);
-    asm.jump(pass);
+    asm.add_imm(Reg::R5, PROTOCOL_UDP << 16);
+    asm.jump(ends_here);
+    asm.bind(ipip);
+    asm.shl_imm(Reg::R5, 16);
+    asm.bind(ends_here);
+    if_ends_here(asm, program, pass, take);
+}
+
+/// Jumps to `take` if the tunnel whose key is in R5 ends here, else to `pass`.
+fn if_ends_here(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) {
+    asm.store(Size::Word, Reg::R10, -4, Reg::R5);
+    look_up(asm, program.tunnels, -4, pass);
+    asm.jump(take);
 }
 
 /// RFC 8200: destination at 24, next header at 6. A datagram behind extension headers is left to the kernel.
@@ -155,13 +173,12 @@ fn to_ipv6(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) 
         asm.store(Size::Word, Reg::R10, -16 + 4 * word, Reg::R5);
     }
     look_up(asm, program.local_ipv6, -16, take);
-    let Some(port) = program.vxlan_port else { return asm.jump(pass) };
     asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 6);
     asm.jump_ne(Reg::R5, PROTOCOL_UDP, pass);
     require(asm, ETHERNET + 40 + 8, pass);
     asm.load(Size::Half, Reg::R5, DATA, ETHERNET + 40 + 2);
-    asm.jump_eq(Reg::R5, wire(port), take);
-    asm.jump(pass);
+    asm.add_imm(Reg::R5, PROTOCOL_UDP << 16);
+    if_ends_here(asm, program, pass, take);
 }
 
 /// `return bpf_redirect_map(&sockets, ctx->rx_queue_index, fallback)`. The fallback as flag: Linux 5.3 and later.

@@ -9,8 +9,6 @@ use crate::{
     attached, detach, netlink,
 };
 
-const UPLINK: ProgramKind = ProgramKind::Uplink { terminate_ipip: true, vxlan_port: Some(4789) };
-
 /// An IPv4 packet that only passes through, in an Ethernet frame.
 fn transit(n: u8) -> Vec<u8> {
     let mut frame = numbered(0, 60);
@@ -25,8 +23,8 @@ fn transit(n: u8) -> Vec<u8> {
 fn an_uplink_without_a_socket_leaves_traffic_to_the_kernel_and_a_workload_port_drops_it() {
     in_namespace(|| {
         for (kind, attach, reaches_kernel) in [
-            (UPLINK, AttachRequest::Native, true),
-            (UPLINK, AttachRequest::Generic, true),
+            (ProgramKind::Uplink, AttachRequest::Native, true),
+            (ProgramKind::Uplink, AttachRequest::Generic, true),
             (ProgramKind::Workload, AttachRequest::Native, false),
         ] {
             let (a, b) = veth("a", "b", 1);
@@ -52,7 +50,7 @@ fn a_program_stays_when_its_owner_goes_and_then_its_fallback_decides() {
         let (a, b) = veth("a", "b", 1);
         let (region, mut pool) = namespace::region(64);
         let mut umems = UmemSet::new(region);
-        let program = Program::load(UPLINK, 1).unwrap();
+        let program = Program::load(ProgramKind::Uplink, 1).unwrap();
         let report = program.attach(a, AttachRequest::Auto).unwrap();
         assert_eq!((report.attach, report.replaced, report.native_refused), (Attach::Native, None, None));
         let mut config = QueueConfig::new(a, 0);
@@ -84,7 +82,7 @@ fn a_program_of_ours_from_an_earlier_life_is_replaced() {
     in_namespace(|| {
         let (a, _b) = veth("a", "b", 1);
         let old = Program::load(ProgramKind::Workload, 1).unwrap();
-        let new = Program::load(UPLINK, 1).unwrap();
+        let new = Program::load(ProgramKind::Uplink, 1).unwrap();
         old.attach(a, AttachRequest::Native).unwrap();
         let report = new.attach(a, AttachRequest::Native).unwrap();
         let replaced = report.replaced.expect("the old one was there");
@@ -115,7 +113,7 @@ fn a_program_that_is_not_ours_is_left_alone_and_named() {
         netlink::set_xdp(a, Some(foreign.as_raw_fd()), abi::XDP_FLAGS_DRV_MODE, None).unwrap();
         let (id, _) = load::describe(foreign.as_fd()).unwrap();
 
-        let program = Program::load(UPLINK, 1).unwrap();
+        let program = Program::load(ProgramKind::Uplink, 1).unwrap();
         let error = program.attach(a, AttachRequest::Auto).unwrap_err();
         assert!(matches!(&error, AttachError::Foreign { program, .. } if program.id == id), "{error}");
         assert!(error.to_string().contains("\"someone_else\""), "{error}");
@@ -129,7 +127,7 @@ fn where_the_driver_runs_no_xdp_auto_falls_back_to_generic_and_says_why() {
     in_namespace(|| {
         ip("link set dev lo up");
         let lo = crate::interface_index("lo").unwrap();
-        let program = Program::load(UPLINK, 1).unwrap();
+        let program = Program::load(ProgramKind::Uplink, 1).unwrap();
         assert!(matches!(program.attach(lo, AttachRequest::Native), Err(AttachError::Refused { .. })));
         let report = program.attach(lo, AttachRequest::Auto).unwrap();
         assert_eq!(report.attach, Attach::Generic);
@@ -144,7 +142,7 @@ fn a_refusal_carries_the_kernels_own_words() {
         let (a, _b) = veth("a", "b", 1);
         ip("link set dev a mtu 9000");
         ip("link set dev b mtu 9000");
-        let program = Program::load(UPLINK, 1).unwrap();
+        let program = Program::load(ProgramKind::Uplink, 1).unwrap();
         match program.attach(a, AttachRequest::Native).unwrap_err() {
             AttachError::Refused { kernel_says: Some(text), .. } => println!("{text}"),
             other => panic!("an MTU of 9000 doesn't fit a frame in one piece: {other}"),

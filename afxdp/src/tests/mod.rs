@@ -9,4 +9,5 @@ mod moving;
 mod namespace;
 mod programs;
 mod sharing;
+mod tunnels;
 mod when_due;

@@ -8,15 +8,16 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::abi::{self, BpfTestRun};
 use crate::bpf::redirect::Action;
-use crate::program::{LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind};
+use crate::program::{LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind, TUNNELS_MAX, TunnelKind};
 use crate::syscall;
 
 const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const OURS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-const PLAIN: ProgramKind = ProgramKind::Uplink { terminate_ipip: false, vxlan_port: None };
-const TUNNELS: ProgramKind = ProgramKind::Uplink { terminate_ipip: true, vxlan_port: Some(4789) };
+const VXLAN: TunnelKind = TunnelKind::Vxlan { port: 4789 };
+/// What flannel and Linux's own default use (IANA gave it to another protocol).
+const VXLAN_OF_LINUX: TunnelKind = TunnelKind::Vxlan { port: 8472 };
 
 const TAKEN: u32 = Action::Drop as u32;
 const PASSED: u32 = Action::Pass as u32;
@@ -89,7 +90,14 @@ fn udp(port: u16) -> [u8; 8] {
 }
 
 fn check(kind: ProgramKind, cases: &[(&str, Vec<u8>, u32)]) {
+    check_tunnels(kind, &[], cases);
+}
+
+fn check_tunnels(kind: ProgramKind, tunnels: &[TunnelKind], cases: &[(&str, Vec<u8>, u32)]) {
     let Some(program) = program(kind) else { return };
+    for tunnel in tunnels {
+        program.add_tunnel(*tunnel).unwrap();
+    }
     for (name, frame, expected) in cases {
         assert_eq!(run(&program, frame), *expected, "{name}");
     }
@@ -100,7 +108,7 @@ fn the_uplink_leaves_all_that_is_not_ip_to_the_kernel() {
     let mut tagged = vec![0, 10];
     tagged.extend_from_slice(&ipv4(OTHER, 6, 0, 0, &[0; 20])[12..]);
     check(
-        PLAIN,
+        ProgramKind::Uplink,
         &[
             ("ARP", ethernet(0x0806, &[0; 28]), PASSED),
             ("LLDP", ethernet(0x88cc, &[0; 46]), PASSED),
@@ -116,7 +124,7 @@ fn the_uplink_leaves_all_that_is_not_ip_to_the_kernel() {
 #[test]
 fn the_uplink_takes_transit_and_leaves_what_is_for_the_node() {
     check(
-        PLAIN,
+        ProgramKind::Uplink,
         &[
             ("transit TCP", ipv4(OTHER, 6, 0, 0, &[0; 20]), TAKEN),
             ("transit IPIP", ipv4(OTHER, 4, 0, 0, &[0; 20]), TAKEN),
@@ -142,11 +150,15 @@ fn the_uplink_takes_transit_and_leaves_what_is_for_the_node() {
 #[test]
 fn the_uplink_takes_only_the_tunnels_that_end_here() {
     let more_fragments = 0x2000;
-    check(
-        TUNNELS,
+    check_tunnels(
+        ProgramKind::Uplink,
+        &[TunnelKind::Ipip, VXLAN, VXLAN_OF_LINUX],
         &[
             ("IPIP to the node", ipv4(OURS, 4, 0, 0, &[0; 20]), TAKEN),
             ("VXLAN to the node", ipv4(OURS, 17, 0, 0, &udp(4789)), TAKEN),
+            ("VXLAN to the other port", ipv4(OURS, 17, 0, 0, &udp(8472)), TAKEN),
+            ("the other port over IPv6", ipv6(OURS6, 17, &udp(8472)), TAKEN),
+            ("IPv4 in IPv6", ipv6(OURS6, 4, &udp(4789)), PASSED),
             ("VXLAN behind options", ipv4(OURS, 17, 0, 10, &udp(4789)), TAKEN),
             ("first fragment of VXLAN", ipv4(OURS, 17, more_fragments, 0, &udp(4789)), TAKEN),
             ("later fragment that looks like VXLAN", ipv4(OURS, 17, 185, 0, &udp(4789)), PASSED),
@@ -160,7 +172,8 @@ fn the_uplink_takes_only_the_tunnels_that_end_here() {
             ("transit", ipv4(OTHER, 17, 0, 0, &udp(53)), TAKEN),
         ],
     );
-    let Some(program) = program(TUNNELS) else { return };
+    let Some(program) = program(ProgramKind::Uplink) else { return };
+    program.add_tunnel(VXLAN).unwrap();
     let mut liar = ipv4(OURS, 17, 0, 0, &udp(4789));
     liar[14] = 0x44; // a header length of 16
     assert_eq!(run(&program, &liar), PASSED, "a header shorter than a header");
@@ -181,7 +194,7 @@ fn the_workload_program_takes_everything() {
 
 #[test]
 fn local_addresses_come_and_go() {
-    let Some(program) = program(PLAIN) else { return };
+    let Some(program) = program(ProgramKind::Uplink) else { return };
     let (frame, frame6) = (ipv4(OTHER, 6, 0, 0, &[0; 20]), ipv6(OTHER6, 6, &[0; 20]));
     for (address, frame) in [(IpAddr::V4(OTHER), &frame), (IpAddr::V6(OTHER6), &frame6)] {
         assert_eq!(run(&program, frame), TAKEN);
@@ -195,8 +208,38 @@ fn local_addresses_come_and_go() {
 }
 
 #[test]
+fn tunnels_come_and_go_each_by_itself() {
+    let Some(program) = program(ProgramKind::Uplink) else { return };
+    let packets = [
+        (TunnelKind::Ipip, ipv4(OURS, 4, 0, 0, &[0; 20])),
+        (VXLAN, ipv4(OURS, 17, 0, 0, &udp(4789))),
+        (VXLAN_OF_LINUX, ipv6(OURS6, 17, &udp(8472))),
+    ];
+    let taken = || packets.each_ref().map(|(_, frame)| run(&program, frame) == TAKEN);
+    assert_eq!(taken(), [false; 3]);
+    for (index, (tunnel, _)) in packets.iter().enumerate() {
+        program.add_tunnel(*tunnel).unwrap();
+        program.add_tunnel(*tunnel).unwrap();
+        assert_eq!(taken(), std::array::from_fn(|other| other == index), "{tunnel:?} alone");
+        assert!(program.remove_tunnel(*tunnel).unwrap());
+        assert!(!program.remove_tunnel(*tunnel).unwrap());
+        assert_eq!(taken(), [false; 3], "{tunnel:?} gone");
+    }
+}
+
+#[test]
+fn a_full_set_of_tunnels_is_an_error_that_says_so() {
+    let Some(program) = program(ProgramKind::Uplink) else { return };
+    for port in 1..=TUNNELS_MAX as u16 {
+        program.add_tunnel(TunnelKind::Vxlan { port }).unwrap();
+    }
+    let error = program.add_tunnel(TunnelKind::Ipip).unwrap_err();
+    assert!(matches!(error, ProgramError::TunnelsFull { tunnel: TunnelKind::Ipip }), "{error}");
+}
+
+#[test]
 fn a_full_set_of_local_addresses_is_an_error_that_says_so() {
-    let Some(program) = program(PLAIN) else { return };
+    let Some(program) = program(ProgramKind::Uplink) else { return };
     let full = (0..2 * LOCAL_ADDRESSES_MAX).find_map(|n| {
         let address = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n));
         program.add_local(address).err().map(|error| (n, error))
@@ -207,16 +250,17 @@ fn a_full_set_of_local_addresses_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_workload_program_knows_no_addresses_and_no_queue_beyond_its_own() {
+fn a_workload_program_knows_no_addresses_no_tunnels_and_no_queue_beyond_its_own() {
     let Some(program) = program(ProgramKind::Workload) else { return };
-    assert!(matches!(program.add_local(IpAddr::V4(OURS)), Err(ProgramError::NoLocalAddresses)));
+    assert!(matches!(program.add_local(IpAddr::V4(OURS)), Err(ProgramError::TakesEverything)));
+    assert!(matches!(program.add_tunnel(VXLAN), Err(ProgramError::TakesEverything)));
     assert!(matches!(program.remove_socket(4), Err(ProgramError::NoSuchQueue { queue: 4, max_queues: 4 })));
 }
 
 #[test]
 fn where_no_socket_is_bound_an_uplink_passes_and_a_workload_drops() {
     let frame = ipv4(OTHER, 6, 0, 0, &[0; 20]);
-    for (kind, expected) in [(PLAIN, Action::Pass), (ProgramKind::Workload, Action::Drop)] {
+    for (kind, expected) in [(ProgramKind::Uplink, Action::Pass), (ProgramKind::Workload, Action::Drop)] {
         match Program::load(kind, 1) {
             Ok(program) => assert_eq!(run(&program, &frame), expected as u32),
             Err(ProgramError::NotPermitted { doing }) => println!("skipped: not permitted to {doing}"),

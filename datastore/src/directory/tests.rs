@@ -57,7 +57,9 @@ impl Watched {
     fn next(&mut self) -> Event {
         let event = self.events.recv_timeout(PATIENCE).expect("an event should have come");
         match &event {
-            Event::Update(Update::Put(resource)) => drop(self.set.insert(resource.key(), Resource::clone(resource))),
+            Event::Update(Update::Put(resource)) => {
+                drop(self.set.insert(resource.key(), Resource::clone(resource)))
+            }
             Event::Update(Update::Remove(key)) => assert!(self.set.remove(key).is_some(), "{key} twice"),
             _ => {}
         }

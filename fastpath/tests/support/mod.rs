@@ -5,6 +5,7 @@
 //!  narrow (576) uplink 1 ── 172.19.0.2 (route to 10.69.0.0/16)       workload 3 ── no endpoint
 //!                                                                     host 4 ── the kernel
 //!     tunnels by uplink 0 to 172.18.0.3: IPIP to 10.72.0.0/16 (and, in vain, fd72::/64), VXLAN to 10.73.0.0/16, fd73::/64
+//!                         to fd18:3::3: VXLAN to 10.74.0.0/16, fd74::/64
 //! ```
 #![allow(dead_code, reason = "a module of tests, of which each uses a part")]
 
@@ -14,13 +15,14 @@ use std::time::Duration;
 
 use afxdp::{FramePool, Region, RegionConfig};
 use crossbeam_channel::Sender;
-use fastpath::{Command, Handoffs, Wire, Worker, WorkerConfig, WorkerEnds, handoffs, memory_port};
+use fastpath::{Command, Handoffs, Waiting, Wire, Worker, WorkerConfig, WorkerEnds, handoffs, memory_port};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
+use packet::checksum::{self, L4Checksum};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
 use tables::{
-    Adjacency, Books, Counters, Endpoint, Group, Inject, Limits, Port, Punt, RingConsumer, RingProducer,
-    TunnelEnd, TunnelKind, Writer, copy_ring,
+    Adjacency, Books, Counters, Endpoint, Flows, Group, Inject, Limits, Port, Punt, RingConsumer,
+    RingProducer, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 pub const UPLINK: PortId = PortId(0);
@@ -33,6 +35,11 @@ pub const PORTS: [PortId; 5] = [UPLINK, NARROW, WORKLOAD, STRANGER, HOST];
 /// Where tunnels end here, and whom they come from.
 pub const OUR_END: &str = "172.18.0.1";
 pub const FAR_END: &str = "172.18.0.3";
+/// Likewise over IPv6, where VXLAN alone has an end.
+pub const OUR_END_V6: &str = "fd18::1";
+pub const FAR_END_V6: &str = "fd18:3::3";
+/// The MAC address of our end of VXLAN.
+pub const VTEP: MacAddr = MacAddr([0x66, 0, 0, 0, 2, 1]);
 /// The network identifier of VXLAN.
 pub const VNI: u32 = 4096;
 
@@ -44,11 +51,12 @@ pub const FRAMES: usize = 1024;
 pub struct Sizes {
     pub wire_slots: usize,
     pub punt_slots: usize,
+    pub flows: usize,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Sizes { wire_slots: 128, punt_slots: 128 }
+        Sizes { wire_slots: 128, punt_slots: 128, flows: 64 }
     }
 }
 
@@ -79,6 +87,7 @@ pub fn port(id: PortId) -> Port {
     let endpoint = (id == WORKLOAD).then(|| Endpoint {
         name: "default/pod".to_owned(),
         addresses: vec![prefix("10.65.0.2/32"), prefix("fd65::2/128")],
+        qos: None,
     });
     Port {
         id,
@@ -121,10 +130,16 @@ pub fn fill(writer: &mut Writer) {
         route(writer, to, Group::Forward(vec![adjacency]));
     }
     let (ours, theirs): (Ipv4Addr, Ipv4Addr) = (OUR_END.parse().unwrap(), FAR_END.parse().unwrap());
+    let (ours_v6, theirs_v6): (Ipv6Addr, Ipv6Addr) =
+        (OUR_END_V6.parse().unwrap(), FAR_END_V6.parse().unwrap());
     let far_mac = MacAddr([2, 0, 0, 0, 2, 3]);
     let tunnels = [
         (Template::ipip(ours, theirs), ["10.72.0.0/16", "fd72::/64"]),
-        (Template::vxlan(ours, theirs, VXLAN_PORT, VNI, far_mac, mac(UPLINK)), ["10.73.0.0/16", "fd73::/64"]),
+        (Template::vxlan(ours, theirs, VXLAN_PORT, VNI, far_mac, VTEP), ["10.73.0.0/16", "fd73::/64"]),
+        (
+            Template::vxlan_v6(ours_v6, theirs_v6, VXLAN_PORT, VNI, far_mac, VTEP),
+            ["10.74.0.0/16", "fd74::/64"],
+        ),
     ];
     for (template, prefixes) in tunnels {
         let adjacency = writer.insert_adjacency(via(UPLINK).encapsulated(template)).unwrap();
@@ -132,9 +147,12 @@ pub fn fill(writer: &mut Writer) {
             route(writer, to, Group::Forward(vec![adjacency]));
         }
     }
+    let vxlan = TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI, mac: VTEP };
+    let theirs = Prefix::host(theirs.into());
     writer.set_tunnel_ends(vec![
-        TunnelEnd::new(ours, TunnelKind::Ipip, [theirs]),
-        TunnelEnd::new(ours, TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI }, [theirs]),
+        TunnelEnd::new(ours.into(), TunnelKind::Ipip, [theirs]),
+        TunnelEnd::new(ours.into(), vxlan, [theirs]),
+        TunnelEnd::new(ours_v6.into(), vxlan, [prefix("fd18:3::/64")]),
     ]);
     let host = writer.insert_adjacency(via(HOST)).unwrap();
     route(writer, "172.18.0.1/32", Group::Local(host));
@@ -147,6 +165,14 @@ pub fn fill(writer: &mut Writer) {
     route(writer, "10.71.0.0/16", Group::Forward(both));
     route(writer, "10.65.0.0/26", Group::Blackhole);
     route(writer, "10.68.0.0/16", Group::Unreachable);
+    for (to, group) in [
+        ("10.76.0.0/16", Group::Rejected),
+        ("fd76::/64", Group::Rejected),
+        ("10.77.0.0/16", Group::Prohibited),
+        ("fd77::/64", Group::Prohibited),
+    ] {
+        route(writer, to, group);
+    }
     writer.set_ready(true);
     writer.publish();
 }
@@ -156,6 +182,7 @@ pub struct Rig {
     pub writer: Writer,
     pub worker: Worker,
     pub wires: Vec<Wire>,
+    pub flows: Flows,
     pub counters: Counters,
     pub punts: RingConsumer<Punt>,
     pub inject: RingProducer<Inject>,
@@ -171,9 +198,11 @@ impl Rig {
         let mut writer = Writer::new(limits(1));
         fill(&mut writer);
         let handoffs = handoffs(1, 16, 2048).remove(0);
-        let (worker, parts) = worker(&mut writer, WorkerId(0), Counters::new(1, 16), handoffs, &PORTS, sizes);
+        let flows = Flows::new(sizes.flows);
+        let shared = (Counters::new(1, 16), flows.clone());
+        let (worker, parts) = worker(&mut writer, WorkerId(0), shared, handoffs, &PORTS, sizes);
         let Parts { wires, counters, punts, inject, commands } = parts;
-        Rig { writer, worker, wires, counters, punts, inject, commands }
+        Rig { writer, worker, wires, flows, counters, punts, inject, commands }
     }
 
     pub fn wire(&self, port: PortId) -> &Wire {
@@ -228,7 +257,7 @@ pub struct Parts {
 pub fn worker(
     writer: &mut Writer,
     id: WorkerId,
-    counters: Counters,
+    (counters, flows): (Counters, Flows),
     handoffs: Handoffs,
     ports: &[PortId],
     sizes: Sizes,
@@ -239,13 +268,20 @@ pub fn worker(
     let ends = WorkerEnds {
         pool: pool(),
         reader: writer.reader().unwrap(),
+        flows,
         counters: counters.clone(),
         punt,
         inject: injected,
         handoffs,
         commands: taken,
     };
-    let config = WorkerConfig { id, core: None, idle_wait: Duration::from_millis(1), ports: 16 };
+    let config = WorkerConfig {
+        id,
+        core: None,
+        waiting: Waiting::default(),
+        idle_wait: Duration::from_millis(1),
+        ports: 16,
+    };
     let mut worker = Worker::new(config, ends);
     let mut wires = Vec::new();
     for port in ports {
@@ -311,6 +347,7 @@ pub struct Build {
     pub payload: usize,
     pub dont_fragment: bool,
     pub sport: u16,
+    pub dport: u16,
 }
 
 impl Build {
@@ -323,6 +360,7 @@ impl Build {
             payload: 32,
             dont_fragment: true,
             sport: 1000,
+            dport: 53,
         }
     }
 
@@ -360,38 +398,24 @@ impl Build {
         Build { sport, ..self }
     }
 
+    pub fn dport(self, dport: u16) -> Build {
+        Build { dport, ..self }
+    }
+
     /// The frame inside an IPIP packet.
     pub fn in_ipip(&self, from: &str, to: &str) -> Vec<u8> {
-        self.inside(&Template::ipip(from.parse().unwrap(), to.parse().unwrap()))
+        inside(self.from, &self.frame(), &Template::ipip(from.parse().unwrap(), to.parse().unwrap()))
     }
 
-    /// The frame inside a VXLAN packet.
+    /// The frame inside a VXLAN packet, over the family that the addresses are of.
     pub fn in_vxlan(&self, from: &str, to: &str, vni: u32) -> Vec<u8> {
-        let (from_ip, to_ip) = (from.parse().unwrap(), to.parse().unwrap());
-        self.inside(&Template::vxlan(
-            from_ip,
-            to_ip,
-            VXLAN_PORT,
-            vni,
-            mac(self.from),
-            neighbor_mac(self.from),
-        ))
-    }
-
-    fn inside(&self, template: &Template) -> Vec<u8> {
-        let mut frame = vec![0; template.overhead().into()];
-        frame.extend(self.frame());
-        frame[..6].copy_from_slice(&mac(self.from).0);
-        frame[6..12].copy_from_slice(&neighbor_mac(self.from).0);
-        let ip_len = frame.len() as u16 - 14;
-        template.write(&mut frame, ip_len, 0, 50_000);
-        frame
+        in_vxlan(&self.frame(), from, to, vni)
     }
 
     /// The frame, addressed to our MAC address on the port it comes in by.
     pub fn frame(&self) -> Vec<u8> {
         let payload = vec![0x5a; self.payload];
-        let udp = udp::Repr { sport: self.sport, dport: 53, payload: &payload };
+        let udp = udp::Repr { sport: self.sport, dport: self.dport, payload: &payload };
         let ethertype = if self.src.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
         let mut frame = vec![0; 14];
         let link = ethernet::Repr { dst: mac(self.from), src: neighbor_mac(self.from), ethertype };
@@ -429,6 +453,79 @@ impl Build {
         }
         frame
     }
+}
+
+/// IPv4 header checksum and UDP checksum.
+#[track_caller]
+pub fn assert_checksums(frame: &[u8]) {
+    let parsed = packet::parse(frame).expect("what leaves is well-formed");
+    assert_eq!(checksum::verify_l4(frame, &parsed), L4Checksum::Correct);
+}
+
+/// A frame that came by the uplink inside VXLAN, for our end's MAC address.
+pub fn in_vxlan(frame: &[u8], from: &str, to: &str, vni: u32) -> Vec<u8> {
+    let far = neighbor_mac(UPLINK);
+    inside(
+        UPLINK,
+        frame,
+        &match (from.parse().unwrap(), to.parse().unwrap()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Template::vxlan(from, to, VXLAN_PORT, vni, VTEP, far),
+            (IpAddr::V6(from), IpAddr::V6(to)) => Template::vxlan_v6(from, to, VXLAN_PORT, vni, VTEP, far),
+            _ => panic!("one family a tunnel"),
+        },
+    )
+}
+
+/// A frame that came by the uplink inside IPIP.
+pub fn in_ipip(frame: &[u8], from: &str, to: &str) -> Vec<u8> {
+    inside(UPLINK, frame, &Template::ipip(from.parse().unwrap(), to.parse().unwrap()))
+}
+
+fn inside(port: PortId, inner: &[u8], template: &Template) -> Vec<u8> {
+    let mut frame = vec![0; template.overhead().into()];
+    frame.extend(inner);
+    frame[..6].copy_from_slice(&mac(port).0);
+    frame[6..12].copy_from_slice(&neighbor_mac(port).0);
+    let ip_len = frame.len() as u16 - 14;
+    template.write(&mut frame, ip_len, inner.get(14..).map_or(0, packet::ecn::traffic_class), 50_000);
+    frame
+}
+
+/// Writes an IPv4 header's checksum anew, after its bytes were changed. `at`: where the header begins; it has no options.
+pub fn sum_up(frame: &mut [u8], at: usize) {
+    frame[at + 10..at + 12].fill(0);
+    let checksum = checksum::of(&frame[at..at + 20]);
+    frame[at + 10..at + 12].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Writes the checksum of an IPv4 header anew.
+pub fn mend_ipv4_checksum(frame: &mut [u8]) {
+    let end = 14 + usize::from(frame[14] & 0x0f) * 4;
+    frame[24..26].fill(0);
+    let checksum = packet::checksum::of(&frame[14..end]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// An IPv4 frame with these options, a multiple of 4 bytes.
+pub fn with_options(frame: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame.splice(34..34, options.iter().copied());
+    frame[14] += (options.len() / 4) as u8;
+    let len = (frame.len() - 14) as u16;
+    frame[16..18].copy_from_slice(&len.to_be_bytes());
+    mend_ipv4_checksum(&mut frame);
+    frame
+}
+
+/// An IPv6 frame with these extension headers in front of its payload; `first` is the number of the first of them, and the
+/// last must name UDP.
+pub fn with_extensions(frame: &[u8], first: u8, headers: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame.splice(54..54, headers.iter().copied());
+    frame[20] = first;
+    let len = (frame.len() - 54) as u16;
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    frame
 }
 
 /// A neighbour solicitation of the workload for its gateway.

@@ -16,8 +16,11 @@ const TTL: u8 = 64;
 pub enum Problem {
     /// Its TTL or hop limit ran out here: 11/0, ICMPv6 3/0.
     TtlExceeded,
-    /// No route leads to its destination: 3/0, ICMPv6 1/0.
+    /// No route leads to its destination: 3/0 (RFC 1812 §5.2.7.1), ICMPv6 1/0.
     NoRoute,
+    /// A route of the kind `unreachable` covers its destination: 3/1, as Linux has it, and ICMPv6 1/6, "reject route"
+    /// (RFC 4443 §3.1).
+    Rejected,
     /// The destination, or the next hop to it, does not answer: 3/1, ICMPv6 1/3.
     HostUnreachable,
     /// Nobody listens at the port: 3/3, ICMPv6 1/4.
@@ -29,19 +32,58 @@ pub enum Problem {
         /// What fits. ICMPv4 has 16 bits for it; a larger one is written as 65 535.
         mtu: u32,
     },
+    /// It would leave the zone of its source address, a link-local one: ICMPv6 1/2 (RFC 4443 §3.1). IPv4 has no such
+    /// message.
+    BeyondScope,
+    /// Its header or an option is wrong at this byte, counted from the packet's first: 12/0 (RFC 1812 §4.3.3.5), ICMPv6
+    /// 4/0.
+    Parameter {
+        /// Where. ICMPv4 has 8 bits for it, which reach over its longest header.
+        pointer: u8,
+    },
 }
 
 impl Problem {
-    /// Type, code and the four bytes after the checksum, in ICMPv4.
-    fn fields_v4(self) -> (u8, u8, u32) {
+    /// Every [`Self::as_str`].
+    pub const NAMES: [&'static str; 9] = [
+        "ttl_exceeded",
+        "no_route",
+        "rejected",
+        "host_unreachable",
+        "port_unreachable",
+        "prohibited",
+        "too_big",
+        "beyond_scope",
+        "parameter_problem",
+    ];
+
+    /// The name in tables, JSON and metric labels.
+    pub const fn as_str(self) -> &'static str {
         match self {
+            Problem::TtlExceeded => "ttl_exceeded",
+            Problem::NoRoute => "no_route",
+            Problem::Rejected => "rejected",
+            Problem::HostUnreachable => "host_unreachable",
+            Problem::PortUnreachable => "port_unreachable",
+            Problem::Prohibited => "prohibited",
+            Problem::TooBig { .. } => "too_big",
+            Problem::BeyondScope => "beyond_scope",
+            Problem::Parameter { .. } => "parameter_problem",
+        }
+    }
+
+    /// Type, code and the four bytes after the checksum, in ICMPv4.
+    fn fields_v4(self) -> Option<(u8, u8, u32)> {
+        Some(match self {
             Problem::TtlExceeded => (v4::TIME_EXCEEDED, 0, 0),
             Problem::NoRoute => (v4::UNREACHABLE, 0, 0),
-            Problem::HostUnreachable => (v4::UNREACHABLE, 1, 0),
+            Problem::Rejected | Problem::HostUnreachable => (v4::UNREACHABLE, 1, 0),
             Problem::PortUnreachable => (v4::UNREACHABLE, 3, 0),
             Problem::TooBig { mtu } => (v4::UNREACHABLE, 4, mtu.min(u16::MAX.into())),
             Problem::Prohibited => (v4::UNREACHABLE, 13, 0),
-        }
+            Problem::Parameter { pointer } => (v4::PARAMETER_PROBLEM, 0, u32::from(pointer) << 24),
+            Problem::BeyondScope => return None,
+        })
     }
 
     /// Type, code and the four bytes after the checksum, in ICMPv6.
@@ -49,10 +91,13 @@ impl Problem {
         match self {
             Problem::NoRoute => (v6::UNREACHABLE, 0, 0),
             Problem::Prohibited => (v6::UNREACHABLE, 1, 0),
+            Problem::BeyondScope => (v6::UNREACHABLE, 2, 0),
             Problem::HostUnreachable => (v6::UNREACHABLE, 3, 0),
             Problem::PortUnreachable => (v6::UNREACHABLE, 4, 0),
+            Problem::Rejected => (v6::UNREACHABLE, 6, 0),
             Problem::TooBig { mtu } => (v6::PACKET_TOO_BIG, 0, mtu),
             Problem::TtlExceeded => (v6::TIME_EXCEEDED, 0, 0),
+            Problem::Parameter { pointer } => (v6::PARAMETER_PROBLEM, 0, pointer.into()),
         }
     }
 }
@@ -63,6 +108,9 @@ pub enum NotBuilt {
     /// See [`may_answer`].
     #[error("no ICMP error may be sent about this packet (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4)")]
     Forbidden,
+    /// The family has no message for this problem.
+    #[error("ICMP of this family has no message for this problem")]
+    NoMessage,
     /// An IPv6 packet can't be answered from an IPv4 address, nor the other way round.
     #[error("the answer's source address is of another family than the packet: give one of the packet's own")]
     OtherFamily,
@@ -104,6 +152,7 @@ fn build_v4(
     quoted: &[u8],
     buffer: &mut [u8],
 ) -> Result<usize, NotBuilt> {
+    let fields = problem.fields_v4().ok_or(NotBuilt::NoMessage)?;
     let quoted = front(quoted, ERROR_V4_LEN_MAX - ipv4::HEADER_LEN - HEADER_LEN);
     let message_len = HEADER_LEN + quoted.len();
     let packet = room_for(buffer, ipv4::HEADER_LEN + message_len)?;
@@ -119,7 +168,7 @@ fn build_v4(
     };
     header.emit(packet)?;
     let message = &mut packet[ipv4::HEADER_LEN..];
-    write_message(problem.fields_v4(), quoted, checksum::Sum::new(), message);
+    write_message(fields, quoted, checksum::Sum::new(), message);
     Ok(packet.len())
 }
 
@@ -173,13 +222,15 @@ mod tests {
 
     const OUR_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 65, 0, 254));
     const OUR_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0xfe));
-    const PROBLEMS: [Problem; 6] = [
+    const PROBLEMS: [Problem; 8] = [
         Problem::TtlExceeded,
         Problem::NoRoute,
         Problem::HostUnreachable,
         Problem::PortUnreachable,
         Problem::Prohibited,
         Problem::TooBig { mtu: 1400 },
+        Problem::Rejected,
+        Problem::Parameter { pointer: 21 },
     ];
 
     /// Builds the answer, puts an Ethernet header before it and reads it back.
@@ -197,13 +248,14 @@ mod tests {
 
     #[test]
     fn every_problem_is_told_in_both_families_with_a_good_checksum() {
-        let expected_v4 = [(11, 0), (3, 0), (3, 1), (3, 3), (3, 13), (3, 4)];
-        let expected_v6 = [(3, 0), (1, 0), (1, 3), (1, 4), (1, 1), (2, 0)];
+        let expected_v4 = [(11, 0), (3, 0), (3, 1), (3, 3), (3, 13), (3, 4), (3, 1), (12, 0)];
+        let expected_v6 = [(3, 0), (1, 0), (1, 3), (1, 4), (1, 1), (2, 0), (1, 6), (4, 0)];
         for (frame, expected) in [(samples::udp_v4(100), expected_v4), (samples::udp_v6(100), expected_v6)] {
             for (problem, type_and_code) in PROBLEMS.into_iter().zip(expected) {
                 let (answer, parsed) = answer(problem, &frame);
                 let message = icmp::Packet::new_checked(parsed.l4_packet(&answer)).unwrap();
                 assert_eq!((message.kind(), message.code()), type_and_code);
+                assert!(Problem::NAMES.contains(&problem.as_str()));
                 assert_eq!(checksum::verify_l4(&answer, &parsed), L4Checksum::Correct);
                 assert_eq!(message.payload(), &frame[14..]);
             }
@@ -218,6 +270,26 @@ mod tests {
         assert_eq!(icmp::Packet::new_checked(parsed.l4_packet(&v6)).unwrap().mtu(), 70_000);
         let (v4, parsed) = answer(Problem::TooBig { mtu: 70_000 }, &samples::udp_v4(100));
         assert_eq!(icmp::Packet::new_checked(parsed.l4_packet(&v4)).unwrap().next_hop_mtu(), 65_535);
+    }
+
+    #[test]
+    fn a_parameter_problem_points_at_the_byte() {
+        let pointed = |frame: &[u8]| {
+            let (answer, parsed) = answer(Problem::Parameter { pointer: 21 }, frame);
+            parsed.l4_packet(&answer)[4..8].to_vec()
+        };
+        assert_eq!(pointed(&samples::udp_v4(100)), [21, 0, 0, 0]);
+        assert_eq!(pointed(&samples::udp_v6(100)), [0, 0, 0, 21]);
+    }
+
+    #[test]
+    fn ipv4_has_no_word_for_a_source_beyond_its_zone() {
+        let frame = samples::udp_v6(10);
+        let (message, parsed) = answer(Problem::BeyondScope, &frame);
+        assert_eq!(parsed.l4_packet(&message)[..2], [1, 2]);
+        let frame = samples::udp_v4(10);
+        let built = build_error(Problem::BeyondScope, OUR_V4, &frame, &parse(&frame).unwrap(), &mut [0; 600]);
+        assert_eq!(built, Err(NotBuilt::NoMessage));
     }
 
     #[test]

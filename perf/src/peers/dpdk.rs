@@ -9,11 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use perf::huge_pages::HugePages;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
-
-use super::pages::HugePages;
 
 /// What DPDK's memory consists of.
 #[derive(Clone, Copy)]

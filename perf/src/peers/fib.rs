@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lpm::{Key, Limits, Lookup, Table, Value};
 use perf::data::{Internet, Prefixes};
+use perf::huge_pages::HugePages;
 use perf::keys::{self, Mix, Numbers};
 use perf::measure::{self, Readings};
 
@@ -15,7 +16,6 @@ use super::Arguments;
 use super::compare::Comparison;
 use super::dpdk::{self, Pages, Program};
 use super::exchange::Exchange;
-use super::pages::HugePages;
 use super::quiet::Watched;
 
 /// Addresses asked for in one pass, as in `perf lookup`.

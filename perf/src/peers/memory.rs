@@ -14,17 +14,17 @@ use anyhow::{Context, Result, ensure};
 use fastpath::Worker;
 use lpm::{Key, Limits, Table, Value};
 use perf::data::{Internet, Prefixes};
-use perf::keys::{self, Mix, Numbers, ZIPF_FLOWS};
+use perf::huge_pages::HugePages;
+use perf::keys::{self, Numbers, ZIPF_FLOWS};
 use perf::measure::{self, Readings};
-use perf::packets::{self, SMALL};
 use perf::replay_port::Replay;
 use perf::router::{Address, Encapsulate, NEXT_HOPS, Parts, Router};
+use perf::works;
 use tempfile::TempDir;
 
 use super::compare::{Comparison, Rounds};
 use super::dpdk::{self, Pages};
 use super::forwarder::{Files, Forwarder, Kind};
-use super::pages::HugePages;
 use super::quiet::Watched;
 use super::{Arguments, l3fwd, pcap, vpp};
 
@@ -156,10 +156,8 @@ impl Bench<'_> {
         work: &'a Work,
         arguments: &Arguments,
     ) -> Result<Bench<'a>> {
-        let mut keys = keys::draw(Mix::Table, prefixes, 4 * ZIPF_FLOWS);
-        keys.retain(|key| packets::is_routable(key.ip()));
-        let flows: Vec<Vec<u8>> =
-            (0..ZIPF_FLOWS).map(|flow| packets::udp(keys[flow].ip(), flow as u16, SMALL)).collect();
+        let keys = works::destinations(prefixes);
+        let flows = works::flows(&keys);
         let order: Vec<u32> = match work.order {
             Order::Zipf => keys::zipf(ZIPF_FLOWS, PACKETS, &mut Numbers::new(3)),
             Order::Cyclic => (0..PACKETS as u32).collect(),

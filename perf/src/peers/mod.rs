@@ -9,7 +9,6 @@ mod fib;
 mod forwarder;
 mod l3fwd;
 mod memory;
-mod pages;
 mod pcap;
 mod quiet;
 mod vpp;

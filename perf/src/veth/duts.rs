@@ -123,7 +123,7 @@ impl Router {
             Router::XdpForward(path) => {
                 rig.kernel_routes(routes)?;
                 let mut command = rig.router.command(path);
-                command.args(["load", "-m", "native", "-f", "fib-full", "d0", "d1"]);
+                command.args(["load", "-m", "native", "-f", "fib", "-F", "full", "d0", "d1"]);
                 lab::command::run(&mut command, lab::command::SETTING)?;
                 Running::Kernel
             }

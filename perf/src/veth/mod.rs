@@ -10,23 +10,28 @@ mod rig;
 mod rings;
 mod router;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::command;
 use perf::data;
+use perf::huge_pages::HugePages;
 use perf::measure::Readings;
 use perf::record::Record;
 use serde::Serialize;
 
 use duts::{Contender, Router};
-use rig::{LOADS, Load, Rig};
+use rig::{LOADS, Load, Rig, Told};
 
 /// Time for a router and the caches to find their stride.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Packets a second where the time on the way is measured.
 const LIGHT: usize = 10_000;
+
+/// Huge pages that DPDK's routers take together.
+const DPDK_MEBIBYTES: usize = 2560;
 
 /// What one may ask of `perf veth`.
 #[derive(clap::Args)]
@@ -102,6 +107,8 @@ struct Results {
     skipped: Vec<String>,
     rates: Vec<Row>,
     latencies: Vec<Latency>,
+    /// What our routers told at the end: books, and ticks by stage of one batch in 64.
+    told: BTreeMap<String, Told>,
 }
 
 /// Measures and prints, and records where asked to.
@@ -124,7 +131,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (routers, skipped) = routers(arguments)?;
     skipped.iter().for_each(|why| println!("skipped: {why}"));
     let internet = data::internet()?;
-    let _pages = HugePages::reserve(&routers)?;
+    let on_huge_pages = |router: &Router| matches!(router, Router::Testpmd | Router::L3fwd(_));
+    let _pages = routers.iter().any(on_huge_pages).then(|| HugePages::reserve(DPDK_MEBIBYTES)).transpose()?;
     let mut contenders = Vec::new();
     for router in routers {
         println!("starting {}", router.name());
@@ -155,6 +163,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         contender.resume()?;
         let told = contender.finish()?;
         println!("{}: {told:?}", contender.router.name());
+        println!("the walk's share of its worker's clocks: {:.1} %", router::walks_share(&told) * 100.0);
+        results.told.insert(contender.router.name(), told);
     }
     if arguments.record {
         println!("written to {}", Record::new("veth", results).write()?.display());
@@ -316,34 +326,4 @@ fn paired(ours: &Readings, theirs: &Readings) -> f64 {
 fn exact(readings: &Readings) -> String {
     let (low, high) = readings.range();
     format!("{:.2} ({low:.2}–{high:.2})", readings.median())
-}
-
-/// Huge pages for DPDK, given back when dropped.
-struct HugePages {
-    before: String,
-}
-
-impl HugePages {
-    const FILE: &'static str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-    const WANTED: u32 = 1280;
-
-    /// Reserves them where a router wants some.
-    fn reserve(routers: &[Router]) -> Result<Option<HugePages>> {
-        if !routers.iter().any(|router| matches!(router, Router::Testpmd | Router::L3fwd(_))) {
-            return Ok(None);
-        }
-        let before = std::fs::read_to_string(Self::FILE).context("reading how many huge pages there are")?;
-        let pages = HugePages { before };
-        let had: u32 = pages.before.trim().parse()?;
-        std::fs::write(Self::FILE, (had + Self::WANTED).to_string()).context("reserving huge pages")?;
-        Ok(Some(pages))
-    }
-}
-
-impl Drop for HugePages {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::write(Self::FILE, self.before.trim()) {
-            eprintln!("can't give huge pages back: {error}");
-        }
-    }
 }

@@ -8,6 +8,7 @@ use perf::record::Record;
 
 use super::duts::{Contender, Router};
 use super::rig::LOADS;
+use super::router::walks_share;
 
 /// How often progress is told.
 const TELL_EVERY: u64 = 10;
@@ -35,6 +36,7 @@ pub fn run(seconds: u64, record: bool) -> Result<()> {
     ensure!(after.samples >= 990, "the router doesn't forward as before");
     let told = contender.finish()?;
     println!("{told:#?}");
+    println!("the walk's share of the worker's clocks: {:.1} %", walks_share(&told) * 100.0);
     if record {
         let results = (seconds, rates, told);
         println!("written to {}", Record::new("veth-overload", results).write()?.display());

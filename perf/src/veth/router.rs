@@ -1,7 +1,6 @@
 //! Our fast path as a process of its own between two interfaces: the worker, the walk, the rings and the XDP programs
 //! of the product, with tables filled from a file instead of by BGP.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,9 +11,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use fastpath::{Command, QueueStatistics, Waiting, Worker, WorkerConfig, WorkerEnds, XdpPort};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use perf::{data, packets};
-use tables::{Adjacency, Counters, Group, Limits, Port, Writer, copy_ring};
+use tables::{Adjacency, Counters, Flows, Group, Limits, Port, Stage, Writer, copy_ring};
 
-use super::rig;
+use super::rig::{self, Told};
 
 /// What `perf veth router` is told.
 #[derive(clap::Args)]
@@ -54,8 +53,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (orders, commands) = crossbeam_channel::bounded(8);
     let handoffs = fastpath::handoffs(1, SLOTS, COPY_BYTES).pop().context("one worker")?;
     let reader = writer.reader().context("one reader")?;
-    let ends = WorkerEnds { pool, reader, counters: counters.clone(), punt, inject, handoffs, commands };
+    let flows = Flows::new(1024);
+    let ends =
+        WorkerEnds { pool, reader, flows, counters: counters.clone(), punt, inject, handoffs, commands };
     let config = WorkerConfig {
+        waiting: arguments.waiting,
         id: WorkerId(0),
         core: Some(arguments.core),
         idle_wait: std::time::Duration::from_millis(1),
@@ -70,13 +72,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         worker.run(&stopped);
         worker.frames()
     });
-    ensure!(orders.send(Command::Wait(arguments.waiting)).is_ok(), "the worker ended");
     let mut umem = UmemSet::new(region);
     let mut statistics = Vec::new();
     let mut programs = Vec::new();
     for (row, interface) in ["d0", "d1"].into_iter().enumerate() {
         let ifindex = afxdp::interface_index(interface)?;
-        let program = Program::load(ProgramKind::Uplink { terminate_ipip: false, vxlan_port: None }, 1)?;
+        let program = Program::load(ProgramKind::Uplink, 1)?;
         program.attach(ifindex, AttachRequest::Native)?;
         let queue = QueueConfig { mode: ModeRequest::Copy, ..QueueConfig::new(ifindex, 0) };
         let queue = QueueConfig { rings: afxdp::RingSizes { rx: 4096, ..queue.rings }, ..queue };
@@ -95,14 +96,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let books = counters.books();
         let balance = u64::from(books.balance());
         let lost: u64 = statistics.iter().map(|queue| queue.lost()).sum();
-        BTreeMap::from([
-            ("received", books.received),
-            ("forwarded", books.forwarded),
-            ("punted", books.punted()),
-            ("dropped", books.dropped()),
-            ("balance", balance),
-            ("lost by the kernel", lost),
-        ])
+        let mut told = Told::from([
+            ("received".to_owned(), books.received),
+            ("forwarded".to_owned(), books.forwarded),
+            ("punted".to_owned(), books.punted()),
+            ("dropped".to_owned(), books.dropped()),
+            ("balance".to_owned(), balance),
+            ("lost by the kernel".to_owned(), lost),
+        ]);
+        let timed = counters.worker(0).stages();
+        let stages = Stage::ALL.iter().map(|stage| (stage_key(*stage), timed.ticks[stage.index()]));
+        told.extend(stages);
+        told
     };
     println!("ready");
     for line in std::io::stdin().lock().lines() {
@@ -116,9 +121,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         afxdp::detach(ifindex)?;
     }
     let mut last = tell();
-    last.insert("missing frames", (total - free) as u64);
+    last.insert("missing frames".to_owned(), (total - free) as u64);
     println!("{}", serde_json::to_string(&last)?);
     Ok(())
+}
+
+/// The name of a stage's ticks in what the router tells.
+fn stage_key(stage: Stage) -> String {
+    format!("ticks: {}", stage.as_str())
+}
+
+/// The share of the worker's timed ticks that went neither into receiving nor into transmitting.
+pub fn walks_share(told: &Told) -> f64 {
+    let ticks = |stage: &Stage| told.get(&stage_key(*stage)).copied().unwrap_or(0) as f64;
+    let total: f64 = Stage::ALL.iter().map(ticks).sum();
+    1.0 - (ticks(&Stage::Receive) + ticks(&Stage::Transmit)) / total
 }
 
 /// The internet's IPv4 routes, spread over next hops that are all the sink.

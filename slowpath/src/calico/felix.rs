@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use model::{ConntrackTimeouts, FelixConfiguration, NatOutgoingExclusions, Prefix, ReversePath};
+use tables::WorkloadTunnels;
 
 /// FelixConfiguration, merged (defaults: `felix/config/config_params.go`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +114,14 @@ impl Felix {
                 .unwrap_or_default(),
             reverse_path: first(sources, |config| config.reverse_path).unwrap_or_default(),
             timeouts: FlowTimeouts::of(sources),
+        }
+    }
+
+    /// The tunnel packets that workloads may not send.
+    pub fn workload_tunnels(&self) -> WorkloadTunnels {
+        WorkloadTunnels {
+            ipip_refused: !self.allow_ipip_from_workloads,
+            refused_vxlan_port: (!self.allow_vxlan_from_workloads).then_some(self.vxlan_port),
         }
     }
 }

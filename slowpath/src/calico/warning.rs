@@ -61,10 +61,31 @@ pub enum Warning {
         /// The session that stays.
         used: PeerName,
     },
-    /// A pool wants its packets encapsulated.
-    PoolNotEncapsulated {
+    /// A workload endpoint wants its connections limited.
+    ConnectionsNotLimited {
+        /// The endpoint.
+        endpoint: EndpointName,
+    },
+    /// A pool wants its packets encapsulated and FelixConfiguration forbids it.
+    TunnelsSwitchedOff {
         /// The pool.
         pool: String,
+        /// The field that forbids it.
+        by: &'static str,
+    },
+    /// A pool wants VXLAN and our Node resource has no address of its family.
+    NoTunnelsWithoutAddress {
+        /// Our name.
+        node: String,
+        /// The family.
+        family: Family,
+    },
+    /// A pool is encapsulated and a node, ours or another, has no tunnel address for that.
+    TunnelAddressMissing {
+        /// The node's name.
+        node: String,
+        /// Where the address should stand in its resource's spec.
+        field: &'static str,
     },
     /// Another node has the same address as this one.
     AddressOfOtherNode {
@@ -109,10 +130,28 @@ impl fmt::Display for Warning {
             Warning::PeerTwice { resource, remote, used, .. } => {
                 write!(f, "BGPPeer({resource}) is left out: {used} leads to {remote} already")
             }
-            Warning::PoolNotEncapsulated { pool } => write!(
+            Warning::ConnectionsNotLimited { endpoint: (namespace, name) } => write!(
                 f,
-                "IPPool({pool}): this version doesn't encapsulate; packets to its addresses on other nodes go plainly, \
-                 which works only where every router between knows the way"
+                "WorkloadEndpoint({namespace}/{name}): this version doesn't count connections; ingressMaxConnections and \
+                 egressMaxConnections limit nothing, the endpoint's other limits hold"
+            ),
+            Warning::TunnelsSwitchedOff { pool, by } => write!(
+                f,
+                "IPPool({pool}) asks for tunnels and FelixConfiguration's {by} is false: what should go by them goes \
+                 nowhere"
+            ),
+            Warning::NoTunnelsWithoutAddress { node, family } => write!(
+                f,
+                "Node({node}) has no {family} address for the outer header: there is no VXLAN for {family} pools"
+            ),
+            Warning::TunnelAddressMissing { node, field: field @ "bgp.ipv4IPIPTunnelAddr" } => write!(
+                f,
+                "Node({node}) has no spec.{field}: what the node itself sends into IPIP pools goes out under its own \
+                 address, and replies come back plainly, where routers between know the way"
+            ),
+            Warning::TunnelAddressMissing { node, field } => write!(
+                f,
+                "Node({node}) has no spec.{field}: other nodes have no way by VXLAN to its workloads"
             ),
             Warning::AddressOfOtherNode { other, address } => {
                 write!(f, "Node({other}) has this node's address {address}: there is no session with it")

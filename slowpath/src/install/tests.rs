@@ -11,6 +11,7 @@ use super::{Installer, Surroundings};
 use crate::resolve::NeighborAddr;
 use crate::rib::{Rib, Source};
 use crate::target::{Gateway, Target};
+use crate::tunnel::{Encapsulation, Tunnel};
 
 const ETH0: IfIndex = IfIndex(2);
 const CALI: IfIndex = IfIndex(3);
@@ -94,6 +95,8 @@ impl Bench {
             Group::Blackhole => Ways::Blackhole,
             Group::Unreachable => Ways::Unreachable,
             Group::Broadcast => Ways::Broadcast,
+            Group::Rejected => Ways::Rejected,
+            Group::Prohibited => Ways::Prohibited,
             group @ (Group::Local(_) | Group::Forward(_)) => {
                 let way = |id: &tables::AdjacencyId| {
                     let adjacency = tables.state.adjacency(*id).expect("a group's adjacency is there");
@@ -110,6 +113,8 @@ enum Ways {
     NoRoute,
     Blackhole,
     Broadcast,
+    Rejected,
+    Prohibited,
     Unreachable,
     Forward(BTreeSet<(u16, Option<u8>)>),
 }
@@ -137,8 +142,14 @@ fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
+/// An IPIP tunnel to this node; inner packets of at most `mtu` bytes, where it is given.
+fn tunnel(remote: &str, mtu: Option<u16>) -> Tunnel {
+    let local = "172.18.0.1".parse().unwrap();
+    Tunnel { local, remote: remote.parse().unwrap(), encapsulation: Encapsulation::Ipip, mtu, source: None }
+}
+
 fn via(gateways: &[&str]) -> Target {
-    let gateway = |g: &&str| Gateway { addr: g.parse().unwrap(), ifindex: None };
+    let gateway = |g: &&str| Gateway::at(g.parse().unwrap());
     Target::via(gateways.iter().map(gateway).collect()).unwrap()
 }
 
@@ -154,6 +165,54 @@ fn a_route_waits_for_its_neighbour_and_follows_it() {
     bench.resolve("172.18.0.2", 0x33);
     bench.settle();
     assert_eq!(bench.ways("10.65.1.7"), forward(&[(0, Some(0x33))]));
+}
+
+#[test]
+fn a_tunnel_leads_through_every_way_to_its_far_end_and_neighbours_rewrite_rows_alone() {
+    let mut bench = Bench::new(100);
+    bench.rib.insert(prefix("172.19.0.0/16"), Source::Static, &via(&["172.18.0.2", "172.18.0.3"]), 0);
+    let far = tunnel("172.19.0.9", Some(1400));
+    let target = Target::via(vec![Gateway::behind(far), Gateway::at("172.18.0.4".parse().unwrap())]).unwrap();
+    bench.rib.insert(prefix("10.65.1.0/26"), Source::Bgp, &target, 0);
+    for last in 2..5 {
+        bench.resolve(&format!("172.18.0.{last}"), last);
+    }
+    bench.settle();
+    // Two ways to the tunnel's far end, and a next hop without a tunnel beside them.
+    assert_eq!(bench.ways("10.65.1.7"), forward(&[(0, Some(2)), (0, Some(3)), (0, Some(4))]));
+    let template = far.template();
+    let wrapped = |bench: &mut Bench| {
+        let tables = bench.reader.snapshot();
+        let group = tables.fib.lookup_v4(0x0a41_0107).and_then(|group| tables.state.group(group).cloned());
+        let Some(Group::Forward(members)) = group else { panic!("{group:?}") };
+        let adjacency = |id: &tables::AdjacencyId| tables.state.adjacency(*id).unwrap().clone();
+        let adjacencies = members.iter().map(adjacency);
+        adjacencies.map(|row| (row.neighbor, row.encapsulation, row.mtu)).collect::<Vec<_>>()
+    };
+    let mut rows = wrapped(&mut bench);
+    rows.sort_by_key(|row| row.0);
+    let neighbor = |last: u8| IpAddr::from([172, 18, 0, last]);
+    let expected = [
+        (neighbor(2), template.clone(), Some(1400)),
+        (neighbor(3), template.clone(), Some(1400)),
+        (neighbor(4), None, None),
+    ];
+    assert_eq!(rows, expected);
+    // One way goes: the tunnel stays on the other.
+    bench.rib.insert(prefix("172.19.0.0/16"), Source::Static, &via(&["172.18.0.3"]), 0);
+    bench.settle();
+    assert_eq!(bench.ways("10.65.1.7"), forward(&[(0, Some(3)), (0, Some(4))]));
+    assert_eq!(wrapped(&mut bench).len(), 2);
+}
+
+#[test]
+fn a_tunnel_through_a_link_that_is_no_port_leads_nowhere_rather_than_in_a_circle() {
+    let mut bench = Bench::new(100);
+    bench.rib.insert(prefix("192.168.9.0/24"), Source::Connected, &Target::Attached(MGMT), 0);
+    let target = Target::Via(vec![Gateway::behind(tunnel("192.168.9.9", None))]);
+    bench.rib.insert(prefix("10.65.1.0/26"), Source::Bgp, &target, 0);
+    bench.settle();
+    assert_eq!(bench.ways("10.65.1.7"), Ways::Unreachable);
 }
 
 #[test]
@@ -177,6 +236,15 @@ fn a_blackhole_stays_beneath_its_workloads() {
     bench.rib.remove(prefix("10.65.0.2/32"), Source::Workload);
     bench.settle();
     assert_eq!(bench.ways("10.65.0.2"), Ways::Blackhole);
+}
+
+#[test]
+fn routes_that_refuse_are_told_apart() {
+    let mut bench = Bench::new(100);
+    bench.rib.insert(prefix("10.66.0.0/16"), Source::Static, &Target::Rejected, 0);
+    bench.rib.insert(prefix("10.67.0.0/16"), Source::Static, &Target::Prohibited, 0);
+    bench.settle();
+    assert_eq!((bench.ways("10.66.0.1"), bench.ways("10.67.0.1")), (Ways::Rejected, Ways::Prohibited));
 }
 
 #[test]

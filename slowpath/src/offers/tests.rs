@@ -129,7 +129,7 @@ impl Bench {
 }
 
 fn gateway(addr: &str, ifindex: IfIndex) -> Target {
-    Target::via(vec![Gateway { addr: ip(addr), ifindex: Some(ifindex) }]).unwrap()
+    Target::via(vec![Gateway::on(ifindex, ip(addr))]).unwrap()
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_route_of_the_kernel_with_four_next_hops_is_one_offer_with_four_gateways() {
         let links = [10, 11, 12, 13].map(IfIndex);
         let hops: Vec<_> = gateways.iter().zip(links).map(|(addr, link)| (Some(*addr), link)).collect();
         bench.route(to, &hops, STATIC, 0);
-        let gateway = |(addr, link): (&str, IfIndex)| Gateway { addr: ip(addr), ifindex: Some(link) };
+        let gateway = |(addr, link): (&str, IfIndex)| Gateway::on(link, ip(addr));
         let target = Target::via(gateways.into_iter().zip(links).map(gateway).collect()).unwrap();
         assert_eq!(target.gateways().len(), 4);
         assert_eq!(bench.offers(), Offers::from([((prefix(to), Source::Static), (target, 0))]));
@@ -190,6 +190,20 @@ fn addresses_that_are_not_the_hosts_own_offer_nothing() {
     assert_eq!(bench.told(), Vec::<String>::new());
     bench.address(MANAGEMENT, "192.0.2.1/32", Scope::Global);
     assert_eq!(bench.told(), ["192.0.2.1/32 local Local 0"], "no network of one address is connected");
+}
+
+#[test]
+fn a_tunnel_address_is_the_kernels_once_the_kernel_has_it_and_vxlan_routes_are_as_desired() {
+    let mut bench = Bench::new();
+    bench.desired.tunnels.addresses.insert(ip("10.65.9.1"));
+    assert_eq!(bench.told(), Vec::<String>::new());
+    bench.address(HOST_NEAR, "10.65.9.1/32", Scope::Global).address(HOST_NEAR, "10.65.9.2/32", Scope::Global);
+    assert_eq!(bench.told(), ["10.65.9.1/32 local Local 0"], "the other is none of ours");
+    let far = Gateway::at(ip("172.18.0.9"));
+    bench.desired.tunnels.routes.insert(prefix("10.65.1.0/26"), far);
+    let offers = bench.offers();
+    let offer = offers.get(&(prefix("10.65.1.0/26"), Source::Vxlan));
+    assert_eq!(offer, Some(&(Target::Via(vec![far]), 0)));
 }
 
 #[test]
@@ -226,13 +240,17 @@ fn of_two_routes_the_lower_metric_counts_and_none_leads_through_ourselves() {
 }
 
 #[test]
-fn kernel_routes_that_refuse_are_blackholes_and_the_kernels_own_are_not_learned() {
+fn kernel_routes_that_refuse_keep_their_kind_and_the_kernels_own_are_not_learned() {
     let mut bench = Bench::new();
-    for kind in [KernelRouteKind::Blackhole, KernelRouteKind::Unreachable, KernelRouteKind::Prohibit] {
+    for (kind, target) in [
+        (KernelRouteKind::Blackhole, "Blackhole"),
+        (KernelRouteKind::Unreachable, "Rejected"),
+        (KernelRouteKind::Prohibit, "Prohibited"),
+    ] {
         bench.kernel.routes.clear();
         bench.route("10.4.0.0/16", &[], STATIC, 0);
         bench.kernel.routes[0].kind = kind;
-        assert_eq!(bench.told(), ["10.4.0.0/16 static Blackhole 0"], "{kind:?}");
+        assert_eq!(bench.told(), [format!("10.4.0.0/16 static {target} 0")]);
     }
     bench.kernel.routes.clear();
     bench.route("172.18.0.0/24", &[(None, UPLINK)], 2, 0);
@@ -312,6 +330,7 @@ fn any_offers() -> impl Strategy<Value = Offers> {
     let sources = [Source::Local, Source::Connected, Source::Workload, Source::Static, Source::Kernel];
     let target = prop_oneof![
         Just(Target::Blackhole),
+        Just(Target::Rejected),
         Just(Target::Local),
         (1u32..4).prop_map(|ifindex| Target::Attached(IfIndex(ifindex))),
         (1u8..4).prop_map(|last| gateway(&format!("192.0.2.{last}"), UPLINK)),

@@ -10,8 +10,8 @@ use tables::{Limits, Reader};
 use tracing::span;
 
 use super::*;
-use crate::OpenPortError;
 use crate::calico::Calico;
+use crate::{OpenPortError, TunnelTraffic};
 
 const UPLINK: IfIndex = IfIndex(2);
 const WORKLOAD: IfIndex = IfIndex(3);
@@ -38,6 +38,8 @@ impl PortOpener for FakeOpener {
     }
 
     fn set_local(&mut self, _: &BTreeSet<IpAddr>) {}
+
+    fn set_tunnels(&mut self, _: &TunnelTraffic) {}
 }
 
 struct Bench {
@@ -282,4 +284,36 @@ fn a_full_table_refuses_further_ports_by_name() {
     assert!(bench.reconcile());
     assert!(bench.problem("nocali1").unwrap().contains("full at 1"));
     assert_eq!(bench.opener.asked, ["nowhere0"]);
+}
+
+#[test]
+fn changed_limits_reach_the_open_port_and_keep_their_buckets() {
+    let mut bench = Bench::new(8);
+    bench.endpoint(&["10.65.0.2/32"]);
+    let limit = |bench: &mut Bench, rate: Option<u64>| {
+        let endpoint = bench.desired.endpoints.values_mut().next().unwrap();
+        endpoint.qos.egress.packet_rate = rate;
+        bench.reconcile()
+    };
+    let qos = |bench: &mut Bench| bench.published(PortId(1)).unwrap().endpoint.unwrap().qos;
+    let passed = |qos: &Qos, seconds: u64| {
+        let mut passed = 8;
+        let now = tables::MeterTime::from_nanos((10 + seconds) * 1_000_000_000);
+        qos.egress.as_ref().unwrap().police(now, &[60; 8], |_, _| passed -= 1);
+        passed
+    };
+    assert!(limit(&mut bench, Some(1)));
+    let first = qos(&mut bench).unwrap();
+    assert_eq!(passed(&first, 0), 5);
+    assert!(!limit(&mut bench, Some(1)), "nothing has changed");
+    // Another change leaves the limits as they are.
+    bench.endpoint(&["10.65.0.2/32", "10.65.0.3/32"]);
+    assert!(limit(&mut bench, Some(1)));
+    assert!(Arc::ptr_eq(&first, &qos(&mut bench).unwrap()));
+    assert!(limit(&mut bench, Some(2)));
+    assert_eq!(passed(&qos(&mut bench).unwrap(), 1), 2, "a new limit, and no new burst");
+    assert!(limit(&mut bench, None));
+    assert!(qos(&mut bench).is_none());
+    assert_eq!(bench.opener.asked.len(), 2, "nothing was opened again: {:?}", bench.opener.asked);
+    assert!(bench.opener.closed.is_empty());
 }

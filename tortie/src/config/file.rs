@@ -56,6 +56,7 @@ pub(super) struct File {
     pub(super) log: Option<Section<Log>>,
     pub(super) mode: Option<Entry>,
     pub(super) queues: Option<Entry>,
+    pub(super) waiting: Option<Entry>,
     pub(super) ecmp: Option<Section<Ecmp>>,
     pub(super) limits: Option<Section<LimitsFields>>,
 }
@@ -110,6 +111,7 @@ pub(super) struct LimitsFields {
     pub(super) neighbors: Option<Entry>,
     pub(super) mirror_routes: Option<Entry>,
     pub(super) prefixes_per_peer: Option<Entry>,
+    pub(super) flows: Option<Entry>,
 }
 
 /// A mapping that says what it should look like where something else stands in its place.

@@ -31,6 +31,7 @@ fn the_shortest_file_takes_every_default() {
             log: LogConfig { format: LogFormat::Text, level: tracing::Level::INFO },
             mode: Mode::Auto,
             queues: 1,
+            waiting: Waiting::Adaptive,
             ecmp: EcmpConfig { symmetric: false, seed: None },
             limits: Limits::default(),
         }
@@ -51,9 +52,10 @@ fn every_field_is_read() {
          log: { format: json, level: debug }\n\
          mode: zero-copy\n\
          queues: 4\n\
+         waiting: busy\n\
          ecmp: { symmetric: true, seed: 7 }\n\
          limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
-         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20 }\n",
+         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20, flows: 2048 }\n",
     )
     .unwrap();
     assert_eq!(
@@ -70,6 +72,7 @@ fn every_field_is_read() {
             log: LogConfig { format: LogFormat::Json, level: tracing::Level::DEBUG },
             mode: Mode::ZeroCopy,
             queues: 4,
+            waiting: Waiting::Busy,
             ecmp: EcmpConfig { symmetric: true, seed: Some(7) },
             limits: Limits {
                 routes_v4: 100,
@@ -81,6 +84,7 @@ fn every_field_is_read() {
                 neighbors: 18,
                 mirror_routes: 19,
                 prefixes_per_peer: 20,
+                flows: 2048,
             },
         }
     );

@@ -61,7 +61,8 @@ fn with_server<T: Send + 'static>(asking: impl FnOnce(PathBuf) -> T + Send + 'st
     runtime.block_on(async {
         let (questions, requests) = mpsc::channel(4);
         tokio::spawn(slow_path(requests));
-        let observer = Observer::new(questions, Counters::new(1, 4), OpenPorts::default());
+        let observer =
+            Observer::new(questions, Counters::new(1, 4), OpenPorts::default(), tables::Flows::new(16));
         let server = Server::listen(&path).unwrap();
         let asked = tokio::task::spawn_blocking({
             let path = path.clone();
@@ -97,6 +98,7 @@ fn questions_survive_a_round_trip() {
         Question::Neighbors,
         Question::Ports,
         Question::Drops,
+        Question::Icmp,
     ] {
         let text = serde_json::to_string(&question).unwrap();
         assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), question, "{text}");

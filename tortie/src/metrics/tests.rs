@@ -43,10 +43,12 @@ fn sample() -> Sample {
         groups: 1,
         invalid_files: [("bad.yaml".to_owned(), "why".to_owned())].into_iter().collect(),
         punts_answered: [("arp".to_owned(), 1)].into_iter().collect(),
+        icmp_errors: [("too_big".to_owned(), PerFamily { ipv4: 4, ipv6: 0 })].into_iter().collect(),
         bgp: BgpStatus { peers: vec![peer("Mesh_10_0_0_2", "10.0.0.2")], ..BgpStatus::default() },
         ..Summary::default()
     };
     Sample {
+        flows: tables::FlowCounts { in_use: 3, size: 16, evicted: 2, ports: 1 },
         stages: StagesStatus::new([tables::StageSample {
             packets: 64,
             ticks: [640; Stage::ALL.len()],
@@ -70,6 +72,9 @@ fn the_page_is_what_prometheus_reads() {
         ("tortie_dropped_packets_total", "reason=\"blackhole\"", 5.0),
         ("tortie_dropped_packets_total", "reason=\"not_ready\"", 0.0),
         ("tortie_injected_packets_total", "", 2.0),
+        ("tortie_fragmented_packets_total", "", 0.0),
+        ("tortie_fragments_total", "", 0.0),
+        ("tortie_icmp_errors_total", "error=\"too_big\",family=\"ipv4\"", 4.0),
         ("tortie_stage_ticks_total", "stage=\"route\",worker=\"0\"", 640.0),
         ("tortie_stage_timed_packets_total", "worker=\"0\"", 64.0),
         ("tortie_xdp_rx_ring_full_total", "port=\"eth0\",queue=\"0\"", 9.0),

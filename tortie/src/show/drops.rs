@@ -37,9 +37,15 @@ fn reasons(
 
 fn books(drops: &DropsStatus) -> String {
     let verdict = if drops.balanced { "the books balance" } else { "THE BOOKS DO NOT BALANCE" };
+    let (mut came, mut went) =
+        (format!("{} received + {} injected", drops.received, drops.injected), String::new());
+    if drops.fragmented > 0 {
+        came += &format!(" + {} fragments made", drops.fragments);
+        went = format!(" + {} cut into fragments", drops.fragmented);
+    }
     format!(
-        "{} received + {} injected = {} forwarded + {} to the slow path + {} dropped: {verdict}.",
-        drops.received, drops.injected, drops.forwarded, drops.punted.total, drops.dropped.total
+        "{came} = {} forwarded{went} + {} to the slow path + {} dropped: {verdict}.",
+        drops.forwarded, drops.punted.total, drops.dropped.total
     )
 }
 
@@ -71,6 +77,14 @@ arp      3         An ARP packet from a workload or the host.
 10 received + 1 injected = 6 forwarded + 3 to the slow path + 2 dropped: the books balance.
 "
         );
+    }
+
+    #[test]
+    fn fragments_are_in_the_books_where_there_are_some() {
+        let books = Books { received: 5, forwarded: 9, fragmented: 2, fragments: 6, ..Books::default() };
+        let line = "5 received + 0 injected + 6 fragments made = 9 forwarded + 2 cut into fragments + 0 to the slow \
+                    path + 0 dropped: the books balance.";
+        assert!(table(&DropsStatus::new(&books), false).contains(line));
     }
 
     #[test]

@@ -57,6 +57,7 @@ mod tests {
                 port: Some("eth0".to_owned()),
                 mac: Some("02:00:00:00:00:03".to_owned()),
                 kind: None,
+                tunnel: None,
             }],
             installed: true,
         };

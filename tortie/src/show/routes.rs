@@ -29,11 +29,12 @@ fn ways(route: &RouteStatus) -> Vec<NexthopStatus> {
     if route.nexthops.is_empty() { vec![NexthopStatus::default()] } else { route.nexthops.clone() }
 }
 
-/// The neighbour, or what there is in its place.
+/// The neighbour and the tunnel that it leads to, or what there is in its place.
 pub(super) fn via(nexthop: &NexthopStatus) -> String {
-    match nexthop.via {
-        Some(address) => address.to_string(),
-        None => or_dash(nexthop.kind.as_deref()),
+    match (nexthop.via, &nexthop.tunnel) {
+        (Some(address), None) => address.to_string(),
+        (Some(address), Some(tunnel)) => format!("{address}, {tunnel}"),
+        (None, _) => or_dash(nexthop.kind.as_deref()),
     }
 }
 
@@ -56,6 +57,7 @@ fn footer(status: &RoutesStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slowpath::status::TunnelStatus;
 
     fn way(via: &str) -> NexthopStatus {
         NexthopStatus {
@@ -76,10 +78,19 @@ mod tests {
             ..RouteStatus::default()
         };
         let blackhole = NexthopStatus { kind: Some("blackhole".to_owned()), ..NexthopStatus::default() };
+        let tunnel = TunnelStatus {
+            kind: "vxlan".to_owned(),
+            local: [172, 18, 0, 2].into(),
+            remote: [172, 19, 0, 2].into(),
+            vni: Some(4096),
+            port: Some(4789),
+        };
+        let tunnelled = NexthopStatus { tunnel: Some(tunnel), ..way("172.18.0.3") };
         let status = RoutesStatus {
             routes: vec![
                 route("10.65.0.0/26", "block", "blackhole", vec![blackhole]),
                 route("10.65.0.64/26", "bgp", "forward", vec![way("172.18.0.3"), way("172.18.0.4")]),
+                route("10.65.0.128/26", "vxlan", "forward", vec![tunnelled]),
             ],
             total: 5,
             counts: [("bgp".to_owned(), 4), ("block".to_owned(), 1), ("static".to_owned(), 0)]
@@ -89,12 +100,13 @@ mod tests {
         assert_eq!(
             table(&status),
             "\
-PREFIX          SOURCE   NEXT HOP     PORT   FATE        INSTALLED
-10.65.0.0/26    block    blackhole    -      blackhole   yes
-10.65.0.64/26   bgp      172.18.0.3   eth0   forward     yes
-                         172.18.0.4   eth0
+PREFIX           SOURCE   NEXT HOP                                   PORT   FATE        INSTALLED
+10.65.0.0/26     block    blackhole                                  -      blackhole   yes
+10.65.0.64/26    bgp      172.18.0.3                                 eth0   forward     yes
+                          172.18.0.4                                 eth0
+10.65.0.128/26   vxlan    172.18.0.3, vxlan vni 4096 to 172.19.0.2   eth0   forward     yes
 
-2 of 5 routes shown: bgp 4, block 1. --limit N shows more.
+3 of 5 routes shown: bgp 4, block 1. --limit N shows more.
 "
         );
     }

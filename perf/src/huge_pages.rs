@@ -12,7 +12,7 @@ const SPARE_MEBIBYTES: usize = 4096;
 
 /// Pages of 2 MiB that weren't there before. A process of its own gives as many back when this is dropped, and also when
 /// this program is killed: that closes the pipe it waits on. It subtracts, since others may add and subtract meanwhile.
-pub(super) struct HugePages {
+pub struct HugePages {
     mebibytes: usize,
     keeper: Child,
     pipe: Option<ChildStdin>,
@@ -23,7 +23,7 @@ impl HugePages {
     ///
     /// # Errors
     /// Where the kernel has none to give, this user may not ask, or memory would run short. Nothing is changed then.
-    pub(super) fn reserve(mebibytes: usize) -> Result<HugePages> {
+    pub fn reserve(mebibytes: usize) -> Result<HugePages> {
         let (total, missing) = missing(mebibytes)?;
         fs::write(COUNT, (total + missing).to_string()).context("asking for huge pages needs root")?;
         let pages = HugePages::keep(mebibytes, missing, COUNT)?;
@@ -35,7 +35,7 @@ impl HugePages {
     ///
     /// # Errors
     /// Where there aren't enough any more.
-    pub(super) fn renew(&self) -> Result<()> {
+    pub fn renew(&self) -> Result<()> {
         let (total, lost) = missing(self.mebibytes)?;
         if lost > 0 {
             fs::write(COUNT, (total + lost).to_string())?;

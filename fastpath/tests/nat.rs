@@ -1,0 +1,424 @@
+//! Source NAT and floating IPs: what leaves, what comes back, and what doesn't.
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use model::{Family, IpNat};
+use packet::{FlowKey, checksum, icmp, ipv4, nat, protocol, tcp};
+use support::{Build, HOST, PORTS, Rig, Sizes, UPLINK, WORKLOAD, mac, neighbor_mac, prefix};
+use tables::{DropReason, Nat, NatRules, PuntReason};
+
+/// The node's own address, and the one that other nodes have.
+const OUTER: &str = "172.18.0.1";
+const SERVER: &str = "10.69.0.1";
+const POD: &str = "10.65.0.2";
+const FLOATING: &str = "198.51.100.7";
+const PORT_RANGE: std::ops::RangeInclusive<u16> = 50_000..=50_999;
+
+fn rules() -> NatRules {
+    NatRules {
+        outgoing: vec![(OUTER.parse().unwrap(), PORT_RANGE, true)],
+        sources: vec![prefix("10.65.0.0/16")],
+        exempt: vec![prefix("10.65.0.0/16"), prefix("fd65::/16")],
+        floating: vec![IpNat { internal: POD.parse().unwrap(), external: FLOATING.parse().unwrap() }],
+        ..NatRules::default()
+    }
+}
+
+fn rig_with(rules: &NatRules, flows: usize) -> Rig {
+    let mut rig = Rig::sized(Sizes { flows, ..Sizes::default() });
+    rig.writer.set_nat(Nat::new(rules));
+    rig.writer.publish();
+    rig
+}
+
+fn rig() -> Rig {
+    rig_with(&rules(), 64)
+}
+
+/// An uplink whose MTU is 576 leads to the server.
+const OUT: model::PortId = support::NARROW;
+
+fn key(frame: &[u8]) -> FlowKey {
+    let parsed = packet::parse(frame).expect("what leaves is well-formed");
+    let right = checksum::verify_l4(frame, &parsed);
+    assert_ne!(right, checksum::L4Checksum::Wrong, "checksum");
+    FlowKey::new(frame, &parsed).unwrap()
+}
+
+fn ends(frame: &[u8]) -> (String, u16, String, u16) {
+    let key = key(frame);
+    (key.source().to_string(), key.sport, key.destination().to_string(), key.dport)
+}
+
+fn ends_are(frame: &[u8], src: &str, sport: u16, dst: &str, dport: u16) {
+    assert_eq!(ends(frame), (src.to_owned(), sport, dst.to_owned(), dport));
+}
+
+/// UDP from the pod to the server.
+fn outward(sport: u16) -> Build {
+    Build::packet(WORKLOAD, POD, SERVER).sport(sport)
+}
+
+/// What the other end answers to a frame that left, as it comes in by that port.
+fn answer_to(frame: &[u8], by: model::PortId) -> Vec<u8> {
+    let FlowKey { sport, dport, .. } = key(frame);
+    let key = key(frame);
+    let build = Build::packet(by, &key.destination().to_string(), &key.source().to_string());
+    with_ports(build.sport(dport).frame(), dport, sport)
+}
+
+fn with_ports(mut frame: Vec<u8>, sport: u16, dport: u16) -> Vec<u8> {
+    let parsed = packet::parse(&frame).unwrap();
+    let from = FlowKey::new(&frame, &parsed).unwrap();
+    nat::translate(&mut frame, &parsed, &from, &FlowKey { sport, dport, ..from });
+    frame
+}
+
+#[test]
+fn a_packet_out_of_the_pools_leaves_under_the_nodes_address_and_its_answer_comes_back() {
+    let mut rig = rig();
+    assert_eq!(rig.send(WORKLOAD, &outward(1000).frame()).forwarded(), 1);
+    let out = rig.left_by(OUT);
+    let (_, sport, ..) = ends(&out);
+    assert!(PORT_RANGE.contains(&sport) && sport % 2 == 0, "{sport}");
+    ends_are(&out, OUTER, sport, SERVER, 53);
+    assert_eq!(rig.send(OUT, &answer_to(&out, OUT)).forwarded(), 1);
+    ends_are(&rig.left_by(WORKLOAD), SERVER, 53, POD, 1000);
+    // The next packet, and one to another server, keep the port.
+    rig.send(WORKLOAD, &outward(1000).frame());
+    ends_are(&rig.left_by(OUT), OUTER, sport, SERVER, 53);
+    rig.send(WORKLOAD, &outward(1000).to("10.69.0.2").frame());
+    ends_are(&rig.left_by(OUT), OUTER, sport, "10.69.0.2", 53);
+    rig.audit();
+}
+
+#[test]
+fn a_port_in_the_range_is_kept() {
+    let mut rig = rig();
+    rig.send(WORKLOAD, &outward(50_123).frame());
+    ends_are(&rig.left_by(OUT), OUTER, 50_123, SERVER, 53);
+}
+
+#[test]
+fn packets_within_the_pools_and_to_the_host_stay_as_they_are() {
+    let mut rig = rig();
+    rig.send(WORKLOAD, &Build::outward().frame());
+    ends_are(&rig.left_by(UPLINK), POD, 1000, "10.65.1.2", 53);
+    rig.send(WORKLOAD, &Build::outward().to(OUTER).frame());
+    ends_are(&rig.left_by(HOST), POD, 1000, OUTER, 53);
+    rig.send(WORKLOAD, &Build::packet(WORKLOAD, "fd65::2", "fd69::2").frame());
+    assert_eq!(key(&rig.left_by(OUT)).source().to_string(), "fd65::2", "no IPv6 pool is translated");
+    assert_eq!(rig.flows.counts().in_use, 0);
+}
+
+#[test]
+fn what_belongs_to_no_flow_goes_to_the_host() {
+    let mut rig = rig();
+    let stranger = with_ports(Build::packet(UPLINK, SERVER, OUTER).frame(), 53, 50_001);
+    rig.send(UPLINK, &stranger);
+    ends_are(&rig.left_by(HOST), SERVER, 53, OUTER, 50_001);
+    // Also where a flow has the port, but not to this sender.
+    rig.send(WORKLOAD, &outward(50_001).frame());
+    rig.left_by(OUT);
+    let other = with_ports(Build::packet(UPLINK, "10.69.0.9", OUTER).frame(), 53, 50_001);
+    rig.send(UPLINK, &other);
+    ends_are(&rig.left_by(HOST), "10.69.0.9", 53, OUTER, 50_001);
+    let echo = icmp_frame(UPLINK, SERVER, OUTER, &echo_reply(77));
+    rig.send(UPLINK, &echo);
+    assert_eq!(key(&rig.left_by(HOST)).dport, 77);
+    let error = error_frame(UPLINK, "10.69.0.99", &Build::packet(UPLINK, OUTER, SERVER).frame());
+    rig.send(UPLINK, &error);
+    assert_eq!(key(&rig.left_by(HOST)).source().to_string(), "10.69.0.99");
+}
+
+fn echo_reply(ident: u16) -> Vec<u8> {
+    let mut message = vec![0; 16];
+    icmp::Echo { reply: true, ident, seq: 1, payload: &[7; 8] }.emit_v4(&mut message).unwrap();
+    message
+}
+
+/// An ICMPv4 message in a frame to us.
+fn icmp_frame(by: model::PortId, src: &str, dst: &str, message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 34 + message.len()];
+    let ethertype = packet::ethernet::IPV4;
+    packet::ethernet::Repr { dst: mac(by), src: neighbor_mac(by), ethertype }.emit(&mut frame).unwrap();
+    let ip = ipv4::Repr {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        protocol: protocol::ICMP,
+        ttl: 64,
+        payload_len: message.len() as u16,
+        ..Default::default()
+    };
+    ip.emit(&mut frame[14..]).unwrap();
+    frame[34..].copy_from_slice(message);
+    frame
+}
+
+/// TTL exceeded, from a router on the way to the sender of `about`.
+fn error_frame(by: model::PortId, router: &str, about: &[u8]) -> Vec<u8> {
+    let quote = &about[14..];
+    let mut message = vec![icmp::v4::TIME_EXCEEDED, 0, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(quote);
+    let sum = checksum::of(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let sender = key(about).source().to_string();
+    icmp_frame(by, router, &sender, &message)
+}
+
+#[test]
+fn a_ping_leaves_with_another_identifier_and_its_reply_has_its_own() {
+    let mut rig = rig();
+    rig.send(WORKLOAD, &support::echo(SERVER, 64));
+    let out = rig.left_by(OUT);
+    let (source, ident, ..) = ends(&out);
+    assert!(source == OUTER && PORT_RANGE.contains(&ident), "{source} {ident}");
+    rig.send(OUT, &icmp_frame(OUT, SERVER, OUTER, &echo_reply(ident)));
+    let back = rig.left_by(WORKLOAD);
+    ends_are(&back, SERVER, 7, POD, 7);
+}
+
+/// RFC 5508 §4.2: the pod must recognise what it sent.
+#[test]
+fn an_icmp_error_about_a_translated_packet_reaches_the_pod_as_about_its_own() {
+    let mut rig = rig();
+    let sent = outward(1000).frame();
+    rig.send(WORKLOAD, &sent);
+    let out = rig.left_by(OUT);
+    rig.send(OUT, &error_frame(OUT, "10.69.0.99", &out));
+    let error = rig.left_by(WORKLOAD);
+    assert_eq!(
+        (key(&error).source().to_string(), key(&error).destination().to_string()),
+        ("10.69.0.99".into(), POD.into())
+    );
+    let quote = nat::quoted(&error, &packet::parse(&error).unwrap()).unwrap();
+    assert_eq!(quote.key, key(&sent));
+    assert!(checksum::is_correct(&error[42..62]), "the quoted header's own checksum");
+    // The other way round: the pod has closed its socket and says so about an answer.
+    rig.send(OUT, &answer_to(&out, OUT));
+    let answer = rig.left_by(WORKLOAD);
+    rig.send(WORKLOAD, &icmp_frame(WORKLOAD, POD, SERVER, &error_frame(WORKLOAD, POD, &answer)[34..]));
+    let error = rig.left_by(OUT);
+    assert_eq!(key(&error).source().to_string(), OUTER);
+    let quote = nat::quoted(&error, &packet::parse(&error).unwrap()).unwrap();
+    assert_eq!(quote.key, key(&out).reversed());
+}
+
+#[test]
+fn the_slow_path_gets_packets_as_the_workload_sent_them() {
+    let mut rig = rig();
+    let sent = outward(1000).ttl(1).frame();
+    let moved = rig.send(WORKLOAD, &sent);
+    assert_eq!(moved.punts(), [(PuntReason::TtlExceeded.as_str(), 1)]);
+    assert_eq!(rig.punts.pop(|_, bytes| bytes.to_vec()), Some(sent));
+    let large = outward(1000).payload(900).frame();
+    let moved = rig.send(WORKLOAD, &large);
+    assert_eq!(moved.punts(), [(PuntReason::TooBig.as_str(), 1)]);
+    assert_eq!(rig.punts.pop(|_, bytes| bytes.to_vec()), Some(large));
+    rig.audit();
+}
+
+#[test]
+fn a_waiting_packet_that_the_slow_path_sends_again_is_translated() {
+    let mut rig = rig();
+    rig.inject.push(tables::Inject::Walk, &outward(50_007).frame()).unwrap();
+    rig.run();
+    ends_are(&rig.left_by(OUT), OUTER, 50_007, SERVER, 53);
+}
+
+#[test]
+fn a_floating_ip_leads_to_its_workload_and_back() {
+    let mut rig = rig();
+    let from_outside = Build::packet(UPLINK, "10.69.0.9", FLOATING).frame();
+    rig.send(UPLINK, &from_outside);
+    let inside = rig.left_by(WORKLOAD);
+    ends_are(&inside, "10.69.0.9", 1000, POD, 53);
+    rig.send(WORKLOAD, &answer_to(&inside, WORKLOAD));
+    ends_are(&rig.left_by(OUT), FLOATING, 53, "10.69.0.9", 1000);
+    // Not a source NAT: what the workload begins leaves under the node's address.
+    rig.send(WORKLOAD, &outward(50_002).frame());
+    ends_are(&rig.left_by(OUT), OUTER, 50_002, SERVER, 53);
+    // From the host, too.
+    rig.send(HOST, &Build::packet(HOST, OUTER, FLOATING).frame());
+    let inside = rig.left_by(WORKLOAD);
+    rig.send(WORKLOAD, &answer_to(&inside, WORKLOAD));
+    ends_are(&rig.left_by(HOST), FLOATING, 53, OUTER, 1000);
+    rig.audit();
+}
+
+#[test]
+fn a_workload_reaches_itself_by_its_floating_ip() {
+    let mut rig = rig();
+    for sport in [1000, 53] {
+        rig.send(WORKLOAD, &Build::packet(WORKLOAD, POD, FLOATING).sport(sport).frame());
+        let inside = rig.left_by(WORKLOAD);
+        let (source, seen, destination, dport) = ends(&inside);
+        assert_eq!((source.as_str(), destination.as_str(), dport), (FLOATING, POD, 53));
+        rig.send(WORKLOAD, &answer_to(&inside, WORKLOAD));
+        ends_are(&rig.left_by(WORKLOAD), FLOATING, 53, POD, sport);
+        assert!(seen == sport || sport == 53, "another port only where both are the same");
+    }
+}
+
+#[test]
+fn errors_about_packets_to_a_floating_ip_hide_the_workload() {
+    let mut rig = rig();
+    let sent = Build::packet(UPLINK, "10.69.0.9", FLOATING).frame();
+    rig.send(UPLINK, &sent);
+    let inside = rig.left_by(WORKLOAD);
+    rig.send(WORKLOAD, &error_frame(WORKLOAD, POD, &inside));
+    let error = rig.left_by(OUT);
+    assert_eq!(key(&error).source().to_string(), FLOATING);
+    let quote = nat::quoted(&error, &packet::parse(&error).unwrap()).unwrap();
+    assert_eq!(quote.key, key(&sent));
+}
+
+/// Cuts a datagram in two: the second part shows no ports.
+fn fragments(whole: &[u8], id: u16) -> [Vec<u8>; 2] {
+    let (header, payload) = (&whole[..34], &whole[34..]);
+    let cut = 24;
+    [(0x2000, &payload[..cut]), (cut as u16 / 8, &payload[cut..])].map(|(field, part)| {
+        let mut frame = [header, part].concat();
+        frame[16..18].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+        frame[18..20].copy_from_slice(&id.to_be_bytes());
+        frame[20..22].copy_from_slice(&u16::to_be_bytes(field));
+        frame[24..26].fill(0);
+        let sum = checksum::of(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    })
+}
+
+/// Puts the parts together again.
+fn whole(first: &[u8], later: &[u8]) -> Vec<u8> {
+    let mut frame = [first, &later[34..]].concat();
+    let len = frame.len() as u16 - 14;
+    frame[16..18].copy_from_slice(&len.to_be_bytes());
+    frame[20..22].fill(0);
+    frame[24..26].fill(0);
+    let sum = checksum::of(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+#[test]
+fn later_fragments_go_the_way_of_their_first() {
+    let mut rig = rig();
+    let [first, later] = fragments(&outward(50_009).fragmentable().payload(40).frame(), 99);
+    rig.send(WORKLOAD, &first);
+    let first_out = rig.left_by(OUT);
+    rig.send(WORKLOAD, &later);
+    ends_are(&whole(&first_out, &rig.left_by(OUT)), OUTER, 50_009, SERVER, 53);
+    let answer = with_ports(Build::packet(OUT, SERVER, OUTER).fragmentable().payload(40).frame(), 53, 50_009);
+    let [first, later] = fragments(&answer, 98);
+    rig.send(OUT, &first);
+    let first_back = rig.left_by(WORKLOAD);
+    rig.send(OUT, &later);
+    ends_are(&whole(&first_back, &rig.left_by(WORKLOAD)), SERVER, 53, POD, 50_009);
+    // A datagram of the host's own passes by.
+    let [_, unknown] = fragments(&answer, 97);
+    rig.send(OUT, &unknown);
+    assert_eq!(rig.left_by(HOST), unknown_to_host(&unknown));
+}
+
+fn unknown_to_host(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[..6].copy_from_slice(&neighbor_mac(HOST).0);
+    frame[6..12].copy_from_slice(&mac(HOST).0);
+    frame
+}
+
+fn tcp_frame(flags: u8, sport: u16) -> Vec<u8> {
+    let (src, dst): (IpAddr, IpAddr) = (POD.parse().unwrap(), SERVER.parse().unwrap());
+    let mut frame = vec![0; 54];
+    let ethertype = packet::ethernet::IPV4;
+    let link = packet::ethernet::Repr { dst: mac(WORKLOAD), src: neighbor_mac(WORKLOAD), ethertype };
+    link.emit(&mut frame).unwrap();
+    let ip = ipv4::Repr {
+        src: Ipv4Addr::new(10, 65, 0, 2),
+        dst: Ipv4Addr::new(10, 69, 0, 1),
+        protocol: protocol::TCP,
+        ttl: 64,
+        payload_len: 20,
+        ..Default::default()
+    };
+    ip.emit(&mut frame[14..]).unwrap();
+    let segment = tcp::Repr { sport, dport: 80, seq: 1, ack: 1, flags, window: 100, payload: &[] };
+    segment.emit(src, dst, &mut frame[34..]).unwrap();
+    frame
+}
+
+/// Each drop reason of this stage: the rules, and frames of which the last one is dropped.
+fn drop_case(reason: DropReason) -> (NatRules, usize, Vec<Vec<u8>>) {
+    let base = rules();
+    match reason {
+        DropReason::NatPortsExhausted => {
+            let outgoing = vec![(OUTER.parse().unwrap(), 50_000..=50_001, true)];
+            let frames = (1..4).map(|sport| outward(sport).frame()).collect();
+            (NatRules { outgoing, ..base }, 64, frames)
+        }
+        // One row for the port, one for the flow: the second server's flow would be a third.
+        DropReason::FlowTableFull => (base, 1, vec![outward(1).frame()]),
+        DropReason::NatInvalid => (base, 64, vec![tcp_frame(0x04, 1000)]),
+        DropReason::NatUnsupported => (NatRules { outgoing: vec![], ..base }, 64, vec![outward(1).frame()]),
+        DropReason::IcmpErrorMalformed => {
+            let mut error = error_frame(WORKLOAD, POD, &Build::packet(UPLINK, SERVER, POD).frame());
+            error[42] = 0x46 - 0x20;
+            (base, 64, vec![error_to_server(error)])
+        }
+        DropReason::FragmentUnknown => {
+            let [_, later] = fragments(&outward(1).fragmentable().payload(40).frame(), 5);
+            (base, 64, vec![later])
+        }
+        other => panic!("{other} is another stage's"),
+    }
+}
+
+/// The same error, to somebody that a pod's packets are translated for.
+fn error_to_server(error: Vec<u8>) -> Vec<u8> {
+    icmp_frame(WORKLOAD, POD, SERVER, &error[34..])
+}
+
+#[test]
+fn every_drop_reason_of_translation_happens_and_moves_its_counter_alone() {
+    for reason in [
+        DropReason::NatPortsExhausted,
+        DropReason::FlowTableFull,
+        DropReason::NatInvalid,
+        DropReason::NatUnsupported,
+        DropReason::IcmpErrorMalformed,
+        DropReason::FragmentUnknown,
+    ] {
+        let (rules, flows, frames) = drop_case(reason);
+        let mut rig = rig_with(&rules, flows);
+        let (last, before) = frames.split_last().unwrap();
+        for frame in before {
+            assert_eq!(rig.send(WORKLOAD, frame).forwarded(), 1, "{reason}");
+        }
+        let moved = rig.send(WORKLOAD, last);
+        assert_eq!(moved.drops(), [(reason.as_str(), 1)], "{reason}: {moved:?}");
+        rig.audit();
+    }
+}
+
+#[test]
+fn a_connection_from_before_a_restart_keeps_its_port() {
+    let mut rig = rig();
+    rig.send(WORKLOAD, &tcp_frame(0x10, 50_044));
+    assert_eq!(ends(&rig.left_by(OUT)).1, 50_044);
+}
+
+#[test]
+fn nothing_of_another_family_or_direction_is_touched() {
+    let mut rig = rig();
+    for id in PORTS {
+        let transit = Build::packet(id, "10.70.9.9", "10.69.0.1").frame();
+        rig.send(id, &transit);
+        while let Some(left) = rig.wire(OUT).receive() {
+            assert_eq!(key(&left).source().to_string(), "10.70.9.9");
+        }
+    }
+    assert_eq!((rig.flows.counts().in_use, Family::ALL.len()), (0, 2));
+}

@@ -1,0 +1,365 @@
+//! Tunnels that begin and end here: what is written around a packet, what is taken off one, and what is refused.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use packet::{checksum, ecn};
+use support::{
+    Build, FAR_END, FAR_END_V6, Moved, OUR_END, OUR_END_V6, Rig, UPLINK, VNI, VTEP, WORKLOAD, arp_request,
+    assert_checksums, in_ipip, in_vxlan, neighbor_mac, sum_up,
+};
+use tables::{DropReason, PuntReason, WorkloadTunnels};
+
+/// Sends a packet into a tunnel and gives back what left and, from `inner` on, what was inside.
+fn through_tunnel(build: &Build, inner: usize) -> (Vec<u8>, Vec<u8>) {
+    let mut rig = Rig::new();
+    let moved = rig.send(WORKLOAD, &build.frame());
+    assert_eq!(moved.forwarded(), 1, "{moved:?}");
+    let left = rig.left_by(UPLINK);
+    assert_eq!(left[..6], neighbor_mac(UPLINK).0);
+    let outer = packet::parse(&left).expect("the outer header's checksum is right");
+    let ends = match outer.ipv4_source(&left).zip(outer.ipv4_destination(&left)) {
+        Some((source, destination)) => (source.to_string(), destination.to_string()),
+        None => {
+            let ends = outer.ipv6_source(&left).zip(outer.ipv6_destination(&left)).unwrap();
+            (ends.0.to_string(), ends.1.to_string())
+        }
+    };
+    let over_v4 = (OUR_END.to_owned(), FAR_END.to_owned());
+    let over_v6 = (OUR_END_V6.to_owned(), FAR_END_V6.to_owned());
+    assert!(ends == over_v4 || ends == over_v6, "{ends:?}");
+    assert_eq!(outer.l3_end(), left.len());
+    rig.audit();
+    (left.clone(), left[inner..].to_vec())
+}
+
+#[test]
+fn a_packet_leaves_in_ipip_as_it_came_but_for_a_lower_ttl() {
+    let sent = Build::outward().to("10.72.0.1");
+    let (left, mut inner) = through_tunnel(&sent, 34);
+    assert_eq!(left[23], packet::protocol::IPIP);
+    let frame = sent.frame();
+    assert_eq!((inner[8], frame[22]), (63, 64));
+    (inner[8], inner[10], inner[11]) = (frame[22], frame[24], frame[25]);
+    assert_eq!(inner, frame[14..]);
+}
+
+#[test]
+fn a_packet_leaves_in_vxlan_and_its_flow_shows_in_the_outer_port() {
+    for (to, udp) in [("10.73.0.1", 34), ("fd73::1", 34), ("10.74.0.1", 54), ("fd74::1", 54)] {
+        let source = if to.contains(':') { "fd65::2" } else { "10.65.0.2" };
+        let ports: BTreeSet<u16> = (0..16)
+            .map(|sport| {
+                let sent = Build::packet(WORKLOAD, source, to).sport(sport);
+                let (left, inner) = through_tunnel(&sent, udp + 16);
+                assert_eq!(packet::encapsulation::vni(&left[udp + 8..]), Some(VNI));
+                assert_eq!(inner[6..12], VTEP.0);
+                assert_checksums(&inner);
+                assert_eq!(packet::parse(&inner).unwrap().ttl, 63);
+                u16::from_be_bytes([left[udp], left[udp + 1]])
+            })
+            .collect();
+        assert!(ports.len() > 8 && ports.iter().all(|port| *port >= 49_152), "{ports:?}");
+    }
+}
+
+/// A Linux end drops VXLAN over IPv6 without a UDP checksum, and takes it over IPv4 only without a wrong one.
+#[test]
+fn vxlan_has_a_right_checksum_over_ipv6_and_none_over_ipv4() {
+    for (to, udp, expected) in
+        [("10.73.0.1", 34, checksum::L4Checksum::Absent), ("10.74.0.1", 54, checksum::L4Checksum::Correct)]
+    {
+        for payload in [0, 1, 31, 1350] {
+            let (left, _) = through_tunnel(&Build::outward().to(to).payload(payload), udp);
+            let outer = packet::parse(&left).unwrap();
+            assert_eq!(checksum::verify_l4(&left, &outer), expected, "{payload} bytes to {to}");
+        }
+    }
+}
+
+#[test]
+fn the_tunnels_header_counts_against_the_mtu() {
+    let mut rig = Rig::new();
+    let largest = 1500 - 20 - 28;
+    let fits = Build::outward().to("10.72.0.1").payload(largest);
+    assert_eq!(rig.send(WORKLOAD, &fits.frame()).forwarded(), 1);
+    assert_eq!(rig.left_by(UPLINK).len(), 1514);
+    let moved = rig.send(WORKLOAD, &fits.payload(largest + 1).frame());
+    assert_eq!(moved.punts(), [(PuntReason::TooBig.as_str(), 1)]);
+    assert_eq!(rig.punts.pop(|punt, _| punt.mtu), Some(1480));
+}
+
+/// A packet from another node's workload by each tunnel that ends here.
+fn tunnelled(inner: &[u8]) -> [Vec<u8>; 3] {
+    [
+        in_ipip(inner, FAR_END, OUR_END),
+        in_vxlan(inner, FAR_END, OUR_END, VNI),
+        in_vxlan(inner, FAR_END_V6, OUR_END_V6, VNI),
+    ]
+}
+
+#[test]
+fn a_tunnels_packet_is_opened_and_what_is_inside_goes_on() {
+    let inner = Build::inward().frame();
+    for frame in tunnelled(&inner) {
+        let mut rig = Rig::new();
+        let moved = rig.send(UPLINK, &frame);
+        assert_eq!(moved.forwarded(), 1, "{moved:?}");
+        let left = rig.left_by(WORKLOAD);
+        assert_checksums(&left);
+        assert_eq!((left[22], left.len()), (63, inner.len()));
+        assert_eq!(left[26..], inner[26..]);
+        rig.audit();
+    }
+}
+
+#[test]
+fn ipv6_comes_out_of_vxlan_over_either_family() {
+    let inner = Build::packet(UPLINK, "fd65:1::2", "fd65::2").frame();
+    for frame in &tunnelled(&inner)[1..] {
+        let mut rig = Rig::new();
+        rig.send(UPLINK, frame);
+        let left = rig.left_by(WORKLOAD);
+        assert_checksums(&left);
+        assert_eq!(left[22..], inner[22..]);
+    }
+}
+
+#[test]
+fn padding_and_what_follows_the_datagram_stay_outside() {
+    let inner = Build::inward().frame();
+    for mut frame in tunnelled(&inner) {
+        frame.extend([0xee; 9]);
+        let mut rig = Rig::new();
+        rig.send(UPLINK, &frame);
+        assert_eq!(rig.left_by(WORKLOAD).len(), inner.len());
+    }
+    // The IP packet goes on behind the UDP datagram.
+    let mut frame = in_vxlan(&inner, FAR_END, OUR_END, VNI);
+    frame.extend([0xee; 9]);
+    let total = frame.len() as u16 - 14;
+    frame[16..18].copy_from_slice(&total.to_be_bytes());
+    sum_up(&mut frame, 14);
+    let mut rig = Rig::new();
+    rig.send(UPLINK, &frame);
+    assert_eq!(rig.left_by(WORKLOAD).len(), inner.len());
+}
+
+/// RFC 6040 figure 4 through the whole walk, and DSCP inside as it was sent, whatever it is outside.
+#[test]
+fn congestion_met_outside_is_told_inside_and_dscp_is_left_alone() {
+    for inner_field in 0..4u8 {
+        for outer_field in 0..4u8 {
+            let mut inner = Build::inward().frame();
+            inner[15] = 0xb8 | inner_field;
+            sum_up(&mut inner, 14);
+            let mut inner_v6 = Build::packet(UPLINK, "fd65:1::2", "fd65::2").frame();
+            inner_v6[14..16].copy_from_slice(&[0x6b, 0x80 | inner_field << 4]);
+            let packets = tunnelled(&inner).into_iter().chain(tunnelled(&inner_v6).into_iter().skip(1));
+            for mut frame in packets {
+                ecn::set(&mut frame, 14, outer_field);
+                frame[15] |= if frame[14] == 0x45 { 0x28 } else { 0x00 };
+                if frame[14] == 0x45 {
+                    sum_up(&mut frame, 14);
+                }
+                let mut rig = Rig::new();
+                let moved = rig.send(UPLINK, &frame);
+                match ecn::decapsulated(inner_field, outer_field) {
+                    None => assert_eq!(moved.drops(), [(DropReason::TunnelCongested.as_str(), 1)]),
+                    Some(expected) => {
+                        let left = rig.left_by(WORKLOAD);
+                        assert_checksums(&left);
+                        assert_eq!(ecn::traffic_class(&left[14..]), 0xb8 | expected);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How one frame by the uplink ends.
+fn fate(frame: &[u8]) -> Moved {
+    let mut rig = Rig::new();
+    let moved = rig.send(UPLINK, frame);
+    rig.audit();
+    moved
+}
+
+fn patched(mut frame: Vec<u8>, patch: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    patch(&mut frame);
+    frame
+}
+
+/// An IPIP or VXLAN packet made a fragment by its flags and offset.
+fn fragment(mut frame: Vec<u8>, flags_and_offset: u16) -> Vec<u8> {
+    frame[20..22].copy_from_slice(&flags_and_offset.to_be_bytes());
+    sum_up(&mut frame, 14);
+    frame
+}
+
+fn tagged(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.splice(12..12, [0x81, 0x00, 0x00, 0x05]);
+    frame
+}
+
+#[test]
+fn hostile_tunnel_packets_end_in_a_fate_of_their_own() {
+    use DropReason::*;
+    let inner = Build::inward();
+    let (ipip, vxlan) = (inner.in_ipip(FAR_END, OUR_END), inner.in_vxlan(FAR_END, OUR_END, VNI));
+    let vxlan_v6 = inner.in_vxlan(FAR_END_V6, OUR_END_V6, VNI);
+    let cases = [
+        ("IPIP from a stranger", inner.in_ipip("172.18.0.77", OUR_END), UnknownTunnelSource),
+        ("VXLAN from a stranger", inner.in_vxlan("172.18.0.77", OUR_END, VNI), UnknownTunnelSource),
+        (
+            "VXLAN over IPv6 from a stranger",
+            inner.in_vxlan("fd18:4::3", OUR_END_V6, VNI),
+            UnknownTunnelSource,
+        ),
+        ("another network", inner.in_vxlan(FAR_END, OUR_END, VNI ^ 1), UnknownVni),
+        ("another network over IPv6", inner.in_vxlan(FAR_END_V6, OUR_END_V6, 0), UnknownVni),
+        ("no network", patched(vxlan.clone(), |frame| frame[42] = 0), TunnelMalformed),
+        (
+            "a header cut short",
+            patched(vxlan.clone(), |frame| frame.truncate(14 + 20 + 8 + 7)),
+            Ipv4BadTotalLength,
+        ),
+        ("for another station", patched(vxlan.clone(), |frame| frame[50] ^= 2), TunnelNotOurs),
+        ("for everybody", patched(vxlan.clone(), |frame| frame[50..56].fill(0xff)), TunnelNotOurs),
+        ("over IPv6, for another station", patched(vxlan_v6.clone(), |frame| frame[75] ^= 2), TunnelNotOurs),
+        ("ARP inside", in_vxlan(&arp_request(), FAR_END, OUR_END, VNI), TunnelMalformed),
+        ("LLDP inside", patched(vxlan.clone(), |frame| frame[62..64].fill(0x88)), TunnelMalformed),
+        ("a VLAN inside", in_vxlan(&tagged(inner.frame()), FAR_END, OUR_END, VNI), VlanTagged),
+        ("a VLAN outside", tagged(vxlan.clone()), VlanTagged),
+        ("to many inside", in_ipip(&inner.clone().to("224.0.0.9").frame(), FAR_END, OUR_END), Multicast),
+        ("to many inside VXLAN", inner.clone().to("239.1.1.1").in_vxlan(FAR_END, OUR_END, VNI), Multicast),
+        ("loopback inside", inner.clone().source("127.0.0.1").in_ipip(FAR_END, OUR_END), MartianSource),
+        ("first fragment of IPIP", fragment(ipip.clone(), 0x2000), TunnelFragment),
+        ("later fragment of IPIP", fragment(ipip.clone(), 0x0010), TunnelFragment),
+        ("first fragment of VXLAN", fragment(vxlan.clone(), 0x2000), TunnelFragment),
+        ("inner total length too long", patched(ipip.clone(), |frame| frame[36] = 0xff), Ipv4BadTotalLength),
+        ("inner packet cut short", in_ipip(&inner.frame()[..14 + 20], FAR_END, OUR_END), Ipv4BadTotalLength),
+        ("inner header cut short", in_ipip(&inner.frame()[..14 + 19], FAR_END, OUR_END), Ipv4HeaderTruncated),
+        ("nothing inside", in_ipip(&inner.frame()[..14], FAR_END, OUR_END), Ipv4HeaderTruncated),
+        ("no whole address inside", in_vxlan(&inner.frame()[..5 + 8], FAR_END, OUR_END, VNI), TooShort),
+        ("inner checksum wrong", patched(ipip.clone(), |frame| frame[44] ^= 1), Ipv4BadChecksum),
+        ("inner version wrong", patched(ipip.clone(), |frame| frame[34] = 0x65), Ipv4BadVersion),
+        (
+            "IPv6 in IPIP",
+            in_ipip(&Build::packet(UPLINK, "fd65:1::2", "fd65::2").frame(), FAR_END, OUR_END),
+            Ipv4BadVersion,
+        ),
+        (
+            "datagram longer than its packet",
+            patched(vxlan.clone(), |frame| frame[38] = 0xff),
+            TunnelMalformed,
+        ),
+        ("datagram of no length", patched(vxlan.clone(), |frame| frame[38..40].fill(0)), TunnelMalformed),
+        (
+            "datagram without a VXLAN header",
+            patched(vxlan.clone(), |frame| frame[38..40].copy_from_slice(&[0, 15])),
+            TunnelMalformed,
+        ),
+        ("IPIP in IPIP", in_ipip(&ipip, FAR_END, OUR_END), TunnelNested),
+        ("IPIP in IPIP in IPIP", in_ipip(&in_ipip(&ipip, FAR_END, OUR_END), FAR_END, OUR_END), TunnelNested),
+        (
+            "VXLAN in IPIP in VXLAN",
+            in_vxlan(&in_ipip(&vxlan, FAR_END, OUR_END), FAR_END, OUR_END, VNI),
+            TunnelNested,
+        ),
+        ("VXLAN over IPv6 in VXLAN", in_vxlan(&vxlan_v6, FAR_END, OUR_END, VNI), TunnelNested),
+        (
+            "a stranger's in a friend's",
+            in_ipip(&inner.in_ipip("172.18.0.77", OUR_END), FAR_END, OUR_END),
+            TunnelNested,
+        ),
+        (
+            "another network's in ours",
+            in_ipip(&inner.in_vxlan(FAR_END, OUR_END, 1), FAR_END, OUR_END),
+            TunnelNested,
+        ),
+        ("a fragment in a whole", in_ipip(&fragment(ipip.clone(), 0x2000), FAR_END, OUR_END), TunnelNested),
+    ];
+    for (name, frame, reason) in cases {
+        let moved = fate(&frame);
+        assert_eq!(moved.drops(), [(reason.as_str(), 1)], "{name}");
+        assert_eq!((moved.forwarded(), moved.punts()), (0, vec![]), "{name}");
+    }
+}
+
+/// What is inside and isn't ours to open is transit like any other packet.
+#[test]
+fn a_tunnel_inside_ours_that_ends_elsewhere_goes_on_closed() {
+    let through = Build::packet(UPLINK, "10.65.1.2", "10.65.0.2").in_ipip("10.65.1.9", "10.65.0.2");
+    for frame in tunnelled(&through) {
+        let mut rig = Rig::new();
+        assert_eq!(rig.send(UPLINK, &frame).forwarded(), 1);
+        let left = rig.left_by(WORKLOAD);
+        assert_eq!((left[23], left.len()), (packet::protocol::IPIP, through.len()));
+        assert_eq!(left[34..], through[34..]);
+    }
+}
+
+#[test]
+fn the_outer_ttl_ends_with_the_tunnel_and_the_inner_one_counts() {
+    for mut frame in tunnelled(&Build::inward().frame()) {
+        let at = if frame[14] == 0x45 { 22 } else { 21 };
+        frame[at] = 1;
+        if frame[14] == 0x45 {
+            sum_up(&mut frame, 14);
+        }
+        assert_eq!(fate(&frame).forwarded(), 1, "the packet has arrived");
+    }
+    for frame in tunnelled(&Build::inward().ttl(1).frame()) {
+        assert_eq!(fate(&frame).punts(), [(PuntReason::TtlExceeded.as_str(), 1)]);
+    }
+}
+
+#[test]
+fn what_is_not_a_tunnels_goes_on_as_it_came() {
+    // Another port, another address, and a later fragment, which shows no port.
+    let other_port = patched(Build::inward().in_vxlan(FAR_END, OUR_END, VNI), |frame| frame[36] ^= 1);
+    let later = fragment(Build::inward().in_vxlan(FAR_END, OUR_END, VNI), 0x0010);
+    for frame in [other_port, later] {
+        let mut rig = Rig::new();
+        assert_eq!(rig.send(UPLINK, &frame).forwarded(), 1);
+        assert_eq!(rig.left_by(support::HOST)[14..], frame[14..], "the kernel's to answer");
+    }
+    let transit = Build::inward().in_ipip(FAR_END, "10.65.1.9");
+    let mut rig = Rig::new();
+    assert_eq!(rig.send(UPLINK, &transit).forwarded(), 1);
+    assert_eq!(rig.left_by(UPLINK)[26..], transit[26..]);
+}
+
+/// A workload's own tunnel, or its forgery of one of ours: never opened, and carried only where Felix's settings allow.
+#[test]
+fn a_workloads_tunnel_packet_stays_closed() {
+    let ours = Build::packet(WORKLOAD, "10.65.1.2", "10.65.0.2");
+    let spoofed = ours.in_ipip(FAR_END, OUR_END);
+    let ipip = ours.in_ipip("10.65.0.2", "10.65.1.2");
+    let vxlan = Build::outward().dport(4789).frame();
+    let vxlan_v6 = Build::packet(WORKLOAD, "fd65::2", "fd65:1::2").dport(4789).frame();
+    let refused = DropReason::TunnelFromWorkload;
+    let none = WorkloadTunnels { ipip_refused: false, refused_vxlan_port: None };
+    let elsewhere = WorkloadTunnels { refused_vxlan_port: Some(8472), ..WorkloadTunnels::default() };
+    for (frame, tunnels, expected) in [
+        (&spoofed, WorkloadTunnels::default(), Some(DropReason::SpoofedSource)),
+        (&ipip, WorkloadTunnels::default(), Some(refused)),
+        (&vxlan, WorkloadTunnels::default(), Some(refused)),
+        (&vxlan_v6, WorkloadTunnels::default(), Some(refused)),
+        (&vxlan, elsewhere, None),
+        (&ipip, elsewhere, Some(refused)),
+        (&ipip, none, None),
+        (&vxlan, none, None),
+        (&vxlan_v6, none, None),
+    ] {
+        let mut rig = Rig::new();
+        rig.writer.set_workload_tunnels(tunnels);
+        rig.writer.publish();
+        let moved = rig.send(WORKLOAD, frame);
+        let expected: Vec<_> = expected.into_iter().map(|reason| (reason.as_str(), 1)).collect();
+        assert_eq!(moved.drops(), expected, "{tunnels:?}");
+        assert_eq!(moved.forwarded(), u64::from(expected.is_empty()));
+    }
+}

@@ -1,0 +1,19 @@
+//! # policy: Calico policy
+//!
+//! **What this room is for.** What Calico's policy resources mean: whom they select and, as the room grows, what they
+//! allow.
+//!
+//! **How things pass through it.** Text becomes a [`Selector`] once; a selector is asked of [`Labels`] as often as need
+//! be, and tells by [`Selector::restrictions`] which labels it can't match without, so that an index need not ask it.
+//! [`judge::judge`] says of one packet what [`rule::Checks`] make of it, and by which steps.
+//!
+//! **What it promises.** Answers depend on the resources alone, never on the order in which they came. Any text is
+//! either a selector or refused with the place and what was expected there.
+//!
+//! **What it never does.** No sockets, no clock, no threads; it knows neither the datastore's forms nor the tables.
+
+pub mod judge;
+pub mod rule;
+pub mod selector;
+
+pub use selector::{Labels, Selector, SelectorError};

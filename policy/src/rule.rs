@@ -1,0 +1,161 @@
+//! Policy as it is judged by: rules whose selectors have become sets of addresses.
+//!
+//! Felix's protocol to its dataplanes has the same nouns (`felix/proto/felixbackend.proto`).
+
+use std::ops::RangeInclusive;
+
+use model::{Family, Prefix};
+
+/// What a rule does to a packet that it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Allowed, and nothing more is asked.
+    Allow,
+    /// Dropped.
+    Deny,
+    /// Nothing more is asked of this tier.
+    Pass,
+    /// Noted; the next rule is asked.
+    Log,
+}
+
+/// A set of addresses, or of addresses with ports, that many rules may share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetId(pub u32);
+
+/// A type of ICMP message, and one of its codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IcmpMatch {
+    /// The type.
+    pub icmp_type: u8,
+    /// The code; any where absent.
+    pub code: Option<u8>,
+}
+
+/// What is asked of one end of a packet. An empty list asks nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndMatch {
+    /// In one of these networks.
+    pub nets: Vec<Prefix>,
+    /// In none of these networks.
+    pub not_nets: Vec<Prefix>,
+    /// In every one of these sets.
+    pub sets: Vec<SetId>,
+    /// In none of these sets.
+    pub not_sets: Vec<SetId>,
+    /// At one of these ports, or in one of `named_ports`.
+    pub ports: Vec<PortRange>,
+    /// With protocol and port in one of these sets, or at one of `ports`.
+    pub named_ports: Vec<SetId>,
+    /// At none of these ports.
+    pub not_ports: Vec<PortRange>,
+    /// With protocol and port in none of these sets.
+    pub not_named_ports: Vec<SetId>,
+}
+
+/// Ports from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last, not below the first.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Is the port one of them?
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl From<RangeInclusive<u16>> for PortRange {
+    fn from(range: RangeInclusive<u16>) -> PortRange {
+        PortRange { first: *range.start(), last: *range.end() }
+    }
+}
+
+/// One rule: everything that it asks must be so.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    /// What becomes of what it matches.
+    pub action: Action,
+    /// Packets of this family.
+    pub family: Option<Family>,
+    /// Of this protocol.
+    pub protocol: Option<u8>,
+    /// Not of this protocol.
+    pub not_protocol: Option<u8>,
+    /// ICMP messages of this kind.
+    pub icmp: Option<IcmpMatch>,
+    /// No ICMP messages of this kind.
+    pub not_icmp: Option<IcmpMatch>,
+    /// From here.
+    pub source: EndMatch,
+    /// To there.
+    pub destination: EndMatch,
+}
+
+impl Rule {
+    /// A rule that matches every packet.
+    pub fn any(action: Action) -> Rule {
+        Rule {
+            action,
+            family: None,
+            protocol: None,
+            not_protocol: None,
+            icmp: None,
+            not_icmp: None,
+            source: EndMatch::default(),
+            destination: EndMatch::default(),
+        }
+    }
+}
+
+/// A policy, as far as one direction is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name, with the namespace before a slash where it has one.
+    pub name: String,
+    /// In order.
+    pub rules: Vec<Rule>,
+}
+
+/// What becomes of a packet that no rule of a tier decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TierDefault {
+    /// Dropped.
+    #[default]
+    Deny,
+    /// The next tier is asked.
+    Pass,
+}
+
+/// A tier's policies for one endpoint and direction, in order. One without policies asks and decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// Its name.
+    pub name: String,
+    /// In order.
+    pub policies: Vec<Policy>,
+    /// What becomes of what none of them decides.
+    pub default: TierDefault,
+}
+
+/// What is asked after the tiers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AfterTiers {
+    /// The endpoint's profiles, in order; what none of them allows is dropped.
+    Profiles(Vec<Policy>),
+    /// Nothing: these tiers have no opinion, as those of untracked and pre-DNAT policy have it.
+    NoMatch,
+}
+
+/// All that is asked of packets of one direction at one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checks {
+    /// In order.
+    pub tiers: Vec<Tier>,
+    /// What is asked then.
+    pub after: AfterTiers,
+}

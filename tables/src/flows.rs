@@ -1,0 +1,459 @@
+//! The flow table: what is remembered of each flow, shared by all workers (DESIGN.md, D7).
+//!
+//! ```text
+//!  key ── hash ──► bucket ──► row ──► row        a flow is in two chains: by the key that its first packet showed,
+//!  (index.rs)                 (row.rs)           and by the one that replies show
+//! ```
+//!
+//! A look-up waits for nobody and finds a flow by either key; with it comes the other key, which says what the packet is
+//! translated to: the other key turned round. Any worker adds and removes flows, holding one bucket for each key meanwhile,
+//! lower number first; two workers that see the first packets of one flow at once get one row. All rows exist from the
+//! start. The free ones are a stack; where it is empty, the next row under the hand whose flow isn't established is
+//! evicted, so a flood of first packets pushes out first packets only. A second hand ages some rows at a time.
+//!
+//! `timeouts.rs` holds states and times, `mappings.rs` what keeps a workload's port to one outer port, `ports.rs` which
+//! of those are free.
+
+mod fragments;
+mod index;
+mod mappings;
+mod ports;
+mod row;
+mod timeouts;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::time::Instant;
+
+use packet::FlowKey;
+
+use fragments::Fragments;
+use index::{Held, Index, Link, find_in, link, row_and_side};
+use ports::Ports;
+use row::{Life, Row, Words, key, words};
+
+pub use timeouts::{FlowTimeouts, Ticks, begins_flow};
+
+/// Rows looked at for one to evict: a bound for the work of one packet.
+const EVICTION_SCAN: u32 = 64;
+/// A row's last packet is noted once in so many ticks, not each time: most packets only read.
+const SEEN_EVERY: u32 = Ticks::PER_SECOND;
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// As the flow's first packet.
+    Original,
+    /// The other way.
+    Reply,
+}
+
+/// A flow that was looked up. It stays a valid answer however the table changes: a row that has gone to another flow ignores
+/// what is said of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    row: u32,
+    generation: u16,
+    protocol: u8,
+    /// Which way packets with the asked key go.
+    pub direction: Direction,
+    /// The key of packets that go the other way. Reversed, it is what a packet with the asked key becomes.
+    pub other: FlowKey,
+}
+
+impl Flow {
+    /// What a packet with the asked key becomes.
+    pub fn translated(&self) -> FlowKey {
+        self.other.reversed()
+    }
+}
+
+/// Why a flow was not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdded {
+    /// It is there already.
+    Known(Flow),
+    /// Another flow's replies look like this one's would.
+    Ambiguous,
+    /// Every port of the range is taken.
+    PortsExhausted,
+    /// All rows are taken, and no flow nearby may be evicted.
+    Full,
+}
+
+/// The outer address of flows whose source is translated, and the ports that they may get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OuterAddress {
+    /// As in [`FlowKey`].
+    pub address: u128,
+    /// TCP and UDP ports, SCTP ports and ICMP identifiers.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// A flow for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRow {
+    /// As its first packet showed.
+    pub original: FlowKey,
+    /// As its replies show.
+    pub reply: FlowKey,
+    /// `new`, `answered`, `established`, `closed` or `reset`.
+    pub state: &'static str,
+    /// Seconds since its last packet.
+    pub silent: u32,
+}
+
+/// Sums for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Rows in use, mappings included.
+    pub in_use: usize,
+    /// All rows.
+    pub size: usize,
+    /// Flows that went before their time to make room.
+    pub evicted: u64,
+    /// Outer ports in use.
+    pub ports: usize,
+}
+
+struct Table {
+    rows: Box<[Row]>,
+    index: Index,
+    ports: Ports,
+    fragments: Fragments,
+    /// The stack of free rows: how often it changed in the high half, the first row counted from 1 in the low one. A free
+    /// row's first link names the next.
+    free: AtomicU64,
+    in_use: AtomicUsize,
+    evicted: AtomicU64,
+    /// The rows that evicting and ageing look at next.
+    eviction_hand: AtomicUsize,
+    ageing_hand: AtomicUsize,
+    made: Instant,
+}
+
+/// A handle of the one table. Cheap to clone.
+#[derive(Clone)]
+pub struct Flows(Arc<Table>);
+
+impl Flows {
+    /// A table of so many rows. A translated flow takes one, and one more for its port unless another flow shares it.
+    ///
+    /// # Panics
+    /// Where there are none, or 2³⁰ or more.
+    pub fn new(rows: usize) -> Flows {
+        assert!((1..1 << 30).contains(&rows), "a flow table of {rows} rows");
+        let table = Table {
+            rows: (0..rows).map(|_| Row::default()).collect(),
+            index: Index::new(rows),
+            ports: Ports::new(),
+            fragments: Fragments::new(),
+            free: AtomicU64::new(1),
+            in_use: AtomicUsize::new(0),
+            evicted: AtomicU64::new(0),
+            eviction_hand: AtomicUsize::new(0),
+            ageing_hand: AtomicUsize::new(0),
+            made: Instant::now(),
+        };
+        for (number, row) in table.rows.iter().enumerate().take(rows - 1) {
+            row.next[0].store(number as u32 + 2, Ordering::Relaxed);
+        }
+        Flows(Arc::new(table))
+    }
+
+    /// Bytes of a table of so many rows.
+    pub fn bytes(rows: usize) -> usize {
+        rows * Row::BYTES
+            + (rows * Index::BUCKETS_PER_ROW).next_power_of_two() * 8
+            + Ports::BYTES
+            + Fragments::BYTES
+    }
+
+    /// The datagrams in fragments that were translated.
+    pub fn fragments(&self) -> &Fragments {
+        &self.0.fragments
+    }
+
+    /// The time.
+    pub fn now(&self) -> Ticks {
+        Ticks::from(self.0.made.elapsed())
+    }
+
+    /// The flow that a packet with this key belongs to, whichever way it goes. Waits for nobody, unless its chain is being
+    /// changed all the time.
+    #[inline]
+    pub fn look_up(&self, asked: &FlowKey, now: Ticks, timeouts: &FlowTimeouts) -> Option<Flow> {
+        let found = self.0.index.find(&self.0.rows, &words(asked))?;
+        if found.1.has(Life::MAPPING) {
+            return None;
+        }
+        let flow = self.flow(found, asked.protocol)?;
+        if timeouts.is_over(asked.protocol, found.1, now) {
+            let (row, _) = row_and_side(found.0);
+            self.remove(row, found.1);
+            return None;
+        }
+        Some(flow)
+    }
+
+    /// What was found, where it is still there: keys and life are read once more together.
+    fn flow(&self, (found, life): (Link, Life), protocol: u8) -> Option<Flow> {
+        let (number, side) = row_and_side(found);
+        let row = &self.0.rows[number as usize];
+        let other = key(&row.words(1 - side));
+        // Keys are written after a row's generation moved on: the same one means that these were the keys.
+        fence(Ordering::Acquire);
+        let direction = if side == 0 { Direction::Original } else { Direction::Reply };
+        let generation = life.generation();
+        let same = row.life().generation() == generation && row.life().has(Life::LIVE);
+        same.then_some(Flow { row: number, generation, protocol, direction, other })
+    }
+
+    /// Notes that a packet of the flow has passed. `tcp_flags`: zero for other protocols.
+    #[inline]
+    pub fn touch(&self, flow: &Flow, tcp_flags: u8, now: Ticks) {
+        let row = &self.0.rows[flow.row as usize];
+        let mut life = row.life();
+        loop {
+            if life.generation() != flow.generation || !life.has(Life::LIVE) {
+                return;
+            }
+            let flags = timeouts::after(life.flags(), flow.protocol, flow.direction, tcp_flags);
+            let is_recent = now.0 < life.seen().saturating_add(SEEN_EVERY);
+            if flags == life.flags() && is_recent {
+                return;
+            }
+            match row.change(life, life.with(flags, now.0.max(life.seen()))) {
+                Ok(()) => return,
+                Err(changed) => life = changed,
+            }
+        }
+    }
+
+    /// Adds a flow whose replies show the key `reply`.
+    ///
+    /// # Errors
+    /// See [`NotAdded`]; the table is as it was, but for flows evicted.
+    pub fn add(
+        &self,
+        original: &FlowKey,
+        reply: &FlowKey,
+        now: Ticks,
+        timeouts: &FlowTimeouts,
+    ) -> Result<Flow, NotAdded> {
+        self.add_with(original, reply, 0, now, timeouts)
+    }
+
+    fn add_with(
+        &self,
+        original: &FlowKey,
+        reply: &FlowKey,
+        mapping: u32,
+        now: Ticks,
+        timeouts: &FlowTimeouts,
+    ) -> Result<Flow, NotAdded> {
+        let number = self.take_row(now, timeouts).ok_or(NotAdded::Full)?;
+        let row = &self.0.rows[number as usize];
+        row.mapping.store(mapping, Ordering::Relaxed);
+        let keys = [words(original), words(reply)];
+        match self.link(number, &keys, Life::LIVE, now) {
+            Ok(life) => {
+                let (protocol, generation) = (original.protocol, life.generation());
+                Ok(Flow { row: number, generation, protocol, direction: Direction::Original, other: *reply })
+            }
+            Err(refused) => {
+                row.mapping.store(0, Ordering::Relaxed);
+                self.give_row(number);
+                Err(match refused {
+                    Refused::Known(found) => {
+                        self.flow(found, original.protocol).map_or(NotAdded::Ambiguous, NotAdded::Known)
+                    }
+                    Refused::Ambiguous => NotAdded::Ambiguous,
+                })
+            }
+        }
+    }
+
+    /// Puts a row that nobody else knows into the chains of both keys, unless either key is there already.
+    fn link(&self, number: u32, keys: &[Words; 2], flags: u16, now: Ticks) -> Result<Life, Refused> {
+        if keys[0] == keys[1] {
+            return Err(Refused::Ambiguous);
+        }
+        let Table { rows, index, .. } = &*self.0;
+        let row = &rows[number as usize];
+        // A look-up that still walks over this row and sees the new keys sees the version of the chain it left, too.
+        fence(Ordering::Release);
+        (0..2).for_each(|side| row.set_words(side, &keys[side]));
+        let buckets = [index.bucket(&keys[0]), index.bucket(&keys[1])];
+        let low = index.hold(buckets[0].min(buckets[1]));
+        let high = (buckets[0] != buckets[1]).then(|| index.hold(buckets[0].max(buckets[1])));
+        let held = |side: usize| if low.bucket == buckets[side] { low } else { high.unwrap_or(low) };
+        let known = |side: usize| find_in(rows, held(side).head(), &keys[side], u32::MAX).unwrap_or(None);
+        let release = |heads: [Link; 2]| {
+            let head_of = |held: Held| heads[usize::from(held.bucket != buckets[0])];
+            index.release(low, head_of(low));
+            if let Some(high) = high {
+                index.release(high, head_of(high));
+            }
+        };
+        let refused = known(0).map(Refused::Known).or_else(|| known(1).map(|_| Refused::Ambiguous));
+        if let Some(refused) = refused {
+            release([held(0).head(), held(1).head()]);
+            return Err(refused);
+        }
+        let life = row.life().with(flags, now.0);
+        row.life.store(life.0, Ordering::Relaxed);
+        row.next[0].store(held(0).head(), Ordering::Relaxed);
+        let first = link(number, 0);
+        // In one chain, the second link comes in front of the first.
+        let before = if high.is_none() { first } else { held(1).head() };
+        row.next[1].store(before, Ordering::Relaxed);
+        let second = link(number, 1);
+        release(if high.is_none() { [second; 2] } else { [first, second] });
+        Ok(life)
+    }
+
+    /// Removes a flow that is still what `life` says: `false` where it has changed.
+    fn remove(&self, number: u32, life: Life) -> bool {
+        let Table { rows, index, .. } = &*self.0;
+        let row = &rows[number as usize];
+        if row.change(life, life.with(0, life.seen())).is_err() {
+            return false;
+        }
+        (0..2).for_each(|side| index.unlink(rows, number, side));
+        let mapping = row.mapping.swap(0, Ordering::Relaxed);
+        self.give_row(number);
+        if mapping != 0 {
+            self.release_mapping(mapping - 1);
+        }
+        true
+    }
+
+    /// A row for the caller alone: a free one, else that of a flow that may go.
+    fn take_row(&self, now: Ticks, timeouts: &FlowTimeouts) -> Option<u32> {
+        if let Some(number) = self.pop_free() {
+            return Some(number);
+        }
+        let rows = &self.0.rows;
+        for _ in 0..EVICTION_SCAN {
+            let number = self.0.eviction_hand.fetch_add(1, Ordering::Relaxed) % rows.len();
+            let row = &rows[number];
+            let life = row.life();
+            if !life.has(Life::LIVE) || life.has(Life::MAPPING) {
+                continue;
+            }
+            let is_over = timeouts.is_over(key(&row.words(0)).protocol, life, now);
+            if (is_over || !life.has(Life::ESTABLISHED)) && self.remove(number as u32, life) {
+                if !is_over {
+                    self.0.evicted.fetch_add(1, Ordering::Relaxed);
+                }
+                if let Some(number) = self.pop_free() {
+                    return Some(number);
+                }
+            }
+        }
+        None
+    }
+
+    fn pop_free(&self) -> Option<u32> {
+        let mut head = self.0.free.load(Ordering::Acquire);
+        loop {
+            let number = (head as u32).checked_sub(1)?;
+            let next = self.0.rows[number as usize].next[0].load(Ordering::Relaxed);
+            let changed = (head >> 32).wrapping_add(1) << 32 | u64::from(next);
+            match self.0.free.compare_exchange_weak(head, changed, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.0.in_use.fetch_add(1, Ordering::Relaxed);
+                    return Some(number);
+                }
+                Err(other) => head = other,
+            }
+        }
+    }
+
+    /// Gives back a row that is linked nowhere.
+    fn give_row(&self, number: u32) {
+        let row = &self.0.rows[number as usize];
+        row.life.store(row.life().next().0, Ordering::Release);
+        let mut head = self.0.free.load(Ordering::Relaxed);
+        loop {
+            row.next[0].store(head as u32, Ordering::Relaxed);
+            let changed = (head >> 32).wrapping_add(1) << 32 | u64::from(number + 1);
+            match self.0.free.compare_exchange_weak(head, changed, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(other) => head = other,
+            }
+        }
+        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Looks at the next so many rows and removes flows whose time is over; says how many went. Little work at a time, so
+    /// that no packet waits for it.
+    pub fn age(&self, count: usize, now: Ticks, timeouts: &FlowTimeouts) -> usize {
+        let rows = &self.0.rows;
+        let count = count.min(rows.len());
+        let first = self.0.ageing_hand.fetch_add(count, Ordering::Relaxed);
+        let mut removed = 0;
+        for number in (first..first + count).map(|number| number % rows.len()) {
+            let row = &rows[number];
+            let life = row.life();
+            if life.has(Life::LIVE)
+                && timeouts.is_over(key(&row.words(0)).protocol, life, now)
+                && self.remove(number as u32, life)
+            {
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Sums for metrics.
+    pub fn counts(&self) -> FlowCounts {
+        FlowCounts {
+            in_use: self.0.in_use.load(Ordering::Relaxed),
+            size: self.0.rows.len(),
+            evicted: self.0.evicted.load(Ordering::Relaxed),
+            ports: self.0.ports.taken(),
+        }
+    }
+
+    /// The flows as they are, one row at a time: what changes meanwhile shows or doesn't.
+    pub fn rows(&self) -> impl Iterator<Item = FlowRow> {
+        let now = self.now();
+        self.0.rows.iter().filter_map(move |row| {
+            let life = Life(row.life.load(Ordering::Acquire));
+            if !life.has(Life::LIVE) || life.has(Life::MAPPING) {
+                return None;
+            }
+            let (original, reply) = (key(&row.words(0)), key(&row.words(1)));
+            fence(Ordering::Acquire);
+            let same = row.life().generation() == life.generation();
+            let silent = now.0.saturating_sub(life.seen()) / Ticks::PER_SECOND;
+            same.then_some(FlowRow { original, reply, state: state(life), silent })
+        })
+    }
+}
+
+/// Why a row was not linked.
+enum Refused {
+    Known((Link, Life)),
+    Ambiguous,
+}
+
+fn state(life: Life) -> &'static str {
+    if life.has(Life::RESET) {
+        "reset"
+    } else if life.has(Life::FIN_ORIGINAL | Life::FIN_REPLY) {
+        "closed"
+    } else if life.has(Life::ESTABLISHED) {
+        "established"
+    } else if life.has(Life::ANSWERED) {
+        "answered"
+    } else {
+        "new"
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! From a key to its row: chains of rows, a bucket for each hash, and a version in each bucket.
+//!
+//! Whoever changes a chain holds its bucket: an odd version. A look-up reads version and chain, then the version again; had
+//! it changed, what was read means nothing. Keys of a row are written only while it is in no chain, and taking it out of
+//! one changed a version, so what a look-up confirms was never half of one flow and half of another.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use ahash::RandomState;
+use crossbeam_utils::Backoff;
+
+use super::row::{Life, Row, Words};
+
+/// A row and which of its keys: the row's number counted from 1, twice, plus the side. 0 ends a chain.
+pub(super) type Link = u32;
+
+pub(super) fn link(row: u32, side: usize) -> Link {
+    (row + 1) << 1 | side as u32
+}
+
+pub(super) fn row_and_side(link: Link) -> (u32, usize) {
+    ((link >> 1) - 1, (link & 1) as usize)
+}
+
+/// The version's lowest bit: somebody holds the bucket.
+const HELD: u64 = 1 << 32;
+/// Looks at a chain before the bucket is held for one: only a chain that is changed all the time needs as many.
+const LOOKS: u32 = 8;
+/// Rows of a chain that are looked at without holding the bucket. Twice as many buckets as rows, and a hash that nobody
+/// outside can know: longer chains are rows read while they moved.
+const STEPS: u32 = 64;
+
+/// All buckets: version in the high half, the chain's first link in the low one.
+pub(super) struct Index {
+    buckets: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+/// A bucket that nobody else changes.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub(super) bucket: usize,
+    word: u64,
+}
+
+impl Held {
+    pub(super) fn head(self) -> Link {
+        self.word as u32
+    }
+}
+
+impl Index {
+    pub(super) const BUCKETS_PER_ROW: usize = 2;
+
+    pub(super) fn new(rows: usize) -> Index {
+        let buckets = (rows * Index::BUCKETS_PER_ROW).next_power_of_two();
+        Index { buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+    }
+
+    pub(super) fn bucket(&self, words: &Words) -> usize {
+        self.hasher.hash_one(words) as usize & (self.buckets.len() - 1)
+    }
+
+    /// The row in whose life the key was found.
+    #[inline]
+    pub(super) fn find(&self, rows: &[Row], words: &Words) -> Option<(Link, Life)> {
+        let bucket = self.bucket(words);
+        for _ in 0..LOOKS {
+            let before = self.buckets[bucket].load(Ordering::Acquire);
+            if before & HELD != 0 {
+                std::hint::spin_loop();
+                continue;
+            }
+            let found = find_in(rows, before as u32, words, STEPS);
+            // Everything read above is read before the version is read again.
+            fence(Ordering::Acquire);
+            if self.buckets[bucket].load(Ordering::Relaxed) == before
+                && let Ok(found) = found
+            {
+                return found;
+            }
+        }
+        let held = self.hold(bucket);
+        let found = find_in(rows, held.head(), words, u32::MAX).unwrap_or(None);
+        self.release(held, held.head());
+        found
+    }
+
+    /// Waits until nobody holds the bucket, and holds it: for some dozens of instructions, unless the holder loses its core.
+    pub(super) fn hold(&self, bucket: usize) -> Held {
+        let backoff = Backoff::new();
+        loop {
+            let word = self.buckets[bucket].load(Ordering::Relaxed);
+            let taken = word & HELD == 0
+                && self.buckets[bucket]
+                    .compare_exchange_weak(word, word | HELD, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok();
+            if taken {
+                // The odd version is seen before any change under it.
+                fence(Ordering::Release);
+                return Held { bucket, word };
+            }
+            backoff.snooze();
+        }
+    }
+
+    /// Lets go of the bucket, whose chain begins with `head` from now on.
+    pub(super) fn release(&self, held: Held, head: Link) {
+        let version = (held.word >> 32).wrapping_add(2) as u32;
+        self.buckets[held.bucket].store(u64::from(version) << 32 | u64::from(head), Ordering::Release);
+    }
+
+    /// Takes a row out of the chain of one of its keys.
+    pub(super) fn unlink(&self, rows: &[Row], row: u32, side: usize) {
+        let held = self.hold(self.bucket(&rows[row as usize].words(side)));
+        let wanted = link(row, side);
+        let after = rows[row as usize].next[side].load(Ordering::Relaxed);
+        let mut at = held.head();
+        if at == wanted {
+            self.release(held, after);
+            return;
+        }
+        while at != 0 {
+            let (before, side) = row_and_side(at);
+            let next = &rows[before as usize].next[side];
+            at = next.load(Ordering::Relaxed);
+            if at == wanted {
+                next.store(after, Ordering::Relaxed);
+                break;
+            }
+        }
+        self.release(held, held.head());
+    }
+}
+
+/// The first live row with this key in a chain; an error where the chain is longer than `steps`.
+#[inline]
+pub(super) fn find_in(
+    rows: &[Row],
+    head: Link,
+    words: &Words,
+    steps: u32,
+) -> Result<Option<(Link, Life)>, ()> {
+    let mut at = head;
+    for _ in 0..steps {
+        if at == 0 {
+            return Ok(None);
+        }
+        let (number, side) = row_and_side(at);
+        let Some(row) = rows.get(number as usize) else { return Err(()) };
+        if row.has_words(side, words) {
+            let life = row.life();
+            if life.has(Life::LIVE) {
+                return Ok(Some((at, life)));
+            }
+        }
+        at = row.next[side].load(Ordering::Relaxed);
+    }
+    Err(())
+}

@@ -1,0 +1,145 @@
+//! One row of the flow table: two keys, a life, and links of the two chains that it is in. 128 bytes.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use model::Family;
+use packet::FlowKey;
+
+/// A [`FlowKey`] as it lies in a row and is hashed.
+pub(super) type Words = [u64; 5];
+
+pub(super) fn words(key: &FlowKey) -> Words {
+    let rest = u64::from(key.sport) << 48
+        | u64::from(key.dport) << 32
+        | u64::from(key.protocol) << 8
+        | u64::from(key.family == Family::V6);
+    [(key.src >> 64) as u64, key.src as u64, (key.dst >> 64) as u64, key.dst as u64, rest]
+}
+
+pub(super) fn key(words: &Words) -> FlowKey {
+    let [src_high, src_low, dst_high, dst_low, rest] = *words;
+    FlowKey {
+        src: u128::from(src_high) << 64 | u128::from(src_low),
+        dst: u128::from(dst_high) << 64 | u128::from(dst_low),
+        sport: (rest >> 48) as u16,
+        dport: (rest >> 32) as u16,
+        protocol: (rest >> 8) as u8,
+        family: if rest & 1 == 0 { Family::V4 } else { Family::V6 },
+    }
+}
+
+/// What changes while a row is in use, in one word, so that a change is one compare-and-swap: flags in the low 16 bits, then
+/// the tick of the last packet, then how often the row was taken. The last keeps a late change from hitting the row's next
+/// flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life(pub(super) u64);
+
+impl Life {
+    /// In use: linked, and found by look-ups.
+    pub(super) const LIVE: u16 = 1;
+    /// A packet came the other way.
+    pub(super) const ANSWERED: u16 = 1 << 1;
+    /// Both sides take part: never evicted for a new flow.
+    pub(super) const ESTABLISHED: u16 = 1 << 2;
+    /// The opener has sent its last byte (TCP).
+    pub(super) const FIN_ORIGINAL: u16 = 1 << 3;
+    /// The other side has.
+    pub(super) const FIN_REPLY: u16 = 1 << 4;
+    /// A reset was the last packet.
+    pub(super) const RESET: u16 = 1 << 5;
+    /// No flow but a mapping of a workload's port (`mappings.rs`).
+    pub(super) const MAPPING: u16 = 1 << 6;
+
+    pub(super) fn flags(self) -> u16 {
+        self.0 as u16
+    }
+
+    pub(super) fn has(self, flags: u16) -> bool {
+        self.flags() & flags == flags
+    }
+
+    pub(super) fn seen(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+
+    pub(super) fn generation(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    pub(super) fn with(self, flags: u16, seen: u32) -> Life {
+        Life(u64::from(self.generation()) << 48 | u64::from(seen) << 16 | u64::from(flags))
+    }
+
+    /// The life of the row's next flow, before it begins.
+    pub(super) fn next(self) -> Life {
+        Life(u64::from(self.generation().wrapping_add(1)) << 48)
+    }
+}
+
+/// See the file's head. Keys are written only while the row is linked nowhere.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct Row {
+    /// As the flow's first packet showed, and as replies do.
+    keys: [[AtomicU64; 5]; 2],
+    pub(super) life: AtomicU64,
+    /// The link after this one in the chain of each key.
+    pub(super) next: [AtomicU32; 2],
+    /// Of a flow: the row of its mapping, counted from 1; 0 is none.
+    pub(super) mapping: AtomicU32,
+    /// Of a mapping: its generation in the high half, how many flows use it in the low one.
+    pub(super) uses: AtomicU64,
+    // Left for policy: a verdict and the epoch of the policy that gave it, a word of their own (DESIGN.md, D7).
+}
+
+const _: () = assert!(size_of::<Row>() == Row::BYTES);
+
+impl Row {
+    pub(super) const BYTES: usize = 128;
+
+    pub(super) fn life(&self) -> Life {
+        Life(self.life.load(Ordering::Relaxed))
+    }
+
+    /// Takes over a change where nobody was faster.
+    pub(super) fn change(&self, from: Life, to: Life) -> Result<(), Life> {
+        self.life.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).map(drop).map_err(Life)
+    }
+
+    pub(super) fn words(&self, side: usize) -> Words {
+        std::array::from_fn(|word| self.keys[side][word].load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn has_words(&self, side: usize, words: &Words) -> bool {
+        // The last word first: ports and protocol tell most flows of one pair of hosts apart.
+        (0..5).rev().all(|word| self.keys[side][word].load(Ordering::Relaxed) == words[word])
+    }
+
+    pub(super) fn set_words(&self, side: usize, words: &Words) {
+        for (word, value) in self.keys[side].iter().zip(words) {
+            word.store(*value, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_key_comes_back_from_its_words(src: u128, dst: u128, sport: u16, dport: u16, protocol: u8, v6: bool) {
+            let family = if v6 { Family::V6 } else { Family::V4 };
+            let flow = FlowKey { src, dst, sport, dport, protocol, family };
+            prop_assert_eq!(key(&words(&flow)), flow);
+        }
+
+        #[test]
+        fn a_life_keeps_its_parts_apart(word: u64, flags: u16, seen: u32) {
+            let life = Life(word).with(flags, seen);
+            prop_assert_eq!((life.flags(), life.seen(), life.generation()), (flags, seen, Life(word).generation()));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! How a flow's state follows its packets, and how long each state lasts.
+
+use std::time::Duration;
+
+use packet::protocol;
+
+use super::Direction;
+use super::row::Life;
+
+/// Time in eighths of a second since the table was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticks(pub u32);
+
+impl Ticks {
+    /// Ticks in a second.
+    pub const PER_SECOND: u32 = 8;
+}
+
+impl From<Duration> for Ticks {
+    /// Rounded up, so that a short time is never none.
+    fn from(time: Duration) -> Ticks {
+        let eighths = time.as_millis().saturating_mul(Ticks::PER_SECOND.into()).div_ceil(1000);
+        Ticks(u32::try_from(eighths).unwrap_or(u32::MAX))
+    }
+}
+
+/// How long a flow without packets is remembered. The defaults are Calico's (`bpfConntrackTimeouts`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTimeouts {
+    /// What a flow that nobody answered gets at least.
+    pub creation_grace: Ticks,
+    /// A TCP connection whose handshake isn't over.
+    pub tcp_syn_sent: Ticks,
+    /// An established TCP connection.
+    pub tcp_established: Ticks,
+    /// A TCP connection that both sides have closed.
+    pub tcp_fins_seen: Ticks,
+    /// A TCP connection after a reset.
+    pub tcp_reset_seen: Ticks,
+    /// UDP.
+    pub udp: Ticks,
+    /// ICMP queries.
+    pub icmp: Ticks,
+    /// Any other protocol.
+    pub generic: Ticks,
+}
+
+impl Default for FlowTimeouts {
+    fn default() -> FlowTimeouts {
+        let seconds = |seconds| Ticks(seconds * Ticks::PER_SECOND);
+        FlowTimeouts {
+            creation_grace: seconds(10),
+            tcp_syn_sent: seconds(20),
+            tcp_established: seconds(3600),
+            tcp_fins_seen: seconds(30),
+            tcp_reset_seen: seconds(40),
+            udp: seconds(60),
+            icmp: seconds(5),
+            generic: seconds(600),
+        }
+    }
+}
+
+impl FlowTimeouts {
+    /// How long a flow of this protocol in this state is remembered.
+    fn of(&self, protocol: u8, life: Life) -> Ticks {
+        let closed = Life::FIN_ORIGINAL | Life::FIN_REPLY;
+        let time = match protocol {
+            protocol::TCP if life.has(Life::RESET) => self.tcp_reset_seen,
+            protocol::TCP if life.has(closed) => self.tcp_fins_seen,
+            protocol::TCP if life.has(Life::ESTABLISHED) => self.tcp_established,
+            protocol::TCP => self.tcp_syn_sent,
+            protocol::UDP => self.udp,
+            protocol::ICMP | protocol::ICMPV6 => self.icmp,
+            _ => self.generic,
+        };
+        if life.has(Life::ANSWERED) { time } else { time.max(self.creation_grace) }
+    }
+
+    /// Has it been silent for too long? Mappings end with their last flow, not by time.
+    pub(super) fn is_over(&self, protocol: u8, life: Life, now: Ticks) -> bool {
+        !life.has(Life::MAPPING) && now.0.saturating_sub(life.seen()) > self.of(protocol, life).0
+    }
+}
+
+/// Flags of TCP (RFC 9293 §3.1).
+mod tcp {
+    pub(super) const FIN: u8 = 0x01;
+    pub(super) const SYN: u8 = 0x02;
+    pub(super) const RST: u8 = 0x04;
+    pub(super) const ACK: u8 = 0x10;
+}
+
+/// May this packet begin a flow? A reset ends connections only. A TCP packet from the middle of a connection may: the
+/// connection may be older than this process.
+pub fn begins_flow(protocol: u8, tcp_flags: u8) -> bool {
+    protocol != protocol::TCP || tcp_flags & tcp::RST == 0
+}
+
+/// The flags of a flow after one more packet. `tcp_flags`: zero for other protocols.
+pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u8) -> u16 {
+    if protocol != protocol::TCP {
+        return match direction {
+            Direction::Original => flags,
+            Direction::Reply => flags | Life::ANSWERED | Life::ESTABLISHED,
+        };
+    }
+    let original = direction == Direction::Original;
+    let closed = flags & Life::FIN_ORIGINAL != 0 && flags & Life::FIN_REPLY != 0;
+    let opens = tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    // The same ports again, for a new connection (RFC 9293 §3.6.1).
+    if opens && original && (closed || flags & Life::RESET != 0) {
+        return Life::LIVE;
+    }
+    if tcp_flags & tcp::RST != 0 {
+        return flags | Life::RESET;
+    }
+    // Whoever goes on after a reset didn't believe it, and knows better (RFC 7857 §2.2).
+    let mut flags = flags & !Life::RESET;
+    if !original {
+        flags |= Life::ANSWERED;
+    } else if flags & Life::ANSWERED != 0 && tcp_flags & tcp::SYN == 0 {
+        flags |= Life::ESTABLISHED;
+    }
+    if tcp_flags & tcp::FIN != 0 {
+        flags |= if original { Life::FIN_ORIGINAL } else { Life::FIN_REPLY };
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Direction::{Original, Reply};
+
+    const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
+
+    fn tcp_flow(packets: &[(Direction, u8)]) -> Life {
+        let flags =
+            packets.iter().fold(Life::LIVE, |flags, (way, tcp)| after(flags, protocol::TCP, *way, *tcp));
+        Life(0).with(flags, 0)
+    }
+
+    fn lasts(packets: &[(Direction, u8)]) -> u32 {
+        FlowTimeouts::default().of(protocol::TCP, tcp_flow(packets)).0 / Ticks::PER_SECOND
+    }
+
+    #[test]
+    fn a_connection_lasts_as_long_as_its_state_says() {
+        let open = [(Original, tcp::SYN), (Reply, SYN_ACK), (Original, tcp::ACK)];
+        assert_eq!(lasts(&open[..1]), 20);
+        // Half open is not established: the server answers whoever asks.
+        assert_eq!(lasts(&open[..2]), 20);
+        assert_eq!(lasts(&open), 3600);
+        let fin = tcp::FIN | tcp::ACK;
+        let closing = [&open[..], &[(Original, fin)]].concat();
+        assert_eq!(lasts(&closing), 3600, "half closed, the other side may still send");
+        let closed = [&closing[..], &[(Reply, fin), (Original, tcp::ACK)]].concat();
+        assert_eq!(lasts(&closed), 30);
+        let reset = [&open[..], &[(Reply, tcp::RST)]].concat();
+        assert_eq!(lasts(&reset), 40);
+        assert_eq!(lasts(&[&reset[..], &[(Original, tcp::ACK)]].concat()), 3600);
+        assert_eq!(lasts(&[&closed[..], &[(Original, tcp::SYN)]].concat()), 20, "opened anew");
+    }
+
+    #[test]
+    fn other_protocols_are_established_by_an_answer_and_live_through_the_grace_period() {
+        let timeouts = FlowTimeouts::default();
+        let asked = Life(0).with(Life::LIVE, 0);
+        let answered = Life(0).with(after(Life::LIVE, protocol::ICMP, Reply, 0), 0);
+        assert!(answered.has(Life::ESTABLISHED));
+        assert_eq!(timeouts.of(protocol::ICMP, asked), timeouts.creation_grace);
+        assert_eq!(timeouts.of(protocol::ICMP, answered), timeouts.icmp);
+        assert!(!timeouts.is_over(protocol::ICMP, answered, timeouts.icmp));
+        assert!(timeouts.is_over(protocol::ICMP, answered, Ticks(timeouts.icmp.0 + 1)));
+    }
+
+    #[test]
+    fn a_short_time_is_never_none() {
+        assert_eq!(Ticks::from(Duration::from_millis(1)), Ticks(1));
+        assert_eq!(Ticks::from(Duration::from_secs(5)), Ticks(40));
+        assert_eq!(Ticks::from(Duration::MAX), Ticks(u32::MAX));
+    }
+}

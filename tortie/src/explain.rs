@@ -1,0 +1,39 @@
+//! `tortie explain`: answers that need no running router.
+//!
+//! One file per noun. Exit status 0 is yes, 1 is no, 2 is a question that makes no sense.
+
+mod selector;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::output::Form;
+
+/// What `tortie explain` was asked for.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(subcommand)]
+    noun: Noun,
+
+    /// A sentence for people, or JSON for programs
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Form,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Does a selector match these labels? Exit status 1 where it doesn't, 2 where it is malformed
+    #[command(after_help = selector::EXAMPLES)]
+    Selector(selector::SelectorArgs),
+}
+
+/// Answers and prints.
+///
+/// # Errors
+/// The question is malformed, or standard output can't be written.
+pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    match &args.noun {
+        Noun::Selector(selector) => selector::run(selector, args.output),
+    }
+}
