@@ -17,7 +17,7 @@ use crate::abi::Descriptor;
 use crate::frame::Frame;
 use crate::pool::FramePool;
 use crate::region::{Borrower, Lent, Region};
-use crate::release::{Closed, Closing};
+use crate::release::{self, Closed, Closing};
 use crate::report::{Mode, QueueConfig};
 use crate::socket::{Rings, Socket};
 use crate::statistics::{Outstanding, QueueCounters, XdpStatistics};
@@ -299,6 +299,9 @@ impl Queue {
         let _ = self.wake();
         let recovered = self.aside.len() + self.reap(pool);
         let untaken = self.rings.tx.untaken().iter().map(|descriptor| descriptor.addr).collect();
+        let namespace = self.socket.namespace();
+        // Before the socket is closed: only then does the answer prove anything.
+        let unbound = release::interface_left(namespace, self.config.ifindex, self.config.queue);
         let Self { region, borrower, mode, config, rings, socket, .. } = self;
         // The mappings keep the socket open in the kernel.
         drop(rings);
@@ -308,9 +311,10 @@ impl Queue {
             mode,
             ifindex: config.ifindex,
             queue: config.queue,
-            namespace: socket.namespace(),
+            namespace,
             socket: Some(socket),
             untaken,
+            unbound,
             recovered,
             deadline: Instant::now() + config.bind_retry,
         }

@@ -5,6 +5,11 @@
 //! kernel's pool of the queue alive, and the last step of dismantling that pool frees the queue for another
 //! (`xp_release_deferred` and `xp_clear_dev`, net/xdp/xsk_buff_pool.c). Hence the proof used here: **when a throw-away
 //! socket can be bound to the same queue, the former pool is gone**, and with it every use of its frames.
+//!
+//! An interface that leaves takes its queues with it, so nothing can be bound there any more. Its departure and a bind
+//! hold the same lock (RTNL): when a bind finds no interface while the queue's own socket is still open, the kernel has
+//! stopped the device, unbound that socket and told the driver to let go (`xsk_notifier`, net/xdp/xsk.c). A socket that
+//! was closed before isn't among those that are unbound then; its deferred job may run later, unseen.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +50,8 @@ pub struct Closing {
     pub(crate) namespace: Option<u64>,
     /// Addresses in the TX ring that the kernel hadn't taken when the ring was unmapped.
     pub(crate) untaken: Vec<u64>,
+    /// The interface had left while the socket was open: the kernel has unbound it.
+    pub(crate) unbound: bool,
     pub(crate) recovered: usize,
     pub(crate) deadline: Instant,
 }
@@ -71,9 +78,14 @@ impl Closing {
                 self.take_all(Lent::Receive, pool);
                 self.take_all(Lent::Transmit, pool);
             }
-            // The kernel unbinds the sockets of an interface that leaves (`xsk_notifier`, net/xdp/xsk.c): nothing is
-            // received any more, and of the TX ring nothing taken. Packets under way may still be somewhere. That a
-            // NIC that left has stopped writing is not proved by its absence.
+            // A driver that has let go neither reads nor writes frames. Without that, the absence of a NIC doesn't prove
+            // that it has stopped: virtio's, for one, is reset after its interface is gone.
+            Sight::NoInterface if self.mode == Mode::ZeroCopy && self.unbound => {
+                self.take_all(Lent::Receive, pool);
+                self.take_all(Lent::Transmit, pool);
+            }
+            // Nothing is received any more, and of the TX ring nothing taken. Packets under way may still be somewhere,
+            // with parts of them in our frames.
             Sight::NoInterface if self.mode == Mode::Copy => {
                 self.take_all(Lent::Receive, pool);
                 let untaken = std::mem::take(&mut self.untaken);
@@ -116,13 +128,7 @@ impl Closing {
     }
 
     fn look(&self) -> Sight {
-        let Some(region) = throw_away_region() else { return Sight::Unknown };
-        match bind_and_close(&region, self.namespace, self.ifindex, self.queue) {
-            Ok(()) => Sight::Free,
-            Err(libc::EBUSY) => Sight::Busy,
-            Err(libc::ENODEV) => Sight::NoInterface,
-            Err(_) => Sight::Unknown,
-        }
+        look(self.namespace, self.ifindex, self.queue)
     }
 
     fn take_all(&mut self, lent: Lent, pool: &mut FramePool) {
@@ -137,6 +143,22 @@ impl Closing {
                 self.recovered += 1;
             }
         }
+    }
+}
+
+/// Whether a queue's interface is gone from its namespace. Asked while the queue's socket is open, a yes means that the
+/// kernel has unbound it.
+pub(crate) fn interface_left(namespace: Option<u64>, ifindex: u32, queue: u32) -> bool {
+    look(namespace, ifindex, queue) == Sight::NoInterface
+}
+
+fn look(namespace: Option<u64>, ifindex: u32, queue: u32) -> Sight {
+    let Some(region) = throw_away_region() else { return Sight::Unknown };
+    match bind_and_close(&region, namespace, ifindex, queue) {
+        Ok(()) => Sight::Free,
+        Err(libc::EBUSY) => Sight::Busy,
+        Err(libc::ENODEV) => Sight::NoInterface,
+        Err(_) => Sight::Unknown,
     }
 }
 

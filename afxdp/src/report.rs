@@ -151,7 +151,7 @@ pub struct BindReport {
     pub need_wakeup: bool,
     /// Whether it shares a registration of the region with an earlier queue. `false`: this one registered it (again).
     pub shared: bool,
-    /// Frames one system call may send in copy mode, if the kernel let it be set.
+    /// Frames one system call may send in copy mode, if that is the mode and the kernel let it be set.
     pub tx_budget: Option<u32>,
     /// What became of busy polling.
     pub busy_poll: BusyPollOutcome,
@@ -159,6 +159,8 @@ pub struct BindReport {
     pub pages: Pages,
     /// Tries that failed before, in order.
     pub attempts: Vec<Attempt>,
+    /// What to do about them, where it is known.
+    pub advice: Option<&'static str>,
     /// How long the queue was busy before it could be had.
     pub waited: Duration,
 }
@@ -168,9 +170,11 @@ impl fmt::Display for BindReport {
         write!(f, "{} queue {}: {} mode, ", self.interface, self.queue, self.mode)?;
         f.write_str(if self.shared { "shared registration, " } else { "own registration, " })?;
         write!(f, "{}, wake-up {}", self.pages, if self.need_wakeup { "on need" } else { "always" })?;
-        match self.tx_budget {
-            Some(budget) => write!(f, ", up to {budget} frames a send")?,
-            None => f.write_str(", 32 frames a send")?,
+        match (self.mode, self.tx_budget) {
+            (Mode::Copy, Some(budget)) => write!(f, ", up to {budget} frames a send")?,
+            (Mode::Copy, None) => f.write_str(", 32 frames a send")?,
+            // The driver takes what its own ring holds.
+            (Mode::ZeroCopy, _) => {}
         }
         match self.busy_poll {
             BusyPollOutcome::Off => {}
@@ -182,9 +186,16 @@ impl fmt::Display for BindReport {
         if !self.waited.is_zero() {
             write!(f, ", after waiting {} ms for the queue", self.waited.as_millis())?;
         }
-        for attempt in &self.attempts {
-            let reason = io::Error::from_raw_os_error(attempt.errno);
-            write!(f, "; {} failed {}: {reason}", attempt.mode, attempt.step)?;
+        for (number, attempt) in self.attempts.iter().enumerate() {
+            // Shared first, then alone: the same answer twice is told once.
+            let again = |earlier: &Attempt| Attempt { shared: attempt.shared, ..*earlier } == *attempt;
+            if !self.attempts[..number].iter().any(again) {
+                let reason = io::Error::from_raw_os_error(attempt.errno);
+                write!(f, "; {} failed {}: {reason}", attempt.mode, attempt.step)?;
+            }
+        }
+        if let Some(advice) = self.advice {
+            write!(f, "; {advice}")?;
         }
         Ok(())
     }
@@ -299,7 +310,7 @@ pub enum BindError {
         interface: String,
     },
     /// Anything else.
-    #[error("queue {queue} of {interface}: {step}: {source}")]
+    #[error("queue {queue} of {interface}: {step}: {source}{}", advice.map(|advice| format!("; {advice}")).unwrap_or_default())]
     Other {
         /// The interface's name, or `#index` if it has none here.
         interface: String,
@@ -309,5 +320,48 @@ pub enum BindError {
         step: Step,
         /// What the kernel said.
         source: io::Error,
+        /// What to do about it, where it is known.
+        advice: Option<&'static str>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(shared: bool, errno: i32) -> Attempt {
+        Attempt { mode: Mode::ZeroCopy, shared, step: Step::Bind, errno }
+    }
+
+    fn report(mode: Mode, attempts: Vec<Attempt>) -> String {
+        let report = BindReport {
+            interface: "eth0".into(),
+            ifindex: 2,
+            queue: 0,
+            mode,
+            need_wakeup: true,
+            shared: false,
+            tx_budget: None,
+            busy_poll: BusyPollOutcome::Off,
+            pages: Pages::Small,
+            attempts,
+            advice: None,
+            waited: Duration::ZERO,
+        };
+        report.to_string()
+    }
+
+    #[test]
+    fn a_refusal_with_and_without_sharing_is_told_once() {
+        let same = report(Mode::Copy, vec![attempt(true, libc::EINVAL), attempt(false, libc::EINVAL)]);
+        assert_eq!(same.matches("zero-copy failed").count(), 1, "{same}");
+        let other = report(Mode::Copy, vec![attempt(true, libc::EINVAL), attempt(false, libc::EOPNOTSUPP)]);
+        assert_eq!(other.matches("zero-copy failed").count(), 2, "{other}");
+    }
+
+    #[test]
+    fn how_many_frames_a_send_takes_is_told_of_copy_mode_only() {
+        assert!(report(Mode::Copy, Vec::new()).contains("32 frames a send"));
+        assert!(!report(Mode::ZeroCopy, Vec::new()).contains("a send"));
+    }
 }

@@ -160,8 +160,9 @@ impl UmemSet {
         waited: Duration,
     ) -> Result<(Queue, BindReport), BindError> {
         let borrower = self.region.new_borrower().ok_or(BindError::TooManyQueues)?;
-        let tx_budget =
-            config.tx_budget.filter(|budget| bound.socket.set(abi::XDP_MAX_TX_SKB_BUDGET, budget).is_ok());
+        let tx_budget = config.tx_budget.filter(|budget| {
+            bound.mode == Mode::Copy && bound.socket.set(abi::XDP_MAX_TX_SKB_BUDGET, budget).is_ok()
+        });
         let busy_poll = match config.busy_poll {
             None => BusyPollOutcome::Off,
             Some(wanted) => match bound.socket.set_busy_poll(wanted.usecs, wanted.budget) {
@@ -179,6 +180,7 @@ impl UmemSet {
             tx_budget,
             busy_poll,
             pages: self.region.pages(),
+            advice: attempts.iter().find_map(|attempt| advice(config.ifindex, attempt.mode, attempt.errno)),
             attempts,
             waited,
         };
@@ -213,11 +215,25 @@ impl UmemSet {
                 Ok(device) if queue >= device.receive_queues => {
                     BindError::NoSuchQueue { interface, queue, queues: device.receive_queues }
                 }
-                _ => BindError::Other { interface, queue, step, source: failed.source },
+                _ => {
+                    let advice = advice(ifindex, mode, libc::EINVAL);
+                    BindError::Other { interface, queue, step, source: failed.source, advice }
+                }
             },
-            _ => BindError::Other { interface, queue, step, source: failed.source },
+            _ => BindError::Other { interface, queue, step, source: failed.source, advice: None },
         }
     }
+}
+
+/// What to do about a refusal whose errno says too little. virtio_net maps AF_XDP's memory only for a device that has
+/// its memory mapped at all (`virtqueue_dma_dev` in `virtnet_xsk_pool_enable`, drivers/net/virtio_net.c).
+fn advice(ifindex: u32, mode: Mode, errno: i32) -> Option<&'static str> {
+    if (mode, errno) != (Mode::ZeroCopy, libc::EINVAL) {
+        return None;
+    }
+    let driver = features::DeviceFeatures::of(ifindex).ok()?.driver?;
+    (driver == "virtio_net")
+        .then_some("virtio_net needs VIRTIO_F_ACCESS_PLATFORM for zero-copy: iommu_platform=on in QEMU")
 }
 
 /// Whether another mode may do better. Where not, the error itself is the answer, rather than a lesser mode.

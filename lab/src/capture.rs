@@ -1,6 +1,6 @@
 //! Captures with tcpdump, and what can be read from them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -76,6 +76,11 @@ impl Capture {
 }
 
 impl Captured {
+    /// Where it is.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// The capture as tcpdump prints it, a frame per line with its link-layer header.
     ///
     /// # Errors

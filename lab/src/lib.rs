@@ -35,6 +35,7 @@ pub mod capture;
 pub mod cluster;
 pub mod command;
 pub mod demo;
+pub mod dissected;
 pub mod hostile;
 mod lab;
 pub mod link;
@@ -48,6 +49,7 @@ pub mod sweep;
 pub mod table;
 pub mod tortie;
 pub mod traffic;
+pub mod vm;
 pub mod wait;
 pub mod workload;
 

@@ -86,10 +86,29 @@ impl Resources {
     /// # Errors
     /// As [`Resources::write`].
     pub fn plain_pool(&self, name: &str, cidr: Prefix, block_size: u8) -> Result<()> {
+        self.pool(name, cidr, block_size, "Never", "Never")
+    }
+
+    /// A pool with its modes of IPIP and VXLAN.
+    ///
+    /// # Errors
+    /// As [`Resources::write`].
+    pub fn pool(&self, name: &str, cidr: Prefix, block_size: u8, ipip: &str, vxlan: &str) -> Result<()> {
         let spec = format!(
-            "  cidr: {cidr}\n  blockSize: {block_size}\n  ipipMode: Never\n  vxlanMode: Never\n  natOutgoing: false\n  nodeSelector: all()\n"
+            "  cidr: {cidr}\n  blockSize: {block_size}\n  ipipMode: {ipip}\n  vxlanMode: {vxlan}\n  natOutgoing: false\n  nodeSelector: all()\n"
         );
         self.manifest("IPPool", name, "", &spec)
+    }
+
+    /// A node with its IPv4 address, in CIDR form, and its one address in both kinds of tunnel.
+    ///
+    /// # Errors
+    /// As [`Resources::write`].
+    pub fn tunnel_node(&self, name: &str, ipv4: InterfaceAddr, tunnel: IpAddr) -> Result<()> {
+        let spec = format!(
+            "  bgp:\n    ipv4Address: {ipv4}\n    ipv4IPIPTunnelAddr: {tunnel}\n  ipv4VXLANTunnelAddr: {tunnel}\n"
+        );
+        self.manifest("Node", name, "", &spec)
     }
 
     /// A node's claim of a block.

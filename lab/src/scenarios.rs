@@ -7,10 +7,13 @@ mod host_routes;
 mod hostile_bgp;
 mod icmp_errors;
 mod internet_table;
+mod ipip_linux;
 mod kill_the_router;
 mod malformed;
 mod route_churn;
+mod tunnels;
 mod two_workers;
+mod virtio_zero_copy;
 
 use crate::demo;
 use crate::scenario::Scenario;
@@ -21,6 +24,10 @@ pub const ALL: &[Scenario] = &[
     host_routes::HOST_ROUTES,
     full_mesh::FULL_MESH,
     full_mesh::FULL_MESH_BIRD,
+    tunnels::IPIP_ALWAYS,
+    tunnels::IPIP_CROSS_SUBNET,
+    tunnels::VXLAN_ALWAYS,
+    tunnels::VXLAN_CROSS_SUBNET,
     icmp_errors::ICMP_ERRORS,
     kill_the_router::KILL_THE_ROUTER,
     four_fabrics::FOUR_FABRICS,
@@ -29,6 +36,8 @@ pub const ALL: &[Scenario] = &[
     route_churn::ROUTE_CHURN,
     malformed::MALFORMED,
     hostile_bgp::HOSTILE_BGP,
+    ipip_linux::IPIP_LINUX,
+    virtio_zero_copy::VIRTIO_ZERO_COPY,
     demo::DEMO,
 ];
 

@@ -304,6 +304,21 @@ pub struct Nexthop {
     pub mac: Option<String>,
     /// `blackhole` and the like, where it goes through nobody.
     pub kind: Option<String>,
+    /// The tunnel that the neighbor leads to.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// The tunnel of a [`Nexthop`].
+#[derive(Clone, Debug, Deserialize)]
+pub struct Tunnel {
+    /// `ipip` or `vxlan`.
+    pub kind: String,
+    /// The outer source address.
+    pub local: IpAddr,
+    /// The outer destination address.
+    pub remote: IpAddr,
+    /// VXLAN's network identifier.
+    pub vni: Option<u32>,
 }
 
 /// `tortie show ports`.
@@ -338,6 +353,9 @@ pub struct Queue {
     pub mode: String,
     /// `native` or `generic`.
     pub attach: String,
+    /// What it really got, in words.
+    #[serde(default)]
+    pub notes: String,
     /// What the kernel counted.
     pub xdp: XdpCounts,
 }

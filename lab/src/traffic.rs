@@ -15,6 +15,8 @@ use crate::{Lab, command, wait};
 
 /// How long a transfer of a few hundred megabytes may take through a debug kernel on a busy machine.
 const TRANSFER: Duration = Duration::from_secs(120);
+/// How long iperf3 may take; nobody asks it for more than some seconds of traffic.
+const IPERF3: Duration = Duration::from_secs(60);
 /// How long a server may take until it listens.
 const LISTEN: Duration = Duration::from_secs(5);
 
@@ -128,23 +130,71 @@ pub fn iperf3_streams(
     seconds: u32,
     streams: u32,
 ) -> Result<Throughput> {
+    let (seconds, streams) = (seconds.to_string(), streams.to_string());
+    let end = iperf3_end(lab, from, to, address, &["-t", &seconds, "-P", &streams])?;
+    read_throughput(&end)
+}
+
+/// So many megabytes of TCP from one namespace to an address of another.
+///
+/// # Errors
+/// As [`iperf3`].
+pub fn iperf3_megabytes(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    megabytes: u32,
+) -> Result<Throughput> {
+    read_throughput(&iperf3_end(lab, from, to, address, &["-n", &format!("{megabytes}M")])?)
+}
+
+fn read_throughput(end: &Value) -> Result<Throughput> {
+    let bits_per_second = end["sum_received"]["bits_per_second"].as_f64();
+    Ok(Throughput {
+        bits_per_second: bits_per_second.context("iperf3 told no throughput")?,
+        retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
+    })
+}
+
+/// What iperf3 counted of UDP.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagrams {
+    /// Sent.
+    pub sent: u64,
+    /// Lost on the way.
+    pub lost: u64,
+}
+
+/// A second of UDP, 20 Mbit/s in datagrams of 1200 bytes, from one namespace to an address of another.
+///
+/// # Errors
+/// As [`iperf3`].
+pub fn iperf3_udp(lab: &Lab, from: &Namespace, to: &Namespace, address: IpAddr) -> Result<Datagrams> {
+    let end = iperf3_end(lab, from, to, address, &["-u", "-b", "20M", "-l", "1200", "-t", "1"])?;
+    let count = |what: &str| end["sum"][what].as_u64().with_context(|| format!("iperf3 told no {what}"));
+    Ok(Datagrams { sent: count("packets")?, lost: count("lost_packets")? })
+}
+
+/// The `end` of what an iperf3 client says, its server having ended too.
+fn iperf3_end(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    arguments: &[&str],
+) -> Result<Value> {
     let mut server = to.command("iperf3");
     server.args(["-s", "-1", "-B", &address.to_string()]);
     let mut server = lab.spawn(&format!("iperf3-server-{}", to.name()), server)?;
     listening(to, 5201)?;
     lab.step(&format!("iperf3 from {} to {}", from.name(), to.name()));
     let mut client = from.command("iperf3");
-    client.args(["-J", "-c", &address.to_string(), "-t", &seconds.to_string(), "-P", &streams.to_string()]);
-    let text = command::run(&mut client, Duration::from_secs(u64::from(seconds) + 30))?;
-    let json: Value = serde_json::from_str(&text)?;
-    let end = &json["end"];
-    let bits_per_second = end["sum_received"]["bits_per_second"].as_f64();
-    let throughput = Throughput {
-        bits_per_second: bits_per_second.context("iperf3 told no throughput")?,
-        retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
-    };
+    client.args(["-J", "-c", &address.to_string()]).args(arguments);
+    let text = command::run(&mut client, IPERF3)?;
+    let mut json: Value = serde_json::from_str(&text)?;
     server.finish(LISTEN)?;
-    Ok(throughput)
+    Ok(json["end"].take())
 }
 
 /// Waits until somebody listens on a TCP port inside.

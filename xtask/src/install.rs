@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use lab::scenario::Scenario;
 
 /// A package, a program of it (or a file, by its whole path) that shows whether it is there, and what it is for.
 struct Package {
@@ -30,9 +31,21 @@ const PACKAGES: &[Package] = &[
         program: "tcpdump",
         reason: "captures what passes, to check MACs and checksums",
     },
+    Package { name: "tshark", program: "tshark", reason: "dissects captures, inside tunnels too" },
+    Package { name: "traceroute", program: "traceroute", reason: "shows the routers on a way" },
     Package { name: "g++", program: "g++", reason: "builds libFuzzer, which the fuzz targets run in" },
     Package { name: "bird2", program: "bird", reason: "is the other BGP speaker of the interop scenarios" },
     Package { name: "valgrind", program: "valgrind", reason: "counts the walk's instructions" },
+];
+
+/// What scenarios with a virtual machine need besides: 100 MB with all that they depend on, so only where one is asked for.
+const PACKAGES_FOR_MACHINES: &[Package] = &[
+    Package {
+        name: "qemu-system-x86",
+        program: "qemu-system-x86_64",
+        reason: "emulates a machine with another kernel than this one",
+    },
+    Package { name: "busybox-static", program: "busybox", reason: "is most of what runs in it" },
 ];
 
 /// What `cargo xtask bench --peers` needs besides; nothing else does.
@@ -68,6 +81,13 @@ pub(crate) enum Installed {
 /// Installs what is missing, telling what and why. Without root or apt-get it says so and installs nothing.
 pub(crate) fn install() -> Result<Installed> {
     install_all(PACKAGES.iter())
+}
+
+/// As [`install`], with what these scenarios need besides.
+pub(crate) fn install_for_scenarios(chosen: &[&'static Scenario]) -> Result<Installed> {
+    let needed =
+        |package: &&Package| chosen.iter().any(|scenario| scenario.programs.contains(&package.program));
+    install_all(PACKAGES.iter().chain(PACKAGES_FOR_MACHINES.iter().filter(needed)))
 }
 
 /// As [`install`], with what the peers of the benchmarks need.

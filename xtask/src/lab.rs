@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.keep && chosen.len() != 1 {
         bail!("--keep takes the name of one scenario; `cargo xtask lab --list` shows them");
     }
-    install::install()?;
+    install::install_for_scenarios(&chosen)?;
     let options = Options { keep: arguments.keep, full: arguments.full };
     let mut tally = Tally::default();
     run_all(&chosen, &options, arguments.tortie.as_deref(), &mut tally)?;

@@ -23,8 +23,9 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut tally = Tally::default();
+    let all: Vec<_> = scenarios::ALL.iter().collect();
     if !arguments.quick {
-        install::install()?;
+        install::install_for_scenarios(&all)?;
     }
     check(&mut tally, "format", tools::cargo().args(["fmt", "--all", "--check"]))?;
     let mut clippy = tools::cargo();
@@ -37,7 +38,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     instructions(&mut tally)?;
     fuzz::all(&mut tally, FUZZ_SECONDS)?;
     if !arguments.quick {
-        let all: Vec<_> = scenarios::ALL.iter().collect();
         chore::run_all(&all, &Options::default(), None, &mut tally)?;
     }
     Ok(tally.close())

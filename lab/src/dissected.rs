@@ -1,0 +1,158 @@
+//! What tshark makes of a capture: the headers of each frame, outside and inside tunnels.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use model::MacAddr;
+
+use crate::capture::Captured;
+use crate::command;
+
+/// How long tshark may take to read a capture of some tens of megabytes.
+const READING: Duration = Duration::from_secs(60);
+
+/// The fields asked for, in order.
+const FIELDS: [&str; 7] =
+    ["frame.protocols", "eth.src", "eth.dst", "ip.src", "ip.dst", "udp.dstport", "vxlan.vni"];
+
+/// A frame that tshark finds malformed, or a checksum in it that is wrong, wherever in it that is.
+const WRONG: &str = "_ws.malformed || ip.checksum.status == \"Bad\" || tcp.checksum.status == \"Bad\" \
+                     || udp.checksum.status == \"Bad\" || icmp.checksum.status == \"Bad\"";
+
+/// How a frame is wrapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrapping {
+    /// Not at all.
+    Plain,
+    /// In IPv4 (protocol 4).
+    Ipip(Outer),
+    /// In UDP.
+    Vxlan {
+        /// The outer IP header.
+        outer: Outer,
+        /// The UDP destination port.
+        port: u16,
+        /// The network identifier.
+        vni: u32,
+        /// Source and destination MAC address inside.
+        macs: (MacAddr, MacAddr),
+    },
+}
+
+/// The addresses of an outer IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// From.
+    pub source: IpAddr,
+    /// To.
+    pub destination: IpAddr,
+}
+
+/// An IPv4 packet on a wire.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// How it is wrapped.
+    pub wrapping: Wrapping,
+    /// The source of what is inside, or of the packet itself.
+    pub source: IpAddr,
+    /// The destination of what is inside, or of the packet itself.
+    pub destination: IpAddr,
+}
+
+/// The IPv4 packets of a capture, every one of which tshark finds well-formed and right in all its checksums.
+///
+/// # Errors
+/// One is not, or tshark cannot read the capture.
+pub fn frames(captured: &Captured) -> Result<Vec<Frame>> {
+    let wrong = tshark(captured, &["-Y", WRONG])?;
+    let count = wrong.lines().count();
+    ensure!(
+        count == 0,
+        "tshark finds {count} frames wrong, the first: {}",
+        wrong.lines().next().unwrap_or("")
+    );
+    let mut arguments = vec!["-Y", "ip", "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,"];
+    arguments.extend(FIELDS.iter().flat_map(|field| ["-e", field]));
+    let text = tshark(captured, &arguments)?;
+    text.lines().map(|line| frame(line).with_context(|| format!("tshark said: {line}"))).collect()
+}
+
+fn tshark(captured: &Captured, arguments: &[&str]) -> Result<String> {
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-n", "-r"]).arg(captured.file());
+    for protocol in ["ip", "tcp", "udp"] {
+        tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+    }
+    command::run(tshark.args(arguments), READING)
+}
+
+/// A line of [`FIELDS`], in which a header that occurs twice has two values.
+fn frame(line: &str) -> Option<Frame> {
+    let mut columns = line.split('\t');
+    let mut values = || columns.next().map(|column| column.split(',').collect::<Vec<_>>());
+    let protocols = values()?.first()?.to_string();
+    let (mac_sources, mac_destinations) = (values()?, values()?);
+    let (sources, destinations) = (values()?, values()?);
+    let (ports, vnis) = (values()?, values()?);
+    let addresses = |at: usize| {
+        Some(Outer {
+            source: sources.get(at)?.parse().ok()?,
+            destination: destinations.get(at)?.parse().ok()?,
+        })
+    };
+    let wrapping = if protocols.starts_with("eth:ethertype:ip:ip") {
+        Wrapping::Ipip(addresses(0)?)
+    } else if protocols.starts_with("eth:ethertype:ip:udp:vxlan:") {
+        Wrapping::Vxlan {
+            outer: addresses(0)?,
+            port: ports.first()?.parse().ok()?,
+            vni: vnis.first()?.parse().ok()?,
+            macs: (mac_sources.get(1)?.parse().ok()?, mac_destinations.get(1)?.parse().ok()?),
+        }
+    } else {
+        Wrapping::Plain
+    };
+    let inner = addresses(usize::from(wrapping != Wrapping::Plain))?;
+    Some(Frame { wrapping, source: inner.source, destination: inner.destination })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACS: (&str, &str) = ("02:00:00:00:00:01", "02:00:00:00:00:02");
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_packet_in_ipip_is_told_from_one_that_an_icmp_error_quotes() {
+        let (a, b) = MACS;
+        let line = format!(
+            "eth:ethertype:ip:ip:tcp\t{a}\t{b}\t172.16.6.47,192.168.1.1\t172.16.6.249,192.168.2.1\t\t"
+        );
+        let wrapped = frame(&line).expect("a frame");
+        let outer = Outer { source: addr("172.16.6.47"), destination: addr("172.16.6.249") };
+        assert_eq!(wrapped.wrapping, Wrapping::Ipip(outer));
+        assert_eq!((wrapped.source, wrapped.destination), (addr("192.168.1.1"), addr("192.168.2.1")));
+        let line = format!(
+            "eth:ethertype:ip:icmp:ip:udp\t{a}\t{b}\t172.16.6.47,192.168.1.1\t192.168.1.1,192.168.2.1\t53\t"
+        );
+        let error = frame(&line).expect("a frame");
+        assert_eq!((error.wrapping, error.source), (Wrapping::Plain, addr("172.16.6.47")));
+    }
+
+    #[test]
+    fn a_frame_in_vxlan_has_mac_addresses_of_its_own() {
+        let line = "eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:udp:data\t02:00:00:00:00:01,66:00:00:00:00:01\t\
+                    02:00:00:00:00:02,66:00:00:00:00:02\t172.16.6.47,192.168.1.1\t172.16.6.249,192.168.2.1\t\
+                    4789,5201\t4096";
+        let Wrapping::Vxlan { port, vni, macs, .. } = frame(line).expect("a frame").wrapping else {
+            panic!("not VXLAN");
+        };
+        assert_eq!((port, vni, macs.1), (4789, 4096, MacAddr([0x66, 0, 0, 0, 0, 2])));
+    }
+}
