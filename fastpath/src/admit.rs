@@ -62,6 +62,7 @@ fn out_of_the_ordinary(frame: &[u8], parsed: &Parsed, destination: MacAddr, mac:
     match parsed.kind {
         Kind::Arp => Fate::Punt(PuntReason::Arp),
         Kind::Ipv6 if is_neighbor_discovery(parsed, frame) => Fate::Punt(PuntReason::NeighborDiscovery),
+        Kind::Ipv4 | Kind::Ipv6 if destination == MacAddr::BROADCAST => Fate::Drop(DropReason::Broadcast),
         Kind::Ipv4 | Kind::Ipv6 if destination.is_multicast() => Fate::Drop(DropReason::Multicast),
         Kind::Ipv4 | Kind::Ipv6 => Fate::Undecided,
         Kind::Other => Fate::Drop(DropReason::UnknownEthertype),

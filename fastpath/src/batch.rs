@@ -11,6 +11,7 @@ use crate::nat;
 
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
 pub const BATCH: usize = 64;
+const _: () = assert!(BATCH <= u64::BITS as usize, "`Batch::opened` has a bit for each frame");
 
 /// Frames next to each other that came in the same way: what is asked of a port is asked once a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,9 @@ pub struct Batch {
     pub(crate) parsed: [Parsed; BATCH],
     /// The next hop, from `route.rs` on, for frames that got that far.
     pub(crate) hops: [HopIndex; BATCH],
-    /// Within `route.rs`: what is looked up.
+    /// Frames that came out of a tunnel, from `decapsulate.rs` on: bit *i* is about frame *i*.
+    pub(crate) opened: u64,
+    /// Within `reverse_path.rs` and `route.rs`: what is looked up.
     pub(crate) asked: Asked,
     /// What `nat.rs` has translated, and what it has yet to.
     pub(crate) nat: nat::Columns,
@@ -103,6 +106,7 @@ impl Batch {
             fates: [Fate::Undecided; BATCH],
             parsed: [Parsed::UNTAGGED; BATCH],
             hops: [HopIndex::MAX; BATCH],
+            opened: 0,
             asked: Asked { v4: Questions::new(), v6: Questions::new(), groups: [0; BATCH] },
             nat: nat::Columns::new(),
         }
@@ -143,6 +147,7 @@ impl Batch {
     pub(crate) fn clear(&mut self) {
         debug_assert!(self.frames.is_empty(), "frames are given to a ring or a pool, never forgotten");
         self.runs.clear();
+        self.opened = 0;
         self.nat.clear();
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
     if state.tunnel_ends.is_empty() {
         return;
     }
-    let Batch { frames, runs, fates, parsed, .. } = batch;
+    let Batch { frames, runs, fates, parsed, opened, .. } = batch;
     for run in runs {
         let port = run.ingress.and_then(|ingress| state.ports.get(ingress));
         if port.is_none_or(|port| port.kind != PortKind::Uplink) {
@@ -30,17 +30,18 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
         }
         let rows = run.rows();
         let (fates, parsed) = (&mut fates[rows.clone()], &mut parsed[rows.clone()]);
-        for ((frame, fate), parsed) in frames[rows].iter_mut().zip(fates).zip(parsed) {
+        for (((row, frame), fate), parsed) in rows.clone().zip(&mut frames[rows]).zip(fates).zip(parsed) {
             if *fate != Fate::Undecided || !matches!(parsed.protocol, protocol::IPIP | protocol::UDP) {
                 continue;
             }
-            let opened = match end_of(frame.bytes(), parsed, &state.tunnel_ends) {
+            let outcome = match end_of(frame.bytes(), parsed, &state.tunnel_ends) {
                 Ok(None) => continue,
                 Ok(Some(end)) => open(frame, parsed, end, &state.tunnel_ends),
                 Err(reason) => Err(reason),
             };
-            if let Err(reason) = opened {
-                *fate = Fate::Drop(reason);
+            match outcome {
+                Ok(()) => *opened |= 1 << row,
+                Err(reason) => *fate = Fate::Drop(reason),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Stage 10: each frame to where its fate says, and the books.
+//! Stage 11: each frame to where its fate says, and the books.
 
 use afxdp::{Frame, FramePool};
 use model::PortId;
@@ -72,7 +72,7 @@ impl Exits<'_> {
     fn fragment(&mut self, port: PortId, frame: &Frame, batch: &Batch, row: usize, state: &State) {
         let (parsed, hop) = (&batch.parsed[row], state.next_hops.get(batch.hops[row]));
         let ingress = batch.ingress(row);
-        let mut pieces = match Pieces::new(frame, parsed, hop, &state.next_hops, self.pool) {
+        let mut pieces = match Pieces::new(frame, parsed, hop, state, self.pool) {
             Ok(pieces) => pieces,
             Err(reason) => return self.tally.dropped(reason, ingress),
         };

@@ -5,7 +5,7 @@
 
 use afxdp::{Frame, FramePool};
 use packet::{Fragments, Parsed, ethernet};
-use tables::{DropReason, NextHop, NextHops};
+use tables::{DropReason, NextHop, State};
 
 use crate::rewrite;
 
@@ -15,7 +15,7 @@ pub(crate) struct Pieces<'a> {
     fragments: Fragments<'a>,
     parsed: &'a Parsed,
     hop: &'a NextHop,
-    next_hops: &'a NextHops,
+    state: &'a State,
 }
 
 const CANT: DropReason = DropReason::NeedsFragmentation;
@@ -27,12 +27,12 @@ impl<'a> Pieces<'a> {
         whole: &'a Frame,
         parsed: &'a Parsed,
         hop: &'a NextHop,
-        next_hops: &'a NextHops,
+        state: &'a State,
         pool: &FramePool,
     ) -> Result<Pieces<'a>, DropReason> {
         let fragments = Fragments::new(parsed.l3_packet(whole.bytes()), hop.mtu).ok_or(CANT)?;
         match fragments.count() <= pool.available() {
-            true => Ok(Pieces { whole, fragments, parsed, hop, next_hops }),
+            true => Ok(Pieces { whole, fragments, parsed, hop, state }),
             false => Err(CANT),
         }
     }
@@ -66,6 +66,6 @@ impl<'a> Pieces<'a> {
         let len = self.fragments.write_next(packet).ok_or(CANT)?;
         piece.set_len(ethernet::HEADER_LEN + len).map_err(|_| CANT)?;
         let parsed = packet::parse(piece.bytes()).map_err(|_| CANT)?;
-        rewrite::dress(piece, &parsed, self.hop, self.next_hops)
+        rewrite::dress(piece, &parsed, self.hop, self.state)
     }
 }

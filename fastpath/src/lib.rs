@@ -12,18 +12,19 @@
 //! | 2 | `parse.rs` | where each header begins | drop: malformed, by cause |
 //! | 3 | `admit.rs` | packets addressed to this router's ports | punt: ARP, ND; drop: not ours, no such port |
 //! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | drop: unknown tunnel source, malformed |
-//! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast |
+//! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast, broadcast, link-local |
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
 //! | 6 | `police.rs` | what a workload may send in a second | drop: egress limits |
-//! | 7 | `nat.rs` | what a known flow's packets, or those to a floating IP, become | drop: malformed, unknown |
-//! | 8 | `route.rs` | a next hop | punt: no route, rejected, prohibited, unresolved; drop: blackhole, port down |
-//! | 9 | `nat.rs` | packets under a source that they may leave under | drop: ports exhausted |
-//! | 10 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
-//! | 10 | `mark.rs` | the endpoint's DSCP in what leaves the node | – |
-//! | 11 | `rewrite.rs`, `options.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big, bad option; drop: source routed |
-//! | 11 | `police.rs` | what a workload may get in a second | drop: ingress limits |
-//! | 12 | `exits.rs`, `fragment.rs` | copies in the punt ring, fragments, frames back in their pool, counters | drop: punt ring full, can't be fragmented |
-//! | 13 | `transmit.rs` | frames in transmit rings | drop: ring full, over fair share |
+//! | 7 | `reverse_path.rs` | packets whose source a route leads back to | drop: no way back, or another one |
+//! | 8 | `nat.rs` | what a known flow's packets, or those to a floating IP, become | drop: malformed, unknown |
+//! | 9 | `route.rs` | a next hop | punt: no route, rejected, prohibited, unresolved; drop: blackhole, broadcast, port down |
+//! | 10 | `nat.rs` | packets under a source that they may leave under | drop: ports exhausted |
+//! | 11 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
+//! | 11 | `mark.rs` | the endpoint's DSCP in what leaves the node | – |
+//! | 12 | `rewrite.rs`, `options.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big, bad option; drop: source routed |
+//! | 12 | `police.rs` | what a workload may get in a second | drop: ingress limits |
+//! | 13 | `exits.rs`, `fragment.rs` | copies in the punt ring, fragments, frames back in their pool, counters | drop: punt ring full, can't be fragmented |
+//! | 14 | `transmit.rs` | frames in transmit rings | drop: ring full, over fair share |
 //!
 //! **What it promises.** After a worker starts, while packets flow: no allocation, no lock, no system call other than
 //! the ring wake-up, no logging; an idle worker sleeps, and ports come and go between batches. Each frame ends in exactly one fate, and the books balance.
@@ -47,6 +48,7 @@ mod police;
 mod port;
 mod queues;
 mod receive;
+mod reverse_path;
 mod rewrite;
 mod route;
 mod stopwatch;

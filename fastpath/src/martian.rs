@@ -1,6 +1,6 @@
 //! Stage 5: addresses that no router forwards from or to.
 //!
-//! RFC 1812 §5.3.7 (IPv4), RFC 3927 §7 (169.254/16), RFC 4291 §2.5.2–2.5.6 and §2.7 (IPv6).
+//! RFC 1812 §5.3.7 (IPv4), RFC 3927 §7 (169.254/16), RFC 4291 §2.5.2–2.5.6 and §2.7 (IPv6), RFC 6890.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -84,18 +84,24 @@ fn is_suspect_v6(frame: &[u8]) -> bool {
 }
 
 fn check_v4(source: Ipv4Addr, destination: Ipv4Addr) -> Option<DropReason> {
-    if destination.is_multicast() || destination.is_broadcast() {
+    if destination.is_broadcast() {
+        return Some(DropReason::Broadcast);
+    }
+    if destination.is_multicast() {
         return Some(DropReason::Multicast);
     }
     if is_martian_v4(source) || source.is_multicast() {
         return Some(DropReason::MartianSource);
     }
-    is_martian_v4(destination).then_some(DropReason::MartianDestination)
+    if is_martian_v4(destination) {
+        return Some(DropReason::MartianDestination);
+    }
+    (source.is_link_local() || destination.is_link_local()).then_some(DropReason::LinkLocal)
 }
 
-/// "This network", loopback, link-local and the reserved class E, limited broadcast included.
+/// "This network", loopback and the reserved class E, limited broadcast included.
 fn is_martian_v4(addr: Ipv4Addr) -> bool {
-    matches!(addr.octets(), [0 | 127, ..] | [169, 254, ..] | [240..=255, ..])
+    matches!(addr.octets(), [0 | 127 | 240..=255, ..])
 }
 
 fn check_v6(source: Ipv6Addr, destination: Ipv6Addr) -> Option<DropReason> {
@@ -105,7 +111,11 @@ fn check_v6(source: Ipv6Addr, destination: Ipv6Addr) -> Option<DropReason> {
     if is_martian_v6(source) || source.is_multicast() {
         return Some(DropReason::MartianSource);
     }
-    is_martian_v6(destination).then_some(DropReason::MartianDestination)
+    if is_martian_v6(destination) {
+        return Some(DropReason::MartianDestination);
+    }
+    let is_link_local = source.is_unicast_link_local() || destination.is_unicast_link_local();
+    is_link_local.then_some(DropReason::LinkLocal)
 }
 
 /// Would an IPv6 packet leave the link that its source address is of? Such a sender is told (RFC 4443 §3.1, code 2); one
@@ -114,13 +124,15 @@ fn check_v6(source: Ipv6Addr, destination: Ipv6Addr) -> Option<DropReason> {
 fn is_beyond_scope(frame: &[u8], parsed: &Parsed) -> bool {
     let addresses = parsed.ipv6_source(frame).zip(parsed.ipv6_destination(frame));
     addresses.is_some_and(|(source, destination)| {
-        source.is_unicast_link_local() && !destination.is_multicast() && !is_martian_v6(destination)
+        let goes_on = !destination.is_multicast() && !destination.is_unicast_link_local();
+        source.is_unicast_link_local() && goes_on && !is_martian_v6(destination)
     })
 }
 
-/// Unspecified, loopback, and link-local, which never leaves its link.
+/// Unspecified, loopback, and IPv4-mapped, which stands for an IPv4 address inside a host and never on a wire
+/// (RFC 6890 §2.2.3).
 fn is_martian_v6(addr: Ipv6Addr) -> bool {
-    addr.is_unspecified() || addr.is_loopback() || addr.is_unicast_link_local()
+    addr.is_unspecified() || addr.is_loopback() || addr.to_ipv4_mapped().is_some()
 }
 
 #[cfg(test)]
@@ -176,24 +188,31 @@ mod tests {
 
     #[test]
     fn martians_are_told_apart() {
-        for source in ["0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
+        for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
             assert_eq!(v4(source, "10.65.1.2"), Some(DropReason::MartianSource), "{source}");
         }
-        for destination in ["0.1.2.3", "127.0.0.1", "169.254.1.1", "240.0.0.1"] {
+        for destination in ["0.1.2.3", "127.0.0.1", "240.0.0.1"] {
             assert_eq!(v4("10.65.0.2", destination), Some(DropReason::MartianDestination), "{destination}");
         }
-        for source in ["::", "::1", "fe80::1", "ff02::1"] {
+        for source in ["::", "::1", "::ffff:10.65.0.2", "ff02::1"] {
             assert_eq!(v6(source, "fd65::2"), Some(DropReason::MartianSource), "{source}");
         }
-        for destination in ["::", "::1", "fe80::1"] {
+        for destination in ["::", "::1", "::ffff:10.65.0.2"] {
             assert_eq!(v6("fd65::2", destination), Some(DropReason::MartianDestination), "{destination}");
         }
     }
 
     #[test]
-    fn multicast_and_broadcast_are_told_apart_from_martians() {
+    fn what_stays_on_a_link_or_goes_to_many_is_told_apart_from_martians() {
+        for (source, destination) in [("169.254.1.1", "10.65.1.2"), ("10.65.0.2", "169.254.1.1")] {
+            assert_eq!(v4(source, destination), Some(DropReason::LinkLocal));
+        }
+        for (source, destination) in [("fe80::1", "fd65::2"), ("fd65::2", "fe80::1"), ("fe80::1", "fe80::2")]
+        {
+            assert_eq!(v6(source, destination), Some(DropReason::LinkLocal));
+        }
         assert_eq!(v4("10.65.0.2", "224.0.0.251"), Some(DropReason::Multicast));
-        assert_eq!(v4("0.0.0.0", "255.255.255.255"), Some(DropReason::Multicast));
+        assert_eq!(v4("0.0.0.0", "255.255.255.255"), Some(DropReason::Broadcast), "a DHCP request");
         assert_eq!(v6("fd65::2", "ff02::16"), Some(DropReason::Multicast));
     }
 }

@@ -1,10 +1,10 @@
-//! Stage 9: TTL, checksum, Ethernet addresses and outer headers, in place.
+//! Stage 10: TTL, checksum, Ethernet addresses and outer headers, in place.
 
 use afxdp::Frame;
 use model::PortKind;
 use packet::encapsulation::Template;
-use packet::{Kind, Layout, Parsed, ethernet, ipv4, ipv6};
-use tables::{DropReason, Fate, HopState, NextHop, NextHops, PuntReason, State};
+use packet::{FlowHash, Kind, Layout, Parsed, ethernet, ipv4, ipv6};
+use tables::{DropReason, Fate, HopState, NextHop, PuntReason, State};
 
 use crate::batch::Run;
 use crate::route::flow_hash;
@@ -31,7 +31,7 @@ pub(crate) fn for_next_hop(batch: &mut Batch, state: &State) {
             *fate = if is_ordinary && rewrite_plain(frame.bytes_mut(), parsed.layout, hop) {
                 Fate::Forward(hop.port)
             } else {
-                rewrite(frame, parsed, hop, forwards, next_hops)
+                rewrite(frame, parsed, hop, forwards, state)
             };
         }
     }
@@ -65,7 +65,7 @@ fn rewrite_plain(frame: &mut [u8], layout: Layout, hop: &NextHop) -> bool {
 
 /// Any packet. Apart from the loop, whose registers the ordinary ones need.
 #[inline(never)]
-fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, next_hops: &NextHops) -> Fate {
+fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, state: &State) -> Fate {
     if hop.state != HopState::Ready {
         return Fate::Drop(DropReason::PortDown);
     }
@@ -98,7 +98,7 @@ fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, ne
     if is_too_big {
         return Fate::Fragment(hop.port);
     }
-    match dress(frame, parsed, hop, next_hops) {
+    match dress(frame, parsed, hop, state) {
         Ok(()) => Fate::Forward(hop.port),
         Err(reason) => Fate::Drop(reason),
     }
@@ -109,11 +109,11 @@ pub(crate) fn dress(
     frame: &mut Frame,
     parsed: &Parsed,
     hop: &NextHop,
-    next_hops: &NextHops,
+    state: &State,
 ) -> Result<(), DropReason> {
     if !hop.is_plain() {
-        let template = next_hops.encapsulation(hop).ok_or(DropReason::PortDown)?;
-        encapsulate(frame, parsed, template)?;
+        let template = state.next_hops.encapsulation(hop).ok_or(DropReason::PortDown)?;
+        encapsulate(frame, parsed, template, &state.flow_hash)?;
     }
     write_addresses(frame.bytes_mut(), hop);
     Ok(())
@@ -127,7 +127,12 @@ fn write_addresses(frame: &mut [u8], hop: &NextHop) {
 }
 
 /// Puts the outer header in front. The frame's room for it is the kernel's headroom, so nothing is copied.
-fn encapsulate(frame: &mut Frame, parsed: &Parsed, template: &Template) -> Result<(), DropReason> {
+fn encapsulate(
+    frame: &mut Frame,
+    parsed: &Parsed,
+    template: &Template,
+    hash: &FlowHash,
+) -> Result<(), DropReason> {
     let bytes = frame.bytes();
     let l3 = usize::from(parsed.l3);
     let tos = match (parsed.kind, bytes.get(l3..l3 + 2)) {
@@ -139,7 +144,7 @@ fn encapsulate(frame: &mut Frame, parsed: &Parsed, template: &Template) -> Resul
         return Err(DropReason::TunnelFamily);
     }
     let entropy = match template.is_vxlan() {
-        true => ENTROPY.0 + (flow_hash(bytes, parsed) >> 16) as u16 % ENTROPY.1,
+        true => ENTROPY.0 + (flow_hash(hash, bytes, parsed) >> 16) as u16 % ENTROPY.1,
         false => 0,
     };
     let overhead = template.overhead();

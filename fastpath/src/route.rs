@@ -1,11 +1,11 @@
-//! Stage 7: destination to next hop.
+//! Stage 8: destination to next hop.
 //!
 //! Looked up once: rewriting and transmitting use what this stage leaves. All addresses of a batch are asked for
 //! together, so that one look-up's wait for memory is another's work.
 
 use afxdp::Frame;
-use packet::{FlowKey, Kind, Layout, Parsed};
-use tables::{DropReason, Fate, Group, GroupId, HopIndex, HopState, NextHops, PuntReason, Snapshot};
+use packet::{FlowHash, FlowKey, Kind, Layout, Parsed};
+use tables::{DropReason, Fate, GroupId, HopIndex, HopState, PuntReason, Snapshot, State};
 
 use crate::Batch;
 use crate::batch::Asked;
@@ -21,7 +21,10 @@ pub(crate) fn next_hop(batch: &mut Batch, tables: &Snapshot<'_>) {
         if *fate != Fate::Undecided {
             continue;
         }
-        *hop = choose(next_hops, GroupId(*group), frame, parsed);
+        *hop = match next_hops.only(GroupId(*group)) {
+            Some(only) => only,
+            None => choose(tables.state, GroupId(*group), frame, parsed),
+        };
         let state = next_hops.get(*hop).state;
         if state != HopState::Ready {
             *fate = dead_end(state);
@@ -37,6 +40,7 @@ fn dead_end(state: HopState) -> Fate {
         HopState::Ready | HopState::UnknownEndpoint => Fate::Undecided,
         HopState::Unresolved => Fate::Punt(PuntReason::Unresolved),
         HopState::NoRoute => Fate::Punt(PuntReason::NoRoute),
+        HopState::Broadcast => Fate::Drop(DropReason::DirectedBroadcast),
         HopState::Rejected => Fate::Punt(PuntReason::Rejected),
         HopState::Prohibited => Fate::Punt(PuntReason::Prohibited),
         HopState::Blackhole => Fate::Drop(DropReason::Blackhole),
@@ -66,36 +70,33 @@ fn look_up(batch: &mut Batch, tables: &Snapshot<'_>) {
     v6.answer(groups, |addrs, answers| tables.fib.lookup_v6_batch(addrs, answers));
 }
 
-/// One flow keeps to one next hop; the hash is taken only where there is a choice.
-#[inline]
-fn choose(next_hops: &NextHops, group: GroupId, frame: &Frame, parsed: &Parsed) -> HopIndex {
-    match next_hops.of_group(group) {
-        (only, 1) => only,
-        (first, len) => first + Group::choose(len, flow_hash(frame.bytes(), parsed)),
-    }
+/// One flow keeps to one next hop. Apart from the loop, whose registers packets without a choice need.
+#[inline(never)]
+fn choose(state: &State, group: GroupId, frame: &Frame, parsed: &Parsed) -> HopIndex {
+    state.next_hops.choose(group, flow_hash(&state.flow_hash, frame.bytes(), parsed))
 }
 
 /// The hash that a flow's packets share: that of the flow inside, where the packet is a tunnel's that passes through.
 #[inline(never)]
-pub(crate) fn flow_hash(frame: &[u8], parsed: &Parsed) -> u32 {
+pub(crate) fn flow_hash(hash: &FlowHash, frame: &[u8], parsed: &Parsed) -> u32 {
     match FlowKey::plain_v4(frame, parsed) {
-        Some(flow) if !flow.may_hold_a_tunnel() => flow.hash(),
-        _ => flow_hash_of_any(frame, parsed),
+        Some(flow) if !flow.may_hold_a_tunnel() => hash.of(&flow),
+        _ => flow_hash_of_any(hash, frame, parsed),
     }
 }
 
 /// [`flow_hash`] of what isn't TCP or UDP in a plain IPv4 frame.
 #[cold]
 #[inline(never)]
-fn flow_hash_of_any(frame: &[u8], parsed: &Parsed) -> u32 {
+fn flow_hash_of_any(hash: &FlowHash, frame: &[u8], parsed: &Parsed) -> u32 {
     if let Some(inside) = FlowKey::inside(frame, parsed) {
-        return inside.hash();
+        return hash.of(&inside);
     }
     FlowKey::new(frame, parsed).map_or(0, |mut flow| {
         // Later fragments show no ports, so the first one's don't count either: a datagram stays together.
         if parsed.is_fragment() {
             (flow.sport, flow.dport) = (0, 0);
         }
-        flow.hash()
+        hash.of(&flow)
     })
 }

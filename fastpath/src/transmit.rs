@@ -1,4 +1,4 @@
-//! Stage 11: waiting frames into a queue's transmit ring.
+//! Stage 12: waiting frames into a queue's transmit ring.
 
 use afxdp::FramePool;
 

@@ -6,7 +6,9 @@
 use tables::{Flows, Snapshot, Stage};
 
 use crate::stopwatch::Stopwatch;
-use crate::{Batch, admit, decapsulate, mark, martian, nat, parse, police, rewrite, route, workload};
+use crate::{
+    Batch, admit, decapsulate, mark, martian, nat, parse, police, reverse_path, rewrite, route, workload,
+};
 
 /// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's.
 pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, flows: &Flows, stopwatch: &mut Stopwatch) {
@@ -24,6 +26,8 @@ pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, flows: &Flows, stop
         police::from_workloads(batch, &tables.state.ports, stopwatch.meter_time());
     }
     stopwatch.lap(Stage::WorkloadSend);
+    reverse_path::sources(batch, tables);
+    stopwatch.lap(Stage::ReversePath);
     nat::known_flows(batch, tables.state, flows);
     stopwatch.lap(Stage::Nat);
     route::next_hop(batch, tables);

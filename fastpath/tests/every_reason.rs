@@ -4,7 +4,7 @@
 
 mod support;
 
-use model::{PortId, WorkerId};
+use model::{PortId, ReversePath, WorkerId};
 use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
     fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation, sum_up, with_options,
@@ -97,7 +97,10 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::UnknownEthertype => patched(|frame| frame[12..14].copy_from_slice(&[0x88, 0xcc])),
         DropReason::VlanTagged => (WORKLOAD, tagged()),
         DropReason::NotOurs => patched(|frame| frame[..6].copy_from_slice(&mac(HOST).0)),
-        DropReason::Multicast => patched(|frame| frame[..6].copy_from_slice(&[0xff; 6])),
+        DropReason::Multicast => patched(|frame| frame[..6].copy_from_slice(&[1, 0, 0x5e, 0, 0, 1])),
+        DropReason::Broadcast => patched(|frame| frame[..6].copy_from_slice(&[0xff; 6])),
+        DropReason::DirectedBroadcast => (WORKLOAD, Build::outward().to("172.18.0.255").frame()),
+        DropReason::LinkLocal => (WORKLOAD, Build::outward().to("169.254.1.1").frame()),
         DropReason::MartianSource => (UPLINK, Build::inward().source("127.0.0.1").frame()),
         DropReason::MartianDestination => (WORKLOAD, Build::outward().to("127.0.0.1").frame()),
         DropReason::UnknownEndpoint => (STRANGER, Build::packet(STRANGER, "10.65.0.3", "10.65.1.2").frame()),
@@ -147,7 +150,9 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         | DropReason::NatUnsupported
         | DropReason::IcmpErrorMalformed
         | DropReason::FragmentUnknown => return None,
-        DropReason::NotReady
+        DropReason::NoReversePath
+        | DropReason::ReversePathElsewhere
+        | DropReason::NotReady
         | DropReason::TransmitRingFull
         | DropReason::HandoffRingFull
         | DropReason::PuntRingFull
@@ -183,6 +188,25 @@ fn nothing_is_forwarded_before_the_tables_are_ready() {
     let moved = rig.send(WORKLOAD, &Build::outward().frame());
     assert_eq!(moved.drops(), [(DropReason::NotReady.as_str(), 1)]);
     rig.audit();
+}
+
+#[test]
+fn sources_are_held_to_the_routes_where_asked_for() {
+    let mut rig = Rig::new();
+    let (nowhere, elsewhere) = (Build::inward().source("198.51.100.1"), Build::inward().source("10.69.0.1"));
+    for (reverse_path, frame, dropped) in [
+        (ReversePath::Disabled, &nowhere, None),
+        (ReversePath::Loose, &nowhere, Some(DropReason::NoReversePath)),
+        (ReversePath::Loose, &elsewhere, None),
+        (ReversePath::Strict, &nowhere, Some(DropReason::NoReversePath)),
+        (ReversePath::Strict, &elsewhere, Some(DropReason::ReversePathElsewhere)),
+    ] {
+        rig.writer.set_reverse_path(reverse_path);
+        rig.writer.publish();
+        let moved = rig.send(UPLINK, &frame.frame());
+        let expected: Vec<_> = dropped.iter().map(|reason| (reason.as_str(), 1)).collect();
+        assert_eq!(moved.drops(), expected, "{reverse_path:?}");
+    }
 }
 
 #[test]

@@ -172,12 +172,12 @@ fn a_link_local_source_never_leaves_its_link() {
     let from = |to: &str| Build::packet(UPLINK, "fe80::7", to).frame();
     let told = End::Punt(PuntReason::BeyondScope);
     check("RFC 4443 3.1: beyond the scope of its source", UPLINK, &from("fd65::2"), told);
-    let own_link = End::Drop(DropReason::MartianSource);
+    let own_link = End::Drop(DropReason::LinkLocal);
     check("RFC 4291 2.5.6: to its own link", UPLINK, &from("fe80::1"), own_link);
     let multicast = End::Drop(DropReason::Multicast);
     check("RFC 4443 2.4 (e.3): to a group", UPLINK, &from("ff0e::1"), multicast);
     let v4 = Build::packet(UPLINK, "169.254.7.7", "10.65.0.2").frame();
-    check("RFC 3927 7: IPv4 has no word for it", UPLINK, &v4, End::Drop(DropReason::MartianSource));
+    check("RFC 3927 7: IPv4 has no word for it", UPLINK, &v4, End::Drop(DropReason::LinkLocal));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod baseline;
 mod fair_share;
 mod floating_ip;
+mod four_fabrics;
 mod full_mesh;
 mod host_routes;
 mod hostile_bgp;
@@ -40,6 +41,7 @@ pub const ALL: &[Scenario] = &[
     floating_ip::FLOATING_IP,
     path_mtu::PATH_MTU,
     kill_the_router::KILL_THE_ROUTER,
+    four_fabrics::FOUR_FABRICS,
     two_workers::TWO_WORKERS,
     qos_limits::QOS_LIMITS,
     fair_share::FAIR_SHARE,

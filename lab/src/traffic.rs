@@ -454,14 +454,49 @@ pub fn udp_to_many(
     copies: u32,
     per_second: u32,
 ) -> Result<u64> {
-    let file = lab.directory().join(format!("destinations-{}", from.name()));
-    std::fs::write(&file, destinations.iter().map(|address| format!("{address}\n")).collect::<String>())?;
-    let path = file.to_str().context("the temporary directory's name is not UTF-8")?;
-    let (port, copies, rate) = (Sink::PORT.to_string(), copies.to_string(), per_second.to_string());
-    let arguments = ["--destinations", path, "--port", &port, "--copies", &copies, "--per-second", &rate];
-    let mut sender = agent(lab, from, "udp-send", &arguments)?;
-    let told: Value = json(&sender.finish(TRANSFER)?)?;
-    told["packets"].as_u64().context("udp-send told no number of packets")
+    UdpFlows::start(lab, from, destinations, copies, per_second, 0)?.finish()
+}
+
+/// Datagrams on their way to many destinations: each is a flow.
+pub struct UdpFlows {
+    sender: Process,
+}
+
+impl UdpFlows {
+    /// Begins to send `copies` datagrams to each of the destinations, all from this port (by IPv6 the next one), or from
+    /// any where it is 0.
+    ///
+    /// # Errors
+    /// The sender cannot be started.
+    pub fn start(
+        lab: &Lab,
+        from: &Namespace,
+        destinations: &[IpAddr],
+        copies: u32,
+        per_second: u32,
+        source_port: u16,
+    ) -> Result<UdpFlows> {
+        let file = lab.directory().join(format!("destinations-{}", from.name()));
+        std::fs::write(&file, destinations.iter().map(|address| format!("{address}\n")).collect::<String>())?;
+        let path = file.to_str().context("the temporary directory's name is not UTF-8")?;
+        let [port, copies, rate, source] =
+            [u32::from(Sink::PORT), copies, per_second, source_port.into()].map(|number| number.to_string());
+        let arguments = [
+            &["--destinations", path, "--port", &port, "--copies", &copies][..],
+            &["--per-second", &rate, "--source-port", &source],
+        ];
+        let sender = agent(lab, from, "udp-send", &arguments.concat())?;
+        Ok(UdpFlows { sender })
+    }
+
+    /// Waits for the last datagram and says how many there were.
+    ///
+    /// # Errors
+    /// A datagram cannot be sent.
+    pub fn finish(mut self) -> Result<u64> {
+        let told: Value = json(&self.sender.finish(TRANSFER)?)?;
+        told["packets"].as_u64().context("udp-send told no number of packets")
+    }
 }
 
 fn json<Answer: DeserializeOwned>(text: &str) -> Result<Answer> {

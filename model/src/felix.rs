@@ -62,10 +62,11 @@ pub enum NatOutgoingExclusions {
 /// How sources of packets from uplinks are held to the routes (RFC 3704 §2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReversePath {
-    /// Not at all.
+    /// Not at all. The default, where Calico's eBPF dataplane has `Loose` and its iptables dataplane leaves uplinks to
+    /// the kernel: with a default route `Loose` refuses next to nothing, and it costs every packet a second look-up.
+    #[default]
     Disabled,
     /// Some route must lead back.
-    #[default]
     Loose,
     /// A route through the same port must lead back.
     Strict,

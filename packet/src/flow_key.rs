@@ -30,6 +30,69 @@ pub struct FlowKey {
 const ROOTS: [u64; 4] =
     [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b, 0xa54f_f53a_5f1d_36f1];
 
+/// A hash for spreading flows over next hops.
+///
+/// Keys keep two routers in a row from choosing alike (else the second sees only flows that the first's choice has in
+/// common, and sends them all one way), and those who don't know them from making flows that collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowHash {
+    keys: [u64; 4],
+    /// What the high halves of IPv4 addresses, which are 0, come to.
+    high_v4: u64,
+    symmetric: bool,
+}
+
+impl Default for FlowHash {
+    /// [`FlowKey::hash`].
+    fn default() -> FlowHash {
+        FlowHash::keyed(ROOTS, false)
+    }
+}
+
+impl FlowHash {
+    /// The hash with the keys that follow from a seed. A symmetric one is equal for both directions of a flow.
+    pub fn new(seed: u64, symmetric: bool) -> FlowHash {
+        let mut state = seed;
+        // SplitMix64 (Steele, Lea, Flood 2014): neighbouring seeds give unlike keys.
+        let keys = ROOTS.map(|root| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            root ^ mixed ^ mixed >> 31
+        });
+        FlowHash::keyed(keys, symmetric)
+    }
+
+    fn keyed(keys: [u64; 4], symmetric: bool) -> FlowHash {
+        FlowHash { keys, high_v4: fold(keys[2], keys[3]), symmetric }
+    }
+
+    /// The hash of a flow.
+    #[inline(always)]
+    pub fn of(&self, flow: &FlowKey) -> u32 {
+        if self.symmetric && (flow.src, flow.sport) > (flow.dst, flow.dport) {
+            return self.one_way(&flow.reversed());
+        }
+        self.one_way(flow)
+    }
+
+    #[inline(always)]
+    fn one_way(&self, flow: &FlowKey) -> u32 {
+        let keys = &self.keys;
+        let rest = u64::from(flow.sport) << 32
+            | u64::from(flow.dport) << 16
+            | u64::from(flow.protocol) << 8
+            | u64::from(flow.family == Family::V6);
+        let low = fold(flow.src as u64 ^ keys[0], flow.dst as u64 ^ keys[1]);
+        let high = match flow.family {
+            Family::V4 => self.high_v4,
+            Family::V6 => fold((flow.src >> 64) as u64 ^ keys[2], (flow.dst >> 64) as u64 ^ keys[3]),
+        };
+        let hash = fold(low ^ rest ^ keys[3], high ^ keys[0]);
+        (hash ^ hash >> 32) as u32
+    }
+}
+
 impl FlowKey {
     /// The flow that a parsed frame belongs to; `None` for what isn't IP.
     #[inline]
@@ -82,28 +145,21 @@ impl FlowKey {
         address(self.family, self.dst)
     }
 
-    /// A hash for spreading flows: the same on every machine, in every run and every release of this function.
+    /// A hash for spreading flows: the same on every machine, in every run and every release of this function. Routers
+    /// hash with keys of their own: see [`FlowHash`].
     ///
     /// Three 64×64→128-bit multiplications whose halves are xored ("folded"): the low and the high halves of both
     /// addresses, then both results with ports, protocol and family. Whoever knows the constants can choose flows that
     /// collide, so it spreads load; it must not index a table that an attacker could overfill.
     #[inline]
     pub fn hash(&self) -> u32 {
-        let rest = u64::from(self.sport) << 32
-            | u64::from(self.dport) << 16
-            | u64::from(self.protocol) << 8
-            | u64::from(self.family == Family::V6);
-        let low = fold(self.src as u64 ^ ROOTS[0], self.dst as u64 ^ ROOTS[1]);
-        let high = fold((self.src >> 64) as u64 ^ ROOTS[2], (self.dst >> 64) as u64 ^ ROOTS[3]);
-        let hash = fold(low ^ rest ^ ROOTS[3], high ^ ROOTS[0]);
-        (hash ^ hash >> 32) as u32
+        FlowHash::default().of(self)
     }
 
     /// [`FlowKey::hash`] of the flow or of its reverse, whichever orders first: equal for both directions.
     #[inline]
     pub fn hash_symmetric(&self) -> u32 {
-        let forward = (self.src, self.sport) <= (self.dst, self.dport);
-        if forward { self.hash() } else { self.reversed().hash() }
+        FlowHash::keyed(ROOTS, true).of(self)
     }
 }
 
@@ -182,6 +238,28 @@ mod tests {
     }
 
     #[test]
+    fn without_a_seed_of_its_own_a_router_hashes_as_described() {
+        assert_eq!(FlowHash::default().of(&flow(40_000)), flow(40_000).hash());
+    }
+
+    /// Two routers in a row, each with four next hops: what the first sends one way, the second spreads evenly.
+    #[test]
+    fn two_seeds_choose_independently() {
+        for symmetric in [false, true] {
+            for seed in 0..8 {
+                let (first, second) = (FlowHash::new(seed, symmetric), FlowHash::new(seed + 1, symmetric));
+                let mut load = [[0u32; 4]; 4];
+                for port in 0..40_000 {
+                    let way = |hash: FlowHash| (hash.of(&flow(port)) >> 30) as usize;
+                    load[way(first)][way(second)] += 1;
+                }
+                let (fair, off) = (2500, 250);
+                assert!(load.iter().flatten().all(|flows| flows.abs_diff(fair) < off), "{seed}: {load:?}");
+            }
+        }
+    }
+
+    #[test]
     fn neighbouring_addresses_spread_evenly_over_next_hops() {
         let mut load = [0u32; 4];
         for host in 0..=0xffff {
@@ -192,8 +270,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_directions_share_the_symmetric_hash(flow in flows()) {
-            prop_assert_eq!(flow.hash_symmetric(), flow.reversed().hash_symmetric());
+        fn both_directions_share_the_symmetric_hash(flow in flows(), seed: u64) {
+            let symmetric = FlowHash::new(seed, true);
+            prop_assert_eq!(symmetric.of(&flow), symmetric.of(&flow.reversed()));
             prop_assert_eq!(flow.reversed().reversed(), flow);
         }
     }

@@ -58,7 +58,7 @@ pub mod tcp;
 pub mod udp;
 pub mod vlan;
 
-pub use flow_key::FlowKey;
+pub use flow_key::{FlowHash, FlowKey};
 pub use fragmentation::Fragments;
 pub use malformed::{Malformed, NoSpace};
 pub use parsed::{Fragment, Kind, Layout, Parsed, parse, parse_plain};

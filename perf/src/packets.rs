@@ -18,6 +18,15 @@ pub const SMALL: usize = 64;
 /// A UDP packet to `destination` in a frame of `len` bytes (or the least that holds its headers). `flow` becomes the source
 /// port.
 pub fn udp(destination: IpAddr, flow: u16, len: usize) -> Vec<u8> {
+    let source = match destination {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    };
+    udp_from(source, destination, flow, len)
+}
+
+/// [`udp`] from an address of one's choice, of the same family.
+pub fn udp_from(source: IpAddr, destination: IpAddr, flow: u16, len: usize) -> Vec<u8> {
     let l3 = ethernet::HEADER_LEN;
     let header = if destination.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
     let len = len.max(l3 + header + udp::HEADER_LEN);
@@ -27,18 +36,17 @@ pub fn udp(destination: IpAddr, flow: u16, len: usize) -> Vec<u8> {
     let written = ethernet::Repr { dst: ROUTER, src: SENDER, ethertype }.emit(&mut frame);
     written.expect("the frame has room for its headers");
     let payload_len = (payload + udp::HEADER_LEN) as u16;
-    let (source, network) = match destination {
-        IpAddr::V4(dst) => {
-            let src = Ipv4Addr::new(198, 18, 0, 1);
+    let network = match (source, destination) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let repr = ipv4::Repr { src, dst, protocol: protocol::UDP, payload_len, ..ipv4::Repr::default() };
-            (IpAddr::V4(src), repr.emit(&mut frame[l3..]))
+            repr.emit(&mut frame[l3..])
         }
-        IpAddr::V6(dst) => {
-            let src: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let repr =
                 ipv6::Repr { src, dst, next_header: protocol::UDP, payload_len, ..ipv6::Repr::default() };
-            (IpAddr::V6(src), repr.emit(&mut frame[l3..]))
+            repr.emit(&mut frame[l3..])
         }
+        _ => panic!("one family a packet"),
     };
     network.expect("the frame has room for its headers");
     let repr = udp::Repr { sport: 1024 + flow % 60_000, dport: 9, payload: &vec![0; payload] };

@@ -138,6 +138,18 @@ impl Router {
         self.writer.publish();
     }
 
+    /// Gives each group so many of the next hops, at most [`NEXT_HOPS`].
+    pub fn widen(&mut self, members: usize) {
+        let staged = self.writer.staged();
+        let single = self.groups.iter().filter_map(|group| staged.group(*group));
+        let hops: Vec<_> = single.flat_map(Group::members).copied().collect();
+        for (number, group) in self.groups.iter().enumerate() {
+            let members = hops.iter().cycle().skip(number).take(members).copied().collect();
+            self.writer.replace_group(*group, Group::Forward(members));
+        }
+        self.writer.publish();
+    }
+
     /// Adds routes, spread over the next hops.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use lpm::Key;
+use model::ReversePath;
 
 use crate::data::{Internet, Prefixes};
 use crate::keys::{self, Mix, Numbers, ZIPF_FLOWS};
@@ -18,7 +19,7 @@ const PACKETS: usize = 1 << 16;
 pub type Make = fn(&Internet, usize) -> Result<(Router, Arc<Replay>)>;
 
 /// Every kind of work: 64 bytes, 65,536 flows.
-pub const WORKS: [(&str, Make); 11] = [
+pub const WORKS: [(&str, Make); 14] = [
     ("ipv4 one route", |_, workers| plain(&vec![(0u32, 0)], workers, Order::Cyclic, Encapsulate::Plain)),
     ("ipv4 full table zipf", |internet, workers| {
         plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)
@@ -46,6 +47,13 @@ pub const WORKS: [(&str, Make); 11] = [
     ("vxlan over ipv6 decapsulation zipf", |internet, workers| {
         tunnelled(&internet.v4, workers, Encapsulate::VxlanV6)
     }),
+    ("ipv4 four next hops zipf", |internet, workers| {
+        let (mut router, replay) = plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)?;
+        router.widen(4);
+        Ok((router, replay))
+    }),
+    ("ipv4 loose sources zipf", |internet, workers| loose(&internet.v4, workers)),
+    ("ipv6 loose sources zipf", |internet, workers| loose(&internet.v6, workers)),
 ];
 
 #[derive(Clone, Copy)]
@@ -91,6 +99,20 @@ pub fn destinations<K: Key + Address>(prefixes: &Prefixes<K>) -> Vec<K> {
 pub fn flows<K: Address + Copy>(destinations: &[K]) -> Vec<Vec<u8>> {
     let packet = |(flow, key): (u16, &K)| packets::udp(key.ip(), flow, SMALL);
     (0..=u16::MAX).zip(destinations).map(packet).collect()
+}
+
+/// Packets whose sources, spread over the table as well, are held to it.
+fn loose<K: Key + Address>(prefixes: &Prefixes<K>, workers: usize) -> Result<(Router, Arc<Replay>)> {
+    let addrs = destinations(prefixes);
+    let sources = addrs.iter().rev().map(|key| key.ip());
+    let pairs = (0..=u16::MAX).zip(addrs.iter().zip(sources));
+    let flows = pairs.map(|(flow, (to, from))| packets::udp_from(from, to.ip(), flow, SMALL));
+    let packets = Order::Zipf.arrange(flows.collect());
+    let mut router = Router::new(prefixes.len(), workers, Encapsulate::Plain)?;
+    router.writer.set_reverse_path(ReversePath::Loose);
+    router.writer.publish();
+    router.add(prefixes)?;
+    Ok((router, Arc::new(Replay::new(&packets))))
 }
 
 /// Packets that come in a tunnel and leave without one.

@@ -373,6 +373,7 @@ impl Core {
         self.reconcile_tunnel_addresses();
         self.apply_tunnels(&before.tunnels);
         self.learn_endpoint_macs();
+        self.installer.writer().set_reverse_path(self.desired.felix.reverse_path);
         self.reconcile_ports();
         self.dirty.offers = true;
         self.dirty.rows = true;

@@ -121,7 +121,9 @@ impl Installer {
         let mut inserts = Vec::new();
         let mut removals = Vec::new();
         for prefix in changed {
-            let wanted = rib.get(prefix).and_then(|offer| self.group(rib, offer.target, surroundings));
+            let before = self.writer.fib().get(prefix);
+            let wanted =
+                rib.get(prefix).and_then(|offer| self.group(rib, offer.target, before, surroundings));
             match wanted {
                 Some(group) => inserts.push((prefix, group)),
                 None => removals.push(prefix),
@@ -159,15 +161,23 @@ impl Installer {
         self.writer.publish();
     }
 
-    /// The group of a target, made where it doesn't exist, counted as used once more.
-    fn group(&mut self, rib: &Rib, id: TargetId, surroundings: &impl Surroundings) -> Option<GroupId> {
+    /// The group of a target, made where it doesn't exist, counted as used once more. A route's set of next hops that
+    /// has lost one is another target: made after the group that the route led to `before`, it leaves the flows of the
+    /// others where they are.
+    fn group(
+        &mut self,
+        rib: &Rib,
+        id: TargetId,
+        before: Option<GroupId>,
+        surroundings: &impl Surroundings,
+    ) -> Option<GroupId> {
         if let Some(row) = self.groups.get_mut(&id) {
             row.uses += 1;
             return Some(row.id);
         }
         let target = rib.targets().get(id)?;
         let members = members(&resolve(rib, target), surroundings);
-        match self.make_group(target, &members, surroundings) {
+        match self.make_group(target, &members, before, surroundings) {
             Ok(group) => {
                 self.groups.insert(id, GroupRow { id: group, uses: 1, members });
                 self.target_of_group.insert(group, id);
@@ -185,6 +195,7 @@ impl Installer {
         &mut self,
         target: &Target,
         members: &[AdjacencyKey],
+        before: Option<GroupId>,
         surroundings: &impl Surroundings,
     ) -> Result<GroupId, TableFull> {
         for key in members {
@@ -196,7 +207,10 @@ impl Installer {
             self.adjacencies.insert(*key, AdjacencyRow { id, uses: 1 });
         }
         let group = self.group_value(target, members);
-        self.writer.insert_group(group)
+        match before {
+            Some(before) => self.writer.insert_group_after(group, before),
+            None => self.writer.insert_group(group),
+        }
     }
 
     fn group_value(&self, target: &Target, members: &[AdjacencyKey]) -> Group {
@@ -204,6 +218,8 @@ impl Installer {
             members.iter().filter_map(|key| self.adjacencies.get(key)).map(|row| row.id).collect();
         match target {
             Target::Blackhole => Group::Blackhole,
+            Target::Broadcast => Group::Broadcast,
+            Target::Local => ids.first().map_or(Group::Unreachable, |host| Group::Local(*host)),
             Target::Rejected => Group::Rejected,
             Target::Prohibited => Group::Prohibited,
             _ if ids.is_empty() => Group::Unreachable,
@@ -271,8 +287,8 @@ impl Installer {
                 continue;
             }
             // Its target's group is gone only where no other route used it; then it is made and published anew.
-            let Some(group) = rib.get(prefix).and_then(|offer| self.group(rib, offer.target, surroundings))
-            else {
+            let group = rib.get(prefix).and_then(|offer| self.group(rib, offer.target, None, surroundings));
+            let Some(group) = group else {
                 self.refused.remove(&prefix);
                 continue;
             };
@@ -326,9 +342,11 @@ impl Installer {
 /// The adjacencies that packets to this end are written for.
 fn members(resolution: &Resolution, surroundings: &impl Surroundings) -> Vec<AdjacencyKey> {
     match resolution {
-        Resolution::Blackhole | Resolution::Rejected | Resolution::Prohibited | Resolution::Unreachable => {
-            Vec::new()
-        }
+        Resolution::Blackhole
+        | Resolution::Broadcast
+        | Resolution::Rejected
+        | Resolution::Prohibited
+        | Resolution::Unreachable => Vec::new(),
         Resolution::Local => vec![AdjacencyKey::Host],
         Resolution::Attached(ifindex) => match surroundings.port(*ifindex) {
             Some(_) => vec![AdjacencyKey::Attached(*ifindex)],

@@ -72,6 +72,9 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
         let up = kernel.links.iter().any(|link| link.ifindex == address.ifindex && link.up);
         if up && !network.is_host() {
             offers.insert((network, Source::Connected), (Target::Attached(address.ifindex), 0));
+            if let Some(broadcast) = broadcast(network) {
+                offers.insert((broadcast, Source::Connected), (Target::Broadcast, 0));
+            }
         }
     }
     for route in kernel.routes.iter().filter(|route| route.is_learned()) {
@@ -139,6 +142,17 @@ fn offer_learned(offers: &mut Offers, route: &KernelRoute, roles: &Roles) {
     let offer = offers.entry((route.prefix, source)).or_insert_with(|| (target.clone(), route.metric));
     if route.metric < offer.1 {
         *offer = (target, route.metric);
+    }
+}
+
+/// The directed broadcast address of an IPv4 network that has one: neither point-to-point links (RFC 3021) nor single
+/// addresses do.
+fn broadcast(network: Prefix) -> Option<Prefix> {
+    match network.addr() {
+        IpAddr::V4(addr) if network.len() < 31 => {
+            Some(Prefix::host(IpAddr::V4((u32::from(addr) | u32::MAX >> network.len()).into())))
+        }
+        _ => None,
     }
 }
 

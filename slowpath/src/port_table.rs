@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{IfIndex, MacAddr, PortId, PortKind};
+use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkloadEndpoint};
 use tables::{Endpoint, Port, Qos, TableFull, Writer};
 use tracing::{error, info, warn};
 
@@ -240,9 +240,16 @@ fn endpoint_of(link: &Link, kind: PortKind, desired: &Desired) -> Option<Endpoin
     }
     desired.endpoints.values().find(|endpoint| endpoint.interface == link.name).map(|endpoint| Endpoint {
         name: format!("{}/{}", endpoint.namespace, endpoint.name),
-        addresses: endpoint.ip_networks.clone(),
+        addresses: sources(endpoint, desired.felix.workload_source_spoofing),
         qos: Qos::new(&endpoint.qos, mtu(link), None),
     })
+}
+
+/// What a workload may send from: its own addresses, and where FelixConfiguration says `workloadSourceSpoofing: Any`
+/// what its endpoint allows besides.
+fn sources(endpoint: &WorkloadEndpoint, spoofing: bool) -> Vec<Prefix> {
+    let allowed = if spoofing { &endpoint.allowed_sources[..] } else { &[] };
+    endpoint.ip_networks.iter().chain(allowed).copied().collect()
 }
 
 #[cfg(test)]

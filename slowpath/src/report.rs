@@ -122,6 +122,7 @@ impl Core {
         let nowhere = |kind: &str| NexthopStatus { kind: Some(kind.to_owned()), ..NexthopStatus::default() };
         let nexthops = match &resolution {
             Resolution::Blackhole => vec![nowhere("blackhole")],
+            Resolution::Broadcast => vec![nowhere("broadcast")],
             Resolution::Rejected => vec![nowhere("rejected")],
             Resolution::Prohibited => vec![nowhere("prohibited")],
             Resolution::Local => vec![nowhere("local")],
@@ -143,6 +144,7 @@ impl Core {
         };
         let fate = match &resolution {
             Resolution::Blackhole => "blackhole",
+            Resolution::Broadcast => "broadcast",
             Resolution::Rejected => "rejected",
             Resolution::Prohibited => "prohibited",
             Resolution::Local => "local",

@@ -45,6 +45,8 @@ impl Hop {
 pub enum Resolution {
     /// Nowhere, silently.
     Blackhole,
+    /// Nowhere: the address is everybody's in a network of this box's.
+    Broadcast,
     /// Nowhere, and the sender is told that it is unreachable.
     Rejected,
     /// Nowhere, and the sender is told that it is prohibited.
@@ -63,6 +65,7 @@ pub enum Resolution {
 pub fn resolve(rib: &Rib, target: &Target) -> Resolution {
     match target {
         Target::Blackhole => Resolution::Blackhole,
+        Target::Broadcast => Resolution::Broadcast,
         Target::Rejected => Resolution::Rejected,
         Target::Prohibited => Resolution::Prohibited,
         Target::Local => Resolution::Local,
@@ -106,8 +109,8 @@ fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
     let resolves = |_, offer: Offer| !matches!(offer.source, Source::Vxlan | Source::Bgp | Source::Preserved);
     let (_, offer) = rib.covering(gateway.addr, resolves)?;
     match rib.targets().get(offer.target)? {
-        // Our own address as a next hop is a mistake of the peer's; a route that drops reaches nothing.
-        Target::Local | Target::Blackhole | Target::Rejected | Target::Prohibited => None,
+        // Our own address or a broadcast as a next hop is a mistake of the peer's; a route that drops reaches nothing.
+        Target::Local | Target::Broadcast | Target::Blackhole | Target::Rejected | Target::Prohibited => None,
         Target::Attached(ifindex) | Target::Host(ifindex, _) => Some(Reached {
             neighbors: vec![NeighborAddr { ifindex: *ifindex, addr: gateway.addr }],
             metric: offer.metric,

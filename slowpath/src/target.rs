@@ -43,6 +43,9 @@ impl Gateway {
 pub enum Target {
     /// Nowhere, silently.
     Blackhole,
+    /// To everybody in a network of this box's: a directed broadcast, which no router forwards unless told to
+    /// (RFC 2644).
+    Broadcast,
     /// Nowhere, and the sender is told that it is unreachable: a reject route.
     Rejected,
     /// Nowhere, and the sender is told that it is prohibited.

@@ -23,6 +23,7 @@
 //! **What it never does.** It decides nothing, and knows neither BGP nor netlink nor AF_XDP.
 
 mod adjacency;
+mod buckets;
 mod copy_ring;
 mod counters;
 mod epoch;
@@ -55,7 +56,7 @@ pub use inject::Inject;
 pub use limits::{Limits, TableFull};
 pub use meter::{Allowance, Meter, MeterTime};
 pub use nat::{Nat, NatRules, Outgoing};
-pub use next_hops::{HopIndex, HopState, NextHop, NextHops};
+pub use next_hops::{CameBy, HopIndex, HopState, NextHop, NextHops, WayBack};
 pub use ports::{Endpoint, Port, Ports, QosUse};
 pub use punt::Punt;
 pub use qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST, Policer, PolicerDrops, Qos};

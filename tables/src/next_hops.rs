@@ -2,11 +2,13 @@
 //!
 //! The slow path thinks in ports, adjacencies and groups. A packet would have to go from group to member to adjacency
 //! to port, four rows that lie apart; so [`crate::Writer::publish`] compiles them into two: a group's row names its
-//! first next hop and how many there are, and a next hop's row, half a cache line, holds what the stages ask.
+//! next hop, and a next hop's row, half a cache line, holds what the stages ask. A group of several next hops has
+//! buckets between the two, of which a flow's hash picks one (`buckets.rs`).
 
 use model::{PortId, PortKind};
 use packet::encapsulation::Template;
 
+use crate::buckets::{Buckets, Member};
 use crate::{Adjacency, AdjacencyId, Group, GroupId, Ports};
 
 /// Why no frame can leave by a next hop, or that one can.
@@ -23,6 +25,8 @@ pub enum HopState {
     PortDown,
     /// The group drops what comes.
     Blackhole,
+    /// The group drops what comes: it is for everybody in a network.
+    Broadcast,
     /// The group has no next hop, or there is no such group.
     NoRoute,
     /// The group refuses what comes: the destination is unreachable.
@@ -86,17 +90,48 @@ impl NextHop {
 /// A row of the table of next hops.
 pub type HopIndex = u32;
 
-/// A group's row: where its next hops begin and how many they are.
-#[derive(Clone, Copy, Debug, Default)]
+/// A group's row.
+#[derive(Clone, Copy, Debug)]
 struct GroupRow {
+    /// The only next hop, or the first bucket.
+    first: u32,
+    /// How many buckets; 1 where there is only one next hop, and no bucket.
+    len: u32,
+}
+
+/// The next hops of a group as the ways back to a source; none where packets to it would go nowhere, or end here.
+#[derive(Clone, Copy, Debug)]
+struct WaysBack {
     first: HopIndex,
     len: u32,
+}
+
+/// Where a packet to somebody would go, seen by one that comes from there (RFC 3704).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayBack {
+    /// Nowhere, or the somebody is this box itself.
+    Nowhere,
+    /// By another port, or not by a tunnel.
+    Elsewhere,
+    /// The way that this one came.
+    Here,
+}
+
+/// How a packet came in, for [`NextHops::way_back`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameBy {
+    /// By this port.
+    Port(PortId),
+    /// Out of a tunnel that ends here, whatever the port: the outer packet's way is the underlay's.
+    Tunnel,
 }
 
 /// All groups and their next hops, compiled.
 #[derive(Clone, Debug)]
 pub struct NextHops {
     groups: Vec<GroupRow>,
+    ways_back: Vec<WaysBack>,
+    buckets: Vec<HopIndex>,
     hops: Vec<NextHop>,
     encapsulations: Vec<Template>,
 }
@@ -106,14 +141,23 @@ const NO_ROUTE: HopIndex = 0;
 const BLACKHOLE: HopIndex = 1;
 const REJECTED: HopIndex = 2;
 const PROHIBITED: HopIndex = 3;
+const BROADCAST: HopIndex = 4;
 
 impl Default for NextHops {
     fn default() -> NextHops {
         NextHops {
             groups: Vec::new(),
-            hops: [HopState::NoRoute, HopState::Blackhole, HopState::Rejected, HopState::Prohibited]
-                .map(NextHop::closed)
-                .to_vec(),
+            ways_back: Vec::new(),
+            buckets: Vec::new(),
+            hops: [
+                HopState::NoRoute,
+                HopState::Blackhole,
+                HopState::Rejected,
+                HopState::Prohibited,
+                HopState::Broadcast,
+            ]
+            .map(NextHop::closed)
+            .to_vec(),
             encapsulations: Vec::new(),
         }
     }
@@ -121,31 +165,48 @@ impl Default for NextHops {
 
 impl NextHops {
     /// Compiles groups, by row. Each group's next hops lie next to each other, so a next hop of two groups is there twice.
+    /// `buckets` are those of each group as the last call left them: which flows go where survives from call to call.
     pub(crate) fn compile(
         groups: &[Option<Group>],
         adjacencies: &[Option<Adjacency>],
         ports: &Ports,
+        buckets: &mut [Buckets],
     ) -> NextHops {
         let mut compiled = NextHops::default();
-        for group in groups {
+        let mut settled = Vec::new();
+        for (group, buckets) in groups.iter().zip(buckets) {
+            let members = group.as_ref().map_or(&[][..], Group::members);
+            let first = compiled.hops.len() as HopIndex;
+            for member in members {
+                let adjacency = adjacencies.get(member.0 as usize).and_then(Option::as_ref);
+                let hop = compiled.next_hop(*member, adjacency, ports);
+                compiled.hops.push(hop);
+            }
+            mark_alive(members, &compiled.hops[first as usize..], &mut settled);
+            buckets.settle(&settled);
             let row = match group {
-                Some(Group::Forward(members)) if !members.is_empty() => {
-                    let first = compiled.hops.len() as HopIndex;
-                    for member in members {
-                        let adjacency = adjacencies.get(member.0 as usize).and_then(Option::as_ref);
-                        let hop = compiled.next_hop(*member, adjacency, ports);
-                        compiled.hops.push(hop);
-                    }
-                    GroupRow { first, len: members.len() as u32 }
-                }
                 Some(Group::Blackhole) => GroupRow { first: BLACKHOLE, len: 1 },
+                Some(Group::Broadcast) => GroupRow { first: BROADCAST, len: 1 },
                 Some(Group::Rejected) => GroupRow { first: REJECTED, len: 1 },
                 Some(Group::Prohibited) => GroupRow { first: PROHIBITED, len: 1 },
-                Some(Group::Forward(_) | Group::Unreachable) | None => GroupRow { first: NO_ROUTE, len: 1 },
+                _ if members.is_empty() => GroupRow { first: NO_ROUTE, len: 1 },
+                _ => compiled.spread(first, buckets),
             };
             compiled.groups.push(row);
+            let len = if matches!(group, Some(Group::Local(_))) { 0 } else { members.len() as u32 };
+            compiled.ways_back.push(WaysBack { first, len });
         }
         compiled
+    }
+
+    /// The row of a group whose next hops begin at `first`.
+    fn spread(&mut self, first: HopIndex, buckets: &Buckets) -> GroupRow {
+        let begin = self.buckets.len() as u32;
+        self.buckets.extend(buckets.hops(first));
+        match self.buckets.len() as u32 - begin {
+            0 => GroupRow { first, len: 1 },
+            len => GroupRow { first: begin, len },
+        }
     }
 
     fn next_hop(&mut self, id: AdjacencyId, adjacency: Option<&Adjacency>, ports: &Ports) -> NextHop {
@@ -187,19 +248,56 @@ impl NextHops {
         hop
     }
 
-    /// Where a group's next hops begin, and how many they are, at least one. A group that isn't there leads nowhere.
+    /// The only next hop of a group; `None` where a flow has the choice. A group that isn't there leads nowhere.
     #[inline(always)]
-    pub fn of_group(&self, group: GroupId) -> (HopIndex, u32) {
+    pub fn only(&self, group: GroupId) -> Option<HopIndex> {
         match self.groups.get(group.0 as usize) {
-            Some(row) => (row.first, row.len),
-            None => (NO_ROUTE, 1),
+            Some(row) => (row.len == 1).then_some(row.first),
+            None => Some(NO_ROUTE),
         }
+    }
+
+    /// The next hop of a group that a flow with this hash takes.
+    #[inline]
+    pub fn choose(&self, group: GroupId, hash: u32) -> HopIndex {
+        match self.groups.get(group.0 as usize) {
+            Some(GroupRow { first, len: 1 }) => *first,
+            Some(GroupRow { first, len }) => {
+                let bucket = first + Group::choose(*len, hash);
+                self.buckets.get(bucket as usize).copied().unwrap_or(NO_ROUTE)
+            }
+            None => NO_ROUTE,
+        }
+    }
+
+    /// Where packets to this group would go, for one that came so and has its source there.
+    #[inline]
+    pub fn way_back(&self, group: GroupId, came_by: CameBy) -> WayBack {
+        let Some(WaysBack { first, len }) = self.ways_back.get(group.0 as usize) else {
+            return WayBack::Nowhere;
+        };
+        let hops = (*first..first + len).map(|row| self.get(row));
+        let leads_here = |hop: &NextHop| match came_by {
+            CameBy::Port(port) => hop.port == port,
+            CameBy::Tunnel => !hop.is_plain(),
+        };
+        match len {
+            0 => WayBack::Nowhere,
+            _ if { hops }.any(leads_here) => WayBack::Here,
+            _ => WayBack::Elsewhere,
+        }
+    }
+
+    /// Do packets to this group go anywhere but to this box itself?
+    #[inline]
+    pub fn leads_on(&self, group: GroupId) -> bool {
+        self.ways_back.get(group.0 as usize).is_some_and(|ways| ways.len > 0)
     }
 
     /// A next hop by its row.
     #[inline(always)]
     pub fn get(&self, index: HopIndex) -> &NextHop {
-        // Rows come from `of_group`, so the row is there.
+        // Rows come from `choose`, so the row is there.
         static NOWHERE: NextHop = NextHop::closed(HopState::NoRoute);
         self.hops.get(index as usize).unwrap_or(&NOWHERE)
     }
@@ -209,6 +307,15 @@ impl NextHops {
     pub fn encapsulation(&self, hop: &NextHop) -> Option<&Template> {
         self.encapsulations.get(usize::from(hop.encapsulation))
     }
+}
+
+/// Which members flows should take now: those that frames can leave by; where there are none, those whose neighbour is
+/// being asked for, so that packets come up and are answered; else none rather than another.
+fn mark_alive(members: &[AdjacencyId], hops: &[NextHop], marked: &mut Vec<Member>) {
+    let any = |state| hops.iter().any(|hop| hop.state == state);
+    let best = if any(HopState::Ready) { HopState::Ready } else { HopState::Unresolved };
+    marked.clear();
+    marked.extend(members.iter().zip(hops).map(|(id, hop)| Member { id: *id, is_alive: hop.state == best }));
 }
 
 #[cfg(test)]
@@ -223,8 +330,8 @@ mod tests {
     #[test]
     fn a_group_that_is_not_there_leads_nowhere() {
         let next_hops = NextHops::default();
-        let (first, len) = next_hops.of_group(GroupId(7));
-        assert_eq!((next_hops.get(first).state, len), (HopState::NoRoute, 1));
+        let hop = next_hops.only(GroupId(7)).unwrap();
+        assert_eq!((next_hops.get(hop).state, next_hops.choose(GroupId(7), 9)), (HopState::NoRoute, hop));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum Stage {
     Martian,
     /// What a workload may send.
     WorkloadSend,
+    /// Sources held to the routes.
+    ReversePath,
     /// Addresses and ports of flows that are translated.
     Nat,
     /// Destination to next hop.
@@ -32,13 +34,14 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order of [`Self::index`].
-    pub const ALL: [Stage; 12] = [
+    pub const ALL: [Stage; 13] = [
         Stage::Receive,
         Stage::Parse,
         Stage::Admit,
         Stage::Decapsulate,
         Stage::Martian,
         Stage::WorkloadSend,
+        Stage::ReversePath,
         Stage::Nat,
         Stage::Route,
         Stage::WorkloadReceive,
@@ -61,6 +64,7 @@ impl Stage {
             Stage::Decapsulate => "decapsulate",
             Stage::Martian => "martian",
             Stage::WorkloadSend => "workload_send",
+            Stage::ReversePath => "reverse_path",
             Stage::Nat => "nat",
             Stage::Route => "route",
             Stage::WorkloadReceive => "workload_receive",

@@ -14,6 +14,7 @@
 //! queues: 2
 //! waiting: adaptive
 //! segments: []
+//! ecmp: { symmetric: false }
 //! limits: { routes_v4: 1000000 }
 //! ```
 //!
@@ -72,8 +73,19 @@ pub(crate) struct Config {
     pub(crate) waiting: Waiting,
     /// VXLAN overlays that this node joins besides Calico's.
     pub(crate) segments: Vec<Segment>,
+    /// How flows choose among equally good next hops.
+    pub(crate) ecmp: EcmpConfig,
     /// The size of every table.
     pub(crate) limits: Limits,
+}
+
+/// How flows choose among equally good next hops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EcmpConfig {
+    /// Do both directions of a flow choose alike?
+    pub(crate) symmetric: bool,
+    /// What the choice depends on besides the flow; absent where it follows from the boot and the node's name.
+    pub(crate) seed: Option<u64>,
 }
 
 /// How the log is written.
@@ -153,6 +165,7 @@ impl Config {
                 .unwrap_or(workers),
             waiting: waiting(file)?,
             segments: segments::segments(file)?,
+            ecmp: ecmp(file)?,
             limits: table_limits(file.limits.as_ref().map(|Section(fields)| fields))?,
         })
     }
@@ -276,6 +289,16 @@ fn log(file: &File) -> Result<LogConfig, field::Fault> {
     Ok(LogConfig {
         format: format.map_or(Ok(LogFormat::Text), |field| field.one_of(&formats))?,
         level: level.map_or(Ok(Level::INFO), |field| field.one_of(&levels))?,
+    })
+}
+
+fn ecmp(file: &File) -> Result<EcmpConfig, field::Fault> {
+    let Some(Section(section)) = &file.ecmp else { return Ok(EcmpConfig::default()) };
+    let symmetric = field("ecmp.symmetric", &section.symmetric);
+    let seed = field("ecmp.seed", &section.seed);
+    Ok(EcmpConfig {
+        symmetric: symmetric.map_or(Ok(false), |field| field.truth())?,
+        seed: seed.map(|field| field.number((0, usize::MAX))).transpose()?.map(|seed| seed as u64),
     })
 }
 

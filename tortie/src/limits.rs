@@ -171,6 +171,7 @@ impl Memory {
                 line("limits of endpoints, one a port", limits.ports, 2_048),
                 line("adjacencies", limits.adjacencies, 64),
                 line("groups", limits.groups, 96),
+                line("buckets of groups of several next hops", limits.groups, BUCKETS_BYTES),
                 line("neighbours", limits.neighbors, 128),
                 line("mirrored routes", limits.mirror_routes, 128),
             ],
@@ -215,6 +216,10 @@ impl Memory {
 
 /// A route as one peer announced it, as BGP chose it, as the RIB holds it, and as the fast path's writer remembers it.
 const ROUTE_V4_BYTES: usize = 256;
+/// 128 buckets, enough for four next hops: owner and server as the writer remembers them, and the server in the state
+/// that workers have and in the one that they get next, 4 bytes each. Groups of one next hop have no buckets.
+const BUCKETS_BYTES: usize = 128 * 4 * 4;
+
 /// See [`ROUTE_V4_BYTES`]; prefixes and next hops are four times as long.
 const ROUTE_V6_BYTES: usize = 384;
 

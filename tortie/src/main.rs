@@ -19,6 +19,7 @@ mod config;
 mod control;
 mod cores;
 mod explain;
+mod flow_hash;
 mod forms;
 mod http;
 mod interfaces;
@@ -65,6 +66,7 @@ All else has defaults:
   control_socket: /run/tortie/tortie.sock           # where `tortie show` asks
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
   log: { format: text, level: info }                # text or json; RUST_LOG overrides the level
+  ecmp: { symmetric: false }                        # true: both directions of a flow choose alike; also seed: 7
   limits: { routes_v4: 2200000, frames: 131072 }    # sizes of tables; see --check for all and their memory
 
 Examples:

@@ -28,7 +28,7 @@ use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
 use crate::ports::{Ports, WorkerQueues};
 use crate::signals::Signals;
-use crate::{control, http, privileges};
+use crate::{control, flow_hash, http, privileges};
 
 /// How often the workers are looked after.
 const WATCH: Duration = Duration::from_secs(1);
@@ -127,6 +127,7 @@ fn start_workers(
     flows: &Flows,
 ) -> anyhow::Result<(Workers, Ends)> {
     let mut writer = Writer::new(table_limits(config));
+    writer.set_flow_hash(flow_hash::of(config));
     let mut workers = Workers { stop: Arc::default(), threads: Vec::new() };
     let (mut punts, mut injects, mut queues) = (Vec::new(), Vec::new(), Vec::new());
     let handoffs = fastpath::handoffs(config.workers, limits::HANDOFF_SLOTS, limits::COPY_BYTES);

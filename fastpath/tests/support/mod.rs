@@ -126,7 +126,6 @@ pub fn fill(writer: &mut Writer) {
         ("10.69.0.0/16", NARROW),
         ("fd69::/64", NARROW),
         ("10.70.0.0/16", STRANGER),
-        ("172.18.0.1/32", HOST),
         // A port that the tables don't have.
         ("10.66.0.0/16", PortId(9)),
     ] {
@@ -158,6 +157,10 @@ pub fn fill(writer: &mut Writer) {
         TunnelEnd::new(ours.into(), vxlan, [theirs]),
         TunnelEnd::new(ours_v6.into(), vxlan, [prefix("fd18:3::/64")]),
     ]);
+    let host = writer.insert_adjacency(via(HOST)).unwrap();
+    route(writer, "172.18.0.1/32", Group::Local(host));
+    route(writer, "fd18::1/128", Group::Local(host));
+    route(writer, "172.18.0.255/32", Group::Broadcast);
     let unresolved = Adjacency::unresolved(UPLINK, IpAddr::V4(Ipv4Addr::new(172, 18, 0, 9)));
     let unresolved = writer.insert_adjacency(unresolved).unwrap();
     route(writer, "10.67.0.0/16", Group::Forward(vec![unresolved]));

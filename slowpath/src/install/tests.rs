@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use model::{IfIndex, MacAddr, PortId, Prefix};
+use model::{IfIndex, MacAddr, PortId, PortKind, Prefix};
 use proptest::prelude::*;
-use tables::{Group, Limits, Reader, Writer};
+use tables::{Group, Limits, Port, Reader, Writer};
 
 use super::{Installer, Surroundings};
 use crate::resolve::NeighborAddr;
@@ -76,6 +76,16 @@ impl Bench {
         self.around.macs.insert(neighbor, MacAddr([2, 0, 0, 0, 1, mac]));
     }
 
+    /// The last octet of the MAC address that flows to this address go to, by hash.
+    fn flows(&mut self, addr: &str) -> Vec<u8> {
+        let IpAddr::V4(addr) = addr.parse().unwrap() else { panic!("IPv4 here") };
+        let tables = self.reader.snapshot();
+        let group = tables.fib.lookup_v4(addr.into()).expect("a route");
+        let next_hops = &tables.state.next_hops;
+        let hop = |hash| next_hops.get(next_hops.choose(group, hash)).addresses[5];
+        (0..1024u32).map(|step| hop(step << 22)).collect()
+    }
+
     /// What the fast path does with a packet to this address: port and destination MAC of each next hop.
     fn ways(&mut self, addr: &str) -> Ways {
         let IpAddr::V4(addr) = addr.parse().unwrap() else { panic!("IPv4 here") };
@@ -84,14 +94,15 @@ impl Bench {
         match tables.state.group(group).expect("a route's group is there") {
             Group::Blackhole => Ways::Blackhole,
             Group::Unreachable => Ways::Unreachable,
+            Group::Broadcast => Ways::Broadcast,
             Group::Rejected => Ways::Rejected,
             Group::Prohibited => Ways::Prohibited,
-            Group::Forward(members) => {
+            group @ (Group::Local(_) | Group::Forward(_)) => {
                 let way = |id: &tables::AdjacencyId| {
                     let adjacency = tables.state.adjacency(*id).expect("a group's adjacency is there");
                     (adjacency.port.0, adjacency.addresses.map(|addresses| addresses[5]))
                 };
-                Ways::Forward(members.iter().map(way).collect())
+                Ways::Forward(group.members().iter().map(way).collect())
             }
         }
     }
@@ -101,10 +112,26 @@ impl Bench {
 enum Ways {
     NoRoute,
     Blackhole,
+    Broadcast,
     Rejected,
     Prohibited,
     Unreachable,
     Forward(BTreeSet<(u16, Option<u8>)>),
+}
+
+/// Port 0 as the tables have it, up.
+fn uplink() -> Port {
+    Port {
+        id: PortId(0),
+        name: "eth0".to_owned(),
+        ifindex: ETH0,
+        kind: PortKind::Uplink,
+        mac: OURS,
+        mtu: 1500,
+        up: true,
+        queues: 1,
+        endpoint: None,
+    }
 }
 
 fn forward(ways: &[(u16, Option<u8>)]) -> Ways {
@@ -238,6 +265,34 @@ fn a_lost_way_to_a_gateway_rewrites_groups_and_no_route() {
     bench.rib.remove(prefix("172.18.0.0/24"), Source::Connected);
     bench.settle();
     assert_eq!(bench.ways("10.70.3.1"), Ways::Unreachable);
+}
+
+#[test]
+fn a_route_that_loses_a_gateway_moves_only_the_flows_that_took_it() {
+    let gateways = ["172.18.0.2", "172.18.0.3", "172.18.0.4", "172.18.0.5"];
+    let mut bench = Bench::new(100);
+    bench.installer.writer().put_port(uplink()).unwrap();
+    for (mac, gateway) in (2..).zip(gateways) {
+        bench.resolve(gateway, mac);
+    }
+    let blocks: Vec<Prefix> =
+        (0..3).map(|block| Prefix::new(IpAddr::from([10, 70, block, 0]), 24).unwrap()).collect();
+    let route = |bench: &mut Bench, gateways: &[&str]| {
+        for block in &blocks {
+            bench.rib.insert(*block, Source::Bgp, &via(gateways), 0);
+        }
+        bench.settle();
+        bench.flows("10.70.2.1")
+    };
+    let before = route(&mut bench, &gateways);
+    let without = route(&mut bench, &gateways[1..]);
+    let moved = before.iter().zip(&without).filter(|(before, without)| before != without);
+    assert!(moved.clone().all(|(before, _)| *before == 2), "the first gateway's flows alone");
+    assert_eq!(moved.count(), before.len() / 4);
+    let again = route(&mut bench, &gateways);
+    let moved = without.iter().zip(&again).filter(|(without, again)| without != again);
+    assert!(moved.clone().all(|(_, again)| *again == 2), "it takes its share, and nobody else does");
+    assert_eq!(moved.count(), before.len() / 4);
 }
 
 #[test]

@@ -139,6 +139,7 @@ fn an_address_makes_itself_local_and_its_network_connected() {
     let expected = Offers::from([
         ((prefix("172.18.0.2/32"), Source::Local), (Target::Local, 0)),
         ((prefix("172.18.0.0/24"), Source::Connected), (Target::Attached(UPLINK), 0)),
+        ((prefix("172.18.0.255/32"), Source::Connected), (Target::Broadcast, 0)),
         ((prefix("fd00::2/128"), Source::Local), (Target::Local, 0)),
         ((prefix("fd00::/64"), Source::Connected), (Target::Attached(UPLINK), 0)),
     ]);
@@ -146,6 +147,34 @@ fn an_address_makes_itself_local_and_its_network_connected() {
 
     bench.kernel.links[0].up = false;
     assert_eq!(bench.told(), ["172.18.0.2/32 local Local 0", "fd00::2/128 local Local 0"]);
+}
+
+#[test]
+fn a_network_of_two_addresses_has_no_broadcast() {
+    let mut bench = Bench::new();
+    bench.address(UPLINK, "172.18.0.3/31", Scope::Global);
+    assert_eq!(
+        bench.told(),
+        ["172.18.0.2/31 connected Attached(IfIndex(2)) 0", "172.18.0.3/32 local Local 0"]
+    );
+}
+
+#[test]
+fn a_route_of_the_kernel_with_four_next_hops_is_one_offer_with_four_gateways() {
+    for gateways in [
+        ["172.18.0.9", "172.18.1.9", "172.18.2.9", "172.18.3.9"],
+        ["fd18::9", "fd18:1::9", "fd18:2::9", "fd18:3::9"],
+    ] {
+        let mut bench = Bench::new();
+        let to = if gateways[0].contains(':') { "fd65::/64" } else { "10.65.0.0/16" };
+        let links = [10, 11, 12, 13].map(IfIndex);
+        let hops: Vec<_> = gateways.iter().zip(links).map(|(addr, link)| (Some(*addr), link)).collect();
+        bench.route(to, &hops, STATIC, 0);
+        let gateway = |(addr, link): (&str, IfIndex)| Gateway::on(link, ip(addr));
+        let target = Target::via(gateways.into_iter().zip(links).map(gateway).collect()).unwrap();
+        assert_eq!(target.gateways().len(), 4);
+        assert_eq!(bench.offers(), Offers::from([((prefix(to), Source::Static), (target, 0))]));
+    }
 }
 
 #[test]
@@ -279,7 +308,7 @@ fn what_disappears_goes_from_the_rib_and_what_others_offer_stays() {
     rib.insert(prefix("10.1.0.0/16"), Source::Bgp, &of_bgp, 0);
     let before = bench.offers();
     apply(&mut rib, &Offers::new(), &before);
-    assert_eq!(rib.len(), 4);
+    assert_eq!(rib.len(), 5);
     assert_eq!(rib.get(prefix("10.1.0.0/16")).unwrap().source, Source::Static);
 
     let after = Bench::new().offers();

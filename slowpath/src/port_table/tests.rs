@@ -202,6 +202,27 @@ fn an_open_port_follows_its_link_and_its_endpoint_without_being_opened_again() {
 }
 
 #[test]
+fn what_a_workload_may_send_from_besides_its_own_addresses_is_the_dataplanes_to_allow() {
+    let mut bench = Bench::new(4);
+    bench.endpoint(&["10.65.0.1/32"]);
+    for endpoint in bench.desired.endpoints.values_mut() {
+        endpoint.allowed_sources = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()];
+    }
+    bench.reconcile();
+    let id = bench.table.on(WORKLOAD).unwrap().id;
+    let mut may_send = |spoofing: bool| {
+        bench.desired.felix.workload_source_spoofing = spoofing;
+        bench.reconcile();
+        let endpoint = bench.published(id).unwrap().endpoint.unwrap();
+        ["10.65.0.1", "192.0.2.7", "2001:db8::7", "10.65.0.2"]
+            .map(|addr| endpoint.owns(addr.parse().unwrap()))
+    };
+    assert_eq!(may_send(false), [true, false, false, false]);
+    assert_eq!(may_send(true), [true, true, true, false]);
+    assert_eq!(may_send(false), [true, false, false, false], "another setting reaches open ports");
+}
+
+#[test]
 fn a_port_whose_link_is_gone_or_renamed_closes_and_its_number_is_free_again() {
     let mut bench = Bench::new(4);
     bench.reconcile();

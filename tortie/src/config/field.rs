@@ -67,7 +67,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// True or false.
+    /// `true` or `false`.
     pub(super) fn truth(&self) -> Result<bool, Fault> {
         match self.entry.value {
             Scalar::Bool(truth) => Ok(truth),

@@ -58,6 +58,7 @@ pub(super) struct File {
     pub(super) queues: Option<Entry>,
     pub(super) waiting: Option<Entry>,
     pub(super) segments: Option<Vec<Section<SegmentFields>>>,
+    pub(super) ecmp: Option<Section<Ecmp>>,
     pub(super) limits: Option<Section<LimitsFields>>,
 }
 
@@ -115,6 +116,14 @@ pub(super) struct Log {
     pub(super) level: Option<Entry>,
 }
 
+/// How flows choose among equally good next hops.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Ecmp {
+    pub(super) symmetric: Option<Entry>,
+    pub(super) seed: Option<Entry>,
+}
+
 /// Sizes that differ from the defaults.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -168,6 +177,10 @@ impl Written for SegmentFields {
 impl Written for EndFields {
     const EXPECTED: &'static str =
         "a mapping such as `{ remote: 192.168.1.3, address: 10.244.1.0, mac: \"5a:00:00:00:00:01\" }`";
+}
+
+impl Written for Ecmp {
+    const EXPECTED: &'static str = "a mapping such as `ecmp: { symmetric: true, seed: 7 }`";
 }
 
 impl Written for LimitsFields {

@@ -34,6 +34,7 @@ fn the_shortest_file_takes_every_default() {
             queues: 1,
             waiting: Waiting::Adaptive,
             segments: Vec::new(),
+            ecmp: EcmpConfig { symmetric: false, seed: None },
             limits: Limits::default(),
         }
     );
@@ -54,6 +55,7 @@ fn every_field_is_read() {
          mode: zero-copy\n\
          queues: 4\n\
          waiting: busy\n\
+         ecmp: { symmetric: true, seed: 7 }\n\
          limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
          neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20, flows: 2048 }\n",
     )
@@ -75,6 +77,7 @@ fn every_field_is_read() {
             queues: 4,
             waiting: Waiting::Busy,
             segments: Vec::new(),
+            ecmp: EcmpConfig { symmetric: true, seed: Some(7) },
             limits: Limits {
                 routes_v4: 100,
                 routes_v6: 200,
@@ -128,6 +131,8 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("GOODworkers: 2\ncores: [0]\n", &["t.yaml:5:8: cores", "1 cores for 2 workers"]),
     ("GOODworkers: 2\ncores: [1, 1]\n", &["t.yaml:5:12: cores[1]", "twice"]),
     ("GOODcores: [-1]\n", &["cores[0]", "is -1"]),
+    ("GOODecmp: { symmetric: 1 }\n", &["t.yaml:4:", "ecmp.symmetric", "true or false"]),
+    ("GOODecmp: { seed: -1 }\n", &["t.yaml:4:", "ecmp.seed", "from 0 to"]),
     ("GOODmode: fast\n", &["t.yaml:4:7: mode", "`fast`", "auto, zero-copy, copy"]),
     ("GOODqueues: 0\n", &["t.yaml:4:9: queues", "from 1 to 64"]),
     ("GOODlog: { format: xml }\n", &["t.yaml:4:16: log.format", "text, json"]),

@@ -5,7 +5,7 @@ use super::*;
 use crate::forms::StagesStatus;
 use crate::forms::XdpCounts;
 use slowpath::status::QosStatus;
-use tables::{Books, DropReason, PortCount, PuntReason};
+use tables::{Books, DropReason, PortCount, PuntReason, Stage};
 
 fn peer(name: &str, address: &str) -> PeerStatus {
     PeerStatus {
@@ -61,7 +61,7 @@ fn sample() -> Sample {
         flows: tables::FlowCounts { in_use: 3, size: 16, evicted: 2, ports: 1 },
         stages: StagesStatus::new([tables::StageSample {
             packets: 64,
-            ticks: [640; 12],
+            ticks: [640; Stage::ALL.len()],
             ..Default::default()
         }]),
         ports: vec![CountedPort { id: 0, name: "eth0".to_owned(), count, queues }],

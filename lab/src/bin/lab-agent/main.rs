@@ -7,7 +7,7 @@ mod hostile;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,6 +105,9 @@ enum Task {
         /// How many a second, in all.
         #[arg(long, default_value_t = 5000)]
         per_second: u32,
+        /// The port to send from, and by IPv6 the next one: the same flows each time. Any, where it is 0.
+        #[arg(long, default_value_t = 0)]
+        source_port: u16,
     },
     /// Connect to a BGP speaker, send it what the file of orders says, and tell what it answers.
     BgpHostile {
@@ -170,8 +173,8 @@ fn main() -> Result<()> {
         Task::ReceiveDatagrams { listen, count } => receive_datagrams(listen, count),
         Task::SendDatagrams { receiver, count, size } => send_datagrams(receiver, count, size),
         Task::UdpSink { listen, report } => udp_sink(listen, &report),
-        Task::UdpSend { destinations, port, copies, per_second } => {
-            udp_send(&destinations, port, copies, per_second)
+        Task::UdpSend { destinations, port, copies, per_second, source_port } => {
+            udp_send(&destinations, port, copies, per_second, source_port)
         }
         Task::BgpHostile { connect, source, orders, knocks } => {
             let source = SocketAddr::new(source, 0);
@@ -391,14 +394,15 @@ fn write_whole(path: &Path, value: &serde_json::Value) -> Result<()> {
     std::fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn udp_send(destinations: &Path, port: u16, copies: u32, per_second: u32) -> Result<()> {
+fn udp_send(destinations: &Path, port: u16, copies: u32, per_second: u32, source_port: u16) -> Result<()> {
     ensure!(per_second > 0, "--per-second must be at least 1");
     let text = std::fs::read_to_string(destinations)
         .with_context(|| format!("cannot read {}", destinations.display()))?;
     let destinations: Vec<IpAddr> = text.lines().map(str::parse).collect::<Result<_, _>>()?;
-    let ipv4 = UdpSocket::bind("0.0.0.0:0")?;
+    let ipv4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, source_port))?;
     // A machine without IPv6 can still send to the rest.
-    let ipv6 = UdpSocket::bind("[::]:0").ok();
+    let next_port = if source_port == 0 { 0 } else { source_port + 1 };
+    let ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, next_port)).ok();
     let begin = Instant::now();
     let mut sent = 0_u32;
     for _ in 0..copies {
