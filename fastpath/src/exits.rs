@@ -61,11 +61,17 @@ impl Exits<'_> {
             self.pool.put(frame);
             return;
         };
+        make_room(owned, self.pool, self.tally);
         owned.waiting.push(frame);
-        // Fragments are more frames than came in: what waits never outgrows its room.
-        if owned.waiting.len() >= BATCH {
-            send(owned, self.pool, self.tally);
+    }
+
+    /// Leaves a fragment with its port's queue, or with the worker that owns it.
+    fn leave_piece(&mut self, port: PortId, piece: Frame, ingress: Option<PortId>, ports: &Ports) {
+        if let Some(owned) = self.queues.of_port(port) {
+            make_room(owned, self.pool, self.tally);
+            owned.pieces.push(owned.waiting.len());
         }
+        self.leave(port, piece, ingress, ports);
     }
 
     #[cold]
@@ -80,7 +86,7 @@ impl Exits<'_> {
         while let Some(piece) = pieces.next(self.pool) {
             self.tally.books.fragments += 1;
             match piece {
-                Ok(piece) => self.leave(port, piece, ingress, &state.ports),
+                Ok(piece) => self.leave_piece(port, piece, ingress, &state.ports),
                 Err(reason) => self.tally.dropped(reason, ingress),
             }
         }
@@ -95,18 +101,36 @@ impl Exits<'_> {
 
     /// Stage 11, `transmit.rs`, for every queue with frames waiting. What is known of them still stands in the batch.
     pub(crate) fn transmit(&mut self, batch: &Batch) {
-        for owned in self.queues.iter_mut().filter(|owned| !owned.waiting.is_empty()) {
-            if !transmit::has_room(owned, self.pool) {
-                transmit::drop_unfair(owned, batch, self.pool, self.tally);
+        for owned in self.queues.iter_mut() {
+            if !owned.waiting.is_empty() {
+                if !transmit::has_room(owned, self.pool) {
+                    transmit::drop_unfair(owned, batch, self.pool, self.tally);
+                }
+                send(owned, self.pool, self.tally);
             }
-            send(owned, self.pool, self.tally);
+            owned.gone = 0;
         }
+    }
+}
+
+/// Makes sure that one more frame may wait: fragments are more frames than came in. Where the ring is nearly full they go.
+#[inline]
+fn make_room(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally) {
+    if owned.waiting.len() < BATCH {
+        return;
+    }
+    if transmit::has_room(owned, pool) {
+        owned.gone += owned.waiting.len() - owned.pieces.len();
+        send(owned, pool, tally);
+    } else {
+        transmit::drop_pieces(owned, pool, tally);
     }
 }
 
 /// Gives what waits at a queue to its ring, and counts it.
 fn send(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally) {
-    let sent = crate::transmit::waiting(owned, pool);
+    owned.pieces.clear();
+    let sent = transmit::waiting(owned, pool);
     tally.books.forwarded += sent.frames;
     tally.books.drops[DropReason::TransmitRingFull.index()] += sent.refused;
     if let Some(PortCount { forwarded_packets, forwarded_bytes, .. }) = tally.port(owned.port) {

@@ -15,6 +15,10 @@ pub(crate) struct OwnedQueue {
     pub(crate) queue: Box<dyn PortQueue>,
     /// Frames of this batch, in order.
     pub(crate) waiting: Vec<Frame>,
+    /// Where fragments wait among them: frames that weren't in the batch.
+    pub(crate) pieces: Vec<usize>,
+    /// Frames of this batch that were sent already, to make room for fragments.
+    pub(crate) gone: usize,
     /// Who gets the last slots of its transmit ring.
     pub(crate) fair_share: FairShare,
     statistics: Arc<QueueStatistics>,
@@ -45,7 +49,8 @@ impl Queues {
         self.remove(port, pool);
         let fair_share = FairShare::new(queue.transmit_slots());
         let waiting = Vec::with_capacity(crate::BATCH);
-        self.list.push(OwnedQueue { port, queue, waiting, fair_share, statistics });
+        let pieces = Vec::with_capacity(crate::BATCH);
+        self.list.push(OwnedQueue { port, queue, waiting, pieces, gone: 0, fair_share, statistics });
         self.number();
     }
 

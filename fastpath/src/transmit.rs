@@ -1,6 +1,7 @@
 //! Stage 12: waiting frames into a queue's transmit ring.
 
 use afxdp::FramePool;
+use tables::DropReason;
 
 use crate::Batch;
 use crate::queues::OwnedQueue;
@@ -31,18 +32,26 @@ pub(crate) fn has_room(owned: &mut OwnedQueue, pool: &mut FramePool) -> bool {
     has_room
 }
 
+/// Drops the fragments that wait: nobody's share of a full ring goes to them.
+#[cold]
+pub(crate) fn drop_pieces(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally) {
+    // From behind, so that the places of the others stay.
+    for place in owned.pieces.drain(..).rev() {
+        pool.put(owned.waiting.remove(place));
+        tally.books.drops[DropReason::TransmitRingFull.index()] += 1;
+    }
+}
+
 /// Drops those frames whose port has had its share of a ring that is nearly full.
 #[cold]
 pub(crate) fn drop_unfair(owned: &mut OwnedQueue, batch: &Batch, pool: &mut FramePool, tally: &mut Tally) {
-    let OwnedQueue { port, queue, waiting, fair_share, .. } = owned;
+    drop_pieces(owned, pool, tally);
+    let OwnedQueue { port, queue, waiting, gone, fair_share, .. } = owned;
     let room = queue.transmit_room(queue.transmit_slots());
     let shared = fair_share.share(batch, *port, room);
     let mut kept = 0;
-    // Fragments are more frames than the batch had: such a batch is served in order, as far as there is room.
-    if shared.rows().count() != waiting.len() {
-        return fair_share.rest();
-    }
-    for (place, row) in shared.rows().enumerate() {
+    debug_assert_eq!(shared.rows().count(), *gone + waiting.len(), "every frame that waits is in the batch");
+    for (place, row) in shared.rows().skip(*gone).take(waiting.len()).enumerate() {
         if fair_share.take(row) {
             waiting.swap(kept, place);
             kept += 1;

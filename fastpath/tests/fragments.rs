@@ -161,3 +161,39 @@ fn pieces_cross_to_the_worker_that_owns_the_queue() {
     assert_eq!(reassembled(&packets), large().frame()[34..]);
     assert_eq!(books.drops[DropReason::HandoffRingFull.index()], 0);
 }
+
+#[test]
+fn more_pieces_than_a_batch_keep_their_order_beside_whole_packets() {
+    let mut rig = Rig::new();
+    rig.writer.put_port(Port { mtu: 68, ..port(NARROW) }).unwrap();
+    rig.writer.publish();
+    for sport in 0..6 {
+        let frame = if sport % 2 == 0 { large() } else { large().payload(10) };
+        assert!(rig.wire(WORKLOAD).send(&frame.sport(sport).frame()));
+    }
+    let moved = rig.run();
+    assert_eq!(moved.drops(), []);
+    let firsts: Vec<u16> = (left_by(&rig, NARROW).iter())
+        .filter(|frame| !packet::parse(frame).unwrap().is_later_fragment())
+        .map(|frame| u16::from_be_bytes([frame[34], frame[35]]))
+        .collect();
+    assert_eq!(firsts, (0..6).collect::<Vec<u16>>());
+    rig.audit();
+}
+
+/// A sender whose every packet has to be cut can't push others out of a ring that is nearly full.
+#[test]
+fn a_full_ring_takes_whole_packets_before_pieces() {
+    let mut rig = Rig::sized(Sizes { wire_slots: 64, ..Sizes::default() });
+    rig.writer.put_port(Port { mtu: 68, ..port(NARROW) }).unwrap();
+    rig.writer.publish();
+    for sport in 0..16 {
+        let frame = if sport % 2 == 0 { large() } else { large().payload(10) };
+        assert!(rig.wire(WORKLOAD).send(&frame.sport(sport).frame()));
+    }
+    rig.run();
+    let whole =
+        left_by(&rig, NARROW).iter().filter(|frame| !packet::parse(frame).unwrap().is_fragment()).count();
+    assert_eq!(whole, 8);
+    rig.audit();
+}

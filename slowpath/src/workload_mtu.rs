@@ -162,12 +162,15 @@ mod tests {
         let ipip = pool("10.66.0.0/16", CrossSubnet, Never);
         let vxlan = pool("10.67.0.0/16", Never, Always);
         let vxlan_v6 = pool("fd67::/48", Never, Always);
-        assert_eq!(mtu(&[plain.clone()], |_| {}), None, "no tunnel takes anything");
+        assert_eq!(mtu(std::slice::from_ref(&plain), |_| {}), None, "no tunnel takes anything");
         assert_eq!(mtu(&[plain.clone(), ipip.clone()], |_| {}), Some(1480));
         assert_eq!(mtu(&[ipip.clone(), vxlan.clone()], |_| {}), Some(1450));
         assert_eq!(mtu(&[ipip.clone(), vxlan, vxlan_v6], |_| {}), Some(1430));
         assert_eq!(mtu(&[plain], |desired| desired.felix.ipip_enabled = Some(true)), Some(1480));
-        assert_eq!(mtu(&[ipip.clone()], |desired| desired.felix.ipip_enabled = Some(false)), None);
+        assert_eq!(
+            mtu(std::slice::from_ref(&ipip), |desired| desired.felix.ipip_enabled = Some(false)),
+            None
+        );
         assert_eq!(mtu(&[ipip], |desired| desired.felix.ipip_mtu = Some(1380)), Some(1380));
     }
 
