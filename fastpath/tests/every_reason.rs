@@ -7,8 +7,7 @@ mod support;
 use model::{PortId, ReversePath, WorkerId};
 use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
-    fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation, sum_up, with_options,
-    worker,
+    fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation, with_options, worker,
 };
 use tables::{Counters, DropReason, Flows, PuntReason, Writer};
 
@@ -116,7 +115,7 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::TunnelFragment => {
             let mut frame = Build::inward().in_ipip(FAR_END, OUR_END);
             frame[20] = 0x20;
-            sum_up(&mut frame, 14);
+            mend_ipv4_checksum(&mut frame);
             (UPLINK, frame)
         }
         DropReason::TunnelNested => {
@@ -126,7 +125,7 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         DropReason::TunnelCongested => {
             let mut frame = Build::inward().in_ipip(FAR_END, OUR_END);
             frame[15] |= 0b11;
-            sum_up(&mut frame, 14);
+            mend_ipv4_checksum(&mut frame);
             (UPLINK, frame)
         }
         DropReason::TunnelFromWorkload => (WORKLOAD, Build::outward().dport(4789).frame()),

@@ -8,7 +8,7 @@ use packet::{checksum, ecn};
 use support::hostile::{fragment, patched, tunnel_packets};
 use support::{
     Build, FAR_END, FAR_END_V6, Moved, NARROW, OUR_END, OUR_END_V6, Rig, UPLINK, VNI, VTEP, WORKLOAD,
-    assert_checksums, in_ipip, in_vxlan, neighbor_mac, sum_up,
+    assert_checksums, in_ipip, in_vxlan, mend_ipv4_checksum, neighbor_mac,
 };
 use tables::{DropReason, PuntReason, WorkloadTunnels};
 
@@ -141,7 +141,7 @@ fn padding_and_what_follows_the_datagram_stay_outside() {
     frame.extend([0xee; 9]);
     let total = frame.len() as u16 - 14;
     frame[16..18].copy_from_slice(&total.to_be_bytes());
-    sum_up(&mut frame, 14);
+    mend_ipv4_checksum(&mut frame);
     let mut rig = Rig::new();
     rig.send(UPLINK, &frame);
     assert_eq!(rig.left_by(WORKLOAD).len(), inner.len());
@@ -154,7 +154,7 @@ fn congestion_met_outside_is_told_inside_and_dscp_is_left_alone() {
         for outer_field in 0..4u8 {
             let mut inner = Build::inward().frame();
             inner[15] = 0xb8 | inner_field;
-            sum_up(&mut inner, 14);
+            mend_ipv4_checksum(&mut inner);
             let mut inner_v6 = Build::packet(UPLINK, "fd65:1::2", "fd65::2").frame();
             inner_v6[14..16].copy_from_slice(&[0x6b, 0x80 | inner_field << 4]);
             let packets = tunnelled(&inner).into_iter().chain(tunnelled(&inner_v6).into_iter().skip(1));
@@ -162,7 +162,7 @@ fn congestion_met_outside_is_told_inside_and_dscp_is_left_alone() {
                 ecn::set(&mut frame, 14, outer_field);
                 frame[15] |= if frame[14] == 0x45 { 0x28 } else { 0x00 };
                 if frame[14] == 0x45 {
-                    sum_up(&mut frame, 14);
+                    mend_ipv4_checksum(&mut frame);
                 }
                 let mut rig = Rig::new();
                 let moved = rig.send(UPLINK, &frame);
@@ -215,7 +215,7 @@ fn the_outer_ttl_ends_with_the_tunnel_and_the_inner_one_counts() {
         let at = if frame[14] == 0x45 { 22 } else { 21 };
         frame[at] = 1;
         if frame[14] == 0x45 {
-            sum_up(&mut frame, 14);
+            mend_ipv4_checksum(&mut frame);
         }
         assert_eq!(fate(&frame).forwarded(), 1, "the packet has arrived");
     }

@@ -227,7 +227,8 @@ fn set_up(
     netlink.request("bring up the host port", RouteNetlinkMessage::SetLink(message), 0)
 }
 
-/// Of scope "host", so that the kernel never chooses it as a source.
+/// Of scope "host", so that the kernel never chooses it as a source. The gateway is at the other end of it, which makes a
+/// route back to the gateway: without one, reverse-path filtering drops the ICMP errors that come from there.
 fn set_address(netlink: &mut Netlink, ifindex: IfIndex) -> Result<(), NetlinkError> {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -235,7 +236,8 @@ fn set_address(netlink: &mut Netlink, ifindex: IfIndex) -> Result<(), NetlinkErr
     message.header.scope = AddressScope::Host;
     message.header.index = ifindex.0;
     let address = IpAddr::V4(KERNEL_ADDRESS);
-    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    let gateway = IpAddr::V4(GATEWAY_V4);
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(gateway)];
     let flags = NLM_F_CREATE | NLM_F_REPLACE;
     netlink.request("give the host port an address", RouteNetlinkMessage::NewAddress(message), flags)
 }
@@ -267,7 +269,11 @@ mod tests {
             assert!(far.contains("NOARP") && far.contains("UP,LOWER_UP"), "{far}");
             assert_eq!(ip("addr show tortie1").matches("inet").count(), 0);
             let address = ip("-4 addr show tortie0");
-            assert!(address.contains("inet 169.254.116.1/32 scope host"), "{address}");
+            assert!(address.contains("inet 169.254.116.1 peer 169.254.1.1/32 scope host"), "{address}");
+            assert!(
+                ip("route get 169.254.1.1").contains("dev tortie0"),
+                "there is a way back to the gateway"
+            );
             let neighbors = ip("neigh show dev tortie0 nud permanent");
             assert!(neighbors.contains("169.254.1.1 lladdr 02:74:6f:72:74:01"), "{neighbors}");
             assert!(neighbors.contains("fe80::ecee:eeff:feee:eeee lladdr 02:74:6f:72:74:01"), "{neighbors}");

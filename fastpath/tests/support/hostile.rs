@@ -13,7 +13,7 @@ pub fn patched(mut frame: Vec<u8>, patch: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> 
 /// An IPIP or VXLAN packet over IPv4 made a fragment by its flags and offset.
 pub fn fragment(mut frame: Vec<u8>, flags_and_offset: u16) -> Vec<u8> {
     frame[20..22].copy_from_slice(&flags_and_offset.to_be_bytes());
-    sum_up(&mut frame, 14);
+    mend_ipv4_checksum(&mut frame);
     frame
 }
 

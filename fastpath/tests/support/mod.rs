@@ -494,13 +494,6 @@ fn inside(port: PortId, inner: &[u8], template: &Template) -> Vec<u8> {
     frame
 }
 
-/// Writes an IPv4 header's checksum anew, after its bytes were changed. `at`: where the header begins; it has no options.
-pub fn sum_up(frame: &mut [u8], at: usize) {
-    frame[at + 10..at + 12].fill(0);
-    let checksum = checksum::of(&frame[at..at + 20]);
-    frame[at + 10..at + 12].copy_from_slice(&checksum.to_be_bytes());
-}
-
 /// Writes the checksum of an IPv4 header anew.
 pub fn mend_ipv4_checksum(frame: &mut [u8]) {
     let end = 14 + usize::from(frame[14] & 0x0f) * 4;
