@@ -6,16 +6,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use model::Family;
 
-use crate::cluster::{Cluster, ClusterPlan, NodePlan, RouterKind, UPLINK};
+use crate::cluster::{CONVERGE, Cluster, ClusterPlan, NodePlan, RouterKind, UPLINK, nth};
 use crate::netns::Namespace;
 use crate::scenario::{Options, Scenario};
 use crate::tortie::ShowDrops;
+use crate::workload::INTERFACE;
 use crate::{Lab, command, traffic};
 
 /// 1500 bytes at the ends, 1400 in the middle, 1300 in front of one workload.
 pub(super) const PATH_MTU: Scenario = Scenario {
     name: "path-mtu",
-    about: "1500 bytes at the ends, 1400 in the middle: TCP without retransmission storms, UDP told or cut, local traffic too",
+    about: "1500 bytes at the ends, 1400 in the middle, plain and by tunnels: TCP without retransmission storms, UDP told or cut",
     programs: &["ping", "traceroute", "nstat", "ss", "ethtool"],
     tortie: true,
     run,
@@ -70,7 +71,95 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
         on_one_node(lab, &cluster, family)?;
     }
     cut_by_the_router(lab, &cluster)?;
+    for tunnel in &TUNNELS {
+        through(lab, &cluster, tunnel)?;
+    }
     cluster.books_balance()
+}
+
+/// Pools that go by tunnels from now on, and the MTU that is left within.
+struct Tunnel {
+    name: &'static str,
+    /// `ipipMode` and `vxlanMode` of the IPv4 pool, then of the IPv6 pool.
+    modes: [[&'static str; 2]; 2],
+    /// The families that it carries, and what fits.
+    fits: &'static [(Family, u32)],
+    /// What workloads' interfaces are brought down to.
+    workloads: u32,
+}
+
+const TUNNELS: [Tunnel; 2] = [
+    Tunnel {
+        name: "IPIP",
+        modes: [["Always", "Never"], ["Never", "Never"]],
+        fits: &[(Family::V4, MIDDLE - 20)],
+        workloads: MIDDLE - 20,
+    },
+    Tunnel {
+        name: "VXLAN",
+        modes: [["Never", "Always"], ["Never", "Always"]],
+        fits: &[(Family::V4, MIDDLE - 50), (Family::V6, MIDDLE - 70)],
+        workloads: MIDDLE - 70,
+    },
+];
+
+/// The same once more through a tunnel: workloads are brought down to what it leaves; one that insists on 1500 bytes
+/// learns, and is cut where it may be.
+fn through(lab: &Lab, cluster: &Cluster<'_>, tunnel: &Tunnel) -> Result<()> {
+    for (index, ((pool, block_size), [ipip, vxlan])) in PLAN.pools.iter().zip(tunnel.modes).enumerate() {
+        let name = format!("pool-{index}");
+        let spec = format!(
+            "  cidr: {pool}\n  blockSize: {block_size}\n  ipipMode: {ipip}\n  vxlanMode: {vxlan}\n  natOutgoing: false\n  nodeSelector: all()\n"
+        );
+        manifest(cluster, "IPPool", &name, &spec)?;
+    }
+    for node in &cluster.nodes {
+        let [v4, v6] = Family::ALL.map(|family| node.block(family).map(|block| nth(block, 50)));
+        let (v4, v6) = (v4?, v6?);
+        let spec = format!(
+            "  bgp:\n    ipv4Address: {}\n    ipv6Address: {}\n    ipv4IPIPTunnelAddr: {v4}\n  ipv4VXLANTunnelAddr: {v4}\n  ipv6VXLANTunnelAddr: {v6}\n",
+            node.addresses[0], node.addresses[1]
+        );
+        manifest(cluster, "Node", node.name(), &spec)?;
+    }
+    let (from, to) = cluster.distant_workloads()?;
+    for workload in [from, to] {
+        workload.namespace.set(&[("net/ipv4/ip_no_pmtu_disc", "0")])?;
+        let what = format!("{} to be brought down to {} bytes", workload.name(), tunnel.workloads);
+        lab.wait(&what, CONVERGE, || {
+            let shown = workload.namespace.ip(&format!("link show {INTERFACE}"))?;
+            Ok(shown.contains(&format!(" mtu {} ", tunnel.workloads)).then_some(()))
+        })?;
+    }
+    lab.proved(format!("{}: workloads' interfaces are brought down to {}", tunnel.name, tunnel.workloads));
+    for &(family, _) in tunnel.fits {
+        traffic::reaches(lab, &from.namespace, to.address(family)?, CONVERGE)?;
+        traffic::transfer(lab, &from.namespace, &to.namespace, to.address(family)?, TRANSFER)?;
+    }
+    // By hand, which stays: both sides now ask for segments that no tunnel takes.
+    for (workload, node) in [(from, &cluster.nodes[0]), (to, &cluster.nodes[1])] {
+        node.namespace.ip(&format!("link set {} mtu {}", workload.interface, crate::link::MTU))?;
+        workload.namespace.ip(&format!("link set {INTERFACE} mtu {}", crate::link::MTU))?;
+    }
+    for &(family, mtu) in tunnel.fits {
+        lab.step(&format!("{}: {family:?} through the tunnel", tunnel.name));
+        transfer(lab, &from.namespace, &to.namespace, to.address(family)?, mtu)?;
+        transfer(lab, &to.namespace, &from.namespace, from.address(family)?, mtu)?;
+    }
+    [from, to].into_iter().try_for_each(|workload| {
+        forget(&workload.namespace)?;
+        workload.namespace.set(&[("net/ipv4/ip_no_pmtu_disc", "1")])
+    })?;
+    let target = to.address(Family::V4)?;
+    traffic::datagrams(lab, &from.namespace, &to.namespace, target, DATAGRAMS, DATAGRAM)?;
+    lab.proved(format!("{}: {DATAGRAMS} datagrams, cut in front of the tunnel, arrive intact", tunnel.name));
+    Ok(())
+}
+
+fn manifest(cluster: &Cluster<'_>, kind: &str, name: &str, spec: &str) -> Result<()> {
+    let text =
+        format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n{spec}");
+    cluster.resources.write(&format!("{}-{name}.yaml", kind.to_lowercase()), &text)
 }
 
 /// Between nodes: the MTU is learned from ICMP, and TCP goes on at once with what fits.
