@@ -15,11 +15,14 @@ pub const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 /// Bytes of a frame without its check sequence where nothing else is asked for.
 pub const SMALL: usize = 64;
 
+/// Where IPv4 packets come from, unless told otherwise.
+pub const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
 /// A UDP packet to `destination` in a frame of `len` bytes (or the least that holds its headers). `flow` becomes the source
 /// port.
 pub fn udp(destination: IpAddr, flow: u16, len: usize) -> Vec<u8> {
     let source = match destination {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)),
+        IpAddr::V4(_) => IpAddr::V4(SOURCE),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
     };
     udp_from(source, destination, flow, len)

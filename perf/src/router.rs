@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use crossbeam_channel::Sender;
 use fastpath::{Command, PortQueue, Waiting, Worker, WorkerConfig, WorkerEnds, handoffs};
 use lpm::Key;
-use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
+use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, QosControls, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use tables::{
-    Adjacency, Counters, Flows, Group, GroupId, Limits, Port, TunnelEnd, TunnelKind, Writer, copy_ring,
+    Adjacency, Counters, Endpoint, Flows, Group, GroupId, Limits, Nat, NatRules, Port, Qos, TunnelEnd,
+    TunnelKind, Writer, copy_ring,
 };
 
 use crate::data::Prefixes;
@@ -60,6 +61,7 @@ pub struct Router {
     pub counters: Counters,
     /// The groups that routes lead to.
     pub groups: Vec<GroupId>,
+    flows: Flows,
     workers: usize,
 }
 
@@ -87,17 +89,7 @@ impl Router {
         };
         let mut writer = Writer::new(limits);
         for id in [INGRESS, EGRESS] {
-            writer.put_port(Port {
-                id,
-                name: format!("port{id}"),
-                ifindex: IfIndex(100 + u32::from(id.0)),
-                kind: PortKind::Uplink,
-                mac: packets::ROUTER,
-                mtu: 1500,
-                up: true,
-                queues: workers as u16,
-                endpoint: None,
-            })?;
+            writer.put_port(uplink(id, workers))?;
         }
         let mut groups = Vec::new();
         for number in 0..NEXT_HOPS {
@@ -122,7 +114,37 @@ impl Router {
         }
         writer.set_ready(true);
         writer.publish();
-        Ok(Router { writer, counters: Counters::new(workers, PORTS), groups, workers })
+        let flows = Flows::new(1024);
+        Ok(Router { writer, counters: Counters::new(workers, PORTS), groups, flows, workers })
+    }
+
+    /// Makes the port that packets come by a workload's, which owns their source and has these controls.
+    ///
+    /// # Errors
+    /// Where the tables are too small.
+    pub fn behind_a_workload(&mut self, controls: &QosControls) -> Result<()> {
+        let port = uplink(INGRESS, self.workers);
+        let endpoint = Endpoint {
+            name: "default/workload".to_owned(),
+            addresses: vec![Prefix::host(packets::SOURCE.into())],
+            qos: Qos::new(controls, port.mtu, None),
+        };
+        self.writer.put_port(Port { kind: PortKind::Workload, endpoint: Some(endpoint), ..port })?;
+        self.writer.publish();
+        Ok(())
+    }
+
+    /// Has workloads' packets leave under another source. Workers made from now on share a table of flows that holds as
+    /// many as there are packets.
+    pub fn translate(&mut self) {
+        let rules = NatRules {
+            outgoing: vec![(LOCAL.into(), 1024..=u16::MAX, false)],
+            sources: vec![Prefix::host(packets::SOURCE.into())],
+            ..NatRules::default()
+        };
+        self.flows = Flows::new(1 << 18);
+        self.writer.set_nat(Nat::new(&rules));
+        self.writer.publish();
     }
 
     /// Opens packets that come by a tunnel of this kind from [`REMOTE`].
@@ -186,7 +208,7 @@ impl Router {
         let ends = WorkerEnds {
             pool: Region::new(config)?.1,
             reader: self.writer.reader().context("a reader for every worker")?,
-            flows: Flows::new(1024),
+            flows: self.flows.clone(),
             counters: self.counters.clone(),
             punt,
             inject,
@@ -209,6 +231,20 @@ impl Router {
         }
         worker.housekeeping();
         Ok(Parts { worker, _commands: commands, _ends: Box::new((punts, injected)) })
+    }
+}
+
+fn uplink(id: PortId, workers: usize) -> Port {
+    Port {
+        id,
+        name: format!("port{id}"),
+        ifindex: IfIndex(100 + u32::from(id.0)),
+        kind: PortKind::Uplink,
+        mac: packets::ROUTER,
+        mtu: 1500,
+        up: true,
+        queues: workers as u16,
+        endpoint: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use lpm::Key;
-use model::ReversePath;
+use model::{QosControls, QosDirection, ReversePath};
 
 use crate::data::{Internet, Prefixes};
 use crate::keys::{self, Mix, Numbers, ZIPF_FLOWS};
@@ -19,7 +19,7 @@ const PACKETS: usize = 1 << 16;
 pub type Make = fn(&Internet, usize) -> Result<(Router, Arc<Replay>)>;
 
 /// Every kind of work: 64 bytes, 65,536 flows.
-pub const WORKS: [(&str, Make); 14] = [
+pub const WORKS: [(&str, Make); 17] = [
     ("ipv4 one route", |_, workers| plain(&vec![(0u32, 0)], workers, Order::Cyclic, Encapsulate::Plain)),
     ("ipv4 full table zipf", |internet, workers| {
         plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)
@@ -54,6 +54,24 @@ pub const WORKS: [(&str, Make); 14] = [
     }),
     ("ipv4 loose sources zipf", |internet, workers| loose(&internet.v4, workers)),
     ("ipv6 loose sources zipf", |internet, workers| loose(&internet.v6, workers)),
+    ("ipv4 from a workload zipf", |internet, workers| {
+        from_workload(&internet.v4, workers, &QosControls::default())
+    }),
+    ("ipv4 limited workload zipf", |internet, workers| {
+        // More than any core sends: every packet is counted and none refused.
+        let egress = QosDirection {
+            bandwidth: Some(1_000_000_000_000),
+            packet_rate: Some(1 << 40),
+            packet_burst: Some(1 << 20),
+            ..QosDirection::default()
+        };
+        from_workload(&internet.v4, workers, &QosControls { egress, ..QosControls::default() })
+    }),
+    ("ipv4 translated source zipf", |internet, workers| {
+        let (mut router, replay) = from_workload(&internet.v4, workers, &QosControls::default())?;
+        router.translate();
+        Ok((router, replay))
+    }),
 ];
 
 #[derive(Clone, Copy)]
@@ -113,6 +131,17 @@ fn loose<K: Key + Address>(prefixes: &Prefixes<K>, workers: usize) -> Result<(Ro
     router.writer.publish();
     router.add(prefixes)?;
     Ok((router, Arc::new(Replay::new(&packets))))
+}
+
+/// Packets of a workload, which may send so much.
+fn from_workload(
+    prefixes: &Prefixes<u32>,
+    workers: usize,
+    controls: &QosControls,
+) -> Result<(Router, Arc<Replay>)> {
+    let (mut router, replay) = plain(prefixes, workers, Order::Zipf, Encapsulate::Plain)?;
+    router.behind_a_workload(controls)?;
+    Ok((router, replay))
 }
 
 /// Packets that come in a tunnel and leave without one.
