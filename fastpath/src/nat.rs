@@ -28,10 +28,18 @@ const DYNAMIC: (u16, u16) = (49_152, 16_384);
 
 /// What this stage leaves from one call to the next, without gaps: most batches translate nothing.
 pub(crate) struct Columns {
+    /// Within `known_flows`: rows whose packets a rule may be about.
+    asked: Vec<Asked>,
     /// Rows whose packets were translated.
     translated: Vec<Translated>,
     /// Rows that must not leave as they are.
     leaving: Vec<Leaving>,
+}
+
+struct Asked {
+    row: u8,
+    key: FlowKey,
+    from_workload: bool,
 }
 
 struct Translated {
@@ -49,7 +57,11 @@ struct Leaving {
 
 impl Columns {
     pub(crate) fn new() -> Columns {
-        Columns { translated: Vec::with_capacity(BATCH), leaving: Vec::with_capacity(BATCH) }
+        Columns {
+            asked: Vec::with_capacity(BATCH),
+            translated: Vec::with_capacity(BATCH),
+            leaving: Vec::with_capacity(BATCH),
+        }
     }
 
     #[inline]
@@ -87,20 +99,23 @@ pub(crate) fn known_flows(batch: &mut Batch, state: &State, flows: &Flows) {
     for run in runs {
         let from_workload = may_be_workloads(run, &state.ports);
         for row in run.rows() {
-            let (Fate::Undecided, frame, parsed) = (fates[row], &mut frames[row], &parsed[row]) else {
-                continue;
-            };
-            let Some(key) = FlowKey::new(frame.bytes(), parsed) else { continue };
-            if !translator.concerns(&key, from_workload) {
+            if fates[row] != Fate::Undecided {
                 continue;
             }
-            let row_number = row as u8;
-            match translator.step(frame, parsed, &key, from_workload) {
-                Step::AsIs => {}
-                Step::Done(to) => nat.translated.push(Translated { row: row_number, from: key, to }),
-                Step::IfLeaving(fate) => nat.leaving.push(Leaving { row: row_number, key, fate }),
-                Step::Drop(reason) => fates[row] = Fate::Drop(reason),
+            let Some(key) = FlowKey::new(frames[row].bytes(), &parsed[row]) else { continue };
+            if translator.concerns(&key, from_workload) {
+                nat.asked.push(Asked { row: row as u8, key, from_workload });
             }
+        }
+    }
+    flows.bring_near(nat.asked.iter().map(|asked| asked.key));
+    for Asked { row, key, from_workload } in nat.asked.drain(..) {
+        let at = usize::from(row);
+        match translator.step(&mut frames[at], &parsed[at], &key, from_workload) {
+            Step::AsIs => {}
+            Step::Done(to) => nat.translated.push(Translated { row, from: key, to }),
+            Step::IfLeaving(fate) => nat.leaving.push(Leaving { row, key, fate }),
+            Step::Drop(reason) => fates[at] = Fate::Drop(reason),
         }
     }
 }

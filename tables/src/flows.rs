@@ -197,6 +197,20 @@ impl Flows {
         Some(flow)
     }
 
+    /// Brings near what looking up these keys will read. A look-up waits for its bucket, and then for its row; done for a whole
+    /// batch before, the buckets come together, and the rows.
+    pub fn bring_near(&self, keys: impl Iterator<Item = FlowKey>) {
+        const AT_ONCE: usize = 64;
+        let mut heads: [Link; AT_ONCE] = [0; AT_ONCE];
+        for (head, key) in heads.iter_mut().zip(keys) {
+            *head = self.0.index.head(&words(&key));
+        }
+        let rows = heads.iter().filter(|head| **head != 0).map(|head| row_and_side(*head).0);
+        let read = rows.filter_map(|row| self.0.rows.get(row as usize)).map(Row::near);
+        // The sum means nothing, but has to be made, so the rows have to be read.
+        std::hint::black_box(read.fold(0, u64::wrapping_add));
+    }
+
     /// What was found, where it is still there: keys and life are read once more together.
     fn flow(&self, (found, life): (Link, Life), protocol: u8) -> Option<Flow> {
         let (number, side) = row_and_side(found);

@@ -61,6 +61,12 @@ impl Index {
         self.hasher.hash_one(words) as usize & (self.buckets.len() - 1)
     }
 
+    /// The first link of the key's chain, whoever changes it.
+    #[inline]
+    pub(super) fn head(&self, words: &Words) -> Link {
+        self.buckets[self.bucket(words)].load(Ordering::Relaxed) as Link
+    }
+
     /// The row in whose life the key was found.
     #[inline]
     pub(super) fn find(&self, rows: &[Row], words: &Words) -> Option<(Link, Life)> {

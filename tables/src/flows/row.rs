@@ -106,6 +106,12 @@ impl Row {
         self.life.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).map(drop).map_err(Life)
     }
 
+    /// A word of each of its two cache lines.
+    #[inline]
+    pub(super) fn near(&self) -> u64 {
+        self.keys[0][0].load(Ordering::Relaxed).wrapping_add(self.life.load(Ordering::Relaxed))
+    }
+
     pub(super) fn words(&self, side: usize) -> Words {
         std::array::from_fn(|word| self.keys[side][word].load(Ordering::Relaxed))
     }
