@@ -1,4 +1,4 @@
-//! Stage 11: each frame to where its fate says, and the books.
+//! Stage 13: each frame to where its fate says, and the books.
 
 use afxdp::{Frame, FramePool};
 use model::PortId;
@@ -99,7 +99,7 @@ impl Exits<'_> {
         ring.ok_or(DropReason::PortDown)?.push(port, bytes).map_err(|_| DropReason::HandoffRingFull)
     }
 
-    /// Stage 11, `transmit.rs`, for every queue with frames waiting. What is known of them still stands in the batch.
+    /// Stage 14, `transmit.rs`, for every queue with frames waiting. What is known of them still stands in the batch.
     pub(crate) fn transmit(&mut self, batch: &Batch) {
         for owned in self.queues.iter_mut() {
             if !owned.waiting.is_empty() {

@@ -1,4 +1,4 @@
-//! Within stage 10: an IPv4 packet larger than the next hop's MTU leaves in pieces (RFC 1812 §5.2.7).
+//! Within stage 13: an IPv4 packet larger than the next hop's MTU leaves in pieces (RFC 1812 §5.2.7).
 //!
 //! The walk does it itself: the pieces keep their order and their flow's way, no queue to the slow path can fill up with
 //! large packets, and the stages in front have judged the packet as a whole.

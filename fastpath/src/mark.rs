@@ -1,4 +1,4 @@
-//! The DSCP that an endpoint's packets leave the node with.
+//! Within stage 11: the DSCP that an endpoint's packets leave the node with.
 
 use model::PortKind;
 use packet::{Kind, ipv4, ipv6};

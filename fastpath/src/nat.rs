@@ -1,4 +1,4 @@
-//! Stages 7 and 9: source NAT of packets that leave the pools, and floating IPs.
+//! Stages 8 and 10: source NAT of packets that leave the pools, and floating IPs.
 //!
 //! ```text
 //!  known_flows   before the route     a known flow's packets, and ICMP errors about them, become what the flow says; to a

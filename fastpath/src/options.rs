@@ -1,4 +1,4 @@
-//! Within stage 9: what IPv4 options and IPv6 extension headers a forwarded packet may not have.
+//! Within stage 12: what IPv4 options and IPv6 extension headers a forwarded packet may not have.
 //!
 //! A packet whose sender chose the way is dropped (RFC 7126 §4.3 and §4.4, RFC 5095). An IPv4 option that runs out of the
 //! header is told to the sender (RFC 1812 §4.3.3.5). Everything else passes unchanged: the walk records no route and no

@@ -1,4 +1,4 @@
-//! What a workload may send and get in a second: Calico's QoS controls, by dropping what is above them.
+//! Within stages 6 and 12: what a workload may send and get in a second: Calico's QoS controls, by dropping what is above them.
 //!
 //! Asked once a run of frames of one endpoint; where no endpoint has limits, `walk.rs` doesn't come here.
 

@@ -1,4 +1,4 @@
-//! Stage 10: TTL, checksum, Ethernet addresses and outer headers, in place.
+//! Stage 12: TTL, checksum, Ethernet addresses and outer headers, in place.
 
 use afxdp::Frame;
 use model::PortKind;

@@ -1,4 +1,4 @@
-//! Stage 8: destination to next hop.
+//! Stage 9: destination to next hop.
 //!
 //! Looked up once: rewriting and transmitting use what this stage leaves. All addresses of a batch are asked for
 //! together, so that one look-up's wait for memory is another's work.

@@ -1,4 +1,4 @@
-//! Stage 12: waiting frames into a queue's transmit ring.
+//! Stage 14: waiting frames into a queue's transmit ring.
 
 use afxdp::FramePool;
 use tables::DropReason;

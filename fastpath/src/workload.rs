@@ -1,4 +1,4 @@
-//! Stages 6 and 9: what a workload may send and get.
+//! Stages 6 and 11: what a workload may send and get.
 //!
 //! Calico policy will be asked here. Today the stage holds what is true without any policy: nothing passes a
 //! workload interface that no endpoint names, and a workload sends from its own addresses only.

@@ -270,6 +270,11 @@ pub fn transfer_by(
     let mut sender = agent(lab, from, "send", &[&target, "--bytes", &bytes.to_string()])?;
     let sent: Transfer = json(&sender.finish(TRANSFER)?)?;
     let received: Transfer = json(&receiver.finish(TRANSFER)?)?;
+    unchanged(&sent, received)
+}
+
+/// What arrived, if it is what was sent.
+fn unchanged(sent: &Transfer, received: Transfer) -> Result<Transfer> {
     ensure!(
         sent.bytes == received.bytes && sent.sha256 == received.sha256,
         "{} bytes with SHA-256 {} were sent, {} bytes with {} arrived",
@@ -304,15 +309,7 @@ pub fn datagrams(
     let mut sender = agent(lab, from, "send-datagrams", &[&target, "--count", &count, "--size", &size])?;
     let sent: Transfer = json(&sender.finish(TRANSFER)?)?;
     let received: Transfer = json(&receiver.finish(TRANSFER)?)?;
-    ensure!(
-        sent.bytes == received.bytes && sent.sha256 == received.sha256,
-        "{} bytes with SHA-256 {} were sent, {} bytes with {} arrived",
-        sent.bytes,
-        sent.sha256,
-        received.bytes,
-        received.sha256
-    );
-    Ok(received)
+    unchanged(&sent, received)
 }
 
 /// A task of the lab's agent inside a namespace.
