@@ -21,8 +21,11 @@ const FIELDS_V6: [&str; 7] =
     ["frame.protocols", "eth.src", "eth.dst", "ipv6.src", "ipv6.dst", "udp.dstport", "vxlan.vni"];
 
 /// A frame that tshark finds malformed, or a checksum in it that is wrong, wherever in it that is.
-const WRONG: &str = "_ws.malformed || ip.checksum.status == \"Bad\" || tcp.checksum.status == \"Bad\" \
-                     || udp.checksum.status == \"Bad\" || icmp.checksum.status == \"Bad\" \
+///
+/// tshark also calls a TCP checksum of 0xffff bad, where 0 is meant: Linux writes it so for every protocol
+/// (`skb_checksum_help` in net/core/dev.c, `CSUM_MANGLED_0`), in one segment of 65,536, and every receiver takes it.
+const WRONG: &str = "_ws.malformed || ip.checksum.status == \"Bad\" \
+                     || (tcp.checksum.status == \"Bad\" && !tcp.checksum.ffff) || udp.checksum.status == \"Bad\" || icmp.checksum.status == \"Bad\" \
                      || icmpv6.checksum.status == \"Bad\"";
 
 /// How a frame is wrapped.
