@@ -21,6 +21,7 @@ pub const DEMO: Scenario = Scenario {
     about: "three Tortie nodes and a ToR: BGP up, workloads ping each other, iperf3 between them",
     programs: &["bird", "birdc", "ping", "iperf3", "ethtool", "nft"],
     tortie: true,
+    alone: false,
     run,
 };
 

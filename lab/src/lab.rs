@@ -48,7 +48,7 @@ impl Lab {
     ///
     /// # Errors
     /// The state directory cannot be made.
-    pub fn raise(tools: &Tools) -> Result<Lab> {
+    pub fn raise(tools: &Tools, progress: Progress) -> Result<Lab> {
         let id = id(std::process::id(), RAISED.fetch_add(1, Ordering::Relaxed));
         let directory = sweep::state_directory(&id);
         // A directory of the same name was left by a process that had our number before us.
@@ -64,7 +64,7 @@ impl Lab {
             id,
             directory,
             tools: tools.clone(),
-            progress: Progress::new(),
+            progress,
             kept: Rc::default(),
             namespaces: RefCell::default(),
             proofs: RefCell::default(),

@@ -1,4 +1,5 @@
-//! What a person sees while a lab works: one moving line on a terminal, plain lines elsewhere.
+//! What a person sees while a lab works: one moving line on a terminal; plain lines elsewhere, and where labs work side by
+//! side.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -8,15 +9,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How often the moving line moves.
 const TICK: Duration = Duration::from_millis(120);
 
-/// The progress of one piece of work.
+/// The progress of one piece of work. Clones tell of the same.
+#[derive(Clone)]
 pub struct Progress {
     bar: Option<ProgressBar>,
+    /// What each line begins with.
+    whose: String,
 }
 
 impl Progress {
-    /// A moving line where standard error is a terminal.
-    pub fn new() -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
+    /// A moving line where standard error is a terminal and nobody else tells of work meanwhile; then lines begin with
+    /// `beside_others`, the name of this work.
+    pub fn new(beside_others: Option<&str>) -> Progress {
+        let bar = (beside_others.is_none() && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
                 bar.set_style(style);
@@ -24,14 +29,15 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Progress { bar }
+        let whose = beside_others.map_or_else(String::new, |name| format!("[{name}] "));
+        Progress { bar, whose }
     }
 
     /// What is being done or waited for now.
     pub fn step(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
-            None => eprintln!("  ... {what}"),
+            None => eprintln!("{}  ... {what}", self.whose),
         }
     }
 
@@ -42,18 +48,14 @@ impl Progress {
         }
     }
 
-    /// A line that stays.
-    pub fn line(&self, line: &str) {
+    /// Lines that stay.
+    pub fn line(&self, text: &str) {
+        let text: Vec<String> = text.split('\n').map(|line| format!("{}{line}", self.whose)).collect();
+        let text = text.join("\n");
         match &self.bar {
-            Some(bar) => bar.suspend(|| println!("{line}")),
-            None => println!("{line}"),
+            Some(bar) => bar.suspend(|| println!("{text}")),
+            None => println!("{text}"),
         }
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Progress::new()
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
 
+use crate::progress::Progress;
 use crate::{Lab, Tools, command};
 
 /// What a caller may choose.
@@ -17,6 +18,8 @@ pub struct Options {
     pub keep: bool,
     /// The whole internet table rather than a tenth of it.
     pub full: bool,
+    /// Other scenarios run meanwhile: every line names its own.
+    pub beside_others: bool,
 }
 
 /// A behaviour that a user could name, shown end to end.
@@ -30,6 +33,8 @@ pub struct Scenario {
     pub programs: &'static [&'static str],
     /// Whether it runs Tortie, and so needs AF_XDP.
     pub tortie: bool,
+    /// Whether it measures rates, losses or times, so that nothing else may run meanwhile.
+    pub alone: bool,
     /// The scenario itself.
     pub run: fn(&Lab, &Options) -> Result<()>,
 }
@@ -75,10 +80,12 @@ pub struct Ended {
 
 /// Runs one scenario in a lab of its own, printing what it proves and how it ends.
 pub fn run(scenario: &Scenario, tools: &Tools, options: &Options) -> Ended {
-    println!("{}: {}", scenario.name, scenario.about);
+    let progress = Progress::new(options.beside_others.then_some(scenario.name));
+    progress.line(&format!("{}: {}", scenario.name, scenario.about));
     let begin = Instant::now();
     let mut proofs = Vec::new();
-    let result = missing(scenario).map_or_else(|| in_a_lab(scenario, tools, options, &mut proofs), Err);
+    let result = missing(scenario)
+        .map_or_else(|| in_a_lab(scenario, Lab::raise(tools, progress.clone())?, options, &mut proofs), Err);
     let outcome = match result {
         Ok(()) => Outcome::Passed,
         Err(error) => match error.downcast::<CannotRun>() {
@@ -88,15 +95,16 @@ pub fn run(scenario: &Scenario, tools: &Tools, options: &Options) -> Ended {
     };
     let took = begin.elapsed();
     match &outcome {
-        Outcome::Passed => println!("  passed in {:.1} s", took.as_secs_f64()),
-        Outcome::Failed(error) => println!("  FAILED after {:.1} s: {error:#}", took.as_secs_f64()),
-        Outcome::Skipped(reason) => println!("  skipped: {reason}"),
+        Outcome::Passed => progress.line(&format!("  passed in {:.1} s", took.as_secs_f64())),
+        Outcome::Failed(error) => {
+            progress.line(&format!("  FAILED after {:.1} s: {error:#}", took.as_secs_f64()));
+        }
+        Outcome::Skipped(reason) => progress.line(&format!("  skipped: {reason}")),
     }
     Ended { name: scenario.name, outcome, took, proofs }
 }
 
-fn in_a_lab(scenario: &Scenario, tools: &Tools, options: &Options, proofs: &mut Vec<String>) -> Result<()> {
-    let lab = Lab::raise(tools)?;
+fn in_a_lab(scenario: &Scenario, lab: Lab, options: &Options, proofs: &mut Vec<String>) -> Result<()> {
     if options.keep {
         // Before anything is started: what a scenario starts ends with the scenario otherwise.
         lab.keep();

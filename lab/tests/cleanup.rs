@@ -6,6 +6,7 @@ use std::process::Command;
 
 use lab::link::{self, End};
 use lab::process::Identity;
+use lab::progress::Progress;
 use lab::{Lab, Tools};
 
 /// Labs need root and network namespaces; a test that cannot have them says so.
@@ -16,7 +17,7 @@ fn raise(test: &str) -> Option<Lab> {
         println!("skipped: {test} needs root and network namespaces");
         return None;
     }
-    Some(Lab::raise(&tools).expect("an empty lab"))
+    Some(Lab::raise(&tools, Progress::new(None)).expect("an empty lab"))
 }
 
 /// Two namespaces with a link between them and a program in one.

@@ -1,12 +1,12 @@
 //! `cargo xtask fuzz`: the fuzz targets, for a while.
 
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::tally::Tally;
-use crate::tools;
+use crate::{lanes, tools};
 
 /// What one may ask of `cargo xtask fuzz`.
 #[derive(clap::Args)]
@@ -32,38 +32,62 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(target) if !targets.contains(target) => {
             bail!("there is no fuzz target {target:?}; there are {}", targets.join(", "))
         }
-        Some(target) => one(&mut tally, target, arguments.seconds)?,
-        None => all(&mut tally, arguments.seconds)?,
+        Some(target) => these(&mut tally, std::slice::from_ref(target), arguments.seconds)?,
+        None => these(&mut tally, &targets, arguments.seconds)?,
     }
     Ok(tally.close())
 }
 
 /// Every target, each for this many seconds: first its corpus, then what it makes of it.
 pub(crate) fn all(tally: &mut Tally, seconds: u64) -> Result<()> {
-    for target in targets()? {
-        one(tally, &target, seconds)?;
+    these(tally, &targets()?, seconds)
+}
+
+/// These targets, a core for each. What they say is shown as each ends, or at once where there is only one.
+fn these(tally: &mut Tally, targets: &[String], seconds: u64) -> Result<()> {
+    if !lab::scenario::installed("g++") {
+        for target in targets {
+            tally.skipped(&name(target), "g++ is not installed, and libFuzzer is built with it");
+        }
+        return Ok(());
+    }
+    println!("\nfuzz {}, {seconds} s", targets.join(", "));
+    let built = cargo(&["build", "--release", "--bins"]).status().context("cannot start cargo")?;
+    if !built.success() {
+        targets.iter().for_each(|target| tally.failed(&name(target), &format!("not built ({built})")));
+        return Ok(());
+    }
+    let ended = lanes::each(lanes::cores(), targets, |target| -> Result<_> {
+        let mut run = cargo(&["run", "--release", "--bin", target, "--", "--seconds", &seconds.to_string()]);
+        if targets.len() > 1 {
+            let output = run.output().context("cannot start cargo")?;
+            let words = [output.stdout, output.stderr].concat();
+            println!("\n{}\n{}", name(target), String::from_utf8_lossy(&words).trim_end());
+            return Ok((target, output.status));
+        }
+        Ok((target, run.status().context("cannot start cargo")?))
+    });
+    for ended in ended {
+        let (target, status) = ended?;
+        if status.success() {
+            tally.passed(&name(target));
+        } else {
+            tally.failed(&name(target), &format!("see its words above ({status})"));
+        }
     }
     Ok(())
 }
 
-fn one(tally: &mut Tally, target: &str, seconds: u64) -> Result<()> {
-    let name = format!("fuzz {target}");
-    if !lab::scenario::installed("g++") {
-        tally.skipped(&name, "g++ is not installed, and libFuzzer is built with it");
-        return Ok(());
-    }
-    println!("\n{name}, {seconds} s");
+fn name(target: &str) -> String {
+    format!("fuzz {target}")
+}
+
+/// In its own folder its own .cargo/config.toml counts; RUSTFLAGS would replace the coverage flags there.
+fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = tools::cargo();
-    // In its own folder its own .cargo/config.toml counts; RUSTFLAGS would replace the coverage flags there.
     cargo.current_dir(tools::workspace().join("fuzz")).env_remove("RUSTFLAGS");
-    cargo.args(["run", "--release", "--bin", target, "--", "--seconds", &seconds.to_string()]);
-    let status = cargo.stdin(Stdio::null()).status().context("cannot start cargo")?;
-    if status.success() {
-        tally.passed(&name);
-    } else {
-        tally.failed(&name, &format!("see its words above ({status})"));
-    }
-    Ok(())
+    cargo.args(arguments).stdin(Stdio::null());
+    cargo
 }
 
 /// The binaries of the fuzz crate, which stands outside the workspace.

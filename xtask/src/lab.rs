@@ -8,7 +8,10 @@ use lab::scenario::{self, Options, Outcome, Scenario};
 use lab::{scenarios, sweep, wait};
 
 use crate::tally::Tally;
-use crate::{install, tools};
+use crate::{install, lanes, tools};
+
+/// Scenarios that run side by side: each has several routers, which share the cores.
+const LANES: usize = 2;
 
 /// What one may ask of `cargo xtask lab`.
 #[derive(clap::Args)]
@@ -49,13 +52,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         bail!("--keep takes the name of one scenario; `cargo xtask lab --list` shows them");
     }
     install::install_for_scenarios(&chosen)?;
-    let options = Options { keep: arguments.keep, full: arguments.full };
+    let options = Options { keep: arguments.keep, full: arguments.full, beside_others: false };
     let mut tally = Tally::default();
     run_all(&chosen, &options, arguments.tortie.as_deref(), &mut tally)?;
     Ok(tally.close())
 }
 
-/// Runs these scenarios one after another and counts how they end.
+/// Runs these scenarios and counts how they end: first those that may run side by side, then each that measures alone.
 pub(crate) fn run_all(
     chosen: &[&'static Scenario],
     options: &Options,
@@ -68,16 +71,26 @@ pub(crate) fn run_all(
     } else {
         tools::build_agent()?
     };
-    for scenario in chosen {
-        println!();
-        match scenario::run(scenario, &tools, options).outcome {
-            Outcome::Passed => tally.passed(scenario.name),
-            Outcome::Failed(error) => tally.failed(scenario.name, &format!("{error:#}")),
-            Outcome::Skipped(reason) => tally.skipped(scenario.name, &reason),
+    let (alone, beside): (Vec<_>, Vec<_>) = chosen.iter().copied().partition(|scenario| scenario.alone);
+    let run = |scenarios: &[&Scenario], lanes: usize| {
+        let options = Options { beside_others: lanes > 1, ..*options };
+        lanes::each(lanes, scenarios, |scenario| {
+            (!wait::interrupted()).then(|| {
+                println!();
+                scenario::run(scenario, &tools, &options)
+            })
+        })
+    };
+    let ended = run(&beside, LANES.min(beside.len())).into_iter().chain(run(&alone, 1));
+    for ended in ended.flatten() {
+        match ended.outcome {
+            Outcome::Passed => tally.passed(ended.name),
+            Outcome::Failed(error) => tally.failed(ended.name, &format!("{error:#}")),
+            Outcome::Skipped(reason) => tally.skipped(ended.name, &reason),
         }
-        if wait::interrupted() {
-            bail!("interrupted");
-        }
+    }
+    if wait::interrupted() {
+        bail!("interrupted");
     }
     Ok(())
 }

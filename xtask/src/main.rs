@@ -8,6 +8,7 @@ mod demo;
 mod fuzz;
 mod install;
 mod lab;
+mod lanes;
 mod tally;
 mod test;
 mod tools;

@@ -15,6 +15,7 @@ pub(super) const BASELINE: Scenario = Scenario {
     about: "the lab itself, with BIRD and the kernel's forwarding on every node",
     programs: &["bird", "birdc", "ping", "iperf3", "tcpdump", "ethtool"],
     tortie: false,
+    alone: false,
     run,
 };
 

@@ -24,6 +24,7 @@ pub(super) const FAIR_SHARE: Scenario = Scenario {
     about: "a greedy workload takes nothing from its neighbours on a slow uplink; the kernel's forwarding, for comparison",
     programs: &["ping", "ethtool", "nft"],
     tortie: true,
+    alone: true,
     run,
 };
 

@@ -18,6 +18,7 @@ pub(super) const FLOATING_IP: Scenario = Scenario {
     about: "a workload is reached by its floating IP: from outside, from another workload and from itself",
     programs: &["ping", "tcpdump", "iperf3", "ethtool"],
     tortie: true,
+    alone: false,
     run,
 };
 

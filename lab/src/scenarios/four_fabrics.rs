@@ -25,6 +25,7 @@ pub(super) const FOUR_FABRICS: Scenario = Scenario {
     about: "two nodes in four parallel networks: flows spread over all, a cut moves only its own, and they come back",
     programs: &["tcpdump", "ping", "iperf3", "ethtool"],
     tortie: true,
+    alone: true,
     run,
 };
 

@@ -18,6 +18,7 @@ pub(super) const FULL_MESH: Scenario = Scenario {
     about: "node-to-node iBGP between three Tortie nodes, a block each, every workload reaches every other",
     programs: &["ping", "tcpdump", "ethtool", "iperf3"],
     tortie: true,
+    alone: false,
     run: |lab, _| run(lab, &ALL_TORTIE),
 };
 
@@ -27,6 +28,7 @@ pub(super) const FULL_MESH_BIRD: Scenario = Scenario {
     about: "the same mesh with one node run by Debian's BIRD 2, configured as a Calico node",
     programs: &["bird", "birdc", "ping", "tcpdump", "ethtool", "iperf3"],
     tortie: true,
+    alone: false,
     run: |lab, _| run(lab, &WITH_BIRD),
 };
 

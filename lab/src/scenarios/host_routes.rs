@@ -16,6 +16,7 @@ pub(super) const HOST_ROUTES: Scenario = Scenario {
     about: "two nodes on one subnet, routes by next hop: only MAC addresses and the TTL change on the way",
     programs: &["ping", "tcpdump", "ethtool"],
     tortie: true,
+    alone: false,
     run,
 };
 

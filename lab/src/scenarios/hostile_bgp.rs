@@ -29,6 +29,7 @@ pub(super) const HOSTILE_BGP: Scenario = Scenario {
     about: "a peer sends malformed UPDATEs and garbage: contained or thrown out, and BIRD beside it never notices",
     programs: &["bird", "birdc", "ping", "ethtool"],
     tortie: true,
+    alone: false,
     run,
 };
 

@@ -18,6 +18,7 @@ pub(super) const ICMP_ERRORS: Scenario = Scenario {
     about: "TTL exceeded, no route, refused routes and blackhole as senders see them; traceroute; workload to host and back",
     programs: &["ping", "traceroute", "ethtool"],
     tortie: true,
+    alone: false,
     run,
 };
 

@@ -25,6 +25,7 @@ pub(super) const INTERNET_TABLE: Scenario = Scenario {
     about: "BIRD announces a real internet table over eBGP; traffic to a thousand destinations leaves by the right next hop",
     programs: &["bird", "birdc", "ethtool", "zcat"],
     tortie: true,
+    alone: true,
     run,
 };
 

@@ -24,6 +24,7 @@ pub(super) const IPIP_LINUX: Scenario = Scenario {
     about: "IPIP between Tortie and the Linux kernel's own ipip device, in a virtual machine: ping, TCP, UDP",
     programs: &["qemu-system-x86_64", "busybox", "bird", "ping", "iperf3", "tcpdump", "tshark", "ethtool"],
     tortie: true,
+    alone: false,
     run,
 };
 

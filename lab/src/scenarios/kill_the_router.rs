@@ -24,6 +24,7 @@ pub(super) const KILL_THE_ROUTER: Scenario = Scenario {
     about: "SIGKILL and restart under traffic: ssh alive, transit by the kernel, workloads closed, graceful restart",
     programs: &["bird", "birdc", "ping", "tcpdump", "ethtool", "nft"],
     tortie: true,
+    alone: true,
     run,
 };
 

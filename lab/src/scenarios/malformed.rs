@@ -20,6 +20,7 @@ pub(super) const MALFORMED: Scenario = Scenario {
     about: "a missing interface, too few queues, no root, broken YAML: clear messages, and traffic goes on",
     programs: &["ping", "ethtool", "setpriv"],
     tortie: true,
+    alone: false,
     run,
 };
 

@@ -18,6 +18,7 @@ pub(super) const NAT_OUTGOING: Scenario = Scenario {
     about: "workloads reach a server outside under their node's address; the host's own sessions go on beside them",
     programs: &["ping", "tcpdump", "traceroute", "iperf3", "ethtool"],
     tortie: true,
+    alone: false,
     run,
 };
 

@@ -19,6 +19,7 @@ pub(super) const PATH_MTU: Scenario = Scenario {
     about: "1500 bytes at the ends, 1400 in the middle, plain and by tunnels: TCP without retransmission storms, UDP told or cut",
     programs: &["ping", "traceroute", "nstat", "ss", "ethtool"],
     tortie: true,
+    alone: true,
     run,
 };
 

@@ -20,6 +20,7 @@ pub(super) const QOS_LIMITS: Scenario = Scenario {
     about: "an endpoint's bandwidth, packet rate and DSCP hold in both directions, and change while traffic flows",
     programs: &["ping", "iperf3", "ethtool", "tcpdump"],
     tortie: true,
+    alone: true,
     run,
 };
 

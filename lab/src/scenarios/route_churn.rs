@@ -22,6 +22,7 @@ pub(super) const ROUTE_CHURN: Scenario = Scenario {
     about: "a peer moves 100,000 routes a second between two next hops under traffic and scrapes; nothing is lost",
     programs: &["ethtool"],
     tortie: true,
+    alone: true,
     run,
 };
 

@@ -23,6 +23,7 @@ pub(super) const IPIP_ALWAYS: Scenario = Scenario {
     about: "IPIP between all nodes; before, without it, the other subnet's workload can't be reached",
     programs: PROGRAMS,
     tortie: true,
+    alone: false,
     run: |lab, _| run(lab, &Plan { kind: Kind::Ipip, mode: "Always", nodes: &subnets::NODES }),
 };
 
@@ -32,6 +33,7 @@ pub(super) const IPIP_CROSS_SUBNET: Scenario = Scenario {
     about: "IPIP to nodes in another subnet, plain packets within one",
     programs: PROGRAMS,
     tortie: true,
+    alone: false,
     run: |lab, _| run(lab, &Plan { kind: Kind::Ipip, mode: "CrossSubnet", nodes: &subnets::NODES }),
 };
 
@@ -41,6 +43,7 @@ pub(super) const VXLAN_ALWAYS: Scenario = Scenario {
     about: "VXLAN between all nodes, IPv4 and IPv6, without BGP; one of them Linux with a vxlan device as Calico sets it up",
     programs: PROGRAMS,
     tortie: true,
+    alone: false,
     run: |lab, _| run(lab, &Plan { kind: Kind::Vxlan, mode: "Always", nodes: &subnets::NODES_AND_LINUX }),
 };
 
@@ -50,6 +53,7 @@ pub(super) const VXLAN_CROSS_SUBNET: Scenario = Scenario {
     about: "VXLAN to nodes in another subnet, plain packets within one, IPv4 and IPv6, no BGP",
     programs: PROGRAMS,
     tortie: true,
+    alone: false,
     run: |lab, _| run(lab, &Plan { kind: Kind::Vxlan, mode: "CrossSubnet", nodes: &subnets::NODES }),
 };
 

@@ -21,6 +21,7 @@ pub(super) const TWO_WORKERS: Scenario = Scenario {
     about: "two workers and a two-queue uplink: frames for single-queue workloads cross between them, none goes astray",
     programs: &["ping", "iperf3", "ethtool"],
     tortie: true,
+    alone: false,
     run,
 };
 

@@ -20,6 +20,7 @@ pub(super) const VIRTIO_ZERO_COPY: Scenario = Scenario {
     about: "Tortie in a virtual machine: zero-copy on virtio-net, beside copies, through a stop, a kill and lost NICs",
     programs: &["qemu-system-x86_64", "busybox", "ping", "nft", "ethtool"],
     tortie: true,
+    alone: false,
     run,
 };
 

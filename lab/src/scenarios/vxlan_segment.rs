@@ -23,6 +23,7 @@ pub(super) const VXLAN_SEGMENT: Scenario = Scenario {
     about: "a site of Linux VXLAN devices with flannel's numbers, over IPv4 and IPv6, joined by static entries",
     programs: &["ping", "tcpdump", "ethtool", "iperf3", "bridge"],
     tortie: true,
+    alone: false,
     run,
 };
 
