@@ -173,6 +173,9 @@ pub struct PeerConfig {
     pub next_hop: NextHopMode,
     /// What "ourselves" is in each family.
     pub self_next_hops: SelfNextHops,
+    /// We reflect routes between this peer and our other iBGP peers, in the cluster of this number (RFC 4456 §7).
+    /// Heeded within our AS only.
+    pub reflector_client: Option<Ipv4Addr>,
     /// Which of the peer's routes we take.
     pub import: Filter,
     /// Which routes the peer gets.
@@ -203,6 +206,7 @@ impl PeerConfig {
             add_path: false,
             next_hop: NextHopMode::Auto,
             self_next_hops: SelfNextHops::default(),
+            reflector_client: None,
             import: Filter::accept_all(),
             export: Filter::accept_all(),
             description: String::new(),

@@ -1,6 +1,6 @@
 //! From the best path to what one peer is told of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use model::{AsNumber, Family, Prefix};
 
@@ -26,6 +26,15 @@ pub(crate) struct ExportPolicy<'a> {
     pub(crate) local_address: IpAddr,
 }
 
+/// The peer that a path comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Learned {
+    pub(crate) kind: PeerKind,
+    pub(crate) router_id: Ipv4Addr,
+    /// It is a client of ours in this cluster.
+    pub(crate) client: Option<Ipv4Addr>,
+}
+
 /// What is said of a route: nothing, or its attributes with the communities of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permit<'a> {
@@ -35,11 +44,13 @@ pub(crate) enum Permit<'a> {
 
 impl<'a> ExportPolicy<'a> {
     /// May the peer be told of this path at all?
-    pub(crate) fn permits(&self, prefix: Prefix, path: &Path, learned_from: Option<PeerKind>) -> Permit<'a> {
+    pub(crate) fn permits(&self, prefix: Prefix, path: &Path, learned: Option<Learned>) -> Permit<'a> {
         let internal = self.kind == PeerKind::Ibgp;
-        // Not back to where it came from, and not from one iBGP peer to another (RFC 4271 §9.2).
+        // Not back to where it came from, and from one iBGP peer to another (RFC 4271 §9.2) only where one of them is a
+        // client (RFC 4456 §6).
+        let within = learned.filter(|learned| internal && learned.kind == PeerKind::Ibgp);
         let allowed = path.source != self.slot
-            && !(internal && learned_from == Some(PeerKind::Ibgp))
+            && within.is_none_or(|learned| learned.client.or(self.config.reflector_client).is_some())
             && match path.imported.scope() {
                 Scope::Anywhere => true,
                 Scope::OwnAs => internal,
@@ -57,14 +68,19 @@ impl<'a> ExportPolicy<'a> {
         &self,
         family: Family,
         path: &Path,
-        learned_from: Option<PeerKind>,
+        learned: Option<Learned>,
         rule: Option<&FilterRule>,
         key: &mut Vec<u8>,
     ) -> bool {
-        let Some(nexthop) = self.next_hop(family, path, learned_from) else { return false };
+        let Some(nexthop) = self.next_hop(family, path, learned) else { return false };
         let mut rewrite = Rewrite::of(&path.imported);
-        // We do not reflect: what iBGP peers get comes from outside or from us, and others never get these.
-        rewrite.remove(&[code::ORIGINATOR_ID, code::CLUSTER_LIST]);
+        match (self.kind, learned) {
+            (PeerKind::Ibgp, Some(learned)) if learned.kind == PeerKind::Ibgp => {
+                self.reflect(&mut rewrite, learned);
+            }
+            // Of no meaning outside the AS (RFC 4456 §8).
+            _ => rewrite.remove(&[code::ORIGINATOR_ID, code::CLUSTER_LIST]),
+        }
         match self.kind {
             PeerKind::Ibgp => {
                 let local_pref = path.imported.local_pref().unwrap_or(DEFAULT_LOCAL_PREF);
@@ -85,6 +101,20 @@ impl<'a> ExportPolicy<'a> {
         key.len() <= MAX_ATTRIBUTES_LEN
     }
 
+    /// What changes where a route goes from one iBGP peer to another: who brought it into the AS, and which clusters it
+    /// has been through (RFC 4456 §8). All else stays as it is (§10).
+    fn reflect(&self, rewrite: &mut Rewrite<'_>, learned: Learned) {
+        if rewrite.value(code::ORIGINATOR_ID).is_none() {
+            rewrite.set(flag::OPTIONAL, code::ORIGINATOR_ID, learned.router_id.octets().to_vec());
+        }
+        // A route that goes from one cluster of ours into another has been through both.
+        let ours = self.config.reflector_client.filter(|ours| learned.client != Some(*ours));
+        let through = ours.into_iter().chain(learned.client).flat_map(|cluster| cluster.octets());
+        let list = through.chain(rewrite.value(code::CLUSTER_LIST).unwrap_or_default().iter().copied());
+        let list = list.collect();
+        rewrite.set(flag::OPTIONAL, code::CLUSTER_LIST, list);
+    }
+
     /// What changes where a route leaves our AS.
     fn leave_as(&self, rewrite: &mut Rewrite<'_>, path: &Path) {
         // LOCAL_PREF is for our AS only; MED is for the neighbouring AS only (RFC 4271 §5.1.4, §5.1.5).
@@ -101,9 +131,9 @@ impl<'a> ExportPolicy<'a> {
     }
 
     /// RFC 4271 §5.1.3, or what the peer's configuration says instead.
-    fn next_hop(&self, family: Family, path: &Path, learned_from: Option<PeerKind>) -> Option<IpAddr> {
+    fn next_hop(&self, family: Family, path: &Path, learned: Option<Learned>) -> Option<IpAddr> {
         let ours = self.own_next_hop(family);
-        let theirs = path.imported.nexthop().filter(|_| learned_from.is_some());
+        let theirs = path.imported.nexthop().filter(|_| learned.is_some());
         // "A BGP speaker … MUST NOT advertise an address of a peer to that peer as a NEXT_HOP".
         let theirs = theirs.filter(|&nexthop| nexthop != self.config.address);
         match (self.config.next_hop, self.kind) {

@@ -22,6 +22,8 @@ pub(crate) struct ImportPolicy<'a> {
     /// Our AS numbers: the speaker's, and the one we show this peer.
     pub(crate) own_as: [u32; 2],
     pub(crate) router_id: Ipv4Addr,
+    /// The clusters that we reflect routes in.
+    pub(crate) clusters: Arc<[Ipv4Addr]>,
     pub(crate) own_addresses: [Option<IpAddr>; 4],
 }
 
@@ -32,10 +34,9 @@ impl ImportPolicy<'_> {
         if attributes.as_path().as_numbers().any(|number| self.own_as.contains(&number)) {
             marks |= mark::AS_LOOP;
         }
-        // Our cluster identifier is our BGP identifier (RFC 4456 §7), though we do not reflect.
-        if attributes.originator_id() == Some(self.router_id)
-            || attributes.cluster_list().any(|cluster| cluster == self.router_id)
-        {
+        // Our BGP identifier is a cluster of ours, as a reflector without a number for its cluster has it (RFC 4456 §7).
+        let is_ours = |cluster| cluster == self.router_id || self.clusters.contains(&cluster);
+        if attributes.originator_id() == Some(self.router_id) || attributes.cluster_list().any(is_ours) {
             marks |= mark::REFLECTION_LOOP;
         }
         let nexthop = attributes.nexthop();

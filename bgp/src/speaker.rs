@@ -2,8 +2,9 @@
 
 mod receive;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ahash::RandomState;
@@ -64,6 +65,8 @@ pub struct Speaker {
     jitter: Jitter,
     /// Until we have heard enough after a restart.
     restart: Option<Restart>,
+    /// The clusters that we reflect routes in: those of all clients, in order.
+    clusters: Arc<[Ipv4Addr]>,
     stopped: bool,
     /// The time of the latest input, which is when work that is left is due.
     latest: Option<Instant>,
@@ -84,6 +87,7 @@ impl Speaker {
             hasher,
             jitter: Jitter::new(seed(5)),
             restart: config.restarting.then_some(Restart { deadline: None }),
+            clusters: Arc::default(),
             stopped: false,
             latest: None,
             peers_refused: 0,
@@ -104,8 +108,14 @@ impl Speaker {
             restart.deadline.get_or_insert(now + self.config.timers.selection_deferral);
         }
         match input {
-            Input::PutPeer(config) => self.put_peer(config, now, out),
-            Input::RemovePeer(peer) => self.remove_peer(peer, now, out),
+            Input::PutPeer(config) => {
+                self.put_peer(config, now, out);
+                self.gather_clusters(out);
+            }
+            Input::RemovePeer(peer) => {
+                self.remove_peer(peer, now, out);
+                self.gather_clusters(out);
+            }
             Input::ConnectionOpened { peer, connection, direction, local } => {
                 self.connection_opened(peer, connection, direction, local.ip(), now, out);
             }
@@ -252,6 +262,23 @@ impl Speaker {
         self.slots.insert(id, slot);
     }
 
+    /// Notes which clusters we reflect in now; where they are others than before, every route is judged anew, as it may
+    /// have been through one of them.
+    fn gather_clusters(&mut self, out: &mut Vec<Output>) {
+        let clients = self.peers.iter().flatten().filter_map(|peer| peer.session.config.reflector_client);
+        let clusters: BTreeSet<Ipv4Addr> = clients.collect();
+        if clusters.iter().eq(self.clusters.iter()) {
+            return;
+        }
+        self.clusters = clusters.into_iter().collect();
+        for slot in (0..self.peers.len()).map(|at| Slot(at as u32)) {
+            let Some(mut peer) = self.take_peer(slot) else { continue };
+            let policy = self.import_policy(&peer.session);
+            peer.rib_in.import_again(&policy, &mut self.tables, out);
+            self.peers[slot.0 as usize] = Some(peer);
+        }
+    }
+
     /// What the peer does not notice has changed: routes may now be judged or announced otherwise.
     fn config_changed(&mut self, slot: Slot, old: &PeerConfig, out: &mut Vec<Output>) {
         let Some(mut peer) = self.take_peer(slot) else { return };
@@ -290,6 +317,7 @@ impl Speaker {
             own_as: [self.config.local_as, config.local_as.unwrap_or(self.config.local_as)]
                 .map(|number| number.0),
             router_id: self.config.router_id,
+            clusters: Arc::clone(&self.clusters),
             own_addresses: [
                 local,
                 config.local_address,

@@ -10,9 +10,8 @@ use model::Family;
 
 use crate::adj_rib_in::Tables;
 use crate::adj_rib_out::{AdjRibOut, OutTable, Stage};
-use crate::config::PeerKind;
 use crate::decision::{Candidate, CandidatePeer, DEFAULT_LOCAL_PREF, Decision, Rules};
-use crate::export::{ExportPolicy, Permit};
+use crate::export::{ExportPolicy, Learned, Permit};
 use crate::interner::Interner;
 use crate::loc_rib::{Entry, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
 use crate::nexthops::Nexthops;
@@ -192,8 +191,8 @@ impl Eq for SetRef {}
 impl Teller<'_> {
     fn told<K: FamilyKey>(&mut self, key: K, table: &Table<K>) -> Option<Arc<Attributes>> {
         let best = table.get(key)?.best()?;
-        let learned_from = kind_of(self.peers, best.source);
-        let Permit::Yes(rule) = self.policy.permits(key.prefix(), best, learned_from) else { return None };
+        let learned = learned_from(self.peers, best.source);
+        let Permit::Yes(rule) = self.policy.permits(key.prefix(), best, learned) else { return None };
         let made = Made {
             from: SetRef(Arc::clone(&best.imported)),
             source: best.source,
@@ -205,7 +204,7 @@ impl Teller<'_> {
             self.unsayable += u64::from(answer.is_none());
             return answer.clone();
         }
-        let sayable = self.policy.write(K::FAMILY, best, learned_from, rule, &mut self.key);
+        let sayable = self.policy.write(K::FAMILY, best, learned, rule, &mut self.key);
         self.unsayable += u64::from(!sayable);
         let answer = sayable.then(|| self.interner.intern(&self.key));
         self.latest = Some((made, answer.clone()));
@@ -213,9 +212,13 @@ impl Teller<'_> {
     }
 }
 
-fn kind_of(peers: &[Option<Peer>], source: Slot) -> Option<PeerKind> {
+fn learned_from(peers: &[Option<Peer>], source: Slot) -> Option<Learned> {
     let peer = peers.get(source.0 as usize)?.as_ref()?;
-    Some(peer.rib_in.kind)
+    Some(Learned {
+        kind: peer.rib_in.kind,
+        router_id: peer.rib_in.router_id.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        client: peer.session.config.reflector_client,
+    })
 }
 
 fn count_messages(mut bytes: &[u8]) -> u64 {
