@@ -150,6 +150,8 @@ pub struct PeerConfig {
     pub peer_as: AsNumber,
     /// Our AS towards this peer where it is not the speaker's.
     pub local_as: Option<AsNumber>,
+    /// How often our AS may be in the AS_PATH of a route that is still taken.
+    pub allowed_own_as: u8,
     /// Families to offer; without duplicates.
     pub families: Vec<Family>,
     /// Wait for the peer to connect, never connect.
@@ -195,6 +197,7 @@ impl PeerConfig {
             local_address: None,
             peer_as,
             local_as: None,
+            allowed_own_as: 0,
             families: vec![Family::of(address)],
             passive: false,
             hold_time: Duration::from_secs(90),

@@ -21,6 +21,8 @@ pub(crate) struct ImportPolicy<'a> {
     pub(crate) filter: &'a Filter,
     /// Our AS numbers: the speaker's, and the one we show this peer.
     pub(crate) own_as: [u32; 2],
+    /// How often they may be in an AS_PATH.
+    pub(crate) allowed_own_as: u8,
     pub(crate) router_id: Ipv4Addr,
     /// The clusters that we reflect routes in.
     pub(crate) clusters: Arc<[Ipv4Addr]>,
@@ -31,7 +33,8 @@ impl ImportPolicy<'_> {
     /// Marks for what makes all routes with these attributes ineligible.
     pub(crate) fn marks(&self, attributes: &Attributes) -> u8 {
         let mut marks = 0;
-        if attributes.as_path().as_numbers().any(|number| self.own_as.contains(&number)) {
+        let ours = attributes.as_path().as_numbers().filter(|number| self.own_as.contains(number));
+        if ours.count() > usize::from(self.allowed_own_as) {
             marks |= mark::AS_LOOP;
         }
         // Our BGP identifier is a cluster of ours, as a reflector without a number for its cluster has it (RFC 4456 §7).

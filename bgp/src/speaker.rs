@@ -316,6 +316,7 @@ impl Speaker {
             filter: &config.import,
             own_as: [self.config.local_as, config.local_as.unwrap_or(self.config.local_as)]
                 .map(|number| number.0),
+            allowed_own_as: config.allowed_own_as,
             router_id: self.config.router_id,
             clusters: Arc::clone(&self.clusters),
             own_addresses: [

@@ -8,6 +8,8 @@ mod ip_pool;
 mod node;
 mod workload_endpoint;
 
+use std::collections::BTreeMap;
+
 use model::Resource;
 
 use crate::fields::{Fault, Field, Object};
@@ -79,6 +81,7 @@ pub(crate) struct Identity<'a> {
     pub(crate) name: String,
     pub(crate) name_field: Field<'a>,
     pub(crate) namespace: String,
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// What became of a resource's fields.

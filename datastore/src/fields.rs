@@ -43,6 +43,12 @@ impl<'a> Object<'a> {
         Some(Field { path: join(&self.path, name), value })
     }
 
+    /// All fields that aren't null, where the names are the operator's own.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> {
+        let entries = self.entries.iter().filter(|(_, value)| value.content != Content::Null);
+        entries.map(|(name, value)| (name.as_str(), Field { path: join(&self.path, name), value }))
+    }
+
     /// A field that must be there.
     pub(crate) fn required(&self, name: &str) -> Result<Field<'a>, Fault> {
         self.field(name).ok_or_else(|| Fault {

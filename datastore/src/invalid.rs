@@ -217,6 +217,9 @@ pub enum Reason {
     /// A mapping that must say something.
     #[error("must not be empty: give it a field, or leave it out")]
     Empty,
+    /// Not a selector.
+    #[error("not a selector: {0}")]
+    Selector(#[from] policy::SelectorError),
     /// Two fields that exclude each other.
     #[error("can't be set together with {0}")]
     Exclusive(&'static str),

@@ -102,7 +102,14 @@ impl Reading<'_> {
             Some((field, _)) => validate::name(&field)?,
             None => convert::DEFAULT_NAMESPACE.to_owned(),
         };
-        let identity = convert::Identity { name: validate::name(&name)?, name_field: name, namespace };
+        let labels = metadata.object("labels")?;
+        let labels = labels.fields().map(|(name, field)| Ok((name.to_owned(), field.text()?.to_owned())));
+        let identity = convert::Identity {
+            name: validate::name(&name)?,
+            name_field: name,
+            namespace,
+            labels: labels.collect::<Result<_, Fault>>()?,
+        };
         let outcome = convert::resource(kind, &identity, &object.object("spec")?)?;
         let Outcome { resource, unused } = outcome;
         for (path, position) in unused {

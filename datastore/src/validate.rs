@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use model::{AsNumber, Family, InterfaceAddr, Prefix};
+use model::{AsNumber, Family, InterfaceAddr, ParseAddrError, Prefix};
 
 use crate::document::Content;
-use crate::fields::{Fault, Field};
+use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
 
 /// BGP's port (RFC 4271 §8.2.1).
@@ -61,6 +61,18 @@ pub(crate) fn as_number(field: &Field<'_>) -> Result<AsNumber, Fault> {
     }
 }
 
+/// A selector that is not empty, as written.
+pub(crate) fn selector(of: &Object<'_>, name: &str) -> Result<Option<String>, Fault> {
+    let Some((field, text)) = of.text(name)? else { return Ok(None) };
+    field.parse::<policy::Selector>()?;
+    Ok(Some(text.to_owned()))
+}
+
+/// A selector other than of namespaces, in which `global()` has no place.
+pub(crate) fn plain_selector(of: &Object<'_>, name: &str) -> Result<Option<String>, Fault> {
+    selector(of, name)
+}
+
 /// A TCP port.
 pub(crate) fn port(field: &Field<'_>) -> Result<u16, Fault> {
     field.number(1, u16::MAX.into())
@@ -104,6 +116,16 @@ pub(crate) fn peer_ip(field: &Field<'_>) -> Result<SocketAddr, Fault> {
     }
     usable(field, peer.ip())?;
     Ok(peer)
+}
+
+/// The address of a router.
+pub(crate) fn peer_address(field: &Field<'_>) -> Result<IpAddr, Fault> {
+    let text = field.text()?;
+    let addr = text
+        .parse()
+        .map_err(|_| field.fault(ParseAddrError { expected: "IP address", given: text.to_owned() }))?;
+    usable(field, addr)?;
+    Ok(addr)
 }
 
 fn usable(field: &Field<'_>, addr: IpAddr) -> Result<(), Fault> {

@@ -36,9 +36,8 @@ fn resource(row: &Value) -> Option<Value> {
     // Calico's struct validator doesn't ask for these; whoever reads the resource does.
     let required: &[(&str, Value)] = match kind {
         "WorkloadEndpoint" => &[("node", json!("n"))],
-        "BGPPeer" if spec.get("peerIP").is_some() => &[("asNumber", json!(64512))],
-        "BGPPeer" if spec.get("peerSelector").is_none() => {
-            &[("asNumber", json!(64512)), ("peerIP", json!("10.0.0.1"))]
+        "BGPPeer" if spec.get("peerSelector").or(spec.get("reachableBy")).is_none() => {
+            &[("peerIP", json!("10.0.0.1"))]
         }
         _ => &[],
     };

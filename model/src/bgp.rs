@@ -1,7 +1,7 @@
 //! Calico's BGPConfiguration and BGPPeer resources.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -84,6 +84,17 @@ pub enum PeerNodes {
     All,
     /// `spec.node`.
     Named(String),
+    /// `spec.nodeSelector`, as text: the nodes whose labels it selects.
+    Selected(String),
+}
+
+/// Who is at the other end of a [`BgpPeer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerTarget {
+    /// `spec.peerIP` with its port; 179 where the resource gives none.
+    Address(SocketAddr),
+    /// `spec.peerSelector`, as text: the nodes whose labels it selects.
+    Nodes(String),
 }
 
 /// A session with a router outside the mesh, or with a node beyond it (`…/v3/bgppeer.go`).
@@ -91,12 +102,20 @@ pub enum PeerNodes {
 pub struct BgpPeer {
     /// `metadata.name`.
     pub name: String,
-    /// `spec.node`, or every node.
+    /// `spec.node` or `spec.nodeSelector`, or every node.
     pub nodes: PeerNodes,
-    /// `spec.peerIP` with its port; 179 where the resource gives none.
-    pub peer: SocketAddr,
-    /// `spec.asNumber`.
-    pub as_number: AsNumber,
+    /// `spec.peerIP` or `spec.peerSelector`.
+    pub target: PeerTarget,
+    /// `spec.asNumber`; absent where the other end is a node, which has its own.
+    pub as_number: Option<AsNumber>,
+    /// `spec.localASNumber`: as which AS we speak; absent means the node's.
+    pub local_as_number: Option<AsNumber>,
+    /// `spec.numAllowedLocalASNumbers`: how often our AS may be in the path of a route that we still take.
+    pub allowed_local_as: u8,
+    /// `spec.reachableBy`: the gateway to the peer, of its family.
+    pub reachable_by: Option<IpAddr>,
+    /// `spec.reversePeering` is not `Manual`: nodes at the other end have the session as well.
+    pub reverse_peering: bool,
     /// `spec.nextHopMode: Keep`: leave the next hop as it came.
     pub next_hop_keep: bool,
     /// `spec.keepOriginalNextHop`, the older field: leave the next hop as it came on a session with another AS. Calico

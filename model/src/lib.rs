@@ -22,7 +22,7 @@ mod pool;
 mod update;
 
 pub use addr::{Family, InterfaceAddr, MacAddr, ParseAddrError, Prefix};
-pub use bgp::{AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes};
+pub use bgp::{AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes, PeerTarget};
 pub use block::{AffinityState, BlockAffinity};
 pub use endpoint::{IpNat, QosControls, QosDirection, WorkloadEndpoint};
 pub use felix::{ConntrackTimeouts, FelixConfiguration, NatOutgoingExclusions, ReversePath};

@@ -1,5 +1,6 @@
 //! Calico's Node resource, as far as routing needs it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{AsNumber, InterfaceAddr, MacAddr};
@@ -9,6 +10,8 @@ use crate::{AsNumber, InterfaceAddr, MacAddr};
 pub struct Node {
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.labels`: what selectors of nodes ask.
+    pub labels: BTreeMap<String, String>,
     /// `spec.bgp.asNumber`; `None` inherits the one of [`crate::BgpConfiguration`].
     pub as_number: Option<AsNumber>,
     /// `spec.bgp.ipv4Address`, in CIDR form: the length tells which nodes share a subnet.

@@ -105,6 +105,12 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
     for (prefix, gateway) in &desired.tunnels.routes {
         offers.insert((*prefix, Source::Vxlan), (Target::Via(vec![*gateway]), 0));
     }
+    for peer in desired.peers.values() {
+        if let Some(gateway) = peer.reachable_by {
+            let target = Target::Via(vec![Gateway::at(gateway)]);
+            offers.insert((Prefix::host(peer.address), Source::ReachableBy), (target, 0));
+        }
+    }
     for block in &desired.blackholes {
         offers.insert((*block, Source::Block), (Target::Blackhole, 0));
     }

@@ -22,6 +22,8 @@ pub enum Source {
     Block,
     /// The kernel's main table, written by the operator (`proto static`, `boot`).
     Static,
+    /// A BGPPeer's own way to its peer (`spec.reachableBy`).
+    ReachableBy,
     /// The datastore: a block of another node, in a pool of VXLAN, which needs no BGP.
     Vxlan,
     /// BGP.
@@ -35,13 +37,14 @@ pub enum Source {
 
 impl Source {
     /// All sources.
-    pub const ALL: [Source; 10] = [
+    pub const ALL: [Source; 11] = [
         Source::Local,
         Source::Neighbor,
         Source::Connected,
         Source::Workload,
         Source::Block,
         Source::Static,
+        Source::ReachableBy,
         Source::Vxlan,
         Source::Bgp,
         Source::Kernel,
@@ -57,6 +60,7 @@ impl Source {
             Source::Workload => 230,
             Source::Block => 220,
             Source::Static => 200,
+            Source::ReachableBy => 190,
             Source::Vxlan => 110,
             Source::Bgp => 100,
             Source::Kernel => 10,
@@ -73,6 +77,7 @@ impl Source {
             Source::Workload => "workload",
             Source::Block => "block",
             Source::Static => "static",
+            Source::ReachableBy => "reachable-by",
             Source::Vxlan => "vxlan",
             Source::Bgp => "bgp",
             Source::Kernel => "kernel",

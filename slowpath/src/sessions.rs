@@ -124,6 +124,9 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
     let mut config = PeerConfig::new(id, peer.address, peer.as_number);
     config.port = peer.port;
     config.local_address = peer.source_address;
+    config.local_as = peer.local_as;
+    config.allowed_own_as = peer.allowed_local_as;
+    config.reflector_client = peer.reflector_client;
     config.families = vec![peer.family];
     config.passive = peer.passive;
     config.hold_time = HOLD_TIME;

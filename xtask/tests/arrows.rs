@@ -15,8 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tables", &["model", "packet", "lpm"]),
     ("afxdp", &[]),
     ("fastpath", &["afxdp", "packet", "tables", "model"]),
-    ("datastore", &["model"]),
-    ("slowpath", &["bgp", "datastore", "tables", "packet", "model"]),
+    ("datastore", &["policy", "model"]),
+    ("slowpath", &["bgp", "datastore", "tables", "policy", "packet", "model"]),
     (
         "tortie",
         &["fastpath", "slowpath", "afxdp", "bgp", "datastore", "tables", "policy", "packet", "lpm", "model"],

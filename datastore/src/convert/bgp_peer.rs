@@ -1,6 +1,8 @@
 //! BGPPeer (`api/pkg/apis/projectcalico/v3/bgppeer.go`).
 
-use model::{BgpPeer, PeerNodes, Resource};
+use std::net::IpAddr;
+
+use model::{AsNumber, BgpPeer, Family, PeerNodes, PeerTarget, Resource};
 
 use super::{Identity, Outcome, refuse_unsupported};
 use crate::fields::{Fault, Object};
@@ -9,14 +11,10 @@ use crate::validate;
 
 /// Each changes whom we speak to, as whom, or what we accept: a session without it is not the one asked for.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("peerSelector", "spec.peerSelector"),
     ("localWorkloadSelector", "spec.localWorkloadSelector"),
     ("filters", "spec.filters"),
     ("password", "spec.password"),
-    ("localASNumber", "spec.localASNumber"),
-    ("numAllowedLocalASNumbers", "spec.numAllowedLocalASNumbers"),
     ("ttlSecurity", "spec.ttlSecurity"),
-    ("reachableBy", "spec.reachableBy"),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,12 +29,22 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     refuse_unsupported(spec, UNSUPPORTED)?;
     let keep_original_next_hop = spec.flag("keepOriginalNextHop")?.unwrap_or(false);
     let next_hop_mode = next_hop_mode(spec, keep_original_next_hop)?;
-    let (peer_ip, _) = spec.required_text("peerIP")?;
+    let target = target(spec)?;
     let peer = BgpPeer {
         name: identity.name.clone(),
         nodes: nodes(spec)?,
-        peer: validate::peer_ip(&peer_ip)?,
-        as_number: validate::as_number(&spec.required("asNumber")?)?,
+        as_number: as_number(spec, &target)?,
+        local_as_number: spec.field("localASNumber").map(|field| validate::as_number(&field)).transpose()?,
+        allowed_local_as: match spec.field("numAllowedLocalASNumbers") {
+            Some(field) => field.number(0, u8::MAX.into())?,
+            None => 0,
+        },
+        reachable_by: reachable_by(spec, &target)?,
+        reverse_peering: match spec.text("reversePeering")? {
+            Some((field, _)) => field.one_of(&["Auto", "Manual"], &[true, false])?,
+            None => true,
+        },
+        target,
         next_hop_keep: next_hop_mode == NextHopMode::Keep,
         keep_original_next_hop,
         next_hop_self: next_hop_mode == NextHopMode::Own,
@@ -68,14 +76,45 @@ fn check_exclusive(spec: &Object<'_>) -> Result<(), Fault> {
 }
 
 fn nodes(spec: &Object<'_>) -> Result<PeerNodes, Fault> {
-    if let Some((selector, text)) = spec.text("nodeSelector")?
-        && text.trim() != "all()"
-    {
-        return Err(selector.fault(Reason::NotSupported("spec.nodeSelector other than all()")));
+    if let Some(selector) = validate::plain_selector(spec, "nodeSelector")? {
+        return Ok(PeerNodes::Selected(selector));
     }
     match spec.text("node")? {
         Some((field, _)) => Ok(PeerNodes::Named(validate::name(&field)?)),
         None => Ok(PeerNodes::All),
+    }
+}
+
+fn target(spec: &Object<'_>) -> Result<PeerTarget, Fault> {
+    if let Some(selector) = validate::plain_selector(spec, "peerSelector")? {
+        return Ok(PeerTarget::Nodes(selector));
+    }
+    let (peer_ip, _) = spec.required_text("peerIP")?;
+    Ok(PeerTarget::Address(validate::peer_ip(&peer_ip)?))
+}
+
+/// Nodes have AS numbers of their own, so none need be given for them, nor may be for those that a selector finds. 0, Go's
+/// zero value, is none given.
+fn as_number(spec: &Object<'_>, target: &PeerTarget) -> Result<Option<AsNumber>, Fault> {
+    let Some(field) = spec.field("asNumber") else { return Ok(None) };
+    let number = Some(validate::as_number(&field)?).filter(|number| *number != AsNumber(0));
+    match (number, target) {
+        (Some(_), PeerTarget::Nodes(_)) => Err(field.fault(Reason::Exclusive("spec.peerSelector"))),
+        (number, _) => Ok(number),
+    }
+}
+
+/// A gateway of the peer's own family.
+fn reachable_by(spec: &Object<'_>, target: &PeerTarget) -> Result<Option<IpAddr>, Fault> {
+    let Some((field, _)) = spec.text("reachableBy")? else { return Ok(None) };
+    let gateway = validate::peer_address(&field)?;
+    match target {
+        PeerTarget::Address(peer) if peer.is_ipv4() != gateway.is_ipv4() => {
+            Err(field
+                .fault(Reason::WrongFamily { given: gateway.to_string(), expected: Family::of(peer.ip()) }))
+        }
+        PeerTarget::Address(_) => Ok(Some(gateway)),
+        PeerTarget::Nodes(_) => Err(field.fault(Reason::Exclusive("spec.peerSelector"))),
     }
 }
 

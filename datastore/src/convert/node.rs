@@ -20,6 +20,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     };
     Ok(Outcome::of(Resource::Node(Node {
         name: identity.name.clone(),
+        labels: identity.labels.clone(),
         as_number: bgp.field("asNumber").map(|field| validate::as_number(&field)).transpose()?,
         ipv4: address("ipv4Address", Family::V4)?,
         ipv6: address("ipv6Address", Family::V6)?,

@@ -1,13 +1,14 @@
 //! Resources as operators write them, through `manifest::parse`, so that paths and places are proven too.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use model::{
     AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, ConntrackTimeouts, EncapMode,
-    FelixConfiguration, IpNat, IpPool, NatOutgoingExclusions, Node, PeerNodes, QosControls, QosDirection,
-    Resource, ReversePath, WorkloadEndpoint,
+    FelixConfiguration, IpNat, IpPool, NatOutgoingExclusions, Node, PeerNodes, PeerTarget, QosControls,
+    QosDirection, Resource, ReversePath, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest};
@@ -42,13 +43,14 @@ fn problem(kind: &str, spec: &str) -> String {
 fn a_node_is_read_whole() {
     let text = document(
         "Node",
-        "rack1-host1",
+        "rack1-host1, labels: {rack: rack-1}",
         "{bgp: {asNumber: '64086.59904', ipv4Address: 10.0.0.11/24, ipv6Address: 'fd00::11', \
          ipv4IPIPTunnelAddr: 10.1.3.64, routeReflectorClusterID: 1.0.0.1}, ipv4VXLANTunnelAddr: 10.1.3.65, \
          vxlanTunnelMACAddr: '66:01:02:03:04:05', ipv6VXLANTunnelAddr: 'fd01::65', orchRefs: [{nodeName: x}]}",
     );
     let expected = Node {
         name: "rack1-host1".to_owned(),
+        labels: BTreeMap::from([("rack".to_owned(), "rack-1".to_owned())]),
         as_number: Some(AsNumber(4_200_000_000)),
         ipv4: Some("10.0.0.11/24".parse().unwrap()),
         ipv6: Some("fd00::11/128".parse().unwrap()),
@@ -217,8 +219,12 @@ fn bgp_settings_and_peers_are_read_whole() {
     let peer = BgpPeer {
         name: "tor".to_owned(),
         nodes: PeerNodes::Named("n1".to_owned()),
-        peer: "[fd00::1]:1790".parse().unwrap(),
-        as_number: AsNumber(65001),
+        target: PeerTarget::Address("[fd00::1]:1790".parse().unwrap()),
+        as_number: Some(AsNumber(65001)),
+        local_as_number: Some(AsNumber(65010)),
+        allowed_local_as: 2,
+        reachable_by: Some("fd00::fe".parse().unwrap()),
+        reverse_peering: false,
         next_hop_keep: true,
         keep_original_next_hop: false,
         next_hop_self: false,
@@ -227,12 +233,19 @@ fn bgp_settings_and_peers_are_read_whole() {
         keepalive_time: Some(Duration::from_secs(20)),
     };
     let spec = "{node: n1, peerIP: '[fd00::1]:1790', asNumber: '65001', nextHopMode: Keep, sourceAddress: None, \
-                maxRestartTime: 90s, keepaliveTime: 20s, nodeSelector: '', filters: []}";
+                maxRestartTime: 90s, keepaliveTime: 20s, nodeSelector: '', filters: [], localASNumber: 65010, \
+                numAllowedLocalASNumbers: 2, reachableBy: 'fd00::fe', reversePeering: Manual}";
     assert_eq!(resource(&document("BGPPeer", "tor", spec)), Resource::BgpPeer(peer));
 
     let spec = "{peerIP: 10.0.0.1, asNumber: 65001, nodeSelector: all()}";
     let Resource::BgpPeer(peer) = resource(&document("BGPPeer", "tor", spec)) else { panic!() };
-    assert_eq!((peer.nodes, peer.bind_to_node_address), (PeerNodes::All, true));
+    assert_eq!((peer.nodes, peer.bind_to_node_address), (PeerNodes::Selected("all()".to_owned()), true));
+    assert!(peer.reverse_peering);
+
+    let spec = "{peerSelector: has(rr), asNumber: 0}";
+    let Resource::BgpPeer(peer) = resource(&document("BGPPeer", "rr", spec)) else { panic!() };
+    let all = (peer.nodes, peer.target, peer.as_number);
+    assert_eq!(all, (PeerNodes::All, PeerTarget::Nodes("has(rr)".to_owned()), None));
 }
 
 #[test]
@@ -372,7 +385,6 @@ fn broken_rules_are_named_by_field_and_reason() {
             "{nodeMeshPassword: {secretKeyRef: {name: a, key: b}}}",
             "spec.nodeMeshPassword: not supported yet by this version: spec.nodeMeshPassword",
         ),
-        ("BGPPeer", "{peerIP: 10.0.0.1}", "spec.asNumber: is required"),
         ("BGPPeer", "{asNumber: 65001}", "spec.peerIP: is required"),
         (
             "BGPPeer",
@@ -381,8 +393,8 @@ fn broken_rules_are_named_by_field_and_reason() {
         ),
         (
             "BGPPeer",
-            "{peerSelector: has(rr)}",
-            "spec.peerSelector: not supported yet by this version: spec.peerSelector",
+            "{peerSelector: has(rr), asNumber: 65001}",
+            "spec.asNumber: can't be set together with spec.peerSelector",
         ),
         (
             "BGPPeer",
@@ -391,8 +403,13 @@ fn broken_rules_are_named_by_field_and_reason() {
         ),
         (
             "BGPPeer",
-            "{peerIP: 10.0.0.1, asNumber: 1, nodeSelector: has(rack)}",
-            "spec.nodeSelector: not supported yet by this version: spec.nodeSelector other than all()",
+            "{peerIP: 10.0.0.1, asNumber: 1, reachableBy: 'fd00::1'}",
+            "spec.reachableBy: fd00::1 is not an IPv4 address",
+        ),
+        (
+            "BGPPeer",
+            "{peerIP: 10.0.0.1, asNumber: 1, nodeSelector: 'has(rack'}",
+            "spec.nodeSelector: not a selector: at character 9: expected a closing ), found the end",
         ),
         (
             "BGPPeer",

@@ -1,14 +1,16 @@
 //! With whom this node speaks BGP, after confd (`confd/pkg/backends/calico/client.go`, `bgp_processor.go`).
 //!
-//! In this order, an earlier session keeping a later one away from the same address and port:
-//! the node-to-node mesh, BGPPeers for all nodes, BGPPeers for this node.
+//! In this order, an earlier session keeping a later one away from the same address and port: the node-to-node mesh,
+//! BGPPeers for all nodes, BGPPeers for this node among others, and what BGPPeers of other nodes ask of this one, which is
+//! at their other end.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use model::{AsNumber, BgpPeer, Family, Node, PeerNodes};
+use model::{AsNumber, BgpPeer, Family, Node, PeerNodes, PeerTarget};
+use policy::Selector;
 
 use super::{BGP_PORT, Calico, Warning, address_of, router_id};
 
@@ -46,7 +48,7 @@ pub enum PeerKind {
     Mesh,
     /// A BGPPeer for all nodes.
     Global,
-    /// A BGPPeer for this node.
+    /// A BGPPeer for this node, or one of another node that leads here.
     Node,
 }
 
@@ -86,6 +88,12 @@ pub struct DesiredPeer {
     pub port: u16,
     /// Its AS.
     pub as_number: AsNumber,
+    /// As which AS we speak, where it isn't the node's.
+    pub local_as: Option<AsNumber>,
+    /// How often our AS may be in the path of a route that is still taken.
+    pub allowed_local_as: u8,
+    /// The gateway to the peer, where the BGPPeer names one.
+    pub reachable_by: Option<IpAddr>,
     /// Wait for the peer to connect; it is sure to.
     pub passive: bool,
     /// The family of the address, which is the one family that the session carries.
@@ -120,8 +128,9 @@ pub(super) fn desired(
     }
     let mut sessions = Sessions { calico, own, by_name: BTreeMap::new(), taken: BTreeMap::new(), warnings };
     sessions.mesh();
-    sessions.explicit(PeerKind::Global, |nodes| *nodes == PeerNodes::All);
-    sessions.explicit(PeerKind::Node, |nodes| *nodes == PeerNodes::Named(own.name.clone()));
+    sessions.explicit(PeerKind::Global);
+    sessions.explicit(PeerKind::Node);
+    sessions.reverse();
     sessions.by_name
 }
 
@@ -165,6 +174,9 @@ impl Sessions<'_> {
             address,
             port,
             as_number: self.calico.as_number_of(node),
+            local_as: None,
+            allowed_local_as: 0,
+            reachable_by: None,
             passive: waits_for(address, own),
             family: Family::of(address),
             source_address: Some(own),
@@ -177,8 +189,7 @@ impl Sessions<'_> {
 
     /// Keeps the session, unless an earlier one leads to the same place or has its name.
     fn add(&mut self, session: DesiredPeer) {
-        let named = self.by_name.get(&session.name).map(|used| &used.name);
-        if let Some(used) = self.taken.get(&session.remote()).or(named) {
+        if let Some(used) = self.in_the_way_of(&session) {
             self.warnings.push(Warning::PeerTwice {
                 kind: session.kind,
                 resource: session.resource.clone(),
@@ -187,74 +198,187 @@ impl Sessions<'_> {
             });
             return;
         }
+        self.keep(session);
+    }
+
+    fn in_the_way_of(&self, session: &DesiredPeer) -> Option<&PeerName> {
+        let named = || self.by_name.get(&session.name).map(|used| &used.name);
+        self.taken.get(&session.remote()).or_else(named)
+    }
+
+    fn keep(&mut self, session: DesiredPeer) {
         self.taken.insert(session.remote(), session.name.clone());
         self.by_name.insert(session.name.clone(), session);
     }
 
-    /// BGPPeers, by name.
-    fn explicit(&mut self, kind: PeerKind, meant: impl Fn(&PeerNodes) -> bool) {
+    /// BGPPeers that are for this node, by name: those for all nodes, or the others.
+    fn explicit(&mut self, kind: PeerKind) {
         let calico = self.calico;
-        for peer in calico.peers.values().filter(|peer| meant(&peer.nodes)) {
-            let family = Family::of(peer.peer.ip());
-            let Some(own) = address_of(self.own, family) else {
-                self.warnings.push(Warning::PeerFamilyMissing { peer: peer.name.clone(), family });
-                continue;
-            };
-            // One BGPPeer for all nodes names each node once, this one too.
-            if peer.peer.ip() == own {
-                continue;
+        let meant = |peer: &&BgpPeer| {
+            (peer.nodes == PeerNodes::All) == (kind == PeerKind::Global) && is_among(&peer.nodes, self.own)
+        };
+        for peer in calico.peers.values().filter(meant) {
+            match &peer.target {
+                PeerTarget::Address(remote) => {
+                    let family = Family::of(remote.ip());
+                    let Some(own) = address_of(self.own, family) else {
+                        self.warnings.push(Warning::PeerFamilyMissing { peer: peer.name.clone(), family });
+                        continue;
+                    };
+                    let node = self.node_at(remote.ip());
+                    let port = match (remote.port(), node) {
+                        // A port that isn't given is the one that the node at the other end listens on.
+                        (BGP_PORT, Some(node)) => calico.listen_port_of(&node.name),
+                        (port, _) => port,
+                    };
+                    let remote = SocketAddr::new(remote.ip(), port);
+                    // One BGPPeer for all nodes names each node once, this one too.
+                    if remote.ip() == own {
+                        continue;
+                    }
+                    match peer.as_number.or_else(|| node.map(|node| calico.as_number_of(node))) {
+                        Some(as_number) => {
+                            self.add(self.session(kind, peer, own, remote, as_number, node));
+                        }
+                        None => {
+                            self.warnings.push(Warning::PeerWithoutAs { peer: peer.name.clone() });
+                        }
+                    }
+                }
+                PeerTarget::Nodes(selector) => {
+                    for node in selected(calico, selector) {
+                        self.with_node(kind, peer, node).into_iter().for_each(|session| self.add(session));
+                    }
+                }
             }
-            self.add(self.session(kind, peer, own));
         }
     }
 
-    fn session(&self, kind: PeerKind, peer: &BgpPeer, own: IpAddr) -> DesiredPeer {
-        let address = peer.peer.ip();
-        let node =
-            self.calico.nodes.values().find(|node| address_of(node, Family::of(address)) == Some(address));
-        let port = match (peer.peer.port(), node) {
-            // A port that isn't given is the one that the node at the other end listens on.
-            (BGP_PORT, Some(node)) => self.calico.listen_port_of(&node.name),
-            (port, _) => port,
+    /// What BGPPeers of other nodes ask of this node, which is at their other end. What is there already is the same
+    /// session, seen from here.
+    fn reverse(&mut self) {
+        let calico = self.calico;
+        for peer in calico.peers.values().filter(|peer| peer.reverse_peering) {
+            let leads_here = match &peer.target {
+                PeerTarget::Nodes(selector) => is_selected(selector, self.own),
+                PeerTarget::Address(remote) => {
+                    let port = calico.listen_port_of(&self.own.name);
+                    address_of(self.own, Family::of(remote.ip())) == Some(remote.ip())
+                        && (remote.port() == port || remote.port() == BGP_PORT)
+                        && peer.as_number.is_none_or(|number| number == calico.as_number_of(self.own))
+                }
+            };
+            if !leads_here {
+                continue;
+            }
+            let only = match &peer.target {
+                PeerTarget::Address(remote) => Some(Family::of(remote.ip())),
+                PeerTarget::Nodes(_) => None,
+            };
+            // As whom the other end speaks, and how it gets here, is its own affair.
+            let seen_from_here = BgpPeer { local_as_number: None, reachable_by: None, ..peer.clone() };
+            for node in calico.nodes.values().filter(|node| is_among(&peer.nodes, node)) {
+                for mut session in self.with_node(PeerKind::Node, &seen_from_here, node) {
+                    session.as_number = peer.local_as_number.unwrap_or(session.as_number);
+                    let wanted = only.is_none_or(|family| family == session.family);
+                    if wanted && self.in_the_way_of(&session).is_none() {
+                        self.keep(session);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sessions with another node, in each family that both have an address of.
+    fn with_node(&self, kind: PeerKind, peer: &BgpPeer, node: &Node) -> Vec<DesiredPeer> {
+        if node.name == self.own.name {
+            return Vec::new();
+        }
+        let session = |family| {
+            let (own, address) = (address_of(self.own, family)?, address_of(node, family)?);
+            let remote = SocketAddr::new(address, self.calico.listen_port_of(&node.name));
+            let as_number = self.calico.as_number_of(node);
+            (own != address).then(|| self.session(kind, peer, own, remote, as_number, Some(node)))
         };
+        Family::ALL.into_iter().filter_map(session).collect()
+    }
+
+    fn node_at(&self, address: IpAddr) -> Option<&Node> {
+        self.calico.nodes.values().find(|node| address_of(node, Family::of(address)) == Some(address))
+    }
+
+    fn session(
+        &self,
+        kind: PeerKind,
+        peer: &BgpPeer,
+        own: IpAddr,
+        remote: SocketAddr,
+        as_number: AsNumber,
+        node: Option<&Node>,
+    ) -> DesiredPeer {
+        let address = remote.ip();
+        let internal = as_number == self.local_as(peer);
         DesiredPeer {
-            name: PeerName::of(kind, SocketAddr::new(address, port)),
+            name: PeerName::of(kind, remote),
             kind,
             resource: peer.name.clone(),
             address,
-            port,
-            as_number: peer.as_number,
+            port: remote.port(),
+            as_number,
+            local_as: peer.local_as_number,
+            allowed_local_as: peer.allowed_local_as,
+            reachable_by: peer.reachable_by,
             // Only where both ends are sure to have the session; a BGPPeer of one node tells nothing of the other.
             passive: kind == PeerKind::Global && node.is_some() && waits_for(address, own),
             family: Family::of(address),
             source_address: peer.bind_to_node_address.then_some(own),
-            next_hop: self.next_hop(peer),
+            next_hop: next_hop(peer, internal),
             restart_time: peer.max_restart_time,
             keepalive_time: peer.keepalive_time,
-            reflector_client: self.reflector_client(peer, node),
+            reflector_client: self.reflector_client(node).filter(|_| internal),
         }
     }
 
-    fn next_hop(&self, peer: &BgpPeer) -> NextHop {
-        if peer.next_hop_keep || (peer.keep_original_next_hop && !self.is_internal(peer)) {
-            NextHop::Keep
-        } else if peer.next_hop_self {
-            NextHop::OwnAddress
-        } else {
-            NextHop::Auto
-        }
-    }
-
-    /// iBGP with a peer that isn't in our own cluster of reflectors.
-    fn reflector_client(&self, peer: &BgpPeer, node: Option<&Node>) -> Option<Ipv4Addr> {
+    /// A peer that isn't in our own cluster of reflectors is a client of ours, if it is in our AS.
+    fn reflector_client(&self, node: Option<&Node>) -> Option<Ipv4Addr> {
         let own = self.own.route_reflector_cluster_id?;
         let same_cluster = node.and_then(|node| node.route_reflector_cluster_id) == Some(own);
-        (self.is_internal(peer) && !same_cluster).then_some(own)
+        (!same_cluster).then_some(own)
     }
 
-    fn is_internal(&self, peer: &BgpPeer) -> bool {
-        peer.as_number == self.calico.as_number_of(self.own)
+    fn local_as(&self, peer: &BgpPeer) -> AsNumber {
+        peer.local_as_number.unwrap_or_else(|| self.calico.as_number_of(self.own))
     }
+}
+
+fn next_hop(peer: &BgpPeer, internal: bool) -> NextHop {
+    if peer.next_hop_keep || (peer.keep_original_next_hop && !internal) {
+        NextHop::Keep
+    } else if peer.next_hop_self {
+        NextHop::OwnAddress
+    } else {
+        NextHop::Auto
+    }
+}
+
+/// Is a BGPPeer for these nodes for this one?
+fn is_among(nodes: &PeerNodes, node: &Node) -> bool {
+    match nodes {
+        PeerNodes::All => true,
+        PeerNodes::Named(name) => *name == node.name,
+        PeerNodes::Selected(selector) => is_selected(selector, node),
+    }
+}
+
+/// A selector that isn't one selects nothing; the datastore refuses it before it comes here.
+fn is_selected(selector: &str, node: &Node) -> bool {
+    selector.parse::<Selector>().is_ok_and(|selector| selector.matches(&node.labels))
+}
+
+/// The nodes that a selector is about, by name.
+fn selected<'a>(calico: &'a Calico, selector: &str) -> Vec<&'a Node> {
+    let Ok(selector) = selector.parse::<Selector>() else { return Vec::new() };
+    calico.nodes.values().filter(|node| selector.matches(&node.labels)).collect()
 }
 
 /// Of two nodes the one with the lesser address connects. Calico compares addresses as text, so that 10.0.0.10

@@ -1,4 +1,4 @@
-use model::{AffinityState, EncapMode, PeerNodes};
+use model::{AffinityState, EncapMode, PeerNodes, PeerTarget};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,8 +17,12 @@ fn peer(name: &str, remote: &str, nodes: PeerNodes) -> BgpPeer {
     BgpPeer {
         name: name.to_owned(),
         nodes,
-        peer: remote.parse().unwrap(),
-        as_number: AsNumber(65001),
+        target: PeerTarget::Address(remote.parse().unwrap()),
+        as_number: Some(AsNumber(65001)),
+        local_as_number: None,
+        allowed_local_as: 0,
+        reachable_by: None,
+        reverse_peering: true,
         next_hop_keep: false,
         keep_original_next_hop: false,
         next_hop_self: false,
@@ -123,7 +127,7 @@ fn the_older_way_to_keep_next_hops_is_heeded_on_external_sessions_alone() {
     let next_hop = |change: fn(&mut BgpPeer), as_number: u32| {
         let mut tor = peer("tor", "10.0.0.9:179", PeerNodes::All);
         change(&mut tor);
-        tor.as_number = AsNumber(as_number);
+        tor.as_number = Some(AsNumber(as_number));
         let desired = calico([Resource::Node(node("a", "10.0.0.1/24")), Resource::BgpPeer(tor)]).desired();
         desired.peers.into_values().next().unwrap().next_hop
     };
@@ -154,7 +158,7 @@ fn a_reflector_has_clients_unless_they_are_of_its_own_cluster() {
     let own = Node { route_reflector_cluster_id: Some(cluster_id), ..node("a", "10.0.0.1/24") };
     let twin = Node { name: "b".to_owned(), ipv4: Some("10.0.0.2/24".parse().unwrap()), ..own.clone() };
     let internal = |name, remote| {
-        Resource::BgpPeer(BgpPeer { as_number: AsNumber(64512), ..peer(name, remote, PeerNodes::All) })
+        Resource::BgpPeer(BgpPeer { as_number: Some(AsNumber(64512)), ..peer(name, remote, PeerNodes::All) })
     };
     let desired = calico([
         Resource::Node(own),
@@ -193,6 +197,84 @@ fn peers_of_all_nodes_come_before_those_of_one_and_none_twice() {
             "BGPPeer(again) is left out: Global_10_0_0_9 leads to 10.0.0.9:179 already",
         ]
     );
+}
+
+#[test]
+fn a_gateway_to_a_peer_stays_with_its_session() {
+    let gateway = Some("10.0.0.254".parse().unwrap());
+    let desired = calico([
+        Resource::Node(node("a", "10.0.0.1/24")),
+        Resource::BgpPeer(BgpPeer { reachable_by: gateway, ..peer("tor", "10.9.0.1:179", PeerNodes::All) }),
+    ])
+    .desired();
+    let ways: Vec<_> = desired.peers.values().map(|peer| (peer.address, peer.reachable_by)).collect();
+    assert_eq!(ways, [("10.9.0.1".parse().unwrap(), gateway)]);
+}
+
+fn labelled(name: &str, ipv4: &str, label: &str) -> Node {
+    let labels = BTreeMap::from([(label.to_owned(), "true".to_owned())]);
+    Node { labels, ..node(name, ipv4) }
+}
+
+/// A BGPPeer of the nodes of one label with the nodes of another.
+fn between(nodes: &str, others: &str) -> BgpPeer {
+    BgpPeer {
+        nodes: PeerNodes::Selected(nodes.to_owned()),
+        target: PeerTarget::Nodes(others.to_owned()),
+        as_number: None,
+        ..peer("selected", "10.0.0.9:179", PeerNodes::All)
+    }
+}
+
+#[test]
+fn nodes_find_each_other_by_their_labels_and_both_ends_have_the_session() {
+    let resources = |own: &str, peer: BgpPeer| {
+        let nodes = [labelled("a", "10.0.0.1/24", "plain"), labelled("b", "10.0.0.2/24", "plain")];
+        let mut calico = Calico::new(own);
+        for node in nodes.into_iter().chain([labelled("r", "10.0.0.9/24", "reflector")]) {
+            calico.apply(&Update::Put(Resource::Node(node).into()));
+        }
+        calico.apply(&Update::Put(configuration(Some(false)).into()));
+        calico.apply(&Update::Put(Resource::BgpPeer(peer).into()));
+        names(&calico.desired()).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let to_reflectors = between("has(plain)", "has(reflector)");
+    assert_eq!(resources("a", to_reflectors.clone()), ["Node_10_0_0_9"]);
+    assert_eq!(resources("r", to_reflectors.clone()), ["Node_10_0_0_1", "Node_10_0_0_2"]);
+    let one_way = BgpPeer { reverse_peering: false, ..to_reflectors };
+    assert_eq!(resources("a", one_way.clone()), ["Node_10_0_0_9"]);
+    assert_eq!(resources("r", one_way), [] as [&str; 0]);
+}
+
+#[test]
+fn the_other_end_of_a_session_with_an_as_of_its_own_is_met_as_that_as() {
+    let peer = BgpPeer {
+        local_as_number: Some(AsNumber(65010)),
+        target: PeerTarget::Address("10.0.0.1:179".parse().unwrap()),
+        as_number: Some(AsNumber(64512)),
+        nodes: PeerNodes::Named("b".to_owned()),
+        ..peer("own-as", "10.0.0.9:179", PeerNodes::All)
+    };
+    let desired = calico([
+        configuration(Some(false)),
+        Resource::Node(node("a", "10.0.0.1/24")),
+        Resource::Node(node("b", "10.0.0.2/24")),
+        Resource::BgpPeer(peer),
+    ])
+    .desired();
+    let seen: Vec<_> = desired.peers.values().map(|peer| (peer.as_number, peer.local_as)).collect();
+    assert_eq!(seen, [(AsNumber(65010), None)]);
+}
+
+#[test]
+fn a_peer_that_is_no_node_needs_an_as() {
+    let desired = calico([
+        Resource::Node(node("a", "10.0.0.1/24")),
+        Resource::BgpPeer(BgpPeer { as_number: None, ..peer("tor", "10.0.0.9:179", PeerNodes::All) }),
+    ])
+    .desired();
+    assert!(desired.peers.is_empty());
+    assert_eq!(desired.warnings, [Warning::PeerWithoutAs { peer: "tor".to_owned() }]);
 }
 
 #[test]

@@ -50,6 +50,11 @@ pub enum Warning {
         /// The family.
         family: Family,
     },
+    /// A BGPPeer names no AS, and its address is no node's.
+    PeerWithoutAs {
+        /// The BGPPeer.
+        peer: String,
+    },
     /// A session would lead where another one leads already.
     PeerTwice {
         /// What asks for it.
@@ -123,6 +128,9 @@ impl fmt::Display for Warning {
             }
             Warning::PeerFamilyMissing { peer, family } => {
                 write!(f, "BGPPeer({peer}) is left out: this node has no {family} address")
+            }
+            Warning::PeerWithoutAs { peer } => {
+                write!(f, "BGPPeer({peer}) is left out: its peerIP is no node's, so it needs an asNumber")
             }
             Warning::PeerTwice { kind: PeerKind::Mesh, resource, remote, used } => {
                 write!(f, "there is no session with Node({resource}): {used} leads to {remote} already")

@@ -1,8 +1,8 @@
 //! The speaker is told every difference, once.
 
 use model::{
-    AffinityState, BgpPeer, BlockAffinity, EncapMode, IpPool, Key, Node, PeerNodes, Resource, Update,
-    WorkloadEndpoint,
+    AffinityState, BgpPeer, BlockAffinity, EncapMode, IpPool, Key, Node, PeerNodes, PeerTarget, Resource,
+    Update, WorkloadEndpoint,
 };
 
 use super::*;
@@ -28,8 +28,12 @@ fn peer(name: &str, remote: &str) -> Resource {
     Resource::BgpPeer(BgpPeer {
         name: name.to_owned(),
         nodes: PeerNodes::All,
-        peer: remote.parse().unwrap(),
-        as_number: AsNumber(65001),
+        target: PeerTarget::Address(remote.parse().unwrap()),
+        as_number: Some(AsNumber(65001)),
+        local_as_number: None,
+        allowed_local_as: 0,
+        reachable_by: None,
+        reverse_peering: true,
         next_hop_keep: false,
         keep_original_next_hop: false,
         next_hop_self: false,
