@@ -1,6 +1,6 @@
 //! A Calico cluster: nodes on one subnet, each with a router, blocks and workloads.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use model::{Family, InterfaceAddr, Prefix};
 use crate::bird::{Bird, CalicoNode, Session};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
-use crate::resources::Resources;
+use crate::resources::{REFLECTOR, Resources};
 use crate::tortie::{Settings, TortieNode};
 use crate::workload::Workload;
 use crate::{Lab, books, traffic};
@@ -140,6 +140,8 @@ pub struct Cluster<'lab> {
     pub resources: Resources,
     /// The nodes, in the plan's order.
     pub nodes: Vec<Node>,
+    /// Names of the nodes that reflect routes to the others, which then have no mesh.
+    reflectors: &'static [&'static str],
 }
 
 impl<'lab> Cluster<'lab> {
@@ -155,13 +157,39 @@ impl<'lab> Cluster<'lab> {
         for (index, (pool, block_size)) in plan.pools.iter().enumerate() {
             resources.plain_pool(&format!("pool-{index}"), pool.parse()?, *block_size)?;
         }
-        let mut cluster = Cluster { lab, plan: *plan, fabric, resources, nodes: Vec::new() };
+        let mut cluster = Cluster { lab, plan: *plan, fabric, resources, nodes: Vec::new(), reflectors: &[] };
         for node in plan.nodes {
             lab.step(&format!("raising {}", node.name));
             let node = cluster.raise_node(node)?;
             cluster.nodes.push(node);
         }
         Ok(cluster)
+    }
+
+    /// Turns the mesh off and makes these nodes reflectors of all others, in one cluster, and peers of each other. Before
+    /// [`Cluster::start`].
+    ///
+    /// # Errors
+    /// A resource cannot be written.
+    pub fn reflect(&mut self, reflectors: &'static [&'static str], cluster: Ipv4Addr) -> Result<()> {
+        self.reflectors = reflectors;
+        self.resources.bgp_configuration(false, self.plan.as_number)?;
+        for node in self.nodes.iter().filter(|node| self.is_reflector(node)) {
+            self.resources.reflector(node.name(), [node.addresses[0], node.addresses[1]], cluster)?;
+        }
+        let (reflects, does_not) = (format!("has({REFLECTOR})"), format!("!has({REFLECTOR})"));
+        self.resources.bgp_peer_nodes("nodes-with-reflectors", &does_not, &reflects)?;
+        self.resources.bgp_peer_nodes("reflectors", &reflects, &reflects)
+    }
+
+    fn is_reflector(&self, node: &Node) -> bool {
+        self.reflectors.contains(&node.name())
+    }
+
+    /// Do two nodes speak BGP with each other?
+    fn are_peers(&self, one: &Node, other: &Node) -> bool {
+        let meet = self.reflectors.is_empty() || self.is_reflector(one) || self.is_reflector(other);
+        one.name() != other.name() && meet
     }
 
     fn raise_node(&self, plan: &NodePlan) -> Result<Node> {
@@ -230,25 +258,27 @@ impl<'lab> Cluster<'lab> {
         };
         let mut sessions = Vec::new();
         for family in Family::ALL {
-            for other in self.nodes.iter().filter(|other| other.name() != node.name()) {
-                sessions.push(Session::mesh(
-                    node.address(family)?,
-                    other.address(family)?,
-                    self.plan.as_number,
-                ));
+            for other in self.nodes.iter().filter(|other| self.are_peers(node, other)) {
+                let mesh = Session::mesh(node.address(family)?, other.address(family)?, self.plan.as_number);
+                // Outside the mesh both ends connect.
+                sessions.push(Session { passive: mesh.passive && self.reflectors.is_empty(), ..mesh });
             }
         }
         let pools = self.plan.pools.iter().map(|(pool, _)| pool.parse()).collect::<Result<_, _>>()?;
         Ok(CalicoNode { router_id, blocks: node.blocks.clone(), pools, sessions })
     }
 
-    /// Waits until every session of the mesh is Established on both sides, and `more` others of each node.
+    /// Waits until every session of the mesh, or with the reflectors, is Established on both sides, and `more` others of
+    /// each node.
     ///
     /// # Errors
     /// A session does not come up in time.
     pub fn mesh_is_up(&self, more: usize) -> Result<()> {
-        let expected = (self.nodes.len() - 1) * Family::ALL.len() + more;
+        let mut sessions = 0;
         for node in &self.nodes {
+            let peers = self.nodes.iter().filter(|other| self.are_peers(node, other)).count();
+            let expected = peers * Family::ALL.len() + more;
+            sessions += expected;
             self.lab.wait(&format!("the BGP sessions of {}", node.name()), CONVERGE, || {
                 match &node.router {
                     Router::Tortie(tortie) => tortie.established(expected).map(|_| ())?,
@@ -257,8 +287,8 @@ impl<'lab> Cluster<'lab> {
                 Ok(Some(()))
             })?;
         }
-        let sessions = self.nodes.len() * expected;
-        self.lab.proved(format!("{sessions} ends of BGP sessions are Established, {expected} on each node"));
+        self.lab
+            .proved(format!("{sessions} ends of BGP sessions are Established on {} nodes", self.nodes.len()));
         Ok(())
     }
 

@@ -1,11 +1,14 @@
 //! The directory of Calico resources that all nodes of a lab read.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use model::{InterfaceAddr, MacAddr, Prefix};
+
+/// The label of nodes that reflect routes.
+pub const REFLECTOR: &str = "route-reflector";
 
 /// A directory of Calico manifests, a resource per file.
 pub struct Resources {
@@ -79,6 +82,27 @@ impl Resources {
         };
         let spec = format!("  bgp:\n{}{}", line("ipv4Address", ipv4), line("ipv6Address", ipv6));
         self.manifest("Node", name, "", &spec)
+    }
+
+    /// A node that reflects routes in a cluster, with the label [`REFLECTOR`].
+    ///
+    /// # Errors
+    /// As [`Resources::write`].
+    pub fn reflector(&self, name: &str, own: [InterfaceAddr; 2], cluster: Ipv4Addr) -> Result<()> {
+        let [ipv4, ipv6] = own;
+        let spec = format!(
+            "  bgp:\n    ipv4Address: {ipv4}\n    ipv6Address: {ipv6}\n    routeReflectorClusterID: {cluster}\n"
+        );
+        self.manifest("Node", name, &format!("  labels: {{{REFLECTOR}: \"true\"}}\n"), &spec)
+    }
+
+    /// BGP sessions between the nodes that one selector finds and those that another finds.
+    ///
+    /// # Errors
+    /// As [`Resources::write`].
+    pub fn bgp_peer_nodes(&self, name: &str, nodes: &str, others: &str) -> Result<()> {
+        let spec = format!("  nodeSelector: \"{nodes}\"\n  peerSelector: \"{others}\"\n");
+        self.manifest("BGPPeer", name, "", &spec)
     }
 
     /// A pool whose packets travel without encapsulation.

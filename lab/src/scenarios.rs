@@ -18,6 +18,7 @@ mod one_node;
 mod path_mtu;
 mod qos_limits;
 mod route_churn;
+mod route_reflector;
 mod tunnels;
 mod two_workers;
 mod virtio_zero_copy;
@@ -32,6 +33,7 @@ pub const ALL: &[Scenario] = &[
     host_routes::HOST_ROUTES,
     full_mesh::FULL_MESH,
     full_mesh::FULL_MESH_BIRD,
+    route_reflector::ROUTE_REFLECTOR,
     tunnels::IPIP_ALWAYS,
     tunnels::IPIP_CROSS_SUBNET,
     tunnels::VXLAN_ALWAYS,
