@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use model::{AsNumber, Family, Prefix};
+use model::{AsNumber, Family};
+
+use crate::filter::Filter;
 
 /// A peer's number, chosen by the caller and never reused for another peer while it is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -237,72 +239,5 @@ impl PeerConfig {
             ..config.clone()
         };
         same_for_peer(self) == same_for_peer(old)
-    }
-}
-
-/// What a filter does with a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FilterAction {
-    /// Let it pass.
-    Accept,
-    /// Keep it out.
-    Reject,
-}
-
-/// A list of rules; the first that matches decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
-    /// In the order they are tried.
-    pub rules: Vec<FilterRule>,
-    /// Where no rule matches.
-    pub default: FilterAction,
-}
-
-impl Filter {
-    /// Lets everything pass.
-    pub fn accept_all() -> Filter {
-        Filter { rules: Vec::new(), default: FilterAction::Accept }
-    }
-
-    /// Lets nothing pass.
-    pub fn reject_all() -> Filter {
-        Filter { rules: Vec::new(), default: FilterAction::Reject }
-    }
-}
-
-/// A set of prefixes and what to do with them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilterRule {
-    /// Covers what matches.
-    pub prefix: Prefix,
-    /// Shortest length that matches.
-    pub min_len: u8,
-    /// Longest length that matches.
-    pub max_len: u8,
-    /// What to do.
-    pub action: FilterAction,
-    /// Communities to add where accepted (RFC 1997; upper half AS, lower half value).
-    pub add_communities: Vec<u32>,
-    /// Large communities to add where accepted (RFC 8092).
-    pub add_large_communities: Vec<[u32; 3]>,
-}
-
-impl FilterRule {
-    /// The prefix itself and everything inside it.
-    pub fn within(prefix: Prefix, action: FilterAction) -> FilterRule {
-        let max_len = prefix.family().bits();
-        FilterRule {
-            prefix,
-            min_len: prefix.len(),
-            max_len,
-            action,
-            add_communities: Vec::new(),
-            add_large_communities: Vec::new(),
-        }
-    }
-
-    /// The prefix alone.
-    pub fn exactly(prefix: Prefix, action: FilterAction) -> FilterRule {
-        FilterRule { max_len: prefix.len(), ..FilterRule::within(prefix, action) }
     }
 }

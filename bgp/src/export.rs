@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::{AsNumber, Family, Prefix};
 
-use crate::config::{FilterRule, NextHopMode, PeerConfig, PeerKind};
+use crate::config::{NextHopMode, PeerConfig, PeerKind};
 use crate::decision::DEFAULT_LOCAL_PREF;
-use crate::filter::Verdict;
+use crate::filter::{FilterRule, Verdict};
 use crate::loc_rib::{Path, Slot};
 use crate::rewrite::Rewrite;
-use crate::wire::attributes::{AsPath, Scope, SegmentKind, code, emit_segment, flag};
+use crate::wire::attributes::{AsPath, Scope, code, flag};
 use crate::wire::open::AS_TRANS;
 use crate::wire::update::MAX_ATTRIBUTES_LEN;
 
@@ -35,7 +35,7 @@ pub(crate) struct Learned {
     pub(crate) client: Option<Ipv4Addr>,
 }
 
-/// What is said of a route: nothing, or its attributes with the communities of a rule.
+/// What is said of a route: nothing, or its attributes as a rule changes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permit<'a> {
     No,
@@ -56,7 +56,7 @@ impl<'a> ExportPolicy<'a> {
                 Scope::OwnAs => internal,
                 Scope::Nobody => false,
             };
-        match self.config.export.verdict(prefix) {
+        match self.config.export.verdict(prefix, &path.imported, learned.is_some()) {
             Verdict::Accept(rule) if allowed => Permit::Yes(rule),
             _ => Permit::No,
         }
@@ -74,6 +74,9 @@ impl<'a> ExportPolicy<'a> {
     ) -> bool {
         let Some(nexthop) = self.next_hop(family, path, learned) else { return false };
         let mut rewrite = Rewrite::of(&path.imported);
+        if let Some(rule) = rule {
+            rewrite.operate(rule);
+        }
         match (self.kind, learned) {
             (PeerKind::Ibgp, Some(learned)) if learned.kind == PeerKind::Ibgp => {
                 self.reflect(&mut rewrite, learned);
@@ -83,16 +86,15 @@ impl<'a> ExportPolicy<'a> {
         }
         match self.kind {
             PeerKind::Ibgp => {
-                let local_pref = path.imported.local_pref().unwrap_or(DEFAULT_LOCAL_PREF);
-                rewrite.set(flag::WELL_KNOWN, code::LOCAL_PREF, local_pref.to_be_bytes().to_vec());
+                if rewrite.value(code::LOCAL_PREF).is_none() {
+                    let value = DEFAULT_LOCAL_PREF.to_be_bytes().to_vec();
+                    rewrite.set(flag::WELL_KNOWN, code::LOCAL_PREF, value);
+                }
                 if rewrite.value(code::AS_PATH).is_none() {
                     rewrite.set(flag::WELL_KNOWN, code::AS_PATH, Vec::new());
                 }
             }
             PeerKind::Ebgp => self.leave_as(&mut rewrite, path),
-        }
-        if let Some(rule) = rule {
-            rewrite.add_communities_of(rule);
         }
         if !self.four_octet_as {
             to_two_octets(&mut rewrite);
@@ -126,8 +128,7 @@ impl<'a> ExportPolicy<'a> {
         let transitive = |community: &[u8]| community.first().is_none_or(|kind| kind & 0x40 == 0);
         rewrite.filter_list(code::EXTENDED_COMMUNITIES, 8, transitive);
         rewrite.filter_list(code::IPV6_EXTENDED_COMMUNITIES, 20, transitive);
-        let as_path = prepend(self.local_as, rewrite.value(code::AS_PATH).unwrap_or_default());
-        rewrite.set(flag::WELL_KNOWN, code::AS_PATH, as_path);
+        rewrite.prepend_as(self.local_as);
     }
 
     /// RFC 4271 §5.1.3, or what the peer's configuration says instead.
@@ -150,23 +151,6 @@ impl<'a> ExportPolicy<'a> {
         let session = Some(self.local_address);
         configured.or(session.filter(|&addr| Family::of(addr) == family && !addr.is_unspecified()))
     }
-}
-
-/// Puts an AS before a path (RFC 4271 §5.1.2 b).
-fn prepend(number: AsNumber, path: &[u8]) -> Vec<u8> {
-    let mut longer = Vec::with_capacity(path.len() + 6);
-    match path {
-        [kind, count @ 1..=254, rest @ ..] if *kind == SegmentKind::Sequence as u8 => {
-            longer.extend([*kind, count + 1]);
-            longer.extend(number.0.to_be_bytes());
-            longer.extend(rest);
-        }
-        _ => {
-            emit_segment(&mut longer, SegmentKind::Sequence, &[number.0]);
-            longer.extend(path);
-        }
-    }
-    longer
 }
 
 /// For a peer that knows only two-octet AS numbers (RFC 6793 §4.2.2).
@@ -192,21 +176,5 @@ fn to_two_octets(rewrite: &mut Rewrite<'_>) {
         if u16::try_from(number).is_err() {
             rewrite.set(flag::OPTIONAL_TRANSITIVE, code::AS4_AGGREGATOR, wide);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_segment_gets_another_before_it() {
-        let mut full = Vec::new();
-        emit_segment(&mut full, SegmentKind::Sequence, &[7; 255]);
-        let longer = prepend(AsNumber(1), &full);
-        let path = AsPath::four_octet(&longer);
-        assert!(path.is_well_formed());
-        assert_eq!((path.hops(), path.count()), (256, 2));
-        assert_eq!(prepend(AsNumber(9), &prepend(AsNumber(8), &[])), [2, 2, 0, 0, 0, 9, 0, 0, 0, 8]);
     }
 }

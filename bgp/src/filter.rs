@@ -1,58 +1,179 @@
-//! Applying a [`Filter`] to a route.
+//! Filters: which routes pass from a peer and to it, and how they are changed on the way.
 
-use model::Prefix;
+use model::{AsNumber, Prefix};
 
-use crate::config::{Filter, FilterAction, FilterRule};
+use crate::decision::DEFAULT_LOCAL_PREF;
+use crate::wire::attributes::Attributes;
 
-/// What a filter says of a prefix.
+/// What a filter does with a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict<'a> {
+pub enum FilterAction {
+    /// Let it pass.
+    Accept,
+    /// Keep it out.
     Reject,
-    /// With the rule whose communities are to be added, if it has any.
-    Accept(Option<&'a FilterRule>),
+}
+
+/// A list of rules; the first that matches decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// In the order they are tried.
+    pub rules: Vec<FilterRule>,
+    /// Where no rule matches.
+    pub default: FilterAction,
+}
+
+/// What a route must be for a rule to decide about it: all that is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterMatch {
+    /// Its prefix, matched so.
+    pub prefix: Option<PrefixMatch>,
+    /// Its prefix, as it stands, is one of these.
+    pub one_of: Option<Vec<Prefix>>,
+    /// It was learned by BGP, not originated here.
+    pub learned: bool,
+    /// It carries this community.
+    pub community: Option<Community>,
+    /// Its AS_PATH begins with these, the nearest AS first.
+    pub as_path_begins: Vec<AsNumber>,
+    /// Its LOCAL_PREF, [100](crate::Step::LocalPref) where it has none.
+    pub local_pref: Option<u32>,
+}
+
+/// A set of prefixes: those that `prefix` covers, of some lengths; or all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixMatch {
+    /// Covers what is in the set.
+    pub prefix: Prefix,
+    /// Shortest length in the set.
+    pub min_len: u8,
+    /// Longest length in the set.
+    pub max_len: u8,
+    /// Match what is not in the set.
+    pub negated: bool,
+}
+
+impl PrefixMatch {
+    /// The prefix itself and everything inside it.
+    pub fn within(prefix: Prefix) -> PrefixMatch {
+        PrefixMatch { prefix, min_len: prefix.len(), max_len: prefix.family().bits(), negated: false }
+    }
+
+    /// The prefix alone.
+    pub fn exactly(prefix: Prefix) -> PrefixMatch {
+        PrefixMatch { max_len: prefix.len(), ..PrefixMatch::within(prefix) }
+    }
+
+    fn matches(&self, prefix: Prefix) -> bool {
+        let in_set = (self.min_len..=self.max_len).contains(&prefix.len()) && self.prefix.covers(prefix);
+        in_set != self.negated
+    }
+}
+
+/// A community that a route carries or is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Community {
+    /// RFC 1997: the upper half is an AS, the lower one a value.
+    Standard(u32),
+    /// RFC 8092: an AS and two values.
+    Large([u32; 3]),
+}
+
+/// A change to a route that a filter accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Carry this community as well.
+    AddCommunity(Community),
+    /// Have these before its AS_PATH, in this order, the first one nearest.
+    PrependAsPath(Vec<AsNumber>),
+    /// Have this LOCAL_PREF. Never told to another AS (RFC 4271 §5.1.5).
+    SetLocalPref(u32),
+}
+
+/// What to do with routes of some kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterRule {
+    /// Which routes.
+    pub matches: FilterMatch,
+    /// What to do.
+    pub action: FilterAction,
+    /// How accepted routes are changed, in this order.
+    pub operations: Vec<Operation>,
 }
 
 impl Filter {
+    /// Lets everything pass.
+    pub fn accept_all() -> Filter {
+        Filter { rules: Vec::new(), default: FilterAction::Accept }
+    }
+
+    /// Lets nothing pass.
+    pub fn reject_all() -> Filter {
+        Filter { rules: Vec::new(), default: FilterAction::Reject }
+    }
+
     /// The first rule that matches decides.
-    pub(crate) fn verdict(&self, prefix: Prefix) -> Verdict<'_> {
-        let rule = self.rules.iter().find(|rule| rule.matches(prefix));
+    pub(crate) fn verdict(&self, prefix: Prefix, attributes: &Attributes, learned: bool) -> Verdict<'_> {
+        let rule = self.rules.iter().find(|rule| rule.matches.matches(prefix, attributes, learned));
         match rule.map_or(self.default, |rule| rule.action) {
             FilterAction::Reject => Verdict::Reject,
-            FilterAction::Accept => Verdict::Accept(rule.filter(|rule| rule.adds())),
+            FilterAction::Accept => Verdict::Accept(rule.filter(|rule| !rule.operations.is_empty())),
         }
     }
 }
 
 impl FilterRule {
-    fn matches(&self, prefix: Prefix) -> bool {
-        (self.min_len..=self.max_len).contains(&prefix.len()) && self.prefix.covers(prefix)
+    /// A rule about all routes.
+    pub fn any(action: FilterAction) -> FilterRule {
+        FilterRule { matches: FilterMatch::default(), action, operations: Vec::new() }
     }
 
-    fn adds(&self) -> bool {
-        !self.add_communities.is_empty() || !self.add_large_communities.is_empty()
+    /// A rule about a prefix and everything inside it.
+    pub fn within(prefix: Prefix, action: FilterAction) -> FilterRule {
+        FilterRule::about(PrefixMatch::within(prefix), action)
+    }
+
+    /// A rule about a prefix alone.
+    pub fn exactly(prefix: Prefix, action: FilterAction) -> FilterRule {
+        FilterRule::about(PrefixMatch::exactly(prefix), action)
+    }
+
+    /// A rule about a set of prefixes.
+    pub fn about(prefixes: PrefixMatch, action: FilterAction) -> FilterRule {
+        let matches = FilterMatch { prefix: Some(prefixes), ..FilterMatch::default() };
+        FilterRule { matches, ..FilterRule::any(action) }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn prefix(text: &str) -> Prefix {
-        text.parse().expect("a prefix")
+impl FilterMatch {
+    fn matches(&self, prefix: Prefix, attributes: &Attributes, learned: bool) -> bool {
+        self.prefix.is_none_or(|prefixes| prefixes.matches(prefix))
+            && self.one_of.as_ref().is_none_or(|prefixes| prefixes.contains(&prefix))
+            && (learned || !self.learned)
+            && self.community.is_none_or(|community| carries(attributes, community))
+            && self.begins_as_path(attributes)
+            && self
+                .local_pref
+                .is_none_or(|wanted| attributes.local_pref().unwrap_or(DEFAULT_LOCAL_PREF) == wanted)
     }
 
-    #[test]
-    fn the_first_rule_that_matches_decides() {
-        let filter = Filter {
-            rules: vec![
-                FilterRule::exactly(prefix("10.0.0.0/26"), FilterAction::Accept),
-                FilterRule::within(prefix("10.0.0.0/16"), FilterAction::Reject),
-            ],
-            default: FilterAction::Accept,
-        };
-        assert_eq!(filter.verdict(prefix("10.0.0.0/26")), Verdict::Accept(None));
-        assert_eq!(filter.verdict(prefix("10.0.0.0/27")), Verdict::Reject);
-        assert_eq!(filter.verdict(prefix("10.0.0.0/8")), Verdict::Accept(None));
-        assert_eq!(filter.verdict(prefix("fd00::/8")), Verdict::Accept(None));
+    fn begins_as_path(&self, attributes: &Attributes) -> bool {
+        let mut path = attributes.as_path().as_numbers();
+        self.as_path_begins.iter().all(|wanted| path.next() == Some(wanted.0))
     }
+}
+
+fn carries(attributes: &Attributes, community: Community) -> bool {
+    match community {
+        Community::Standard(wanted) => attributes.communities().any(|community| community == wanted),
+        Community::Large(wanted) => attributes.large_communities().any(|community| community == wanted),
+    }
+}
+
+/// What a filter says of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict<'a> {
+    Reject,
+    /// With the rule by which the route is to be changed, if there is one.
+    Accept(Option<&'a FilterRule>),
 }

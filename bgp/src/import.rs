@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use model::Prefix;
 
-use crate::config::Filter;
-use crate::filter::Verdict;
+use crate::filter::{Filter, Verdict};
 use crate::interner::Interner;
 use crate::loc_rib::mark;
 use crate::rewrite::Rewrite;
@@ -56,12 +55,12 @@ impl ImportPolicy<'_> {
         received: &Arc<Attributes>,
         interner: &mut Interner,
     ) -> (Arc<Attributes>, u8) {
-        match self.filter.verdict(prefix) {
+        match self.filter.verdict(prefix, received, true) {
             Verdict::Reject => (Arc::clone(received), mark::FILTERED),
             Verdict::Accept(None) => (Arc::clone(received), 0),
             Verdict::Accept(Some(rule)) => {
                 let (mut rewrite, mut key) = (Rewrite::of(received), Vec::new());
-                rewrite.add_communities_of(rule);
+                rewrite.operate(rule);
                 rewrite.write(received.nexthop(), &mut key);
                 (interner.intern(&key), 0)
             }

@@ -74,9 +74,10 @@ mod view;
 mod work;
 
 pub use config::{
-    ConnectionId, ErrorWait, Filter, FilterAction, FilterRule, Limits, NextHopMode, PeerConfig, PeerId,
-    PeerKind, SelfNextHops, SpeakerConfig, Timers,
+    ConnectionId, ErrorWait, Limits, NextHopMode, PeerConfig, PeerId, PeerKind, SelfNextHops, SpeakerConfig,
+    Timers,
 };
+pub use filter::{Community, Filter, FilterAction, FilterMatch, FilterRule, Operation, PrefixMatch};
 pub use input::{Direction, Input, Origin, OriginatedRoute};
 pub use output::{BestPath, Output, PeerState, Reason};
 pub use speaker::Speaker;

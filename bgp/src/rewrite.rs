@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::config::FilterRule;
-use crate::wire::attributes::{Attributes, code, emit, emit_key_nexthop, flag};
+use model::AsNumber;
+
+use crate::filter::{Community, FilterRule, Operation};
+use crate::wire::attributes::{Attributes, SegmentKind, code, emit, emit_key_nexthop, emit_segment, flag};
 
 /// One attribute of the set in the making.
 #[derive(Clone, Debug)]
@@ -72,8 +74,31 @@ impl<'a> Rewrite<'a> {
         self.add_to_list(code::LARGE_COMMUNITIES, large);
     }
 
-    pub(crate) fn add_communities_of(&mut self, rule: &FilterRule) {
-        self.add_communities(&rule.add_communities, &rule.add_large_communities);
+    /// Does what a filter's rule asks.
+    pub(crate) fn operate(&mut self, rule: &FilterRule) {
+        for operation in &rule.operations {
+            match operation {
+                Operation::AddCommunity(Community::Standard(community)) => {
+                    self.add_communities(&[*community], &[]);
+                }
+                Operation::AddCommunity(Community::Large(community)) => {
+                    self.add_communities(&[], &[*community]);
+                }
+                Operation::PrependAsPath(numbers) => {
+                    numbers.iter().rev().for_each(|number| self.prepend_as(*number));
+                }
+                Operation::SetLocalPref(local_pref) => {
+                    let value = local_pref.to_be_bytes().to_vec();
+                    self.set(flag::WELL_KNOWN, code::LOCAL_PREF, value);
+                }
+            }
+        }
+    }
+
+    /// Puts an AS before the AS_PATH (RFC 4271 §5.1.2 b).
+    pub(crate) fn prepend_as(&mut self, number: AsNumber) {
+        let longer = prepend(number, self.value(code::AS_PATH).unwrap_or_default());
+        self.set(flag::WELL_KNOWN, code::AS_PATH, longer);
     }
 
     /// Keeps the items of `size` octets that `stays` says; without any the attribute goes.
@@ -98,5 +123,38 @@ impl<'a> Rewrite<'a> {
         for part in &self.parts {
             emit(key, part.flags, part.code, &part.value);
         }
+    }
+}
+
+fn prepend(number: AsNumber, path: &[u8]) -> Vec<u8> {
+    let mut longer = Vec::with_capacity(path.len() + 6);
+    match path {
+        [kind, count @ 1..=254, rest @ ..] if *kind == SegmentKind::Sequence as u8 => {
+            longer.extend([*kind, count + 1]);
+            longer.extend(number.0.to_be_bytes());
+            longer.extend(rest);
+        }
+        _ => {
+            emit_segment(&mut longer, SegmentKind::Sequence, &[number.0]);
+            longer.extend(path);
+        }
+    }
+    longer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::attributes::AsPath;
+
+    #[test]
+    fn a_full_segment_gets_another_before_it() {
+        let mut full = Vec::new();
+        emit_segment(&mut full, SegmentKind::Sequence, &[7; 255]);
+        let longer = prepend(AsNumber(1), &full);
+        let path = AsPath::four_octet(&longer);
+        assert!(path.is_well_formed());
+        assert_eq!((path.hops(), path.count()), (256, 2));
+        assert_eq!(prepend(AsNumber(9), &prepend(AsNumber(8), &[])), [2, 2, 0, 0, 0, 9, 0, 0, 0, 8]);
     }
 }

@@ -173,7 +173,7 @@ struct Teller<'a> {
 struct Made {
     from: SetRef,
     source: Slot,
-    rule: Option<*const crate::config::FilterRule>,
+    rule: Option<*const crate::filter::FilterRule>,
 }
 
 /// An attribute set, equal only to itself.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bgp::{
     Filter, FilterAction, FilterRule, Input, NextHopMode, OriginatedRoute, Output, PeerConfig, PeerState,
-    Reason, SpeakerConfig,
+    PrefixMatch, Reason, SpeakerConfig,
 };
 use model::{AsNumber, Family};
 use support::network::Network;
@@ -386,10 +386,10 @@ fn filters_change_without_a_new_session() {
     network.run(10);
     assert_eq!(network.nodes[1].fib.len(), 3);
     let only_blocks = Filter {
-        rules: vec![FilterRule {
-            max_len: 26,
-            ..FilterRule::within(prefix("10.1.0.0/16"), FilterAction::Accept)
-        }],
+        rules: vec![FilterRule::about(
+            PrefixMatch { max_len: 26, ..PrefixMatch::within(prefix("10.1.0.0/16")) },
+            FilterAction::Accept,
+        )],
         default: FilterAction::Reject,
     };
     let mut exporting = network.config(1, 65002);
@@ -409,26 +409,6 @@ fn filters_change_without_a_new_session() {
     assert!(!network.nodes[1].fib.contains_key(&prefix("10.1.0.0/26")));
     assert_eq!(network.nodes[1].fib.len(), 2);
     assert_eq!(network.status(0, 1).errors.sessions_lost, 0);
-}
-
-#[test]
-fn filters_add_communities_on_both_sides() {
-    let mut network = pair([65001, 65002]);
-    let mut rule = FilterRule::within(prefix("0.0.0.0/0"), FilterAction::Accept);
-    rule.add_communities = vec![0xfde9_0001];
-    rule.add_large_communities = vec![[65001, 2, 3]];
-    let mut config = network.config(1, 65002);
-    config.export.rules = vec![rule.clone()];
-    network.give(0, Input::PutPeer(config));
-    rule.add_communities = vec![0xfdea_0002, 0xfde9_0001];
-    let mut config = network.config(0, 65001);
-    config.import.rules = vec![rule];
-    network.give(1, Input::PutPeer(config));
-    originate(&mut network, 0, "192.0.2.0/24");
-    network.run(10);
-    let attributes = &network.nodes[1].speaker.routes(prefix("192.0.2.0/24"))[0].attributes;
-    assert_eq!(attributes.communities().collect::<Vec<_>>(), [0xfde9_0001, 0xfdea_0002]);
-    assert_eq!(attributes.large_communities().collect::<Vec<_>>(), [[65001, 2, 3]]);
 }
 
 #[test]
