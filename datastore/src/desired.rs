@@ -187,7 +187,12 @@ pub(crate) enum Rank {
     IpPool,
     BlockAffinity,
     BgpPeer,
+    Tier,
+    NetworkSet,
+    Profile,
+    NetworkPolicy,
     WorkloadEndpoint,
+    HostEndpoint,
 }
 
 impl Rank {
@@ -199,7 +204,12 @@ impl Rank {
             Key::IpPool(_) => Rank::IpPool,
             Key::BlockAffinity(..) => Rank::BlockAffinity,
             Key::BgpPeer(_) => Rank::BgpPeer,
+            Key::Tier(_) => Rank::Tier,
+            Key::NetworkSet(..) => Rank::NetworkSet,
+            Key::Profile(_) => Rank::Profile,
+            Key::NetworkPolicy(_) => Rank::NetworkPolicy,
             Key::WorkloadEndpoint(..) => Rank::WorkloadEndpoint,
+            Key::HostEndpoint(_) => Rank::HostEndpoint,
         }
     }
 }

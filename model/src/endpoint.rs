@@ -1,8 +1,9 @@
 //! Calico's WorkloadEndpoint resource.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::{MacAddr, Prefix};
+use crate::{MacAddr, Prefix, Protocol};
 
 /// One interface of one workload (`libcalico-go/lib/apis/internalapi/workloadendpoint.go`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,10 @@ pub struct WorkloadEndpoint {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.labels`, with those that Calico itself gives: `projectcalico.org/namespace`,
+    /// `projectcalico.org/orchestrator` and `projectcalico.org/serviceaccount` (of `spec.serviceAccountName`), and
+    /// without those that only its profiles may give it (`pcns.…`, `pcsa.…`).
+    pub labels: BTreeMap<String, String>,
     /// `spec.node`: the node it runs on.
     pub node: String,
     /// `spec.interfaceName`: the host's end of its veth pair.
@@ -21,11 +26,26 @@ pub struct WorkloadEndpoint {
     pub ip_networks: Vec<Prefix>,
     /// `spec.ipNATs`: floating IPs.
     pub ip_nats: Vec<IpNat>,
+    /// `spec.profiles`, in order.
+    pub profiles: Vec<String>,
+    /// `spec.ports` that have a name: what rules may ask for.
+    pub ports: Vec<EndpointPort>,
     /// `spec.allowSpoofedSourcePrefixes`: what it may send from besides its own addresses, where the dataplane's
     /// settings honour it.
     pub allowed_sources: Vec<Prefix>,
     /// `spec.qosControls`.
     pub qos: QosControls,
+}
+
+/// A port of an endpoint that rules may ask for by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointPort {
+    /// Its name, which several may share.
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The number.
+    pub port: u16,
 }
 
 /// An address elsewhere that stands for one of the workload's own.

@@ -16,17 +16,35 @@ mod bgp;
 mod block;
 mod endpoint;
 mod felix;
+mod host_endpoint;
 mod ids;
+mod network_set;
 mod node;
+mod order;
+mod policy;
 mod pool;
+mod profile;
+mod protocol;
+mod rule;
+mod tier;
 mod update;
 
 pub use addr::{Family, InterfaceAddr, MacAddr, ParseAddrError, Prefix};
 pub use bgp::{AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes, PeerTarget};
 pub use block::{AffinityState, BlockAffinity};
-pub use endpoint::{IpNat, QosControls, QosDirection, WorkloadEndpoint};
+pub use endpoint::{EndpointPort, IpNat, QosControls, QosDirection, WorkloadEndpoint};
 pub use felix::{ConntrackTimeouts, FelixConfiguration, NatOutgoingExclusions, ReversePath};
+pub use host_endpoint::{HostEndpoint, HostInterface};
 pub use ids::{IfIndex, PortId, PortKind, WorkerId};
+pub use network_set::NetworkSet;
 pub use node::Node;
+pub use order::Order;
+pub use policy::{NetworkPolicy, PolicyKey, PolicyKind, StagedAction};
 pub use pool::{EncapMode, IpPool};
+pub use profile::Profile;
+pub use protocol::{ParseProtocolError, Protocol};
+pub use rule::{
+    Action, EntityRule, IcmpMatch, PolicyRule, PortMatch, PortRange, ServiceAccountMatch, ServiceMatch,
+};
+pub use tier::{Tier, TierDefault};
 pub use update::{Key, Resource, Update};

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    BgpConfiguration, BgpPeer, BlockAffinity, FelixConfiguration, IpPool, Node, Prefix, WorkloadEndpoint,
+    BgpConfiguration, BgpPeer, BlockAffinity, FelixConfiguration, HostEndpoint, IpPool, NetworkPolicy,
+    NetworkSet, Node, PolicyKey, Prefix, Profile, Tier, WorkloadEndpoint,
 };
 
 /// A resource that the router reads.
@@ -24,6 +25,16 @@ pub enum Resource {
     BlockAffinity(BlockAffinity),
     /// Settings of the dataplane.
     FelixConfiguration(FelixConfiguration),
+    /// A group of policies.
+    Tier(Tier),
+    /// A policy of any kind.
+    NetworkPolicy(NetworkPolicy),
+    /// Rules and labels that endpoints share.
+    Profile(Profile),
+    /// Networks with labels, of a namespace or global.
+    NetworkSet(NetworkSet),
+    /// A host's own interface.
+    HostEndpoint(HostEndpoint),
 }
 
 /// What names a resource: its kind and name.
@@ -43,6 +54,16 @@ pub enum Key {
     BlockAffinity(Prefix, String),
     /// By name.
     FelixConfiguration(String),
+    /// By name.
+    Tier(String),
+    /// By kind, namespace and name.
+    NetworkPolicy(PolicyKey),
+    /// By name.
+    Profile(String),
+    /// By namespace, where it isn't a global one, and name.
+    NetworkSet(Option<String>, String),
+    /// By name.
+    HostEndpoint(String),
 }
 
 impl Resource {
@@ -58,6 +79,11 @@ impl Resource {
             Resource::BgpPeer(peer) => Key::BgpPeer(peer.name.clone()),
             Resource::BlockAffinity(block) => Key::BlockAffinity(block.cidr, block.node.clone()),
             Resource::FelixConfiguration(config) => Key::FelixConfiguration(config.name.clone()),
+            Resource::Tier(tier) => Key::Tier(tier.name.clone()),
+            Resource::NetworkPolicy(policy) => Key::NetworkPolicy(policy.key.clone()),
+            Resource::Profile(profile) => Key::Profile(profile.name.clone()),
+            Resource::NetworkSet(set) => Key::NetworkSet(set.namespace.clone(), set.name.clone()),
+            Resource::HostEndpoint(endpoint) => Key::HostEndpoint(endpoint.name.clone()),
         }
     }
 }
@@ -72,6 +98,12 @@ impl fmt::Display for Key {
             Key::BgpPeer(name) => write!(f, "BGPPeer({name})"),
             Key::BlockAffinity(cidr, node) => write!(f, "BlockAffinity({cidr} of {node})"),
             Key::FelixConfiguration(name) => write!(f, "FelixConfiguration({name})"),
+            Key::Tier(name) => write!(f, "Tier({name})"),
+            Key::NetworkPolicy(key) => key.fmt(f),
+            Key::Profile(name) => write!(f, "Profile({name})"),
+            Key::NetworkSet(Some(namespace), name) => write!(f, "NetworkSet({namespace}/{name})"),
+            Key::NetworkSet(None, name) => write!(f, "GlobalNetworkSet({name})"),
+            Key::HostEndpoint(name) => write!(f, "HostEndpoint({name})"),
         }
     }
 }

@@ -2,35 +2,13 @@
 //!
 //! Felix's protocol to its dataplanes has the same nouns (`felix/proto/felixbackend.proto`).
 
-use std::ops::RangeInclusive;
-
 use model::{Family, Prefix};
 
-/// What a rule does to a packet that it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
-    /// Allowed, and nothing more is asked.
-    Allow,
-    /// Dropped.
-    Deny,
-    /// Nothing more is asked of this tier.
-    Pass,
-    /// Noted; the next rule is asked.
-    Log,
-}
+pub use model::{Action, IcmpMatch, PortRange, TierDefault};
 
 /// A set of addresses, or of addresses with ports, that many rules may share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetId(pub u32);
-
-/// A type of ICMP message, and one of its codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IcmpMatch {
-    /// The type.
-    pub icmp_type: u8,
-    /// The code; any where absent.
-    pub code: Option<u8>,
-}
 
 /// What is asked of one end of a packet. An empty list asks nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,28 +29,6 @@ pub struct EndMatch {
     pub not_ports: Vec<PortRange>,
     /// With protocol and port in none of these sets.
     pub not_named_ports: Vec<SetId>,
-}
-
-/// Ports from the first to the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRange {
-    /// The first.
-    pub first: u16,
-    /// The last, not below the first.
-    pub last: u16,
-}
-
-impl PortRange {
-    /// Is the port one of them?
-    pub fn contains(self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port)
-    }
-}
-
-impl From<RangeInclusive<u16>> for PortRange {
-    fn from(range: RangeInclusive<u16>) -> PortRange {
-        PortRange { first: *range.start(), last: *range.end() }
-    }
 }
 
 /// One rule: everything that it asks must be so.
@@ -119,16 +75,6 @@ pub struct Policy {
     pub name: String,
     /// In order.
     pub rules: Vec<Rule>,
-}
-
-/// What becomes of a packet that no rule of a tier decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TierDefault {
-    /// Dropped.
-    #[default]
-    Deny,
-    /// The next tier is asked.
-    Pass,
 }
 
 /// A tier's policies for one endpoint and direction, in order. One without policies asks and decides nothing.

@@ -134,6 +134,12 @@ impl Calico {
                 self.blocks.insert((block.cidr, block.node.clone()), block);
             }
             Resource::FelixConfiguration(config) => drop(self.felix.insert(config.name.clone(), config)),
+            // Policy isn't made of what routes are made of.
+            Resource::Tier(_)
+            | Resource::NetworkPolicy(_)
+            | Resource::Profile(_)
+            | Resource::NetworkSet(_)
+            | Resource::HostEndpoint(_) => {}
         }
     }
 
@@ -148,6 +154,11 @@ impl Calico {
             Key::BgpPeer(name) => drop(self.peers.remove(name)),
             Key::BlockAffinity(cidr, node) => drop(self.blocks.remove(&(*cidr, node.clone()))),
             Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
+            Key::Tier(_)
+            | Key::NetworkPolicy(_)
+            | Key::Profile(_)
+            | Key::NetworkSet(..)
+            | Key::HostEndpoint(_) => {}
         }
     }
 

@@ -32,6 +32,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         },
         qos: qos_controls(&spec.object("qosControls")?)?,
         ip_networks,
+        ..WorkloadEndpoint::default()
     };
     if endpoint.ip_networks.is_empty() {
         // Calico leaves such an endpoint out of its dataplane altogether.
