@@ -4,13 +4,21 @@ mod bgp_configuration;
 mod bgp_peer;
 mod block_affinity;
 mod felix_configuration;
+mod host_endpoint;
 mod ip_pool;
+mod kubernetes_policy;
+mod network_set;
 mod node;
+mod policy;
+mod profile;
+mod rule;
+mod tier;
 mod workload_endpoint;
+mod workload_endpoint_name;
 
 use std::collections::BTreeMap;
 
-use model::Resource;
+use model::{PolicyKind, Resource};
 
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::{Position, Reason};
@@ -30,6 +38,12 @@ pub(crate) enum Kind {
     BgpPeer,
     BlockAffinity,
     FelixConfiguration,
+    Tier,
+    Policy(PolicyKind),
+    Profile,
+    NetworkSet,
+    GlobalNetworkSet,
+    HostEndpoint,
 }
 
 impl Kind {
@@ -42,19 +56,26 @@ impl Kind {
             "BGPPeer" => Kind::BgpPeer,
             "BlockAffinity" => Kind::BlockAffinity,
             "FelixConfiguration" => Kind::FelixConfiguration,
+            "Tier" => Kind::Tier,
+            "GlobalNetworkPolicy" => Kind::Policy(PolicyKind::GlobalNetworkPolicy),
+            "NetworkPolicy" => Kind::Policy(PolicyKind::NetworkPolicy),
+            "StagedGlobalNetworkPolicy" => Kind::Policy(PolicyKind::StagedGlobalNetworkPolicy),
+            "StagedNetworkPolicy" => Kind::Policy(PolicyKind::StagedNetworkPolicy),
+            "StagedKubernetesNetworkPolicy" => Kind::Policy(PolicyKind::StagedKubernetesNetworkPolicy),
+            "Profile" => Kind::Profile,
+            "NetworkSet" => Kind::NetworkSet,
+            "GlobalNetworkSet" => Kind::GlobalNetworkSet,
+            "HostEndpoint" => Kind::HostEndpoint,
             _ => return None,
         })
     }
 }
 
 /// Calico's kinds that have no effect here (`libcalico-go/lib/backend/model/resource.go`).
-const UNUSED_KINDS: [&str; 20] = [
+const UNUSED_KINDS: [&str; 10] = [
     "BGPFilter",
     "CalicoNodeStatus",
     "ClusterInformation",
-    "GlobalNetworkPolicy",
-    "GlobalNetworkSet",
-    "HostEndpoint",
     "IPAMBlock",
     "IPAMConfig",
     "IPAMConfiguration",
@@ -62,13 +83,6 @@ const UNUSED_KINDS: [&str; 20] = [
     "IPReservation",
     "KubeControllersConfiguration",
     "LiveMigration",
-    "NetworkPolicy",
-    "NetworkSet",
-    "Profile",
-    "StagedGlobalNetworkPolicy",
-    "StagedKubernetesNetworkPolicy",
-    "StagedNetworkPolicy",
-    "Tier",
 ];
 
 /// Is this a kind of Calico's, read here or not?
@@ -82,6 +96,7 @@ pub(crate) struct Identity<'a> {
     pub(crate) name_field: Field<'a>,
     pub(crate) namespace: String,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: Object<'a>,
 }
 
 /// What became of a resource's fields.
@@ -115,8 +130,17 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
         Kind::BgpPeer => bgp_peer::convert(identity, spec),
         Kind::BlockAffinity => block_affinity::convert(identity, spec),
         Kind::FelixConfiguration => felix_configuration::convert(identity, spec),
+        Kind::Tier => tier::convert(identity, spec),
+        Kind::Policy(PolicyKind::StagedKubernetesNetworkPolicy) => kubernetes_policy::convert(identity, spec),
+        Kind::Policy(kind) => policy::convert(kind, identity, spec),
+        Kind::Profile => profile::convert(identity, spec),
+        Kind::NetworkSet => network_set::convert(Some(&identity.namespace), identity, spec),
+        Kind::GlobalNetworkSet => network_set::convert(None, identity, spec),
+        Kind::HostEndpoint => host_endpoint::convert(identity, spec),
     }
 }
+
+pub(crate) use workload_endpoint_name::name as endpoint_name;
 
 /// Refuses fields that would have to be obeyed and can't be yet.
 fn refuse_unsupported(spec: &Object<'_>, fields: &[(&str, &'static str)]) -> Result<(), Fault> {

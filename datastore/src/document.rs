@@ -22,8 +22,8 @@ pub(crate) enum Content {
     Null,
     Bool(bool),
     Int(i64),
-    /// A number that isn't whole, or too large; no field of ours takes one, so its value isn't kept.
-    Fraction,
+    /// A number that isn't whole, or too large for the other form.
+    Fraction(f64),
     Text(String),
     List(Vec<Value>),
     Map(Vec<(String, Value)>),
@@ -36,7 +36,7 @@ impl Content {
             Content::Null => "nothing",
             Content::Bool(_) => "true or false (put a text in quotes)",
             Content::Int(_) => "a number (put a text in quotes)",
-            Content::Fraction => "a number that isn't whole, or is too large (put a text in quotes)",
+            Content::Fraction(_) => "a number that isn't whole, or is too large (put a text in quotes)",
             Content::Text(_) => "a text",
             Content::List(_) => "a list",
             Content::Map(_) => "a mapping",
@@ -67,7 +67,7 @@ fn options(bytes: usize, max_documents: usize) -> Options {
     serde_saphyr::options! {
         with_snippet: false,
         emit_comments: false,
-        // No field takes a decimal number, so the field itself refuses it, with its path.
+        // The field itself refuses what it doesn't take, with its path.
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         // A node named `n` or `on` is not a truth value, and `yes` where one is wanted gets a clear answer.
         strict_booleans: true,
@@ -156,19 +156,19 @@ impl<'de> Visitor<'de> for ContentVisitor {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Content, E> {
-        Ok(i64::try_from(value).map_or(Content::Fraction, Content::Int))
+        Ok(i64::try_from(value).map_or(Content::Fraction(value as f64), Content::Int))
     }
 
     fn visit_i128<E>(self, value: i128) -> Result<Content, E> {
-        Ok(i64::try_from(value).map_or(Content::Fraction, Content::Int))
+        Ok(i64::try_from(value).map_or(Content::Fraction(value as f64), Content::Int))
     }
 
     fn visit_u128<E>(self, value: u128) -> Result<Content, E> {
-        Ok(i64::try_from(value).map_or(Content::Fraction, Content::Int))
+        Ok(i64::try_from(value).map_or(Content::Fraction(value as f64), Content::Int))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Content, E> {
-        Ok(Content::Fraction)
+    fn visit_f64<E>(self, value: f64) -> Result<Content, E> {
+        Ok(Content::Fraction(value))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Content, E> {

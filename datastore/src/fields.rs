@@ -34,13 +34,16 @@ impl<'a> Object<'a> {
         Field { path: String::new(), value }.object()
     }
 
-    /// The field of this name, unless absent or null.
+    /// The field of this name, unless absent or null. One whose name differs in case only is taken where there is no
+    /// other, as Go's decoder does it.
     pub(crate) fn field(&self, name: &str) -> Option<Field<'a>> {
-        let (_, value) = self.entries.iter().find(|(key, _)| key == name)?;
+        let exact = self.entries.iter().find(|(key, _)| key == name);
+        let similar = || self.entries.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let (key, value) = exact.or_else(similar)?;
         if value.content == Content::Null {
             return None;
         }
-        Some(Field { path: join(&self.path, name), value })
+        Some(Field { path: join(&self.path, key), value })
     }
 
     /// All fields that aren't null, where the names are the operator's own.
@@ -83,6 +86,11 @@ impl<'a> Object<'a> {
     /// `true` or `false`, where there is one.
     pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, Fault> {
         self.field(name).map(|field| field.flag()).transpose()
+    }
+
+    /// What is wrong with the mapping as a whole.
+    pub(crate) fn fault(&self, reason: impl Into<Reason>) -> Fault {
+        Fault { path: self.path.clone(), position: self.position, reason: reason.into() }
     }
 
     /// Where the mapping begins.
@@ -135,6 +143,15 @@ impl<'a> Field<'a> {
             .ok_or_else(|| self.fault(Reason::OutOfRange { given, min, max }))
     }
 
+    /// A number, whole or not.
+    pub(crate) fn decimal(&self) -> Result<f64, Fault> {
+        match self.value.content {
+            Content::Int(given) => Ok(given as f64),
+            Content::Fraction(given) if !given.is_nan() => Ok(given),
+            _ => Err(self.wrong_type("a number")),
+        }
+    }
+
     /// A text in a type's own notation.
     pub(crate) fn parse<T>(&self) -> Result<T, Fault>
     where
@@ -176,7 +193,7 @@ impl<'a> Field<'a> {
             Content::Text(text) => text.is_empty(),
             Content::List(values) => values.is_empty(),
             Content::Map(entries) => entries.is_empty(),
-            Content::Bool(_) | Content::Int(_) | Content::Fraction => false,
+            Content::Bool(_) | Content::Int(_) | Content::Fraction(_) => false,
         }
     }
 }

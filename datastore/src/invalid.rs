@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use model::{ParseAddrError, ParseAsNumberError, Prefix};
+use policy::SelectorError;
 
 /// A place in a file. Both numbers begin at 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -217,9 +218,118 @@ pub enum Reason {
     /// A mapping that must say something.
     #[error("must not be empty: give it a field, or leave it out")]
     Empty,
+    /// A name that the kind's resources can't have.
+    #[error("{given:?} can't name a {kind}: expected {expected}")]
+    BadKindName {
+        /// The kind.
+        kind: &'static str,
+        /// Which names it takes.
+        expected: &'static str,
+        /// What stands there.
+        given: String,
+    },
+    /// A name that labels and annotations can't have.
+    #[error(
+        "{0:?} can't name a label or annotation: at most 63 letters, digits, '-', '_' and '.', a letter or digit at both \
+         ends, and before a '/' at most a domain's name"
+    )]
+    BadLabelName(String),
+    /// A value that labels can't have.
+    #[error(
+        "{0:?} can't be a label's value: at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends"
+    )]
+    BadLabelValue(String),
+    /// A label that only Calico itself gives.
+    #[error("the label {0} is Calico's own: leave it out")]
+    ReservedLabel(&'static str),
     /// Not a selector.
     #[error("not a selector: {0}")]
-    Selector(#[from] policy::SelectorError),
+    Selector(#[from] SelectorError),
+    /// `global()` where it means nothing.
+    #[error("global() can stand in a rule's namespaceSelector only, and only alone")]
+    GlobalSelector,
+    /// A text or list that is too long.
+    #[error("too long: {given} {unit}, at most {max}")]
+    TooLong {
+        /// How long it is.
+        given: usize,
+        /// The limit.
+        max: usize,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// Neither a number nor a name of a protocol.
+    #[error(
+        "{0:?} is not a protocol: expected TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255"
+    )]
+    BadProtocol(String),
+    /// A protocol without ports, where ports are meant.
+    #[error("{0} has no ports: expected TCP, UDP or SCTP")]
+    ProtocolWithoutPorts(String),
+    /// Not a port as rules write it.
+    #[error("{0:?} is not a port: expected 1 to 65535, a range such as \"1000:2000\", or a name")]
+    BadPort(String),
+    /// Not a name of a port.
+    #[error(
+        "{0:?} can't name a port: at most 15 of a-z, 0-9 and '-', with a letter, and no '-' at the ends or twice in a row"
+    )]
+    BadPortName(String),
+    /// Ports by number without a protocol.
+    #[error("ports by number need a protocol that has ports: set protocol to TCP, UDP or SCTP")]
+    PortsNeedProtocol,
+    /// ICMP types without a protocol.
+    #[error("needs protocol ICMP or ICMPv6")]
+    IcmpNeedsProtocol,
+    /// A protocol of one family in a rule of the other.
+    #[error("{protocol} needs ipVersion {family}")]
+    ProtocolOfOtherFamily {
+        /// The protocol.
+        protocol: model::Protocol,
+        /// The family's number.
+        family: u8,
+    },
+    /// Networks of both families in one rule, or of another than the rule's.
+    #[error("a rule's networks must be of one family, and of its ipVersion: make it two rules")]
+    MixedFamilies,
+    /// A rule that can match nothing.
+    #[error("{0} is everything, so the rule would match nothing: leave it out, or leave out the rule")]
+    NegatedEverything(Prefix),
+    /// A value that stands twice in a set.
+    #[error("{0:?} stands twice")]
+    Twice(String),
+    /// A value that only stands together with another field.
+    #[error("needs {0}")]
+    Needs(&'static str),
+    /// A field that has no place here.
+    #[error("has no place in {0}")]
+    OutOfPlace(&'static str),
+    /// A standard tier that isn't as it always is.
+    #[error("the tier {tier} always has {expected}")]
+    StandardTier {
+        /// Its name.
+        tier: String,
+        /// How it is.
+        expected: String,
+    },
+    /// Not a path that HTTP knows.
+    #[error("{0:?} is not a path: expected one that begins with '/', without '?', '#' and blanks")]
+    BadHttpPath(String),
+    /// Not `NUMBER/UNIT`.
+    #[error(
+        "{0:?} is not a rate: expected a form such as \"100/second\", up to 9999, by second, minute, hour or day"
+    )]
+    BadRate(String),
+    /// Characters that the field doesn't take.
+    #[error("{given:?}: expected {expected}")]
+    BadForm {
+        /// What it takes.
+        expected: &'static str,
+        /// What stands there.
+        given: String,
+    },
+    /// Parts that a name is made of, and that are missing or malformed.
+    #[error("no name can be made of the fields: give {0}, without '-' at its ends, or give metadata.name")]
+    NoName(&'static str),
     /// Two fields that exclude each other.
     #[error("can't be set together with {0}")]
     Exclusive(&'static str),

@@ -1,7 +1,8 @@
 //! # datastore: Calico resources in
 //!
 //! **What this room is for.** To read the resources that an operator keeps as YAML or JSON files in one
-//! directory, to watch that directory, and to hand every change on as [`model::Update`]s.
+//! directory, to watch that directory, and to hand every change on as [`model::Update`]s. Selectors are read to see that
+//! they are good, by `policy`, and handed on as they were written.
 //!
 //! **How things pass through it.** One file at a time: bytes → `document` (a tree that knows its lines) →
 //! `manifest` (its documents, each one resource) → `convert` (fields → `model`, held to the rules of
@@ -28,6 +29,7 @@ mod event;
 mod fields;
 mod invalid;
 mod manifest;
+mod metadata;
 mod scan;
 mod validate;
 mod watch;

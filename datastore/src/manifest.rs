@@ -9,8 +9,9 @@ use model::{Key, Resource};
 use crate::convert::{self, Outcome};
 use crate::document::{self, Value};
 use crate::event::Ignored;
-use crate::fields::{Fault, Object};
+use crate::fields::{Fault, Field, Object};
 use crate::invalid::{Invalid, Position, Reason};
+use crate::metadata;
 use crate::validate;
 
 /// A resource and where it stands.
@@ -97,20 +98,20 @@ impl Reading<'_> {
 
     fn resource(&mut self, title: &Title, kind: convert::Kind, object: &Object<'_>) -> Result<(), Fault> {
         let metadata = object.object("metadata")?;
-        let (name, _) = metadata.required_text("name")?;
+        let spec = object.object("spec")?;
         let namespace = match metadata.text("namespace")? {
             Some((field, _)) => validate::name(&field)?,
             None => convert::DEFAULT_NAMESPACE.to_owned(),
         };
-        let labels = metadata.object("labels")?;
-        let labels = labels.fields().map(|(name, field)| Ok((name.to_owned(), field.text()?.to_owned())));
+        let (name, name_field) = name(kind, &metadata, &spec)?;
         let identity = convert::Identity {
-            name: validate::name(&name)?,
-            name_field: name,
+            name,
+            name_field,
             namespace,
-            labels: labels.collect::<Result<_, Fault>>()?,
+            labels: metadata::labels(&metadata.object("labels")?)?,
+            annotations: metadata::annotations(&metadata)?,
         };
-        let outcome = convert::resource(kind, &identity, &object.object("spec")?)?;
+        let outcome = convert::resource(kind, &identity, &spec)?;
         let Outcome { resource, unused } = outcome;
         for (path, position) in unused {
             self.ignore(title, Some(path), position);
@@ -153,6 +154,21 @@ impl Reading<'_> {
             reason,
             more: 0,
         });
+    }
+}
+
+/// The name given, and where; an endpoint that gives none has one made of its fields, as with calicoctl.
+fn name<'a>(
+    kind: convert::Kind,
+    metadata: &Object<'a>,
+    spec: &Object<'a>,
+) -> Result<(String, Field<'a>), Fault> {
+    match metadata.text("name")? {
+        Some((field, _)) => Ok((validate::name(&field)?, field)),
+        None if kind == convert::Kind::WorkloadEndpoint => {
+            Ok((convert::endpoint_name(spec)?, spec.required("node")?))
+        }
+        None => metadata.required("name").and_then(|field| Err(field.fault(Reason::Missing))),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use model::{AsNumber, Family, InterfaceAddr, ParseAddrError, Prefix};
+use model::{AsNumber, Family, InterfaceAddr, ParseAddrError, PortMatch, PortRange, Prefix, Protocol};
+use policy::Selector;
 
 use crate::document::Content;
 use crate::fields::{Fault, Field, Object};
@@ -61,16 +62,95 @@ pub(crate) fn as_number(field: &Field<'_>) -> Result<AsNumber, Fault> {
     }
 }
 
+/// The longest selector that Calico takes, in characters.
+const SELECTOR_MAX: usize = 1024;
+
 /// A selector that is not empty, as written.
 pub(crate) fn selector(of: &Object<'_>, name: &str) -> Result<Option<String>, Fault> {
     let Some((field, text)) = of.text(name)? else { return Ok(None) };
-    field.parse::<policy::Selector>()?;
+    parsed_selector(&field)?;
     Ok(Some(text.to_owned()))
 }
 
 /// A selector other than of namespaces, in which `global()` has no place.
 pub(crate) fn plain_selector(of: &Object<'_>, name: &str) -> Result<Option<String>, Fault> {
-    selector(of, name)
+    let selector = selector(of, name)?;
+    if let Some(text) = &selector
+        && text.contains("global(")
+    {
+        return Err(of.required(name)?.fault(Reason::GlobalSelector));
+    }
+    Ok(selector)
+}
+
+pub(crate) fn parsed_selector(field: &Field<'_>) -> Result<Selector, Fault> {
+    at_most(field, field.text()?.chars().count(), SELECTOR_MAX, "characters")?;
+    field.parse()
+}
+
+/// Refuses what is longer than the limit.
+pub(crate) fn at_most(field: &Field<'_>, given: usize, max: usize, unit: &'static str) -> Result<(), Fault> {
+    if given > max { Err(field.fault(Reason::TooLong { given, max, unit })) } else { Ok(()) }
+}
+
+/// A number from 1 to 255, also in quotes, or a protocol's name in Calico's spelling.
+pub(crate) fn protocol(field: &Field<'_>) -> Result<Protocol, Fault> {
+    let Content::Text(text) = &field.value().content else { return field.number(1, 255).map(Protocol) };
+    let number = text.bytes().all(|b| b.is_ascii_digit());
+    let spelled = |protocol: &Protocol| protocol.0 > 0 && (number || protocol.to_string() == *text);
+    text.parse().ok().filter(spelled).ok_or_else(|| field.fault(Reason::BadProtocol(text.clone())))
+}
+
+/// A protocol that has ports.
+pub(crate) fn protocol_with_ports(field: &Field<'_>) -> Result<Protocol, Fault> {
+    let protocol = protocol(field)?;
+    if protocol.has_ports() {
+        Ok(protocol)
+    } else {
+        Err(field.fault(Reason::ProtocolWithoutPorts(protocol.to_string())))
+    }
+}
+
+/// A port as rules ask for it: a number, `FIRST:LAST` or a name (`api/pkg/lib/numorstring/port.go`).
+pub(crate) fn port_match(field: &Field<'_>) -> Result<PortMatch, Fault> {
+    const NAME_MAX: usize = 128;
+    let Content::Text(text) = &field.value().content else {
+        let port = port(field)?;
+        return Ok(PortMatch::Numbers(PortRange { first: port, last: port }));
+    };
+    let bad = || field.fault(Reason::BadPort(text.clone()));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(bad);
+    if digits(text) {
+        let port = number(text)?;
+        return Ok(PortMatch::Numbers(PortRange { first: port, last: port }));
+    }
+    if let Some((first, last)) = text.split_once(':') {
+        if !digits(first) || !digits(last) {
+            return Err(bad());
+        }
+        let range = PortRange { first: number(first)?, last: number(last)? };
+        return if range.first <= range.last { Ok(PortMatch::Numbers(range)) } else { Err(bad()) };
+    }
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if text.is_empty() || text.len() > NAME_MAX || !text.bytes().all(legal) {
+        return Err(bad());
+    }
+    Ok(PortMatch::Named(text.clone()))
+}
+
+/// A name that an endpoint gives one of its ports (RFC 6335 §5.1, in lower case).
+pub(crate) fn port_name(field: &Field<'_>) -> Result<String, Fault> {
+    const PORT_NAME_MAX: usize = 15;
+    let name = field.text()?;
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let good = (1..=PORT_NAME_MAX).contains(&name.len())
+        && name.bytes().all(legal)
+        && name.bytes().any(|b| b.is_ascii_lowercase())
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--");
+    if good { Ok(name.to_owned()) } else { Err(field.fault(Reason::BadPortName(name.to_owned()))) }
 }
 
 /// A TCP port.
@@ -185,7 +265,6 @@ fn unit_seconds(unit: &str) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::document::Value;
-    use crate::fields::Object;
 
     fn check<T>(read: impl Fn(&Field<'_>) -> Result<T, Fault>, text: &str) -> Result<T, Reason> {
         let value = Value {

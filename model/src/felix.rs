@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::Prefix;
+use crate::{Prefix, Protocol};
 
 /// Settings of the dataplane, for all nodes (`default`) or one (`node.NAME`)
 /// (`api/pkg/apis/projectcalico/v3/felixconfig.go`). What a resource leaves out is `None`; the defaults belong to
@@ -47,6 +47,66 @@ pub struct FelixConfiguration {
     pub reverse_path: Option<ReversePath>,
     /// `spec.bpfConntrackTimeouts`.
     pub conntrack_timeouts: ConntrackTimeouts,
+    /// `spec.interfacePrefix`: what names of workloads' interfaces begin with, at least one.
+    pub interface_prefixes: Option<Vec<String>>,
+    /// `spec.defaultEndpointToHostAction`.
+    pub endpoint_to_host: Option<EndpointToHost>,
+    /// `spec.failsafeInboundHostPorts`; empty is none at all.
+    pub failsafe_inbound: Option<Vec<FailsafePort>>,
+    /// `spec.failsafeOutboundHostPorts`; empty is none at all.
+    pub failsafe_outbound: Option<Vec<FailsafePort>>,
+    /// `spec.disableConntrackInvalidCheck`: are packets let through that belong to no flow and can't begin one?
+    pub conntrack_invalid_allowed: Option<bool>,
+    /// `spec.nftablesFilterDenyAction`, else `spec.iptablesFilterDenyAction`.
+    pub deny_action: Option<DenyAction>,
+    /// `spec.logPrefix`: what the lines of `Log` rules begin with.
+    pub log_prefix: Option<String>,
+    /// `spec.logActionRateLimit`; without limit where absent.
+    pub log_rate: Option<LogRate>,
+    /// `spec.logActionRateLimitBurst`: lines that may come at once, beside a rate.
+    pub log_burst: Option<u16>,
+}
+
+/// What becomes of packets from a workload to its own host that the workload's policy allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointToHost {
+    /// Dropped.
+    #[default]
+    Drop,
+    /// Allowed.
+    Accept,
+    /// As the host's own policy says.
+    Return,
+}
+
+/// What a denied packet's sender gets to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DenyAction {
+    /// Nothing.
+    #[default]
+    Drop,
+    /// An ICMP error, or a TCP reset.
+    Reject,
+}
+
+/// A port of the host that no policy closes, so that a mistake in policy doesn't cut the host off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FailsafePort {
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The number.
+    pub port: u16,
+    /// `net`: for these peers only.
+    pub net: Option<Prefix>,
+}
+
+/// How many packets `Log` rules may note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRate {
+    /// 1 to 9999.
+    pub packets: u16,
+    /// In this time: a second, a minute, an hour or a day.
+    pub per: Duration,
 }
 
 /// Destinations that outgoing packets reach untranslated.

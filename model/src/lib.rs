@@ -33,7 +33,10 @@ pub use addr::{Family, InterfaceAddr, MacAddr, ParseAddrError, Prefix};
 pub use bgp::{AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes, PeerTarget};
 pub use block::{AffinityState, BlockAffinity};
 pub use endpoint::{EndpointPort, IpNat, QosControls, QosDirection, WorkloadEndpoint};
-pub use felix::{ConntrackTimeouts, FelixConfiguration, NatOutgoingExclusions, ReversePath};
+pub use felix::{
+    ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
+    NatOutgoingExclusions, ReversePath,
+};
 pub use host_endpoint::{HostEndpoint, HostInterface};
 pub use ids::{IfIndex, PortId, PortKind, WorkerId};
 pub use network_set::NetworkSet;

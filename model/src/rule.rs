@@ -95,7 +95,8 @@ pub struct EntityRule {
     pub not_selector: Option<String>,
     /// `namespaceSelector`, as written and not empty: in the namespaces that it selects; `global()` is "in none".
     pub namespace_selector: Option<String>,
-    /// `serviceAccounts`, where it asks anything.
+    /// `serviceAccounts`. One that says nothing is not the same as none: in a namespace's policy, it keeps the rule to
+    /// workloads of that namespace.
     pub service_accounts: Option<ServiceAccountMatch>,
     /// `services`: the addresses and ports behind this service.
     pub service: Option<ServiceMatch>,

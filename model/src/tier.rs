@@ -27,4 +27,17 @@ pub struct Tier {
 impl Tier {
     /// The name of the tier of policies that name none.
     pub const DEFAULT: &'static str = "default";
+
+    /// The tiers that always exist, whether somebody wrote them down or not (`api/pkg/apis/projectcalico/v3/tier.go`).
+    pub fn standard() -> [Tier; 3] {
+        let tier = |name: &str, order, default_action| {
+            let order = Order::new(order).unwrap_or(Order::LAST);
+            Tier { name: name.to_owned(), order, default_action }
+        };
+        [
+            tier("kube-admin", 1e3, TierDefault::Pass),
+            tier(Tier::DEFAULT, 1e6, TierDefault::Deny),
+            tier("kube-baseline", 1e7, TierDefault::Pass),
+        ]
+    }
 }

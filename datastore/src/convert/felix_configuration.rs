@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use model::{
-    ConntrackTimeouts, FelixConfiguration, NatOutgoingExclusions, ParseAddrError, Prefix, Resource,
-    ReversePath,
+    ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
+    NatOutgoingExclusions, ParseAddrError, Prefix, Protocol, Resource, ReversePath,
 };
 
 use super::{Identity, Outcome, refuse_unsupported};
@@ -56,6 +56,20 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
             &[ReversePath::Disabled, ReversePath::Loose, ReversePath::Strict],
         )?,
         conntrack_timeouts: conntrack_timeouts(&spec.object("bpfConntrackTimeouts")?)?,
+        interface_prefixes: interface_prefixes(spec)?,
+        endpoint_to_host: any_case(
+            spec,
+            "defaultEndpointToHostAction",
+            &["Drop", "Accept", "Return"],
+            &[EndpointToHost::Drop, EndpointToHost::Accept, EndpointToHost::Return],
+        )?,
+        failsafe_inbound: failsafe_ports(spec, "failsafeInboundHostPorts")?,
+        failsafe_outbound: failsafe_ports(spec, "failsafeOutboundHostPorts")?,
+        conntrack_invalid_allowed: spec.flag("disableConntrackInvalidCheck")?,
+        deny_action: deny_action(spec)?,
+        log_prefix: log_prefix(spec)?,
+        log_rate: log_rate(spec)?,
+        log_burst: spec.field("logActionRateLimitBurst").map(|field| field.number(0, 9999)).transpose()?,
     };
     Ok(Outcome::of(Resource::FelixConfiguration(config)))
 }
@@ -76,6 +90,88 @@ fn word<T: Copy>(
     meanings: &[T],
 ) -> Result<Option<T>, Fault> {
     spec.text(name)?.map(|(field, _)| field.one_of(words, meanings)).transpose()
+}
+
+/// A word in whichever case, as Felix takes its actions.
+fn any_case<T: Copy>(
+    spec: &Object<'_>,
+    name: &str,
+    words: &'static [&'static str],
+    meanings: &[T],
+) -> Result<Option<T>, Fault> {
+    let Some((field, text)) = spec.text(name)? else { return Ok(None) };
+    match words.iter().position(|word| word.eq_ignore_ascii_case(text)) {
+        Some(place) => Ok(meanings.get(place).copied()),
+        None => field.one_of(words, meanings).map(Some),
+    }
+}
+
+/// Both dataplanes' settings are held to their words; that of nftables is the newer one.
+fn deny_action(spec: &Object<'_>) -> Result<Option<DenyAction>, Fault> {
+    let read = |name| any_case(spec, name, &["Drop", "Reject"], &[DenyAction::Drop, DenyAction::Reject]);
+    let (newer, older) = (read("nftablesFilterDenyAction")?, read("iptablesFilterDenyAction")?);
+    Ok(newer.or(older))
+}
+
+/// Names' beginnings, joined by commas.
+fn interface_prefixes(spec: &Object<'_>) -> Result<Option<Vec<String>>, Fault> {
+    const PREFIX_MAX: usize = 15;
+    let Some((field, text)) = spec.text("interfacePrefix")? else { return Ok(None) };
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let good = |prefix: &str| (1..=PREFIX_MAX).contains(&prefix.len()) && prefix.bytes().all(legal);
+    if text.split(',').all(good) {
+        return Ok(Some(text.split(',').map(str::to_owned).collect()));
+    }
+    let expected = "up to 15 letters, digits, '_' and '-', and more of them after commas";
+    Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
+}
+
+fn failsafe_ports(spec: &Object<'_>, name: &str) -> Result<Option<Vec<FailsafePort>>, Fault> {
+    let Some(list) = spec.field(name) else { return Ok(None) };
+    list.items()?.map(|item| failsafe_port(&item.object()?)).collect::<Result<_, _>>().map(Some)
+}
+
+/// TCP where no protocol is given, as it was before there was a choice.
+fn failsafe_port(port: &Object<'_>) -> Result<FailsafePort, Fault> {
+    let protocol = match port.text("protocol")? {
+        Some((field, text)) => {
+            let protocol = text.parse().ok().filter(|protocol: &Protocol| protocol.has_ports());
+            protocol.ok_or_else(|| field.fault(Reason::ProtocolWithoutPorts(text.to_owned())))?
+        }
+        None => Protocol::TCP,
+    };
+    Ok(FailsafePort {
+        protocol,
+        port: validate::port(&port.required("port")?)?,
+        net: port.text("net")?.map(|(field, _)| field.parse()).transpose()?,
+    })
+}
+
+fn log_prefix(spec: &Object<'_>) -> Result<Option<String>, Fault> {
+    let Some((field, text)) = spec.text("logPrefix")? else { return Ok(None) };
+    let legal = |c: char| c.is_ascii_alphanumeric() || "%: /_-".contains(c);
+    if text.chars().all(legal) {
+        return Ok(Some(text.to_owned()));
+    }
+    let expected = "letters, digits, blanks and '%', ':', '/', '_', '-'";
+    Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
+}
+
+/// `NUMBER/UNIT`.
+fn log_rate(spec: &Object<'_>) -> Result<Option<LogRate>, Fault> {
+    let Some((field, text)) = spec.text("logActionRateLimit")? else { return Ok(None) };
+    let bad = || field.fault(Reason::BadRate(text.to_owned()));
+    let (number, unit) = text.split_once('/').ok_or_else(bad)?;
+    let seconds = match unit {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3600,
+        "day" => 86_400,
+        _ => return Err(bad()),
+    };
+    let digits = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+    let packets = number.parse().ok().filter(|packets| digits && *packets <= 9999).ok_or_else(bad)?;
+    Ok(Some(LogRate { packets, per: Duration::from_secs(seconds) }))
 }
 
 fn external_nodes(spec: &Object<'_>) -> Result<Option<Vec<Prefix>>, Fault> {

@@ -6,12 +6,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use model::{
-    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, ConntrackTimeouts, EncapMode,
-    FelixConfiguration, IpNat, IpPool, NatOutgoingExclusions, Node, PeerNodes, PeerTarget, QosControls,
-    QosDirection, Resource, ReversePath, WorkloadEndpoint,
+    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, ConntrackTimeouts, DenyAction,
+    EncapMode, EndpointToHost, FailsafePort, FelixConfiguration, IpNat, IpPool, LogRate,
+    NatOutgoingExclusions, Node, PeerNodes, PeerTarget, Protocol, QosControls, QosDirection, Resource,
+    ReversePath, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest};
+
+mod policy;
 
 fn parse(text: &str) -> Result<Manifest, Vec<String>> {
     manifest::parse(Path::new("f.yaml"), text, 100)
@@ -111,9 +114,15 @@ fn a_pool_has_calicos_defaults() {
 fn a_workload_endpoint_lives_in_namespace_default_unless_told_otherwise() {
     let spec = "{node: n1, orchestrator: k8s, interfaceName: cali0ef24ba, mac: ca:fe:1d:52:bb:e9, \
                 ipNetworks: [10.1.3.66/32, 'fd00::42', 10.1.3.67], profiles: [kns.default], allowedIps: []}";
+    let labels = |namespace: &str| {
+        let label = |name: &str, value: &str| (format!("projectcalico.org/{name}"), value.to_owned());
+        BTreeMap::from([label("namespace", namespace), label("orchestrator", "k8s")])
+    };
     let expected = WorkloadEndpoint {
         namespace: "default".to_owned(),
         name: "w".to_owned(),
+        labels: labels("default"),
+        profiles: vec!["kns.default".to_owned()],
         node: "n1".to_owned(),
         interface: "cali0ef24ba".to_owned(),
         mac: Some("ca:fe:1d:52:bb:e9".parse().unwrap()),
@@ -123,7 +132,7 @@ fn a_workload_endpoint_lives_in_namespace_default_unless_told_otherwise() {
     let text = document("WorkloadEndpoint", "w", spec);
     assert_eq!(resource(&text), Resource::WorkloadEndpoint(expected.clone()));
     let text = text.replace("{name: w}", "{name: w, namespace: shop}");
-    let expected = WorkloadEndpoint { namespace: "shop".to_owned(), ..expected };
+    let expected = WorkloadEndpoint { namespace: "shop".to_owned(), labels: labels("shop"), ..expected };
     assert_eq!(resource(&text), Resource::WorkloadEndpoint(expected));
 }
 
@@ -164,7 +173,11 @@ fn settings_of_the_dataplane_are_read_whole() {
                 vxlanPort: 8472, vxlanVNI: 1, allowIPIPPacketsFromWorkloads: true, externalNodesList: [10.9.0.0/16], \
                 workloadSourceSpoofing: Any, floatingIPs: Enabled, natOutgoingAddress: 192.0.2.1, \
                 natPortRange: '1024:65535', natOutgoingExclusions: IPPoolsAndHostIPs, bpfEnforceRPF: Strict, \
-                bpfConntrackTimeouts: {udpTimeout: 30s, tcpFinsSeen: Auto}, logPrefix: calico}";
+                bpfConntrackTimeouts: {udpTimeout: 30s, tcpFinsSeen: Auto}, interfacePrefix: 'cali,tap', \
+                defaultEndpointToHostAction: accept, failsafeInboundHostPorts: [{protocol: tcp, port: 22, net: \
+                10.0.0.0/8}, {port: 179}], failsafeOutboundHostPorts: [], disableConntrackInvalidCheck: true, \
+                iptablesFilterDenyAction: Drop, nftablesFilterDenyAction: REJECT, logPrefix: 'a b%', \
+                logActionRateLimit: 100/minute, logActionRateLimitBurst: 7, bpfEnabled: true}";
     let expected = FelixConfiguration {
         name: "default".to_owned(),
         ipip_enabled: Some(true),
@@ -187,6 +200,18 @@ fn settings_of_the_dataplane_are_read_whole() {
             udp: Some(Duration::from_secs(30)),
             ..ConntrackTimeouts::default()
         },
+        interface_prefixes: Some(vec!["cali".to_owned(), "tap".to_owned()]),
+        endpoint_to_host: Some(EndpointToHost::Accept),
+        failsafe_inbound: Some(vec![
+            FailsafePort { protocol: Protocol::TCP, port: 22, net: Some("10.0.0.0/8".parse().unwrap()) },
+            FailsafePort { protocol: Protocol::TCP, port: 179, net: None },
+        ]),
+        failsafe_outbound: Some(Vec::new()),
+        conntrack_invalid_allowed: Some(true),
+        deny_action: Some(DenyAction::Reject),
+        log_prefix: Some("a b%".to_owned()),
+        log_rate: Some(LogRate { packets: 100, per: Duration::from_secs(60) }),
+        log_burst: Some(7),
     };
     let text = document("FelixConfiguration", "default", spec);
     assert_eq!(resource(&text), Resource::FelixConfiguration(expected));

@@ -1,14 +1,22 @@
 //! WorkloadEndpoint (`libcalico-go/lib/apis/internalapi/workloadendpoint.go`).
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
-use model::{Family, IpNat, ParseAddrError, Prefix, QosControls, QosDirection, Resource, WorkloadEndpoint};
+use model::{EndpointPort, Family, IpNat, Prefix, QosControls, QosDirection, Resource, WorkloadEndpoint};
 
+use super::host_endpoint::{address, profiles};
 use super::{Identity, Outcome};
 use crate::document::Content;
-use crate::fields::{Fault, Field, Object};
+use crate::fields::{Fault, Object};
 use crate::invalid::Reason;
 use crate::validate;
+
+/// The labels that Calico itself gives an endpoint (`libcalico-go/lib/backend/syncersv1/updateprocessors`).
+pub(super) const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
+const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";
+const SERVICE_ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
+/// What labels of an endpoint's namespace and service account begin with, which only its profiles give it.
+const INHERITED: [&str; 2] = ["pcns.", "pcsa."];
 
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
     let (node, _) = spec.required_text("node")?;
@@ -22,6 +30,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     let endpoint = WorkloadEndpoint {
         namespace: identity.namespace.clone(),
         name: identity.name.clone(),
+        labels: labels(identity, spec)?,
         node: validate::name(&node)?,
         interface: validate::interface_name(&interface)?,
         mac: spec.text("mac")?.map(|(field, _)| field.parse()).transpose()?,
@@ -31,14 +40,77 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
             None => Vec::new(),
         },
         qos: qos_controls(&spec.object("qosControls")?)?,
+        profiles: profiles(spec)?,
+        ports: ports(spec)?,
         ip_networks,
-        ..WorkloadEndpoint::default()
     };
+    check_gateway(spec, "ipv4Gateway", Family::V4)?;
+    check_gateway(spec, "ipv6Gateway", Family::V6)?;
+    check_container(spec)?;
     if endpoint.ip_networks.is_empty() {
         // Calico leaves such an endpoint out of its dataplane altogether.
         return Ok(Outcome::nothing_because_of("spec.ipNetworks".to_owned(), spec.position()));
     }
     Ok(Outcome::of(Resource::WorkloadEndpoint(endpoint)))
+}
+
+/// Its own, and those that Calico gives it.
+fn labels(identity: &Identity<'_>, spec: &Object<'_>) -> Result<BTreeMap<String, String>, Fault> {
+    let mut labels = identity.labels.clone();
+    labels.retain(|name, _| !INHERITED.iter().any(|prefix| name.starts_with(prefix)));
+    let mut give = |name: &str, value: &str| labels.insert(name.to_owned(), value.to_owned());
+    give(NAMESPACE_LABEL, &identity.namespace);
+    if let Some((_, orchestrator)) = spec.text("orchestrator")? {
+        give(ORCHESTRATOR_LABEL, orchestrator);
+    }
+    if let Some((_, account)) = spec.text("serviceAccountName")? {
+        give(SERVICE_ACCOUNT_LABEL, account);
+    }
+    Ok(labels)
+}
+
+/// Those with a name; one without is a port of the host that leads here, which somebody else translates.
+fn ports(spec: &Object<'_>) -> Result<Vec<EndpointPort>, Fault> {
+    let Some(list) = spec.field("ports") else { return Ok(Vec::new()) };
+    let mut ports = Vec::new();
+    for item in list.items()? {
+        let port = item.object()?;
+        let protocol = validate::protocol_with_ports(&port.required("protocol")?)?;
+        let number = validate::port(&port.required("port")?)?;
+        let host_port: u16 =
+            port.field("hostPort").map_or(Ok(0), |field| field.number(0, u16::MAX.into()))?;
+        if port.text("hostIP")?.is_some() {
+            address(&port.required("hostIP")?)?;
+        }
+        match port.text("name")? {
+            Some((field, _)) => {
+                ports.push(EndpointPort { name: validate::port_name(&field)?, protocol, port: number });
+            }
+            None if host_port == 0 => return Err(port.fault(Reason::Needs("name or hostPort"))),
+            None => {}
+        }
+    }
+    Ok(ports)
+}
+
+/// The workload's gateway is always answered for, so an address of the right family is all that is asked of it.
+fn check_gateway(spec: &Object<'_>, name: &str, family: Family) -> Result<(), Fault> {
+    let Some((field, given)) = spec.text(name)? else { return Ok(()) };
+    let gateway: Prefix = field.parse()?;
+    if gateway.family() == family {
+        return Ok(());
+    }
+    Err(field.fault(Reason::WrongFamily { given: given.to_owned(), expected: family }))
+}
+
+fn check_container(spec: &Object<'_>) -> Result<(), Fault> {
+    let Some((field, text)) = spec.text("containerID")? else { return Ok(()) };
+    let legal = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if legal && !text.starts_with('-') && !text.ends_with('-') {
+        return Ok(());
+    }
+    let expected = "letters, digits and '-', a letter or digit at both ends";
+    Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
 }
 
 /// Each stands for an address of the workload's own.
@@ -47,8 +119,8 @@ fn ip_nats(spec: &Object<'_>, ip_networks: &[Prefix]) -> Result<Vec<IpNat>, Faul
     let mut ip_nats = Vec::new();
     for item in list.items()? {
         let nat = item.object()?;
-        let (internal_field, internal) = address(&nat, "internalIP")?;
-        let (external_field, external) = address(&nat, "externalIP")?;
+        let (internal_field, external_field) = (nat.required("internalIP")?, nat.required("externalIP")?);
+        let (internal, external) = (address(&internal_field)?, address(&external_field)?);
         if !ip_networks.iter().any(|network| network.contains(internal)) {
             return Err(internal_field.fault(Reason::NotOwnAddress(internal)));
         }
@@ -59,13 +131,6 @@ fn ip_nats(spec: &Object<'_>, ip_networks: &[Prefix]) -> Result<Vec<IpNat>, Faul
         ip_nats.push(IpNat { internal, external });
     }
     Ok(ip_nats)
-}
-
-fn address<'a>(of: &Object<'a>, name: &str) -> Result<(Field<'a>, IpAddr), Fault> {
-    let (field, text) = of.required_text(name)?;
-    let bad = || ParseAddrError { expected: "address", given: text.to_owned() };
-    let addr = text.parse().map_err(|_| field.fault(bad()))?;
-    Ok((field, addr))
 }
 
 /// The ranges of `libcalico-go/lib/apis/internalapi/workloadendpoint.go`. A zero, which Go's writers leave where

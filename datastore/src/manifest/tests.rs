@@ -104,17 +104,17 @@ fn json_is_read_too_with_tabs_and_all() {
 
 #[test]
 fn calicos_other_kinds_are_ignored_with_a_word() {
-    let text = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: web, namespace: shop}\n\
-                spec: {ingress: [{action: Allow}]}\n---\napiVersion: projectcalico.org/v3\nkind: ProfileList\nitems:\n\
-                - {apiVersion: projectcalico.org/v3, kind: Profile, metadata: {name: kns.default}}\n";
+    let text = "apiVersion: projectcalico.org/v3\nkind: LiveMigration\nmetadata: {name: web, namespace: shop}\n\
+                spec: {source: {}}\n---\napiVersion: projectcalico.org/v3\nkind: BGPFilterList\nitems:\n\
+                - {apiVersion: projectcalico.org/v3, kind: BGPFilter, metadata: {name: out}}\n";
     let manifest = read(text).unwrap();
     assert!(manifest.entries.is_empty());
     let ignored: Vec<_> = manifest.ignored.iter().map(ToString::to_string).collect();
     assert_eq!(
         ignored,
         [
-            "f.yaml:1:1: NetworkPolicy(shop/web): not used by this version",
-            "f.yaml:9:3: Profile(kns.default): not used by this version"
+            "f.yaml:1:1: LiveMigration(shop/web): not used by this version",
+            "f.yaml:9:3: BGPFilter(out): not used by this version"
         ]
     );
 }

@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use model::{ConntrackTimeouts, FelixConfiguration, NatOutgoingExclusions, Prefix, ReversePath};
+use model::{
+    ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
+    NatOutgoingExclusions, Prefix, Protocol, ReversePath,
+};
 use tables::WorkloadTunnels;
 
 /// FelixConfiguration, merged (defaults: `felix/config/config_params.go`).
@@ -44,6 +47,59 @@ pub struct Felix {
     pub reverse_path: ReversePath,
     /// How long flows are remembered.
     pub timeouts: FlowTimeouts,
+    /// What the names of workloads' interfaces begin with.
+    pub interface_prefixes: Vec<String>,
+    /// What becomes of packets from a workload to its host.
+    pub endpoint_to_host: EndpointToHost,
+    /// Ports of the host that policy doesn't close to others.
+    pub failsafe_inbound: Vec<FailsafePort>,
+    /// Ports of others that policy doesn't close to the host.
+    pub failsafe_outbound: Vec<FailsafePort>,
+    /// Are packets let through that belong to no flow and can't begin one?
+    pub conntrack_invalid_allowed: bool,
+    /// What a denied packet's sender gets to know.
+    pub deny_action: DenyAction,
+    /// What lines of `Log` rules begin with.
+    pub log_prefix: String,
+    /// How many of them there may be; `None` is any number.
+    pub log_rate: Option<LogRate>,
+    /// How many of them may come at once.
+    pub log_burst: u16,
+}
+
+/// The standard ports, by protocol and number.
+type Ports = &'static [(Protocol, u16)];
+
+/// ssh, DHCP, and what Calico and Kubernetes themselves need: BGP, etcd, Typha and the API server.
+const FAILSAFE_INBOUND: Ports = &[
+    (Protocol::TCP, 22),
+    (Protocol::UDP, 68),
+    (Protocol::TCP, 179),
+    (Protocol::TCP, 2379),
+    (Protocol::TCP, 2380),
+    (Protocol::TCP, 5473),
+    (Protocol::TCP, 6443),
+    (Protocol::TCP, 6666),
+    (Protocol::TCP, 6667),
+];
+/// DNS, DHCP, and the same.
+const FAILSAFE_OUTBOUND: Ports = &[
+    (Protocol::UDP, 53),
+    (Protocol::UDP, 67),
+    (Protocol::TCP, 179),
+    (Protocol::TCP, 2379),
+    (Protocol::TCP, 2380),
+    (Protocol::TCP, 5473),
+    (Protocol::TCP, 6443),
+    (Protocol::TCP, 6666),
+    (Protocol::TCP, 6667),
+];
+
+fn failsafe(ports: Ports) -> Vec<FailsafePort> {
+    ports
+        .iter()
+        .map(|(protocol, port)| FailsafePort { protocol: *protocol, port: *port, net: None })
+        .collect()
 }
 
 /// How long a flow without packets is remembered.
@@ -114,6 +170,20 @@ impl Felix {
                 .unwrap_or_default(),
             reverse_path: first(sources, |config| config.reverse_path).unwrap_or_default(),
             timeouts: FlowTimeouts::of(sources),
+            interface_prefixes: first(sources, |config| config.interface_prefixes.clone())
+                .unwrap_or_else(|| vec!["cali".to_owned()]),
+            endpoint_to_host: first(sources, |config| config.endpoint_to_host).unwrap_or_default(),
+            failsafe_inbound: first(sources, |config| config.failsafe_inbound.clone())
+                .unwrap_or_else(|| failsafe(FAILSAFE_INBOUND)),
+            failsafe_outbound: first(sources, |config| config.failsafe_outbound.clone())
+                .unwrap_or_else(|| failsafe(FAILSAFE_OUTBOUND)),
+            conntrack_invalid_allowed: first(sources, |config| config.conntrack_invalid_allowed)
+                .unwrap_or(false),
+            deny_action: first(sources, |config| config.deny_action).unwrap_or_default(),
+            log_prefix: first(sources, |config| config.log_prefix.clone())
+                .unwrap_or_else(|| "calico-packet".to_owned()),
+            log_rate: first(sources, |config| config.log_rate),
+            log_burst: first(sources, |config| config.log_burst).unwrap_or(5),
         }
     }
 
@@ -172,5 +242,55 @@ mod tests {
             (Duration::from_secs(7), Duration::from_secs(5))
         );
         assert_eq!(Felix::of(None, None).vxlan_port, 4789);
+    }
+
+    #[test]
+    fn no_failsafe_ports_are_not_the_standard_ones() {
+        let cluster =
+            FelixConfiguration { failsafe_inbound: Some(Vec::new()), ..FelixConfiguration::default() };
+        let merged = Felix::of(Some(&cluster), None);
+        assert_eq!((merged.failsafe_inbound.len(), merged.failsafe_outbound.len()), (0, 9));
+        assert_eq!(Felix::of(None, None).failsafe_inbound[0].port, 22);
+    }
+
+    /// `felix_config_params.jsonl`: what each parameter is where nobody gives it.
+    #[test]
+    fn the_defaults_are_calicos() {
+        let Some(rows) = crate::calico::golden::oracle("felix_config_params.jsonl") else { return };
+        let felix = Felix::of(None, None);
+        let ports = |ports: &[FailsafePort]| {
+            let port = |port: &FailsafePort| format!("{}:{}", port.protocol, port.port).to_lowercase();
+            ports.iter().map(port).collect::<Vec<_>>().join(",")
+        };
+        let ours = |name: &str| {
+            Some(match name {
+                "DefaultEndpointToHostAction" => format!("{:?}", felix.endpoint_to_host).to_uppercase(),
+                "DisableConntrackInvalidCheck" => felix.conntrack_invalid_allowed.to_string(),
+                "FailsafeInboundHostPorts" => ports(&felix.failsafe_inbound),
+                "FailsafeOutboundHostPorts" => ports(&felix.failsafe_outbound),
+                "InterfacePrefix" => felix.interface_prefixes.join(","),
+                "IptablesFilterDenyAction" | "NftablesFilterDenyAction" => {
+                    format!("{:?}", felix.deny_action).to_uppercase()
+                }
+                "LogActionRateLimit" => felix.log_rate.map_or(String::new(), |rate| format!("{rate:?}")),
+                "LogActionRateLimitBurst" => felix.log_burst.to_string(),
+                "LogPrefix" => felix.log_prefix.clone(),
+                "VXLANPort" => felix.vxlan_port.to_string(),
+                "VXLANVNI" => felix.vxlan_vni.to_string(),
+                "WorkloadSourceSpoofing" => {
+                    if felix.workload_source_spoofing { "Any" } else { "Disabled" }.to_owned()
+                }
+                "FloatingIPs" => if felix.floating_ips { "Enabled" } else { "Disabled" }.to_owned(),
+                _ => return None,
+            })
+        };
+        let mut compared = 0;
+        for row in rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+            let Some(ours) = ours(row["config"].as_str().unwrap()) else { continue };
+            assert_eq!(ours, row["default"], "{}", row["config"]);
+            compared += 1;
+        }
+        println!("{compared} rows compared");
+        assert!(compared >= 12, "only {compared} rows were compared");
     }
 }
