@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::netns::Namespace;
+use lab::progress::Progress;
 use lab::{Lab, Tools, command};
 use model::{MacAddr, Prefix};
 use perf::data::Prefixes;
@@ -109,7 +110,8 @@ pub struct Rig {
 impl Rig {
     /// Makes the namespaces, the links and the sink. `routes` is the table that every router gets.
     pub fn raise(routes: &Prefixes<u32>) -> Result<Rig> {
-        let lab = Lab::raise(&Tools { tortie: PathBuf::new(), agent: PathBuf::new() })?;
+        let tools = Tools { tortie: PathBuf::new(), agent: PathBuf::new() };
+        let lab = Lab::raise(&tools, Progress::new(None))?;
         let program = compile(lab.directory())?;
         let [generator, router, far_end] =
             [lab.namespace("gen")?, lab.namespace("router")?, lab.namespace("sink")?];
