@@ -1,6 +1,7 @@
 //! Fields of one resource → its noun in `model`. One file per kind; this one chooses among them.
 
 mod bgp_configuration;
+mod bgp_filter;
 mod bgp_peer;
 mod block_affinity;
 mod felix_configuration;
@@ -36,6 +37,7 @@ pub(crate) enum Kind {
     WorkloadEndpoint,
     BgpConfiguration,
     BgpPeer,
+    BgpFilter,
     BlockAffinity,
     FelixConfiguration,
     Tier,
@@ -54,6 +56,7 @@ impl Kind {
             "WorkloadEndpoint" => Kind::WorkloadEndpoint,
             "BGPConfiguration" => Kind::BgpConfiguration,
             "BGPPeer" => Kind::BgpPeer,
+            "BGPFilter" => Kind::BgpFilter,
             "BlockAffinity" => Kind::BlockAffinity,
             "FelixConfiguration" => Kind::FelixConfiguration,
             "Tier" => Kind::Tier,
@@ -72,8 +75,7 @@ impl Kind {
 }
 
 /// Calico's kinds that have no effect here (`libcalico-go/lib/backend/model/resource.go`).
-const UNUSED_KINDS: [&str; 10] = [
-    "BGPFilter",
+const UNUSED_KINDS: [&str; 9] = [
     "CalicoNodeStatus",
     "ClusterInformation",
     "IPAMBlock",
@@ -128,6 +130,7 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
         Kind::WorkloadEndpoint => workload_endpoint::convert(identity, spec),
         Kind::BgpConfiguration => bgp_configuration::convert(identity, spec),
         Kind::BgpPeer => bgp_peer::convert(identity, spec),
+        Kind::BgpFilter => bgp_filter::convert(identity, spec),
         Kind::BlockAffinity => block_affinity::convert(identity, spec),
         Kind::FelixConfiguration => felix_configuration::convert(identity, spec),
         Kind::Tier => tier::convert(identity, spec),

@@ -15,6 +15,11 @@ fn resource(row: &Value) -> Option<Value> {
     let rule = |rule: Value| ("GlobalNetworkPolicy", json!({"ingress": [rule]}));
     let (kind, mut spec) = match kind {
         "BGPPeerSpec" => ("BGPPeer", object.clone()),
+        "BGPFilterRuleV4" => ("BGPFilter", json!({"importV4": [object]})),
+        "BGPFilterRuleV6" => ("BGPFilter", json!({"importV6": [object]})),
+        "BGPFilterOperation" => {
+            ("BGPFilter", json!({"importV4": [{"action": "Accept", "operations": [object]}]}))
+        }
         "BGPConfigurationSpec" => ("BGPConfiguration", object.clone()),
         "NodeSpec" => ("Node", object.clone()),
         "WorkloadEndpointSpec" => ("WorkloadEndpoint", object.clone()),
@@ -37,6 +42,7 @@ fn resource(row: &Value) -> Option<Value> {
         }
         "IPPool"
         | "BGPPeer"
+        | "BGPFilter"
         | "BGPConfiguration"
         | "FelixConfiguration"
         | "HostEndpoint"

@@ -108,6 +108,8 @@ pub struct BgpPeer {
     pub target: PeerTarget,
     /// `spec.asNumber`; absent where the other end is a node, which has its own.
     pub as_number: Option<AsNumber>,
+    /// `spec.filters`: names of BGPFilters, in the order they are asked.
+    pub filters: Vec<String>,
     /// `spec.localASNumber`: as which AS we speak; absent means the node's.
     pub local_as_number: Option<AsNumber>,
     /// `spec.numAllowedLocalASNumbers`: how often our AS may be in the path of a route that we still take.

@@ -13,6 +13,7 @@
 
 mod addr;
 mod bgp;
+mod bgp_filter;
 mod block;
 mod endpoint;
 mod felix;
@@ -31,6 +32,9 @@ mod update;
 
 pub use addr::{Family, InterfaceAddr, MacAddr, ParseAddrError, Prefix};
 pub use bgp::{AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes, PeerTarget};
+pub use bgp_filter::{
+    BgpCommunity, BgpFilter, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule,
+};
 pub use block::{AffinityState, BlockAffinity};
 pub use endpoint::{EndpointPort, IpNat, QosControls, QosDirection, WorkloadEndpoint};
 pub use felix::{

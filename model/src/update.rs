@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    BgpConfiguration, BgpPeer, BlockAffinity, FelixConfiguration, HostEndpoint, IpPool, NetworkPolicy,
-    NetworkSet, Node, PolicyKey, Prefix, Profile, Tier, WorkloadEndpoint,
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, FelixConfiguration, HostEndpoint, IpPool,
+    NetworkPolicy, NetworkSet, Node, PolicyKey, Prefix, Profile, Tier, WorkloadEndpoint,
 };
 
 /// A resource that the router reads.
@@ -21,6 +21,8 @@ pub enum Resource {
     BgpConfiguration(BgpConfiguration),
     /// A BGP session asked for.
     BgpPeer(BgpPeer),
+    /// Rules about routes that BGP sessions may have.
+    BgpFilter(BgpFilter),
     /// A node's claim of a block.
     BlockAffinity(BlockAffinity),
     /// Settings of the dataplane.
@@ -50,6 +52,8 @@ pub enum Key {
     BgpConfiguration(String),
     /// By name.
     BgpPeer(String),
+    /// By name.
+    BgpFilter(String),
     /// By block and node.
     BlockAffinity(Prefix, String),
     /// By name.
@@ -77,6 +81,7 @@ impl Resource {
             }
             Resource::BgpConfiguration(config) => Key::BgpConfiguration(config.name.clone()),
             Resource::BgpPeer(peer) => Key::BgpPeer(peer.name.clone()),
+            Resource::BgpFilter(filter) => Key::BgpFilter(filter.name.clone()),
             Resource::BlockAffinity(block) => Key::BlockAffinity(block.cidr, block.node.clone()),
             Resource::FelixConfiguration(config) => Key::FelixConfiguration(config.name.clone()),
             Resource::Tier(tier) => Key::Tier(tier.name.clone()),
@@ -96,6 +101,7 @@ impl fmt::Display for Key {
             Key::WorkloadEndpoint(namespace, name) => write!(f, "WorkloadEndpoint({namespace}/{name})"),
             Key::BgpConfiguration(name) => write!(f, "BGPConfiguration({name})"),
             Key::BgpPeer(name) => write!(f, "BGPPeer({name})"),
+            Key::BgpFilter(name) => write!(f, "BGPFilter({name})"),
             Key::BlockAffinity(cidr, node) => write!(f, "BlockAffinity({cidr} of {node})"),
             Key::FelixConfiguration(name) => write!(f, "FelixConfiguration({name})"),
             Key::Tier(name) => write!(f, "Tier({name})"),

@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
-    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, Family, FelixConfiguration, IpPool,
-    Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
+    AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Family, FelixConfiguration,
+    IpPool, Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
 };
 
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
@@ -42,6 +42,7 @@ pub struct Calico {
     endpoints: BTreeMap<EndpointName, WorkloadEndpoint>,
     configurations: BTreeMap<String, BgpConfiguration>,
     peers: BTreeMap<String, BgpPeer>,
+    filters: BTreeMap<String, BgpFilter>,
     blocks: BTreeMap<(Prefix, String), BlockAffinity>,
     felix: BTreeMap<String, FelixConfiguration>,
 }
@@ -104,6 +105,7 @@ impl Calico {
             endpoints: BTreeMap::new(),
             configurations: BTreeMap::new(),
             peers: BTreeMap::new(),
+            filters: BTreeMap::new(),
             blocks: BTreeMap::new(),
             felix: BTreeMap::new(),
         }
@@ -130,6 +132,7 @@ impl Calico {
                 self.configurations.insert(configuration.name.clone(), configuration);
             }
             Resource::BgpPeer(peer) => drop(self.peers.insert(peer.name.clone(), peer)),
+            Resource::BgpFilter(filter) => drop(self.filters.insert(filter.name.clone(), filter)),
             Resource::BlockAffinity(block) => {
                 self.blocks.insert((block.cidr, block.node.clone()), block);
             }
@@ -152,6 +155,7 @@ impl Calico {
             }
             Key::BgpConfiguration(name) => drop(self.configurations.remove(name)),
             Key::BgpPeer(name) => drop(self.peers.remove(name)),
+            Key::BgpFilter(name) => drop(self.filters.remove(name)),
             Key::BlockAffinity(cidr, node) => drop(self.blocks.remove(&(*cidr, node.clone()))),
             Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
             Key::Tier(_)

@@ -1,5 +1,7 @@
 //! The BGP speaker as Calico's resources want it: who the peers are, what they are told.
 
+mod filters;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -14,7 +16,12 @@ use crate::calico::{Desired, DesiredPeer, ExportAction, ExportReach, ExportRules
 
 /// Calico's way of carrying a route's kernel metric across iBGP: `local_pref = 2147483647 - metric`, with 1024 for a
 /// route of normal priority. A node that announced LOCAL_PREF 100 would lose to every Calico node.
-const NORMAL_LOCAL_PREF: u32 = 2_147_483_647 - 1024;
+const NORMAL_LOCAL_PREF: u32 = local_pref_of(1024);
+
+/// The LOCAL_PREF that stands for a kernel metric.
+const fn local_pref_of(metric: u32) -> u32 {
+    2_147_483_647_u32.saturating_sub(metric)
+}
 
 /// BIRD's default, which Calico leaves in force.
 const HOLD_TIME: Duration = Duration::from_secs(240);
@@ -150,7 +157,12 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
             _ => None,
         },
     };
-    config.export = export;
+    let internal = peer.as_number == peer.local_as.unwrap_or(desired.as_number);
+    config.import = Filter { rules: filters::rules(&peer.import, internal, desired), ..Filter::accept_all() };
+    // What the peer's own filters don't decide, what all peers may be told does.
+    let mut own = filters::rules(&peer.export, internal, desired);
+    own.extend(export.rules);
+    config.export = Filter { rules: own, ..export };
     config.description = peer.name.to_string();
     config
 }

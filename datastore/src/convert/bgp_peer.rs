@@ -12,7 +12,6 @@ use crate::validate;
 /// Each changes whom we speak to, as whom, or what we accept: a session without it is not the one asked for.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("localWorkloadSelector", "spec.localWorkloadSelector"),
-    ("filters", "spec.filters"),
     ("password", "spec.password"),
     ("ttlSecurity", "spec.ttlSecurity"),
 ];
@@ -34,6 +33,10 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         name: identity.name.clone(),
         nodes: nodes(spec)?,
         as_number: as_number(spec, &target)?,
+        filters: match spec.field("filters") {
+            Some(field) => field.items()?.map(|item| validate::name(&item)).collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        },
         local_as_number: spec.field("localASNumber").map(|field| validate::as_number(&field)).transpose()?,
         allowed_local_as: match spec.field("numAllowedLocalASNumbers") {
             Some(field) => field.number(0, u8::MAX.into())?,

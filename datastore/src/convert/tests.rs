@@ -246,6 +246,7 @@ fn bgp_settings_and_peers_are_read_whole() {
         nodes: PeerNodes::Named("n1".to_owned()),
         target: PeerTarget::Address("[fd00::1]:1790".parse().unwrap()),
         as_number: Some(AsNumber(65001)),
+        filters: vec!["f".to_owned()],
         local_as_number: Some(AsNumber(65010)),
         allowed_local_as: 2,
         reachable_by: Some("fd00::fe".parse().unwrap()),
@@ -258,7 +259,7 @@ fn bgp_settings_and_peers_are_read_whole() {
         keepalive_time: Some(Duration::from_secs(20)),
     };
     let spec = "{node: n1, peerIP: '[fd00::1]:1790', asNumber: '65001', nextHopMode: Keep, sourceAddress: None, \
-                maxRestartTime: 90s, keepaliveTime: 20s, nodeSelector: '', filters: [], localASNumber: 65010, \
+                maxRestartTime: 90s, keepaliveTime: 20s, nodeSelector: '', filters: [f], localASNumber: 65010, \
                 numAllowedLocalASNumbers: 2, reachableBy: 'fd00::fe', reversePeering: Manual}";
     assert_eq!(resource(&document("BGPPeer", "tor", spec)), Resource::BgpPeer(peer));
 
@@ -440,11 +441,6 @@ fn broken_rules_are_named_by_field_and_reason() {
             "BGPPeer",
             "{localWorkloadSelector: all(), asNumber: 1}",
             "spec.localWorkloadSelector: not supported yet by this version: spec.localWorkloadSelector",
-        ),
-        (
-            "BGPPeer",
-            "{peerIP: 10.0.0.1, asNumber: 1, filters: [f]}",
-            "spec.filters: not supported yet by this version: spec.filters",
         ),
         (
             "BGPPeer",

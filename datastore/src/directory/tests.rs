@@ -231,11 +231,11 @@ fn of_namesakes_in_two_files_the_first_files_stays_and_the_second_is_named() {
 
 #[test]
 fn what_is_ignored_is_told_once() {
-    let filter = "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: web}\n";
+    let filter = "apiVersion: projectcalico.org/v3\nkind: IPReservation\nmetadata: {name: web}\n";
     let mut watched = watch_files(&[("a.yaml", filter.to_owned())]);
     let told = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ignored(_))).count();
     assert_eq!(told(&watched.until_in_sync()), 1);
-    // Another line is no news; another filter is.
+    // Another line is no news; another reservation is.
     watched.write("a.yaml", &format!("# moved\n{filter}"));
     watched.write("b.yaml", &node("b", "10.0.0.2"));
     assert_eq!(told(&watched.until(put("Node(b)"))), 0);

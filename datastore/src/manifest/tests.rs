@@ -105,8 +105,8 @@ fn json_is_read_too_with_tabs_and_all() {
 #[test]
 fn calicos_other_kinds_are_ignored_with_a_word() {
     let text = "apiVersion: projectcalico.org/v3\nkind: LiveMigration\nmetadata: {name: web, namespace: shop}\n\
-                spec: {source: {}}\n---\napiVersion: projectcalico.org/v3\nkind: BGPFilterList\nitems:\n\
-                - {apiVersion: projectcalico.org/v3, kind: BGPFilter, metadata: {name: out}}\n";
+                spec: {source: {}}\n---\napiVersion: projectcalico.org/v3\nkind: IPReservationList\nitems:\n\
+                - {apiVersion: projectcalico.org/v3, kind: IPReservation, metadata: {name: out}}\n";
     let manifest = read(text).unwrap();
     assert!(manifest.entries.is_empty());
     let ignored: Vec<_> = manifest.ignored.iter().map(ToString::to_string).collect();
@@ -114,7 +114,7 @@ fn calicos_other_kinds_are_ignored_with_a_word() {
         ignored,
         [
             "f.yaml:1:1: LiveMigration(shop/web): not used by this version",
-            "f.yaml:9:3: BGPFilter(out): not used by this version"
+            "f.yaml:9:3: IPReservation(out): not used by this version"
         ]
     );
 }

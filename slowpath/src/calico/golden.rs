@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use model::{BgpCommunity, BgpFilterOperation, BgpFilterOperator, BgpFilterRule};
 use serde_json::{Value, json};
 
 use super::*;
@@ -59,7 +60,7 @@ fn read_resources(row: &Value, scratch: &Path) -> Result<Vec<Resource>, String> 
 }
 
 /// What BIRD is told of a session, as far as this version has it.
-fn expected_peer(peer: &Value) -> Value {
+fn expected_peer(peer: &Value, filters: &Value) -> Value {
     json!({
         "ip": peer["ip"],
         "port": peer.get("port").unwrap_or(&json!(179)),
@@ -70,8 +71,87 @@ fn expected_peer(peer: &Value) -> Value {
         "next_hop": peer.get("next_hop"),
         "rr_cluster_id": peer.get("rr_cluster_id"),
         "local_as": peer.get("local_as"),
+        "import": statements(peer, "import_filter_calls", filters),
+        "export": statements(peer, "export_filter_calls", filters),
         "allow_local_as": peer.get("allow_local_as").unwrap_or(&json!(0)),
     })
+}
+
+/// What the filters say that BIRD asks for a session, one after the other.
+fn statements(peer: &Value, calls: &str, filters: &Value) -> Vec<Value> {
+    let calls = peer[calls].as_array().map(Vec::as_slice).unwrap_or_default();
+    let said = |call: &Value| filters[call["filter"].as_str().unwrap()]["statements"].as_array().cloned();
+    calls.iter().filter_map(said).flatten().map(|said| json!(plainly(said.as_str().unwrap()))).collect()
+}
+
+/// A statement with its networks written as we write them: 9000::/64 for 9000::0/64.
+fn plainly(statement: &str) -> String {
+    let words = statement.split_inclusive([' ', '(', ')']).map(|word| {
+        let (word, end) = word.split_at(word.trim_end_matches([' ', '(', ')']).len());
+        word.parse::<Prefix>().map_or(word.to_owned(), |prefix| prefix.to_string()) + end
+    });
+    words.collect()
+}
+
+/// A rule of ours in BIRD's words, as Calico's templates put it.
+fn statement(rule: &BgpFilterRule) -> String {
+    let mut asked = Vec::new();
+    if let Some(cidr) = &rule.cidr {
+        let operator = match cidr.operator {
+            BgpFilterOperator::In => "~",
+            BgpFilterOperator::NotIn => "!~",
+            BgpFilterOperator::Equal => "=",
+            BgpFilterOperator::NotEqual => "!=",
+        };
+        let set = match cidr.lengths {
+            Some((min, max)) => format!("[ {}{{{min},{max}}} ]", cidr.cidr),
+            None => cidr.cidr.to_string(),
+        };
+        asked.push(format!("(net {operator} {set})"));
+    }
+    if rule.from_peers {
+        asked.push("((defined(source))&&(source ~ [ RTS_BGP ]))".to_owned());
+    }
+    if let Some(interface) = &rule.interface {
+        asked.push(format!("((defined(ifname))&&(ifname ~ \"{interface}\"))"));
+    }
+    if let Some(community) = rule.community {
+        asked.push(match community {
+            BgpCommunity::Standard(a, b) => format!("(({a}, {b}) ~ bgp_community)"),
+            BgpCommunity::Large(a, b, c) => format!("(({a}, {b}, {c}) ~ bgp_large_community)"),
+        });
+    }
+    if !rule.as_path_prefix.is_empty() {
+        let numbers: String = rule.as_path_prefix.iter().map(|number| format!("{number} ")).collect();
+        asked.push(format!("(bgp_path ~ [= {numbers}* =])"));
+    }
+    let local_pref = |metric: u32| 2_147_483_647 - metric;
+    if let Some(metric) = rule.priority {
+        asked.push(format!("(defined(bgp_local_pref)&&(bgp_local_pref = {}))", local_pref(metric)));
+    }
+    let mut done = String::new();
+    for operation in &rule.operations {
+        done += &match operation {
+            BgpFilterOperation::AddCommunity(BgpCommunity::Standard(a, b)) => {
+                format!("bgp_community.add(({a}, {b})); ")
+            }
+            BgpFilterOperation::AddCommunity(BgpCommunity::Large(a, b, c)) => {
+                format!("bgp_large_community.add(({a}, {b}, {c})); ")
+            }
+            BgpFilterOperation::PrependAsPath(numbers) => {
+                numbers.iter().rev().map(|number| format!("bgp_path.prepend({number}); ")).collect()
+            }
+            BgpFilterOperation::SetPriority(metric) => format!("bgp_local_pref = {}; ", local_pref(*metric)),
+        };
+    }
+    done += if rule.accept { "accept;" } else { "reject;" };
+    if !asked.is_empty() {
+        done = format!("if ({}) then {{ {done} }}", asked.join("&&"));
+    }
+    match rule.internal_peer {
+        Some(internal) => format!("if ({}is_same_as) then {{ {done} }}", if internal { "" } else { "!" }),
+        None => done,
+    }
 }
 
 fn our_peer(peer: &DesiredPeer) -> Value {
@@ -90,6 +170,8 @@ fn our_peer(peer: &DesiredPeer) -> Value {
         "rr_cluster_id": peer.reflector_client,
         "local_as": peer.local_as.map(|number| number.0),
         "allow_local_as": peer.allowed_local_as,
+        "import": peer.import.iter().map(statement).collect::<Vec<_>>(),
+        "export": peer.export.iter().map(statement).collect::<Vec<_>>(),
     })
 }
 
@@ -122,7 +204,7 @@ fn check_family(name: &str, family: Family, expect: &Value, desired: &Desired) {
         .as_array()
         .unwrap()
         .iter()
-        .map(|peer| (peer["name"].as_str().unwrap().to_owned(), expected_peer(peer)))
+        .map(|peer| (peer["name"].as_str().unwrap().to_owned(), expected_peer(peer, &bgp["filters"])))
         .collect();
     let ours: BTreeMap<_, _> = desired
         .peers

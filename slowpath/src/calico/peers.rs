@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use model::{AsNumber, BgpPeer, Family, Node, PeerNodes, PeerTarget};
+use model::{AsNumber, BgpFilter, BgpFilterRule, BgpPeer, Family, Node, PeerNodes, PeerTarget};
 use policy::Selector;
 
 use super::{BGP_PORT, Calico, Warning, address_of, router_id};
@@ -108,6 +108,10 @@ pub struct DesiredPeer {
     pub keepalive_time: Option<Duration>,
     /// The peer is a client of this route reflector, under this cluster ID (RFC 4456).
     pub reflector_client: Option<Ipv4Addr>,
+    /// The rules of its BGPFilters about routes from it, in order.
+    pub import: Vec<BgpFilterRule>,
+    /// The rules of its BGPFilters about routes to it, in order: they come before what all peers may be told.
+    pub export: Vec<BgpFilterRule>,
 }
 
 impl DesiredPeer {
@@ -131,6 +135,7 @@ pub(super) fn desired(
     sessions.explicit(PeerKind::Global);
     sessions.explicit(PeerKind::Node);
     sessions.reverse();
+    sessions.warn_of_filters();
     sessions.by_name
 }
 
@@ -184,7 +189,19 @@ impl Sessions<'_> {
             restart_time: self.calico.cluster().and_then(|cluster| cluster.mesh_max_restart_time),
             keepalive_time: None,
             reflector_client: None,
+            import: Vec::new(),
+            export: Vec::new(),
         });
+    }
+
+    /// Filters that are named and aren't there.
+    fn warn_of_filters(&mut self) {
+        for peer in self.calico.peers.values() {
+            for filter in peer.filters.iter().filter(|name| !self.calico.filters.contains_key(*name)) {
+                let (peer, filter) = (peer.name.clone(), filter.clone());
+                self.warnings.push(Warning::FilterMissing { peer, filter });
+            }
+        }
     }
 
     /// Keeps the session, unless an earlier one leads to the same place or has its name.
@@ -328,15 +345,35 @@ impl Sessions<'_> {
             local_as: peer.local_as_number,
             allowed_local_as: peer.allowed_local_as,
             reachable_by: peer.reachable_by,
-            // Only where both ends are sure to have the session; a BGPPeer of one node tells nothing of the other.
-            passive: kind == PeerKind::Global && node.is_some() && waits_for(address, own),
+            // Calico lets one end wait only where a BGPPeer of all nodes gives the other node's address.
+            passive: kind == PeerKind::Global
+                && matches!(peer.target, PeerTarget::Address(_))
+                && node.is_some()
+                && waits_for(address, own),
             family: Family::of(address),
             source_address: peer.bind_to_node_address.then_some(own),
             next_hop: next_hop(peer, internal),
             restart_time: peer.max_restart_time,
             keepalive_time: peer.keepalive_time,
             reflector_client: self.reflector_client(node).filter(|_| internal),
+            import: self.filter_rules(peer, |filter| match Family::of(address) {
+                Family::V4 => &filter.import_v4,
+                Family::V6 => &filter.import_v6,
+            }),
+            export: self.filter_rules(peer, |filter| match Family::of(address) {
+                Family::V4 => &filter.export_v4,
+                Family::V6 => &filter.export_v6,
+            }),
         }
+    }
+
+    /// The rules of one list of all filters that a BGPPeer names.
+    fn filter_rules(
+        &self,
+        peer: &BgpPeer,
+        list: impl Fn(&BgpFilter) -> &Vec<BgpFilterRule>,
+    ) -> Vec<BgpFilterRule> {
+        peer.filters.iter().filter_map(|name| self.calico.filters.get(name)).flat_map(list).cloned().collect()
     }
 
     /// A peer that isn't in our own cluster of reflectors is a client of ours, if it is in our AS.

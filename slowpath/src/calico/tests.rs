@@ -19,6 +19,7 @@ fn peer(name: &str, remote: &str, nodes: PeerNodes) -> BgpPeer {
         nodes,
         target: PeerTarget::Address(remote.parse().unwrap()),
         as_number: Some(AsNumber(65001)),
+        filters: Vec::new(),
         local_as_number: None,
         allowed_local_as: 0,
         reachable_by: None,

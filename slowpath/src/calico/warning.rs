@@ -55,6 +55,13 @@ pub enum Warning {
         /// The BGPPeer.
         peer: String,
     },
+    /// A BGPPeer names a BGPFilter that isn't there.
+    FilterMissing {
+        /// The BGPPeer.
+        peer: String,
+        /// The BGPFilter.
+        filter: String,
+    },
     /// A session would lead where another one leads already.
     PeerTwice {
         /// What asks for it.
@@ -131,6 +138,9 @@ impl fmt::Display for Warning {
             }
             Warning::PeerWithoutAs { peer } => {
                 write!(f, "BGPPeer({peer}) is left out: its peerIP is no node's, so it needs an asNumber")
+            }
+            Warning::FilterMissing { peer, filter } => {
+                write!(f, "BGPPeer({peer}) goes without BGPFilter({filter}): there is none of this name")
             }
             Warning::PeerTwice { kind: PeerKind::Mesh, resource, remote, used } => {
                 write!(f, "there is no session with Node({resource}): {used} leads to {remote} already")

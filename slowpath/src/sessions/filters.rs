@@ -1,0 +1,105 @@
+//! BGPFilters' rules as the speaker's filters have them.
+
+use bgp::{Community, FilterAction, FilterMatch, FilterRule, Operation, PrefixMatch};
+use model::{BgpCommunity, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule, Prefix};
+
+use crate::calico::Desired;
+
+use super::local_pref_of;
+
+/// The rules that are about such a peer.
+pub(super) fn rules(rules: &[BgpFilterRule], internal: bool, desired: &Desired) -> Vec<FilterRule> {
+    let about_it = |rule: &&BgpFilterRule| rule.internal_peer.is_none_or(|wanted| wanted == internal);
+    rules.iter().filter(about_it).map(|rule| filter_rule(rule, desired)).collect()
+}
+
+fn filter_rule(rule: &BgpFilterRule, desired: &Desired) -> FilterRule {
+    let matches = FilterMatch {
+        prefix: rule.cidr.as_ref().map(prefixes),
+        one_of: rule.interface.as_ref().map(|pattern| behind(pattern, desired)),
+        learned: rule.from_peers,
+        community: rule.community.map(community),
+        as_path_begins: rule.as_path_prefix.clone(),
+        local_pref: rule.priority.map(local_pref_of),
+    };
+    let action = if rule.accept { FilterAction::Accept } else { FilterAction::Reject };
+    FilterRule { matches, action, operations: rule.operations.iter().map(operation).collect() }
+}
+
+fn prefixes(cidr: &BgpFilterCidr) -> PrefixMatch {
+    let (exactly, negated) = match cidr.operator {
+        BgpFilterOperator::In => (false, false),
+        BgpFilterOperator::NotIn => (false, true),
+        BgpFilterOperator::Equal => (true, false),
+        BgpFilterOperator::NotEqual => (true, true),
+    };
+    let set = if exactly { PrefixMatch::exactly(cidr.cidr) } else { PrefixMatch::within(cidr.cidr) };
+    let (min_len, max_len) = cidr.lengths.unwrap_or((set.min_len, set.max_len));
+    PrefixMatch { min_len, max_len, negated, ..set }
+}
+
+/// The routes that lead by an interface of such a name: the addresses of our workloads are all that we tell of those. What
+/// BGP brought has a next hop, and not yet an interface.
+fn behind(pattern: &str, desired: &Desired) -> Vec<Prefix> {
+    let endpoints = desired.endpoints.values().filter(|endpoint| is_like(&endpoint.interface, pattern));
+    endpoints.flat_map(|endpoint| endpoint.ip_networks.iter().copied()).collect()
+}
+
+/// `*` in a pattern stands for any characters, also for none.
+fn is_like(name: &str, pattern: &str) -> bool {
+    match pattern.split_once('*') {
+        None => name == pattern,
+        Some((begin, rest)) => name.strip_prefix(begin).is_some_and(|left| {
+            (0..=left.len()).any(|at| left.get(at..).is_some_and(|left| is_like(left, rest)))
+        }),
+    }
+}
+
+fn community(community: BgpCommunity) -> Community {
+    match community {
+        BgpCommunity::Standard(number, value) => {
+            Community::Standard(u32::from(number) << 16 | u32::from(value))
+        }
+        BgpCommunity::Large(number, first, second) => Community::Large([number, first, second]),
+    }
+}
+
+fn operation(operation: &BgpFilterOperation) -> Operation {
+    match operation {
+        BgpFilterOperation::AddCommunity(added) => Operation::AddCommunity(community(*added)),
+        BgpFilterOperation::PrependAsPath(numbers) => Operation::PrependAsPath(numbers.clone()),
+        BgpFilterOperation::SetPriority(metric) => Operation::SetLocalPref(local_pref_of(*metric)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, like, unlike) in [
+            ("eth0", &["eth0"][..], &["eth", "eth01"][..]),
+            ("cali*", &["cali", "cali12"], &["cal", "xcali"]),
+            ("*.calico", &["vxlan.calico", ".calico"], &["calico", "vxlan.calico1"]),
+            ("some*iface", &["someiface", "some-x-iface"], &["some", "iface"]),
+            ("a*b*c", &["abc", "axbxc", "abbc"], &["ab", "acb"]),
+            ("*", &["", "anything"], &[]),
+        ] {
+            assert!(like.iter().all(|name| is_like(name, pattern)), "{pattern}");
+            assert!(!unlike.iter().any(|name| is_like(name, pattern)), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn equal_and_in_differ_by_the_longest_length_and_lengths_take_the_place_of_both() {
+        let set = |operator, lengths| {
+            prefixes(&BgpFilterCidr { cidr: "10.0.0.0/8".parse().unwrap(), operator, lengths })
+        };
+        let lens = |set: PrefixMatch| (set.min_len, set.max_len, set.negated);
+        assert_eq!(lens(set(BgpFilterOperator::In, None)), (8, 32, false));
+        assert_eq!(lens(set(BgpFilterOperator::Equal, None)), (8, 8, false));
+        assert_eq!(lens(set(BgpFilterOperator::NotEqual, None)), (8, 8, true));
+        assert_eq!(lens(set(BgpFilterOperator::NotIn, Some((16, 24)))), (16, 24, true));
+    }
+}
