@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  known_flows   before the route     a known flow's packets, and ICMP errors about them, become what the flow says; to a
-//!                                     floating IP, a flow begins
+//!                                     floating IP or a workload's outer port, a flow begins
 //!  leaving       after the route      a workload's packet that leaves by an uplink begins a flow under the outer address
 //!  undo_…        at the end           the slow path answers the sender, so it gets packets as they came
 //! ```
@@ -210,6 +210,15 @@ impl Translator<'_> {
                 Err(not_added) => Step::Drop(reason(not_added)),
             };
         }
+        if from_workload && begins_flow(key.protocol, flags) {
+            match self.begin_hairpin(key) {
+                Ok(Some(flow)) => return Step::Done(self.apply(frame, parsed, key, &flow)),
+                Ok(None) => {}
+                // A workload's port can't be its own peer.
+                Err(NotAdded::Ambiguous) => return Step::Drop(DropReason::NatInvalid),
+                Err(not_added) => return Step::Drop(reason(not_added)),
+            }
+        }
         self.unknown(key, from_workload, None)
     }
 
@@ -288,6 +297,15 @@ impl Translator<'_> {
             added = add(FlowKey { sport, dport, ..inside });
         }
         known_is_as_good(added)
+    }
+
+    /// A flow to another workload's outer port, if there is one at this port (RFC 4787 REQ-9).
+    fn begin_hairpin(&self, key: &FlowKey) -> Result<Option<Flow>, NotAdded> {
+        let Some(outgoing) = self.nat.outgoing(key.family) else { return Ok(None) };
+        match self.flows.add_hairpin(key, &outgoing.outer, self.now, &self.nat.timeouts) {
+            Err(NotAdded::Known(flow)) => Ok(Some(flow)),
+            added => added,
+        }
     }
 
     fn begin_outgoing(

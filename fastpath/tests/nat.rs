@@ -273,6 +273,46 @@ fn a_workload_pings_itself_by_its_floating_ip() {
     ends_are(&rig.left_by(WORKLOAD), FLOATING, 7, POD, 7);
 }
 
+/// RFC 4787 REQ-9: peers behind one router that know each other's outer address and port only. Here both are on one port of
+/// the router; the walk doesn't care.
+#[test]
+fn workloads_reach_each_other_by_their_outer_ports() {
+    let mut rig = rig();
+    rig.send(WORKLOAD, &outward(50_100).frame());
+    ends_are(&rig.left_by(OUT), OUTER, 50_100, SERVER, 53);
+    let to_outer = |sport, dport| with_ports(Build::packet(WORKLOAD, POD, OUTER).frame(), sport, dport);
+    let sent = to_outer(1000, 50_100);
+    rig.send(WORKLOAD, &sent);
+    let inside = rig.left_by(WORKLOAD);
+    let (_, seen, ..) = ends(&inside);
+    ends_are(&inside, OUTER, seen, POD, 50_100);
+    assert!(PORT_RANGE.contains(&seen), "{seen}");
+    rig.send(WORKLOAD, &answer_to(&inside, WORKLOAD));
+    ends_are(&rig.left_by(WORKLOAD), OUTER, 50_100, POD, 1000);
+    // The receiver has no such socket and says so: the sender recognises what it sent.
+    rig.send(WORKLOAD, &error_frame(WORKLOAD, POD, &inside));
+    let error = rig.left_by(WORKLOAD);
+    assert_eq!(key(&error).source().to_string(), OUTER);
+    let quote = nat::quoted(&error, &packet::parse(&error).unwrap()).unwrap();
+    assert_eq!(quote.key, key(&sent));
+    // Nobody talks to itself.
+    let moved = rig.send(WORKLOAD, &to_outer(50_100, 50_100));
+    assert_eq!(moved.drops(), [(DropReason::NatInvalid.as_str(), 1)]);
+    rig.audit();
+}
+
+/// Ports of the range that nobody has, and all beside it, are the host's.
+#[test]
+fn a_workload_reaches_the_host_where_no_outer_port_is_anybodys() {
+    let mut rig = rig();
+    rig.send(WORKLOAD, &outward(50_100).frame());
+    rig.left_by(OUT);
+    for port in [50_101, 80] {
+        rig.send(WORKLOAD, &with_ports(Build::packet(WORKLOAD, POD, OUTER).frame(), 1000, port));
+        ends_are(&rig.left_by(HOST), POD, 1000, OUTER, port);
+    }
+}
+
 #[test]
 fn errors_about_packets_to_a_floating_ip_hide_the_workload() {
     let mut rig = rig();

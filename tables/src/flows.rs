@@ -185,9 +185,6 @@ impl Flows {
     #[inline]
     pub fn look_up(&self, asked: &FlowKey, now: Ticks, timeouts: &FlowTimeouts) -> Option<Flow> {
         let found = self.0.index.find(&self.0.rows, &words(asked))?;
-        if found.1.has(Life::MAPPING) {
-            return None;
-        }
         let flow = self.flow(found, asked.protocol)?;
         if timeouts.is_over(asked.protocol, found.1, now) {
             let (row, _) = row_and_side(found.0);
@@ -256,20 +253,20 @@ impl Flows {
         now: Ticks,
         timeouts: &FlowTimeouts,
     ) -> Result<Flow, NotAdded> {
-        self.add_with(original, reply, 0, now, timeouts)
+        self.add_with(original, reply, [0; 2], now, timeouts)
     }
 
     fn add_with(
         &self,
         original: &FlowKey,
         reply: &FlowKey,
-        mapping: u32,
+        mappings: [u32; 2],
         now: Ticks,
         timeouts: &FlowTimeouts,
     ) -> Result<Flow, NotAdded> {
         let number = self.take_row(now, timeouts).ok_or(NotAdded::Full)?;
         let row = &self.0.rows[number as usize];
-        row.mapping.store(mapping, Ordering::Relaxed);
+        row.set_mappings(mappings);
         let keys = [words(original), words(reply)];
         match self.link(number, &keys, Life::LIVE, now) {
             Ok(life) => {
@@ -277,7 +274,7 @@ impl Flows {
                 Ok(Flow { row: number, generation, protocol, direction: Direction::Original, other: *reply })
             }
             Err(refused) => {
-                row.mapping.store(0, Ordering::Relaxed);
+                row.set_mappings([0; 2]);
                 self.give_row(number);
                 Err(match refused {
                     Refused::Known(found) => {
@@ -336,11 +333,9 @@ impl Flows {
             return false;
         }
         (0..2).for_each(|side| index.unlink(rows, number, side));
-        let mapping = row.mapping.swap(0, Ordering::Relaxed);
+        let mappings = row.take_mappings();
         self.give_row(number);
-        if mapping != 0 {
-            self.release_mapping(mapping - 1);
-        }
+        mappings.into_iter().for_each(|mapping| self.release_mapping(mapping));
         true
     }
 

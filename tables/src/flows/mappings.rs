@@ -1,17 +1,16 @@
 //! Mappings: all flows from one port of a workload leave from one outer port, wherever they go (RFC 4787 REQ-1 for UDP,
 //! RFC 5382 REQ-1 for TCP, RFC 5508 REQ-1 for ICMP queries), and no two share an outer port (RFC 4787 REQ-3).
 //!
-//! A mapping is a row of the table under the key "from this port to the outer address, port 0", which no packet has. Its flows
-//! count themselves in; the last one to go takes it along and gives the port back.
+//! A mapping is a row of the table under two keys that no packet has: one names the workload's port and the outer address, the
+//! other the outer port. Its flows count themselves in, those from inside to the outer port, too; the last one to go takes
+//! it along and gives the port back.
 
 use std::sync::atomic::Ordering;
 
 use packet::{FlowKey, protocol};
 
-use super::row::Words;
-use super::{
-    Flow, FlowTimeouts, Flows, Life, NotAdded, OuterAddress, Refused, Ticks, key, row_and_side, words,
-};
+use super::row::{Shared, Words, shared};
+use super::{Flow, FlowTimeouts, Flows, Life, NotAdded, OuterAddress, Refused, Ticks, key, row_and_side};
 
 /// Workers that begin and end flows of one port at the same moment: so often a mapping is looked for again.
 const TRIES: u32 = 4;
@@ -57,9 +56,59 @@ impl Flows {
             ..*original
         };
         let row = mapping.map_or(0, |mapping| mapping.row);
-        let added = self.add_with(original, &reply, row, now, timeouts);
-        if added.is_err() && row != 0 {
-            self.release_mapping(row - 1);
+        self.add_counted(original, &reply, [row, 0], now, timeouts)
+    }
+
+    /// Adds the flow of a packet from inside to an outer port, where somebody inside has that port (RFC 4787 REQ-9, RFC 5382
+    /// REQ-8): the packet gets there under the sender's own outer port. `None`: nobody has it.
+    ///
+    /// # Errors
+    /// See [`NotAdded`]. A workload's port can't talk to itself: request and answer would look the same.
+    pub fn add_hairpin(
+        &self,
+        original: &FlowKey,
+        outer: &OuterAddress,
+        now: Ticks,
+        timeouts: &FlowTimeouts,
+    ) -> Result<Option<Flow>, NotAdded> {
+        // A query's identifier is no destination.
+        let has_ports = matches!(original.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+        if !has_ports || original.dst != outer.address || !outer.ports.contains(&original.dport) {
+            return Ok(None);
+        }
+        let asked = outer_port(original, original.dst, original.dport);
+        let Some((found, life)) = self.0.index.find(&self.0.rows, &asked) else { return Ok(None) };
+        let Some(far) = self.join_mapping(row_and_side(found).0, life) else { return Ok(None) };
+        let receiver = key(&self.0.rows[far.row as usize - 1].words(0));
+        let near = match self.mapping(original, outer, now, timeouts) {
+            Ok(near) => near,
+            Err(not_added) => {
+                self.release_mapping(far.row);
+                return Err(not_added);
+            }
+        };
+        let reply = FlowKey {
+            src: receiver.src,
+            sport: receiver.sport,
+            dst: outer.address,
+            dport: near.port,
+            ..*original
+        };
+        self.add_counted(original, &reply, [near.row, far.row], now, timeouts).map(Some)
+    }
+
+    /// Adds a flow that is counted in these mappings already.
+    fn add_counted(
+        &self,
+        original: &FlowKey,
+        reply: &FlowKey,
+        mappings: [u32; 2],
+        now: Ticks,
+        timeouts: &FlowTimeouts,
+    ) -> Result<Flow, NotAdded> {
+        let added = self.add_with(original, reply, mappings, now, timeouts);
+        if added.is_err() {
+            mappings.into_iter().for_each(|mapping| self.release_mapping(mapping));
         }
         added
     }
@@ -73,7 +122,7 @@ impl Flows {
         timeouts: &FlowTimeouts,
     ) -> Result<Mapping, NotAdded> {
         let (family, protocol) = (original.family, original.protocol);
-        let forward = words(&FlowKey { dst: outer.address, dport: 0, ..*original });
+        let forward = shared(Shared::Inner, &FlowKey { dst: outer.address, dport: 0, ..*original });
         for _ in 0..TRIES {
             if let Some((found, life)) = self.0.index.find(&self.0.rows, &forward)
                 && let Some(mapping) = self.join_mapping(row_and_side(found).0, life)
@@ -107,12 +156,10 @@ impl Flows {
     ) -> Result<Mapping, NotAdded> {
         let number = self.take_row(now, timeouts).ok_or(NotAdded::Full)?;
         let row = &self.0.rows[number as usize];
-        let sender = key(forward);
-        // From nobody to the outer port: no packet's key either.
-        let backward = FlowKey { src: 0, sport: 0, dst: outer.address, dport: port, ..sender };
+        let backward = outer_port(&key(forward), outer.address, port);
         let uses = u64::from(row.life().generation()) << 32 | 1;
         row.uses.store(uses, Ordering::Relaxed);
-        match self.link(number, &[*forward, words(&backward)], Life::LIVE | Life::MAPPING, now) {
+        match self.link(number, &[*forward, backward], Life::LIVE | Life::MAPPING, now) {
             Ok(_) => Ok(Mapping { row: number + 1, port }),
             Err(Refused::Known(_) | Refused::Ambiguous) => {
                 self.give_row(number);
@@ -137,8 +184,9 @@ impl Flows {
         }
     }
 
-    /// Counts a flow out; the last one removes the mapping.
-    pub(super) fn release_mapping(&self, number: u32) {
+    /// Counts a flow out; the last one removes the mapping. `mapping`: its row, counted from 1; 0 is none.
+    pub(super) fn release_mapping(&self, mapping: u32) {
+        let Some(number) = mapping.checked_sub(1) else { return };
         let row = &self.0.rows[number as usize];
         let mut uses = row.uses.load(Ordering::Acquire);
         loop {
@@ -157,4 +205,9 @@ impl Flows {
         debug_assert!(removed, "only its last user removes a mapping");
         self.0.ports.give_back(backward.family, backward.protocol, backward.dport);
     }
+}
+
+/// The key of the mapping that has an outer port, of the family and protocol of `like`.
+fn outer_port(like: &FlowKey, address: u128, port: u16) -> Words {
+    shared(Shared::Outer, &FlowKey { src: 0, sport: 0, dst: address, dport: port, ..*like })
 }

@@ -16,6 +16,22 @@ pub(super) fn words(key: &FlowKey) -> Words {
     [(key.src >> 64) as u64, key.src as u64, (key.dst >> 64) as u64, key.dst as u64, rest]
 }
 
+/// What a row stands for that no packet's key finds: a bit of its own in the last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shared {
+    /// A mapping, by the workload's port.
+    Inner = 1,
+    /// A mapping, by its outer port.
+    Outer = 2,
+}
+
+/// The words of a key that no packet has.
+pub(super) fn shared(kind: Shared, key: &FlowKey) -> Words {
+    let mut words = words(key);
+    words[4] |= (kind as u64) << 16;
+    words
+}
+
 pub(super) fn key(words: &Words) -> FlowKey {
     let [src_high, src_low, dst_high, dst_low, rest] = *words;
     FlowKey {
@@ -85,8 +101,8 @@ pub(super) struct Row {
     pub(super) life: AtomicU64,
     /// The link after this one in the chain of each key.
     pub(super) next: [AtomicU32; 2],
-    /// Of a flow: the row of its mapping, counted from 1; 0 is none.
-    pub(super) mapping: AtomicU32,
+    /// Of a flow: the rows of its sender's mapping and of the one that it was sent to, counted from 1; 0 is none.
+    pub(super) mappings: [AtomicU32; 2],
     /// Of a mapping: its generation in the high half, how many flows use it in the low one.
     pub(super) uses: AtomicU64,
     // Left for policy: a verdict and the epoch of the policy that gave it, a word of their own (DESIGN.md, D7).
@@ -114,6 +130,16 @@ impl Row {
 
     pub(super) fn words(&self, side: usize) -> Words {
         std::array::from_fn(|word| self.keys[side][word].load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_mappings(&self, mappings: [u32; 2]) {
+        for (mapping, value) in self.mappings.iter().zip(mappings) {
+            mapping.store(value, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn take_mappings(&self) -> [u32; 2] {
+        self.mappings.each_ref().map(|mapping| mapping.swap(0, Ordering::Relaxed))
     }
 
     #[inline]

@@ -162,6 +162,58 @@ fn a_range_without_a_free_port_is_exhausted_and_says_so() {
     assert!(outer.ports.contains(&reply.dport));
 }
 
+/// RFC 4787 REQ-9: external source address and port.
+#[test]
+fn an_outer_port_is_reached_from_inside_under_the_senders_own_and_outlives_its_first_flow() {
+    let flows = Flows::new(64);
+    let (outer, timeouts) = (outer(1024..=65_535), timeouts());
+    let add = |key: &FlowKey, now| flows.add_outgoing(key, &outer, now, &timeouts);
+    let receiver = FlowKey { src: 8, sport: 6000, ..original(0) };
+    let far = add(&receiver, NOW).unwrap().other.dport;
+    let asks = FlowKey { src: 7, sport: 5000, dst: OUTER, dport: far, ..receiver };
+    let hairpin = |key: &FlowKey, now| flows.add_hairpin(key, &outer, now, &timeouts);
+    let later = Ticks(NOW.0 + timeouts.udp.0);
+    let flow = hairpin(&asks, later).unwrap().expect("the port is the receiver's");
+    assert_eq!(flow.translated(), FlowKey { src: OUTER, sport: 5000, dst: 8, dport: 6000, ..asks });
+    let answer = look_up(&flows, &flow.other).expect("the answer is the same flow's");
+    assert_eq!((answer.direction, answer.translated()), (Direction::Reply, asks.reversed()));
+    assert_eq!(hairpin(&asks, later), Err(NotAdded::Known(flow)));
+    // The receiver's own flow ends; its port stays, as the sender goes on using it.
+    assert_eq!(flows.age(64, Ticks(later.0 + 1), &timeouts), 1);
+    assert_eq!(flows.counts().ports, 2);
+    assert_eq!(flows.age(64, Ticks(later.0 + timeouts.udp.0 + 1), &timeouts), 1);
+    assert_eq!((flows.counts().in_use, flows.counts().ports), (0, 0));
+}
+
+#[test]
+fn only_another_ones_outer_port_makes_a_hairpin() {
+    let flows = Flows::new(64);
+    let (outer, timeouts) = (outer(1024..=65_535), timeouts());
+    let own = FlowKey { src: 8, sport: 6000, ..original(0) };
+    flows.add_outgoing(&own, &outer, NOW, &timeouts).unwrap();
+    let to = |key: FlowKey| flows.add_hairpin(&key, &outer, NOW, &timeouts);
+    let asks = FlowKey { src: 7, dst: OUTER, dport: 6000, ..own };
+    assert_eq!(to(FlowKey { dport: 6001, ..asks }), Ok(None), "nobody has it");
+    assert_eq!(to(FlowKey { protocol: protocol::TCP, ..asks }), Ok(None), "TCP's ports are others");
+    assert_eq!(to(FlowKey { protocol: protocol::ICMP, sport: 6000, ..asks }), Ok(None));
+    assert_eq!(to(FlowKey { dst: OUTER + 1, ..asks }), Ok(None));
+    assert_eq!(to(FlowKey { src: 8, ..asks }), Err(NotAdded::Ambiguous), "from itself");
+    assert_eq!((flows.counts().in_use, flows.counts().ports), (2, 1), "what was begun in vain is undone");
+}
+
+/// The keys of shared rows are no packet's, not even one's whose ports are 0.
+#[test]
+fn no_packet_is_taken_for_a_mapping() {
+    let flows = Flows::new(64);
+    let (outer, timeouts) = (outer(1024..=65_535), timeouts());
+    let sent = FlowKey { sport: 6000, ..original(0) };
+    flows.add_outgoing(&sent, &outer, NOW, &timeouts).unwrap();
+    let alike = FlowKey { dst: OUTER, dport: 0, ..sent };
+    assert_eq!(look_up(&flows, &alike), None);
+    let flow = flows.add_outgoing(&alike, &outer, NOW, &timeouts).expect("a flow like any other");
+    assert_eq!(flow.other.src, OUTER);
+}
+
 #[test]
 fn protocols_without_ports_are_told_apart_by_their_addresses() {
     let flows = Flows::new(64);
