@@ -18,8 +18,9 @@ pub(super) fn link(row: u32, side: usize) -> Link {
     (row + 1) << 1 | side as u32
 }
 
+/// A look-up that strays onto the stack of free rows reads 1 as a link, which becomes a row that there isn't.
 pub(super) fn row_and_side(link: Link) -> (u32, usize) {
-    ((link >> 1) - 1, (link & 1) as usize)
+    ((link >> 1).wrapping_sub(1), (link & 1) as usize)
 }
 
 /// The version's lowest bit: somebody holds the bucket.
