@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tables::{Inject, Punt, RingConsumer, RingProducer, Writer};
+use tables::{Flows, Inject, Punt, RingConsumer, RingProducer, Writer};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::PortOpener;
@@ -47,6 +47,8 @@ pub struct Ends {
     pub punts: Vec<RingConsumer<Punt>>,
     /// One inject ring a worker.
     pub injects: Vec<RingProducer<Inject>>,
+    /// What the workers remember of flows.
+    pub flows: Flows,
     /// Who opens ports.
     pub ports: Box<dyn PortOpener>,
 }

@@ -16,7 +16,7 @@ use ahash::AHashSet;
 use bgp::{Direction, Input, Output, Speaker};
 use datastore::{Directory, DirectoryConfig};
 use model::{IfIndex, MacAddr, PortId, Prefix, Update};
-use tables::{Inject, NatRules, Punt, RingConsumer, RingProducer};
+use tables::{Flows, Inject, NatRules, Punt, RingConsumer, RingProducer};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use crate::bgp_routes::BgpRoutes;
 use crate::calico::{Calico, Desired};
 use crate::config::{Config, Ends, Request, Slowpath};
+use crate::ending::Endings;
 use crate::error::Error;
 use crate::event::Event;
 use crate::host_port::HostPort;
@@ -112,6 +113,9 @@ pub(crate) struct Core {
     pub(crate) host: HostPort,
     /// What the walk translates.
     pub(crate) translation: NatRules,
+    /// What the walk remembers of flows.
+    pub(crate) flows: Flows,
+    pub(crate) endings: Endings,
 }
 
 impl Slowpath {
@@ -250,6 +254,8 @@ impl Core {
             desired,
             host,
             translation: NatRules::default(),
+            flows: ends.flows,
+            endings: Endings::default(),
         };
         core.preserve(&left_behind);
         Ok(core)
@@ -357,6 +363,7 @@ impl Core {
             self.ask_for_neighbors();
         }
         self.open_forwarding();
+        self.end_flows();
         Ok(())
     }
 
@@ -372,6 +379,7 @@ impl Core {
         self.installer.writer().set_workload_tunnels(self.desired.felix.workload_tunnels());
         self.reconcile_tunnel_addresses();
         self.apply_tunnels(&before.tunnels);
+        self.end_flows_of_gone_workloads(&before);
         self.learn_endpoint_macs();
         self.installer.writer().set_reverse_path(self.desired.felix.reverse_path);
         self.reconcile_ports();

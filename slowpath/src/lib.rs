@@ -24,6 +24,7 @@ mod bgp_routes;
 pub mod calico;
 mod cleanup;
 mod config;
+mod ending;
 mod error;
 mod ethtool;
 mod event;

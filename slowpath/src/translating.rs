@@ -49,6 +49,7 @@ impl Core {
             "what is translated has changed"
         );
         self.translation = rules;
+        self.end_untranslated_flows();
         self.tell_local_addresses();
     }
 }

@@ -21,7 +21,7 @@ mod ports;
 mod row;
 mod timeouts;
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Instant;
@@ -33,6 +33,7 @@ use index::{Held, Index, Link, find_in, link, row_and_side};
 use ports::Ports;
 use row::{Life, Row, Words, key, words};
 
+pub(crate) use mappings::has_mapping;
 pub use timeouts::{FlowTimeouts, Ticks, begins_flow};
 
 /// Rows looked at for one to evict: a bound for the work of one packet.
@@ -415,6 +416,32 @@ impl Flows {
             }
         }
         removed
+    }
+
+    /// Ends the flows of some rows that `ended` says this of by their original key and that of their replies; says how many
+    /// went.
+    pub fn end(&self, rows: Range<usize>, ended: impl Fn(&FlowKey, &FlowKey) -> bool) -> usize {
+        let all = &self.0.rows;
+        let within = rows.start.min(all.len())..rows.end.min(all.len());
+        within.filter(|number| self.end_one(*number as u32, &all[*number], &ended)).count()
+    }
+
+    fn end_one(&self, number: u32, row: &Row, ended: impl Fn(&FlowKey, &FlowKey) -> bool) -> bool {
+        loop {
+            let life = Life(row.life.load(Ordering::Acquire));
+            if !life.has(Life::LIVE) || life.has(Life::MAPPING) {
+                return false;
+            }
+            let is_over = ended(&key(&row.words(0)), &key(&row.words(1)));
+            // Keys of another flow than `life`'s were read where this fails; a packet that is noted fails it, too.
+            fence(Ordering::Acquire);
+            if !is_over && row.life().generation() == life.generation() {
+                return false;
+            }
+            if is_over && self.remove(number, life) {
+                return true;
+            }
+        }
     }
 
     /// Sums for metrics.

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use model::{Family, IpNat, Prefix};
 use packet::FlowKey;
 
+use crate::flows::has_mapping;
 use crate::{FlowTimeouts, OuterAddress};
 
 /// The outer address of one family.
@@ -71,6 +72,10 @@ impl Range {
     }
 }
 
+fn within(ranges: &[Range], family: Family, address: u128) -> bool {
+    ranges.iter().any(|range| range.contains(family, address))
+}
+
 /// An address as in [`FlowKey`].
 fn number(address: IpAddr) -> u128 {
     match address {
@@ -125,9 +130,31 @@ impl Nat {
 
     /// Must a workload's packet not leave under its own source?
     pub fn hides_source(&self, key: &FlowKey) -> bool {
-        let within =
-            |ranges: &[Range], address| ranges.iter().any(|range| range.contains(key.family, address));
-        within(&self.sources, key.src) && !within(&self.exempt, key.dst)
+        within(&self.sources, key.family, key.src) && !within(&self.exempt, key.family, key.dst)
+    }
+
+    /// Would these rules make the same of the first packet of a flow with these keys? True of what isn't translated at all:
+    /// it is no rule's.
+    pub fn upholds(&self, original: &FlowKey, reply: &FlowKey) -> bool {
+        let becomes = reply.reversed();
+        let FlowKey { family, src, dst, .. } = *original;
+        if becomes == *original {
+            return true;
+        }
+        if let Some(internal) = self.internal_of(family, dst) {
+            return becomes.dst == internal && (becomes.src == src || src == internal && becomes.src == dst);
+        }
+        let Some(outgoing) = self.outgoing(family) else { return false };
+        let has_port = match has_mapping(original) {
+            true => outgoing.outer.ports.contains(&becomes.sport),
+            false => !outgoing.is_hosts,
+        };
+        let by_rule = if becomes.dst == dst {
+            self.hides_source(original)
+        } else {
+            self.is_outer(family, dst) && within(&self.sources, family, becomes.dst)
+        };
+        by_rule && has_port && self.is_outer(family, becomes.src)
     }
 
     /// The outer address of a family.

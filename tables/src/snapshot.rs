@@ -289,6 +289,13 @@ impl Writer {
         self.reclaim();
     }
 
+    /// Returns after every reader has seen all that was published: after a batch of each, unless the scheduler keeps a worker
+    /// from its core.
+    pub fn wait_for_readers(&mut self) {
+        let epoch = self.shared.epochs.advance();
+        self.shared.epochs.wait_for(epoch);
+    }
+
     /// Makes a route lead to a published group, in place.
     ///
     /// # Panics

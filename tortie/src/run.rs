@@ -160,7 +160,8 @@ fn start_workers(
         injects.push(injected);
     }
     let ports = Ports::new(config.mode, config.queues, queues, opened, counters);
-    Ok((workers, Ends { writer, punts, injects, ports: Box::new(ports) }))
+    let flows = flows.clone();
+    Ok((workers, Ends { writer, punts, injects, flows, ports: Box::new(ports) }))
 }
 
 fn table_limits(config: &Config) -> tables::Limits {

@@ -37,13 +37,9 @@ impl Flows {
         now: Ticks,
         timeouts: &FlowTimeouts,
     ) -> Result<Flow, NotAdded> {
-        let mapping = match original.protocol {
-            // Without a port in sight: other messages than queries.
-            protocol::ICMP | protocol::ICMPV6 if original.sport == 0 && original.dport == 0 => None,
-            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6 => {
-                Some(self.mapping(original, outer, now, timeouts)?)
-            }
-            _ => None,
+        let mapping = match has_mapping(original) {
+            true => Some(self.mapping(original, outer, now, timeouts)?),
+            false => None,
         };
         let port = mapping.as_ref().map_or(0, |mapping| mapping.port);
         let is_icmp = matches!(original.protocol, protocol::ICMP | protocol::ICMPV6);
@@ -204,6 +200,16 @@ impl Flows {
         let removed = self.remove(number, row.life());
         debug_assert!(removed, "only its last user removes a mapping");
         self.0.ports.give_back(backward.family, backward.protocol, backward.dport);
+    }
+}
+
+/// Does a flow with this key leave from a port, or an identifier, of its sender's mapping?
+pub(crate) fn has_mapping(original: &FlowKey) -> bool {
+    match original.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => true,
+        // Without an identifier in sight: other messages than queries.
+        protocol::ICMP | protocol::ICMPV6 => original.sport != 0 || original.dport != 0,
+        _ => false,
     }
 }
 

@@ -201,6 +201,32 @@ fn only_another_ones_outer_port_makes_a_hairpin() {
     assert_eq!((flows.counts().in_use, flows.counts().ports), (2, 1), "what was begun in vain is undone");
 }
 
+/// Rows on the stack of free ones have links of another kind, which a look-up that lags behind may read.
+#[test]
+fn a_link_of_a_free_row_leads_nowhere() {
+    let flows = Flows::new(4);
+    for link in 1..16 {
+        assert!(!matches!(find_in(&flows.0.rows, link, &[0; 5], 64), Ok(Some(_))), "no row is linked");
+    }
+}
+
+#[test]
+fn flows_are_ended_within_rows_and_by_what_is_said_of_them() {
+    let flows = Flows::new(64);
+    (0..32).for_each(|n| {
+        add(&flows, n).unwrap();
+        establish(&flows, n);
+    });
+    let (outer, timeouts) = (outer(1024..=65_535), timeouts());
+    flows.add_outgoing(&original(40), &outer, NOW, &timeouts).unwrap();
+    assert_eq!(flows.end(0..64, |_, _| false), 0);
+    assert_eq!(flows.end(0..8, |original, _| original.sport < 40), 8);
+    assert_eq!(flows.end(0..64, |_, reply| reply.dport & 1 == 0), 12 + 1);
+    assert!(flows.rows().all(|row| row.reply.dport & 1 == 1));
+    assert_eq!(flows.end(0..usize::MAX, |_, _| true), 12);
+    assert_eq!((flows.counts().in_use, flows.counts().ports), (0, 0));
+}
+
 /// The keys of shared rows are no packet's, not even one's whose ports are 0.
 #[test]
 fn no_packet_is_taken_for_a_mapping() {
