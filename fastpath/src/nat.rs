@@ -349,6 +349,7 @@ fn known_is_as_good(added: Result<Flow, NotAdded>) -> Result<Flow, NotAdded> {
 fn reason(not_added: NotAdded) -> DropReason {
     match not_added {
         NotAdded::Full => DropReason::FlowTableFull,
+        NotAdded::OverShare => DropReason::NatShareExhausted,
         NotAdded::PortsExhausted | NotAdded::Ambiguous | NotAdded::Known(_) => DropReason::NatPortsExhausted,
     }
 }

@@ -5,11 +5,14 @@
 mod support;
 
 use model::{PortId, ReversePath, WorkerId};
+use support::translation::{
+    self, OUTER, POD, SERVER, error_frame, fragments, icmp_frame, outward, tcp_frame, translating,
+};
 use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
     fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation, with_options, worker,
 };
-use tables::{Counters, DropReason, Flows, PuntReason, Writer};
+use tables::{Counters, DropReason, Flows, NatRules, PuntReason, Writer};
 
 fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
     match reason {
@@ -60,9 +63,25 @@ fn tagged() -> Vec<u8> {
     frame
 }
 
-/// The frame for a reason that one frame can cause; `None` where it takes more.
-fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
-    let case = match reason {
+/// How a reason is made to happen.
+enum Case {
+    /// By one frame.
+    Frame(PortId, Vec<u8>),
+    /// With rules of translation, by the last of these frames from the workload.
+    Translated(NatRules, Sizes, Vec<Vec<u8>>),
+    /// By more than that: in a test of its own.
+    Elsewhere,
+}
+
+/// The rules and frames for a reason of translation's.
+fn translated(rules: NatRules, frames: Vec<Vec<u8>>) -> Case {
+    Case::Translated(rules, Sizes::default(), frames)
+}
+
+fn drop_case(reason: DropReason) -> Case {
+    let rules = translation::rules();
+    let first_packets = |count| (1..=count).map(|sport| outward(sport).frame()).collect();
+    let (port, frame) = match reason {
         DropReason::TooShort => (WORKLOAD, vec![0; 13]),
         DropReason::VlanTruncated => patched(|frame| {
             frame.truncate(15);
@@ -142,13 +161,32 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
             (WORKLOAD, with_options(&Build::outward().frame(), &[131, 7, 4, 10, 65, 1, 3, 0]))
         }
         DropReason::PortDown => (WORKLOAD, Build::outward().to("10.66.0.1").frame()),
-        // Translated packets have their cases in `nat.rs`.
-        DropReason::FlowTableFull
-        | DropReason::NatPortsExhausted
-        | DropReason::NatInvalid
-        | DropReason::NatUnsupported
-        | DropReason::IcmpErrorMalformed
-        | DropReason::FragmentUnknown => return None,
+        DropReason::NatPortsExhausted => {
+            let outgoing = vec![(OUTER.parse().unwrap(), 50_000..=50_001, true)];
+            return translated(NatRules { outgoing, ..rules }, first_packets(3));
+        }
+        DropReason::NatShareExhausted => {
+            let sizes = Sizes { ports_per_address: 2, ..Sizes::default() };
+            return Case::Translated(rules, sizes, first_packets(3));
+        }
+        // One row for the sender's ports, one for this port, and none for the flow.
+        DropReason::FlowTableFull => {
+            return Case::Translated(rules, Sizes { flows: 2, ..Sizes::default() }, first_packets(1));
+        }
+        // A reset.
+        DropReason::NatInvalid => return translated(rules, vec![tcp_frame(0x04, 1000)]),
+        DropReason::NatUnsupported => {
+            return translated(NatRules { outgoing: vec![], ..rules }, first_packets(1));
+        }
+        DropReason::IcmpErrorMalformed => {
+            let mut error = error_frame(WORKLOAD, POD, &Build::packet(UPLINK, SERVER, POD).frame());
+            error[42] = 0x46 - 0x20;
+            return translated(rules, vec![icmp_frame(WORKLOAD, POD, SERVER, &error[34..])]);
+        }
+        DropReason::FragmentUnknown => {
+            let [_, later] = fragments(&outward(1).fragmentable().payload(40).frame(), 5);
+            return translated(rules, vec![later]);
+        }
         DropReason::NoReversePath
         | DropReason::ReversePathElsewhere
         | DropReason::NotReady
@@ -161,16 +199,25 @@ fn drop_case(reason: DropReason) -> Option<(PortId, Vec<u8>)> {
         | DropReason::EgressPacketRate
         | DropReason::EgressBandwidth
         | DropReason::IngressPacketRate
-        | DropReason::IngressBandwidth => return None,
+        | DropReason::IngressBandwidth => return Case::Elsewhere,
     };
-    Some(case)
+    Case::Frame(port, frame)
 }
 
 #[test]
-fn every_drop_reason_of_a_single_frame_happens_and_moves_its_counter_alone() {
+fn every_drop_reason_happens_and_moves_its_counter_alone() {
     for reason in DropReason::ALL {
-        let Some((port, frame)) = drop_case(*reason) else { continue };
-        let mut rig = Rig::new();
+        let (mut rig, port, before, frame) = match drop_case(*reason) {
+            Case::Frame(port, frame) => (Rig::new(), port, vec![], frame),
+            Case::Translated(rules, sizes, mut frames) => {
+                let last = frames.pop().expect("a frame to drop");
+                (translating(&rules, sizes), WORKLOAD, frames, last)
+            }
+            Case::Elsewhere => continue,
+        };
+        for before in before {
+            assert_eq!(rig.send(port, &before).forwarded(), 1, "{reason}");
+        }
         let moved = rig.send(port, &frame);
         assert_eq!(moved.drops(), [(reason.as_str(), 1)], "{reason}: {moved:?}");
         assert_eq!((moved.received(), moved.forwarded(), moved.punts()), (1, 0, vec![]), "{reason}");

@@ -2,49 +2,17 @@
 
 mod support;
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use model::{Family, IpNat};
-use packet::{FlowKey, checksum, icmp, ipv4, nat, protocol, tcp};
-use support::{Build, HOST, PORTS, Rig, Sizes, UPLINK, WORKLOAD, mac, neighbor_mac, prefix};
-use tables::{DropReason, Nat, NatRules, PuntReason};
-
-/// The node's own address, and the one that other nodes have.
-const OUTER: &str = "172.18.0.1";
-const SERVER: &str = "10.69.0.1";
-const POD: &str = "10.65.0.2";
-const FLOATING: &str = "198.51.100.7";
-const PORT_RANGE: std::ops::RangeInclusive<u16> = 50_000..=50_999;
-
-fn rules() -> NatRules {
-    NatRules {
-        outgoing: vec![(OUTER.parse().unwrap(), PORT_RANGE, true)],
-        sources: vec![prefix("10.65.0.0/16")],
-        exempt: vec![prefix("10.65.0.0/16"), prefix("fd65::/16")],
-        floating: vec![IpNat { internal: POD.parse().unwrap(), external: FLOATING.parse().unwrap() }],
-        ..NatRules::default()
-    }
-}
-
-fn rig_with(rules: &NatRules, flows: usize) -> Rig {
-    let mut rig = Rig::sized(Sizes { flows, ..Sizes::default() });
-    rig.writer.set_nat(Nat::new(rules));
-    rig.writer.publish();
-    rig
-}
+use model::Family;
+use packet::{FlowKey, checksum, icmp, nat};
+use support::translation::{
+    FLOATING, OUT, OUTER, POD, PORT_RANGE, SERVER, error_frame, fragments, icmp_frame, key, outward, rules,
+    tcp_frame, translating,
+};
+use support::{Build, HOST, PORTS, Rig, Sizes, UPLINK, WORKLOAD, mac, neighbor_mac};
+use tables::{DropReason, PuntReason};
 
 fn rig() -> Rig {
-    rig_with(&rules(), 64)
-}
-
-/// An uplink whose MTU is 576 leads to the server.
-const OUT: model::PortId = support::NARROW;
-
-fn key(frame: &[u8]) -> FlowKey {
-    let parsed = packet::parse(frame).expect("what leaves is well-formed");
-    let right = checksum::verify_l4(frame, &parsed);
-    assert_ne!(right, checksum::L4Checksum::Wrong, "checksum");
-    FlowKey::new(frame, &parsed).unwrap()
+    translating(&rules(), Sizes::default())
 }
 
 fn ends(frame: &[u8]) -> (String, u16, String, u16) {
@@ -54,11 +22,6 @@ fn ends(frame: &[u8]) -> (String, u16, String, u16) {
 
 fn ends_are(frame: &[u8], src: &str, sport: u16, dst: &str, dport: u16) {
     assert_eq!(ends(frame), (src.to_owned(), sport, dst.to_owned(), dport));
-}
-
-/// UDP from the pod to the server.
-fn outward(sport: u16) -> Build {
-    Build::packet(WORKLOAD, POD, SERVER).sport(sport)
 }
 
 /// What the other end answers to a frame that left, as it comes in by that port.
@@ -137,35 +100,6 @@ fn echo_reply(ident: u16) -> Vec<u8> {
     let mut message = vec![0; 16];
     icmp::Echo { reply: true, ident, seq: 1, payload: &[7; 8] }.emit_v4(&mut message).unwrap();
     message
-}
-
-/// An ICMPv4 message in a frame to us.
-fn icmp_frame(by: model::PortId, src: &str, dst: &str, message: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; 34 + message.len()];
-    let ethertype = packet::ethernet::IPV4;
-    packet::ethernet::Repr { dst: mac(by), src: neighbor_mac(by), ethertype }.emit(&mut frame).unwrap();
-    let ip = ipv4::Repr {
-        src: src.parse().unwrap(),
-        dst: dst.parse().unwrap(),
-        protocol: protocol::ICMP,
-        ttl: 64,
-        payload_len: message.len() as u16,
-        ..Default::default()
-    };
-    ip.emit(&mut frame[14..]).unwrap();
-    frame[34..].copy_from_slice(message);
-    frame
-}
-
-/// TTL exceeded, from a router on the way to the sender of `about`.
-fn error_frame(by: model::PortId, router: &str, about: &[u8]) -> Vec<u8> {
-    let quote = &about[14..];
-    let mut message = vec![icmp::v4::TIME_EXCEEDED, 0, 0, 0, 0, 0, 0, 0];
-    message.extend_from_slice(quote);
-    let sum = checksum::of(&message);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    let sender = key(about).source().to_string();
-    icmp_frame(by, router, &sender, &message)
 }
 
 #[test]
@@ -326,22 +260,6 @@ fn errors_about_packets_to_a_floating_ip_hide_the_workload() {
     assert_eq!(quote.key, key(&sent));
 }
 
-/// Cuts a datagram in two: the second part shows no ports.
-fn fragments(whole: &[u8], id: u16) -> [Vec<u8>; 2] {
-    let (header, payload) = (&whole[..34], &whole[34..]);
-    let cut = 24;
-    [(0x2000, &payload[..cut]), (cut as u16 / 8, &payload[cut..])].map(|(field, part)| {
-        let mut frame = [header, part].concat();
-        frame[16..18].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
-        frame[18..20].copy_from_slice(&id.to_be_bytes());
-        frame[20..22].copy_from_slice(&u16::to_be_bytes(field));
-        frame[24..26].fill(0);
-        let sum = checksum::of(&frame[14..34]);
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
-        frame
-    })
-}
-
 /// Puts the parts together again.
 fn whole(first: &[u8], later: &[u8]) -> Vec<u8> {
     let mut frame = [first, &later[34..]].concat();
@@ -379,79 +297,6 @@ fn unknown_to_host(frame: &[u8]) -> Vec<u8> {
     frame[..6].copy_from_slice(&neighbor_mac(HOST).0);
     frame[6..12].copy_from_slice(&mac(HOST).0);
     frame
-}
-
-fn tcp_frame(flags: u8, sport: u16) -> Vec<u8> {
-    let (src, dst): (IpAddr, IpAddr) = (POD.parse().unwrap(), SERVER.parse().unwrap());
-    let mut frame = vec![0; 54];
-    let ethertype = packet::ethernet::IPV4;
-    let link = packet::ethernet::Repr { dst: mac(WORKLOAD), src: neighbor_mac(WORKLOAD), ethertype };
-    link.emit(&mut frame).unwrap();
-    let ip = ipv4::Repr {
-        src: Ipv4Addr::new(10, 65, 0, 2),
-        dst: Ipv4Addr::new(10, 69, 0, 1),
-        protocol: protocol::TCP,
-        ttl: 64,
-        payload_len: 20,
-        ..Default::default()
-    };
-    ip.emit(&mut frame[14..]).unwrap();
-    let segment = tcp::Repr { sport, dport: 80, seq: 1, ack: 1, flags, window: 100, payload: &[] };
-    segment.emit(src, dst, &mut frame[34..]).unwrap();
-    frame
-}
-
-/// Each drop reason of this stage: the rules, and frames of which the last one is dropped.
-fn drop_case(reason: DropReason) -> (NatRules, usize, Vec<Vec<u8>>) {
-    let base = rules();
-    match reason {
-        DropReason::NatPortsExhausted => {
-            let outgoing = vec![(OUTER.parse().unwrap(), 50_000..=50_001, true)];
-            let frames = (1..4).map(|sport| outward(sport).frame()).collect();
-            (NatRules { outgoing, ..base }, 64, frames)
-        }
-        // One row for the port, one for the flow: the second server's flow would be a third.
-        DropReason::FlowTableFull => (base, 1, vec![outward(1).frame()]),
-        DropReason::NatInvalid => (base, 64, vec![tcp_frame(0x04, 1000)]),
-        DropReason::NatUnsupported => (NatRules { outgoing: vec![], ..base }, 64, vec![outward(1).frame()]),
-        DropReason::IcmpErrorMalformed => {
-            let mut error = error_frame(WORKLOAD, POD, &Build::packet(UPLINK, SERVER, POD).frame());
-            error[42] = 0x46 - 0x20;
-            (base, 64, vec![error_to_server(error)])
-        }
-        DropReason::FragmentUnknown => {
-            let [_, later] = fragments(&outward(1).fragmentable().payload(40).frame(), 5);
-            (base, 64, vec![later])
-        }
-        other => panic!("{other} is another stage's"),
-    }
-}
-
-/// The same error, to somebody that a pod's packets are translated for.
-fn error_to_server(error: Vec<u8>) -> Vec<u8> {
-    icmp_frame(WORKLOAD, POD, SERVER, &error[34..])
-}
-
-#[test]
-fn every_drop_reason_of_translation_happens_and_moves_its_counter_alone() {
-    for reason in [
-        DropReason::NatPortsExhausted,
-        DropReason::FlowTableFull,
-        DropReason::NatInvalid,
-        DropReason::NatUnsupported,
-        DropReason::IcmpErrorMalformed,
-        DropReason::FragmentUnknown,
-    ] {
-        let (rules, flows, frames) = drop_case(reason);
-        let mut rig = rig_with(&rules, flows);
-        let (last, before) = frames.split_last().unwrap();
-        for frame in before {
-            assert_eq!(rig.send(WORKLOAD, frame).forwarded(), 1, "{reason}");
-        }
-        let moved = rig.send(WORKLOAD, last);
-        assert_eq!(moved.drops(), [(reason.as_str(), 1)], "{reason}: {moved:?}");
-        rig.audit();
-    }
 }
 
 #[test]

@@ -118,6 +118,7 @@ reasons! {
         TunnelFamily = "tunnel_family": "The next hop is behind an IPIP tunnel, which carries IPv4 only.",
         FlowTableFull = "flow_table_full": "Begins a flow that must be remembered, and the table of flows is full of established ones.",
         NatPortsExhausted = "nat_ports_exhausted": "Must leave under another source, and every port of that address is taken.",
+        NatShareExhausted = "nat_share_exhausted": "Must leave under another source, and its workload has as many ports as one address may have (`limits.nat_ports_per_address`).",
         NatInvalid = "nat_invalid": "Must be translated, and belongs to no flow and can begin none: a reset, or an ICMP error about an unknown flow.",
         NatUnsupported = "nat_unsupported": "Must leave under another source, and this node has no address of the family, or only its own and the protocol has no ports.",
         IcmpErrorMalformed = "icmp_error_malformed": "An ICMP error that must be translated, and the packet that it quotes is malformed.",

@@ -79,6 +79,8 @@ pub enum NotAdded {
     Ambiguous,
     /// Every port of the range is taken.
     PortsExhausted,
+    /// Its sender has as many ports as one address may have.
+    OverShare,
     /// All rows are taken, and no flow nearby may be evicted.
     Full,
 }
@@ -108,7 +110,7 @@ pub struct FlowRow {
 /// Sums for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCounts {
-    /// Rows in use, mappings included.
+    /// Rows in use: flows, mappings, and a count for each sender and protocol.
     pub in_use: usize,
     /// All rows.
     pub size: usize,
@@ -116,6 +118,8 @@ pub struct FlowCounts {
     pub evicted: u64,
     /// Outer ports in use.
     pub ports: usize,
+    /// First packets of flows whose sender had its share of ports.
+    pub over_share: u64,
 }
 
 struct Table {
@@ -128,6 +132,9 @@ struct Table {
     free: AtomicU64,
     in_use: AtomicUsize,
     evicted: AtomicU64,
+    over_share: AtomicU64,
+    /// Most outer ports of one address, for each protocol.
+    ports_per_address: u32,
     /// The rows that evicting and ageing look at next.
     eviction_hand: AtomicUsize,
     ageing_hand: AtomicUsize,
@@ -139,11 +146,20 @@ struct Table {
 pub struct Flows(Arc<Table>);
 
 impl Flows {
-    /// A table of so many rows. A translated flow takes one, and one more for its port unless another flow shares it.
+    /// A table of so many rows. A translated flow takes one, one more for its port unless another flow shares it, and one
+    /// for its sender's address.
     ///
     /// # Panics
     /// Where there are none, or 2³⁰ or more.
     pub fn new(rows: usize) -> Flows {
+        Flows::with_share(rows, u32::MAX)
+    }
+
+    /// [`Flows::new`], and no address gets more than so many outer ports for each protocol.
+    ///
+    /// # Panics
+    /// As [`Flows::new`].
+    pub fn with_share(rows: usize, ports_per_address: u32) -> Flows {
         assert!((1..1 << 30).contains(&rows), "a flow table of {rows} rows");
         let table = Table {
             rows: (0..rows).map(|_| Row::default()).collect(),
@@ -153,6 +169,9 @@ impl Flows {
             free: AtomicU64::new(1),
             in_use: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
+            over_share: AtomicU64::new(0),
+            // The highest number marks a row that is going.
+            ports_per_address: ports_per_address.min(u32::MAX - 1),
             eviction_hand: AtomicUsize::new(0),
             ageing_hand: AtomicUsize::new(0),
             made: Instant::now(),
@@ -336,7 +355,7 @@ impl Flows {
         (0..2).for_each(|side| index.unlink(rows, number, side));
         let mappings = row.take_mappings();
         self.give_row(number);
-        mappings.into_iter().for_each(|mapping| self.release_mapping(mapping));
+        mappings.into_iter().for_each(|mapping| self.release_shared(mapping));
         true
     }
 
@@ -451,6 +470,7 @@ impl Flows {
             size: self.0.rows.len(),
             evicted: self.0.evicted.load(Ordering::Relaxed),
             ports: self.0.ports.taken(),
+            over_share: self.0.over_share.load(Ordering::Relaxed),
         }
     }
 

@@ -324,6 +324,12 @@ fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {
         ("limits.frames", &fields.frames, Limits::FRAMES, &mut limits.frames),
         ("limits.neighbors", &fields.neighbors, Limits::ROWS, &mut limits.neighbors),
         ("limits.flows", &fields.flows, Limits::FLOWS, &mut limits.flows),
+        (
+            "limits.nat_ports_per_address",
+            &fields.nat_ports_per_address,
+            Limits::NAT_PORTS,
+            &mut limits.nat_ports_per_address,
+        ),
         ("limits.mirror_routes", &fields.mirror_routes, Limits::ROUTES, &mut limits.mirror_routes),
         (
             "limits.prefixes_per_peer",

@@ -26,8 +26,10 @@ pub(crate) struct Limits {
     pub(crate) mirror_routes: usize,
     /// Prefixes taken from one BGP peer.
     pub(crate) prefixes_per_peer: usize,
-    /// Rows of the flow table: a translated flow takes one or two.
+    /// Rows of the flow table: a translated flow takes one, a workload's port and address one each.
     pub(crate) flows: usize,
+    /// Outer ports of one address, for each protocol.
+    pub(crate) nat_ports_per_address: usize,
 }
 
 impl Default for Limits {
@@ -45,6 +47,8 @@ impl Default for Limits {
             mirror_routes: 1_500_000,
             prefixes_per_peer: 1_500_000,
             flows: 262_144,
+            // Half of those that the node's own address has to give.
+            nat_ports_per_address: 8_192,
         }
     }
 }
@@ -60,6 +64,8 @@ impl Limits {
     pub(crate) const GROUPS: (usize, usize) = (16, 65_000);
     /// 128 bytes each, and 16 for finding them.
     pub(crate) const FLOWS: (usize, usize) = (1_024, 64_000_000);
+    /// A port has 16 bits; the largest is no limit.
+    pub(crate) const NAT_PORTS: (usize, usize) = (1, 65_536);
     /// Below the smallest, not even an uplink and a workload can be opened.
     pub(crate) const FRAMES: (usize, usize) = (8_192, 4_194_304);
 }

@@ -63,7 +63,8 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let opened = OpenPorts::default();
     let counters = Counters::new(config.workers, config.limits.ports);
     let (questions, requests) = mpsc::channel(limits::QUESTIONS);
-    let flows = Flows::new(config.limits.flows);
+    // At most `Limits::NAT_PORTS`.
+    let flows = Flows::with_share(config.limits.flows, config.limits.nat_ports_per_address as u32);
     let observer = Observer::new(questions, counters.clone(), opened.clone(), flows.clone());
     let (workers, ends) = start_workers(config, plan, opened, counters, &flows)?;
     let mut slow = SlowPathThread::start(config, ends, requests)?;

@@ -11,6 +11,7 @@
 
 pub mod hostile;
 pub mod one_fate;
+pub mod translation;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -55,11 +56,12 @@ pub struct Sizes {
     pub wire_slots: usize,
     pub punt_slots: usize,
     pub flows: usize,
+    pub ports_per_address: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Sizes { wire_slots: 128, punt_slots: 128, flows: 64 }
+        Sizes { wire_slots: 128, punt_slots: 128, flows: 64, ports_per_address: 1000 }
     }
 }
 
@@ -201,7 +203,7 @@ impl Rig {
         let mut writer = Writer::new(limits(1));
         fill(&mut writer);
         let handoffs = handoffs(1, 16, 2048).remove(0);
-        let flows = Flows::new(sizes.flows);
+        let flows = Flows::with_share(sizes.flows, sizes.ports_per_address);
         let shared = (Counters::new(1, 16), flows.clone());
         let (worker, parts) = worker(&mut writer, WorkerId(0), shared, handoffs, &PORTS, sizes);
         let Parts { wires, counters, punts, inject, commands } = parts;

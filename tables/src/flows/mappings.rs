@@ -4,18 +4,29 @@
 //! A mapping is a row of the table under two keys that no packet has: one names the workload's port and the outer address, the
 //! other the outer port. Its flows count themselves in, those from inside to the outer port, too; the last one to go takes
 //! it along and gives the port back.
+//!
+//! Mappings count themselves in a row of their sender's address and protocol, in the same way: no address gets more than its
+//! share of the ports.
 
 use std::sync::atomic::Ordering;
 
 use packet::{FlowKey, protocol};
 
-use super::row::{Shared, Words, shared};
+use super::row::{Shared, Words, is_shared, shared};
 use super::{Flow, FlowTimeouts, Flows, Life, NotAdded, OuterAddress, Refused, Ticks, key, row_and_side};
 
 /// Workers that begin and end flows of one port at the same moment: so often a mapping is looked for again.
 const TRIES: u32 = 4;
-/// Users of a mapping that is going.
+/// Users of a shared row that is going.
 const GOING: u32 = u32::MAX;
+
+/// How an attempt to be counted in ends.
+#[derive(PartialEq, Eq)]
+enum Joined {
+    In,
+    Full,
+    Gone,
+}
 
 /// A mapping that the caller is counted in.
 struct Mapping {
@@ -73,13 +84,12 @@ impl Flows {
             return Ok(None);
         }
         let asked = outer_port(original, original.dst, original.dport);
-        let Some((found, life)) = self.0.index.find(&self.0.rows, &asked) else { return Ok(None) };
-        let Some(far) = self.join_mapping(row_and_side(found).0, life) else { return Ok(None) };
+        let Some(far) = self.join_mapping(&asked) else { return Ok(None) };
         let receiver = key(&self.0.rows[far.row as usize - 1].words(0));
         let near = match self.mapping(original, outer, now, timeouts) {
             Ok(near) => near,
             Err(not_added) => {
-                self.release_mapping(far.row);
+                self.release_shared(far.row);
                 return Err(not_added);
             }
         };
@@ -104,7 +114,7 @@ impl Flows {
     ) -> Result<Flow, NotAdded> {
         let added = self.add_with(original, reply, mappings, now, timeouts);
         if added.is_err() {
-            mappings.into_iter().for_each(|mapping| self.release_mapping(mapping));
+            mappings.into_iter().for_each(|mapping| self.release_shared(mapping));
         }
         added
     }
@@ -118,21 +128,24 @@ impl Flows {
         timeouts: &FlowTimeouts,
     ) -> Result<Mapping, NotAdded> {
         let (family, protocol) = (original.family, original.protocol);
-        let forward = shared(Shared::Inner, &FlowKey { dst: outer.address, dport: 0, ..*original });
+        let inner = shared(Shared::Inner, &FlowKey { dst: outer.address, dport: 0, ..*original });
         for _ in 0..TRIES {
-            if let Some((found, life)) = self.0.index.find(&self.0.rows, &forward)
-                && let Some(mapping) = self.join_mapping(row_and_side(found).0, life)
-            {
+            if let Some(mapping) = self.join_mapping(&inner) {
                 return Ok(mapping);
             }
+            let sender = self.count_port(original, now, timeouts)?;
             // Begun somewhere in the range that another sender's isn't.
-            let start = (self.0.index.bucket(&forward) >> 3) as u16;
-            let port = (self.0.ports.take(family, protocol, &outer.ports, original.sport, start))
-                .ok_or(NotAdded::PortsExhausted)?;
-            match self.make_mapping(&forward, outer, port, now, timeouts) {
-                Ok(mapping) => return Ok(mapping),
+            let start = (self.0.index.bucket(&inner) >> 3) as u16;
+            let Some(port) = self.0.ports.take(family, protocol, &outer.ports, original.sport, start) else {
+                self.release_shared(sender);
+                return Err(NotAdded::PortsExhausted);
+            };
+            let keys = [inner, outer_port(original, outer.address, port)];
+            match self.make_shared(&keys, sender, now, timeouts) {
+                Ok(row) => return Ok(Mapping { row, port }),
                 Err(not_added) => {
                     self.0.ports.give_back(family, protocol, port);
+                    self.release_shared(sender);
                     if not_added == NotAdded::Full {
                         return Err(NotAdded::Full);
                     }
@@ -142,47 +155,82 @@ impl Flows {
         Err(NotAdded::Ambiguous)
     }
 
-    fn make_mapping(
+    /// Counts one more port of the sender's address; the row that counts, from 1.
+    fn count_port(&self, original: &FlowKey, now: Ticks, timeouts: &FlowTimeouts) -> Result<u32, NotAdded> {
+        let sender = FlowKey { sport: 0, dst: 0, dport: 0, ..*original };
+        let keys = [shared(Shared::Sender, &sender), shared(Shared::SenderToo, &sender)];
+        for _ in 0..TRIES {
+            if let Some((found, life)) = self.0.index.find(&self.0.rows, &keys[0]) {
+                let (number, _) = row_and_side(found);
+                match self.join(number, life, self.0.ports_per_address) {
+                    Joined::In => return Ok(number + 1),
+                    Joined::Full => {
+                        self.0.over_share.fetch_add(1, Ordering::Relaxed);
+                        return Err(NotAdded::OverShare);
+                    }
+                    Joined::Gone => {}
+                }
+            }
+            match self.make_shared(&keys, 0, now, timeouts) {
+                Err(NotAdded::Ambiguous) => {}
+                made => return made,
+            }
+        }
+        Err(NotAdded::Ambiguous)
+    }
+
+    /// A row that the caller is counted in, counted from 1. `counted_in`: the row that it is counted in itself, alike.
+    fn make_shared(
         &self,
-        forward: &Words,
-        outer: &OuterAddress,
-        port: u16,
+        keys: &[Words; 2],
+        counted_in: u32,
         now: Ticks,
         timeouts: &FlowTimeouts,
-    ) -> Result<Mapping, NotAdded> {
+    ) -> Result<u32, NotAdded> {
         let number = self.take_row(now, timeouts).ok_or(NotAdded::Full)?;
         let row = &self.0.rows[number as usize];
-        let backward = outer_port(&key(forward), outer.address, port);
-        let uses = u64::from(row.life().generation()) << 32 | 1;
-        row.uses.store(uses, Ordering::Relaxed);
-        match self.link(number, &[*forward, backward], Life::LIVE | Life::MAPPING, now) {
-            Ok(_) => Ok(Mapping { row: number + 1, port }),
+        row.set_mappings([counted_in, 0]);
+        row.uses.store(u64::from(row.life().generation()) << 32 | 1, Ordering::Relaxed);
+        match self.link(number, keys, Life::LIVE | Life::MAPPING, now) {
+            Ok(_) => Ok(number + 1),
             Err(Refused::Known(_) | Refused::Ambiguous) => {
+                row.set_mappings([0; 2]);
                 self.give_row(number);
                 Err(NotAdded::Ambiguous)
             }
         }
     }
 
-    /// Counts the caller in, unless the mapping is going or gone.
-    fn join_mapping(&self, number: u32, life: Life) -> Option<Mapping> {
+    /// The mapping with this key, the caller counted in, unless there is none or it is going.
+    fn join_mapping(&self, words: &Words) -> Option<Mapping> {
+        let (found, life) = self.0.index.find(&self.0.rows, words)?;
+        let (number, _) = row_and_side(found);
+        // Counted in, so the row stays what it is.
+        let joined = self.join(number, life, GOING - 1) == Joined::In;
+        joined.then(|| Mapping { row: number + 1, port: key(&self.0.rows[number as usize].words(1)).dport })
+    }
+
+    /// Counts the caller in, unless there are so many already, or the row is going or gone.
+    fn join(&self, number: u32, life: Life, most: u32) -> Joined {
         let row = &self.0.rows[number as usize];
         let mut uses = row.uses.load(Ordering::Acquire);
         loop {
-            if (uses >> 32) as u16 != life.generation() || uses as u32 >= GOING - 1 {
-                return None;
+            if (uses >> 32) as u16 != life.generation() || uses as u32 == GOING {
+                return Joined::Gone;
+            }
+            if uses as u32 >= most {
+                return Joined::Full;
             }
             match row.uses.compare_exchange_weak(uses, uses + 1, Ordering::AcqRel, Ordering::Acquire) {
-                // Counted in, so the row stays what it is.
-                Ok(_) => return Some(Mapping { row: number + 1, port: key(&row.words(1)).dport }),
+                Ok(_) => return Joined::In,
                 Err(changed) => uses = changed,
             }
         }
     }
 
-    /// Counts a flow out; the last one removes the mapping. `mapping`: its row, counted from 1; 0 is none.
-    pub(super) fn release_mapping(&self, mapping: u32) {
-        let Some(number) = mapping.checked_sub(1) else { return };
+    /// Counts a user out; the last one removes the row. `shared`: the row, counted from 1; 0 is none.
+    pub(super) fn release_shared(&self, shared: u32) {
+        let Some(number) = shared.checked_sub(1) else { return };
         let row = &self.0.rows[number as usize];
         let mut uses = row.uses.load(Ordering::Acquire);
         loop {
@@ -196,10 +244,13 @@ impl Flows {
                 Err(changed) => uses = changed,
             }
         }
-        let backward = key(&row.words(1));
+        let second = row.words(1);
         let removed = self.remove(number, row.life());
-        debug_assert!(removed, "only its last user removes a mapping");
-        self.0.ports.give_back(backward.family, backward.protocol, backward.dport);
+        debug_assert!(removed, "only its last user removes a shared row");
+        if is_shared(Shared::Outer, &second) {
+            let outer = key(&second);
+            self.0.ports.give_back(outer.family, outer.protocol, outer.dport);
+        }
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) enum Shared {
     Inner = 1,
     /// A mapping, by its outer port.
     Outer = 2,
+    /// How many ports a sender's address has.
+    Sender = 3,
+    /// The same: a row has two keys.
+    SenderToo = 4,
 }
 
 /// The words of a key that no packet has.
@@ -30,6 +34,11 @@ pub(super) fn shared(kind: Shared, key: &FlowKey) -> Words {
     let mut words = words(key);
     words[4] |= (kind as u64) << 16;
     words
+}
+
+/// Is it such a key?
+pub(super) fn is_shared(kind: Shared, words: &Words) -> bool {
+    words[4] >> 16 & 7 == kind as u64
 }
 
 pub(super) fn key(words: &Words) -> FlowKey {
@@ -63,7 +72,7 @@ impl Life {
     pub(super) const FIN_REPLY: u16 = 1 << 4;
     /// A reset was the last packet.
     pub(super) const RESET: u16 = 1 << 5;
-    /// No flow but a mapping of a workload's port (`mappings.rs`).
+    /// No flow but what flows share: a mapping of a workload's port, or the count of them (`mappings.rs`).
     pub(super) const MAPPING: u16 = 1 << 6;
 
     pub(super) fn flags(self) -> u16 {
@@ -101,9 +110,10 @@ pub(super) struct Row {
     pub(super) life: AtomicU64,
     /// The link after this one in the chain of each key.
     pub(super) next: [AtomicU32; 2],
-    /// Of a flow: the rows of its sender's mapping and of the one that it was sent to, counted from 1; 0 is none.
+    /// The rows that it is counted in, from 1; 0 is none. A flow: its sender's mapping, and the one that it was sent to. A
+    /// mapping: its sender's count.
     pub(super) mappings: [AtomicU32; 2],
-    /// Of a mapping: its generation in the high half, how many flows use it in the low one.
+    /// Of what flows share: its generation in the high half, how many are counted in it in the low one.
     pub(super) uses: AtomicU64,
     // Left for policy: a verdict and the epoch of the policy that gave it, a word of their own (DESIGN.md, D7).
 }

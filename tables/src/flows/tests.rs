@@ -77,7 +77,10 @@ fn a_full_table_lets_go_of_unanswered_flows_and_of_no_others() {
         add(&flows, n).expect("an unanswered flow goes");
     }
     assert!((0..32).all(|n| look_up(&flows, &original(n)).is_some() && look_up(&flows, &reply(n)).is_some()));
-    assert_eq!(flows.counts(), FlowCounts { in_use: 64, size: 64, evicted: 9_900 - 32, ports: 0 });
+    assert_eq!(
+        flows.counts(),
+        FlowCounts { in_use: 64, size: 64, evicted: 9_900 - 32, ports: 0, over_share: 0 }
+    );
     (10_000..10_032).for_each(|n| {
         add(&flows, n).unwrap();
         establish(&flows, n);
@@ -127,7 +130,7 @@ fn one_port_of_a_workload_has_one_outer_port_wherever_it_sends_to() {
     assert_eq!(others.len(), 1);
     assert!(others.iter().all(|port| *port != 5000 && port % 2 == 0), "{others:?}");
     assert_eq!(flows.counts().ports, 2);
-    assert_eq!(flows.counts().in_use, 18 + 2);
+    assert_eq!(flows.counts().in_use, 18 + 2 + 2);
 }
 
 #[test]
@@ -141,7 +144,7 @@ fn the_last_flow_of_a_mapping_takes_it_along() {
     let later = Ticks(NOW.0 + timeouts.udp.0);
     flows.touch(&look_up(&flows, &asked).unwrap(), 0, later);
     assert_eq!(flows.age(64, Ticks(later.0 + 1), &timeouts), 2);
-    assert_eq!((flows.counts().in_use, flows.counts().ports), (2, 1));
+    assert_eq!((flows.counts().in_use, flows.counts().ports), (3, 1));
     assert_eq!(flows.age(64, Ticks(later.0 + timeouts.udp.0 + 1), &timeouts), 1);
     assert_eq!((flows.counts().in_use, flows.counts().ports), (0, 0));
 }
@@ -154,7 +157,7 @@ fn a_range_without_a_free_port_is_exhausted_and_says_so() {
     let ports: BTreeSet<u16> = (0..4).map(|n| send(n).unwrap().other.dport).collect();
     assert!(ports.into_iter().eq(2000..=2003));
     assert_eq!(send(9), Err(NotAdded::PortsExhausted));
-    assert_eq!(flows.counts().in_use, 8, "what was begun in vain is undone");
+    assert_eq!(flows.counts().in_use, 12, "what was begun in vain is undone");
     // Queries have identifiers of their own.
     let echo = FlowKey { protocol: protocol::ICMP, src: 1, dst: 2, sport: 77, dport: 77, family: Family::V4 };
     let reply = flows.add_outgoing(&echo, &outer, NOW, &timeouts).unwrap().other;
@@ -198,7 +201,32 @@ fn only_another_ones_outer_port_makes_a_hairpin() {
     assert_eq!(to(FlowKey { protocol: protocol::ICMP, sport: 6000, ..asks }), Ok(None));
     assert_eq!(to(FlowKey { dst: OUTER + 1, ..asks }), Ok(None));
     assert_eq!(to(FlowKey { src: 8, ..asks }), Err(NotAdded::Ambiguous), "from itself");
-    assert_eq!((flows.counts().in_use, flows.counts().ports), (2, 1), "what was begun in vain is undone");
+    assert_eq!((flows.counts().in_use, flows.counts().ports), (3, 1), "what was begun in vain is undone");
+}
+
+/// RFC 6888 REQ-4: so that one sender leaves ports to the others.
+#[test]
+fn no_address_gets_more_than_its_share_of_each_protocols_ports() {
+    let flows = Flows::with_share(256, 10);
+    let (outer, timeouts) = (outer(2000..=2063), timeouts());
+    let send = |src, sport, protocol, dst| {
+        let key = FlowKey { src, sport, protocol, dst, ..original(0) };
+        flows.add_outgoing(&key, &outer, NOW, &timeouts)
+    };
+    for sport in 1..=10 {
+        assert!(send(7, sport, protocol::UDP, 99).is_ok());
+    }
+    assert_eq!(send(7, 11, protocol::UDP, 99), Err(NotAdded::OverShare));
+    assert!(send(7, 10, protocol::UDP, 98).is_ok(), "a port that it has leads anywhere");
+    assert!(send(7, 11, protocol::TCP, 99).is_ok() && send(8, 11, protocol::UDP, 99).is_ok());
+    assert_eq!(flows.counts().over_share, 1);
+    // A flow that ends gives its port back, to its sender's share, too.
+    let first = |original: &FlowKey, _: &FlowKey| original.sport == 1;
+    assert_eq!(flows.end(0..256, first), 1);
+    assert!(send(7, 11, protocol::UDP, 99).is_ok());
+    assert_eq!(send(7, 12, protocol::UDP, 99), Err(NotAdded::OverShare));
+    flows.end(0..256, |_, _| true);
+    assert_eq!((flows.counts().in_use, flows.counts().ports), (0, 0));
 }
 
 /// Rows on the stack of free ones have links of another kind, which a look-up that lags behind may read.
@@ -389,7 +417,8 @@ fn under_a_flood_from_several_threads_no_entry_is_torn_and_no_established_flow_l
 /// Flows of few senders come and go on several threads, so that mappings are made, joined and removed at once.
 #[test]
 fn mappings_made_and_removed_by_several_threads_give_every_port_back() {
-    let flows = Flows::new(512);
+    // Each thread may be making or removing the one mapping of a sender.
+    let flows = Flows::with_share(512, 3);
     let (outer, timeouts) = (outer(3000..=3063), timeouts());
     std::thread::scope(|scope| {
         for seed in 0..3 {

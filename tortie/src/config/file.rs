@@ -138,6 +138,7 @@ pub(super) struct LimitsFields {
     pub(super) mirror_routes: Option<Entry>,
     pub(super) prefixes_per_peer: Option<Entry>,
     pub(super) flows: Option<Entry>,
+    pub(super) nat_ports_per_address: Option<Entry>,
 }
 
 /// A mapping that says what it should look like where something else stands in its place.

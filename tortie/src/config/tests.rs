@@ -57,7 +57,7 @@ fn every_field_is_read() {
          waiting: busy\n\
          ecmp: { symmetric: true, seed: 7 }\n\
          limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
-         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20, flows: 2048 }\n",
+         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20, flows: 2048, nat_ports_per_address: 21 }\n",
     )
     .unwrap();
     assert_eq!(
@@ -89,6 +89,7 @@ fn every_field_is_read() {
                 mirror_routes: 19,
                 prefixes_per_peer: 20,
                 flows: 2048,
+                nat_ports_per_address: 21,
             },
         }
     );

@@ -58,7 +58,7 @@ fn sample() -> Sample {
         ..Summary::default()
     };
     Sample {
-        flows: tables::FlowCounts { in_use: 3, size: 16, evicted: 2, ports: 1 },
+        flows: tables::FlowCounts { in_use: 3, size: 16, evicted: 2, ports: 1, over_share: 6 },
         stages: StagesStatus::new([tables::StageSample {
             packets: 64,
             ticks: [640; Stage::ALL.len()],

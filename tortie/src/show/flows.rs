@@ -14,7 +14,7 @@ pub(crate) struct FlowsStatus {
     pub(crate) flows: Vec<FlowView>,
     /// How many match in all.
     pub(crate) total: usize,
-    /// Rows of the table in use; a flow takes one, and a workload's translated port another.
+    /// Rows of the table in use; a flow takes one, a workload's translated port another, and so do the ports of one address.
     pub(crate) in_use: usize,
     /// Rows of the table.
     pub(crate) size: usize,
@@ -22,6 +22,9 @@ pub(crate) struct FlowsStatus {
     pub(crate) evicted: u64,
     /// Outer ports in use.
     pub(crate) ports: usize,
+    /// First packets dropped because their workload had its share of outer ports.
+    #[serde(default)]
+    pub(crate) over_share: u64,
 }
 
 /// One flow.
@@ -91,8 +94,8 @@ impl FlowsStatus {
         address: Option<IpAddr>,
         limit: usize,
     ) -> FlowsStatus {
-        let FlowCounts { in_use, size, evicted, ports } = counts;
-        let mut status = FlowsStatus { in_use, size, evicted, ports, ..FlowsStatus::default() };
+        let FlowCounts { in_use, size, evicted, ports, over_share } = counts;
+        let mut status = FlowsStatus { in_use, size, evicted, ports, over_share, ..FlowsStatus::default() };
         let matches = |flow: &FlowView| {
             address.is_none_or(|address| flow.original.have(address) || flow.translated.have(address))
         };
@@ -132,13 +135,15 @@ pub(super) fn table(status: &FlowsStatus) -> String {
         ]);
     }
     let sums = format!(
-        "{} of {} flows; {} of {} rows and {} outer ports in use, {} flows evicted.\n",
+        "{} of {} flows; {} of {} rows and {} outer ports in use, {} flows evicted, \
+         {} packets above a workload's share of ports.\n",
         status.flows.len(),
         status.total,
         status.in_use,
         status.size,
         status.ports,
-        status.evicted
+        status.evicted,
+        status.over_share
     );
     if table.is_empty() { sums } else { table.columns() + &sums }
 }
@@ -176,7 +181,7 @@ mod tests {
     }
 
     fn counts() -> FlowCounts {
-        FlowCounts { in_use: 3, size: 1024, evicted: 4, ports: 1 }
+        FlowCounts { in_use: 3, size: 1024, evicted: 4, ports: 1, over_share: 5 }
     }
 
     #[test]
@@ -188,7 +193,7 @@ mod tests {
 PROTOCOL   SOURCE           DESTINATION    TRANSLATED SOURCE   TRANSLATED DESTINATION   STATE         SILENT
 udp        10.65.0.2:5000   192.0.2.1:53   172.18.0.1:50000    -                        established   3 s
 47         ::7              ::9            -                   -                        new           0 s
-2 of 2 flows; 3 of 1024 rows and 1 outer ports in use, 4 flows evicted.
+2 of 2 flows; 3 of 1024 rows and 1 outer ports in use, 4 flows evicted, 5 packets above a workload's share of ports.
 "
         );
     }
