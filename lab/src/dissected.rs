@@ -84,7 +84,38 @@ pub fn frames_v6(captured: &Captured) -> Result<Vec<Frame>> {
     dissect(captured, "ipv6", FIELDS_V6)
 }
 
+/// How many frames a capture holds, every one of which tshark finds well-formed and right in all its checksums.
+///
+/// # Errors
+/// As [`frames`].
+pub fn well_formed(captured: &Captured) -> Result<usize> {
+    nothing_is_wrong(captured)?;
+    Ok(tshark(captured, &["-T", "fields", "-e", "frame.number"])?.lines().count())
+}
+
+/// The frames in which any header names one of these addresses, those that an ICMP error quotes included, as tshark prints
+/// them.
+///
+/// # Errors
+/// tshark cannot read the capture.
+pub fn naming(captured: &Captured, addresses: &[IpAddr]) -> Result<Vec<String>> {
+    let filter = |address: &IpAddr| {
+        let field = if address.is_ipv6() { "ipv6.addr" } else { "ip.addr" };
+        format!("{field} == {address}")
+    };
+    let filter = addresses.iter().map(filter).collect::<Vec<_>>().join(" || ");
+    Ok(tshark(captured, &["-Y", &filter])?.lines().map(str::to_owned).collect())
+}
+
 fn dissect(captured: &Captured, family: &str, fields: [&str; 7]) -> Result<Vec<Frame>> {
+    nothing_is_wrong(captured)?;
+    let mut arguments = vec!["-Y", family, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,"];
+    arguments.extend(fields.iter().flat_map(|field| ["-e", field]));
+    let text = tshark(captured, &arguments)?;
+    text.lines().map(|line| frame(line).with_context(|| format!("tshark said: {line}"))).collect()
+}
+
+fn nothing_is_wrong(captured: &Captured) -> Result<()> {
     let wrong = tshark(captured, &["-Y", WRONG])?;
     let count = wrong.lines().count();
     ensure!(
@@ -92,10 +123,7 @@ fn dissect(captured: &Captured, family: &str, fields: [&str; 7]) -> Result<Vec<F
         "tshark finds {count} frames wrong, the first: {}",
         wrong.lines().next().unwrap_or("")
     );
-    let mut arguments = vec!["-Y", family, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,"];
-    arguments.extend(fields.iter().flat_map(|field| ["-e", field]));
-    let text = tshark(captured, &arguments)?;
-    text.lines().map(|line| frame(line).with_context(|| format!("tshark said: {line}"))).collect()
+    Ok(())
 }
 
 /// What tshark prints of a capture, having looked at every checksum.

@@ -175,7 +175,7 @@ impl Resources {
     /// There is no such endpoint, or as [`Resources::write`].
     pub fn qos_controls(&self, node: &str, workload: &str, controls: &str) -> Result<()> {
         const KEY: &str = "  qosControls: ";
-        let file = format!("workloadendpoint-{}.yaml", endpoint_name(node, workload));
+        let file = endpoint_file(node, workload);
         let path = self.directory.join(&file);
         let before = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let others = before.lines().filter(|line| !line.starts_with(KEY)).map(|line| format!("{line}\n"));
@@ -204,6 +204,11 @@ impl Resources {
 fn endpoint_name(node: &str, workload: &str) -> String {
     let double = |part: &str| part.replace('-', "--");
     format!("{}-k8s-{}-eth0", double(node), double(workload))
+}
+
+/// The file of a workload's WorkloadEndpoint.
+pub(crate) fn endpoint_file(node: &str, workload: &str) -> String {
+    format!("workloadendpoint-{}.yaml", endpoint_name(node, workload))
 }
 
 /// An address as part of a resource's name.

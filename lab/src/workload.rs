@@ -8,7 +8,7 @@ use model::{Family, InterfaceAddr, MacAddr, Prefix};
 use crate::Lab;
 use crate::link::{self, End};
 use crate::netns::Namespace;
-use crate::resources::{Endpoint, Resources};
+use crate::resources::{Endpoint, Resources, endpoint_file};
 
 /// The IPv4 gateway of every workload; the host answers ARP for it by proxy.
 const GATEWAY_V4: &str = "169.254.1.1";
@@ -88,6 +88,11 @@ impl Workload {
     pub fn address(&self, family: Family) -> Result<IpAddr> {
         let found = self.addresses.iter().copied().find(|&address| Family::of(address) == family);
         found.with_context(|| format!("{} has no {family:?} address", self.name()))
+    }
+
+    /// The file of its WorkloadEndpoint.
+    pub fn endpoint_file(&self) -> String {
+        endpoint_file(&self.node, self.name())
     }
 
     /// What Felix does on a node whose kernel forwards: a host route per address, ARP and ND answered by proxy.

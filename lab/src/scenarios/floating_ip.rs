@@ -10,13 +10,13 @@ use crate::capture::Capture;
 use crate::cluster::CONVERGE;
 use crate::scenario::{Options, Scenario};
 use crate::workload::INTERFACE;
-use crate::{Lab, books, traffic};
+use crate::{Lab, books, dissected, traffic};
 
 /// Floating IPs in both families, hairpin included.
 pub(super) const FLOATING_IP: Scenario = Scenario {
     name: "floating-ip",
     about: "a workload is reached by its floating IP: from outside, from another workload and from itself",
-    programs: &["ping", "tcpdump", "iperf3", "ethtool"],
+    programs: &["ping", "tcpdump", "tshark", "iperf3", "ethtool"],
     tortie: true,
     alone: false,
     run,
@@ -76,10 +76,10 @@ fn everybody_reaches(site: &Site<'_>, family: Family, floating: IpAddr) -> Resul
         let listener = ListenAt { site, internal };
         listener.transfer(from, floating)?;
         let captured = seen.stop()?;
-        let frames = captured.checksums_are_right()?;
+        let frames = dissected::well_formed(&captured)?;
         ensure!(frames > 10, "the workload saw {frames} packets from {seen_as}");
         site.lab.proved(format!(
-            "{family:?}: {who} reaches {floating} by ping and TCP; the workload sees {seen_as}, no checksum wrong"
+            "{family:?}: {who} reaches {floating} by ping and TCP; the workload sees {seen_as}, and tshark finds nothing wrong"
         ));
     }
     udp_answers(site.lab, &site.server, &owner.namespace, floating)?;
@@ -110,8 +110,8 @@ fn the_workload_goes_out_under_the_nodes_address(
     let seen = Capture::start(site.lab, &site.server, "eth0", &format!("src host {floating}"))?;
     let ping = traffic::ping(&site.workloads[0].namespace, server, 3)?;
     traffic::all_answered(&site.workloads[0].namespace, server, ping)?;
-    let lines = seen.stop()?.lines()?;
-    ensure!(lines.is_empty(), "the server saw {floating} as a source: {}", lines[0]);
+    let leaks = dissected::naming(&seen.stop()?, &[floating])?;
+    ensure!(leaks.is_empty(), "the server saw {floating} as a source: {}", leaks[0]);
     site.lab.proved(format!(
         "{family:?}: what the workload begins leaves under the node's address, not {floating}"
     ));

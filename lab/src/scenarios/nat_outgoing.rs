@@ -2,21 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use model::Family;
 
 use super::nat_site::{ShowFlows, Site, trace, udp_answers};
 use crate::capture::Capture;
+use crate::cluster::CONVERGE;
 use crate::scenario::{Options, Scenario};
+use crate::traffic::{Sink, UdpFlows};
 use crate::workload::INTERFACE;
-use crate::{Lab, books, traffic};
+use crate::{Lab, books, dissected, traffic};
 
 /// TCP, UDP, ping and traceroute through the translation, beside sessions of the host's own.
 pub(super) const NAT_OUTGOING: Scenario = Scenario {
     name: "nat-outgoing",
     about: "workloads reach a server outside under their node's address; the host's own sessions go on beside them",
-    programs: &["ping", "tcpdump", "traceroute", "iperf3", "ethtool"],
+    programs: &["ping", "tcpdump", "tshark", "traceroute", "iperf3", "ethtool"],
     tortie: true,
     alone: false,
     run,
@@ -25,6 +28,8 @@ pub(super) const NAT_OUTGOING: Scenario = Scenario {
 const BYTES: u64 = 5_000_000;
 /// Ports enough for so many pings at a time.
 const FEW: usize = 4;
+/// Within what flows end without being silent for long: UDP is remembered for a minute.
+const ENDS: Duration = Duration::from_secs(10);
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let site = Site::raise(lab, "")?;
@@ -48,9 +53,14 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     }
     flows_are_shown(&site)?;
     few_ports_are_soon_exhausted(&site)?;
+    for family in Family::ALL {
+        workloads_meet_by_outer_ports(&site, family)?;
+    }
+    site.felix("")?;
     for session in &mut sessions {
         session.beats_on(3)?;
     }
+    flows_end_with_what_they_came_from(&site)?;
     let books = books::settled(lab, &site.node)?;
     lab.proved(books::line("node", &books));
     Ok(())
@@ -71,27 +81,15 @@ fn outside_sees_the_node(site: &Site<'_>, family: Family) -> Result<()> {
         ensure!(hops.len() == 2 && hops[1] == server, "traceroute {how:?} names {hops:?}");
     }
     let captured = seen.stop()?;
-    let frames = captured.checksums_are_right()?;
-    let lines = captured.lines()?;
-    let hidden: Vec<String> = site
-        .workloads
-        .iter()
-        .map(|workload| workload.address(family).map(|a| a.to_string()))
-        .collect::<Result<_>>()?;
-    let leak = lines.iter().find(|line| {
-        line.split(|c: char| c.is_whitespace() || c == ',').any(|word| {
-            let word = word.trim_end_matches(':');
-            hidden
-                .iter()
-                .any(|addr| word == addr || family == Family::V4 && word.starts_with(&format!("{addr}.")))
-        })
-    });
-    ensure!(leak.is_none(), "the server saw a workload's own address: {}", leak.map_or("", |line| line));
-    let node = node.to_string();
-    ensure!(lines.iter().any(|line| line.contains(&node)), "the server never saw {node}");
+    let frames = dissected::well_formed(&captured)?;
+    let hidden: Vec<IpAddr> =
+        site.workloads.iter().map(|workload| workload.address(family)).collect::<Result<_>>()?;
+    let leaks = dissected::naming(&captured, &hidden)?;
+    ensure!(leaks.is_empty(), "the server saw a workload's own address: {}", leaks[0]);
+    ensure!(!dissected::naming(&captured, &[node])?.is_empty(), "the server never saw {node}");
     lab.proved(format!(
         "{family:?}: ping, {} MB over TCP, UDP both ways, traceroute by UDP, ICMP and TCP: the server saw {frames} packets \
-         from and to {node}, none with a workload's address, no checksum wrong",
+         from and to {node}, none that names a workload's address even in a quote, and tshark finds nothing wrong",
         BYTES / 1_000_000
     ));
     Ok(())
@@ -104,7 +102,7 @@ fn workloads_see_each_other(site: &Site<'_>, family: Family) -> Result<()> {
         Capture::start(site.lab, &two.namespace, INTERFACE, &format!("src host {from} and dst host {to}"))?;
     let ping = traffic::ping(&one.namespace, to, 3)?;
     traffic::all_answered(&one.namespace, to, ping)?;
-    ensure!(seen.stop()?.lines()?.len() >= 3, "{to} did not see {from} itself");
+    ensure!(dissected::well_formed(&seen.stop()?)? >= 3, "{to} did not see {from} itself");
     site.lab.proved(format!("{family:?}: {to} sees {from} itself"));
     Ok(())
 }
@@ -133,13 +131,67 @@ fn few_ports_are_soon_exhausted(site: &Site<'_>) -> Result<()> {
     let (lab, server) = (site.lab, site.server(Family::V4)?);
     let from = &site.workloads[0].namespace;
     // Each ping has an identifier of its own, remembered for some seconds.
-    lab.wait("the last port", crate::cluster::CONVERGE, || {
+    lab.wait("the last port", CONVERGE, || {
         traffic::ping(from, server, 1)?;
         Ok((site.dropped("nat_ports_exhausted")? > 0).then_some(()))
     })?;
     lab.proved(format!("with {FEW} ports, pings are soon dropped for nat_ports_exhausted"));
     site.felix("")?;
-    traffic::reaches(lab, from, server, crate::cluster::CONVERGE)?;
+    traffic::reaches(lab, from, server, CONVERGE)?;
     lab.proved("with the range as it was, they pass again");
+    Ok(())
+}
+
+/// RFC 4787 REQ-9: one sends to the port of the other's that the server sees, where nobody listens, and is told so.
+fn workloads_meet_by_outer_ports(site: &Site<'_>, family: Family) -> Result<()> {
+    // A range around the one port that the lab's datagrams go to: by IPv6 they come from the next port.
+    site.felix(&format!("natPortRange: '{}:{}'", Sink::PORT, Sink::PORT + 99))?;
+    let source_port = Sink::PORT - u16::from(family == Family::V6);
+    let [one, two] = [&site.workloads[0], &site.workloads[1]];
+    let (lab, node, to) = (site.lab, site.node_address(family)?, two.address(family)?);
+    let meeting = format!("src host {node} and dst host {to} and udp dst port {}", Sink::PORT);
+    let told = format!("src host {node} and (icmp or icmp6)");
+    let datagrams = lab.wait("the outer port", CONVERGE, || {
+        let opened = UdpFlows::start(lab, &two.namespace, &[site.server(family)?], 1, 100, source_port)?;
+        opened.finish()?;
+        let met = Capture::start(lab, &two.namespace, INTERFACE, &meeting)?;
+        let answered = Capture::start(lab, &one.namespace, INTERFACE, &told)?;
+        let sent = traffic::udp_to_many(lab, &one.namespace, &[node], 20, 100)?;
+        let (met, answered) =
+            (dissected::well_formed(&met.stop()?)?, dissected::well_formed(&answered.stop()?)?);
+        ensure!(met as u64 == sent && answered > 0, "{met} of {sent} arrived, {answered} errors came back");
+        Ok(Some(met))
+    })?;
+    lab.proved(format!(
+        "{family:?}: a workload that sends to port {} of {node}, which is another workload's, reaches it: {datagrams} \
+         datagrams from {node}, and the answers came back, nothing wrong in any",
+        Sink::PORT
+    ));
+    Ok(())
+}
+
+fn flows_end_with_what_they_came_from(site: &Site<'_>) -> Result<()> {
+    let lab = site.lab;
+    let [one, two] = [&site.workloads[0], &site.workloads[1]];
+    let server = site.server(Family::V4)?;
+    let flows_of = |address: IpAddr| -> Result<usize> {
+        let shown: ShowFlows = site.node.show(&format!("flows {address}"))?;
+        Ok(shown.flows.len())
+    };
+    for workload in [one, two] {
+        traffic::udp_to_many(lab, &workload.namespace, &[server], 1, 100)?;
+    }
+    let [first, second] = [flows_of(one.address(Family::V4)?)?, flows_of(two.address(Family::V4)?)?];
+    ensure!(first > 0 && second > 0, "{first} and {second} flows are shown");
+    site.resources.remove(&two.endpoint_file())?;
+    let gone =
+        |what: &str, address: IpAddr| lab.wait(what, ENDS, || Ok((flows_of(address)? == 0).then_some(())));
+    gone("the removed workload's flows to end", two.address(Family::V4)?)?;
+    ensure!(flows_of(one.address(Family::V4)?)? > 0, "the other workload's flows have ended, too");
+    site.pools(false)?;
+    gone("the flows of a pool that is translated no more to end", server)?;
+    lab.proved(format!(
+        "{second} flows of a workload went with it, and {first} of the other one when its pool's natOutgoing was taken away"
+    ));
     Ok(())
 }

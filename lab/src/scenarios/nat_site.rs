@@ -68,13 +68,7 @@ impl Site<'_> {
         let server = fabric.host(lab, "server", &SERVER)?;
         let resources = Resources::create(lab.directory().join("resources"))?;
         resources.bgp_configuration(false, 64512)?;
-        for (index, (cidr, size)) in POOLS.iter().enumerate() {
-            let text = format!(
-                "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: pool-{index}}}\n\
-                 spec: {{cidr: '{cidr}', blockSize: {size}, natOutgoing: true}}\n"
-            );
-            resources.write(&format!("ippool-{index}.yaml"), &text)?;
-        }
+        pools(&resources, true)?;
         resources.node("node", Some(NODE[0].parse()?), Some(NODE[1].parse()?))?;
         for block in BLOCKS {
             resources.block("node", block.parse()?)?;
@@ -89,6 +83,11 @@ impl Site<'_> {
         let site = Site { lab, server, node, workloads, resources };
         site.felix(felix)?;
         Ok(site)
+    }
+
+    /// Writes the pools anew.
+    pub(super) fn pools(&self, nat_outgoing: bool) -> Result<()> {
+        pools(&self.resources, nat_outgoing)
     }
 
     /// Writes the FelixConfiguration.
@@ -127,6 +126,17 @@ impl Site<'_> {
 
 fn address(of: [&str; 2], family: Family) -> Result<IpAddr> {
     Ok(of[usize::from(family == Family::V6)].parse::<model::InterfaceAddr>()?.addr)
+}
+
+fn pools(resources: &Resources, nat_outgoing: bool) -> Result<()> {
+    for (index, (cidr, size)) in POOLS.iter().enumerate() {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: pool-{index}}}\n\
+             spec: {{cidr: '{cidr}', blockSize: {size}, natOutgoing: {nat_outgoing}}}\n"
+        );
+        resources.write(&format!("ippool-{index}.yaml"), &text)?;
+    }
+    Ok(())
 }
 
 /// What a program says in a namespace.
