@@ -7,6 +7,7 @@ mod block_affinity;
 mod felix_configuration;
 mod host_endpoint;
 mod ip_pool;
+mod ipam_block;
 mod kubernetes_policy;
 mod network_set;
 mod node;
@@ -26,6 +27,8 @@ use crate::invalid::{Position, Reason};
 
 /// The group and version of all of Calico's resources.
 pub(crate) const API_VERSION: &str = "projectcalico.org/v3";
+/// That of Calico's own books, as Kubernetes keeps them and `kubectl get -o yaml` shows them.
+const CRD_API_VERSION: &str = "crd.projectcalico.org/v1";
 /// Where a namespaced resource lives that names no namespace, as with calicoctl.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
@@ -39,6 +42,7 @@ pub(crate) enum Kind {
     BgpPeer,
     BgpFilter,
     BlockAffinity,
+    IpamBlock,
     FelixConfiguration,
     Tier,
     Policy(PolicyKind),
@@ -58,6 +62,7 @@ impl Kind {
             "BGPPeer" => Kind::BgpPeer,
             "BGPFilter" => Kind::BgpFilter,
             "BlockAffinity" => Kind::BlockAffinity,
+            "IPAMBlock" => Kind::IpamBlock,
             "FelixConfiguration" => Kind::FelixConfiguration,
             "Tier" => Kind::Tier,
             "GlobalNetworkPolicy" => Kind::Policy(PolicyKind::GlobalNetworkPolicy),
@@ -74,11 +79,18 @@ impl Kind {
     }
 }
 
+/// May resources of a kind be of this group and version? Those of IPAM's books have the same fields in either.
+pub(crate) fn is_version_of(version: &str, kind: &str) -> bool {
+    version == API_VERSION || version == CRD_API_VERSION && IPAM_KINDS.contains(&kind)
+}
+
+/// The kinds that IPAM keeps its books in.
+const IPAM_KINDS: [&str; 4] = ["BlockAffinity", "IPAMBlock", "IPAMConfig", "IPAMHandle"];
+
 /// Calico's kinds that have no effect here (`libcalico-go/lib/backend/model/resource.go`).
-const UNUSED_KINDS: [&str; 9] = [
+const UNUSED_KINDS: [&str; 8] = [
     "CalicoNodeStatus",
     "ClusterInformation",
-    "IPAMBlock",
     "IPAMConfig",
     "IPAMConfiguration",
     "IPAMHandle",
@@ -132,6 +144,7 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
         Kind::BgpPeer => bgp_peer::convert(identity, spec),
         Kind::BgpFilter => bgp_filter::convert(identity, spec),
         Kind::BlockAffinity => block_affinity::convert(identity, spec),
+        Kind::IpamBlock => ipam_block::convert(identity, spec),
         Kind::FelixConfiguration => felix_configuration::convert(identity, spec),
         Kind::Tier => tier::convert(identity, spec),
         Kind::Policy(PolicyKind::StagedKubernetesNetworkPolicy) => kubernetes_policy::convert(identity, spec),

@@ -72,7 +72,7 @@ impl Reading<'_> {
         let (version_field, version) = object.required_text("apiVersion")?;
         let is_list = kind == "List" || kind.strip_suffix("List").is_some_and(convert::is_known);
         // Kubernetes writes plain lists with its own version.
-        if version != convert::API_VERSION && !(kind == "List" && version == "v1") {
+        if !(convert::is_version_of(version, kind) || kind == "List" && version == "v1") {
             return Err(version_field.fault(Reason::UnknownApiVersion(version.to_owned())));
         }
         if is_list {

@@ -35,7 +35,7 @@ pub use bgp::{AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes
 pub use bgp_filter::{
     BgpCommunity, BgpFilter, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule,
 };
-pub use block::{AffinityState, BlockAffinity};
+pub use block::{AffinityState, AllocationAttributes, BlockAffinity, IpamBlock};
 pub use endpoint::{EndpointPort, IpNat, QosControls, QosDirection, WorkloadEndpoint};
 pub use felix::{
     ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, FelixConfiguration, HostEndpoint, IpPool,
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, FelixConfiguration, HostEndpoint, IpPool, IpamBlock,
     NetworkPolicy, NetworkSet, Node, PolicyKey, Prefix, Profile, Tier, WorkloadEndpoint,
 };
 
@@ -25,6 +25,8 @@ pub enum Resource {
     BgpFilter(BgpFilter),
     /// A node's claim of a block.
     BlockAffinity(BlockAffinity),
+    /// A block and its allocations.
+    IpamBlock(IpamBlock),
     /// Settings of the dataplane.
     FelixConfiguration(FelixConfiguration),
     /// A group of policies.
@@ -56,6 +58,8 @@ pub enum Key {
     BgpFilter(String),
     /// By block and node.
     BlockAffinity(Prefix, String),
+    /// By block.
+    IpamBlock(Prefix),
     /// By name.
     FelixConfiguration(String),
     /// By name.
@@ -83,6 +87,7 @@ impl Resource {
             Resource::BgpPeer(peer) => Key::BgpPeer(peer.name.clone()),
             Resource::BgpFilter(filter) => Key::BgpFilter(filter.name.clone()),
             Resource::BlockAffinity(block) => Key::BlockAffinity(block.cidr, block.node.clone()),
+            Resource::IpamBlock(block) => Key::IpamBlock(block.cidr),
             Resource::FelixConfiguration(config) => Key::FelixConfiguration(config.name.clone()),
             Resource::Tier(tier) => Key::Tier(tier.name.clone()),
             Resource::NetworkPolicy(policy) => Key::NetworkPolicy(policy.key.clone()),
@@ -103,6 +108,7 @@ impl fmt::Display for Key {
             Key::BgpPeer(name) => write!(f, "BGPPeer({name})"),
             Key::BgpFilter(name) => write!(f, "BGPFilter({name})"),
             Key::BlockAffinity(cidr, node) => write!(f, "BlockAffinity({cidr} of {node})"),
+            Key::IpamBlock(cidr) => write!(f, "IPAMBlock({cidr})"),
             Key::FelixConfiguration(name) => write!(f, "FelixConfiguration({name})"),
             Key::Tier(name) => write!(f, "Tier({name})"),
             Key::NetworkPolicy(key) => key.fmt(f),

@@ -8,6 +8,7 @@
 //! node's name alone, never on the order in which updates came. It decides nothing about sockets, routes in use or
 //! tables; whoever asks compares two answers and acts on the difference.
 
+mod blocks;
 mod export;
 mod felix;
 mod peers;
@@ -19,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
     AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Family, FelixConfiguration,
-    IpPool, Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
+    IpPool, IpamBlock, Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
 };
 
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
@@ -44,6 +45,7 @@ pub struct Calico {
     peers: BTreeMap<String, BgpPeer>,
     filters: BTreeMap<String, BgpFilter>,
     blocks: BTreeMap<(Prefix, String), BlockAffinity>,
+    ipam_blocks: BTreeMap<Prefix, IpamBlock>,
     felix: BTreeMap<String, FelixConfiguration>,
 }
 
@@ -107,6 +109,7 @@ impl Calico {
             peers: BTreeMap::new(),
             filters: BTreeMap::new(),
             blocks: BTreeMap::new(),
+            ipam_blocks: BTreeMap::new(),
             felix: BTreeMap::new(),
         }
     }
@@ -136,6 +139,7 @@ impl Calico {
             Resource::BlockAffinity(block) => {
                 self.blocks.insert((block.cidr, block.node.clone()), block);
             }
+            Resource::IpamBlock(block) => drop(self.ipam_blocks.insert(block.cidr, block)),
             Resource::FelixConfiguration(config) => drop(self.felix.insert(config.name.clone(), config)),
             // Policy isn't made of what routes are made of.
             Resource::Tier(_)
@@ -157,6 +161,7 @@ impl Calico {
             Key::BgpPeer(name) => drop(self.peers.remove(name)),
             Key::BgpFilter(name) => drop(self.filters.remove(name)),
             Key::BlockAffinity(cidr, node) => drop(self.blocks.remove(&(*cidr, node.clone()))),
+            Key::IpamBlock(cidr) => drop(self.ipam_blocks.remove(cidr)),
             Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
             Key::Tier(_)
             | Key::NetworkPolicy(_)

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use model::{
-    AffinityState, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity, ConntrackTimeouts, DenyAction,
-    EncapMode, EndpointToHost, FailsafePort, FelixConfiguration, IpNat, IpPool, LogRate,
-    NatOutgoingExclusions, Node, PeerNodes, PeerTarget, Protocol, QosControls, QosDirection, Resource,
-    ReversePath, WorkloadEndpoint,
+    AffinityState, AllocationAttributes, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity,
+    ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort, FelixConfiguration, IpNat,
+    IpPool, IpamBlock, LogRate, NatOutgoingExclusions, Node, PeerNodes, PeerTarget, Protocol, QosControls,
+    QosDirection, Resource, ReversePath, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest};
@@ -310,6 +310,53 @@ fn block_affinities_come_with_deleted_as_text_or_bool() {
     }
 }
 
+/// As `kubectl get ipamblocks -o yaml` shows one.
+#[test]
+fn blocks_come_with_their_allocations() {
+    let block = |rest: &str| {
+        let text = format!(
+            "apiVersion: crd.projectcalico.org/v1\nkind: IPAMBlock\nmetadata: {{name: 10-65-0-64-30}}\n\
+             spec: {{cidr: 10.65.0.64/30, {rest}sequenceNumber: 1760000000000000123, \
+             sequenceNumberForAllocation: {{'0': 1760000000000000122}}, strictAffinity: false, \
+             allocations: [0, null, 1, null], unallocated: [1, 3], attributes: [\
+             {{handle_id: vxlan-tunnel-addr-n, secondary: {{node: n, type: vxlanTunnelAddress}}}}, \
+             {{secondary: {{node: m}}, releasedAt: '2026-01-01T00:00:00Z'}}, {{}}]}}\n"
+        );
+        parse(&text).map(|manifest| manifest.entries.first().map(|entry| entry.resource.as_ref().clone()))
+    };
+    let owner = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let expected = |node: Option<&str>| {
+        Some(Resource::IpamBlock(IpamBlock {
+            cidr: "10.65.0.64/30".parse().unwrap(),
+            node: node.map(str::to_owned),
+            allocations: vec![Some(0), None, Some(1), None],
+            attributes: vec![
+                AllocationAttributes {
+                    handle: Some("vxlan-tunnel-addr-n".to_owned()),
+                    owner: owner(&[("node", "n"), ("type", "vxlanTunnelAddress")]),
+                    is_released: false,
+                },
+                AllocationAttributes { handle: None, owner: owner(&[("node", "m")]), is_released: true },
+                AllocationAttributes::default(),
+            ],
+        }))
+    };
+    assert_eq!(block("affinity: 'host:n', ").unwrap(), expected(Some("n")));
+    assert_eq!(block("hostAffinity: n, ").unwrap(), expected(Some("n")));
+    for nobodys in ["", "affinity: 'virtual:load-balancer', ", "affinity: null, "] {
+        assert_eq!(block(nobodys).unwrap(), expected(None), "{nobodys}");
+    }
+    assert_eq!(block("affinity: 'host:n', deleted: true, ").unwrap(), None);
+}
+
+#[test]
+fn other_kinds_have_one_version_only() {
+    let text = "apiVersion: crd.projectcalico.org/v1\nkind: Node\nmetadata: {name: n}\n";
+    assert!(parse(text).unwrap_err()[0].contains("expected \"projectcalico.org/v3\""));
+}
+
 #[test]
 fn broken_rules_are_named_by_field_and_reason() {
     for (kind, spec, expected) in [
@@ -453,6 +500,12 @@ fn broken_rules_are_named_by_field_and_reason() {
             "spec.maxRestartTime: expected a text, found a number (put a text in quotes)",
         ),
         ("BlockAffinity", "{node: n}", "spec.cidr: is required"),
+        ("IPAMBlock", "{affinity: 'host:n'}", "spec.cidr: is required"),
+        (
+            "IPAMBlock",
+            "{cidr: 10.65.0.64/30, allocations: [null, 1], attributes: [{}]}",
+            "spec.allocations[1]: 1 is out of range: expected 0 to 0",
+        ),
         ("BlockAffinity", "{cidr: 10.65.0.0/26}", "spec.node: is required"),
         (
             "BlockAffinity",

@@ -1,17 +1,18 @@
 //! Tunnels: which packets to other nodes' workloads are encapsulated, and how.
 //!
 //! Routes into a pool of IPIP come from BGP; those whose next hop is a node lead to it through a tunnel. Routes into a
-//! pool of VXLAN come from the datastore, a block's affinity naming the node, and BGP's are left out (the kernel filter
-//! of `confd/pkg/backends/calico/bgp_processor.go`). `CrossSubnet` means plainly within the subnet of this node's
-//! address, `felix/calc/l3_route_resolver.go`.
+//! pool of VXLAN come from the datastore, where blocks name their nodes, and addresses in them the nodes that have borrowed
+//! them (`blocks.rs`), and BGP's are left out (the kernel filter of `confd/pkg/backends/calico/bgp_processor.go`).
+//! `CrossSubnet` means plainly within the subnet of this node's address, `felix/calc/l3_route_resolver.go`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use model::{AffinityState, EncapMode, Family, InterfaceAddr, IpPool, MacAddr, Node, Prefix};
+use model::{EncapMode, Family, InterfaceAddr, IpPool, MacAddr, Node, Prefix};
 use sha1::{Digest, Sha1};
 use tables::{TunnelEnd, TunnelKind};
 
+use super::blocks::Blocks;
 use super::{Calico, Felix, Warning, address_of};
 use crate::target::{Gateway, Target};
 use crate::tunnel::{Encapsulation, Tunnel};
@@ -93,7 +94,7 @@ pub(super) fn desired(
     warnings: &mut Vec<Warning>,
 ) -> Tunnels {
     let Some(own) = own else { return Tunnels::default() };
-    let view = View { calico, own, felix };
+    let view = View { calico, own, felix, blocks: Blocks::of(calico) };
     let mut tunnels = Tunnels { pools: view.treatments(), ..Tunnels::default() };
     view.ipip(&mut tunnels, warnings);
     for family in Family::ALL {
@@ -107,6 +108,7 @@ struct View<'a> {
     calico: &'a Calico,
     own: &'a Node,
     felix: &'a Felix,
+    blocks: Blocks<'a>,
 }
 
 impl<'a> View<'a> {
@@ -210,13 +212,15 @@ impl<'a> View<'a> {
                 let encapsulation = Encapsulation::Vxlan { port, vni, destination: vtep.mac, own: own.mac };
                 Tunnel { local, remote, encapsulation, mtu, source: own.addr }
             });
-            let blocks: Vec<Prefix> = self.blocks_of(node).filter(|block| block.family() == family).collect();
-            for block in &blocks {
-                let Some(pool) = pool_of(&asking, *block) else { continue };
+            let of_family = |prefix: &Prefix| prefix.family() == family;
+            let blocks: Vec<Prefix> = self.blocks.owned(&node.name).filter(of_family).collect();
+            let borrowed = self.blocks.borrowed(&node.name).filter(of_family);
+            for prefix in blocks.iter().copied().chain(borrowed) {
+                let Some(pool) = pool_of(&asking, prefix) else { continue };
                 if !is_encapsulated(pool.vxlan_mode, self.in_our_subnet(remote)) {
-                    tunnels.routes.entry(*block).or_insert(Gateway::at(remote));
+                    tunnels.routes.entry(prefix).or_insert(Gateway::at(remote));
                 } else if let Some(tunnel) = tunnel {
-                    tunnels.routes.entry(*block).or_insert(Gateway::behind(tunnel));
+                    tunnels.routes.entry(prefix).or_insert(Gateway::behind(tunnel));
                 } else {
                     without_vtep.insert(node.name.clone());
                 }
@@ -231,11 +235,6 @@ impl<'a> View<'a> {
         }
         let field = Vtep::field(family);
         warnings.extend(without_vtep.into_iter().map(|node| Warning::TunnelAddressMissing { node, field }));
-    }
-
-    fn blocks_of(&self, node: &'a Node) -> impl Iterator<Item = Prefix> {
-        let confirmed = self.calico.blocks.values().filter(|block| block.state == AffinityState::Confirmed);
-        confirmed.filter(|block| block.node == node.name).map(|block| block.cidr)
     }
 }
 
@@ -288,5 +287,7 @@ fn vtep_mac(name: &str) -> MacAddr {
     MacAddr([b'f', a, b, c, d, e])
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The three nodes of Calico's own examples: two in one subnet, the third beyond a router.
 
-use model::{BlockAffinity, FelixConfiguration, Resource, Update};
+use model::{AffinityState, BlockAffinity, FelixConfiguration, Resource, Update};
 use proptest::prelude::*;
 
 use super::*;
