@@ -107,6 +107,25 @@ pub fn naming(captured: &Captured, addresses: &[IpAddr]) -> Result<Vec<String>> 
     Ok(tshark(captured, &["-Y", &filter])?.lines().map(str::to_owned).collect())
 }
 
+/// When each UDP datagram to a port was captured, and where it went: the time since 1970, by one clock in all namespaces.
+///
+/// # Errors
+/// tshark cannot read the capture.
+pub fn datagrams(captured: &Captured, port: u16) -> Result<Vec<(Duration, IpAddr)>> {
+    let filter = format!("udp.dstport == {port}");
+    let fields = ["frame.time_epoch", "ip.dst", "ipv6.dst"].iter().flat_map(|field| ["-e", field]);
+    let arguments: Vec<&str> = ["-Y", &filter, "-T", "fields"].into_iter().chain(fields).collect();
+    let text = tshark(captured, &arguments)?;
+    text.lines().map(|line| datagram(line).with_context(|| format!("tshark said: {line}"))).collect()
+}
+
+/// A time, then an IPv4 or an IPv6 address.
+fn datagram(line: &str) -> Option<(Duration, IpAddr)> {
+    let mut columns = line.split('\t');
+    let time = Duration::try_from_secs_f64(columns.next()?.parse().ok()?).ok()?;
+    Some((time, columns.find(|column| !column.is_empty())?.parse().ok()?))
+}
+
 fn dissect(captured: &Captured, family: &str, fields: [&str; 7]) -> Result<Vec<Frame>> {
     nothing_is_wrong(captured)?;
     let mut arguments = vec!["-Y", family, "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,"];
@@ -194,6 +213,15 @@ mod tests {
         );
         let error = frame(&line).expect("a frame");
         assert_eq!((error.wrapping, error.source), (Wrapping::Plain, addr("172.16.6.47")));
+    }
+
+    #[test]
+    fn a_datagram_has_a_time_and_the_destination_of_its_family() {
+        let read = |line| datagram(line).map(|(time, to)| (time.as_micros(), to.to_string()));
+        let at = 1_795_257_753_669_389;
+        assert_eq!(read("1795257753.669389000\t10.66.0.7\t"), Some((at, "10.66.0.7".to_owned())));
+        assert_eq!(read("1795257753.669389000\t\tfd66::7"), Some((at, "fd66::7".to_owned())));
+        assert_eq!(read("1795257753.669389000\t\t"), None);
     }
 
     #[test]
