@@ -66,7 +66,7 @@ impl TortieNode {
             "node: {name}\n\
              datastore: {{ directory: {} }}\n\
              uplinks: [{}]\n\
-             workloads: {{ prefix: cali }}\n\
+             workloads: {{ prefix: cali, mtu_file: {} }}\n\
              workers: {}\n\
              control_socket: {}\n\
              log: {{ format: text, level: info }}\n\
@@ -74,6 +74,8 @@ impl TortieNode {
              {metrics}",
             resources.display(),
             settings.uplinks.join(", "),
+            // Not this machine's own: other labs have theirs, and a CNI plugin may read it.
+            lab.directory().join(format!("{name}.mtu")).display(),
             settings.workers,
             socket.display()
         );

@@ -25,6 +25,8 @@ pub struct Config {
     pub workload_prefix: String,
     /// Is the MTU of workload interfaces brought down to what the tunnels in use leave?
     pub lower_workload_mtu: bool,
+    /// The file that names the MTU of new workloads.
+    pub mtu_file: PathBuf,
     /// Largest IP packet that a port can receive, in bytes; frames beyond it are lost before the walk.
     pub receivable: u32,
     /// VXLAN segments that this node joins besides Calico's.

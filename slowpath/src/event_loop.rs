@@ -32,6 +32,7 @@ use crate::install::{Installer, Surroundings};
 use crate::interfaces::{self, KernelState, Monitor};
 use crate::kernel_routes::{self, mirror::Mirror, policy_rules};
 use crate::mirroring::Mirroring;
+use crate::mtu_file::MtuFile;
 use crate::neighbors::managed::ManagedNeighbors;
 use crate::neighbors::table::NeighborTable;
 use crate::netlink::Netlink;
@@ -80,6 +81,7 @@ pub(crate) struct Core {
     pub(crate) opener: Box<dyn PortOpener>,
     pub(crate) ports: PortTable,
     pub(crate) workload_mtus: WorkloadMtus,
+    pub(crate) mtu_file: MtuFile,
     pub(crate) neighbors: NeighborTable,
     /// Next hops on uplinks that the kernel keeps fresh for us.
     pub(crate) managed: ManagedNeighbors,
@@ -217,6 +219,7 @@ impl Core {
         let limits = *ends.writer.limits();
         let mut core = Core {
             workload_mtus: WorkloadMtus::default(),
+            mtu_file: MtuFile::at(config.mtu_file.clone()),
             ports: PortTable::new(limits.ports, ends.injects.len() as u16),
             neighbors: NeighborTable::new(config.neighbors),
             managed: ManagedNeighbors::new(),

@@ -35,6 +35,7 @@ mod install;
 mod interfaces;
 mod kernel_routes;
 mod mirroring;
+mod mtu_file;
 mod neighbors;
 mod netlink;
 mod observing;

@@ -117,6 +117,9 @@ impl Core {
         } else {
             None
         };
+        if let Some(mtu) = workload_mtu::of_new(&self.kernel, &self.desired, &self.roles) {
+            self.mtu_file.tell(mtu.min(self.config.receivable));
+        }
         self.workload_mtus.lower(&self.kernel, &self.roles, &mut self.netlink);
         let writer = self.installer.writer();
         let opener = self.opener.as_mut();

@@ -23,11 +23,23 @@ const VXLAN_OVERHEAD: u32 = 50;
 /// VXLAN over IPv6; see [`IPIP_OVERHEAD`].
 const VXLAN_V6_OVERHEAD: u32 = 70;
 
+/// What a new workload's should be: as [`of`], and the uplinks' where there are no tunnels (`determinePodMTU` in
+/// `felix/dataplane/linux/int_dataplane.go`). `None` while no uplink is up.
+pub fn of_new(kernel: &KernelState, desired: &Desired, roles: &Roles) -> Option<u32> {
+    let uplink = of_uplinks(kernel, roles)?;
+    Some(of(kernel, desired, roles).unwrap_or(uplink))
+}
+
+/// The smallest of the uplinks that are up.
+fn of_uplinks(kernel: &KernelState, roles: &Roles) -> Option<u32> {
+    let uplinks = kernel.links.iter().filter(|link| link.up && roles.uplinks.contains(&link.name));
+    uplinks.map(|link| link.mtu).min()
+}
+
 /// The smallest MTU of all tunnels that pools ask for, by FelixConfiguration's own numbers or by the smallest MTU of the
 /// uplinks that are up; without tunnels there is nothing to bring anybody down to.
 pub fn of(kernel: &KernelState, desired: &Desired, roles: &Roles) -> Option<u32> {
-    let uplinks = kernel.links.iter().filter(|link| link.up && roles.uplinks.contains(&link.name));
-    let uplink = uplinks.map(|link| link.mtu).min()?;
+    let uplink = of_uplinks(kernel, roles)?;
     let felix = &desired.felix;
     let pools = || desired.pools.values();
     let ipip = felix.ipip_enabled.unwrap_or_else(|| pools().any(|pool| pool.ipip_mode != EncapMode::Never));
@@ -135,6 +147,13 @@ mod tests {
     }
 
     fn mtu(pools: &[IpPool], change: impl FnOnce(&mut Desired)) -> Option<u32> {
+        let (tunnels, of_new) = mtus(pools, change);
+        assert_eq!(of_new, Some(tunnels.unwrap_or(1500)), "without tunnels, that of the smallest uplink");
+        tunnels
+    }
+
+    /// What the tunnels leave, and what a new workload gets.
+    fn mtus(pools: &[IpPool], change: impl FnOnce(&mut Desired)) -> (Option<u32>, Option<u32>) {
         let kernel = KernelState {
             links: vec![
                 link(2, "eth0", 9000, true),
@@ -152,7 +171,7 @@ mod tests {
         let mut desired = Calico::new("a").desired();
         desired.pools = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
         change(&mut desired);
-        of(&kernel, &desired, &roles)
+        (of(&kernel, &desired, &roles), of_new(&kernel, &desired, &roles))
     }
 
     #[test]

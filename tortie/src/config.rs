@@ -41,6 +41,8 @@ use file::{Entry, File, LimitsFields, Section};
 
 /// Where the control socket is unless the file says otherwise.
 pub(crate) const CONTROL_SOCKET: &str = "/run/tortie/tortie.sock";
+/// Where Calico's CNI plugin looks for it (`writeMTUFile` in `felix/dataplane/linux/int_dataplane.go`).
+const MTU_FILE: &str = "/var/lib/calico/mtu";
 
 /// Everything that an operator can set for this box.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) workload_prefix: String,
     /// Is the MTU of workload interfaces brought down to what the tunnels in use leave?
     pub(crate) lower_workload_mtu: bool,
+    /// Where the CNI plugin reads the MTU of new workloads.
+    pub(crate) mtu_file: PathBuf,
     /// Pinned cores of the fast path.
     pub(crate) workers: usize,
     /// The core of each worker; absent where the program chooses.
@@ -153,6 +157,7 @@ impl Config {
             uplinks: uplinks(file, &workload_prefix)?,
             workload_prefix,
             lower_workload_mtu: lower_workload_mtu(file)?,
+            mtu_file: mtu_file(file)?,
             workers,
             cores: cores(file, workers)?,
             control_socket: control_socket(file)?,
@@ -216,6 +221,12 @@ fn lower_workload_mtu(file: &File) -> Result<bool, field::Fault> {
     let entry = file.workloads.as_ref().and_then(|Section(section)| section.mtu.as_ref());
     let field = entry.and_then(|entry| Field::new("workloads.mtu", entry));
     field.map_or(Ok(true), |field| field.one_of(&[("auto", true), ("leave", false)]))
+}
+
+fn mtu_file(file: &File) -> Result<PathBuf, field::Fault> {
+    let entry = file.workloads.as_ref().and_then(|Section(section)| section.mtu_file.as_ref());
+    let field = entry.and_then(|entry| Field::new("workloads.mtu_file", entry));
+    field.map_or(Ok(PathBuf::from(MTU_FILE)), |field| field.text().map(PathBuf::from))
 }
 
 fn uplinks(file: &File, workload_prefix: &str) -> Result<Vec<String>, field::Fault> {

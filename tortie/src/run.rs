@@ -184,6 +184,7 @@ fn slow_path_config(config: &Config) -> slowpath::Config {
         uplinks: config.uplinks.clone(),
         workload_prefix: config.workload_prefix.clone(),
         lower_workload_mtu: config.lower_workload_mtu,
+        mtu_file: config.mtu_file.clone(),
         receivable: limits::RECEIVABLE,
         segments: config.segments.clone(),
         mirror_routes: config.limits.mirror_routes,

@@ -129,6 +129,7 @@ fn configure(directory: &Path) {
         directory.join("tortie.yaml"),
         "node: node1\ndatastore: { directory: resources }\nuplinks: [up0]\ncontrol_socket: t.sock\n\
          metrics: { listen: \"127.0.0.1:9191\" }\n\
+         workloads: { mtu_file: calico/mtu }\n\
          limits: { frames: 8192, routes_v4: 1000, routes_v6: 1000 }\n",
     )
     .expect("a file");
@@ -172,6 +173,8 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
             && ports.is_some_and(|ports| ports["ports"].as_array().is_some_and(|p| p.iter().any(up)))
     });
 
+    let told = std::fs::read_to_string(path.join("calico/mtu")).expect("the file for the CNI plugin");
+    assert_eq!(told, "1500", "the uplink's, as there are no tunnels");
     let (status, text) = ask(path, &["bgp", "-o", "json"]);
     let bgp: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((status, bgp["local_as"].as_u64()), (Some(0), Some(64512)));

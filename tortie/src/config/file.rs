@@ -99,6 +99,7 @@ pub(super) struct Datastore {
 pub(super) struct Workloads {
     pub(super) prefix: Option<Entry>,
     pub(super) mtu: Option<Entry>,
+    pub(super) mtu_file: Option<Entry>,
 }
 
 /// Where metrics are served.

@@ -25,6 +25,7 @@ fn the_shortest_file_takes_every_default() {
             uplinks: vec!["eth0".to_owned()],
             workload_prefix: "cali".to_owned(),
             lower_workload_mtu: true,
+            mtu_file: PathBuf::from("/var/lib/calico/mtu"),
             workers: 1,
             cores: None,
             control_socket: PathBuf::from(CONTROL_SOCKET),
@@ -46,7 +47,7 @@ fn every_field_is_read() {
         "node: node-1.example\n\
          datastore:\n  directory: /etc/tortie/resources\n\
          uplinks:\n- eth0\n- eth1\n\
-         workloads: { prefix: tap, mtu: leave }\n\
+         workloads: { prefix: tap, mtu: leave, mtu_file: /tmp/mtu }\n\
          workers: 2\n\
          cores: [0, 3]\n\
          control_socket: /tmp/t.sock\n\
@@ -68,6 +69,7 @@ fn every_field_is_read() {
             uplinks: vec!["eth0".to_owned(), "eth1".to_owned()],
             workload_prefix: "tap".to_owned(),
             lower_workload_mtu: false,
+            mtu_file: PathBuf::from("/tmp/mtu"),
             workers: 2,
             cores: Some(vec![0, 3]),
             control_socket: PathBuf::from("/tmp/t.sock"),
