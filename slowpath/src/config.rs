@@ -27,6 +27,8 @@ pub struct Config {
     pub lower_workload_mtu: bool,
     /// The file that names the MTU of new workloads.
     pub mtu_file: PathBuf,
+    /// The file that says which of the kernel's reserved ports are ours.
+    pub reserved_ports: PathBuf,
     /// Largest IP packet that a port can receive, in bytes; frames beyond it are lost before the walk.
     pub receivable: u32,
     /// VXLAN segments that this node joins besides Calico's.

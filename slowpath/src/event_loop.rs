@@ -40,6 +40,7 @@ use crate::offers::{self, Offers, Roles};
 use crate::peers::Peers;
 use crate::port_table::PortTable;
 use crate::punt::Answerer;
+use crate::reserved_ports::ReservedPorts;
 use crate::resolve::{self, NeighborAddr};
 use crate::rib::Rib;
 use crate::sessions::Sessions;
@@ -115,6 +116,7 @@ pub(crate) struct Core {
     pub(crate) host: HostPort,
     /// What the walk translates.
     pub(crate) translation: NatRules,
+    pub(crate) reserved_ports: ReservedPorts,
     /// What the walk remembers of flows.
     pub(crate) flows: Flows,
     pub(crate) endings: Endings,
@@ -220,6 +222,7 @@ impl Core {
         let mut core = Core {
             workload_mtus: WorkloadMtus::default(),
             mtu_file: MtuFile::at(config.mtu_file.clone()),
+            reserved_ports: ReservedPorts::recorded_at(config.reserved_ports.clone()),
             ports: PortTable::new(limits.ports, ends.injects.len() as u16),
             neighbors: NeighborTable::new(config.neighbors),
             managed: ManagedNeighbors::new(),

@@ -46,6 +46,7 @@ pub mod ports;
 mod preserving;
 mod punt;
 mod report;
+mod reserved_ports;
 mod resolve;
 mod rib;
 mod segments;

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fs;
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// A setting that could not be read or written.
@@ -97,31 +96,6 @@ pub fn silence_workload_port(name: &str) -> Result<(), SysctlError> {
     silence(name)
 }
 
-/// Ports that the kernel must at least have left to choose from.
-const EPHEMERAL_MIN: usize = 1024;
-
-/// Keeps the kernel from choosing these ports for sockets that name none; ports reserved by others stay reserved. `false`,
-/// and nothing is changed, where it would have hardly any left.
-///
-/// # Errors
-/// The setting can't be made.
-pub fn reserve_ports(ports: &RangeInclusive<u16>) -> Result<bool, SysctlError> {
-    let range = read(Path::new("/proc/sys/net/ipv4/ip_local_port_range")).unwrap_or_default();
-    let mut bounds = range.split_whitespace().map_while(|bound| bound.parse::<u16>().ok());
-    let ephemeral = bounds.next().unwrap_or(32_768)..=bounds.next().unwrap_or(60_999);
-    let left = ephemeral.filter(|port| !ports.contains(port)).count();
-    if left < EPHEMERAL_MIN {
-        return Ok(false);
-    }
-    let path = PathBuf::from("/proc/sys/net/ipv4/ip_local_reserved_ports");
-    let ours = format!("{}-{}", ports.start(), ports.end());
-    let value = match read(&path) {
-        Some(others) if !others.is_empty() => format!("{others},{ours}"),
-        _ => ours,
-    };
-    write(path, value).map(|()| true)
-}
-
 /// Undoes on every interface whose name begins with `prefix` what [`silence_workload_port`] did, as Calico's own agent
 /// would find it. For a clean uninstall.
 ///
@@ -164,11 +138,11 @@ fn conf(family: &str, interface: &str, setting: &str) -> PathBuf {
     ["/proc/sys/net", family, "conf", interface, setting].iter().collect()
 }
 
-fn read(path: &Path) -> Option<String> {
+pub(crate) fn read(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
-fn write(path: PathBuf, value: impl Into<Cow<'static, str>>) -> Result<(), SysctlError> {
+pub(crate) fn write(path: PathBuf, value: impl Into<Cow<'static, str>>) -> Result<(), SysctlError> {
     let value = value.into();
     fs::write(&path, &*value).map_err(|source| SysctlError { path, value, source })
 }
@@ -203,20 +177,6 @@ mod tests {
             release_workload_ports("cali").unwrap();
             assert_eq!(read(&conf("ipv4", "cali1", "arp_ignore")).unwrap(), "0");
             assert_eq!(read(&conf("ipv6", "cali1", "disable_ipv6")).unwrap(), "0");
-        });
-    }
-
-    #[test]
-    fn reserved_ports_are_added_to_those_of_others_and_never_take_all() {
-        in_namespace(|| {
-            let path = Path::new("/proc/sys/net/ipv4/ip_local_reserved_ports");
-            fs::write(path, "8080").unwrap();
-            assert!(reserve_ports(&(50_000..=65_535)).unwrap());
-            assert_eq!(read(path).unwrap(), "8080,50000-65535");
-            assert!(reserve_ports(&(50_000..=65_535)).unwrap());
-            assert_eq!(read(path).unwrap(), "8080,50000-65535");
-            assert!(!reserve_ports(&(1_024..=65_535)).unwrap());
-            assert_eq!(read(path).unwrap(), "8080,50000-65535");
         });
     }
 

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::calico::Desired;
 use crate::event_loop::Core;
-use crate::{offers, sysctl};
+use crate::offers;
 
 /// Ports for translated flows on an address that the host has, too: the dynamic ports of RFC 6335, the upper half of those
 /// that Linux chooses from.
@@ -41,8 +41,8 @@ impl Core {
         writer.publish();
         let shared = shared_ports(&rules);
         self.opener.set_translated(&shared);
-        if let Some(ports) = shared.values().next() {
-            reserve(ports);
+        if let Err(not_reserved) = self.reserved_ports.reserve(shared.values().next()) {
+            warn!("{not_reserved}");
         }
         info!(
             outgoing = ?rules.outgoing, pools = ?rules.sources, floating = rules.floating.len(),
@@ -106,20 +106,6 @@ fn without(ports: RangeInclusive<u16>, taken: u16) -> RangeInclusive<u16> {
 fn shared_ports(rules: &NatRules) -> BTreeMap<IpAddr, RangeInclusive<u16>> {
     let shared = rules.outgoing.iter().filter(|(_, _, is_hosts)| *is_hosts);
     shared.map(|(address, ports, _)| (*address, ports.clone())).collect()
-}
-
-/// Keeps the kernel from choosing these ports for sockets that name none.
-fn reserve(ports: &RangeInclusive<u16>) {
-    match sysctl::reserve_ports(ports) {
-        Ok(true) => {}
-        Ok(false) => warn!(
-            "natPortRange {}-{} leaves the kernel hardly a port of net.ipv4.ip_local_port_range to choose: not reserved, so a \
-             connection of the host and a translated one may come to share a port; choose another range",
-            ports.start(),
-            ports.end()
-        ),
-        Err(error) => warn!("{error}; the kernel may choose ports of natPortRange for itself"),
-    }
 }
 
 #[cfg(test)]

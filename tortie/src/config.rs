@@ -122,6 +122,12 @@ pub(crate) enum Mode {
 }
 
 impl Config {
+    /// Where the router writes down which of the kernel's reserved ports are its own: beside the control socket, in a
+    /// directory that a restart of the machine empties, as it empties the kernel's list.
+    pub(crate) fn reserved_ports(&self) -> PathBuf {
+        self.control_socket.with_extension("reserved-ports")
+    }
+
     /// Reads and validates the file.
     ///
     /// # Errors

@@ -185,6 +185,7 @@ fn slow_path_config(config: &Config) -> slowpath::Config {
         workload_prefix: config.workload_prefix.clone(),
         lower_workload_mtu: config.lower_workload_mtu,
         mtu_file: config.mtu_file.clone(),
+        reserved_ports: config.reserved_ports(),
         receivable: limits::RECEIVABLE,
         segments: config.segments.clone(),
         mirror_routes: config.limits.mirror_routes,

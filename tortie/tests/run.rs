@@ -164,6 +164,13 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     configure(path);
+    std::fs::write(
+        path.join("resources/pool.yaml"),
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: { name: pool }\n\
+         spec: { cidr: 10.65.0.0/16, natOutgoing: true }\n",
+    )
+    .expect("a file");
+    reserved_ports(&namespace, "echo 8080 > FILE");
     let mut router = Router::start(&namespace, path);
     router.wait("the uplink", || {
         let (status, text) = ask(path, &["ports", "-o", "json"]);
@@ -204,6 +211,7 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
         assert!(page.lines().any(|seen| seen == line), "{line} is missing:\n{page}");
     }
 
+    assert_eq!(reserved_ports(&namespace, "cat FILE"), "8080,49152-65535");
     router.signal("-TERM");
     assert_eq!(router.exit_code(), Some(0), "{}", router.said());
     assert!(router.said().contains("`tortie cleanup -c FILE` removes them"), "{}", router.said());
@@ -214,6 +222,7 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     let cleanup = cleanup.expect("it runs");
     assert!(cleanup.status.success(), "{}", String::from_utf8_lossy(&cleanup.stderr));
     assert!(!xdp_of(&namespace).contains("xdp"), "{}", xdp_of(&namespace));
+    assert_eq!(reserved_ports(&namespace, "cat FILE"), "8080", "others' stay");
 }
 
 #[test]
@@ -242,6 +251,14 @@ fn scrape(namespace: &Namespace) -> String {
     let script = "exec 3<>/dev/tcp/127.0.0.1/9191; printf 'GET /metrics HTTP/1.1\\r\\nHost: t\\r\\n\\r\\n' >&3; cat <&3";
     let output = namespace.command("bash").args(["-c", script]).output().expect("bash runs");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Does something inside the namespace with the kernel's list of reserved ports.
+fn reserved_ports(namespace: &Namespace, what: &str) -> String {
+    let script = what.replace("FILE", "/proc/sys/net/ipv4/ip_local_reserved_ports");
+    let output = namespace.command("sh").args(["-c", &script]).output().expect("sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn xdp_of(namespace: &Namespace) -> String {
