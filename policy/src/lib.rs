@@ -5,7 +5,8 @@
 //!
 //! **How things pass through it.** Text becomes a [`Selector`] once; a selector is asked of [`Labels`] as often as need
 //! be, and tells by [`Selector::restrictions`] which labels it can't match without, so that an index need not ask it.
-//! [`judge::judge`] says of one packet what [`rule::Checks`] make of it, and by which steps.
+//! [`judge::judge`] says of one packet what [`rule::Checks`] make of it, and by which steps. [`lint::lint`] finds what is
+//! legal in resources and surely not meant.
 //!
 //! **What it promises.** Answers depend on the resources alone, never on the order in which they came. Any text is
 //! either a selector or refused with the place and what was expected there.
@@ -13,6 +14,7 @@
 //! **What it never does.** No sockets, no clock, no threads; it knows neither the datastore's forms nor the tables.
 
 pub mod judge;
+pub mod lint;
 pub mod rule;
 pub mod selector;
 

@@ -1,0 +1,364 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use model::{
+    Action, EndpointPort, EntityRule, Family, IcmpMatch, NetworkPolicy, NetworkSet, Order, PolicyKey,
+    PolicyKind, PolicyRule, PortMatch, PortRange, Prefix, Profile, Protocol, Resource, Tier, TierDefault,
+    WorkloadEndpoint,
+};
+use proptest::prelude::*;
+
+use super::cover::covers;
+use super::{Finding, lint};
+use crate::judge::{self, Packet, Sets};
+use crate::rule::{EndMatch, Rule, SetId};
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn endpoint(labels_of: &[(&str, &str)], profiles: &[&str]) -> Resource {
+    Resource::WorkloadEndpoint(WorkloadEndpoint {
+        namespace: "default".to_owned(),
+        name: "w".to_owned(),
+        labels: labels(labels_of),
+        profiles: profiles.iter().map(|name| (*name).to_owned()).collect(),
+        ports: vec![EndpointPort { name: "db".to_owned(), protocol: Protocol::TCP, port: 3306 }],
+        ..WorkloadEndpoint::default()
+    })
+}
+
+fn policy(kind: PolicyKind, selector: &str) -> NetworkPolicy {
+    let namespace = kind.is_namespaced().then(|| "default".to_owned());
+    NetworkPolicy {
+        selector: selector.to_owned(),
+        applies_to_ingress: true,
+        ..NetworkPolicy::empty(PolicyKey { kind, namespace, name: "p".to_owned() })
+    }
+}
+
+fn from(selector: &str) -> PolicyRule {
+    let source = EntityRule { selector: Some(selector.to_owned()), ..EntityRule::default() };
+    PolicyRule { source, ..PolicyRule::any(Action::Allow) }
+}
+
+fn found(resources: &[Resource]) -> Vec<String> {
+    let all: Vec<&Resource> = resources.iter().collect();
+    let short = |text: &str| text.split([':', ';']).next().unwrap_or_default().to_owned();
+    lint(&all)
+        .into_iter()
+        .map(|Finding { resource, field, text }| format!("{resource} {field}: {}", short(&text)))
+        .collect()
+}
+
+#[test]
+fn a_deny_without_conditions_hides_the_rules_after_it() {
+    // The tenant network whose every ingress list begins with such a rule.
+    let mut namespace = policy(PolicyKind::GlobalNetworkPolicy, "namespace == 'default'");
+    namespace.ingress = vec![PolicyRule::any(Action::Deny), from("namespace == 'default'")];
+    let mut allow = from("service == 'frontend'");
+    allow.protocol = Some(Protocol::TCP);
+    let profile = Profile {
+        name: "profile-database".to_owned(),
+        ingress: vec![PolicyRule::any(Action::Deny), allow],
+        egress: vec![PolicyRule::any(Action::Allow)],
+        ..Profile::default()
+    };
+    let endpoints = [
+        endpoint(&[("namespace", "default"), ("service", "frontend")], &[]),
+        endpoint(&[("namespace", "default")], &["profile-database"]),
+    ];
+    let mut resources = vec![Resource::NetworkPolicy(namespace), Resource::Profile(profile)];
+    resources.extend(endpoints);
+    assert_eq!(found(&resources), ["0 spec.ingress[1]: never asked", "1 spec.ingress[1]: never asked"]);
+}
+
+#[test]
+fn a_rule_that_only_notes_hides_nothing() {
+    let mut logged = policy(PolicyKind::GlobalNetworkPolicy, "");
+    logged.ingress = vec![PolicyRule::any(Action::Log), PolicyRule::any(Action::Allow)];
+    assert!(found(&[Resource::NetworkPolicy(logged)]).is_empty());
+}
+
+#[test]
+fn selectors_that_select_nobody_are_found_where_there_is_anybody() {
+    let mut web = policy(PolicyKind::NetworkPolicy, "app == 'web'");
+    web.ingress = vec![from("app == 'db'"), from("set == 'office'")];
+    let office = NetworkSet { labels: labels(&[("set", "office")]), ..NetworkSet::default() };
+    let local = NetworkSet { namespace: Some("default".to_owned()), ..office.clone() };
+    let resources = |set: &NetworkSet, app| {
+        [
+            Resource::NetworkPolicy(web.clone()),
+            Resource::NetworkSet(set.clone()),
+            endpoint(&[("app", app)], &[]),
+        ]
+    };
+    assert!(found(&resources(&local, "web")[..2]).is_empty(), "no endpoints are given");
+    assert_eq!(
+        found(&resources(&local, "db")),
+        ["0 spec.selector: no endpoint of namespace \"default\" given here has these labels"]
+    );
+    // A set of no namespace isn't in the policy's.
+    assert_eq!(found(&resources(&office, "web")).len(), 2);
+}
+
+#[test]
+fn labels_of_profiles_count_and_missing_profiles_are_found() {
+    let profile = Profile {
+        name: "kns.default".to_owned(),
+        labels_to_apply: labels(&[("pcns.team", "a")]),
+        ..Profile::default()
+    };
+    let resources = [
+        Resource::NetworkPolicy(policy(PolicyKind::GlobalNetworkPolicy, "pcns.team == 'a'")),
+        Resource::Profile(profile),
+        endpoint(&[], &["kns.default", "gone", Profile::DEFAULT_ALLOW]),
+    ];
+    assert_eq!(found(&resources), ["2 spec.profiles[1]: there is no Profile \"gone\" given here"]);
+}
+
+#[test]
+fn names_of_ports_are_looked_for_with_their_protocol() {
+    let to = |name: &str, protocol| {
+        let ports = vec![PortMatch::Named(name.to_owned())];
+        let destination = EntityRule { ports, ..EntityRule::default() };
+        PolicyRule { protocol, destination, ..PolicyRule::any(Action::Allow) }
+    };
+    let mut db = policy(PolicyKind::NetworkPolicy, "");
+    db.ingress = vec![to("db", Some(Protocol::UDP)), to("bd", Some(Protocol::TCP)), to("db", None)];
+    let findings = found(&[Resource::NetworkPolicy(db), endpoint(&[], &[])]);
+    assert_eq!(
+        findings,
+        [
+            "0 spec.ingress[0].destination.ports[0]: no endpoint given here has a port of UDP named \"db\"",
+            "0 spec.ingress[1].destination.ports[0]: no endpoint given here has a port of TCP named \"bd\"",
+        ]
+    );
+}
+
+#[test]
+fn tiers_that_do_not_exist_or_are_never_reached_are_found() {
+    let tier = |name: &str, order, default_action| {
+        Resource::Tier(Tier { name: name.to_owned(), order: Order::new(order).unwrap(), default_action })
+    };
+    let inside = |tier: &str, action| {
+        let mut policy = policy(PolicyKind::GlobalNetworkPolicy, "all()");
+        policy.tier = tier.to_owned();
+        policy.ingress = vec![PolicyRule::any(action)];
+        policy.applies_to_egress = true;
+        Resource::NetworkPolicy(policy)
+    };
+    assert_eq!(found(&[inside("gone", Action::Deny)]), ["0 spec.tier: there is no Tier \"gone\" given here"]);
+    let first = tier("first", 1.0, TierDefault::Deny);
+    // Ingress passes on; egress has no rule that would.
+    let resources = [first, inside("first", Action::Pass), inside("default", Action::Allow)];
+    assert_eq!(found(&resources), ["2 spec.tier: never asked about egress"]);
+    let passing = tier("first", 1.0, TierDefault::Pass);
+    assert!(found(&[passing, inside("first", Action::Allow), inside("default", Action::Allow)]).is_empty());
+}
+
+/// Selectors and names of ports stand for sets that everybody is a member of by the lowest bits of an address.
+struct ByBits;
+
+impl Sets for ByBits {
+    fn contains(&self, set: SetId, addr: IpAddr) -> bool {
+        let bits = match addr {
+            IpAddr::V4(addr) => addr.to_bits(),
+            IpAddr::V6(addr) => addr.to_bits() as u32,
+        };
+        bits >> (set.0 % 8) & 1 == 1
+    }
+
+    fn contains_port(&self, set: SetId, addr: IpAddr, _: u8, port: u16) -> bool {
+        self.contains(set, addr) && port % 2 == u16::try_from(set.0 % 2).unwrap()
+    }
+}
+
+/// The rule as the slow judge reads it.
+fn compiled(rule: &PolicyRule) -> Rule {
+    let set = |text: &String| SetId(text.bytes().map(u32::from).sum());
+    let end = |end: &EntityRule| {
+        let numbers = |ports: &[PortMatch]| {
+            let number = |port: &PortMatch| match port {
+                PortMatch::Numbers(range) => Some(*range),
+                PortMatch::Named(_) => None,
+            };
+            ports.iter().filter_map(number).collect()
+        };
+        let names = |ports: &[PortMatch]| {
+            let name = |port: &PortMatch| match port {
+                PortMatch::Named(name) => Some(set(name)),
+                PortMatch::Numbers(_) => None,
+            };
+            ports.iter().filter_map(name).collect()
+        };
+        EndMatch {
+            nets: end.nets.clone(),
+            not_nets: end.not_nets.clone(),
+            sets: end.selector.iter().map(set).collect(),
+            not_sets: end.not_selector.iter().map(set).collect(),
+            ports: numbers(&end.ports),
+            named_ports: names(&end.ports),
+            not_ports: numbers(&end.not_ports),
+            not_named_ports: names(&end.not_ports),
+        }
+    };
+    Rule {
+        action: rule.action,
+        family: rule.family,
+        protocol: rule.protocol.map(|protocol| protocol.0),
+        not_protocol: rule.not_protocol.map(|protocol| protocol.0),
+        icmp: rule.icmp,
+        not_icmp: rule.not_icmp,
+        source: end(&rule.source),
+        destination: end(&rule.destination),
+    }
+}
+
+fn some<T: Clone + std::fmt::Debug + 'static>(values: Vec<T>) -> impl Strategy<Value = Option<T>> {
+    prop_oneof![1 => Just(None), 3 => prop::sample::select(values).prop_map(Some)]
+}
+
+fn few<T: Clone + std::fmt::Debug + 'static>(values: Vec<T>) -> impl Strategy<Value = Vec<T>> {
+    prop_oneof![1 => Just(Vec::new()), 3 => prop::collection::vec(prop::sample::select(values), 1..3)]
+}
+
+fn ends() -> impl Strategy<Value = EntityRule> {
+    let nets: Vec<Prefix> =
+        ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/30", "10.0.0.2/31", "::/0", "fd00::/126", "fd00::2/127"]
+            .map(|net| net.parse().unwrap())
+            .to_vec();
+    let ports = vec![
+        PortMatch::Numbers(PortRange { first: 1, last: 3 }),
+        PortMatch::Numbers(PortRange { first: 2, last: 2 }),
+        PortMatch::Numbers(PortRange { first: 3, last: 4 }),
+        PortMatch::Named("a".to_owned()),
+        PortMatch::Named("b".to_owned()),
+    ];
+    let selectors = vec!["has(a)".to_owned(), "has(b)".to_owned()];
+    (few(nets.clone()), few(nets), few(ports.clone()), few(ports), some(selectors.clone()), some(selectors))
+        .prop_map(|(nets, not_nets, ports, not_ports, selector, not_selector)| EntityRule {
+            nets,
+            not_nets,
+            ports,
+            not_ports,
+            selector,
+            not_selector,
+            ..EntityRule::default()
+        })
+}
+
+fn rules() -> impl Strategy<Value = PolicyRule> {
+    let protocols = vec![Protocol::ICMP, Protocol::TCP, Protocol::UDP];
+    let icmp = vec![
+        IcmpMatch { icmp_type: 8, code: None },
+        IcmpMatch { icmp_type: 8, code: Some(0) },
+        IcmpMatch { icmp_type: 8, code: Some(1) },
+        IcmpMatch { icmp_type: 3, code: None },
+    ];
+    let heads = (
+        some(vec![Family::V4, Family::V6]),
+        some(protocols.clone()),
+        some(protocols),
+        some(icmp.clone()),
+        some(icmp),
+    );
+    (heads, ends(), ends()).prop_map(
+        |((family, protocol, not_protocol, icmp, not_icmp), source, destination)| PolicyRule {
+            family,
+            protocol,
+            not_protocol,
+            icmp,
+            not_icmp,
+            source,
+            destination,
+            ..PolicyRule::any(Action::Deny)
+        },
+    )
+}
+
+/// How many conditions [`only`] tells apart.
+const CONDITIONS: usize = 11;
+
+/// The rule with these of its conditions, numbered from 0.
+fn only(rule: &PolicyRule, conditions: &[usize]) -> PolicyRule {
+    let has = |number: usize| conditions.contains(&number);
+    let end = |end: &EntityRule| EntityRule {
+        nets: if has(5) { end.nets.clone() } else { Vec::new() },
+        not_nets: if has(6) { end.not_nets.clone() } else { Vec::new() },
+        ports: if has(7) { end.ports.clone() } else { Vec::new() },
+        not_ports: if has(8) { end.not_ports.clone() } else { Vec::new() },
+        selector: end.selector.clone().filter(|_| has(9)),
+        not_selector: end.not_selector.clone().filter(|_| has(10)),
+        ..EntityRule::default()
+    };
+    PolicyRule {
+        family: rule.family.filter(|_| has(0)),
+        protocol: rule.protocol.filter(|_| has(1)),
+        not_protocol: rule.not_protocol.filter(|_| has(2)),
+        icmp: rule.icmp.filter(|_| has(3)),
+        not_icmp: rule.not_icmp.filter(|_| has(4)),
+        source: end(&rule.source),
+        destination: end(&rule.destination),
+        ..PolicyRule::any(rule.action)
+    }
+}
+
+/// Two rules that ask for the same few things, so that covering is not rare and each condition counts.
+fn pairs() -> impl Strategy<Value = (PolicyRule, PolicyRule)> {
+    let conditions = prop::sample::subsequence((0..CONDITIONS).collect::<Vec<_>>(), 1..=3);
+    (rules(), rules(), conditions)
+        .prop_map(|(earlier, later, conditions)| (only(&earlier, &conditions), only(&later, &conditions)))
+}
+
+/// Every packet of a small world.
+fn packets() -> Vec<Packet> {
+    let mut packets = Vec::new();
+    let v4 = ["10.0.0.1", "10.0.0.2", "10.0.0.4", "192.0.2.3"];
+    let v6 = ["fd00::1", "fd00::2", "fd00::4", "2001:db8::3"];
+    for addrs in [v4, v6] {
+        for source in addrs {
+            for destination in addrs {
+                let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+                let packet = |protocol: Protocol, ports, icmp| Packet {
+                    protocol: protocol.0,
+                    source,
+                    destination,
+                    ports,
+                    icmp,
+                };
+                for (icmp_type, code) in [(8, 0), (8, 1), (3, 1)] {
+                    packets.push(packet(Protocol::ICMP, None, Some((icmp_type, code))));
+                }
+                for (from, to) in [(1, 2), (2, 3), (3, 1), (4, 4), (5, 2)] {
+                    packets.push(packet(Protocol::TCP, Some((from, to)), None));
+                    packets.push(packet(Protocol::UDP, Some((to, from)), None));
+                }
+            }
+        }
+    }
+    packets
+}
+
+proptest! {
+    // Many pairs, to try every condition with every other.
+    #![proptest_config(ProptestConfig { cases: 4_000, max_global_rejects: 100_000, ..ProptestConfig::default() })]
+    #[test]
+    fn what_a_covered_rule_matches_the_covering_one_matches_too((earlier, later) in pairs()) {
+        prop_assume!(covers(&earlier, &later));
+        let (wide, narrow) = (compiled(&earlier), compiled(&later));
+        for packet in packets() {
+            if judge::matches(&narrow, &packet, &ByBits) {
+                prop_assert!(judge::matches(&wide, &packet, &ByBits), "{packet:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_asks_more_is_covered_by_the_one_that_asks_less() {
+    let narrow = PolicyRule { protocol: Some(Protocol::TCP), ..from("app == 'a'") };
+    assert!(covers(&PolicyRule::any(Action::Pass), &narrow));
+    assert!(covers(&from("app==\"a\""), &narrow), "the same selector, written otherwise");
+    assert!(!covers(&narrow, &from("app == 'a'")));
+}
