@@ -92,6 +92,20 @@ impl Files {
         }
     }
 
+    /// Takes contents that stand in no file, under a name for messages.
+    pub(crate) fn add(&mut self, name: &Path, bytes: Vec<u8>) {
+        let contents = scan::within(bytes, self.limits.max_file_bytes);
+        let Some(seen) = Seen::of(&contents, &self.hasher) else { return };
+        let known = self.parse(name, contents, seen, Manifest::default());
+        self.files.insert(name.to_owned(), known);
+    }
+
+    /// What the files say, each with its file.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Path, &Entry)> {
+        let files = self.files.iter();
+        files.flat_map(|(path, known)| known.manifest.entries.iter().map(|entry| (path.as_path(), entry)))
+    }
+
     fn parse(&self, path: &Path, contents: Contents, seen: Seen, last_good: Manifest) -> Known {
         match self.manifest(path, contents) {
             Ok(manifest) => Known { seen, manifest, problems: Vec::new() },

@@ -62,7 +62,7 @@ impl DirectoryConfig {
         }
     }
 
-    fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         Limits { max_file_bytes: self.max_file_bytes, max_resources: self.max_resources }
     }
 

@@ -51,6 +51,16 @@ pub(crate) fn read(path: &Path, max_bytes: u64) -> Contents {
     }
 }
 
+/// Bytes from elsewhere, held to the same limit.
+pub(crate) fn within(bytes: Vec<u8>, max_bytes: u64) -> Contents {
+    let given = bytes.len() as u64;
+    if given > max_bytes {
+        Contents::Bad(Reason::FileTooLarge { bytes: given, max: max_bytes })
+    } else {
+        Contents::Bytes(bytes)
+    }
+}
+
 fn try_read(path: &Path, max_bytes: u64) -> io::Result<Contents> {
     // Asked before opening: to open a FIFO would wait for its writer.
     if !std::fs::metadata(path)?.is_file() {
@@ -58,14 +68,13 @@ fn try_read(path: &Path, max_bytes: u64) -> io::Result<Contents> {
     }
     let file = File::open(path)?;
     let bytes = file.metadata()?.len();
-    let too_large = |bytes| Contents::Bad(Reason::FileTooLarge { bytes, max: max_bytes });
     if bytes > max_bytes {
-        return Ok(too_large(bytes));
+        return Ok(Contents::Bad(Reason::FileTooLarge { bytes, max: max_bytes }));
     }
     let mut contents = Vec::new();
     // It may have grown since; one byte beyond the limit is enough to know.
-    let read = file.take(max_bytes.saturating_add(1)).read_to_end(&mut contents)? as u64;
-    Ok(if read > max_bytes { too_large(read) } else { Contents::Bytes(contents) })
+    file.take(max_bytes.saturating_add(1)).read_to_end(&mut contents)?;
+    Ok(within(contents, max_bytes))
 }
 
 /// What a file held when it was last read: enough to tell whether it changed.

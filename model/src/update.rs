@@ -98,24 +98,49 @@ impl Resource {
     }
 }
 
+impl Key {
+    /// The kind's name in resources.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Key::Node(_) => "Node",
+            Key::IpPool(_) => "IPPool",
+            Key::WorkloadEndpoint(..) => "WorkloadEndpoint",
+            Key::BgpConfiguration(_) => "BGPConfiguration",
+            Key::BgpPeer(_) => "BGPPeer",
+            Key::BgpFilter(_) => "BGPFilter",
+            Key::BlockAffinity(..) => "BlockAffinity",
+            Key::IpamBlock(_) => "IPAMBlock",
+            Key::FelixConfiguration(_) => "FelixConfiguration",
+            Key::Tier(_) => "Tier",
+            Key::NetworkPolicy(key) => key.kind.name(),
+            Key::Profile(_) => "Profile",
+            Key::NetworkSet(Some(_), _) => "NetworkSet",
+            Key::NetworkSet(None, _) => "GlobalNetworkSet",
+            Key::HostEndpoint(_) => "HostEndpoint",
+        }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind();
         match self {
-            Key::Node(name) => write!(f, "Node({name})"),
-            Key::IpPool(name) => write!(f, "IPPool({name})"),
-            Key::WorkloadEndpoint(namespace, name) => write!(f, "WorkloadEndpoint({namespace}/{name})"),
-            Key::BgpConfiguration(name) => write!(f, "BGPConfiguration({name})"),
-            Key::BgpPeer(name) => write!(f, "BGPPeer({name})"),
-            Key::BgpFilter(name) => write!(f, "BGPFilter({name})"),
-            Key::BlockAffinity(cidr, node) => write!(f, "BlockAffinity({cidr} of {node})"),
-            Key::IpamBlock(cidr) => write!(f, "IPAMBlock({cidr})"),
-            Key::FelixConfiguration(name) => write!(f, "FelixConfiguration({name})"),
-            Key::Tier(name) => write!(f, "Tier({name})"),
+            Key::Node(name)
+            | Key::IpPool(name)
+            | Key::BgpConfiguration(name)
+            | Key::BgpPeer(name)
+            | Key::BgpFilter(name)
+            | Key::FelixConfiguration(name)
+            | Key::Tier(name)
+            | Key::Profile(name)
+            | Key::NetworkSet(None, name)
+            | Key::HostEndpoint(name) => write!(f, "{kind}({name})"),
+            Key::WorkloadEndpoint(namespace, name) | Key::NetworkSet(Some(namespace), name) => {
+                write!(f, "{kind}({namespace}/{name})")
+            }
+            Key::BlockAffinity(cidr, node) => write!(f, "{kind}({cidr} of {node})"),
+            Key::IpamBlock(cidr) => write!(f, "{kind}({cidr})"),
             Key::NetworkPolicy(key) => key.fmt(f),
-            Key::Profile(name) => write!(f, "Profile({name})"),
-            Key::NetworkSet(Some(namespace), name) => write!(f, "NetworkSet({namespace}/{name})"),
-            Key::NetworkSet(None, name) => write!(f, "GlobalNetworkSet({name})"),
-            Key::HostEndpoint(name) => write!(f, "HostEndpoint({name})"),
         }
     }
 }

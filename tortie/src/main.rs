@@ -35,6 +35,7 @@ mod processor;
 mod run;
 mod show;
 mod signals;
+mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -104,6 +105,9 @@ enum Command {
     Show(show::ShowArgs),
     /// Ask what needs no running router
     Explain(explain::ExplainArgs),
+    /// Are these resources good, and are they likely to be meant? Needs no running router
+    #[command(after_help = validate::EXAMPLES)]
+    Validate(validate::ValidateArgs),
     /// Remove what a router that has ended leaves on purpose: XDP programs, mirrored routes, the nftables table
     Cleanup {
         #[command(flatten)]
@@ -131,6 +135,7 @@ fn main() -> ExitCode {
         Command::Run { file, check: false } => (run(&file), FAILED),
         Command::Show(args) => (show::run(&args), TROUBLE),
         Command::Explain(args) => (explain::run(&args), TROUBLE),
+        Command::Validate(args) => (validate::run(&args), TROUBLE),
         Command::Cleanup { file } => (cleanup(&file), FAILED),
         Command::Version => (version(), TROUBLE),
     };
