@@ -5,7 +5,7 @@
 //! they are good, by `policy`, and handed on as they were written.
 //!
 //! **How things pass through it.** One file at a time: bytes → `document` (a tree that knows its lines) →
-//! `manifest` (its documents, each one resource) → `convert` (fields → `model`, held to the rules of
+//! `manifest` (its documents, each one resource; `v1` brings old ones into the present form) → `convert` (fields → `model`, held to the rules of
 //! `validate`). All files together: `desired` merges what the files say into one set; `directory` scans,
 //! watches, compares with what was announced before, and calls the sink with the difference.
 //!
@@ -32,6 +32,7 @@ mod manifest;
 mod metadata;
 mod reading;
 mod scan;
+mod v1;
 mod validate;
 mod watch;
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use model::{Key, Resource};
 
 use crate::convert::{self, Outcome};
-use crate::document::{self, Value};
+use crate::document::{self, Content, Value};
 use crate::event::Ignored;
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::{Invalid, Position, Reason};
 use crate::metadata;
+use crate::v1;
 use crate::validate;
 
 /// A resource and where it stands.
@@ -55,6 +56,12 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn document(&mut self, document: &Value) {
+        if let Content::List(items) = &document.content {
+            return items.iter().for_each(|item| self.document(item));
+        }
+        if let Some(document) = v1::upgraded(document) {
+            return self.document(&document);
+        }
         let (title, result) = read_title(document);
         let name = title.to_string();
         match result.and_then(|object| self.object(&title, &object)) {

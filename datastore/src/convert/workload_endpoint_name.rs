@@ -21,10 +21,15 @@ pub(crate) fn name(spec: &Object<'_>) -> Result<String, Fault> {
         (third, value),
         ("spec.endpoint", text("endpoint")?),
     ];
-    for (field, part) in parts {
-        if part.is_empty() || part.starts_with('-') || part.ends_with('-') {
-            return Err(spec.fault(Reason::NoName(field)));
-        }
-    }
-    Ok(parts.map(|(_, part)| part.replace('-', "--")).join("-"))
+    let bad = parts.into_iter().find(|(_, part)| !is_part(part)).map_or("", |(field, _)| field);
+    join(parts.map(|(_, part)| part)).ok_or_else(|| spec.fault(Reason::NoName(bad)))
+}
+
+/// Joins the parts, none of which may be empty, or begin or end with `-`.
+pub(crate) fn join(parts: [&str; 4]) -> Option<String> {
+    parts.into_iter().all(is_part).then(|| parts.map(|part| part.replace('-', "--")).join("-"))
+}
+
+fn is_part(part: &str) -> bool {
+    !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
 }

@@ -150,7 +150,13 @@ fn unknown_kinds_and_versions_are_errors() {
         assert_eq!(read(&format!("{head}\nmetadata: {{name: x}}\n")).unwrap_err(), [expected]);
     }
     assert_eq!(read("just a text\n").unwrap_err(), ["f.yaml:1:1: expected a mapping, found a text"]);
-    assert_eq!(read("- 1\n- 2\n").unwrap_err(), ["f.yaml:1:1: expected a mapping, found a list"]);
+    assert_eq!(
+        read("- 1\n- 2\n").unwrap_err(),
+        [
+            "f.yaml:1:3: expected a mapping, found a number (put a text in quotes)",
+            "f.yaml:2:3: expected a mapping, found a number (put a text in quotes)"
+        ]
+    );
 }
 
 #[test]
