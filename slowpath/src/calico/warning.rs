@@ -73,6 +73,11 @@ pub enum Warning {
         /// The session that stays.
         used: PeerName,
     },
+    /// There is policy, and nothing enforces it yet.
+    PolicyNotEnforced {
+        /// How many policies, of those that aren't staged.
+        policies: usize,
+    },
     /// A workload endpoint wants its connections limited.
     ConnectionsNotLimited {
         /// The endpoint.
@@ -148,6 +153,10 @@ impl fmt::Display for Warning {
             Warning::PeerTwice { resource, remote, used, .. } => {
                 write!(f, "BGPPeer({resource}) is left out: {used} leads to {remote} already")
             }
+            Warning::PolicyNotEnforced { policies } => write!(
+                f,
+                "{policies} policies are read and not enforced: this version forwards what they would deny"
+            ),
             Warning::ConnectionsNotLimited { endpoint: (namespace, name) } => write!(
                 f,
                 "WorkloadEndpoint({namespace}/{name}): this version doesn't count connections; ingressMaxConnections and \
