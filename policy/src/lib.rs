@@ -15,6 +15,7 @@
 
 pub mod judge;
 pub mod lint;
+pub mod resolve;
 pub mod rule;
 pub mod selector;
 

@@ -20,7 +20,7 @@ mod expression;
 mod parser;
 mod restriction;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -62,6 +62,49 @@ impl Selector {
     #[must_use]
     pub fn with_prefix(&self, prefix: &str) -> Selector {
         Selector(Arc::new(self.0.with_prefix(prefix)))
+    }
+
+    /// Selects what has the label.
+    pub fn has(label: &str) -> Selector {
+        Selector(Arc::new(Expression::Has(label.to_owned())))
+    }
+
+    /// Selects what has the label with this value.
+    pub fn equal(label: &str, value: &str) -> Selector {
+        Selector(Arc::new(Expression::Equal(label.to_owned(), value.to_owned())))
+    }
+
+    /// Selects what has the label with one of these values.
+    pub fn one_of(label: &str, values: &[String]) -> Selector {
+        let values: BTreeSet<String> = values.iter().cloned().collect();
+        Selector(Arc::new(Expression::In(label.to_owned(), values.into_iter().collect())))
+    }
+
+    /// Selects what both select.
+    #[must_use]
+    pub fn and(&self, other: &Selector) -> Selector {
+        Selector(Arc::new(Expression::And(vec![(*self.0).clone(), (*other.0).clone()])))
+    }
+
+    /// Selects what this one doesn't.
+    #[must_use]
+    pub fn negated(&self) -> Selector {
+        Selector(Arc::new(Expression::Not(Box::new((*self.0).clone()))))
+    }
+
+    /// The same selector where `all()` and `global()` mean something narrower, as they do of namespaces.
+    #[must_use]
+    pub fn with_meanings(&self, all: &Selector, global: &Selector) -> Selector {
+        Selector(Arc::new(self.0.with_meanings(&all.0, &global.0)))
+    }
+
+    /// The labels that it asks about: with all others changed, it still says the same.
+    pub fn labels(&self) -> BTreeSet<&str> {
+        let mut labels = BTreeSet::new();
+        self.0.each_label(&mut |label| {
+            labels.insert(label);
+        });
+        labels
     }
 
     /// What it demands of single labels: nothing matches that doesn't meet all of it. A label that isn't named may be

@@ -42,6 +42,39 @@ impl Expression {
         }
     }
 
+    /// Hands every label that it asks about to `each`, some more than once.
+    pub(super) fn each_label<'a>(&'a self, each: &mut impl FnMut(&'a str)) {
+        match self {
+            Expression::All | Expression::Global => {}
+            Expression::Has(label)
+            | Expression::Equal(label, _)
+            | Expression::NotEqual(label, _)
+            | Expression::Contains(label, _)
+            | Expression::StartsWith(label, _)
+            | Expression::EndsWith(label, _)
+            | Expression::In(label, _)
+            | Expression::NotIn(label, _) => each(label),
+            Expression::Not(inner) => inner.each_label(each),
+            Expression::And(operands) | Expression::Or(operands) => {
+                operands.iter().for_each(|operand| operand.each_label(each));
+            }
+        }
+    }
+
+    /// The same with other expressions for `all()` and `global()`.
+    pub(super) fn with_meanings(&self, all: &Expression, global: &Expression) -> Expression {
+        let each =
+            |operands: &[Expression]| operands.iter().map(|one| one.with_meanings(all, global)).collect();
+        match self {
+            Expression::All => all.clone(),
+            Expression::Global => global.clone(),
+            Expression::Not(inner) => Expression::Not(Box::new(inner.with_meanings(all, global))),
+            Expression::And(operands) => Expression::And(each(operands)),
+            Expression::Or(operands) => Expression::Or(each(operands)),
+            other => other.clone(),
+        }
+    }
+
     pub(super) fn with_prefix(&self, prefix: &str) -> Expression {
         let named = |label: &String| format!("{prefix}{label}");
         let each = |operands: &[Expression]| operands.iter().map(|one| one.with_prefix(prefix)).collect();

@@ -1,0 +1,3 @@
+//! From resources to what is asked of each endpoint's packets.
+
+mod label_index;
