@@ -2,6 +2,8 @@
 //!
 //! Felix's protocol to its dataplanes has the same nouns (`felix/proto/felixbackend.proto`).
 
+use std::sync::Arc;
+
 use model::{Family, Prefix};
 
 pub use model::{Action, IcmpMatch, PortRange, TierDefault};
@@ -66,6 +68,14 @@ impl Rule {
             destination: EndMatch::default(),
         }
     }
+
+    /// A rule that matches no packet: it keeps the place of one that can't match, so that rules have the numbers that
+    /// their policy gives them.
+    pub fn never(action: Action) -> Rule {
+        let nowhere =
+            EndMatch { not_nets: vec![Prefix::DEFAULT_V4, Prefix::DEFAULT_V6], ..EndMatch::default() };
+        Rule { source: nowhere, ..Rule::any(action) }
+    }
 }
 
 /// A policy, as far as one direction is concerned.
@@ -82,8 +92,8 @@ pub struct Policy {
 pub struct Tier {
     /// Its name.
     pub name: String,
-    /// In order.
-    pub policies: Vec<Policy>,
+    /// In order; shared with all endpoints that they apply to.
+    pub policies: Vec<Arc<Policy>>,
     /// What becomes of what none of them decides.
     pub default: TierDefault,
 }
@@ -92,7 +102,7 @@ pub struct Tier {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AfterTiers {
     /// The endpoint's profiles, in order; what none of them allows is dropped.
-    Profiles(Vec<Policy>),
+    Profiles(Vec<Arc<Policy>>),
     /// Nothing: these tiers have no opinion, as those of untracked and pre-DNAT policy have it.
     NoMatch,
 }

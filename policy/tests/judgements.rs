@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use model::{Family, InterfaceAddr, Prefix};
 use policy::judge::{Packet, Sets, Verdict, judge};
@@ -126,9 +127,9 @@ fn tiers(of: &Value, field: &str, sets: &RowSets) -> Vec<Tier> {
     let name = |of: &Value| of["name"].as_str().expect("a name").to_owned();
     list(of, field, |tier| Tier {
         name: name(tier),
-        policies: list(tier, "policies", |policy| Policy {
-            name: name(policy),
-            rules: list(policy, "rules", |one| rule(one, sets)),
+        policies: list(tier, "policies", |policy| {
+            let rules = list(policy, "rules", |one| rule(one, sets));
+            Arc::new(Policy { name: name(policy), rules })
         }),
         default: if tier["end_action"] == "pass" { TierDefault::Pass } else { TierDefault::Deny },
     })
@@ -240,4 +241,20 @@ fn a_family_in_a_rule_leaves_the_other_family_alone() {
     };
     let sets = RowSets { names: Vec::new(), members: Vec::new() };
     assert!(!policy::judge::matches(&only_v6, &packet, &sets));
+}
+
+#[test]
+fn a_rule_that_never_matches_matches_neither_family() {
+    let sets = RowSets { names: Vec::new(), members: Vec::new() };
+    for (source, destination) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+        let packet = Packet {
+            protocol: 6,
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            ports: Some((1, 2)),
+            icmp: None,
+        };
+        assert!(policy::judge::matches(&Rule::any(Action::Allow), &packet, &sets));
+        assert!(!policy::judge::matches(&Rule::never(Action::Allow), &packet, &sets));
+    }
 }
