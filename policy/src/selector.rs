@@ -51,6 +51,11 @@ impl Selector {
         Selector(Arc::new(Expression::All))
     }
 
+    /// Selects, among namespaces, what has none; everything to whom that isn't said.
+    pub fn global() -> Selector {
+        Selector(Arc::new(Expression::Global))
+    }
+
     /// Does it select what has these labels? `global()` selects everything: its meaning, "what has no namespace", is
     /// for whoever composes selectors.
     pub fn matches(&self, labels: &(impl Labels + ?Sized)) -> bool {
