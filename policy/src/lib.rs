@@ -1,10 +1,11 @@
 //! # policy: Calico policy
 //!
-//! **What this room is for.** What Calico's policy resources mean: whom they select and, as the room grows, what they
-//! allow.
+//! **What this room is for.** What Calico's policy resources mean: whom they select, and what they allow.
 //!
 //! **How things pass through it.** Text becomes a [`Selector`] once; a selector is asked of [`Labels`] as often as need
 //! be, and tells by [`Selector::restrictions`] which labels it can't match without, so that an index need not ask it.
+//! [`resolve::Resolver`] takes all resources as they come and go, and tells what changes of sets of addresses and of what
+//! each endpoint is asked, its [`rule::Checks`].
 //! [`judge::judge`] says of one packet what [`rule::Checks`] make of it, and by which steps. [`lint::lint`] finds what is
 //! legal in resources and surely not meant.
 //!
@@ -18,5 +19,6 @@ pub mod lint;
 pub mod resolve;
 pub mod rule;
 pub mod selector;
+pub mod sets;
 
 pub use selector::{Labels, Selector, SelectorError};

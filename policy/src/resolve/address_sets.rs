@@ -10,6 +10,7 @@ use model::{EndpointPort, Family, Prefix, Protocol};
 
 use crate::rule::SetId;
 use crate::selector::Selector;
+use crate::sets::Member;
 
 /// What a set is made of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,22 +19,6 @@ pub struct SetSpec {
     pub selector: Selector,
     /// Only those with a port of this protocol and name, and that port beside the address.
     pub named_port: Option<(Protocol, String)>,
-}
-
-/// One member of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Member {
-    /// A network, of a set of addresses.
-    Net(Prefix),
-    /// An address with a port, of a named port's set.
-    Port {
-        /// The endpoint's address.
-        addr: IpAddr,
-        /// Its port's protocol.
-        protocol: Protocol,
-        /// Its port's number.
-        port: u16,
-    },
 }
 
 /// What somebody who is selected has to give to sets.
@@ -53,7 +38,7 @@ impl Addresses {
             named.flat_map(|port| {
                 // A port is at an address; a network has none.
                 let hosts = self.nets.iter().filter(|net| net.is_host());
-                hosts.map(|net| Member::Port { addr: net.addr(), protocol: port.protocol, port: port.port })
+                hosts.map(|net| Member::Port { net: *net, protocol: port.protocol.0, port: port.port })
             })
         });
         nets.chain(ports)
@@ -151,11 +136,6 @@ impl AddressSets {
         true
     }
 
-    /// What the set is made of.
-    pub(super) fn spec(&self, id: SetId) -> Option<&SetSpec> {
-        self.sets.get(&id).map(|set| &set.spec)
-    }
-
     /// Somebody with these addresses is selected (or no longer).
     pub(super) fn give(&mut self, id: SetId, addresses: &Addresses, selected: bool) {
         let Some(set) = self.sets.get_mut(&id) else { return };
@@ -212,8 +192,9 @@ impl AddressSets {
     }
 
     /// Is the address with this port in a named port's set?
-    pub(super) fn contains_port(&self, id: SetId, addr: IpAddr, protocol: Protocol, port: u16) -> bool {
-        self.sets.get(&id).is_some_and(|set| set.ports.contains_key(&Member::Port { addr, protocol, port }))
+    pub(super) fn contains_port(&self, id: SetId, addr: IpAddr, protocol: u8, port: u16) -> bool {
+        let member = Member::Port { net: Prefix::host(addr), protocol, port };
+        self.sets.get(&id).is_some_and(|set| set.ports.contains_key(&member))
     }
 
     /// Every set that is referred to.

@@ -84,10 +84,10 @@ fn a_named_port_is_at_every_address_of_those_who_name_it() {
     let mut who = nets(&["10.0.0.1/32", "fd00::1/128"]);
     who.ports = vec![port(Protocol::TCP, 80), port(Protocol::TCP, 8080), port(Protocol::UDP, 80)];
     sets.give(id, &who, true);
-    let at = |addr: &str, port| Member::Port { addr: addr.parse().unwrap(), protocol: Protocol::TCP, port };
+    let at = |net: &str, port| Member::Port { net: net.parse().unwrap(), protocol: Protocol::TCP.0, port };
     let all = [at("10.0.0.1", 80), at("10.0.0.1", 8080), at("fd00::1", 80), at("fd00::1", 8080)];
     assert_eq!(sets.members(id).collect::<Vec<_>>(), all);
-    assert!(sets.contains_port(id, "fd00::1".parse().unwrap(), Protocol::TCP, 80));
+    assert!(sets.contains_port(id, "fd00::1".parse().unwrap(), Protocol::TCP.0, 80));
     assert!(!sets.contains(id, "fd00::1".parse().unwrap()));
 }
 
