@@ -120,3 +120,63 @@ impl Parts {
 fn parsed(text: &str) -> Result<Option<Selector>, SelectorError> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{PolicyKey, PolicyKind, ServiceAccountMatch};
+
+    fn end(edit: impl FnOnce(&mut EntityRule), namespace: Option<&str>) -> Option<String> {
+        let mut end = EntityRule::default();
+        edit(&mut end);
+        of_end(&end, namespace).unwrap().selector.map(|selector| selector.to_string())
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn of_namespaces_all_means_in_one_and_global_means_in_none() {
+        let of = |text: &str| end(|end| end.namespace_selector = some(text), Some("ns"));
+        assert_eq!(of("all()"), some("has(projectcalico.org/namespace)"));
+        assert_eq!(of("global()"), some("!has(projectcalico.org/namespace)"));
+        assert_eq!(of("a == 'b'"), some("pcns.a == \"b\""));
+    }
+
+    #[test]
+    fn a_rule_of_a_namespace_means_its_own_as_soon_as_it_selects_anything() {
+        let own = "projectcalico.org/namespace == \"ns\"";
+        assert_eq!(end(|_| {}, Some("ns")), None);
+        assert_eq!(end(|end| end.nets = vec![model::Prefix::DEFAULT_V4], Some("ns")), None);
+        assert_eq!(end(|end| end.not_selector = some("a == 'b'"), Some("ns")), some(own));
+        assert_eq!(end(|end| end.selector = some("has(a)"), Some("ns")), some(&format!("({own} && has(a))")));
+        assert_eq!(end(|end| end.not_selector = some("a == 'b'"), None), None);
+    }
+
+    #[test]
+    fn a_global_policy_about_service_accounts_is_about_those_who_have_one() {
+        let key = PolicyKey { kind: PolicyKind::GlobalNetworkPolicy, namespace: None, name: "p".to_owned() };
+        let policy =
+            NetworkPolicy { service_account_selector: some("all()"), ..NetworkPolicy::empty(key.clone()) };
+        assert_eq!(of_policy(&policy).unwrap().selector, Selector::has("projectcalico.org/serviceaccount"));
+        let key = PolicyKey { kind: PolicyKind::NetworkPolicy, namespace: some("ns"), ..key };
+        let policy = NetworkPolicy { service_account_selector: some("all()"), ..NetworkPolicy::empty(key) };
+        let composed = of_policy(&policy).unwrap().selector.to_string();
+        assert_eq!(composed, "(projectcalico.org/namespace == \"ns\" && all())");
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_namespaces_and_accounts_is_left_out_and_said() {
+        let bad = EntityRule {
+            namespace_selector: some("a ="),
+            service_accounts: Some(ServiceAccountMatch { names: Vec::new(), selector: some("b =") }),
+            selector: some("has(c)"),
+            ..EntityRule::default()
+        };
+        let composed = of_end(&bad, Some("ns")).unwrap();
+        assert_eq!(composed.selector, Some(Selector::has("c")));
+        assert_eq!(composed.left_out.len(), 2);
+        assert!(of_end(&EntityRule { selector: some("c ="), ..EntityRule::default() }, None).is_err());
+    }
+}

@@ -89,7 +89,6 @@ impl Endpoints {
     /// An endpoint is there, new or changed; the profiles that it had.
     pub(super) fn put(&mut self, item: ItemId, key: Key, profiles: Arc<[String]>) -> Arc<[String]> {
         self.unsettled.insert(item);
-        self.gone.remove(&key);
         match self.endpoints.get_mut(&item) {
             Some(known) => {
                 known.has_other_profiles |= known.profiles != profiles;

@@ -10,7 +10,8 @@ use super::membership::Membership;
 use super::order::{Place, TierPlace};
 use crate::selector::Selector;
 
-/// A policy's number: small, and given again once it is free.
+/// A policy's number: small, and given again once it is free, be it before anybody was told: whoever has the new one of
+/// that number is worked out anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PolicyId(u32);
 
@@ -52,8 +53,6 @@ pub(super) struct Policies {
     ids: HashMap<PolicyKey, PolicyId>,
     slots: Vec<Option<Policy>>,
     free: Vec<PolicyId>,
-    /// Numbers that were freed since changes were told last: endpoints may still have the policies that had them.
-    resting: Vec<PolicyId>,
     in_order: BTreeMap<Place, PolicyId>,
     ranks_are_stale: bool,
     tiers: HashMap<String, Tier>,
@@ -139,7 +138,7 @@ impl Policies {
         }
         self.unsettled.remove(&id);
         self.moved.remove(&id);
-        self.resting.push(id);
+        self.free.push(id);
     }
 
     pub(super) fn put_tier(&mut self, tier: &Tier) {
@@ -197,11 +196,6 @@ impl Policies {
             }
         }
         changed
-    }
-
-    /// Everybody was told: numbers that rested are free.
-    pub(super) fn told(&mut self) {
-        self.free.append(&mut self.resting);
     }
 
     /// Policies in the order in which they are asked.
