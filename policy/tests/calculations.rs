@@ -1,12 +1,13 @@
 //! The resolver held to what Felix's own tests expect of its calculation graph (`calc_states.jsonl`,
 //! `calc_sequences.jsonl`, and of `selectors.jsonl` what is about composition and sets).
 
-mod support;
+mod dataplane;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dataplane::{Dataplane, all_checks};
 use model::{
     Action, EndpointPort, EntityRule, HostEndpoint, HostInterface, IcmpMatch, Key, NetworkPolicy, NetworkSet,
     Order, PolicyKey, PolicyKind, PolicyRule, PortMatch, PortRange, Prefix, Profile, Protocol, Resource,
@@ -17,7 +18,6 @@ use policy::resolve::{Directions, Resolver, SetSpec, compose};
 use policy::rule::{AfterTiers, Checks};
 use policy::sets::Member;
 use serde_json::Value;
-use support::{Dataplane, all_checks};
 
 /// The host under test in the rows.
 const NODE: &str = "localhostname";

@@ -1,12 +1,13 @@
 //! The resolver held to two oracles: itself, told everything at once, and a slow reading of the resources that knows
 //! neither sets nor indexes.
 
-mod support;
+mod dataplane;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dataplane::Dataplane;
 use model::{
     Action, EndpointPort, EntityRule, Family, HostEndpoint, HostInterface, Key, NetworkPolicy, NetworkSet,
     Order, PolicyKey, PolicyKind, PolicyRule, PortMatch, Prefix, Profile, Protocol, Resource, StagedAction,
@@ -17,7 +18,6 @@ use policy::judge::{Packet, Verdict, judge};
 use policy::resolve::{EndpointPolicy, Resolver, compose};
 use policy::rule::{AfterTiers, Checks, SetId};
 use proptest::prelude::*;
-use support::Dataplane;
 
 const NODE: &str = "here";
 const NAMESPACES: [&str; 2] = ["red", "blue"];
