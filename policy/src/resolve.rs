@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use model::{
     Action, EndpointPort, HostEndpoint, Key, NetworkPolicy, NetworkSet, PolicyRule, Prefix, Profile,
-    Resource, StagedAction, Update, WorkloadEndpoint,
+    Resource, StagedAction, Tier, Update, WorkloadEndpoint,
 };
 
 use active::Drafts;
@@ -110,7 +110,7 @@ struct Item<'a> {
 }
 
 impl Resolver {
-    /// Knows nothing yet but the profile that always exists; `node` is whose endpoints are asked for.
+    /// Knows nothing yet but the tiers and the profile that always exist; `node` is whose endpoints are asked for.
     pub fn new(node: &str) -> Resolver {
         let mut resolver = Resolver {
             node: node.to_owned(),
@@ -125,6 +125,7 @@ impl Resolver {
             endpoints: Endpoints::default(),
             problems: BTreeMap::new(),
         };
+        Tier::standard().iter().for_each(|tier| resolver.policies.put_tier(tier));
         resolver.put_profile(&default_allow());
         resolver
     }
@@ -191,7 +192,10 @@ impl Resolver {
             Key::Profile(name) if name == Profile::DEFAULT_ALLOW => {}
             Key::Profile(name) => self.remove_profile(name),
             Key::NetworkPolicy(_) => self.remove_policy(key),
-            Key::Tier(name) => self.policies.remove_tier(name),
+            Key::Tier(name) => match Tier::standard().iter().find(|tier| tier.name == *name) {
+                Some(standard) => self.policies.put_tier(standard),
+                None => self.policies.remove_tier(name),
+            },
             _ => {}
         }
     }

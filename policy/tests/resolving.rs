@@ -158,7 +158,7 @@ impl Draw<'_> {
             namespace,
             name: self.of(&["one", "two", "three"]).to_owned(),
         });
-        policy.tier = self.of(&["default", "early", "ghost"]).to_owned();
+        policy.tier = self.of(&["default", "early", "ghost", "kube-baseline"]).to_owned();
         policy.order = self.of(&[Order::LAST, Order::new(1.0).unwrap(), Order::new(2.0).unwrap()]);
         policy.selector = self.some(&[()]).map(|()| self.selector()).unwrap_or_default();
         let about = self.below(3);
@@ -388,10 +388,8 @@ impl<'a> Slow<'a> {
                 Some(Action::Deny) => return Verdict::Deny,
                 Some(_) => {}
                 None => {
-                    let tier = self.state.get(&Key::Tier(name));
-                    let passes = tier.is_some_and(|tier| {
-                        matches!(&**tier, Resource::Tier(tier) if tier.default_action == TierDefault::Pass)
-                    });
+                    let passes =
+                        self.tier(&name).is_some_and(|tier| tier.default_action == TierDefault::Pass);
                     if !passes {
                         return Verdict::Deny;
                     }
@@ -421,6 +419,14 @@ impl<'a> Slow<'a> {
         Verdict::Deny
     }
 
+    /// A tier that was written down, or that always exists.
+    fn tier(&self, name: &str) -> Option<Tier> {
+        match self.state.get(&Key::Tier(name.to_owned())).map(|it| &**it) {
+            Some(Resource::Tier(tier)) => Some(tier.clone()),
+            _ => Tier::standard().into_iter().find(|tier| tier.name == name),
+        }
+    }
+
     /// The tiers that have policies for the endpoint in this direction, in order.
     fn tiers(&self, key: &Key, egress: bool, staged: bool) -> Vec<(String, Vec<&NetworkPolicy>)> {
         let all = self.state.values().filter_map(|resource| match &**resource {
@@ -446,11 +452,10 @@ impl<'a> Slow<'a> {
             .filter(|policy| !policy.do_not_track && !policy.pre_dnat && holds(policy))
             .filter(|policy| compose::of_policy(policy).unwrap().selector.matches(&self.everyone[key].labels))
             .collect();
-        let tier_order =
-            |policy: &NetworkPolicy| match self.state.get(&Key::Tier(policy.tier.clone())).map(|it| &**it) {
-                Some(Resource::Tier(tier)) => (false, tier.order),
-                _ => (true, Order::LAST),
-            };
+        let tier_order = |policy: &NetworkPolicy| match self.tier(&policy.tier) {
+            Some(tier) => (false, tier.order),
+            None => (true, Order::LAST),
+        };
         applying.sort_by_cached_key(|policy| {
             let PolicyKey { kind, namespace, name } = &policy.key;
             let tie = format!("{name}/{}/{kind}", namespace.clone().unwrap_or_default());
@@ -550,6 +555,8 @@ impl<'a> Slow<'a> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
     #[test]
     fn whatever_came_in_whatever_order_and_batches_the_last_state_alone_counts(
         numbers in prop::collection::vec(any::<u8>(), 0..600),
