@@ -435,6 +435,28 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_into_a_known_group_is_asked_by_its_policies_as_they_are_now() {
+        let labelled = |name: &str, labelled: bool| {
+            let labels = labelled.then(|| ("x".to_owned(), String::new())).into_iter().collect();
+            let name = name.to_owned();
+            let node = "here".to_owned();
+            let endpoint = WorkloadEndpoint { name, node, labels, ..WorkloadEndpoint::default() };
+            Update::Put(Arc::new(Resource::WorkloadEndpoint(endpoint)))
+        };
+        let about_x = |rules: Vec<PolicyRule>| {
+            policy("p", |policy| (policy.selector, policy.ingress) = ("has(x)".to_owned(), rules))
+        };
+        let mut resolver = resolver(&[labelled("b", false), labelled("a", true), about_x(Vec::new())]);
+        resolver.changes();
+        resolver.apply(&about_x(vec![PolicyRule::any(Action::Allow)]));
+        resolver.apply(&labelled("a", false));
+        resolver.apply(&labelled("b", true));
+        let changes = resolver.changes();
+        let b = changes.endpoints[&Key::WorkloadEndpoint(String::new(), "b".to_owned())].as_ref().unwrap();
+        assert_eq!(b.normal.ingress.as_ref().unwrap().tiers[0].policies[0].rules.len(), 1);
+    }
+
+    #[test]
     fn a_selector_that_cannot_be_read_leaves_its_policy_out_and_is_told_of() {
         let mut resolver = resolver(&[workload("a", "here"), policy("p", |_| {})]);
         let asked = |changes: Changes| {

@@ -145,11 +145,10 @@ impl Endpoints {
     ) -> BTreeMap<Key, Option<Arc<EndpointPolicy>>> {
         let mut changed: BTreeMap<Key, Option<Arc<EndpointPolicy>>> =
             std::mem::take(&mut self.gone).into_iter().map(|key| (key, None)).collect();
-        let mut stale: BTreeSet<GroupId> =
-            touched.filter_map(|item| self.endpoints.get(item)?.group).collect();
         let mut news = std::mem::take(&mut self.unsettled);
-        let fresh = self.regroup(&news, policies_of);
-        stale.extend(fresh);
+        let mut stale = self.regroup(&news, policies_of);
+        // Where they are now: one that came into a known group may bring a policy that changed.
+        stale.extend(touched.filter_map(|item| self.endpoints.get(item)?.group));
         let mut rebuilt = BTreeSet::new();
         for id in stale {
             // Its last member may have left.
