@@ -2,6 +2,7 @@
 //!
 //! One file per noun. Exit status 0 is yes, 1 is no, 2 is a question that makes no sense.
 
+mod policy;
 mod selector;
 
 use std::process::ExitCode;
@@ -26,6 +27,9 @@ enum Noun {
     /// Does a selector match these labels? Exit status 1 where it doesn't, 2 where it is malformed
     #[command(after_help = selector::EXAMPLES)]
     Selector(selector::SelectorArgs),
+    /// What becomes of a packet at an endpoint, and by which rule? Exit status 1 where it is denied
+    #[command(after_help = policy::EXAMPLES)]
+    Policy(policy::PolicyArgs),
 }
 
 /// Answers and prints.
@@ -35,5 +39,6 @@ enum Noun {
 pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     match &args.noun {
         Noun::Selector(selector) => selector::run(selector, args.output),
+        Noun::Policy(policy) => policy::run(policy, args.output),
     }
 }
