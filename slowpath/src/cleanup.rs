@@ -7,10 +7,11 @@ use crate::host_port::HostPort;
 use crate::kernel_routes::mirror;
 use crate::netlink::Netlink;
 use crate::reserved_ports::{NotReserved, ReservedPorts};
-use crate::{forwarding_guard, sysctl};
+use crate::{forwarding_guard, host_policy, sysctl};
 
-/// Removes mirrored routes and their rules, the forwarding guard and the host port, and gives workload interfaces
-/// their usual settings and the kernel its ports back, but for those that others have reserved. What isn't there is no error.
+/// Removes mirrored routes and their rules, the forwarding guard, the policy of host endpoints and the host port, and gives
+/// workload interfaces their usual settings and the kernel its ports back, but for those that others have reserved. What
+/// isn't there is no error.
 /// Returns how many mirrored routes went.
 ///
 /// # Errors
@@ -19,6 +20,7 @@ pub fn cleanup(workload_prefix: &str, reserved_ports: &Path) -> Result<usize, Er
     let mut netlink = Netlink::open()?;
     let routes = mirror::purge(&mut netlink)?;
     forwarding_guard::remove()?;
+    host_policy::remove()?;
     HostPort::remove(&mut netlink)?;
     sysctl::release_workload_ports(workload_prefix)?;
     match ReservedPorts::recorded_at(reserved_ports.to_owned()).reserve(None) {

@@ -4,6 +4,7 @@ use crate::forwarding_guard::GuardError;
 use crate::host_port::HostPortError;
 use crate::kernel_routes::mirror::MirrorError;
 use crate::netlink::NetlinkError;
+use crate::nft::NftError;
 use crate::sysctl::SysctlError;
 
 /// What ends the slow path.
@@ -21,6 +22,12 @@ pub enum Error {
     /// The host port can't be made.
     #[error(transparent)]
     HostPort(#[from] HostPortError),
+    /// The thread that keeps host endpoints' policy can't be started.
+    #[error("could not start the thread of host endpoints' policy: {0}")]
+    HostPolicyThread(#[source] std::io::Error),
+    /// A table of host endpoints' policy can't be removed.
+    #[error("could not remove host endpoints' policy: {0}")]
+    HostPolicy(#[from] NftError),
     /// The mirror of routes can't be started.
     #[error(transparent)]
     Mirror(#[from] MirrorError),

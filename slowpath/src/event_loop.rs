@@ -45,7 +45,7 @@ use crate::resolve::{self, NeighborAddr};
 use crate::rib::Rib;
 use crate::sessions::Sessions;
 use crate::workload_mtu::WorkloadMtus;
-use crate::{PortOpener, forwarding_guard, segments, sysctl};
+use crate::{PortOpener, forwarding_guard, host_policy, segments, sysctl};
 
 /// Events that may wait; a BGP peer is held back by TCP when they are this many.
 const EVENTS: usize = 512;
@@ -120,6 +120,8 @@ pub(crate) struct Core {
     /// What the walk remembers of flows.
     pub(crate) flows: Flows,
     pub(crate) endings: Endings,
+    /// Policy of what never enters the walk.
+    pub(crate) host_policy: host_policy::Enforcer,
 }
 
 impl Slowpath {
@@ -180,10 +182,7 @@ impl Slowpath {
                 _ = sleep_until(deadline.into()) => core.tick(),
                 _ = punts.tick() => core.answer_punts(),
                 _ = retry.tick() => core.retry(),
-                Some(request) = requests.recv() => {
-                    // A questioner that went away doesn't need the answer.
-                    let _ = request.reply.send(core.answer(&request.query));
-                }
+                Some(request) = requests.recv() => core.answer(request),
             }
             core.settle()?;
         }
@@ -262,6 +261,7 @@ impl Core {
             translation: NatRules::default(),
             flows: ends.flows,
             endings: Endings::default(),
+            host_policy: host_policy::Enforcer::start().map_err(Error::HostPolicyThread)?,
         };
         core.preserve(&left_behind);
         Ok(core)

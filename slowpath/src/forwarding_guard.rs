@@ -3,10 +3,8 @@
 //! The guard stays in force when the process dies: transit then goes through the kernel, but nothing reaches a
 //! workload or leaves one without its policy. It also stands in where an XDP program is missing.
 
-use std::io::{self, Write as _};
-use std::process::{Command, Output, Stdio};
-
 use crate::host_port::{FAR_SIDE, KERNEL_SIDE};
+use crate::nft::{self, NftError};
 
 /// Our table; nothing else of the host's rules is touched.
 const TABLE: &str = "inet tortie";
@@ -16,20 +14,9 @@ const PREFIX_BYTES_MAX: usize = 14;
 /// Why the guard isn't in force.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    /// No `nft` on this machine.
-    #[error(
-        "nft isn't installed, so the kernel can't be kept from workload ports; install the package nftables"
-    )]
-    NotInstalled,
-    /// `nft` could not be run.
-    #[error("could not run nft: {0}")]
-    Run(#[from] io::Error),
-    /// `nft` said no.
-    #[error("nft refused the table {TABLE}: {reason}")]
-    Refused {
-        /// Its own words.
-        reason: String,
-    },
+    /// `nft` can't be run, or said no.
+    #[error("the kernel can't be kept from workload ports by the table {TABLE}: {0}")]
+    Nft(#[from] NftError),
     /// A prefix that can't begin an interface's name.
     #[error(
         "{prefix:?} can't be the beginning of an interface's name: 1 to 14 letters, digits, '_', '-' or '.'"
@@ -46,7 +33,7 @@ pub enum GuardError {
 /// # Errors
 /// See [`GuardError`]; what was in force before stays so.
 pub fn install(prefixes: &[&str]) -> Result<(), GuardError> {
-    run_nft(&ruleset(prefixes)?)
+    Ok(nft::apply(&ruleset(prefixes)?)?)
 }
 
 /// Takes the guard away; none there is no error.
@@ -54,7 +41,7 @@ pub fn install(prefixes: &[&str]) -> Result<(), GuardError> {
 /// # Errors
 /// See [`GuardError`].
 pub fn remove() -> Result<(), GuardError> {
-    run_nft(&deletion())
+    Ok(nft::apply(&deletion())?)
 }
 
 /// Declaring the table first makes deleting it valid where there is none.
@@ -88,31 +75,6 @@ fn ruleset(prefixes: &[&str]) -> Result<String, GuardError> {
 fn is_valid_prefix(prefix: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (1..=PREFIX_BYTES_MAX).contains(&prefix.len()) && prefix.bytes().all(allowed)
-}
-
-fn run_nft(rules: &str) -> Result<(), GuardError> {
-    let output = feed_nft(rules).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => GuardError::NotInstalled,
-        _ => GuardError::Run(error),
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(GuardError::Refused { reason: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
-}
-
-fn feed_nft(rules: &str) -> io::Result<Output> {
-    let mut nft = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = nft.stdin.take() {
-        // A broken pipe means that nft gave up; its status and words say why.
-        let _ = stdin.write_all(rules.as_bytes());
-    }
-    nft.wait_with_output()
 }
 
 #[cfg(test)]
@@ -171,14 +133,5 @@ mod tests {
             remove().unwrap();
             assert!(out() && back() && host(), "everything passes again");
         });
-    }
-
-    #[test]
-    fn what_nft_refuses_is_said_in_its_own_words() {
-        if !has("nft") {
-            return;
-        }
-        let error = run_nft("table inet tortie { nonsense }").unwrap_err();
-        assert!(matches!(&error, GuardError::Refused { reason } if reason.contains("nonsense")), "{error}");
     }
 }

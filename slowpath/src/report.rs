@@ -8,6 +8,7 @@ use model::{Family, Prefix};
 use packet::icmp::Problem;
 
 use crate::calico::PeerKind;
+use crate::config::Request;
 use crate::event_loop::Core;
 use crate::punt::Silence;
 use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
@@ -20,17 +21,20 @@ use crate::target::Gateway;
 use crate::workload_mtu;
 
 impl Core {
-    /// Answers one question.
-    pub(crate) fn answer(&self, query: &Query) -> Answer {
-        match query {
+    /// Answers one question, or has it answered by who knows.
+    pub(crate) fn answer(&self, request: Request) {
+        let answer = match &request.query {
             Query::Bgp => Answer::Bgp(self.bgp()),
             Query::Routes { limit, source } => Answer::Routes(self.routes(*limit, source.as_deref())),
             Query::Route { address } => Answer::Route(self.route(*address)),
             Query::Neighbors => Answer::Neighbors(self.neighbors()),
             Query::Ports => Answer::Ports(self.port_status()),
             Query::Icmp => Answer::Icmp(self.icmp()),
+            Query::HostPolicy => return self.host_policy.ask(request.reply),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
-        }
+        };
+        // A questioner that went away doesn't need the answer.
+        let _ = request.reply.send(answer);
     }
 
     fn bgp(&self) -> BgpStatus {

@@ -9,8 +9,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::tunnel::{Encapsulation, Tunnel};
+mod host_policy;
 mod limits;
 
+pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
 
 /// A question to the running slow path.
@@ -37,6 +39,8 @@ pub enum Query {
     Ports,
     /// ICMP errors.
     Icmp,
+    /// What nftables keeps of host endpoints' policy.
+    HostPolicy,
     /// Numbers for the metrics.
     Summary,
 }
@@ -52,6 +56,7 @@ pub enum Answer {
     Neighbors(NeighborsStatus),
     Ports(PortsStatus),
     Icmp(IcmpStatus),
+    HostPolicy(HostPolicyStatus),
     Summary(Box<Summary>),
 }
 
