@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::run::refuse_beside_a_router;
 use crate::{interfaces, privileges};
 
-/// Removes XDP programs, mirrored routes and rules, the nftables table and `tortie0`, gives reserved ports back, and says what it did.
+/// Removes XDP programs, mirrored routes and rules, the nftables tables and `tortie0`, gives reserved ports back, and says what it did.
 ///
 /// From then on nothing of Tortie's decides about a packet: what a workload sends follows the kernel's own routes.
 ///
@@ -15,7 +15,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     refuse_beside_a_router(config)?;
     let (mut done, failed) = detach_programs(config)?;
     let routes = slowpath::cleanup(&config.workload_prefix, &config.reserved_ports())?;
-    done.push(format!("removed {routes} mirrored routes and their rules, the nftables table and tortie0"));
+    done.push(format!("removed {routes} mirrored routes and their rules, the nftables tables and tortie0"));
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(done),

@@ -14,7 +14,7 @@ mod server;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use slowpath::status::{BgpStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+use slowpath::status::{BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::show::flows::FlowsStatus;
@@ -59,6 +59,8 @@ pub(crate) enum Question {
     Drops,
     /// ICMP errors.
     Icmp,
+    /// What nftables keeps of host endpoints' policy.
+    HostPolicy,
 }
 
 /// The answer to the [`Question`] of the same name.
@@ -75,6 +77,7 @@ pub(crate) enum Reply {
     Flows(FlowsStatus),
     Drops(DropsStatus),
     Icmp(IcmpStatus),
+    HostPolicy(HostPolicyStatus),
 }
 
 /// What a line of the server's says: an answer, or why there is none.

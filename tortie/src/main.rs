@@ -108,7 +108,7 @@ enum Command {
     /// Are these resources good, and are they likely to be meant? Needs no running router
     #[command(after_help = validate::EXAMPLES)]
     Validate(validate::ValidateArgs),
-    /// Remove what a router that has ended leaves on purpose: XDP programs, mirrored routes, the nftables table
+    /// Remove what a router that has ended leaves on purpose: XDP programs, mirrored routes, the nftables tables
     Cleanup {
         #[command(flatten)]
         file: ConfigFile,

@@ -1,7 +1,8 @@
 //! Whoever wants to know something about the running router asks here: the control socket and the metrics.
 
 use slowpath::status::{
-    Answer, BgpStatus, IcmpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus, RoutesStatus, Summary,
+    Answer, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus,
+    RoutesStatus, Summary,
 };
 use std::time::Duration;
 use tables::{Counters, FlowCounts, Flows};
@@ -68,6 +69,7 @@ impl Observer {
             }
             Question::Drops => Reply::Drops(self.drops().await),
             Question::Icmp => Reply::Icmp(self.icmp().await?),
+            Question::HostPolicy => Reply::HostPolicy(self.host_policy().await?),
         })
     }
 
@@ -153,6 +155,13 @@ impl Observer {
     async fn icmp(&self) -> Result<IcmpStatus, NoAnswer> {
         match self.ask(Query::Icmp).await? {
             Answer::Icmp(icmp) => Ok(icmp),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn host_policy(&self) -> Result<HostPolicyStatus, NoAnswer> {
+        match self.ask(Query::HostPolicy).await? {
+            Answer::HostPolicy(policy) => Ok(policy),
             _ => Err(NoAnswer::Mismatch),
         }
     }

@@ -99,7 +99,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     }
     tracing::info!(
         "stopped; on purpose this stays: XDP programs (the kernel forwards transit, workload ports stay closed), \
-         mirrored routes and the nftables table; `tortie cleanup -c FILE` removes them"
+         mirrored routes and the nftables tables; `tortie cleanup -c FILE` removes them"
     );
     outcome
 }

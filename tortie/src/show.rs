@@ -5,6 +5,7 @@
 mod bgp;
 mod drops;
 pub(crate) mod flows;
+mod host_policy;
 mod icmp;
 mod limits;
 mod neighbors;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slowpath::status::{BgpStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+use slowpath::status::{BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
 
 use crate::config::CONTROL_SOCKET;
 use crate::control::{self, AskError, Question};
@@ -91,6 +92,12 @@ enum Noun {
     },
     /// ICMP errors that senders were told, by what they say, and what stayed unanswered
     Icmp,
+    /// Host endpoints' policy as nftables keeps it, and what each of its rules has decided
+    HostPolicy {
+        /// Also rules that no packet has come to
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 /// `slowpath::status::RouteStatus::source`.
@@ -130,6 +137,10 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
             print(socket, *output, &question, flows::table, |_: &FlowsStatus| true)
         }
         Noun::Icmp => print(socket, *output, &Question::Icmp, icmp::table, |_: &IcmpStatus| true),
+        Noun::HostPolicy { all } => {
+            let table = |status: &HostPolicyStatus| host_policy::table(status, *all);
+            print(socket, *output, &Question::HostPolicy, table, |_: &HostPolicyStatus| true)
+        }
         Noun::Ports { .. } => print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true),
         Noun::Drops { all } => {
             let table = |drops: &DropsStatus| drops::table(drops, *all);

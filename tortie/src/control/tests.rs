@@ -99,6 +99,7 @@ fn questions_survive_a_round_trip() {
         Question::Ports,
         Question::Drops,
         Question::Icmp,
+        Question::HostPolicy,
     ] {
         let text = serde_json::to_string(&question).unwrap();
         assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), question, "{text}");
