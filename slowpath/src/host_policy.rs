@@ -37,6 +37,8 @@ mod matching;
 mod members;
 mod render;
 mod ruleset;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

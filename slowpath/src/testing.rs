@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// Runs `test` on a thread of its own in an empty network namespace with the loopback up. The kernel removes the
 /// namespace with its last thread and socket. Without the right to make one, says so and returns.
@@ -83,6 +83,19 @@ impl Neighborhood {
     pub(crate) fn succeeds(&self, command: &str) -> bool {
         let words = command.split_whitespace();
         Command::new("ip").args(["netns", "exec", &self.name]).args(words).output().unwrap().status.success()
+    }
+
+    /// Runs a function there, on a thread of its own; what it returns.
+    #[track_caller]
+    pub(crate) fn inside<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        let namespace = std::fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                run()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Moves an interface of this thread's namespace there.

@@ -128,14 +128,14 @@ enum Kernel {
 
 /// Our table: as it should be, and as it is.
 #[derive(Debug, Default)]
-struct Table {
+pub(super) struct Table {
     kernel: Kernel,
     wanted: Option<Rendering>,
     refused: Option<NftError>,
 }
 
 impl Table {
-    fn want(&mut self, wanted: Rendering) {
+    pub(super) fn want(&mut self, wanted: Rendering) {
         let known = self.wanted.as_ref().map(|known| known.problems.as_slice()).unwrap_or_default();
         for problem in wanted.problems.iter().filter(|problem| !known.contains(problem)) {
             warn!("{problem}");
@@ -163,7 +163,7 @@ impl Table {
     }
 
     /// Looks whether the table is still there, and tries again what was refused.
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         if self.refused.is_none() {
             let Kernel::Holds(_) = self.kernel else { return };
             // Where nft can't be run, the table is no worse than it was.
@@ -174,7 +174,7 @@ impl Table {
         self.bring();
     }
 
-    fn status(&self) -> HostPolicyStatus {
+    pub(super) fn status(&self) -> HostPolicyStatus {
         let (ruleset, counted, problem) = match &self.kernel {
             Kernel::Holds(ruleset) => match counters::read(TABLE) {
                 Ok(counted) => (ruleset, counted, None),

@@ -135,9 +135,10 @@ impl About {
     }
 }
 
-/// The text as it may stand between quotes in nft's language: nothing that ends them, and no longer than the kernel takes.
+/// The text as it may stand between quotes in nft's language: nothing that ends them or stands for a variable, and no longer
+/// than the kernel takes.
 pub fn quotable(text: &str) -> String {
-    let is_fine = |char: &char| char.is_ascii_graphic() && !matches!(char, '"' | '\\') || *char == ' ';
+    let is_fine = |char: &char| char.is_ascii_graphic() && !matches!(char, '"' | '\\' | '$') || *char == ' ';
     let mut fine: String = text.chars().map(|char| if is_fine(&char) { char } else { '?' }).collect();
     fine.truncate(COMMENT_BYTES_MAX);
     fine
@@ -303,7 +304,7 @@ mod tests {
 
     #[test]
     fn no_name_ends_the_quotes_it_stands_in() {
-        assert_eq!(quotable("a\"; drop\\\n\u{e9}"), "a?; drop???");
+        assert_eq!(quotable("a\"; drop\\\n\u{e9}$x"), "a?; drop????x");
         assert_eq!(quotable(&"x".repeat(300)).len(), COMMENT_BYTES_MAX);
     }
 }

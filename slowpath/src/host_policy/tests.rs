@@ -1,0 +1,504 @@
+//! The whole table at work: real listeners and senders in namespaces, and every way into and out of a host.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use policy::rule::{Action, AfterTiers, Checks, Policy, PortRange, Rule, Tier, TierDefault};
+
+use super::enforcing::Table;
+use super::render::{Rendering, render};
+use super::ruleset::{About, Line};
+use super::{
+    DenyAction, Directions, FailsafePort, HostEndpointPolicy, HostPolicy, Interface, LogInterval, LogLimit,
+    NO_CHECKS, Settings, TABLE,
+};
+use crate::nft;
+use crate::status::HostPolicyStatus;
+use crate::sysctl;
+use crate::testing::{Neighborhood, has, in_namespace, ip};
+
+/// How long an answer may take that will come.
+const SURELY: Duration = Duration::from_secs(10);
+/// How long to wait for one that won't.
+const IN_VAIN: Duration = Duration::from_millis(300);
+
+fn tcp(action: Action, port: u16) -> Rule {
+    at_port(action, 6, port)
+}
+
+fn at_port(action: Action, protocol: u8, port: u16) -> Rule {
+    let mut rule = Rule { protocol: Some(protocol), ..Rule::any(action) };
+    rule.destination.ports = vec![PortRange { first: port, last: port }];
+    rule
+}
+
+/// One tier with one policy.
+fn tiers(default: TierDefault, rules: Vec<Rule>) -> Vec<Tier> {
+    let policy = Policy { name: "some".to_owned(), rules };
+    vec![Tier { name: "default".to_owned(), policies: vec![policy.into()], default }]
+}
+
+/// As normal policy is: what no rule allows is dropped.
+fn only(rules: Vec<Rule>) -> Checks {
+    Checks { tiers: tiers(TierDefault::Deny, rules), after: AfterTiers::Profiles(Vec::new()) }
+}
+
+/// As untracked and pre-DNAT policy is: what no rule decides is left to others.
+fn first(rules: Vec<Rule>) -> Checks {
+    Checks { tiers: tiers(TierDefault::Pass, rules), after: AfterTiers::NoMatch }
+}
+
+/// Neither policy nor profile.
+fn nothing() -> Checks {
+    Checks { tiers: Vec::new(), after: AfterTiers::Profiles(Vec::new()) }
+}
+
+fn everything() -> Checks {
+    only(vec![Rule::any(Action::Allow)])
+}
+
+/// An endpoint without any policy: closed, but for failsafe ports.
+fn closed(interface: &str) -> HostEndpointPolicy {
+    HostEndpointPolicy {
+        name: format!("node1-{interface}"),
+        interface: match interface {
+            "*" => Interface::Every,
+            name => Interface::Named(name.to_owned()),
+        },
+        untracked: Directions::NONE,
+        pre_dnat: NO_CHECKS,
+        forward: Directions::NONE,
+        normal: Directions { ingress: nothing(), egress: nothing() },
+    }
+}
+
+/// One that allows whatever it is asked.
+fn open(interface: &str) -> HostEndpointPolicy {
+    HostEndpointPolicy {
+        normal: Directions { ingress: everything(), egress: everything() },
+        ..closed(interface)
+    }
+}
+
+fn policy(endpoints: Vec<HostEndpointPolicy>) -> HostPolicy {
+    HostPolicy { endpoints, ..HostPolicy::default() }
+}
+
+fn enforce(policy: &HostPolicy) -> Table {
+    let mut table = Table::default();
+    table.want(render(policy));
+    let status = table.status();
+    assert_eq!(status.refused, None);
+    table
+}
+
+/// A host, which is this thread's namespace, and somebody on its link `up0`.
+fn host_and_outside() -> Neighborhood {
+    link("up0", 1)
+}
+
+/// A link of this namespace, with the host as `.1` and somebody else as `.2`.
+fn link(name: &str, net: u8) -> Neighborhood {
+    let outside = Neighborhood::behind(name, "eth0");
+    ip(&format!("addr add 192.0.{net}.1/24 dev {name}"));
+    ip(&format!("addr add fd00:{net}::1/64 dev {name} nodad"));
+    outside.ip("link set lo up");
+    outside.ip(&format!("addr add 192.0.{net}.2/24 dev eth0"));
+    outside.ip(&format!("addr add fd00:{net}::2/64 dev eth0 nodad"));
+    outside.ip(&format!("route add default via 192.0.{net}.1"));
+    outside.ip(&format!("-6 route add default via fd00:{net}::1"));
+    outside
+}
+
+/// Takes connections, of both families.
+fn listen(port: u16) -> TcpListener {
+    TcpListener::bind(("::", port)).unwrap()
+}
+
+fn connect(addr: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
+    let addr: IpAddr = addr.parse().unwrap();
+    TcpStream::connect_timeout(&SocketAddr::new(addr, port), within)
+}
+
+/// Does a connection come about?
+#[track_caller]
+fn reaches(from: &Neighborhood, addr: &str, port: u16) {
+    let outcome = from.inside(|| connect(addr, port, SURELY).map(drop));
+    assert!(outcome.is_ok(), "{addr} port {port}: {outcome:?}");
+}
+
+/// Does nothing come back?
+#[track_caller]
+fn is_kept_from(from: &Neighborhood, addr: &str, port: u16) {
+    let outcome = from.inside(|| connect(addr, port, IN_VAIN).map(drop));
+    assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut, "{addr} port {port}");
+}
+
+/// Packets that something has counted.
+fn packets(status: &HostPolicyStatus, class: &str, direction: &str, what: &str) -> u64 {
+    let rows = status.rules.iter().filter(|row| {
+        (row.class.as_str(), row.direction.as_str(), row.what.as_str()) == (class, direction, what)
+    });
+    rows.map(|row| row.packets.expect("a counter")).sum()
+}
+
+/// Runs a test in a namespace, where nft is there.
+fn with_nft(test: impl FnOnce() + Send + 'static) {
+    if has("nft") {
+        in_namespace(test);
+    }
+}
+
+#[test]
+fn an_endpoint_without_policy_is_closed_but_for_failsafe_ports() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listeners = [listen(22), listen(8080)];
+        for addr in ["192.0.1.1", "fd00:1::1"] {
+            reaches(&outside, addr, 8080);
+        }
+        let mut table = enforce(&policy(vec![closed("up0")]));
+        // Neighbour discovery begins anew.
+        outside.ip("neigh flush dev eth0");
+        ip("neigh flush dev up0");
+        for addr in ["192.0.1.1", "fd00:1::1"] {
+            reaches(&outside, addr, 22);
+            is_kept_from(&outside, addr, 8080);
+        }
+        let status = table.status();
+        assert!(packets(&status, "normal", "ingress", "failsafe") >= 2, "{status:#?}");
+        assert!(packets(&status, "normal", "ingress", "no profile") >= 2, "{status:#?}");
+        // Outwards as well: port 53 of UDP is a failsafe port, that of TCP isn't.
+        let (resolver, _listener) = outside.inside(|| (UdpSocket::bind("192.0.1.2:53").unwrap(), listen(53)));
+        resolver.set_read_timeout(Some(SURELY)).unwrap();
+        UdpSocket::bind("192.0.1.1:0").unwrap().send_to(b"question", "192.0.1.2:53").unwrap();
+        resolver.recv(&mut [0; 64]).expect("the question comes");
+        assert!(connect("192.0.1.2", 53, IN_VAIN).is_err());
+        table.want(render(&HostPolicy::default()));
+        assert_eq!(nft::has_table(TABLE), Ok(false));
+        for addr in ["192.0.1.1", "fd00:1::1"] {
+            reaches(&outside, addr, 8080);
+        }
+    });
+}
+
+#[test]
+fn what_the_host_begins_is_asked_once_and_answered_freely() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listener = outside.inside(|| [listen(80), listen(81)]);
+        let mut endpoint = closed("up0");
+        endpoint.normal.egress = only(vec![tcp(Action::Allow, 80)]);
+        let table = enforce(&policy(vec![endpoint]));
+        connect("192.0.1.2", 80, SURELY).unwrap();
+        connect("fd00:1::2", 80, SURELY).unwrap();
+        assert!(connect("192.0.1.2", 81, IN_VAIN).is_err());
+        let status = table.status();
+        assert_eq!(packets(&status, "normal", "egress", "rule 0"), 2, "each connection once: {status:#?}");
+        assert!(packets(&status, "normal", "ingress", "established") >= 2);
+    });
+}
+
+#[test]
+fn failsafe_ports_may_be_of_one_network_and_may_be_none() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listener = listen(22);
+        let of = |net: &str| {
+            let failsafe = FailsafePort { protocol: 6, port: 22, net: Some(net.parse().unwrap()) };
+            let settings = Settings { failsafe_inbound: vec![failsafe], ..Settings::default() };
+            HostPolicy { settings, ..policy(vec![closed("up0")]) }
+        };
+        let mut table = enforce(&of("192.0.1.0/24"));
+        reaches(&outside, "192.0.1.1", 22);
+        is_kept_from(&outside, "fd00:1::1", 22);
+        table.want(render(&of("fd00:1::/64")));
+        reaches(&outside, "fd00:1::1", 22);
+        is_kept_from(&outside, "192.0.1.1", 22);
+        let settings =
+            Settings { failsafe_inbound: Vec::new(), failsafe_outbound: Vec::new(), ..Settings::default() };
+        table.want(render(&HostPolicy { settings, ..policy(vec![closed("up0")]) }));
+        is_kept_from(&outside, "192.0.1.1", 22);
+        assert_eq!(table.status().refused, None);
+    });
+}
+
+#[test]
+fn every_other_interface_is_asked_by_the_endpoint_of_all_but_not_the_loopback() {
+    with_nft(|| {
+        let (named, other) = (link("up0", 1), link("up1", 2));
+        let _listener = listen(8080);
+        enforce(&policy(vec![open("up0"), closed("*")]));
+        reaches(&named, "192.0.1.1", 8080);
+        is_kept_from(&other, "192.0.2.1", 8080);
+        is_kept_from(&other, "fd00:2::1", 8080);
+        connect("127.0.0.1", 8080, SURELY).unwrap();
+        connect("::1", 8080, SURELY).unwrap();
+    });
+}
+
+#[test]
+fn untracked_policy_is_asked_in_both_directions_and_leaves_no_connection() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let server = UdpSocket::bind("192.0.1.1:5000").unwrap();
+        server.set_read_timeout(Some(SURELY)).unwrap();
+        let asks = |within: Duration| {
+            outside.inside(|| {
+                let client = UdpSocket::bind("192.0.1.2:5001").unwrap();
+                client.set_read_timeout(Some(within)).unwrap();
+                client.send_to(b"question", "192.0.1.1:5000").unwrap();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let (_, from) = server.recv_from(&mut [0; 64]).expect("the question comes");
+                        // The answer may be refused on the way out.
+                        let _ = server.send_to(b"answer", from);
+                    });
+                    client.recv(&mut [0; 64]).is_ok()
+                })
+            })
+        };
+        let mut endpoint = closed("up0");
+        endpoint.untracked.ingress = first(vec![at_port(Action::Allow, 17, 5000)]);
+        let mut table = enforce(&policy(vec![endpoint.clone()]));
+        assert!(!asks(IN_VAIN), "nobody has allowed the answer");
+        let mut answers = Rule { protocol: Some(17), ..Rule::any(Action::Allow) };
+        answers.source.ports = vec![PortRange { first: 5000, last: 5000 }];
+        endpoint.untracked.egress = first(vec![answers]);
+        table.want(render(&policy(vec![endpoint])));
+        assert!(asks(SURELY));
+        let status = table.status();
+        assert_eq!(packets(&status, "untracked", "egress", "rule 0"), 1, "{status:#?}");
+        assert_eq!(packets(&status, "normal", "ingress", "established"), 0, "{status:#?}");
+    });
+}
+
+#[test]
+fn untracked_denial_leaves_failsafe_ports_and_their_answers() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listeners = [listen(22), listen(8080)];
+        let _theirs = outside.inside(|| listen(179));
+        let mut endpoint = open("up0");
+        let denial = || first(vec![Rule::any(Action::Deny)]);
+        endpoint.untracked = Directions { ingress: denial(), egress: denial() };
+        enforce(&policy(vec![endpoint]));
+        for (theirs, ours) in [("192.0.1.2", "192.0.1.1"), ("fd00:1::2", "fd00:1::1")] {
+            reaches(&outside, ours, 22);
+            is_kept_from(&outside, ours, 8080);
+            connect(theirs, 179, SURELY).unwrap();
+        }
+    });
+}
+
+#[test]
+fn pre_dnat_policy_sees_the_destination_as_it_was_sent() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listeners = [listen(80), listen(22)];
+        nft::apply(
+            "table inet theirs {\n chain pre {\n  type nat hook prerouting priority dstnat ;\n  \
+             tcp dport { 8080, 8081 } redirect to :80\n }\n}\n",
+        )
+        .unwrap();
+        let mut endpoint = open("up0");
+        let deny = vec![tcp(Action::Deny, 8081), tcp(Action::Deny, 22)];
+        endpoint.pre_dnat = first(deny.clone());
+        let mut table = enforce(&policy(vec![endpoint.clone()]));
+        reaches(&outside, "192.0.1.1", 8080);
+        is_kept_from(&outside, "192.0.1.1", 8081);
+        reaches(&outside, "192.0.1.1", 80);
+        reaches(&outside, "192.0.1.1", 22);
+        // What it allows, normal policy isn't asked about.
+        endpoint.pre_dnat = first([deny, vec![tcp(Action::Allow, 8080)]].concat());
+        endpoint.normal = closed("up0").normal;
+        table.want(render(&policy(vec![endpoint])));
+        reaches(&outside, "192.0.1.1", 8080);
+        is_kept_from(&outside, "192.0.1.1", 80);
+    });
+}
+
+#[test]
+fn what_the_kernel_forwards_is_asked_at_both_ends_and_free_where_nobody_asks() {
+    with_nft(|| {
+        let (left, right) = (link("up0", 1), link("up1", 2));
+        sysctl::enable_forwarding([]).unwrap();
+        let _listeners = right.inside(|| [listen(80), listen(81), listen(82)]);
+        let (mut near, mut far) = (closed("up0"), closed("up1"));
+        let mut table = enforce(&policy(vec![near.clone(), far.clone()]));
+        for port in [80, 81, 82] {
+            reaches(&left, "192.0.2.2", port);
+        }
+        near.forward.ingress = only(vec![tcp(Action::Allow, 80), tcp(Action::Allow, 81)]);
+        far.forward.egress = only(vec![tcp(Action::Allow, 80), tcp(Action::Allow, 82)]);
+        table.want(render(&policy(vec![near, far])));
+        reaches(&left, "192.0.2.2", 80);
+        reaches(&left, "fd00:2::2", 80);
+        is_kept_from(&left, "192.0.2.2", 81);
+        is_kept_from(&left, "192.0.2.2", 82);
+        // Failsafe ports are the host's own.
+        is_kept_from(&left, "192.0.2.2", 22);
+    });
+}
+
+#[test]
+fn a_rejected_sender_is_told() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listener = listen(8080);
+        let settings = Settings { deny: DenyAction::Reject, ..Settings::default() };
+        let mut endpoint = closed("up0");
+        // The answer of the rejection passes as related; before connections, nothing is rejected.
+        endpoint.untracked.ingress = first(vec![at_port(Action::Deny, 6, 8081)]);
+        enforce(&HostPolicy { settings, ..policy(vec![endpoint]) });
+        for addr in ["192.0.1.1", "fd00:1::1"] {
+            let outcome = outside.inside(|| connect(addr, 8080, SURELY).map(drop));
+            assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "{addr}");
+            is_kept_from(&outside, addr, 8081);
+        }
+    });
+}
+
+#[test]
+fn what_the_host_sends_is_asked_where_translation_has_sent_it() {
+    with_nft(|| {
+        let (_left, right) = (link("up0", 1), link("up1", 2));
+        let _listeners = right.inside(|| [listen(80), listen(81)]);
+        nft::apply(
+            "table inet theirs {\n chain out {\n  type nat hook output priority -100 ;\n  \
+             ip daddr 192.0.1.9 dnat ip to 192.0.2.2\n }\n}\n",
+        )
+        .unwrap();
+        let mut far = closed("up1");
+        far.normal.egress = only(vec![tcp(Action::Allow, 80)]);
+        for deny in [DenyAction::Drop, DenyAction::Reject] {
+            let settings = Settings { deny, ..Settings::default() };
+            enforce(&HostPolicy { settings, ..policy(vec![closed("up0"), far.clone()]) });
+            connect("192.0.1.9", 80, SURELY).unwrap();
+            assert!(connect("192.0.1.9", 81, IN_VAIN).is_err(), "{deny:?}");
+        }
+    });
+}
+
+#[test]
+fn what_comes_by_the_host_port_is_judged_already_or_belongs_to_the_interface_of_the_answer() {
+    with_nft(|| {
+        let _outside = link("up0", 1);
+        let walk = link("tortie0", 3);
+        let _listener = listen(50_000);
+        // A workload, and somebody out there whose packets the walk hands over.
+        walk.ip("addr add 10.65.0.2/32 dev eth0");
+        walk.ip("addr add 192.0.1.77/32 dev eth0");
+        ip("route add 10.65.0.2/32 via 192.0.3.2 dev tortie0");
+        let reaches_from = |source: &str, within: Duration| {
+            walk.inside(|| {
+                let socket =
+                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                socket.bind(&SocketAddr::new(source.parse().unwrap(), 0).into()).unwrap();
+                socket
+                    .connect_timeout(&"192.0.3.1:50000".parse::<SocketAddr>().unwrap().into(), within)
+                    .is_ok()
+            })
+        };
+        let workloads = vec!["10.65.0.2/32".parse().unwrap()];
+        let table = enforce(&HostPolicy { workloads, ..policy(vec![closed("up0"), closed("*")]) });
+        assert!(reaches_from("10.65.0.2", SURELY), "the walk has judged it");
+        assert!(!reaches_from("192.0.1.77", IN_VAIN));
+        let status = table.status();
+        let dropped = status.rules.iter().find(|row| {
+            row.interface.as_deref() == Some("up0") && row.direction == "ingress" && row.what == "no profile"
+        });
+        assert!(dropped.is_some_and(|row| row.packets > Some(0)), "{status:#?}");
+        assert!(!reaches_from("192.0.3.2", IN_VAIN), "no workload, and no interface of its own");
+        // To workloads the host sends freely, elsewhere as it may.
+        let _theirs = walk.inside(|| listen(80));
+        connect("10.65.0.2", 80, SURELY).unwrap();
+        assert!(connect("192.0.3.2", 80, IN_VAIN).is_err());
+    });
+}
+
+#[test]
+fn what_nft_refuses_leaves_what_was_in_force() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listeners = [listen(22), listen(8080)];
+        let mut table = enforce(&policy(vec![closed("up0")]));
+        let mut bad = render(&policy(vec![open("up0")]));
+        bad.ruleset.chains.values_mut().next().unwrap().lines.push(Line::plain("no such words"));
+        table.want(bad);
+        let status = table.status();
+        assert!(status.refused.as_ref().is_some_and(|words| words.contains("no such words")), "{status:#?}");
+        assert!(status.in_force);
+        is_kept_from(&outside, "192.0.1.1", 8080);
+        reaches(&outside, "192.0.1.1", 22);
+        table.want(render(&policy(vec![open("up0")])));
+        assert_eq!(table.status().refused, None);
+        reaches(&outside, "192.0.1.1", 8080);
+    });
+}
+
+#[test]
+fn a_table_that_somebody_removed_comes_back() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listener = listen(8080);
+        let mut table = enforce(&policy(vec![closed("up0")]));
+        nft::apply("flush ruleset").unwrap();
+        reaches(&outside, "192.0.1.1", 8080);
+        table.check();
+        is_kept_from(&outside, "192.0.1.1", 8080);
+        // A change finds out by itself.
+        nft::apply("flush ruleset").unwrap();
+        table.want(render(&policy(vec![closed("up0"), closed("up1")])));
+        is_kept_from(&outside, "192.0.1.1", 8080);
+        assert_eq!(table.status().refused, None);
+    });
+}
+
+#[test]
+fn what_does_not_change_goes_on_counting() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listener = listen(8080);
+        let mut endpoint = closed("up0");
+        endpoint.normal.ingress = only(vec![tcp(Action::Allow, 8080)]);
+        let mut table = enforce(&policy(vec![endpoint.clone()]));
+        reaches(&outside, "192.0.1.1", 8080);
+        table.want(render(&policy(vec![endpoint, closed("up1")])));
+        assert_eq!(packets(&table.status(), "normal", "ingress", "rule 0"), 1);
+    });
+}
+
+#[test]
+fn names_from_outside_never_become_words_of_nfts() {
+    with_nft(|| {
+        let strange = "a\" ; drop ; } \\ \n\u{e9} {$x}%t";
+        let rules = vec![Rule::any(Action::Log), Rule::any(Action::Allow)];
+        let policies = vec![Policy { name: strange.to_owned(), rules }.into()];
+        let tiers =
+            vec![Tier { name: strange.to_owned(), policies: policies.clone(), default: TierDefault::Deny }];
+        let checks = || Checks { tiers: tiers.clone(), after: AfterTiers::Profiles(policies.clone()) };
+        let mut endpoint = open("up0");
+        endpoint.name = strange.to_owned();
+        endpoint.normal = Directions { ingress: checks(), egress: checks() };
+        let settings = Settings {
+            log_prefix: format!("{strange}%p{}", "x".repeat(200)),
+            log_limit: Some(LogLimit { count: 10, per: LogInterval::Minute, burst: 0 }),
+            ..Settings::default()
+        };
+        let table = enforce(&HostPolicy { settings, ..policy(vec![endpoint]) });
+        assert_eq!(table.status().endpoints[0].name, strange);
+    });
+}
+
+#[test]
+fn what_can_not_be_kept_is_said() {
+    let mut every = closed("*");
+    every.untracked.ingress = first(vec![Rule::any(Action::Deny)]);
+    let Rendering { ruleset, problems } = render(&policy(vec![every, closed("a\"; accept")]));
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    let untracked = |about: &About| matches!(about, About::Endpoint { class: "untracked", .. });
+    assert!(!ruleset.chains.values().any(|chain| untracked(&chain.about)));
+    assert!(render(&HostPolicy::default()).ruleset.chains.is_empty());
+}
