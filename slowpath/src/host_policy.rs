@@ -41,10 +41,15 @@ mod ruleset;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use model::Prefix;
-use policy::rule::{AfterTiers, Checks, SetId};
+use model::{DenyAction, FailsafePort, LogRate, Prefix};
+use policy::resolve::EndpointPolicy;
+use policy::rule::SetId;
 use policy::sets::Member;
+
+use crate::TunnelTraffic;
+use crate::calico::Felix;
 
 pub use enforcing::{Enforcer, remove};
 
@@ -69,21 +74,15 @@ pub struct HostPolicy {
     pub tunnel_ends: Vec<Prefix>,
 }
 
-/// What is asked at one interface, or at every one that no other endpoint is about.
+/// A host endpoint at an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEndpointPolicy {
     /// `metadata.name`.
     pub name: String,
     /// Which interface.
     pub interface: Interface,
-    /// Before connections are looked at. Not for [`Interface::Every`], as in Calico.
-    pub untracked: Directions,
-    /// Of what comes in, before destinations are translated.
-    pub pre_dnat: Checks,
-    /// Of what is forwarded: `applyOnForward`.
-    pub forward: Directions,
-    /// Of what the host gets and sends.
-    pub normal: Directions,
+    /// What is asked there. Untracked policy isn't for [`Interface::Every`], as in Calico.
+    pub policy: Arc<EndpointPolicy>,
 }
 
 /// The interface of a host endpoint.
@@ -93,23 +92,6 @@ pub enum Interface {
     Named(String),
     /// `*`: all but the loopback that no other endpoint is about.
     Every,
-}
-
-/// Checks of both directions, as the host sees them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Directions {
-    /// Of what comes to the host.
-    pub ingress: Checks,
-    /// Of what leaves it.
-    pub egress: Checks,
-}
-
-/// No opinion about anything.
-pub const NO_CHECKS: Checks = Checks { tiers: Vec::new(), after: AfterTiers::NoMatch };
-
-impl Directions {
-    /// No opinion about anything.
-    pub const NONE: Directions = Directions { ingress: NO_CHECKS, egress: NO_CHECKS };
 }
 
 /// The dataplane's settings that host endpoints depend on (FelixConfiguration).
@@ -122,90 +104,39 @@ pub struct Settings {
     pub failsafe_inbound: Vec<FailsafePort>,
     /// `failsafeOutboundHostPorts`: never closed to the host.
     pub failsafe_outbound: Vec<FailsafePort>,
-    /// Not `disableConntrackInvalidCheck`: are packets dropped that belong to no connection and can't begin one?
-    pub drop_invalid: bool,
-    /// `nftablesFilterDenyAction`, or `iptablesFilterDenyAction`.
+    /// `disableConntrackInvalidCheck`: are packets let through that belong to no connection and can't begin one?
+    pub invalid_allowed: bool,
+    /// `nftablesFilterDenyAction`, else `iptablesFilterDenyAction`. What is denied before routing is always dropped.
     pub deny: DenyAction,
     /// `logPrefix`.
     pub log_prefix: String,
-    /// `logActionRateLimit`; `None` is without limit.
-    pub log_limit: Option<LogLimit>,
-    /// Do tunnels of IPIP end here?
-    pub ipip: bool,
-    /// UDP ports of the VXLAN tunnels that end here.
-    pub vxlan_ports: Vec<u16>,
+    /// `logActionRateLimit`: how often one rule of the action Log may log; `None` is without limit.
+    pub log_rate: Option<LogRate>,
+    /// `logActionRateLimitBurst`: and how often at once.
+    pub log_burst: u16,
+    /// Tunnels that end here.
+    pub tunnels: TunnelTraffic,
 }
 
-/// A port that policy never closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FailsafePort {
-    /// IANA's number: TCP, UDP or SCTP.
-    pub protocol: u8,
-    /// The port.
-    pub port: u16,
-    /// For this network only.
-    pub net: Option<Prefix>,
-}
-
-/// What becomes of a packet that is denied. What is denied before routing is always dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DenyAction {
-    /// Dropped.
-    #[default]
-    Drop,
-    /// Dropped, and the sender told.
-    Reject,
-}
-
-/// How often one rule of the action Log may log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogLimit {
-    /// So many, at least 1.
-    pub count: u32,
-    /// In this time.
-    pub per: LogInterval,
-    /// `logActionRateLimitBurst`: and so many at once.
-    pub burst: u32,
-}
-
-/// The time in [`LogLimit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the words say it")]
-pub enum LogInterval {
-    Second,
-    Minute,
-    Hour,
-    Day,
-}
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
-impl FailsafePort {
-    const fn any(protocol: u8, port: u16) -> FailsafePort {
-        FailsafePort { protocol, port, net: None }
+impl Settings {
+    /// As FelixConfiguration has them, where these tunnels end here.
+    pub fn of(felix: &Felix, tunnels: TunnelTraffic) -> Settings {
+        Settings {
+            failsafe_inbound: felix.failsafe_inbound.clone(),
+            failsafe_outbound: felix.failsafe_outbound.clone(),
+            invalid_allowed: felix.conntrack_invalid_allowed,
+            deny: felix.deny_action,
+            log_prefix: felix.log_prefix.clone(),
+            log_rate: felix.log_rate,
+            log_burst: felix.log_burst,
+            tunnels,
+        }
     }
 }
 
 impl Default for Settings {
-    /// Calico's (`felix/config/config_params.go`): ssh, DHCP, DNS, BGP, etcd, Typha, the Kubernetes API and its older etcd.
+    /// Calico's.
     fn default() -> Settings {
-        let both = [179, 2379, 2380, 5473, 6443, 6666, 6667].map(|port| FailsafePort::any(TCP, port));
-        Settings {
-            failsafe_inbound: [FailsafePort::any(TCP, 22), FailsafePort::any(UDP, 68)]
-                .into_iter()
-                .chain(both)
-                .collect(),
-            failsafe_outbound: [FailsafePort::any(UDP, 53), FailsafePort::any(UDP, 67)]
-                .into_iter()
-                .chain(both)
-                .collect(),
-            drop_invalid: true,
-            deny: DenyAction::Drop,
-            log_prefix: "calico-packet".to_owned(),
-            log_limit: None,
-            ipip: false,
-            vxlan_ports: Vec::new(),
-        }
+        Settings::of(&Felix::of(None, None), TunnelTraffic::default())
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn addresses_on(kernel: &KernelState, ifindex: IfIndex) -> BTreeSet<I
 }
 
 /// What of the traffic to the node's addresses is for these ends.
-fn traffic(ends: &[TunnelEnd]) -> TunnelTraffic {
+pub(crate) fn traffic(ends: &[TunnelEnd]) -> TunnelTraffic {
     let mut traffic = TunnelTraffic::default();
     for end in ends {
         match end.kind {

@@ -5,13 +5,13 @@ mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Family, Prefix};
+use model::{DenyAction, Family, Prefix};
 use policy::rule::{Action, AfterTiers, Checks, Policy, Rule, SetId, Tier, TierDefault};
 use policy::sets::Member;
 
 use super::members;
 use super::ruleset::{About, Chain, Counts, Line, Ruleset, Set, quotable};
-use super::{DenyAction, HostPolicy, LogInterval, Sets, Settings, matching};
+use super::{HostPolicy, Sets, Settings, matching};
 
 /// Bit of the packet's mark: policy before connections or translation has allowed it, so nothing more is asked. Felix's
 /// default mask has it too (`nftablesMarkMask`, 0xffff0000).
@@ -279,14 +279,18 @@ impl<'a> Renderer<'a> {
             .replace("%n", policy);
         let mut prefix = quotable(&prefix);
         prefix.truncate(LOG_PREFIX_BYTES_MAX);
-        let limit = self.settings.log_limit.map(|limit| {
-            let per = match limit.per {
-                LogInterval::Second => "second",
-                LogInterval::Minute => "minute",
-                LogInterval::Hour => "hour",
-                LogInterval::Day => "day",
+        let limit = self.settings.log_rate.map(|rate| {
+            let per = match rate.per.as_secs() {
+                0..60 => "second",
+                60..3600 => "minute",
+                3600..86_400 => "hour",
+                _ => "day",
             };
-            format!("limit rate {}/{per} burst {} packets ", limit.count.max(1), limit.burst.max(1))
+            format!(
+                "limit rate {}/{per} burst {} packets ",
+                rate.packets.max(1),
+                self.settings.log_burst.max(1)
+            )
         });
         format!("{}log prefix \"{prefix}: \" level info", limit.unwrap_or_default())
     }

@@ -2,17 +2,17 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
+use model::{DenyAction, FailsafePort, LogRate, Protocol};
+use policy::resolve::{Directions, EndpointPolicy};
 use policy::rule::{Action, AfterTiers, Checks, Policy, PortRange, Rule, Tier, TierDefault};
 
 use super::enforcing::Table;
 use super::render::{Rendering, render};
 use super::ruleset::{About, Line};
-use super::{
-    DenyAction, Directions, FailsafePort, HostEndpointPolicy, HostPolicy, Interface, LogInterval, LogLimit,
-    NO_CHECKS, Settings, TABLE,
-};
+use super::{HostEndpointPolicy, HostPolicy, Interface, Settings, TABLE};
 use crate::nft;
 use crate::status::HostPolicyStatus;
 use crate::sysctl;
@@ -58,31 +58,31 @@ fn everything() -> Checks {
     only(vec![Rule::any(Action::Allow)])
 }
 
-/// An endpoint without any policy: closed, but for failsafe ports.
-fn closed(interface: &str) -> HostEndpointPolicy {
-    HostEndpointPolicy {
+fn directions(ingress: Checks, egress: Checks) -> Directions {
+    Directions { ingress: Some(Arc::new(ingress)), egress: Some(Arc::new(egress)) }
+}
+
+/// Without any policy: but for failsafe ports, nothing passes.
+fn closed() -> EndpointPolicy {
+    EndpointPolicy { normal: directions(nothing(), nothing()), ..EndpointPolicy::default() }
+}
+
+/// Allows whatever it is asked.
+fn open() -> EndpointPolicy {
+    EndpointPolicy { normal: directions(everything(), everything()), ..EndpointPolicy::default() }
+}
+
+/// Endpoints with their policies, by interface.
+fn policy(endpoints: &[(&str, &EndpointPolicy)]) -> HostPolicy {
+    let endpoint = |(interface, policy): &(&str, &EndpointPolicy)| HostEndpointPolicy {
         name: format!("node1-{interface}"),
-        interface: match interface {
+        interface: match *interface {
             "*" => Interface::Every,
             name => Interface::Named(name.to_owned()),
         },
-        untracked: Directions::NONE,
-        pre_dnat: NO_CHECKS,
-        forward: Directions::NONE,
-        normal: Directions { ingress: nothing(), egress: nothing() },
-    }
-}
-
-/// One that allows whatever it is asked.
-fn open(interface: &str) -> HostEndpointPolicy {
-    HostEndpointPolicy {
-        normal: Directions { ingress: everything(), egress: everything() },
-        ..closed(interface)
-    }
-}
-
-fn policy(endpoints: Vec<HostEndpointPolicy>) -> HostPolicy {
-    HostPolicy { endpoints, ..HostPolicy::default() }
+        policy: Arc::new(EndpointPolicy::clone(policy)),
+    };
+    HostPolicy { endpoints: endpoints.iter().map(endpoint).collect(), ..HostPolicy::default() }
 }
 
 fn enforce(policy: &HostPolicy) -> Table {
@@ -158,7 +158,7 @@ fn an_endpoint_without_policy_is_closed_but_for_failsafe_ports() {
         for addr in ["192.0.1.1", "fd00:1::1"] {
             reaches(&outside, addr, 8080);
         }
-        let mut table = enforce(&policy(vec![closed("up0")]));
+        let mut table = enforce(&policy(&[("up0", &closed())]));
         // Neighbour discovery begins anew.
         outside.ip("neigh flush dev eth0");
         ip("neigh flush dev up0");
@@ -188,9 +188,9 @@ fn what_the_host_begins_is_asked_once_and_answered_freely() {
     with_nft(|| {
         let outside = host_and_outside();
         let _listener = outside.inside(|| [listen(80), listen(81)]);
-        let mut endpoint = closed("up0");
-        endpoint.normal.egress = only(vec![tcp(Action::Allow, 80)]);
-        let table = enforce(&policy(vec![endpoint]));
+        let mut up0 = closed();
+        up0.normal.egress = Some(Arc::new(only(vec![tcp(Action::Allow, 80)])));
+        let table = enforce(&policy(&[("up0", &up0)]));
         connect("192.0.1.2", 80, SURELY).unwrap();
         connect("fd00:1::2", 80, SURELY).unwrap();
         assert!(connect("192.0.1.2", 81, IN_VAIN).is_err());
@@ -206,9 +206,10 @@ fn failsafe_ports_may_be_of_one_network_and_may_be_none() {
         let outside = host_and_outside();
         let _listener = listen(22);
         let of = |net: &str| {
-            let failsafe = FailsafePort { protocol: 6, port: 22, net: Some(net.parse().unwrap()) };
+            let failsafe =
+                FailsafePort { protocol: Protocol::TCP, port: 22, net: Some(net.parse().unwrap()) };
             let settings = Settings { failsafe_inbound: vec![failsafe], ..Settings::default() };
-            HostPolicy { settings, ..policy(vec![closed("up0")]) }
+            HostPolicy { settings, ..policy(&[("up0", &closed())]) }
         };
         let mut table = enforce(&of("192.0.1.0/24"));
         reaches(&outside, "192.0.1.1", 22);
@@ -218,7 +219,7 @@ fn failsafe_ports_may_be_of_one_network_and_may_be_none() {
         is_kept_from(&outside, "192.0.1.1", 22);
         let settings =
             Settings { failsafe_inbound: Vec::new(), failsafe_outbound: Vec::new(), ..Settings::default() };
-        table.want(render(&HostPolicy { settings, ..policy(vec![closed("up0")]) }));
+        table.want(render(&HostPolicy { settings, ..policy(&[("up0", &closed())]) }));
         is_kept_from(&outside, "192.0.1.1", 22);
         assert_eq!(table.status().refused, None);
     });
@@ -229,7 +230,7 @@ fn every_other_interface_is_asked_by_the_endpoint_of_all_but_not_the_loopback() 
     with_nft(|| {
         let (named, other) = (link("up0", 1), link("up1", 2));
         let _listener = listen(8080);
-        enforce(&policy(vec![open("up0"), closed("*")]));
+        enforce(&policy(&[("up0", &open()), ("*", &closed())]));
         reaches(&named, "192.0.1.1", 8080);
         is_kept_from(&other, "192.0.2.1", 8080);
         is_kept_from(&other, "fd00:2::1", 8080);
@@ -259,14 +260,14 @@ fn untracked_policy_is_asked_in_both_directions_and_leaves_no_connection() {
                 })
             })
         };
-        let mut endpoint = closed("up0");
-        endpoint.untracked.ingress = first(vec![at_port(Action::Allow, 17, 5000)]);
-        let mut table = enforce(&policy(vec![endpoint.clone()]));
+        let mut up0 = closed();
+        up0.untracked.ingress = Some(Arc::new(first(vec![at_port(Action::Allow, 17, 5000)])));
+        let mut table = enforce(&policy(&[("up0", &up0)]));
         assert!(!asks(IN_VAIN), "nobody has allowed the answer");
         let mut answers = Rule { protocol: Some(17), ..Rule::any(Action::Allow) };
         answers.source.ports = vec![PortRange { first: 5000, last: 5000 }];
-        endpoint.untracked.egress = first(vec![answers]);
-        table.want(render(&policy(vec![endpoint])));
+        up0.untracked.egress = Some(Arc::new(first(vec![answers])));
+        table.want(render(&policy(&[("up0", &up0)])));
         assert!(asks(SURELY));
         let status = table.status();
         assert_eq!(packets(&status, "untracked", "egress", "rule 0"), 1, "{status:#?}");
@@ -280,10 +281,10 @@ fn untracked_denial_leaves_failsafe_ports_and_their_answers() {
         let outside = host_and_outside();
         let _listeners = [listen(22), listen(8080)];
         let _theirs = outside.inside(|| listen(179));
-        let mut endpoint = open("up0");
+        let mut up0 = open();
         let denial = || first(vec![Rule::any(Action::Deny)]);
-        endpoint.untracked = Directions { ingress: denial(), egress: denial() };
-        enforce(&policy(vec![endpoint]));
+        up0.untracked = directions(denial(), denial());
+        enforce(&policy(&[("up0", &up0)]));
         for (theirs, ours) in [("192.0.1.2", "192.0.1.1"), ("fd00:1::2", "fd00:1::1")] {
             reaches(&outside, ours, 22);
             is_kept_from(&outside, ours, 8080);
@@ -302,18 +303,18 @@ fn pre_dnat_policy_sees_the_destination_as_it_was_sent() {
              tcp dport { 8080, 8081 } redirect to :80\n }\n}\n",
         )
         .unwrap();
-        let mut endpoint = open("up0");
+        let mut up0 = open();
         let deny = vec![tcp(Action::Deny, 8081), tcp(Action::Deny, 22)];
-        endpoint.pre_dnat = first(deny.clone());
-        let mut table = enforce(&policy(vec![endpoint.clone()]));
+        up0.pre_dnat = Some(Arc::new(first(deny.clone())));
+        let mut table = enforce(&policy(&[("up0", &up0)]));
         reaches(&outside, "192.0.1.1", 8080);
         is_kept_from(&outside, "192.0.1.1", 8081);
         reaches(&outside, "192.0.1.1", 80);
         reaches(&outside, "192.0.1.1", 22);
         // What it allows, normal policy isn't asked about.
-        endpoint.pre_dnat = first([deny, vec![tcp(Action::Allow, 8080)]].concat());
-        endpoint.normal = closed("up0").normal;
-        table.want(render(&policy(vec![endpoint])));
+        up0.pre_dnat = Some(Arc::new(first([deny, vec![tcp(Action::Allow, 8080)]].concat())));
+        up0.normal = closed().normal;
+        table.want(render(&policy(&[("up0", &up0)])));
         reaches(&outside, "192.0.1.1", 8080);
         is_kept_from(&outside, "192.0.1.1", 80);
     });
@@ -325,14 +326,14 @@ fn what_the_kernel_forwards_is_asked_at_both_ends_and_free_where_nobody_asks() {
         let (left, right) = (link("up0", 1), link("up1", 2));
         sysctl::enable_forwarding([]).unwrap();
         let _listeners = right.inside(|| [listen(80), listen(81), listen(82)]);
-        let (mut near, mut far) = (closed("up0"), closed("up1"));
-        let mut table = enforce(&policy(vec![near.clone(), far.clone()]));
+        let (mut near, mut far) = (closed(), closed());
+        let mut table = enforce(&policy(&[("up0", &near), ("up1", &far)]));
         for port in [80, 81, 82] {
             reaches(&left, "192.0.2.2", port);
         }
-        near.forward.ingress = only(vec![tcp(Action::Allow, 80), tcp(Action::Allow, 81)]);
-        far.forward.egress = only(vec![tcp(Action::Allow, 80), tcp(Action::Allow, 82)]);
-        table.want(render(&policy(vec![near, far])));
+        near.forward.ingress = Some(Arc::new(only(vec![tcp(Action::Allow, 80), tcp(Action::Allow, 81)])));
+        far.forward.egress = Some(Arc::new(only(vec![tcp(Action::Allow, 80), tcp(Action::Allow, 82)])));
+        table.want(render(&policy(&[("up0", &near), ("up1", &far)])));
         reaches(&left, "192.0.2.2", 80);
         reaches(&left, "fd00:2::2", 80);
         is_kept_from(&left, "192.0.2.2", 81);
@@ -348,10 +349,10 @@ fn a_rejected_sender_is_told() {
         let outside = host_and_outside();
         let _listener = listen(8080);
         let settings = Settings { deny: DenyAction::Reject, ..Settings::default() };
-        let mut endpoint = closed("up0");
+        let mut up0 = closed();
         // The answer of the rejection passes as related; before connections, nothing is rejected.
-        endpoint.untracked.ingress = first(vec![at_port(Action::Deny, 6, 8081)]);
-        enforce(&HostPolicy { settings, ..policy(vec![endpoint]) });
+        up0.untracked.ingress = Some(Arc::new(first(vec![at_port(Action::Deny, 6, 8081)])));
+        enforce(&HostPolicy { settings, ..policy(&[("up0", &up0)]) });
         for addr in ["192.0.1.1", "fd00:1::1"] {
             let outcome = outside.inside(|| connect(addr, 8080, SURELY).map(drop));
             assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "{addr}");
@@ -370,11 +371,11 @@ fn what_the_host_sends_is_asked_where_translation_has_sent_it() {
              ip daddr 192.0.1.9 dnat ip to 192.0.2.2\n }\n}\n",
         )
         .unwrap();
-        let mut far = closed("up1");
-        far.normal.egress = only(vec![tcp(Action::Allow, 80)]);
+        let mut far = closed();
+        far.normal.egress = Some(Arc::new(only(vec![tcp(Action::Allow, 80)])));
         for deny in [DenyAction::Drop, DenyAction::Reject] {
             let settings = Settings { deny, ..Settings::default() };
-            enforce(&HostPolicy { settings, ..policy(vec![closed("up0"), far.clone()]) });
+            enforce(&HostPolicy { settings, ..policy(&[("up0", &closed()), ("up1", &far)]) });
             connect("192.0.1.9", 80, SURELY).unwrap();
             assert!(connect("192.0.1.9", 81, IN_VAIN).is_err(), "{deny:?}");
         }
@@ -402,7 +403,7 @@ fn what_comes_by_the_host_port_is_judged_already_or_belongs_to_the_interface_of_
             })
         };
         let workloads = vec!["10.65.0.2/32".parse().unwrap()];
-        let table = enforce(&HostPolicy { workloads, ..policy(vec![closed("up0"), closed("*")]) });
+        let table = enforce(&HostPolicy { workloads, ..policy(&[("up0", &closed()), ("*", &closed())]) });
         assert!(reaches_from("10.65.0.2", SURELY), "the walk has judged it");
         assert!(!reaches_from("192.0.1.77", IN_VAIN));
         let status = table.status();
@@ -423,8 +424,8 @@ fn what_nft_refuses_leaves_what_was_in_force() {
     with_nft(|| {
         let outside = host_and_outside();
         let _listeners = [listen(22), listen(8080)];
-        let mut table = enforce(&policy(vec![closed("up0")]));
-        let mut bad = render(&policy(vec![open("up0")]));
+        let mut table = enforce(&policy(&[("up0", &closed())]));
+        let mut bad = render(&policy(&[("up0", &open())]));
         bad.ruleset.chains.values_mut().next().unwrap().lines.push(Line::plain("no such words"));
         table.want(bad);
         let status = table.status();
@@ -432,7 +433,7 @@ fn what_nft_refuses_leaves_what_was_in_force() {
         assert!(status.in_force);
         is_kept_from(&outside, "192.0.1.1", 8080);
         reaches(&outside, "192.0.1.1", 22);
-        table.want(render(&policy(vec![open("up0")])));
+        table.want(render(&policy(&[("up0", &open())])));
         assert_eq!(table.status().refused, None);
         reaches(&outside, "192.0.1.1", 8080);
     });
@@ -443,14 +444,14 @@ fn a_table_that_somebody_removed_comes_back() {
     with_nft(|| {
         let outside = host_and_outside();
         let _listener = listen(8080);
-        let mut table = enforce(&policy(vec![closed("up0")]));
+        let mut table = enforce(&policy(&[("up0", &closed())]));
         nft::apply("flush ruleset").unwrap();
         reaches(&outside, "192.0.1.1", 8080);
         table.check();
         is_kept_from(&outside, "192.0.1.1", 8080);
         // A change finds out by itself.
         nft::apply("flush ruleset").unwrap();
-        table.want(render(&policy(vec![closed("up0"), closed("up1")])));
+        table.want(render(&policy(&[("up0", &closed()), ("up1", &closed())])));
         is_kept_from(&outside, "192.0.1.1", 8080);
         assert_eq!(table.status().refused, None);
     });
@@ -461,11 +462,11 @@ fn what_does_not_change_goes_on_counting() {
     with_nft(|| {
         let outside = host_and_outside();
         let _listener = listen(8080);
-        let mut endpoint = closed("up0");
-        endpoint.normal.ingress = only(vec![tcp(Action::Allow, 8080)]);
-        let mut table = enforce(&policy(vec![endpoint.clone()]));
+        let mut up0 = closed();
+        up0.normal.ingress = Some(Arc::new(only(vec![tcp(Action::Allow, 8080)])));
+        let mut table = enforce(&policy(&[("up0", &up0)]));
         reaches(&outside, "192.0.1.1", 8080);
-        table.want(render(&policy(vec![endpoint, closed("up1")])));
+        table.want(render(&policy(&[("up0", &up0), ("up1", &closed())])));
         assert_eq!(packets(&table.status(), "normal", "ingress", "rule 0"), 1);
     });
 }
@@ -479,24 +480,25 @@ fn names_from_outside_never_become_words_of_nfts() {
         let tiers =
             vec![Tier { name: strange.to_owned(), policies: policies.clone(), default: TierDefault::Deny }];
         let checks = || Checks { tiers: tiers.clone(), after: AfterTiers::Profiles(policies.clone()) };
-        let mut endpoint = open("up0");
-        endpoint.name = strange.to_owned();
-        endpoint.normal = Directions { ingress: checks(), egress: checks() };
+        let mut up0 = open();
+        up0.normal = directions(checks(), checks());
         let settings = Settings {
             log_prefix: format!("{strange}%p{}", "x".repeat(200)),
-            log_limit: Some(LogLimit { count: 10, per: LogInterval::Minute, burst: 0 }),
+            log_rate: Some(LogRate { packets: 10, per: Duration::from_secs(60) }),
+            log_burst: 0,
             ..Settings::default()
         };
-        let table = enforce(&HostPolicy { settings, ..policy(vec![endpoint]) });
-        assert_eq!(table.status().endpoints[0].name, strange);
+        let mut policy = HostPolicy { settings, ..policy(&[("up0", &up0)]) };
+        policy.endpoints[0].name = strange.to_owned();
+        assert_eq!(enforce(&policy).status().endpoints[0].name, strange);
     });
 }
 
 #[test]
 fn what_can_not_be_kept_is_said() {
-    let mut every = closed("*");
-    every.untracked.ingress = first(vec![Rule::any(Action::Deny)]);
-    let Rendering { ruleset, problems } = render(&policy(vec![every, closed("a\"; accept")]));
+    let mut every = closed();
+    every.untracked.ingress = Some(Arc::new(first(vec![Rule::any(Action::Deny)])));
+    let Rendering { ruleset, problems } = render(&policy(&[("*", &every), ("a\"; accept", &closed())]));
     assert_eq!(problems.len(), 2, "{problems:?}");
     let untracked = |about: &About| matches!(about, About::Endpoint { class: "untracked", .. });
     assert!(!ruleset.chains.values().any(|chain| untracked(&chain.about)));

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use model::Prefix;
+use model::{FailsafePort, Prefix};
+use policy::resolve::Directions;
 use policy::rule::Checks;
 
 use super::super::ruleset::{About, Line};
-use super::super::{FailsafePort, HostEndpointPolicy, HostPolicy, Interface};
+use super::super::{HostEndpointPolicy, HostPolicy, Interface};
 use super::{ACCEPTED, Class, Direction, Renderer, counted, names, says_something};
 use crate::host_port::KERNEL_SIDE;
 
@@ -49,10 +50,10 @@ pub fn all(renderer: &mut Renderer<'_>, policy: &HostPolicy) -> Vec<String> {
 }
 
 fn can_be_kept(endpoint: &HostEndpointPolicy, problems: &mut Vec<String>) -> bool {
-    let HostEndpointPolicy { name, interface, untracked, .. } = endpoint;
+    let HostEndpointPolicy { name, interface, policy } = endpoint;
     match interface {
         Interface::Every => {
-            if says_something(&untracked.ingress) || says_something(&untracked.egress) {
+            if policy.untracked != Directions::default() {
                 problems.push(format!(
                     "HostEndpoint({name}): untracked policy needs the name of an interface; that of * is left out"
                 ));
@@ -75,20 +76,19 @@ fn can_be_kept(endpoint: &HostEndpointPolicy, problems: &mut Vec<String>) -> boo
 
 /// What an endpoint is asked there; `None` where there is nothing of this kind.
 fn checks_of(endpoint: &HostEndpointPolicy, class: Class, direction: Direction) -> Option<&Checks> {
-    let directions = match class {
-        Class::Untracked if endpoint.interface == Interface::Every => return None,
-        Class::Untracked => &endpoint.untracked,
-        Class::PreDnat if direction == Direction::Ingress => return Some(&endpoint.pre_dnat),
-        Class::PreDnat => return None,
-        Class::Forward => &endpoint.forward,
-        Class::Normal => &endpoint.normal,
-        Class::Translated if direction == Direction::Ingress => return None,
-        Class::Translated => &endpoint.normal,
+    let policy = &endpoint.policy;
+    let checks = match (class, direction) {
+        (Class::Untracked, _) if endpoint.interface == Interface::Every => &None,
+        (Class::Untracked, Direction::Ingress) => &policy.untracked.ingress,
+        (Class::Untracked, Direction::Egress) => &policy.untracked.egress,
+        (Class::PreDnat, Direction::Ingress) => &policy.pre_dnat,
+        (Class::Forward, Direction::Ingress) => &policy.forward.ingress,
+        (Class::Forward, Direction::Egress) => &policy.forward.egress,
+        (Class::Normal, Direction::Ingress) => &policy.normal.ingress,
+        (Class::Normal | Class::Translated, Direction::Egress) => &policy.normal.egress,
+        (Class::PreDnat, Direction::Egress) | (Class::Translated, Direction::Ingress) => &None,
     };
-    Some(match direction {
-        Direction::Ingress => &directions.ingress,
-        Direction::Egress => &directions.egress,
-    })
+    checks.as_deref().filter(|checks| says_something(checks))
 }
 
 /// Is there policy that marks what it allows?
@@ -100,7 +100,7 @@ fn marks(endpoints: &[&HostEndpointPolicy]) -> bool {
             (Class::PreDnat, Direction::Ingress),
         ]
         .into_iter()
-        .any(|(class, direction)| checks_of(endpoint, class, direction).is_some_and(says_something))
+        .any(|(class, direction)| checks_of(endpoint, class, direction).is_some())
     })
 }
 
@@ -221,8 +221,7 @@ fn targets(
     }
     let before = before(renderer, class, direction);
     for endpoint in endpoints {
-        let Some(checks) = checks_of(endpoint, class, direction).filter(|checks| says_something(checks))
-        else {
+        let Some(checks) = checks_of(endpoint, class, direction) else {
             // It has nothing to ask, and still keeps the endpoint of every other interface away.
             if let Interface::Named(interface) = &endpoint.interface {
                 targets.named.insert(interface.clone(), "accept".to_owned());
@@ -273,7 +272,7 @@ fn before(renderer: &mut Renderer<'_>, class: Class, direction: Direction) -> St
         lines.push(counted(LINK_MESSAGES, "accept", "neighbour discovery", "allow"));
         lines.extend(tunnels(renderer, direction));
     }
-    if class != Class::Untracked && settings.drop_invalid {
+    if class != Class::Untracked && !settings.invalid_allowed {
         lines.push(counted("ct state invalid", "drop", "invalid", "deny"));
     }
     let name = names::chain(&["before", class.name(), direction.word()]);
@@ -304,7 +303,7 @@ fn failsafe(ports: &[FailsafePort], side: &str, what: &str, direction: Direction
             Some(net) => format!("ip6 {address} {net} "),
         };
         let list: Vec<String> =
-            ports.iter().map(|port| format!("{} . {}", port.protocol, port.port)).collect();
+            ports.iter().map(|port| format!("{} . {}", port.protocol.0, port.port)).collect();
         let matches = format!("{from}meta l4proto . th {side} {{ {} }}", list.join(", "));
         let what = net.map_or_else(|| what.to_owned(), |net| format!("{what} {net}"));
         counted(&matches, "accept", &what, "allow")
@@ -319,14 +318,12 @@ fn tunnels(renderer: &Renderer<'_>, direction: Direction) -> Vec<Line> {
     };
     let settings = renderer.settings;
     let mut lines = Vec::new();
-    if settings.ipip {
+    if settings.tunnels.ipip {
         let matches = format!("ip {field} @{TUNNEL_ENDS}4 meta l4proto 4");
         lines.push(counted(&matches, "accept", "tunnels", "allow"));
     }
-    if !settings.vxlan_ports.is_empty() {
-        let mut ports: Vec<String> = settings.vxlan_ports.iter().map(u16::to_string).collect();
-        ports.sort_unstable();
-        ports.dedup();
+    if !settings.tunnels.vxlan_ports.is_empty() {
+        let ports: Vec<String> = settings.tunnels.vxlan_ports.iter().map(u16::to_string).collect();
         for (header, digit) in [("ip", 4), ("ip6", 6)] {
             let matches =
                 format!("{header} {field} @{TUNNEL_ENDS}{digit} udp dport {{ {} }}", ports.join(", "));
