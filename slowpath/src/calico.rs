@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
     AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Family, FelixConfiguration,
-    IpPool, IpamBlock, Key, Node, PolicyKey, Prefix, Resource, Update, WorkloadEndpoint,
+    HostEndpoint, IpPool, IpamBlock, Key, Node, PolicyKey, Prefix, Resource, Update, WorkloadEndpoint,
 };
 
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
@@ -49,6 +49,7 @@ pub struct Calico {
     felix: BTreeMap<String, FelixConfiguration>,
     /// Those that aren't staged, to say that nothing enforces them.
     policies: BTreeSet<PolicyKey>,
+    host_endpoints: BTreeMap<String, HostEndpoint>,
 }
 
 /// Namespace and name of a workload endpoint.
@@ -71,6 +72,8 @@ pub struct Desired {
     pub blackholes: BTreeSet<Prefix>,
     /// The workloads that run here.
     pub endpoints: BTreeMap<EndpointName, WorkloadEndpoint>,
+    /// This node's host endpoints, by name.
+    pub host_endpoints: BTreeMap<String, HostEndpoint>,
     /// The sessions to keep, no two with the same address and port.
     pub peers: BTreeMap<PeerName, DesiredPeer>,
     /// What any peer may be told, behind what the peer's own rules say.
@@ -114,6 +117,7 @@ impl Calico {
             ipam_blocks: BTreeMap::new(),
             felix: BTreeMap::new(),
             policies: BTreeSet::new(),
+            host_endpoints: BTreeMap::new(),
         }
     }
 
@@ -149,11 +153,13 @@ impl Calico {
                     self.policies.insert(policy.key);
                 }
             }
+            Resource::HostEndpoint(endpoint) => {
+                self.host_endpoints.insert(endpoint.name.clone(), endpoint);
+            }
             // Policy isn't made of what routes are made of.
             Resource::Tier(_)
             | Resource::Profile(_)
-            | Resource::NetworkSet(_)
-            | Resource::HostEndpoint(_) => {}
+            | Resource::NetworkSet(_) => {}
         }
     }
 
@@ -171,7 +177,8 @@ impl Calico {
             Key::IpamBlock(cidr) => drop(self.ipam_blocks.remove(cidr)),
             Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
             Key::NetworkPolicy(key) => drop(self.policies.remove(key)),
-            Key::Tier(_) | Key::Profile(_) | Key::NetworkSet(..) | Key::HostEndpoint(_) => {}
+            Key::HostEndpoint(name) => drop(self.host_endpoints.remove(name)),
+            Key::Tier(_) | Key::Profile(_) | Key::NetworkSet(..) => {}
         }
     }
 
@@ -194,6 +201,10 @@ impl Calico {
             listen_port: self.listen_port_of(&self.node_name),
             blackholes: blocks.iter().copied().filter(|block| !block.is_host()).collect(),
             endpoints: self.own_endpoints(&mut warnings),
+            host_endpoints: (self.host_endpoints.iter())
+                .filter(|(_, endpoint)| endpoint.node == self.node_name)
+                .map(|(name, endpoint)| (name.clone(), endpoint.clone()))
+                .collect(),
             peers: node.map(|node| peers::desired(self, node, &mut warnings)).unwrap_or_default(),
             export: ExportRules::of(&blocks, self.pools.values()),
             pools: self.pools.clone(),

@@ -16,6 +16,7 @@ use ahash::AHashSet;
 use bgp::{Direction, Input, Output, Speaker};
 use datastore::{Directory, DirectoryConfig};
 use model::{IfIndex, MacAddr, PortId, Prefix, Update};
+use policy::resolve::Resolver;
 use tables::{Flows, Inject, NatRules, Punt, RingConsumer, RingProducer};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
@@ -65,6 +66,8 @@ pub(crate) struct Dirty {
     pub(crate) kernel: Option<Instant>,
     /// Calico's resources.
     resources: bool,
+    /// Anything that host endpoints' policy is made of.
+    pub(crate) host_policy: bool,
     /// Anything that offers are made of.
     pub(crate) offers: bool,
     /// Anything that groups and adjacencies are made of.
@@ -87,6 +90,8 @@ pub(crate) struct Core {
     /// Next hops on uplinks that the kernel keeps fresh for us.
     pub(crate) managed: ManagedNeighbors,
     calico: Calico,
+    /// What the resources ask of this node's endpoints.
+    pub(crate) resolver: Resolver,
     pub(crate) desired: Desired,
     pub(crate) in_sync: bool,
     pub(crate) ready: bool,
@@ -216,6 +221,7 @@ impl Core {
         let left_behind = kernel_routes::mirrored_routes(&mut netlink)?;
         let mirror = Mirror::start(config.mirror_routes)?;
         let calico = Calico::new(&config.node);
+        let resolver = Resolver::new(&config.node);
         let desired = calico.desired();
         let limits = *ends.writer.limits();
         let mut core = Core {
@@ -250,12 +256,19 @@ impl Core {
             listen_problem: None,
             answerer: Answerer::new(),
             punts_answered: BTreeMap::new(),
-            dirty: Dirty { kernel: Some(Instant::now()), resources: true, offers: true, rows: true },
+            dirty: Dirty {
+                kernel: Some(Instant::now()),
+                resources: true,
+                host_policy: true,
+                offers: true,
+                rows: true,
+            },
             warned: Vec::new(),
             config,
             roles,
             netlink,
             calico,
+            resolver,
             desired,
             host,
             translation: NatRules::default(),
@@ -322,12 +335,14 @@ impl Core {
     fn datastore_changed(&mut self, event: datastore::Event) {
         match event {
             datastore::Event::Update(Update::InSync) => {
+                self.resolver.apply(&Update::InSync);
                 info!("the datastore is in sync");
                 self.in_sync = true;
                 self.dirty.resources = true;
             }
             datastore::Event::Update(update) => {
                 self.calico.apply(&update);
+                self.resolver.apply(&update);
                 self.dirty.resources = true;
             }
             datastore::Event::Invalid(invalid) => {
@@ -349,6 +364,10 @@ impl Core {
         }
         if std::mem::take(&mut self.dirty.resources) && self.in_sync {
             self.apply_resources();
+            self.dirty.host_policy = true;
+        }
+        if self.in_sync && self.kernel_read && std::mem::take(&mut self.dirty.host_policy) {
+            self.apply_host_policy();
         }
         if std::mem::take(&mut self.dirty.offers) {
             self.apply_translation();

@@ -52,6 +52,7 @@ use crate::TunnelTraffic;
 use crate::calico::Felix;
 
 pub use enforcing::{Enforcer, remove};
+pub use matching::sets_of_policy as sets_of;
 
 /// Our table, of the family `inet`.
 pub const TABLE: &str = "tortie-host";

@@ -95,6 +95,7 @@ impl Core {
         self.tell_local_addresses();
         self.reconcile_tunnel_addresses();
         self.reconcile_ports();
+        self.dirty.host_policy = true;
         self.dirty.offers = true;
         self.dirty.rows = true;
         Ok(())

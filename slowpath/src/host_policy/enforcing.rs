@@ -25,6 +25,8 @@ const QUESTIONS: usize = 16;
 
 /// The table in the kernel, kept equal to the newest policy. Dropping it stops the thread and leaves the table in force.
 pub struct Enforcer {
+    /// What it was given last.
+    given: Option<Arc<HostPolicy>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -37,7 +39,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Inbox {
-    newest: Option<HostPolicy>,
+    newest: Option<Arc<HostPolicy>>,
     questions: Vec<oneshot::Sender<Answer>>,
     stop: bool,
 }
@@ -58,11 +60,16 @@ impl Enforcer {
         let shared = Arc::new(Shared::default());
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("host-policy".to_owned()).spawn(move || run(&own))?;
-        Ok(Enforcer { shared, thread: Some(thread) })
+        Ok(Enforcer { given: None, shared, thread: Some(thread) })
     }
 
     /// Has the table hold this, soon.
-    pub fn apply(&self, policy: HostPolicy) {
+    pub fn apply(&mut self, policy: HostPolicy) {
+        if self.given.as_deref() == Some(&policy) {
+            return;
+        }
+        let policy = Arc::new(policy);
+        self.given = Some(policy.clone());
         self.shared.inbox().newest = Some(policy);
         self.shared.work.notify_one();
     }

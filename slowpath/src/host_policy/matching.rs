@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use model::{Family, Prefix};
-use policy::rule::{EndMatch, IcmpMatch, PortRange, Rule, SetId};
+use policy::resolve::EndpointPolicy;
+use policy::rule::{AfterTiers, EndMatch, IcmpMatch, PortRange, Rule, SetId};
 
 use super::members::widest;
 
@@ -69,6 +70,24 @@ pub fn sets_of(rule: &Rule) -> (BTreeSet<SetId>, BTreeSet<SetId>) {
     let nets = ends.iter().flat_map(|end| end.sets.iter().chain(&end.not_sets));
     let ports = ends.iter().flat_map(|end| end.named_ports.iter().chain(&end.not_named_ports));
     (nets.copied().collect(), ports.copied().collect())
+}
+
+/// The sets that anything refers to that may be asked at an endpoint.
+pub fn sets_of_policy(policy: &EndpointPolicy) -> impl Iterator<Item = SetId> {
+    let EndpointPolicy { normal, staged: _, untracked, pre_dnat, forward } = policy;
+    let directions = [normal, untracked, forward];
+    let checks = directions.into_iter().flat_map(|both| [&both.ingress, &both.egress]).chain([pre_dnat]);
+    checks.flatten().flat_map(|checks| {
+        let profiles = match &checks.after {
+            AfterTiers::Profiles(profiles) => profiles.as_slice(),
+            AfterTiers::NoMatch => &[],
+        };
+        let policies = checks.tiers.iter().flat_map(|tier| &tier.policies).chain(profiles);
+        policies.flat_map(|policy| &policy.rules).flat_map(|rule| {
+            let (nets, ports) = sets_of(rule);
+            nets.into_iter().chain(ports)
+        })
+    })
 }
 
 /// Name of the set of addresses with this number.
