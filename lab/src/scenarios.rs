@@ -5,6 +5,7 @@ mod fair_share;
 mod floating_ip;
 mod four_fabrics;
 mod full_mesh;
+mod host_endpoint;
 mod host_routes;
 mod hostile_bgp;
 mod icmp_errors;
@@ -42,6 +43,7 @@ pub const ALL: &[Scenario] = &[
     nat_outgoing::NAT_OUTGOING,
     floating_ip::FLOATING_IP,
     path_mtu::PATH_MTU,
+    host_endpoint::HOST_ENDPOINT,
     kill_the_router::KILL_THE_ROUTER,
     four_fabrics::FOUR_FABRICS,
     two_workers::TWO_WORKERS,

@@ -312,6 +312,37 @@ pub fn datagrams(
     unchanged(&sent, received)
 }
 
+/// What comes of trying to connect.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Knock {
+    /// A connection.
+    Open,
+    /// A refusal.
+    Refused,
+    /// Nothing.
+    Silent,
+}
+
+/// Tries to connect to a port, for half a second.
+///
+/// # Errors
+/// There is no way there, or the agent cannot run.
+pub fn knock(lab: &Lab, from: &Namespace, server: SocketAddr) -> Result<Knock> {
+    let mut knock = agent(lab, from, "knock", &[&server.to_string(), "--within-ms", "500"])?;
+    json(&knock.finish(LISTEN)?)
+}
+
+/// A server on a port of all addresses, for as long as the process lives.
+///
+/// # Errors
+/// It does not come up.
+pub fn serve(lab: &Lab, namespace: &Namespace, port: u16) -> Result<Process> {
+    let echo = agent(lab, namespace, "echo", &[&format!("[::]:{port}")])?;
+    listening(namespace, port)?;
+    Ok(echo)
+}
+
 /// A task of the lab's agent inside a namespace.
 ///
 /// # Errors
@@ -341,10 +372,17 @@ impl Session {
     /// # Errors
     /// The session does not come up.
     pub fn open(lab: &Lab, from: &Namespace, to: &Namespace, address: IpAddr) -> Result<Session> {
-        const PORT: u16 = 2222;
-        let target = SocketAddr::new(address, PORT).to_string();
+        Session::open_at(lab, from, to, SocketAddr::new(address, 2222))
+    }
+
+    /// As [`Session::open`], to a port that nobody listens on yet.
+    ///
+    /// # Errors
+    /// The session does not come up.
+    pub fn open_at(lab: &Lab, from: &Namespace, to: &Namespace, server: SocketAddr) -> Result<Session> {
+        let target = server.to_string();
         let echo = agent(lab, to, "echo", &[&target])?;
-        listening(to, PORT)?;
+        listening(to, server.port())?;
         let heartbeat = agent(lab, from, "heartbeat", &[&target])?;
         let mut session = Session { heartbeat, _echo: echo };
         session.beats_on(5)?;

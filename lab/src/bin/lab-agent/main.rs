@@ -48,6 +48,14 @@ enum Task {
         #[arg(long, default_value_t = 100)]
         interval_ms: u64,
     },
+    /// Try to connect and tell what came of it: `open`, `refused`, or `silent` where nothing came back.
+    Knock {
+        /// The server.
+        server: SocketAddr,
+        /// How long something may take to come back, in milliseconds.
+        #[arg(long)]
+        within_ms: u64,
+    },
     /// Take one TCP connection, read it to its end and tell the bytes and their SHA-256.
     Receive {
         /// Where to listen.
@@ -168,6 +176,7 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Echo { listen } => echo(listen),
         Task::Heartbeat { server, interval_ms } => heartbeat(server, Duration::from_millis(interval_ms)),
+        Task::Knock { server, within_ms } => knock(server, Duration::from_millis(within_ms)),
         Task::Receive { listen } => receive(listen),
         Task::Send { receiver, bytes, seed } => send(receiver, bytes, seed),
         Task::ReceiveDatagrams { listen, count } => receive_datagrams(listen, count),
@@ -225,6 +234,16 @@ fn connect(server: SocketAddr) -> Result<TcpStream> {
             Err(_) => thread::sleep(Duration::from_millis(100)),
         }
     }
+}
+
+fn knock(server: SocketAddr, within: Duration) -> Result<()> {
+    let outcome = match TcpStream::connect_timeout(&server, within) {
+        Ok(_) => "open",
+        Err(error) if error.kind() == ErrorKind::TimedOut => "silent",
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => "refused",
+        Err(error) => return Err(error).with_context(|| format!("cannot knock at {server}")),
+    };
+    tell(&json!(outcome))
 }
 
 /// A beat that comes back late is told with its time; a connection that dies ends the program with an error.
