@@ -157,9 +157,7 @@ impl Calico {
                 self.host_endpoints.insert(endpoint.name.clone(), endpoint);
             }
             // Policy isn't made of what routes are made of.
-            Resource::Tier(_)
-            | Resource::Profile(_)
-            | Resource::NetworkSet(_) => {}
+            Resource::Tier(_) | Resource::Profile(_) | Resource::NetworkSet(_) => {}
         }
     }
 
