@@ -131,6 +131,7 @@ fn drop_case(reason: DropReason) -> Case {
             frame[50 + 5] ^= 1;
             (UPLINK, frame)
         }
+        DropReason::TunnelOwnSource => (UPLINK, Build::inward().source(OUR_END).in_ipip(FAR_END, OUR_END)),
         DropReason::TunnelFragment => {
             let mut frame = Build::inward().in_ipip(FAR_END, OUR_END);
             frame[20] = 0x20;

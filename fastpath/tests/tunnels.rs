@@ -196,6 +196,27 @@ fn hostile_tunnel_packets_end_in_a_fate_of_their_own() {
     }
 }
 
+/// The kernel takes its own addresses as sources from the host port, so it wouldn't refuse a forgery that was let through.
+#[test]
+fn our_own_addresses_are_refused_as_sources_out_of_tunnels_and_only_there() {
+    let mut rig = Rig::new();
+    let ours = Build::inward().source(OUR_END);
+    let frames = [
+        ours.in_ipip(FAR_END, OUR_END),
+        Build::inward().in_ipip(FAR_END, OUR_END),
+        // What the reverse path's check is for, where it is asked for.
+        ours.frame(),
+        ours.in_vxlan(FAR_END, OUR_END, VNI),
+        Build::inward().frame(),
+    ];
+    for frame in &frames {
+        assert!(rig.wire(UPLINK).send(frame));
+    }
+    let moved = rig.run();
+    assert_eq!((moved.forwarded(), moved.drops()), (3, vec![("tunnel_own_source", 2)]));
+    rig.audit();
+}
+
 /// What is inside and isn't ours to open is transit like any other packet.
 #[test]
 fn a_tunnel_inside_ours_that_ends_elsewhere_goes_on_closed() {

@@ -371,6 +371,7 @@ impl Core {
         }
         if std::mem::take(&mut self.dirty.offers) {
             self.apply_translation();
+            self.tell_own_addresses();
             self.apply_offers();
         }
         if self.rib.has_changed() {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ahash::AHashSet;
-use model::{IfIndex, MacAddr, PortKind};
+use model::{IfIndex, MacAddr, PortKind, Prefix};
+use tables::AddressSet;
 use tracing::{debug, warn};
 
 use crate::error::Error;
@@ -107,6 +108,21 @@ impl Core {
         let local = offers::local_addresses(&self.kernel, &self.roles).map(|address| address.addr.addr);
         let local = local.filter(|addr| !is_floating(*addr)).collect();
         self.opener.set_local(&local);
+    }
+
+    /// Tells the walk which addresses nobody else may send from: the host's, and this node's in the tunnels' networks. A
+    /// floating IP is a workload's, whoever has the address.
+    pub(crate) fn tell_own_addresses(&mut self) {
+        let is_floating = |addr: IpAddr| self.translation.floating.iter().any(|nat| nat.external == addr);
+        let local = offers::local_addresses(&self.kernel, &self.roles).map(|address| address.addr.addr);
+        let own =
+            local.filter(|addr| !is_floating(*addr)).chain(self.desired.tunnels.addresses.iter().copied());
+        let own = AddressSet::new(own.map(Prefix::host));
+        let writer = self.installer.writer();
+        if *writer.staged().own_addresses != own {
+            writer.set_own_addresses(own);
+            writer.publish();
+        }
     }
 
     pub(crate) fn reconcile_ports(&mut self) {

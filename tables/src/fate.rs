@@ -111,6 +111,7 @@ reasons! {
         UnknownVni = "unknown_vni": "A VXLAN packet for this router with a network identifier that no tunnel end here has.",
         TunnelMalformed = "tunnel_malformed": "A tunnel packet for this router whose headers contradict each other, or without an IP packet inside.",
         TunnelNotOurs = "tunnel_not_ours": "A VXLAN packet for this router with a frame inside whose destination MAC address isn't the tunnel end's.",
+        TunnelOwnSource = "tunnel_own_source": "Out of a tunnel, with a source address that is this router's own: only a forger sends that (RFC 1812 §5.3.8).",
         TunnelFragment = "tunnel_fragment": "A fragment of a tunnel packet for this router: they aren't put together, and the sender's MTU should leave room.",
         TunnelNested = "tunnel_nested": "A tunnel packet for this router inside another one: a packet is opened once.",
         TunnelCongested = "tunnel_congested": "Met congestion on its way through a tunnel, and its transport can't be told (RFC 6040).",

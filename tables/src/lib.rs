@@ -22,6 +22,7 @@
 //!
 //! **What it never does.** It decides nothing, and knows neither BGP nor netlink nor AF_XDP.
 
+mod address_set;
 mod adjacency;
 mod buckets;
 mod copy_ring;
@@ -43,6 +44,7 @@ mod snapshot;
 mod stage;
 mod tunnels;
 
+pub use address_set::AddressSet;
 pub use adjacency::{Adjacency, AdjacencyId};
 pub use copy_ring::{Full, RingConsumer, RingProducer, copy_ring};
 pub use counters::{Books, Counters, PortCount, WorkerCounters};

@@ -20,8 +20,8 @@ use packet::FlowHash;
 use crate::buckets::Buckets;
 use crate::epoch::Epochs;
 use crate::{
-    Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, Nat, NextHops, Port, Ports, TableFull,
-    TunnelEnd, WorkloadTunnels,
+    AddressSet, Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, Nat, NextHops, Port, Ports,
+    TableFull, TunnelEnd, WorkloadTunnels,
 };
 
 /// Everything but the routes, as one epoch shows it.
@@ -35,6 +35,8 @@ pub struct State {
     pub next_hops: Arc<NextHops>,
     /// Tunnels that end here.
     pub tunnel_ends: Arc<Vec<TunnelEnd>>,
+    /// This router's own addresses: nothing that comes out of a tunnel may be from one.
+    pub own_addresses: Arc<AddressSet>,
     /// Tunnel packets that workloads may not send.
     pub workload_tunnels: WorkloadTunnels,
     /// What is translated.
@@ -244,6 +246,11 @@ impl Writer {
     /// Stages the tunnels that end here.
     pub fn set_tunnel_ends(&mut self, ends: Vec<TunnelEnd>) {
         self.staged.tunnel_ends = Arc::new(ends);
+    }
+
+    /// Stages this router's own addresses.
+    pub fn set_own_addresses(&mut self, own: AddressSet) {
+        self.staged.own_addresses = Arc::new(own);
     }
 
     /// Stages the check of sources on uplinks.

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use model::{MacAddr, Prefix};
 use packet::encapsulation::VXLAN_PORT;
 
+use crate::AddressSet;
+
 /// What a tunnel's packets look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelKind {
@@ -29,26 +31,26 @@ pub struct TunnelEnd {
     /// What they look like.
     pub kind: TunnelKind,
     /// Who may send them; from anybody else they are dropped.
-    remotes: Remotes,
+    remotes: AddressSet,
 }
 
 impl TunnelEnd {
     /// An end that opens packets from these networks: hosts ([`Prefix::host`]) or wider ones, as `externalNodesList` may
     /// name. Those of another family than `local` never match.
     pub fn new(local: IpAddr, kind: TunnelKind, remotes: impl IntoIterator<Item = Prefix>) -> TunnelEnd {
-        TunnelEnd { local, kind, remotes: Remotes::new(remotes) }
+        TunnelEnd { local, kind, remotes: AddressSet::new(remotes) }
     }
 
     /// May this IPv4 address send packets here?
     #[inline]
     pub fn knows_v4(&self, remote: Ipv4Addr) -> bool {
-        within(&self.remotes.v4, remote.into())
+        self.remotes.has_v4(remote)
     }
 
     /// May this IPv6 address send packets here?
     #[inline]
     pub fn knows_v6(&self, remote: Ipv6Addr) -> bool {
-        within(&self.remotes.v6, remote.into())
+        self.remotes.has_v6(remote)
     }
 }
 
@@ -66,56 +68,6 @@ impl Default for WorkloadTunnels {
     fn default() -> WorkloadTunnels {
         WorkloadTunnels { ipip_refused: true, refused_vxlan_port: Some(VXLAN_PORT) }
     }
-}
-
-/// A set of addresses: the ranges that its networks cover, first and last address of each, in order and apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Remotes {
-    v4: Vec<(u32, u32)>,
-    v6: Vec<(u128, u128)>,
-}
-
-impl Remotes {
-    fn new(networks: impl IntoIterator<Item = Prefix>) -> Remotes {
-        let mut networks: Vec<Prefix> = networks.into_iter().collect();
-        // A covering network sorts before what it covers, so what is covered is seen at once.
-        networks.sort_unstable();
-        let mut remotes = Remotes::default();
-        for network in networks {
-            match network.addr() {
-                IpAddr::V4(first) => {
-                    let first = u32::from(first);
-                    push(
-                        &mut remotes.v4,
-                        first,
-                        first | u32::MAX.checked_shr(network.len().into()).unwrap_or(0),
-                    );
-                }
-                IpAddr::V6(first) => {
-                    let first = u128::from(first);
-                    push(
-                        &mut remotes.v6,
-                        first,
-                        first | u128::MAX.checked_shr(network.len().into()).unwrap_or(0),
-                    );
-                }
-            }
-        }
-        remotes
-    }
-}
-
-/// Adds the next range in order, unless the one before covers it.
-fn push<A: Copy + Ord>(ranges: &mut Vec<(A, A)>, first: A, last: A) {
-    if ranges.last().is_none_or(|(_, covered)| *covered < first) {
-        ranges.push((first, last));
-    }
-}
-
-#[inline]
-fn within<A: Copy + Ord>(ranges: &[(A, A)], addr: A) -> bool {
-    let after = ranges.partition_point(|(first, _)| *first <= addr);
-    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, last)| addr <= *last)
 }
 
 #[cfg(test)]

@@ -54,6 +54,22 @@ pub fn tunnel_packets() -> Vec<(&'static str, Vec<u8>, DropReason)> {
         ("to many inside", in_ipip(&inner.clone().to("224.0.0.9").frame(), FAR_END, OUR_END), Multicast),
         ("to many inside VXLAN", inner.clone().to("239.1.1.1").in_vxlan(FAR_END, OUR_END, VNI), Multicast),
         ("loopback inside", inner.clone().source("127.0.0.1").in_ipip(FAR_END, OUR_END), MartianSource),
+        ("from us inside IPIP", inner.clone().source(OUR_END).in_ipip(FAR_END, OUR_END), TunnelOwnSource),
+        (
+            "from our address in the tunnels",
+            inner.clone().source(OUR_TUNNEL).in_vxlan(FAR_END, OUR_END, VNI),
+            TunnelOwnSource,
+        ),
+        (
+            "from us over IPv6",
+            Build::packet(UPLINK, OUR_END_V6, "fd65::2").in_vxlan(FAR_END_V6, OUR_END_V6, VNI),
+            TunnelOwnSource,
+        ),
+        (
+            "from us to us",
+            inner.clone().source(OUR_END).to(OUR_END).in_ipip(FAR_END, OUR_END),
+            TunnelOwnSource,
+        ),
         ("first fragment of IPIP", fragment(ipip.clone(), 0x2000), TunnelFragment),
         ("later fragment of IPIP", fragment(ipip.clone(), 0x0010), TunnelFragment),
         ("first fragment of VXLAN", fragment(vxlan.clone(), 0x2000), TunnelFragment),

@@ -25,7 +25,7 @@ use packet::checksum::{self, L4Checksum};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
 use tables::{
-    Adjacency, Books, Counters, Endpoint, Flows, Group, Inject, Limits, Port, Punt, RingConsumer,
+    AddressSet, Adjacency, Books, Counters, Endpoint, Flows, Group, Inject, Limits, Port, Punt, RingConsumer,
     RingProducer, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
@@ -42,6 +42,8 @@ pub const FAR_END: &str = "172.18.0.3";
 /// Likewise over IPv6, where VXLAN alone has an end.
 pub const OUR_END_V6: &str = "fd18::1";
 pub const FAR_END_V6: &str = "fd18:3::3";
+/// Our address inside tunnels.
+pub const OUR_TUNNEL: &str = "10.65.0.63";
 /// The MAC address of our end of VXLAN.
 pub const VTEP: MacAddr = MacAddr([0x66, 0, 0, 0, 2, 1]);
 /// The network identifier of VXLAN.
@@ -159,6 +161,9 @@ pub fn fill(writer: &mut Writer) {
         TunnelEnd::new(ours.into(), vxlan, [theirs]),
         TunnelEnd::new(ours_v6.into(), vxlan, [prefix("fd18:3::/64")]),
     ]);
+    writer.set_own_addresses(AddressSet::new(
+        [OUR_END, OUR_END_V6, OUR_TUNNEL].map(|own| Prefix::host(own.parse().unwrap())),
+    ));
     let host = writer.insert_adjacency(via(HOST)).unwrap();
     route(writer, "172.18.0.1/32", Group::Local(host));
     route(writer, "fd18::1/128", Group::Local(host));
