@@ -231,7 +231,8 @@ impl Program {
 
     /// What is for this address stays with the kernel, except tunnels that end here. Twice is as good as once.
     ///
-    /// A subnet's broadcast address counts as one of the node's: add it too.
+    /// A subnet's broadcast address counts as one of the node's: add it too. So does a multicast group that tunnels end at;
+    /// all other multicast stays with the kernel in any case.
     ///
     /// `translated`: of TCP, UDP and SCTP to these ports, of fragments, and of ICMP other than echo requests, the walk must
     /// say whether they belong to a translated flow, so they go to the sockets.

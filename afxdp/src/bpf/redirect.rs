@@ -1,7 +1,8 @@
 //! The two XDP programs, as listings.
 //!
 //! ```text
-//! uplink:    not IPv4/IPv6, cut short, multicast, link-local  -> pass to the kernel
+//! uplink:    not IPv4/IPv6, cut short, link-local             -> pass to the kernel
+//!            multicast, but to a group among the node's addresses -> pass
 //!            to an address of this node:  a tunnel in the set of those that end here -> redirect
 //!                                         what may belong to a translated flow        -> redirect, anything else -> pass
 //!            everything else -> redirect
@@ -132,12 +133,17 @@ fn look_up(asm: &mut Assembler, map: BorrowedFd<'_>, key: i16, absent: Label) {
 /// RFC 791: destination at 16, protocol at 9, fragment field at 6, header length in the first byte.
 fn to_ipv4(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) {
     require(asm, ETHERNET + 20, pass);
-    // 224.0.0.0/4 is multicast; above it only reserved addresses and the limited broadcast.
-    asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 16);
-    asm.jump_ge(Reg::R5, 224, pass);
     asm.load(Size::Word, Reg::R5, DATA, ETHERNET + 16);
     asm.store(Size::Word, Reg::R10, -4, Reg::R5);
+    let (many, ours) = (asm.label(), asm.label());
+    // 224.0.0.0/4 is multicast; above it only reserved addresses and the limited broadcast.
+    asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 16);
+    asm.jump_ge(Reg::R5, 224, many);
     look_up(asm, program.local_ipv4, -4, take);
+    asm.jump(ours);
+    asm.bind(many);
+    look_up(asm, program.local_ipv4, -4, pass);
+    asm.bind(ours);
     translated_ipv4(asm, take);
     let (ipip, ends_here) = (asm.label(), asm.label());
     asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 9);
@@ -251,18 +257,23 @@ fn if_translated_port(asm: &mut Assembler, offset: i16, none: Label, take: Label
 /// RFC 8200: destination at 24, next header at 6. A datagram behind extension headers is left to the kernel.
 fn to_ipv6(asm: &mut Assembler, program: &Uplink<'_>, pass: Label, take: Label) {
     require(asm, ETHERNET + 40, pass);
-    // ff00::/8 is multicast, fe80::/10 link-local: with them goes all neighbour discovery.
-    asm.load(Size::Half, Reg::R5, DATA, ETHERNET + 24);
-    asm.mov(Reg::R4, Reg::R5);
-    asm.and_imm(Reg::R4, wire(0xff00));
-    asm.jump_eq(Reg::R4, wire(0xff00), pass);
-    asm.and_imm(Reg::R5, wire(0xffc0));
-    asm.jump_eq(Reg::R5, wire(0xfe80), pass);
     for word in 0..4 {
         asm.load(Size::Word, Reg::R5, DATA, ETHERNET + 24 + 4 * word);
         asm.store(Size::Word, Reg::R10, -16 + 4 * word, Reg::R5);
     }
+    let (many, ours) = (asm.label(), asm.label());
+    // ff00::/8 is multicast, fe80::/10 link-local: with them goes all neighbour discovery.
+    asm.load(Size::Half, Reg::R5, DATA, ETHERNET + 24);
+    asm.mov(Reg::R4, Reg::R5);
+    asm.and_imm(Reg::R4, wire(0xff00));
+    asm.jump_eq(Reg::R4, wire(0xff00), many);
+    asm.and_imm(Reg::R5, wire(0xffc0));
+    asm.jump_eq(Reg::R5, wire(0xfe80), pass);
     look_up(asm, program.local_ipv6, -16, take);
+    asm.jump(ours);
+    asm.bind(many);
+    look_up(asm, program.local_ipv6, -16, pass);
+    asm.bind(ours);
     translated_ipv6(asm, take);
     asm.load(Size::Byte, Reg::R5, DATA, ETHERNET + 6);
     asm.jump_ne(Reg::R5, PROTOCOL_UDP, pass);

@@ -179,6 +179,37 @@ fn the_uplink_takes_only_the_tunnels_that_end_here() {
     assert_eq!(run(&program, &liar), PASSED, "a header shorter than a header");
 }
 
+/// VXLAN to a group that this node has joined; all else that is sent to many stays with the kernel.
+#[test]
+fn the_uplink_takes_the_tunnels_that_end_at_a_group() {
+    let Some(program) = program(ProgramKind::Uplink) else { return };
+    let (group, group6) = (Ipv4Addr::new(239, 1, 1, 1), "ff05::100".parse::<Ipv6Addr>().unwrap());
+    let (beside, beside6) = (Ipv4Addr::new(239, 1, 1, 2), "ff05::101".parse::<Ipv6Addr>().unwrap());
+    program.add_tunnel(VXLAN).unwrap();
+    assert_eq!(run(&program, &ipv4(group, 17, 0, 0, &udp(4789))), PASSED, "not joined");
+    assert_eq!(run(&program, &ipv6(group6, 17, &udp(4789))), PASSED, "not joined");
+    for address in [IpAddr::V4(group), IpAddr::V6(group6)] {
+        program.add_local(address, None).unwrap();
+    }
+    let cases: &[(&str, Vec<u8>, u32)] = &[
+        ("VXLAN to the group", ipv4(group, 17, 0, 0, &udp(4789)), TAKEN),
+        ("VXLAN behind options", ipv4(group, 17, 0, 1, &udp(4789)), TAKEN),
+        ("another port of the group", ipv4(group, 17, 0, 0, &udp(5353)), PASSED),
+        ("IGMP to the group", ipv4(group, 2, 0, 1, &[0; 8]), PASSED),
+        ("another group", ipv4(beside, 17, 0, 0, &udp(4789)), PASSED),
+        ("broadcast", ipv4(Ipv4Addr::BROADCAST, 17, 0, 0, &udp(4789)), PASSED),
+        ("VXLAN to the group over IPv6", ipv6(group6, 17, &udp(4789)), TAKEN),
+        ("another port of it", ipv6(group6, 17, &udp(5353)), PASSED),
+        ("MLD to the group", ipv6(group6, 0, &[58, 0, 5, 2, 0, 0, 0, 0]), PASSED),
+        ("another group over IPv6", ipv6(beside6, 17, &udp(4789)), PASSED),
+        ("the node's own address still", ipv4(OURS, 17, 0, 0, &udp(4789)), TAKEN),
+        ("transit still", ipv4(OTHER, 17, 0, 0, &udp(4789)), TAKEN),
+    ];
+    for (name, frame, expected) in cases {
+        assert_eq!(run(&program, frame), *expected, "{name}");
+    }
+}
+
 #[test]
 fn the_uplink_takes_what_may_be_a_translated_flows() {
     let Some(program) = program(ProgramKind::Uplink) else { return };
