@@ -1,5 +1,7 @@
 //! Stage 3: is this frame for us, and is it one that the walk handles?
 
+use std::net::IpAddr;
+
 use model::{MacAddr, PortId, PortKind};
 use packet::{Kind, Layout, Parsed, protocol};
 use tables::{DropReason, Fate, Port, PuntReason, State};
@@ -24,7 +26,7 @@ pub(crate) fn frames_for_us(batch: &mut Batch, state: &State) {
                     let destination = destination(frame.bytes());
                     let is_plain = parsed.layout != Layout::Other && word(destination) == ours;
                     if !is_plain && *fate == Fate::Undecided {
-                        *fate = out_of_the_ordinary(frame.bytes(), parsed, destination, port.mac);
+                        *fate = out_of_the_ordinary(frame.bytes(), parsed, destination, port, state);
                     }
                 }
             }
@@ -52,16 +54,24 @@ fn word(MacAddr([a, b, c, d, e, f]): MacAddr) -> u64 {
 
 /// Anything but an ordinary packet to this router.
 #[cold]
-fn out_of_the_ordinary(frame: &[u8], parsed: &Parsed, destination: MacAddr, mac: MacAddr) -> Fate {
+fn out_of_the_ordinary(
+    frame: &[u8],
+    parsed: &Parsed,
+    destination: MacAddr,
+    port: &Port,
+    state: &State,
+) -> Fate {
     if parsed.vlan.is_some() {
         return Fate::Drop(DropReason::VlanTagged);
     }
-    if destination != mac && !destination.is_multicast() {
+    if destination != port.mac && !destination.is_multicast() {
         return Fate::Drop(DropReason::NotOurs);
     }
     match parsed.kind {
         Kind::Arp => Fate::Punt(PuntReason::Arp),
         Kind::Ipv6 if is_neighbor_discovery(parsed, frame) => Fate::Punt(PuntReason::NeighborDiscovery),
+        // Whether it is a tunnel's packet is seen where tunnels are opened; anything else to a group ends after that.
+        Kind::Ipv4 | Kind::Ipv6 if is_to_a_tunnels_group(frame, parsed, port, state) => Fate::Undecided,
         Kind::Ipv4 | Kind::Ipv6 if destination == MacAddr::BROADCAST => Fate::Drop(DropReason::Broadcast),
         Kind::Ipv4 | Kind::Ipv6 if destination.is_multicast() => Fate::Drop(DropReason::Multicast),
         Kind::Ipv4 | Kind::Ipv6 => Fate::Undecided,
@@ -72,6 +82,18 @@ fn out_of_the_ordinary(frame: &[u8], parsed: &Parsed, destination: MacAddr, mac:
 /// Router and neighbour solicitations and advertisements, and redirects (RFC 4861 §4): never forwarded.
 fn is_neighbor_discovery(parsed: &Parsed, frame: &[u8]) -> bool {
     parsed.protocol == protocol::ICMPV6 && matches!(parsed.l4_packet(frame).first(), Some(133..=137))
+}
+
+/// By an uplink, to a multicast group that tunnels end at?
+fn is_to_a_tunnels_group(frame: &[u8], parsed: &Parsed, port: &Port, state: &State) -> bool {
+    let destination = match parsed.kind {
+        Kind::Ipv4 => parsed.ipv4_destination(frame).map(IpAddr::V4),
+        _ => parsed.ipv6_destination(frame).map(IpAddr::V6),
+    };
+    port.kind == PortKind::Uplink
+        && destination.is_some_and(|group| {
+            group.is_multicast() && state.tunnel_ends.iter().any(|end| end.local == group)
+        })
 }
 
 /// The first six bytes; parsing has seen that they are there.

@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use afxdp::Frame;
 use model::{MacAddr, PortKind};
 use packet::encapsulation::{VXLAN_HEADER_LEN, vni};
-use packet::{Fragment, Kind, Parsed, ecn, ethernet, protocol, udp};
-use tables::{DropReason, Fate, State, TunnelEnd, TunnelKind};
+use packet::{Fragment, Kind, Parsed, ecn, ethernet, ipv6, protocol, udp};
+use tables::{DropReason, Fate, PuntReason, State, TunnelEnd, TunnelKind};
 
 use crate::{Batch, parse};
 
@@ -37,11 +37,11 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
             let outcome = match end_of(frame.bytes(), parsed, &state.tunnel_ends) {
                 Ok(None) => continue,
                 Ok(Some(end)) => open(frame, parsed, end, &state.tunnel_ends),
-                Err(reason) => Err(reason),
+                Err(reason) => Err(Fate::Drop(reason)),
             };
             match outcome {
                 Ok(()) => *opened |= 1 << row,
-                Err(reason) => *fate = Fate::Drop(reason),
+                Err(ended) => *fate = ended,
             }
         }
     }
@@ -112,16 +112,38 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..at + 2).map_or(0, |word| u16::from_be_bytes([word[0], word[1]]))
 }
 
-/// Takes the outer headers off and parses what was inside.
-fn open(
+/// Takes the outer headers off and parses what was inside; otherwise says how the packet's walk ends. What asks or tells who
+/// is where in a segment goes up as it came, for it is the outer source that the slow path learns.
+fn open(frame: &mut Frame, parsed: &mut Parsed, end: &TunnelEnd, ends: &[TunnelEnd]) -> Result<(), Fate> {
+    if !is_known(frame.bytes(), parsed, end) {
+        return Err(Fate::Drop(DropReason::UnknownTunnelSource));
+    }
+    if end.resolves && resolves_inside(frame.bytes(), parsed) {
+        return Err(Fate::Punt(PuntReason::InsideSegment));
+    }
+    take_off(frame, parsed, end, ends).map_err(Fate::Drop)
+}
+
+/// Is there ARP or neighbour discovery inside this VXLAN packet? As in `admit.rs`; extension headers in front of the latter
+/// are nobody's practice.
+fn resolves_inside(frame: &[u8], parsed: &Parsed) -> bool {
+    let inner = frame.get(usize::from(parsed.l4) + udp::HEADER_LEN + VXLAN_HEADER_LEN..).unwrap_or(&[]);
+    match u16_at(inner, 12) {
+        ethernet::ARP => true,
+        ethernet::IPV6 => {
+            inner.get(ethernet::HEADER_LEN + 6) == Some(&protocol::ICMPV6)
+                && matches!(inner.get(ethernet::HEADER_LEN + ipv6::HEADER_LEN), Some(133..=137))
+        }
+        _ => false,
+    }
+}
+
+fn take_off(
     frame: &mut Frame,
     parsed: &mut Parsed,
     end: &TunnelEnd,
     ends: &[TunnelEnd],
 ) -> Result<(), DropReason> {
-    if !is_known(frame.bytes(), parsed, end) {
-        return Err(DropReason::UnknownTunnelSource);
-    }
     let outer = traffic_class(frame.bytes(), parsed);
     match end.kind {
         TunnelKind::Ipip => take_off_ipip(frame, parsed),

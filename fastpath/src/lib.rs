@@ -11,7 +11,7 @@
 //! | 1 | `receive.rs` | a [`Batch`] of frames | – |
 //! | 2 | `parse.rs` | where each header begins | drop: malformed, by cause |
 //! | 3 | `admit.rs` | packets addressed to this router's ports | punt: ARP, ND; drop: not ours, no such port |
-//! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | drop: unknown tunnel source, malformed |
+//! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | punt: ARP, ND inside a segment; drop: unknown tunnel source, malformed |
 //! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast, broadcast, link-local, our own out of a tunnel |
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
 //! | 6 | `police.rs` | what a workload may send in a second | drop: egress limits |

@@ -9,8 +9,9 @@ use support::translation::{
     self, OUTER, POD, SERVER, error_frame, fragments, icmp_frame, outward, tcp_frame, translating,
 };
 use support::{
-    Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, STRANGER, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
-    fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation, with_options, worker,
+    Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, SEGMENT, STRANGER, Sizes, UPLINK, VNI, WORKLOAD,
+    arp_request, fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation,
+    with_options, worker,
 };
 use tables::{Counters, DropReason, Flows, NatRules, PuntReason, Writer};
 
@@ -18,6 +19,7 @@ fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
     match reason {
         PuntReason::Arp => (WORKLOAD, arp_request()),
         PuntReason::NeighborDiscovery => (WORKLOAD, neighbor_solicitation()),
+        PuntReason::InsideSegment => (UPLINK, in_vxlan(&arp_request(), FAR_END, OUR_END, SEGMENT)),
         PuntReason::TtlExceeded => (WORKLOAD, Build::outward().ttl(1).frame()),
         PuntReason::NoRoute => (WORKLOAD, Build::outward().to("198.51.100.1").frame()),
         PuntReason::Unresolved => (WORKLOAD, Build::outward().to("10.67.0.1").frame()),

@@ -151,6 +151,7 @@ impl Answerer {
         let problem = match punt.reason {
             PuntReason::Arp => return answer_arp(frame, port),
             PuntReason::NeighborDiscovery => return answer_nd(frame, port),
+            PuntReason::InsideSegment => return Silence::NotAsked.into(),
             PuntReason::TtlExceeded => Problem::TtlExceeded,
             PuntReason::NoRoute => Problem::NoRoute,
             PuntReason::Rejected => Problem::Rejected,

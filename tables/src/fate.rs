@@ -62,6 +62,7 @@ reasons! {
     PuntReason {
         Arp = "arp": "An ARP packet from a workload or the host.",
         NeighborDiscovery = "neighbor_discovery": "An IPv6 neighbour or router discovery packet from a workload or the host.",
+        InsideSegment = "inside_segment": "ARP or neighbour discovery inside a VXLAN segment that this node has joined.",
         TtlExceeded = "ttl_exceeded": "The TTL or hop limit ran out here; the sender is told by ICMP.",
         NoRoute = "no_route": "No route covers the destination; the sender is told by ICMP.",
         Rejected = "rejected": "The route is of the kind unreachable; the sender is told by ICMP.",

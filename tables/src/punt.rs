@@ -4,7 +4,8 @@ use model::PortId;
 
 use crate::PuntReason;
 
-/// What the slow path is told about a punted packet; the frame's bytes go with it.
+/// What the slow path is told about a punted packet; the frame's bytes go with it, of one inside a segment
+/// ([`PuntReason::InsideSegment`]) with the outer headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Punt {
     /// Why it came up.

@@ -26,10 +26,13 @@ pub enum TunnelKind {
 /// One end of tunnels, here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelEnd {
-    /// The address that packets come to. IPIP comes to IPv4 addresses only.
+    /// The address that packets come to: this node's, or a multicast group that it has joined. IPIP comes to IPv4 addresses
+    /// only.
     pub local: IpAddr,
     /// What they look like.
     pub kind: TunnelKind,
+    /// Do ARP and neighbour discovery inside go to the slow path? Otherwise there is no place for them inside.
+    pub resolves: bool,
     /// Who may send them; from anybody else they are dropped.
     remotes: AddressSet,
 }
@@ -38,7 +41,13 @@ impl TunnelEnd {
     /// An end that opens packets from these networks: hosts ([`Prefix::host`]) or wider ones, as `externalNodesList` may
     /// name. Those of another family than `local` never match.
     pub fn new(local: IpAddr, kind: TunnelKind, remotes: impl IntoIterator<Item = Prefix>) -> TunnelEnd {
-        TunnelEnd { local, kind, remotes: AddressSet::new(remotes) }
+        TunnelEnd { local, kind, resolves: false, remotes: AddressSet::new(remotes) }
+    }
+
+    /// The same, where ARP and neighbour discovery inside go to the slow path.
+    #[must_use]
+    pub fn resolving(self) -> TunnelEnd {
+        TunnelEnd { resolves: true, ..self }
     }
 
     /// May this IPv4 address send packets here?

@@ -49,6 +49,11 @@ pub const VTEP: MacAddr = MacAddr([0x66, 0, 0, 0, 2, 1]);
 /// The network identifier of VXLAN.
 pub const VNI: u32 = 4096;
 
+/// The network identifier of a segment that is learned about, and the group that its ends flood to.
+pub const SEGMENT: u32 = 100;
+pub const GROUP: &str = "239.1.1.1";
+pub const GROUP_V6: &str = "ff05::100";
+
 /// Frames that the rig's worker has.
 pub const FRAMES: usize = 1024;
 
@@ -155,11 +160,16 @@ pub fn fill(writer: &mut Writer) {
         }
     }
     let vxlan = TunnelKind::Vxlan { port: VXLAN_PORT, vni: VNI, mac: VTEP };
+    let segment = TunnelKind::Vxlan { port: VXLAN_PORT, vni: SEGMENT, mac: VTEP };
     let theirs = Prefix::host(theirs.into());
     writer.set_tunnel_ends(vec![
         TunnelEnd::new(ours.into(), TunnelKind::Ipip, [theirs]),
         TunnelEnd::new(ours.into(), vxlan, [theirs]),
         TunnelEnd::new(ours_v6.into(), vxlan, [prefix("fd18:3::/64")]),
+        TunnelEnd::new(ours.into(), segment, [theirs]).resolving(),
+        TunnelEnd::new(GROUP.parse().unwrap(), segment, [theirs]).resolving(),
+        TunnelEnd::new(ours_v6.into(), segment, [prefix("fd18:3::/64")]).resolving(),
+        TunnelEnd::new(GROUP_V6.parse().unwrap(), segment, [prefix("fd18:3::/64")]).resolving(),
     ]);
     writer.set_own_addresses(AddressSet::new(
         [OUR_END, OUR_END_V6, OUR_TUNNEL].map(|own| Prefix::host(own.parse().unwrap())),
@@ -552,6 +562,23 @@ pub fn neighbor_solicitation() -> Vec<u8> {
     };
     ip.emit(&mut frame[14..]).unwrap();
     frame[54] = 135;
+    frame
+}
+
+/// The same to everybody who listens to a group, as the network carries it.
+pub fn to_group(mut frame: Vec<u8>) -> Vec<u8> {
+    let parsed = packet::parse(&frame).unwrap();
+    let group = match parsed.ipv4_destination(&frame) {
+        Some(group) => {
+            let [_, b, c, d] = group.octets();
+            [1, 0, 0x5e, b & 0x7f, c, d]
+        }
+        None => {
+            let [.., a, b, c, d] = parsed.ipv6_destination(&frame).unwrap().octets();
+            [0x33, 0x33, a, b, c, d]
+        }
+    };
+    frame[..6].copy_from_slice(&group);
     frame
 }
 

@@ -68,6 +68,12 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     add("workload-vxlan", WORKLOAD, Build::outward().dport(4789).frame());
     add("arp", WORKLOAD, arp_request());
     add("neighbor-solicitation", WORKLOAD, neighbor_solicitation());
+    add("arp-inside-a-segment", UPLINK, in_vxlan(&arp_request(), FAR_END, OUR_END, SEGMENT));
+    add(
+        "nd-to-a-segments-group",
+        UPLINK,
+        to_group(in_vxlan(&neighbor_solicitation(), FAR_END, GROUP, SEGMENT)),
+    );
     for (name, frame, _) in hostile::tunnel_packets() {
         add(&format!("bad-{name}"), UPLINK, frame);
     }
