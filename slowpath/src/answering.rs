@@ -35,6 +35,9 @@ impl Core {
     }
 
     fn answer_punt(&mut self, worker: usize, punt: &Punt, frame: &[u8]) {
+        if punt.reason == PuntReason::InsideSegment {
+            return self.hear_inside(worker, frame);
+        }
         let failed = punt.reason == PuntReason::Unresolved && self.resolution_failed(punt, frame);
         let port = punt.port.and_then(|id| self.ports.get(id)).cloned();
         let ours = Ours { kernel: &self.kernel, ports: &self.ports, desired: &self.desired };
@@ -125,7 +128,7 @@ impl Core {
         }
     }
 
-    fn inject(&mut self, worker: usize, how: Inject, bytes: &[u8]) {
+    pub(crate) fn inject(&mut self, worker: usize, how: Inject, bytes: &[u8]) {
         let pushed = self.injects.get_mut(worker).map(|ring| ring.push(how, bytes));
         if !matches!(pushed, Some(Ok(()))) {
             *self.punts_answered.entry("inject_ring_full").or_default() += 1;

@@ -3,7 +3,7 @@
 //! A turn: one event, then what else is already waiting (as much as [`TURN`] allows), then [`Core::settle`], which
 //! brings ports, offers, sessions, RIB, tables, mirror and neighbours into line, in that order, as far as something
 //! made it necessary. `observing.rs` is the same state's end of the kernel, `speaking.rs` that of BGP, `answering.rs`
-//! that of punted packets, `report.rs` that of questions; `preserving.rs` is what outlives a restart.
+//! that of punted packets, `flooding.rs` that of segments, `report.rs` that of questions; `preserving.rs` is what outlives a restart.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,6 +28,7 @@ use crate::config::{Config, Ends, Request, Slowpath};
 use crate::ending::Endings;
 use crate::error::Error;
 use crate::event::Event;
+use crate::flooding::Overlays;
 use crate::host_port::HostPort;
 use crate::install::{Installer, Surroundings};
 use crate::interfaces::{self, KernelState, Monitor};
@@ -127,6 +128,7 @@ pub(crate) struct Core {
     pub(crate) endings: Endings,
     /// Policy of what never enters the walk.
     pub(crate) host_policy: host_policy::Enforcer,
+    pub(crate) overlays: Overlays,
 }
 
 impl Slowpath {
@@ -264,6 +266,7 @@ impl Core {
                 rows: true,
             },
             warned: Vec::new(),
+            overlays: Overlays::new(&config.segments),
             config,
             roles,
             netlink,
@@ -415,7 +418,8 @@ impl Core {
     }
 
     fn apply_offers(&mut self) {
-        let after = offers::offers(&self.kernel, &self.desired, &self.neighbors, &self.roles);
+        let mut after = offers::offers(&self.kernel, &self.desired, &self.neighbors, &self.roles);
+        segments::offer(&self.overlays.all, self.desired.node.as_ref(), &mut after);
         offers::apply(&mut self.rib, &self.offers, &after);
         self.offers = after;
         let watched: Vec<(IpAddr, Option<u32>)> =
@@ -427,7 +431,7 @@ impl Core {
                 self.tell(Input::NexthopChanged { nexthop, metric });
             }
         }
-        let nexthops = self.nexthops.keys().copied().chain(self.desired.tunnels.plain_nexthops());
+        let nexthops = self.nexthops.keys().copied().chain(offers::plain_nexthops(&self.offers));
         self.mirroring.follow(&self.rib, nexthops, |family| self.desired.node_address(family));
     }
 
@@ -453,6 +457,7 @@ impl Core {
             self.apply_sessions();
         }
         self.ask_for_neighbors();
+        self.ask_inside();
     }
 
     async fn shut_down(&mut self) {

@@ -94,6 +94,7 @@ impl Core {
         }
         self.learn_endpoint_macs();
         self.tell_local_addresses();
+        self.join_groups();
         self.reconcile_tunnel_addresses();
         self.reconcile_ports();
         self.dirty.host_policy = true;
@@ -106,7 +107,9 @@ impl Core {
     pub(crate) fn tell_local_addresses(&mut self) {
         let is_floating = |addr: IpAddr| self.translation.floating.iter().any(|nat| nat.external == addr);
         let local = offers::local_addresses(&self.kernel, &self.roles).map(|address| address.addr.addr);
-        let local = local.filter(|addr| !is_floating(*addr)).collect();
+        // Nobody's own, but tunnels end there too.
+        let groups = self.overlays.all.iter().filter_map(|overlay| overlay.segment().group());
+        let local = local.filter(|addr| !is_floating(*addr)).chain(groups).collect();
         self.opener.set_local(&local);
     }
 

@@ -124,6 +124,13 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
     offers
 }
 
+/// Next hops of VXLAN's routes that are reached without a tunnel.
+pub fn plain_nexthops(offers: &Offers) -> impl Iterator<Item = IpAddr> {
+    let vxlan = offers.iter().filter(|((_, source), _)| *source == Source::Vxlan);
+    let gateways = vxlan.flat_map(|(_, (target, _))| target.gateways());
+    gateways.filter(|gateway| gateway.tunnel.is_none()).map(|gateway| gateway.addr)
+}
+
 fn offer_learned(offers: &mut Offers, route: &KernelRoute, roles: &Roles) {
     let target = match route.kind {
         KernelRouteKind::Unicast => {

@@ -59,7 +59,8 @@ pub trait PortOpener: Send {
     /// Closes a port. Its XDP program goes too where the interface still exists.
     fn close(&mut self, port: PortId);
 
-    /// Packets to these addresses stay with the kernel on every uplink, those opened later included (D1).
+    /// Packets to these addresses stay with the kernel on every uplink, those opened later included (D1). Multicast groups
+    /// are among them where tunnels end there; what else goes to many stays with the kernel in any case.
     fn set_local(&mut self, addresses: &BTreeSet<IpAddr>);
 
     /// These tunnels to those addresses come to the walk on every uplink, those opened later included; until told,

@@ -6,6 +6,7 @@
 //! | TTL exceeded, no route, rejected, prohibited, too big, bad option | the ICMP error, if the rate allows |
 //! | beyond scope | the ICMP error, on the link that it came by |
 //! | unresolved | none yet; the ICMP error once resolution has failed |
+//! | inside a segment | none here: `flooding.rs` knows the segments |
 //!
 //! Blackholes, source routes and denials by policy are dropped in the walk and stay silent. Redirects are not sent: a
 //! frame has one fate, so there is no copy of a forwarded packet to answer, and the routers and hosts on an uplink that
@@ -151,6 +152,7 @@ impl Answerer {
         let problem = match punt.reason {
             PuntReason::Arp => return answer_arp(frame, port),
             PuntReason::NeighborDiscovery => return answer_nd(frame, port),
+            // Answered inside (`flooding.rs`): nothing on this link asked.
             PuntReason::InsideSegment => return Silence::NotAsked.into(),
             PuntReason::TtlExceeded => Problem::TtlExceeded,
             PuntReason::NoRoute => Problem::NoRoute,

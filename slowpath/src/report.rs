@@ -1,5 +1,7 @@
 //! Answers to what `tortie show` and the metrics ask: the state, put into the forms of `status.rs`.
 
+mod segments;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
@@ -31,6 +33,7 @@ impl Core {
             Query::Ports => Answer::Ports(self.port_status()),
             Query::Icmp => Answer::Icmp(self.icmp()),
             Query::HostPolicy => return self.host_policy.ask(request.reply),
+            Query::Segments => Answer::Segments(self.segments()),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
         };
         // A questioner that went away doesn't need the answer.
@@ -291,6 +294,7 @@ impl Core {
                 .iter()
                 .filter_map(|row| Some((row.port.name.clone(), qos_of(&row.port)?)))
                 .collect(),
+            segments: self.segment_numbers(),
             bgp: self.bgp(),
         }
     }

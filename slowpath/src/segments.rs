@@ -1,17 +1,28 @@
 //! VXLAN segments that the operator joins by hand: overlays of others, such as a site of flannel's.
 //!
 //! Who is there, at which MAC address and behind which tunnel, is written down, as flannel's daemons write it into Linux's
-//! forwarding database and neighbour table: nothing is learned and nothing flooded. A segment becomes what a pool of VXLAN
-//! becomes, so all that holds for pools' tunnels holds for it.
+//! forwarding database and neighbour table; or it is asked for by flooding and learned from the answers, as Linux's `vxlan`
+//! device does by itself ([`overlay`]). A segment becomes what a pool of VXLAN becomes, so all that holds for pools' tunnels
+//! holds for it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use model::{Family, MacAddr, Node, Prefix};
 use tables::{TunnelEnd, TunnelKind};
 
 use crate::calico::Desired;
-use crate::target::Gateway;
+use crate::offers::Offers;
+use crate::rib::Source;
+use crate::target::{Gateway, Target};
 use crate::tunnel::{Encapsulation, Tunnel};
+
+pub(crate) mod carrier;
+mod fdb;
+pub(crate) mod groups;
+pub(crate) mod overlay;
+
+use overlay::Overlay;
 
 /// A segment that this node is an end of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,71 +41,145 @@ pub struct Segment {
     pub addresses: Vec<IpAddr>,
     /// Are networks behind an end in this node's own subnet reached without the tunnel (flannel: `DirectRouting`)?
     pub direct_routing: bool,
+    /// How ends are found whose place isn't written down.
+    pub learning: Option<Learning>,
     /// The other ends.
     pub ends: Vec<SegmentEnd>,
+}
+
+/// How the places of ends are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learning {
+    /// Addresses outside that questions go to, a copy each: Linux's all-zero entries of the forwarding database.
+    pub flood: Vec<IpAddr>,
+    /// The multicast group that questions go to, and that this node joins.
+    pub group: Option<IpAddr>,
+    /// Who may send here besides `flood` and the ends that are written down.
+    pub members: Vec<Prefix>,
+    /// How long a station is remembered that isn't heard again.
+    pub ageing: Duration,
+    /// Most stations that are learned.
+    pub limit: usize,
 }
 
 /// Another end of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentEnd {
-    /// Its address outside, of the family of [`Segment::local`].
-    pub remote: IpAddr,
     /// Its address inside.
     pub address: IpAddr,
-    /// Its MAC address inside.
-    pub mac: MacAddr,
+    /// Where it is; `None` where it is asked for, by [`Segment::learning`].
+    pub station: Option<Station>,
     /// What it routes to.
     pub networks: Vec<Prefix>,
 }
 
-/// Adds what the segments ask for to what the resources do. Where both have a route to a prefix, the resources' holds.
+/// Where an end of a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// Its address outside, of the family of [`Segment::local`].
+    pub remote: IpAddr,
+    /// Its MAC address inside.
+    pub mac: MacAddr,
+}
+
+/// Adds what is written down of the segments to what the resources ask for. Where both have a route to a prefix, the
+/// resources' holds.
 pub(crate) fn join(segments: &[Segment], desired: &mut Desired) {
     for segment in segments {
-        let node = desired.node.as_ref();
         for end in &segment.ends {
-            let tunnelled = Gateway::behind(segment.tunnel(end));
-            let is_direct =
-                segment.direct_routing && node.is_some_and(|node| is_in_subnet(node, segment, end));
-            let gateway = if is_direct { Gateway::at(end.remote) } else { tunnelled };
-            for network in &end.networks {
-                desired.tunnels.routes.entry(*network).or_insert(gateway);
+            let Some(station) = end.station else { continue };
+            for (network, gateway) in segment.routes(end, station, desired.node.as_ref()) {
+                desired.tunnels.routes.entry(network).or_insert(gateway);
             }
-            // The end itself is inside, wherever its networks are reached.
-            desired.tunnels.routes.entry(Prefix::host(end.address)).or_insert(tunnelled);
         }
         desired.tunnels.addresses.extend(&segment.addresses);
-        desired.tunnels.ends.push(segment.own_end());
+        desired.tunnels.ends.extend(segment.own_ends());
     }
 }
 
-/// Is the other end in the subnet of the address that the segment begins at, and that the Node resource gives this node?
-fn is_in_subnet(node: &Node, segment: &Segment, end: &SegmentEnd) -> bool {
-    let own = match Family::of(segment.local) {
-        Family::V4 => node.ipv4,
-        Family::V6 => node.ipv6,
-    };
-    own.is_some_and(|own| own.addr == segment.local && own.network().contains(end.remote))
+/// Adds what was learned of the segments: routes to the ends that are asked for. While nobody knows where one is, its
+/// networks can't be reached, and who sends to them is told so rather than sent elsewhere.
+pub(crate) fn offer(overlays: &[Overlay], node: Option<&Node>, offers: &mut Offers) {
+    for overlay in overlays {
+        let segment = overlay.segment();
+        for end in segment.ends.iter().filter(|end| end.station.is_none()) {
+            let mut add = |prefix: Prefix, target: Target| {
+                offers.entry((prefix, Source::Vxlan)).or_insert((target, 0));
+            };
+            match overlay.station(end.address) {
+                Some(station) => segment
+                    .routes(end, station, node)
+                    .for_each(|(prefix, gateway)| add(prefix, Target::Via(vec![gateway]))),
+                None => end.prefixes().for_each(|prefix| add(prefix, Target::Rejected)),
+            }
+        }
+    }
+}
+
+impl SegmentEnd {
+    /// Itself, and what it routes to.
+    fn prefixes(&self) -> impl Iterator<Item = Prefix> {
+        self.networks.iter().copied().chain([Prefix::host(self.address)])
+    }
 }
 
 impl Segment {
-    fn tunnel(&self, end: &SegmentEnd) -> Tunnel {
-        let family = Family::of(end.address);
+    /// The routes to an end that is there. The end itself is inside, wherever its networks are reached.
+    fn routes(
+        &self,
+        end: &SegmentEnd,
+        station: Station,
+        node: Option<&Node>,
+    ) -> impl Iterator<Item = (Prefix, Gateway)> {
+        let tunnelled = Gateway::behind(self.tunnel(end.address, station));
+        let is_direct = self.direct_routing && node.is_some_and(|node| self.shares_subnet(node, station));
+        let gateway = if is_direct { Gateway::at(station.remote) } else { tunnelled };
+        let itself = Prefix::host(end.address);
+        let networks = end.networks.iter().map(move |network| (*network, gateway));
+        networks.chain([(itself, tunnelled)])
+    }
+
+    /// Is the other end in the subnet of the address that the segment begins at, and that the Node resource gives this node?
+    fn shares_subnet(&self, node: &Node, station: Station) -> bool {
+        let own = match Family::of(self.local) {
+            Family::V4 => node.ipv4,
+            Family::V6 => node.ipv6,
+        };
+        own.is_some_and(|own| own.addr == self.local && own.network().contains(station.remote))
+    }
+
+    fn tunnel(&self, address: IpAddr, station: Station) -> Tunnel {
+        let family = Family::of(address);
         let Segment { vni, port, local, mac: own, .. } = *self;
         Tunnel {
             local,
-            remote: end.remote,
-            encapsulation: Encapsulation::Vxlan { port, vni, destination: end.mac, own },
+            remote: station.remote,
+            encapsulation: Encapsulation::Vxlan { port, vni, destination: station.mac, own },
             mtu: None,
             source: self.addresses.iter().copied().find(|address| Family::of(*address) == family),
         }
     }
 
-    fn own_end(&self) -> TunnelEnd {
-        let kind = TunnelKind::Vxlan { port: self.port, vni: self.vni, mac: self.mac };
-        TunnelEnd::new(self.local, kind, self.ends.iter().map(|end| Prefix::host(end.remote)))
+    /// The group that this node joins.
+    pub(crate) fn group(&self) -> Option<IpAddr> {
+        self.learning.as_ref()?.group
+    }
+
+    /// The ends of tunnels that the segment has here: at this node's address, and at the group's.
+    fn own_ends(&self) -> impl Iterator<Item = TunnelEnd> {
+        [Some(self.local), self.group()].into_iter().flatten().map(|at| {
+            let kind = TunnelKind::Vxlan { port: self.port, vni: self.vni, mac: self.mac };
+            let written = self.ends.iter().filter_map(|end| end.station).map(|station| station.remote);
+            let learning = self.learning.as_ref();
+            let flooded = learning.into_iter().flat_map(|learning| learning.flood.iter().copied());
+            let members = learning.into_iter().flat_map(|learning| learning.members.iter().copied());
+            TunnelEnd::new(at, kind, written.chain(flooded).map(Prefix::host).chain(members)).resolving()
+        })
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -116,9 +201,8 @@ mod tests {
     /// Another node of a flannel site: its subnet's first address is its own inside.
     fn end(last: u8, remote: &str) -> SegmentEnd {
         SegmentEnd {
-            remote: ip(remote),
             address: IpAddr::V4(Ipv4Addr::new(10, 244, last, 0)),
-            mac: MacAddr([0x5a, 0, 0, 0, 0, last]),
+            station: Some(Station { remote: ip(remote), mac: MacAddr([0x5a, 0, 0, 0, 0, last]) }),
             networks: vec![prefix(&format!("10.244.{last}.0/24"))],
         }
     }
@@ -132,6 +216,7 @@ mod tests {
             mac: MacAddr([0x5a, 0, 0, 0, 0, 7]),
             addresses: vec![ip("10.244.7.0")],
             direct_routing: false,
+            learning: None,
             ends: vec![end(1, "192.168.1.3"), end(2, "192.168.2.4")],
         }
     }
@@ -195,5 +280,66 @@ mod tests {
         desired.tunnels.routes.insert(prefix("10.244.1.0/24"), own);
         join(&[segment()], &mut desired);
         assert_eq!(gateway(&desired, "10.244.1.0/24"), own);
+    }
+
+    #[test]
+    fn an_end_that_is_asked_for_has_routes_once_it_is_known_and_cannot_be_reached_before() {
+        let now = std::time::Instant::now();
+        let host2 = ip("10.57.4.21");
+        let mut overlays = [Overlay::new(testing::segment())];
+        let mut offers = Offers::new();
+        offer(&overlays, None, &mut offers);
+        let at = |offers: &Offers, to: &str| offers[&(prefix(to), Source::Vxlan)].0.clone();
+        for to in ["192.168.11.0/24", "192.168.11.1/32", "fd11::/64", "fd11::1/128"] {
+            assert_eq!(at(&offers, to), Target::Rejected, "not by the default route");
+        }
+        let theirs = MacAddr([0x5a, 0, 0, 0, 0, 1]);
+        let request =
+            crate::neighbors::arp::request(theirs, [192, 168, 11, 1].into(), [192, 168, 10, 1].into());
+        overlays[0].hear(host2, &request, now);
+        let mut offers = Offers::new();
+        offer(&overlays, None, &mut offers);
+        let target = at(&offers, "192.168.11.0/24");
+        let tunnel = target.tunnel().expect("a tunnel");
+        assert_eq!((tunnel.local, tunnel.remote), (ip("10.57.4.20"), host2));
+        let Encapsulation::Vxlan { destination, own, .. } = tunnel.encapsulation else {
+            panic!("{tunnel:?}")
+        };
+        assert_eq!((destination, own), (theirs, testing::OWN_MAC));
+        assert_eq!(at(&offers, "fd11::/64"), Target::Rejected, "another end");
+        assert_eq!(crate::offers::plain_nexthops(&offers).count(), 0);
+    }
+
+    #[test]
+    fn direct_routing_holds_for_ends_that_were_learned() {
+        let node = Node { ipv4: Some("10.57.4.20/24".parse().unwrap()), ..Node::default() };
+        let mut overlays = [Overlay::new(Segment { direct_routing: true, ..testing::segment() })];
+        let theirs = MacAddr([0x5a, 0, 0, 0, 0, 1]);
+        let request =
+            crate::neighbors::arp::request(theirs, [192, 168, 11, 1].into(), [192, 168, 10, 1].into());
+        overlays[0].hear(ip("10.57.4.21"), &request, std::time::Instant::now());
+        let mut offers = Offers::new();
+        offer(&overlays, Some(&node), &mut offers);
+        let (target, _) = &offers[&(prefix("192.168.11.0/24"), Source::Vxlan)];
+        assert_eq!(*target, Target::Via(vec![Gateway::at(ip("10.57.4.21"))]));
+        assert_eq!(crate::offers::plain_nexthops(&offers).collect::<Vec<_>>(), [ip("10.57.4.21")]);
+    }
+
+    #[test]
+    fn those_who_are_flooded_to_may_send_and_with_a_group_its_members() {
+        let opened = |segment: Segment, from: [u8; 4]| -> Vec<(String, bool)> {
+            let ends = joined(segment).tunnels.ends;
+            ends.iter().map(|end| (end.local.to_string(), end.knows_v4(from.into()))).collect()
+        };
+        let own = "10.57.4.20".to_owned();
+        assert_eq!(opened(testing::segment(), [10, 57, 4, 21]), [(own.clone(), true)]);
+        assert_eq!(opened(testing::segment(), [10, 57, 4, 22]), [(own.clone(), false)]);
+        let mut grouped = testing::segment();
+        let learning = grouped.learning.as_mut().unwrap();
+        (learning.group, learning.members) = (Some(ip("239.1.1.1")), vec![prefix("10.57.4.0/24")]);
+        let group = "239.1.1.1".to_owned();
+        let both = |known| [(own.clone(), known), (group.clone(), known)];
+        assert_eq!(opened(grouped.clone(), [10, 57, 4, 22]), both(true));
+        assert_eq!(opened(grouped, [10, 57, 5, 22]), both(false));
     }
 }

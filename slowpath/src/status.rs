@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::tunnel::{Encapsulation, Tunnel};
 mod host_policy;
 mod limits;
+mod segments;
 
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
+pub use segments::{EndStatus, FdbEntry, SegmentStatus, SegmentsStatus};
 
 /// A question to the running slow path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,8 @@ pub enum Query {
     Icmp,
     /// What nftables keeps of host endpoints' policy.
     HostPolicy,
+    /// VXLAN segments.
+    Segments,
     /// Numbers for the metrics.
     Summary,
 }
@@ -57,6 +61,7 @@ pub enum Answer {
     Ports(PortsStatus),
     Icmp(IcmpStatus),
     HostPolicy(HostPolicyStatus),
+    Segments(SegmentsStatus),
     Summary(Box<Summary>),
 }
 
@@ -327,6 +332,20 @@ pub struct Summary {
     /// QoS controls by port: those of endpoints that have any.
     #[serde(default)]
     pub qos: BTreeMap<String, QosStatus>,
+    /// Stations of each segment's forwarding database by origin, and what has happened there.
+    #[serde(default)]
+    pub segments: Vec<SegmentNumbers>,
     /// Sessions.
     pub bgp: BgpStatus,
+}
+
+/// A segment's numbers for the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentNumbers {
+    /// Its name.
+    pub name: String,
+    /// Entries of its forwarding database by origin, as in [`FdbEntry::origin`].
+    pub fdb: BTreeMap<String, usize>,
+    /// As [`SegmentStatus::counts`].
+    pub counts: BTreeMap<String, u64>,
 }

@@ -14,7 +14,9 @@ mod server;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use slowpath::status::{BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+use slowpath::status::{
+    BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus, SegmentsStatus,
+};
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::show::flows::FlowsStatus;
@@ -61,6 +63,8 @@ pub(crate) enum Question {
     Icmp,
     /// What nftables keeps of host endpoints' policy.
     HostPolicy,
+    /// VXLAN segments.
+    Segments,
 }
 
 /// The answer to the [`Question`] of the same name.
@@ -78,6 +82,7 @@ pub(crate) enum Reply {
     Drops(DropsStatus),
     Icmp(IcmpStatus),
     HostPolicy(HostPolicyStatus),
+    Segments(SegmentsStatus),
 }
 
 /// What a line of the server's says: an answer, or why there is none.

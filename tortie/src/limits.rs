@@ -75,6 +75,12 @@ pub(crate) const SEGMENTS: usize = 16;
 const _: () = assert!(SEGMENTS + 2 <= afxdp::TUNNELS_MAX as usize);
 /// Other ends of a segment. A file as large as a configuration may be holds fewer.
 pub(crate) const SEGMENT_ENDS: usize = 1_024;
+/// Addresses that a segment's questions are copied to, and networks that may send to it.
+pub(crate) const SEGMENT_FLOOD: usize = 128;
+/// Stations that are learned in a segment.
+pub(crate) const SEGMENT_STATIONS: usize = 1_024;
+/// Seconds after which a station is forgotten that isn't heard again.
+pub(crate) const SEGMENT_AGEING: (usize, usize) = (4, 86_400);
 /// Workers: a queue index of the NIC each.
 pub(crate) const WORKERS: (usize, usize) = (1, 64);
 /// Descriptors in the transmit and completion rings of an uplink's queue.
@@ -179,6 +185,7 @@ impl Memory {
                 line("groups", limits.groups, 96),
                 line("buckets of groups of several next hops", limits.groups, BUCKETS_BYTES),
                 line("neighbours", limits.neighbors, 128),
+                line("stations learned in segments", SEGMENTS * SEGMENT_STATIONS, 96),
                 line("mirrored routes", limits.mirror_routes, 128),
             ],
         }

@@ -45,6 +45,7 @@ pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
     if let Some(summary) = &sample.summary {
         slow_path(&page, summary)?;
         limits(&page, summary)?;
+        segments(&page, summary)?;
         bgp(&page, &summary.bgp)?;
     }
     let mut text = Vec::new();
@@ -248,6 +249,28 @@ fn limits(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         "What a limit of an endpoint allows, in bits or packets a second.",
         &labels,
         rows(|limit| limit.rate).map(|(labels, rate)| (labels, rate as f64)),
+    )
+}
+
+/// Forwarding databases of VXLAN segments, and what has happened in them.
+fn segments(page: &Page, summary: &Summary) -> prometheus::Result<()> {
+    let entries = summary.segments.iter().flat_map(|segment| {
+        segment.fdb.iter().map(|(origin, count)| (vec![segment.name.clone(), origin.clone()], *count as f64))
+    });
+    page.gauges(
+        "tortie_segment_fdb_entries",
+        "Entries of a VXLAN segment's forwarding database: static, learned, or flooded to.",
+        &["segment", "origin"],
+        entries,
+    )?;
+    let events = summary.segments.iter().flat_map(|segment| {
+        segment.counts.iter().map(|(what, count)| (vec![segment.name.clone(), what.clone()], *count))
+    });
+    page.counters(
+        "tortie_segment_events_total",
+        "What has happened in a VXLAN segment: stations learned, moved, aged, without room, questions asked and answered.",
+        &["segment", "event"],
+        events,
     )
 }
 

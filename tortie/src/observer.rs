@@ -2,7 +2,7 @@
 
 use slowpath::status::{
     Answer, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus,
-    RoutesStatus, Summary,
+    RoutesStatus, SegmentsStatus, Summary,
 };
 use std::time::Duration;
 use tables::{Counters, FlowCounts, Flows};
@@ -70,6 +70,7 @@ impl Observer {
             Question::Drops => Reply::Drops(self.drops().await),
             Question::Icmp => Reply::Icmp(self.icmp().await?),
             Question::HostPolicy => Reply::HostPolicy(self.host_policy().await?),
+            Question::Segments => Reply::Segments(self.segments().await?),
         })
     }
 
@@ -148,6 +149,13 @@ impl Observer {
     async fn neighbors(&self) -> Result<NeighborsStatus, NoAnswer> {
         match self.ask(Query::Neighbors).await? {
             Answer::Neighbors(neighbors) => Ok(neighbors),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn segments(&self) -> Result<SegmentsStatus, NoAnswer> {
+        match self.ask(Query::Segments).await? {
+            Answer::Segments(segments) => Ok(segments),
             _ => Err(NoAnswer::Mismatch),
         }
     }

@@ -12,6 +12,7 @@ mod neighbors;
 mod ports;
 mod route;
 mod routes;
+mod segments;
 mod stages;
 mod table;
 
@@ -22,7 +23,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slowpath::status::{BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus};
+use slowpath::status::{
+    BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus, SegmentsStatus,
+};
 
 use crate::config::CONTROL_SOCKET;
 use crate::control::{self, AskError, Question};
@@ -98,11 +101,17 @@ enum Noun {
         #[arg(long)]
         all: bool,
     },
+    /// VXLAN segments: who is behind which tunnel, written down, learned or flooded to
+    Segments {
+        /// Instead, what has happened in each since the start
+        #[arg(long)]
+        counts: bool,
+    },
 }
 
 /// `slowpath::status::RouteStatus::source`.
-const SOURCES: [&str; 9] =
-    ["local", "neighbor", "connected", "workload", "block", "static", "bgp", "kernel", "preserved"];
+const SOURCES: [&str; 10] =
+    ["local", "neighbor", "connected", "workload", "block", "static", "vxlan", "bgp", "kernel", "preserved"];
 
 /// The answer was "no": there is no such thing.
 const NO: u8 = 1;
@@ -140,6 +149,13 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         Noun::HostPolicy { all } => {
             let table = |status: &HostPolicyStatus| host_policy::table(status, *all);
             print(socket, *output, &Question::HostPolicy, table, |_: &HostPolicyStatus| true)
+        }
+        Noun::Segments { counts } => {
+            let table = |status: &SegmentsStatus| match counts {
+                true => segments::counts(status),
+                false => segments::table(status),
+            };
+            print(socket, *output, &Question::Segments, table, |_: &SegmentsStatus| true)
         }
         Noun::Ports { .. } => print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true),
         Noun::Drops { all } => {

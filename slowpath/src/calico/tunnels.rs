@@ -71,11 +71,6 @@ impl Tunnels {
         let mut before = self.pools.range(..=prefix).rev();
         before.find(|(pool, _)| pool.covers(prefix)).map(|(_, from_bgp)| *from_bgp)
     }
-
-    /// Next hops of [`Self::routes`] that are reached without a tunnel.
-    pub fn plain_nexthops(&self) -> impl Iterator<Item = IpAddr> {
-        self.routes.values().filter(|gateway| gateway.tunnel.is_none()).map(|gateway| gateway.addr)
-    }
 }
 
 fn is_encapsulated(mode: EncapMode, in_our_subnet: bool) -> bool {

@@ -106,6 +106,10 @@ pub(crate) enum Reason {
     OtherFamily { given: String, family: Family },
     #[error("{given} names no single station; write the MAC address of the other end's interface")]
     NotOneStation { given: MacAddr },
+    #[error("means something only where ends are asked for; add `flood` or `group`, or leave it out")]
+    NobodyAsked,
+    #[error("is asked for, and the segment has no {family} address to ask from; add one to `addresses`")]
+    NothingToAskFrom { family: Family },
     #[error("is one too many: at most {max} are taken; remove some")]
     TooMany { max: usize },
 }

@@ -73,6 +73,10 @@ pub(super) struct SegmentFields {
     pub(super) mac: Option<Entry>,
     pub(super) addresses: Option<Entry>,
     pub(super) direct_routing: Option<Entry>,
+    pub(super) flood: Option<Entry>,
+    pub(super) group: Option<Entry>,
+    pub(super) members: Option<Entry>,
+    pub(super) ageing: Option<Entry>,
     pub(super) ends: Option<Vec<Section<EndFields>>>,
 }
 

@@ -100,6 +100,7 @@ fn questions_survive_a_round_trip() {
         Question::Drops,
         Question::Icmp,
         Question::HostPolicy,
+        Question::Segments,
     ] {
         let text = serde_json::to_string(&question).unwrap();
         assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), question, "{text}");
