@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use afxdp::Frame;
 use model::{MacAddr, PortKind};
 use packet::encapsulation::{VXLAN_HEADER_LEN, vni};
-use packet::{Fragment, Kind, Parsed, ecn, ethernet, ipv6, protocol, udp};
-use tables::{DropReason, Fate, PuntReason, State, TunnelEnd, TunnelKind};
+use packet::{Fragment, Kind, Layout, Parsed, ecn, ethernet, ipv6, protocol, udp};
+use tables::{AddressSet, DropReason, Fate, PuntReason, State, TunnelEnd, TunnelKind};
 
 use crate::{Batch, parse};
 
@@ -36,7 +36,7 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
             }
             let outcome = match end_of(frame.bytes(), parsed, &state.tunnel_ends) {
                 Ok(None) => continue,
-                Ok(Some(end)) => open(frame, parsed, end, &state.tunnel_ends),
+                Ok(Some(end)) => open(frame, parsed, end, state),
                 Err(reason) => Err(Fate::Drop(reason)),
             };
             match outcome {
@@ -114,14 +114,14 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 
 /// Takes the outer headers off and parses what was inside; otherwise says how the packet's walk ends. What asks or tells who
 /// is where in a segment goes up as it came, for it is the outer source that the slow path learns.
-fn open(frame: &mut Frame, parsed: &mut Parsed, end: &TunnelEnd, ends: &[TunnelEnd]) -> Result<(), Fate> {
+fn open(frame: &mut Frame, parsed: &mut Parsed, end: &TunnelEnd, state: &State) -> Result<(), Fate> {
     if !is_known(frame.bytes(), parsed, end) {
         return Err(Fate::Drop(DropReason::UnknownTunnelSource));
     }
     if end.resolves && resolves_inside(frame.bytes(), parsed) {
         return Err(Fate::Punt(PuntReason::InsideSegment));
     }
-    take_off(frame, parsed, end, ends).map_err(Fate::Drop)
+    take_off(frame, parsed, end, state).map_err(Fate::Drop)
 }
 
 /// Is there ARP or neighbour discovery inside this VXLAN packet? As in `admit.rs`; extension headers in front of the latter
@@ -138,11 +138,12 @@ fn resolves_inside(frame: &[u8], parsed: &Parsed) -> bool {
     }
 }
 
+#[inline(always)]
 fn take_off(
     frame: &mut Frame,
     parsed: &mut Parsed,
     end: &TunnelEnd,
-    ends: &[TunnelEnd],
+    state: &State,
 ) -> Result<(), DropReason> {
     let outer = traffic_class(frame.bytes(), parsed);
     match end.kind {
@@ -151,13 +152,33 @@ fn take_off(
     }?;
     parse_inner(frame.bytes(), parsed)?;
     if matches!(parsed.protocol, protocol::IPIP | protocol::UDP)
-        && !matches!(end_of(frame.bytes(), parsed, ends), Ok(None))
+        && !matches!(end_of(frame.bytes(), parsed, &state.tunnel_ends), Ok(None))
     {
         return Err(DropReason::TunnelNested);
+    }
+    if is_from(frame.bytes(), parsed, &state.own_addresses) {
+        return Err(DropReason::TunnelOwnSource);
     }
     match ecn::carry_in(frame.bytes_mut(), parsed.l3.into(), outer) {
         true => Ok(()),
         false => Err(DropReason::TunnelCongested),
+    }
+}
+
+/// Is what was inside from one of these addresses? From this router's own the kernel would believe it: what the host sends
+/// by a tunnel comes back to it by the port that the walk hands it packets by, so it takes its own addresses there
+/// (`accept_local`).
+#[inline(always)]
+fn is_from(frame: &[u8], parsed: &Parsed, own: &AddressSet) -> bool {
+    const SOURCE: usize = ethernet::HEADER_LEN + 12;
+    if parsed.layout == Layout::PlainV4
+        && let Some(head) = frame.first_chunk::<{ Layout::PLAIN_V4_LEN }>()
+    {
+        return own.has_v4([head[SOURCE], head[SOURCE + 1], head[SOURCE + 2], head[SOURCE + 3]].into());
+    }
+    match parsed.ipv4_source(frame) {
+        Some(source) => own.has_v4(source),
+        None => parsed.ipv6_source(frame).is_some_and(|source| own.has_v6(source)),
     }
 }
 

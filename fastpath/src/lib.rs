@@ -11,8 +11,8 @@
 //! | 1 | `receive.rs` | a [`Batch`] of frames | – |
 //! | 2 | `parse.rs` | where each header begins | drop: malformed, by cause |
 //! | 3 | `admit.rs` | packets addressed to this router's ports | punt: ARP, ND; drop: not ours, no such port |
-//! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | punt: ARP, ND inside a segment; drop: unknown tunnel source, malformed |
-//! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast, broadcast, link-local, our own out of a tunnel |
+//! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | punt: ARP, ND inside a segment; drop: unknown tunnel source, our own source, malformed |
+//! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast, broadcast, link-local |
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
 //! | 6 | `police.rs` | what a workload may send in a second | drop: egress limits |
 //! | 7 | `reverse_path.rs` | packets whose source a route leads back to | drop: no way back, or another one |

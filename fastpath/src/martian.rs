@@ -5,16 +5,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use packet::{Kind, Layout, Parsed, ethernet};
-use tables::{AddressSet, DropReason, Fate, PuntReason, State};
+use tables::{DropReason, Fate, PuntReason};
 
 use crate::Batch;
 
 /// Drops packets from and to addresses that must not be forwarded.
 #[inline(never)]
-pub(crate) fn addresses(batch: &mut Batch, state: &State) {
-    if batch.opened != 0 {
-        own_sources(batch, &state.own_addresses);
-    }
+pub(crate) fn addresses(batch: &mut Batch) {
     let Batch { frames, fates, parsed, .. } = batch;
     for ((frame, fate), parsed) in frames.iter().zip(fates).zip(parsed) {
         if *fate != Fate::Undecided {
@@ -39,25 +36,6 @@ pub(crate) fn addresses(batch: &mut Batch, state: &State) {
             } else {
                 Fate::Drop(reason)
             };
-        }
-    }
-}
-
-/// Drops what came out of a tunnel and is from an address of this router's own. The kernel would believe it: what the
-/// host sends by a tunnel comes back to it by the same port, so it takes its own addresses there (`accept_local`).
-fn own_sources(batch: &mut Batch, own: &AddressSet) {
-    let Batch { frames, fates, parsed, opened, .. } = batch;
-    let mut rows = *opened;
-    while rows != 0 {
-        let row = rows.trailing_zeros() as usize;
-        rows &= rows - 1;
-        let (Some(frame), fate, parsed) = (frames.get(row), &mut fates[row], &parsed[row]) else { continue };
-        let is_own = match parsed.ipv4_source(frame.bytes()) {
-            Some(source) => own.has_v4(source),
-            None => parsed.ipv6_source(frame.bytes()).is_some_and(|source| own.has_v6(source)),
-        };
-        if is_own && *fate == Fate::Undecided {
-            *fate = Fate::Drop(DropReason::TunnelOwnSource);
         }
     }
 }

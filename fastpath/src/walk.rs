@@ -18,7 +18,7 @@ pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, flows: &Flows, stop
     stopwatch.lap(Stage::Admit);
     decapsulate::tunnels(batch, tables.state);
     stopwatch.lap(Stage::Decapsulate);
-    martian::addresses(batch, tables.state);
+    martian::addresses(batch);
     stopwatch.lap(Stage::Martian);
     workload::may_send(batch, tables.state);
     let qos = tables.state.ports.qos_use();

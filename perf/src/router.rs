@@ -12,8 +12,8 @@ use lpm::Key;
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, QosControls, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use tables::{
-    Adjacency, Counters, Endpoint, Flows, Group, GroupId, Limits, Nat, NatRules, Port, Qos, TunnelEnd,
-    TunnelKind, Writer, copy_ring,
+    AddressSet, Adjacency, Counters, Endpoint, Flows, Group, GroupId, Limits, Nat, NatRules, Port, Qos,
+    TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 use crate::data::Prefixes;
@@ -32,6 +32,8 @@ pub const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 pub const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 18, 1, 1);
 /// Both, where the tunnel is over IPv6.
 pub const LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd18, 0, 0, 0, 0, 0, 0, 1);
+/// Our address inside tunnels.
+const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 65, 0, 1);
 /// See [`LOCAL_V6`].
 pub const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0xfd18, 0, 0, 1, 0, 0, 0, 1);
 /// The network identifier of VXLAN tunnels.
@@ -157,6 +159,9 @@ impl Router {
             Encapsulate::Vxlan => end(vxlan, LOCAL.into(), REMOTE.into()),
             Encapsulate::VxlanV6 => end(vxlan, LOCAL_V6.into(), REMOTE_V6.into()),
         });
+        // As a node has them: its own of each family, and one in the tunnels' networks.
+        let own = [LOCAL.into(), LOCAL_V6.into(), TUNNEL_ADDRESS.into()].map(Prefix::host);
+        self.writer.set_own_addresses(AddressSet::new(own));
         self.writer.publish();
     }
 

@@ -59,6 +59,10 @@ fn push<A: Copy + Ord>(ranges: &mut Vec<(A, A)>, first: A, last: A) {
 
 #[inline]
 fn within<A: Copy + Ord>(ranges: &[(A, A)], addr: A) -> bool {
+    // A node's own addresses are few, and so are a segment's other ends: looking at all of them is less than halving.
+    if ranges.len() <= 4 {
+        return ranges.iter().any(|(first, last)| (*first..=*last).contains(&addr));
+    }
     let after = ranges.partition_point(|(first, _)| *first <= addr);
     after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, last)| addr <= *last)
 }
