@@ -97,22 +97,27 @@ pub(crate) fn join(segments: &[Segment], desired: &mut Desired) {
     }
 }
 
-/// Adds what was learned of the segments: routes to the ends that are asked for. While nobody knows where one is, its
-/// networks can't be reached, and who sends to them is told so rather than sent elsewhere.
+/// Adds what was learned of the segments: routes to the ends that are asked for. Where nobody knows where one is, and no other
+/// end routes to the same networks, they can't be reached, and who sends to them is told so rather than sent elsewhere.
 pub(crate) fn offer(overlays: &[Overlay], node: Option<&Node>, offers: &mut Offers) {
+    let mut add = |prefix: Prefix, target: Target| {
+        offers.entry((prefix, Source::Vxlan)).or_insert((target, 0));
+    };
+    let mut unknown = Vec::new();
     for overlay in overlays {
         let segment = overlay.segment();
         for end in segment.ends.iter().filter(|end| end.station.is_none()) {
-            let mut add = |prefix: Prefix, target: Target| {
-                offers.entry((prefix, Source::Vxlan)).or_insert((target, 0));
+            let Some(station) = overlay.station(end.address) else {
+                unknown.push(end);
+                continue;
             };
-            match overlay.station(end.address) {
-                Some(station) => segment
-                    .routes(end, station, node)
-                    .for_each(|(prefix, gateway)| add(prefix, Target::Via(vec![gateway]))),
-                None => end.prefixes().for_each(|prefix| add(prefix, Target::Rejected)),
+            for (prefix, gateway) in segment.routes(end, station, node) {
+                add(prefix, Target::Via(vec![gateway]));
             }
         }
+    }
+    for prefix in unknown.into_iter().flat_map(SegmentEnd::prefixes) {
+        add(prefix, Target::Rejected);
     }
 }
 
@@ -307,6 +312,11 @@ mod tests {
         };
         assert_eq!((destination, own), (theirs, testing::OWN_MAC));
         assert_eq!(at(&offers, "fd11::/64"), Target::Rejected, "another end");
+        // A second way to the same network, of which only one end is there.
+        let both = [Overlay::new(testing::segment()), overlays[0].clone()];
+        let mut offers = Offers::new();
+        offer(&both, None, &mut offers);
+        assert_eq!(at(&offers, "192.168.11.0/24"), target);
         assert_eq!(crate::offers::plain_nexthops(&offers).count(), 0);
     }
 

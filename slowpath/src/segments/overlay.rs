@@ -62,7 +62,7 @@ pub(crate) struct SegmentCounts {
     pub(crate) full: u64,
     /// Packets under the MAC address of an end that is written down elsewhere.
     pub(crate) contradicted: u64,
-    /// Packets that were malformed, or not for this node.
+    /// Packets that were malformed, or neither asked nor told anything: router solicitations, for one.
     pub(crate) invalid: u64,
     /// Questions answered.
     pub(crate) answered: u64,
