@@ -23,6 +23,7 @@ mod route_reflector;
 mod tunnels;
 mod two_workers;
 mod virtio_zero_copy;
+mod vxlan_learning;
 mod vxlan_segment;
 
 use crate::demo;
@@ -56,6 +57,7 @@ pub const ALL: &[Scenario] = &[
     ipip_linux::IPIP_LINUX,
     virtio_zero_copy::VIRTIO_ZERO_COPY,
     vxlan_segment::VXLAN_SEGMENT,
+    vxlan_learning::VXLAN_LEARNING,
     demo::DEMO,
 ];
 

@@ -398,6 +398,52 @@ pub struct XdpCounts {
     pub rx_fill_ring_empty: u64,
 }
 
+/// `tortie show segments`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ShowSegments {
+    /// Every segment.
+    pub segments: Vec<Segment>,
+}
+
+/// A VXLAN segment.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Segment {
+    /// Its name.
+    pub name: String,
+    /// What an operator should know.
+    pub problems: Vec<String>,
+    /// Its forwarding database.
+    pub fdb: Vec<FdbEntry>,
+    /// The other ends that routes lead to.
+    pub ends: Vec<SegmentEnd>,
+    /// What has happened, by name.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// Behind which tunnel a station is.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FdbEntry {
+    /// Its MAC address.
+    pub mac: String,
+    /// The other end's address outside.
+    pub remote: IpAddr,
+    /// `static`, `learned` or `flood`.
+    pub origin: String,
+}
+
+/// An end that routes lead to.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SegmentEnd {
+    /// Its address inside.
+    pub address: IpAddr,
+    /// Its MAC address, once known.
+    pub mac: Option<String>,
+    /// Its address outside, once known.
+    pub remote: Option<IpAddr>,
+    /// How sure the router is.
+    pub state: String,
+}
+
 /// `tortie show drops`: the books of the fast path (D6).
 #[derive(Clone, Debug, Deserialize)]
 pub struct ShowDrops {

@@ -8,20 +8,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use model::{Family, InterfaceAddr, MacAddr};
 
-use crate::capture::Capture;
+use crate::capture::{Capture, Captured};
+use crate::dissected::{self, Frame, Wrapping};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::resources::Resources;
 use crate::scenario::{Options, Scenario};
-use crate::tortie::{Settings, ShowDrops, TortieNode};
+use crate::tortie::{Settings, ShowDrops, ShowRoute, TortieNode};
 use crate::workload::Workload;
 use crate::{Lab, traffic};
 
 /// Linux checks the UDP checksum over IPv6, and drops what has none: its device gets no option that says otherwise.
 pub(super) const VXLAN_SEGMENT: Scenario = Scenario {
     name: "vxlan-segment",
-    about: "a site of Linux VXLAN devices with flannel's numbers, over IPv4 and IPv6, joined by static entries",
-    programs: &["ping", "tcpdump", "ethtool", "iperf3", "bridge"],
+    about: "a site of Linux VXLAN devices with flannel's numbers, over IPv4 and IPv6, joined by static entries; direct routing",
+    programs: &["ping", "tcpdump", "tshark", "ethtool", "iperf3", "bridge"],
     tortie: true,
     alone: false,
     run,
@@ -29,11 +30,17 @@ pub(super) const VXLAN_SEGMENT: Scenario = Scenario {
 
 /// How long the first reply may take.
 const FIRST_REPLY: Duration = Duration::from_secs(20);
+/// Megabytes of TCP each way: little enough to be dissected whole.
+const MEGABYTES: u32 = 10;
 /// What flannel takes.
 const PORT: u16 = 8472;
 /// The node's MAC address in both segments.
 const OWN_MAC: MacAddr = MacAddr([0x5a, 0, 0, 0, 0, 7]);
 const UPLINK: &str = "eth0";
+
+/// A network that is reached without the tunnel, and a host in it.
+const DIRECT_NETWORK: &str = "10.246.1.0/24";
+const DIRECT_TARGET: &str = "10.246.1.5";
 
 /// An end that is Linux: a device, its addresses, and what is behind it.
 struct Site {
@@ -99,23 +106,22 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     append(&node, &segments(&macs))?;
     node.start(lab)?;
 
-    for (site, host) in SITES.iter().zip(&hosts) {
+    for (index, (site, host)) in SITES.iter().zip(&hosts).enumerate() {
         let filter = format!("host {}", site.outside[1]);
         let capture = Capture::start(lab, fabric.namespace(), Fabric::BRIDGE, &filter)?;
         // What this filter sees is not inside anything.
         let plain = Capture::start(lab, host, "eth0", &format!("host {}", site.target))?;
         reach_each_other(lab, site, host, &namespace, &workload)?;
         let (captured, plain) = (capture.stop()?, plain.stop()?.lines()?.len());
-        captured.checksums_are_right()?;
-        // tcpdump takes whatever comes by this port for OTV, whose header is VXLAN's.
-        let mark = format!(", instance {}", site.vni);
-        let carried = captured.lines()?.iter().filter(|line| line.contains(&mark)).count();
+        let carried = encapsulated_as_asked(site, &captured, macs[index])?;
         ensure!(carried > 20 && plain == 0, "{carried} frames in VXLAN, {plain} plain ones");
         lab.proved(format!(
-            "{}: {carried} frames of vni {} to and from port {PORT}, no bad checksum, none without the tunnel",
+            "{}: {carried} frames of vni {} to and from port {PORT}, between the right stations; tshark finds none malformed \
+             and no bad checksum; none without the tunnel",
             site.name, site.vni
         ));
     }
+    direct_routing_leaves_the_tunnel_out(lab, &fabric, &node, &hosts[0], &workload)?;
     a_stranger_is_dropped(lab, &fabric, &node)?;
     let drops: ShowDrops = node.show("drops")?;
     ensure!(dropped(&drops, "tunnel_malformed") == 0 && dropped(&drops, "tunnel_not_ours") == 0, "{drops:?}");
@@ -143,6 +149,27 @@ fn raise_device(site: &Site, host: &Namespace) -> Result<MacAddr> {
     link::mac(host, name)
 }
 
+/// Every frame between the two ends that isn't theirs alone is VXLAN with the segment's numbers, addresses and stations.
+/// Returns how many there were.
+fn encapsulated_as_asked(site: &Site, captured: &Captured, mac: MacAddr) -> Result<usize> {
+    let outside: [IpAddr; 2] = [site.outside[0].parse()?, site.outside[1].parse()?];
+    let ways = [(outside, (OWN_MAC, mac)), ([outside[1], outside[0]], (mac, OWN_MAC))];
+    let mut carried = 0;
+    for frame in [dissected::frames(captured)?, dissected::frames_v6(captured)?].concat() {
+        let Wrapping::Vxlan { outer, port, vni, macs } = &frame.wrapping else {
+            // The hosts' own neighbour discovery; nobody's traffic.
+            ensure!(outside.contains(&frame.source) || frame.destination.is_multicast(), "{frame:?}");
+            continue;
+        };
+        let is_asked_for = ways.iter().any(|([source, destination], stations)| {
+            (outer.source, outer.destination) == (*source, *destination) && macs == stations
+        });
+        ensure!(is_asked_for && (*port, *vni) == (PORT, site.vni), "not as asked for: {frame:?}");
+        carried += 1;
+    }
+    Ok(carried)
+}
+
 /// What the node's configuration says of both.
 fn segments(macs: &[MacAddr]) -> String {
     let of = |(site, mac): (&Site, &MacAddr)| {
@@ -153,7 +180,12 @@ fn segments(macs: &[MacAddr]) -> String {
             outside[0], inside[0], outside[1], inside[1]
         )
     };
-    format!("segments:\n{}", SITES.iter().zip(macs).map(of).collect::<String>())
+    let direct = format!(
+        "- name: direct\n  vni: 3\n  local: \"{}\"\n  mac: \"{OWN_MAC}\"\n  addresses: [10.246.7.0]\n  direct_routing: true\n  \
+         ends:\n  - {{ remote: \"{}\", address: 10.246.1.0, mac: \"{}\", networks: [{DIRECT_NETWORK}] }}\n",
+        FLANNEL.outside[0], FLANNEL.outside[1], macs[0]
+    );
+    format!("segments:\n{}{direct}", SITES.iter().zip(macs).map(of).collect::<String>())
 }
 
 fn append(node: &TortieNode, text: &str) -> Result<()> {
@@ -178,8 +210,8 @@ fn reach_each_other(
         traffic::reaches(lab, from, to, FIRST_REPLY)?;
         traffic::all_answered(from, to, traffic::ping(from, to, 3)?)?;
     }
-    let out = traffic::iperf3(lab, &workload.namespace, host, target, 1)?;
-    let back = traffic::iperf3(lab, host, &workload.namespace, source, 1)?;
+    let out = traffic::iperf3_megabytes(lab, &workload.namespace, host, target, MEGABYTES)?;
+    let back = traffic::iperf3_megabytes(lab, host, &workload.namespace, source, MEGABYTES)?;
     ensure!(out.bits_per_second > 1e6 && back.bits_per_second > 1e6, "TCP crawls: {out:?} {back:?}");
     lab.proved(format!(
         "{}: workload, host and site reach each other (vni {}, {} to {}); TCP {:.2} and {:.2} Gbit/s",
@@ -189,6 +221,39 @@ fn reach_each_other(
         site.outside[1],
         out.bits_per_second / 1e9,
         back.bits_per_second / 1e9
+    ));
+    Ok(())
+}
+
+/// A network of an end in the node's own subnet: no tunnel there or back, while the end itself stays inside.
+fn direct_routing_leaves_the_tunnel_out(
+    lab: &Lab,
+    fabric: &Fabric,
+    node: &TortieNode,
+    site: &Namespace,
+    workload: &Workload,
+) -> Result<()> {
+    let (target, remote): (IpAddr, IpAddr) = (DIRECT_TARGET.parse()?, FLANNEL.outside[1].parse()?);
+    site.ip(&format!("address add {target}/32 dev lo"))?;
+    site.ip(&format!("route replace 10.65.1.0/26 via {} dev eth0", FLANNEL.outside[0]))?;
+    let capture =
+        Capture::start(lab, fabric.namespace(), Fabric::BRIDGE, &format!("host {remote} or host {target}"))?;
+    traffic::reaches(lab, &workload.namespace, target, FIRST_REPLY)?;
+    traffic::all_answered(&workload.namespace, target, traffic::ping(&workload.namespace, target, 3)?)?;
+    traffic::transfer(lab, &workload.namespace, site, target, 1_000_000)?;
+    let frames = dissected::frames(&capture.stop()?)?;
+    let of_target = |frame: &&Frame| frame.source == target || frame.destination == target;
+    let (plain, inside): (Vec<&Frame>, Vec<&Frame>) =
+        frames.iter().filter(of_target).partition(|frame| frame.wrapping == Wrapping::Plain);
+    ensure!(plain.len() > 700 && inside.is_empty(), "{} plain, {} in tunnels", plain.len(), inside.len());
+    for (address, is_tunnelled) in [(DIRECT_TARGET, false), ("10.246.1.0", true)] {
+        let route: ShowRoute = node.show(&format!("route {address}"))?;
+        let hop = route.nexthops.first().with_context(|| format!("no next hop: {route:?}"))?;
+        ensure!(hop.via == Some(remote) && hop.tunnel.is_some() == is_tunnelled, "{address}: {route:?}");
+    }
+    lab.proved(format!(
+        "direct_routing: {} frames to and from {DIRECT_NETWORK} by {remote} as next hop, none in VXLAN; the end itself is inside",
+        plain.len()
     ));
     Ok(())
 }
