@@ -30,7 +30,9 @@
 //! where they lie. A new route takes a new copy of the one node that it ends in (and what leads there, where there was
 //! nothing); it is published by one store to the word that led to the old one. What the nodes look like depends on the
 //! routes alone, not on the order that they came in. The default route stands apart: to change it is one store, and
-//! untouched memory stays untouched.
+//! untouched memory stays untouched. It has a count of its changes; a look-up that ends in it reads it before and after,
+//! and goes down again where they differ: else one that found no longer route, just before one came, and then no default,
+//! just after that went, would have found nothing where there always was a route.
 //!
 //! **What it costs.** A route of an internet table takes 23 bytes. At most a route takes four lines and a quarter, and
 //! the first one longer than /16 in its 2^112 addresses a page of 1 KiB. To insert or remove a prefix of up to 16 bits
@@ -40,7 +42,7 @@
 //! are stored with Release and read with Acquire, so what they lead to is seen whole.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::allocation::zeroed_slice_box;
 
@@ -58,6 +60,9 @@ use layout::{
     BRANCH, FIRST_LINE, KIND, LINE, PAGE_BITS, SPECIAL, STEPS_MAX, WIDE, entry_cell, leaf_value, line_start,
 };
 
+/// Times that a look-up begins again because the default route has changed meanwhile: as good as never twice.
+const DEFAULT_CHANGES_MAX: u32 = 8;
+
 /// What readers see.
 struct Shared {
     /// Root, pages and lines; and before them what it takes to begin at a cache line.
@@ -69,8 +74,8 @@ struct Shared {
     /// Values too large for a word, at the places of the words that say so. Most tables never touch it: a group of next
     /// hops has a small number.
     wide: Box<[AtomicU32]>,
-    /// What the default route leads to, or [`NO_ROUTE`].
-    default: AtomicU32,
+    /// The [`Default`] route.
+    default: AtomicU64,
 }
 
 impl Shared {
@@ -80,7 +85,7 @@ impl Shared {
         let words: Box<[AtomicU32]> = zeroed_slice_box(len + LINE);
         // Where the allocator's block begins is its own affair; it may also decline to say, and lines then cost two misses.
         let start = words.as_ptr().align_offset(LINE * size_of::<AtomicU32>()).min(LINE);
-        Shared { words, start, len, wide: zeroed_slice_box(len), default: AtomicU32::new(NO_ROUTE) }
+        Shared { words, start, len, wide: zeroed_slice_box(len), default: AtomicU64::new(Default::NONE.0) }
     }
 
     #[inline(always)]
@@ -92,8 +97,30 @@ impl Shared {
         self.wide.get(cell).map_or(NO_ROUTE, |value| value.load(Ordering::Acquire))
     }
 
+    #[inline(always)]
+    fn default(&self) -> Default {
+        Default(self.default.load(Ordering::Acquire))
+    }
+
     fn bytes(&self) -> usize {
         size_of_val(&*self.words) + size_of_val(&*self.wide)
+    }
+}
+
+/// What the default route leads to, or [`NO_ROUTE`], in the low half; how often that has changed in the high one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Default(u64);
+
+impl Default {
+    const NONE: Default = Default(NO_ROUTE as u64);
+
+    #[inline(always)]
+    fn value(self) -> Value {
+        self.0 as Value
+    }
+
+    fn changed_to(self, value: Value) -> Default {
+        Default((self.0 >> 32).wrapping_add(1) << 32 | u64::from(value))
     }
 }
 
@@ -116,27 +143,7 @@ pub struct Handle {
 impl Reader<u128> for Handle {
     #[inline]
     fn lookup(&self, addr: u128) -> Value {
-        let words = self.shared.words();
-        let Some(front) = words.first_chunk() else { return NO_ROUTE };
-        let mut cell = first_cell(front, addr);
-        let mut depth = u32::from(PAGE_BITS);
-        for _ in 0..STEPS_MAX {
-            let word = load(words, cell);
-            if word & BRANCH == 0 {
-                return leaf_value(word, || self.default());
-            }
-            if word & KIND != SPECIAL {
-                // Shifted round, so that no depth is too large.
-                let byte = addr.rotate_left(depth + 8) as u8;
-                cell = entry_cell(words, line_start(word), byte);
-                depth += 8;
-            } else if word != WIDE {
-                (cell, depth) = way_cell(words, line_start(word), addr, depth);
-            } else {
-                return self.shared.wide(cell);
-            }
-        }
-        NO_ROUTE
+        self.lookup_around(addr, || {})
     }
 
     fn lookup_batch(&self, keys: &[u128], out: &mut [Value]) {
@@ -158,14 +165,77 @@ impl Reader<u128> for Handle {
 impl Handle {
     /// Answers a whole batch.
     fn answer(&self, keys: &[u128; BATCH], out: &mut [Value; BATCH]) {
+        self.answer_around(keys, out, || {});
+    }
+
+    /// [`Self::answer`], and what tests do between going down and asking for the default route.
+    #[inline(always)]
+    fn answer_around(&self, keys: &[u128; BATCH], out: &mut [Value; BATCH], meanwhile: impl FnOnce()) {
+        let before = self.shared.default();
         let wide_lanes = descend(self.shared.words(), keys, out);
-        let default = self.default();
+        meanwhile();
+        let default = self.shared.default();
+        if default != before {
+            self.answer_one_by_one(keys, out);
+            return;
+        }
         for word in out.iter_mut() {
-            *word = leaf_value(*word, || default);
+            *word = leaf_value(*word, || default.value());
         }
         if wide_lanes != 0 {
             self.answer_wide(keys, wide_lanes, out);
         }
+    }
+
+    /// Answers while the default route changes.
+    #[cold]
+    fn answer_one_by_one(&self, keys: &[u128; BATCH], out: &mut [Value; BATCH]) {
+        for (key, out) in keys.iter().zip(out) {
+            *out = self.lookup(*key);
+        }
+    }
+
+    /// [`Reader::lookup`], and what tests do between going down and asking for the default route.
+    #[inline(always)]
+    fn lookup_around(&self, addr: u128, mut meanwhile: impl FnMut()) -> Value {
+        let mut default = self.shared.default();
+        for _ in 0..DEFAULT_CHANGES_MAX {
+            if let Some(value) = self.longer_than_default(addr) {
+                return value;
+            }
+            meanwhile();
+            let after = self.shared.default();
+            if after == default {
+                break;
+            }
+            default = after;
+        }
+        default.value()
+    }
+
+    /// The answer that isn't the default route's.
+    #[inline(always)]
+    fn longer_than_default(&self, addr: u128) -> Option<Value> {
+        let words = self.shared.words();
+        let mut cell = first_cell(words.first_chunk()?, addr);
+        let mut depth = u32::from(PAGE_BITS);
+        for _ in 0..STEPS_MAX {
+            let word = load(words, cell);
+            if word & BRANCH == 0 {
+                return (word != 0).then(|| leaf_value(word, || NO_ROUTE));
+            }
+            if word & KIND != SPECIAL {
+                // Shifted round, so that no depth is too large.
+                let byte = addr.rotate_left(depth + 8) as u8;
+                cell = entry_cell(words, line_start(word), byte);
+                depth += 8;
+            } else if word != WIDE {
+                (cell, depth) = way_cell(words, line_start(word), addr, depth);
+            } else {
+                return Some(self.shared.wide(cell));
+            }
+        }
+        None
     }
 
     /// Answers again those whose value lies elsewhere.
@@ -177,10 +247,65 @@ impl Handle {
             lanes &= lanes - 1;
         }
     }
+}
 
-    /// What the default route leads to.
-    #[inline(always)]
-    fn default(&self) -> Value {
-        self.shared.default.load(Ordering::Acquire)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Limits, Table};
+
+    const KEY: u128 = 0x2001_0db8 << 96 | 1;
+    const LONGER: (u128, u8) = (KEY, 128);
+
+    /// A table with a default route, and its handle.
+    fn table() -> (Table<u128>, Handle) {
+        let mut table = Table::new(Limits::for_routes(16));
+        table.insert(0, 0, 7).unwrap();
+        let handle = table.reader().0;
+        (table, handle)
+    }
+
+    /// The default route goes as a longer one comes, in the moment between going down and asking for it, and the other way
+    /// round: there always is a route.
+    #[test]
+    fn an_address_has_a_route_while_the_default_gives_way_to_a_longer_one_and_comes_back() {
+        let (mut table, handle) = table();
+        let (addr, len) = LONGER;
+        for round in 0..4 {
+            let mut out = [0; BATCH];
+            handle.answer_around(&[KEY; BATCH], &mut out, || {
+                table.insert(addr, len, 9).unwrap();
+                table.remove(0, 0);
+            });
+            assert_eq!(out, [9; BATCH], "round {round}");
+            table.insert(0, 0, 7).unwrap();
+            table.remove(addr, len);
+            let mut changes = 0;
+            let found = handle.lookup_around(KEY, || {
+                changes += 1;
+                table.insert(addr, len, 9).unwrap();
+                table.remove(0, 0);
+            });
+            assert_eq!((found, changes), (9, 1));
+            table.insert(0, 0, 7).unwrap();
+            table.remove(addr, len);
+            // As often as one likes: there is an end.
+            let found = handle.lookup_around(KEY, || assert!(table.insert(0, 0, 7).is_ok()));
+            assert_eq!(found, 7);
+        }
+    }
+
+    /// Between two that differ, neither default route may be the answer: a longer one may have come before the second.
+    #[test]
+    fn a_default_route_that_comes_after_a_longer_one_never_takes_its_addresses() {
+        let (mut table, handle) = table();
+        table.remove(0, 0);
+        let (addr, len) = LONGER;
+        let mut out = [0; BATCH];
+        handle.answer_around(&[KEY; BATCH], &mut out, || {
+            table.insert(addr, len, 9).unwrap();
+            table.insert(0, 0, 7).unwrap();
+        });
+        assert_eq!(out, [9; BATCH]);
     }
 }

@@ -147,7 +147,8 @@ impl Engine {
     /// Takes no memory.
     fn paint(&mut self, addr: u128, len: u8, leaf: Leaf) {
         if len == 0 {
-            self.shared.default.store(leaf.value, Ordering::Release);
+            let changed = self.shared.default().changed_to(leaf.value);
+            self.shared.default.store(changed.0, Ordering::Release);
         } else if len <= ROOT_BITS {
             let first = root_cell(addr);
             for slot in first..first + (1 << (ROOT_BITS - len)) {
