@@ -21,7 +21,7 @@ pub(super) fn descend(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; 
         *at = front[first_cell(front, *key)].load(Ordering::Acquire);
     }
     // Few prefixes of the internet are longer than 48 bits: that far, all addresses' next bytes are at one place.
-    let next_three = keys.map(|key| (key >> 80) as u32);
+    let next_three: [u32; BATCH] = std::array::from_fn(|lane| (keys[lane] >> 80) as u32);
     for shift in [16, 8, 0] {
         if !any_at_node(at) {
             break;
