@@ -210,7 +210,7 @@ impl Translator<'_> {
                 Err(not_added) => Step::Drop(reason(not_added)),
             };
         }
-        if from_workload && begins_flow(key.protocol, flags) {
+        if from_workload && self.nat.is_outer(key.family, key.dst) && begins_flow(key.protocol, flags) {
             match self.begin_hairpin(key) {
                 Ok(Some(flow)) => return Step::Done(self.apply(frame, parsed, key, &flow)),
                 Ok(None) => {}

@@ -288,7 +288,8 @@ impl Flows {
         let row = &self.0.rows[number as usize];
         row.set_mappings(mappings);
         let keys = [words(original), words(reply)];
-        match self.link(number, &keys, Life::LIVE, now) {
+        let buckets = keys.each_ref().map(|key| self.0.index.bucket(key));
+        match self.link(number, &keys, buckets, Life::LIVE, now) {
             Ok(life) => {
                 let (protocol, generation) = (original.protocol, life.generation());
                 Ok(Flow { row: number, generation, protocol, direction: Direction::Original, other: *reply })
@@ -307,7 +308,15 @@ impl Flows {
     }
 
     /// Puts a row that nobody else knows into the chains of both keys, unless either key is there already.
-    fn link(&self, number: u32, keys: &[Words; 2], flags: u16, now: Ticks) -> Result<Life, Refused> {
+    /// `buckets`: the keys'.
+    fn link(
+        &self,
+        number: u32,
+        keys: &[Words; 2],
+        buckets: [usize; 2],
+        flags: u16,
+        now: Ticks,
+    ) -> Result<Life, Refused> {
         if keys[0] == keys[1] {
             return Err(Refused::Ambiguous);
         }
@@ -316,7 +325,6 @@ impl Flows {
         // A look-up that still walks over this row and sees the new keys sees the version of the chain it left, too.
         fence(Ordering::Release);
         (0..2).for_each(|side| row.set_words(side, &keys[side]));
-        let buckets = [index.bucket(&keys[0]), index.bucket(&keys[1])];
         let low = index.hold(buckets[0].min(buckets[1]));
         let high = (buckets[0] != buckets[1]).then(|| index.hold(buckets[0].max(buckets[1])));
         let held = |side: usize| if low.bucket == buckets[side] { low } else { high.unwrap_or(low) };

@@ -4,6 +4,7 @@
 //! it changed, what was read means nothing. Keys of a row are written only while it is in no chain, and taking it out of
 //! one changed a version, so what a look-up confirms was never half of one flow and half of another.
 
+use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use ahash::RandomState;
@@ -58,8 +59,15 @@ impl Index {
         Index { buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
     }
 
+    #[inline]
     pub(super) fn bucket(&self, words: &Words) -> usize {
-        self.hasher.hash_one(words) as usize & (self.buckets.len() - 1)
+        let [src_high, src_low, dst_high, dst_low, rest] = *words;
+        let mut hasher = self.hasher.build_hasher();
+        // By their size, in what the hasher takes at once: as an array they would be bytes of some number to it.
+        hasher.write_u128(u128::from(src_high) << 64 | u128::from(src_low));
+        hasher.write_u128(u128::from(dst_high) << 64 | u128::from(dst_low));
+        hasher.write_u64(rest);
+        hasher.finish() as usize & (self.buckets.len() - 1)
     }
 
     /// The first link of the key's chain, whoever changes it.
@@ -71,7 +79,12 @@ impl Index {
     /// The row in whose life the key was found.
     #[inline]
     pub(super) fn find(&self, rows: &[Row], words: &Words) -> Option<(Link, Life)> {
-        let bucket = self.bucket(words);
+        self.find_in_bucket(rows, self.bucket(words), words)
+    }
+
+    /// [`Self::find`] by a key whose bucket is known.
+    #[inline]
+    pub(super) fn find_in_bucket(&self, rows: &[Row], bucket: usize, words: &Words) -> Option<(Link, Life)> {
         for _ in 0..LOOKS {
             let before = self.buckets[bucket].load(Ordering::Acquire);
             if before & HELD != 0 {

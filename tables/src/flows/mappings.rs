@@ -84,7 +84,7 @@ impl Flows {
             return Ok(None);
         }
         let asked = outer_port(original, original.dst, original.dport);
-        let Some(far) = self.join_mapping(&asked) else { return Ok(None) };
+        let Some(far) = self.join_mapping(&asked, self.0.index.bucket(&asked)) else { return Ok(None) };
         let receiver = key(&self.0.rows[far.row as usize - 1].words(0));
         let near = match self.mapping(original, outer, now, timeouts) {
             Ok(near) => near,
@@ -129,19 +129,20 @@ impl Flows {
     ) -> Result<Mapping, NotAdded> {
         let (family, protocol) = (original.family, original.protocol);
         let inner = shared(Shared::Inner, &FlowKey { dst: outer.address, dport: 0, ..*original });
+        let bucket = self.0.index.bucket(&inner);
         for _ in 0..TRIES {
-            if let Some(mapping) = self.join_mapping(&inner) {
+            if let Some(mapping) = self.join_mapping(&inner, bucket) {
                 return Ok(mapping);
             }
             let sender = self.count_port(original, now, timeouts)?;
             // Begun somewhere in the range that another sender's isn't.
-            let start = (self.0.index.bucket(&inner) >> 3) as u16;
+            let start = (bucket >> 3) as u16;
             let Some(port) = self.0.ports.take(family, protocol, &outer.ports, original.sport, start) else {
                 self.release_shared(sender);
                 return Err(NotAdded::PortsExhausted);
             };
             let keys = [inner, outer_port(original, outer.address, port)];
-            match self.make_shared(&keys, sender, now, timeouts) {
+            match self.make_shared(&keys, bucket, sender, now, timeouts) {
                 Ok(row) => return Ok(Mapping { row, port }),
                 Err(not_added) => {
                     self.0.ports.give_back(family, protocol, port);
@@ -158,9 +159,10 @@ impl Flows {
     /// Counts one more port of the sender's address; the row that counts, from 1.
     fn count_port(&self, original: &FlowKey, now: Ticks, timeouts: &FlowTimeouts) -> Result<u32, NotAdded> {
         let sender = FlowKey { sport: 0, dst: 0, dport: 0, ..*original };
-        let keys = [shared(Shared::Sender, &sender), shared(Shared::SenderToo, &sender)];
+        let words = shared(Shared::Sender, &sender);
+        let bucket = self.0.index.bucket(&words);
         for _ in 0..TRIES {
-            if let Some((found, life)) = self.0.index.find(&self.0.rows, &keys[0]) {
+            if let Some((found, life)) = self.0.index.find_in_bucket(&self.0.rows, bucket, &words) {
                 let (number, _) = row_and_side(found);
                 match self.join(number, life, self.0.ports_per_address) {
                     Joined::In => return Ok(number + 1),
@@ -171,7 +173,8 @@ impl Flows {
                     Joined::Gone => {}
                 }
             }
-            match self.make_shared(&keys, 0, now, timeouts) {
+            let keys = [words, shared(Shared::SenderToo, &sender)];
+            match self.make_shared(&keys, bucket, 0, now, timeouts) {
                 Err(NotAdded::Ambiguous) => {}
                 made => return made,
             }
@@ -179,10 +182,12 @@ impl Flows {
         Err(NotAdded::Ambiguous)
     }
 
-    /// A row that the caller is counted in, counted from 1. `counted_in`: the row that it is counted in itself, alike.
+    /// A row that the caller is counted in, counted from 1. `bucket`: the first key's. `counted_in`: the row that it is counted
+    /// in itself, alike.
     fn make_shared(
         &self,
         keys: &[Words; 2],
+        bucket: usize,
         counted_in: u32,
         now: Ticks,
         timeouts: &FlowTimeouts,
@@ -191,7 +196,8 @@ impl Flows {
         let row = &self.0.rows[number as usize];
         row.set_mappings([counted_in, 0]);
         row.uses.store(u64::from(row.life().generation()) << 32 | 1, Ordering::Relaxed);
-        match self.link(number, keys, Life::LIVE | Life::MAPPING, now) {
+        let buckets = [bucket, self.0.index.bucket(&keys[1])];
+        match self.link(number, keys, buckets, Life::LIVE | Life::MAPPING, now) {
             Ok(_) => Ok(number + 1),
             Err(Refused::Known(_) | Refused::Ambiguous) => {
                 row.set_mappings([0; 2]);
@@ -202,8 +208,8 @@ impl Flows {
     }
 
     /// The mapping with this key, the caller counted in, unless there is none or it is going.
-    fn join_mapping(&self, words: &Words) -> Option<Mapping> {
-        let (found, life) = self.0.index.find(&self.0.rows, words)?;
+    fn join_mapping(&self, words: &Words, bucket: usize) -> Option<Mapping> {
+        let (found, life) = self.0.index.find_in_bucket(&self.0.rows, bucket, words)?;
         let (number, _) = row_and_side(found);
         // Counted in, so the row stays what it is.
         let joined = self.join(number, life, GOING - 1) == Joined::In;
