@@ -59,7 +59,7 @@ pub fn read(sources: Vec<Source>) -> Reading {
         match source {
             Source::Path(path) => match files_of(&path) {
                 Ok(found) => paths.extend(found),
-                Err(problem) => unavailable.push(problem),
+                Err(reason) => unavailable.push(manifest::whole_file(&path, reason)),
             },
             Source::Text { name, bytes } => texts.push((name, bytes)),
         }
@@ -79,11 +79,12 @@ pub fn read(sources: Vec<Source>) -> Reading {
     }
 }
 
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, Invalid> {
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, Reason> {
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => scan::list(path)
-            .map_err(|error| manifest::whole_file(path, Reason::DirectoryUnavailable(error.kind()))),
+        Ok(metadata) if metadata.is_dir() => {
+            scan::list(path).map_err(|error| Reason::DirectoryUnavailable(error.kind()))
+        }
         Ok(_) => Ok(vec![path.to_owned()]),
-        Err(error) => Err(manifest::whole_file(path, Reason::Unreadable(error.kind()))),
+        Err(error) => Err(Reason::Unreadable(error.kind())),
     }
 }

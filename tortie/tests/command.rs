@@ -224,3 +224,33 @@ fn a_selector_is_explained_with_an_exit_status_for_each_answer() {
     let (status, ..) = tortie(here, &["explain", "selector", "all()", "--label", "a"]);
     assert_eq!(status, 2);
 }
+
+#[test]
+fn resources_are_validated_with_an_exit_status_for_each_answer() {
+    let (_kept, path) = box_of("node1");
+    let (status, out, err) = tortie(&path, &["validate", "-f", "resources"]);
+    assert_eq!(
+        (status, out.as_str(), err.as_str()),
+        (0, "Successfully validated 1 'Node' resource(s)\n", "")
+    );
+    let hidden = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: { name: web }\n\
+                  spec: { ingress: [{ action: Deny }, { action: Allow }] }\n";
+    write(&path, "hidden.yaml", hidden);
+    let (status, out, _) = tortie(&path, &["validate", "-f", "resources", "-f", "hidden.yaml"]);
+    assert_eq!(status, 0);
+    assert!(
+        out.starts_with("warning: hidden.yaml:1:1: NetworkPolicy(default/web): spec.ingress[1]: "),
+        "{out}"
+    );
+    assert!(out.ends_with("Successfully validated 2 resource(s)\n"), "{out}");
+    assert_eq!(tortie(&path, &["validate", "-f", "hidden.yaml", "--strict"]).0, 1);
+    write(&path, "bad.yaml", &hidden.replace("Allow", "Maybe"));
+    let (status, out, _) = tortie(&path, &["validate", "-f", "bad.yaml", "-o", "json"]);
+    let answer: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((status, &answer["errors"][0]["field"]), (1, &"spec.ingress[1].action".into()));
+    let (status, _, err) = tortie(&path, &["validate", "-f", "nowhere"]);
+    assert_eq!(
+        (status, err.as_str()),
+        (2, "tortie: can't read nowhere: No such file or directory (os error 2)\n")
+    );
+}
