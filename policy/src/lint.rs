@@ -16,6 +16,7 @@ use model::{
     EndpointPort, EntityRule, NetworkPolicy, PolicyRule, PortMatch, Profile, Protocol, Resource, Tier,
 };
 
+use crate::resolve::compose::{self, Composed};
 use people::People;
 
 /// Something that is likely not meant.
@@ -73,9 +74,9 @@ impl Lint<'_> {
 
     fn policy(&mut self, policy: &NetworkPolicy, ports: &Ports<'_>) {
         let namespace = policy.key.namespace.as_deref();
-        if policy.namespace_selector.is_none()
-            && policy.service_account_selector.is_none()
-            && self.people.selects_no_endpoint(&policy.selector, namespace)
+        let inherited = policy.namespace_selector.is_some() || policy.service_account_selector.is_some();
+        if let Ok(whom) = compose::of_policy(policy)
+            && self.people.selects_no_endpoint(&whom.selector, inherited)
         {
             let text = format!("{} given here has these labels: the policy does nothing", nobody(namespace));
             self.find("spec.selector", text);
@@ -106,16 +107,19 @@ impl Lint<'_> {
     }
 
     fn selector(&mut self, path: &str, end: &EntityRule, namespace: Option<&str>) {
-        let Some(selector) = &end.selector else { return };
-        if end.namespace_selector.is_none()
-            && end.service_accounts.is_none()
-            && self.people.selects_nobody(selector, namespace)
+        let fields = [
+            ("selector", end.selector.is_some()),
+            ("namespaceSelector", end.namespace_selector.is_some()),
+            ("serviceAccounts", end.service_accounts.is_some()),
+        ];
+        let Some((field, _)) = fields.into_iter().find(|(_, asks)| *asks) else { return };
+        let inherited = end.namespace_selector.is_some() || end.service_accounts.is_some();
+        if let Ok(Composed { selector: Some(whom), .. }) = compose::of_end(end, namespace)
+            && self.people.selects_nobody(&whom, inherited)
         {
-            let (whom, field) = (nobody(namespace), format!("{path}.selector"));
-            self.find(
-                field,
-                format!("{whom} or network set given here has these labels: the rule matches nothing"),
-            );
+            let whom = nobody(namespace.filter(|_| end.namespace_selector.is_none()));
+            let text = format!("{whom} or network set given here has these labels: the rule matches nothing");
+            self.find(format!("{path}.{field}"), text);
         }
     }
 

@@ -10,10 +10,11 @@ use crate::{Labels, Selector};
 pub(super) struct People<'a> {
     endpoints: Vec<Person<'a>>,
     sets: Vec<Person<'a>>,
+    /// Are all profiles given that endpoints name, so that it is known what endpoints inherit?
+    complete: bool,
 }
 
 struct Person<'a> {
-    namespace: Option<&'a str>,
     own: &'a BTreeMap<String, String>,
     /// Those of its profiles, in order: the first that gives a label is heard.
     inherited: Vec<&'a BTreeMap<String, String>>,
@@ -41,23 +42,29 @@ impl<'a> People<'a> {
             let known = names.iter().filter_map(|name| profiles.get(name.as_str()));
             known.map(|profile| &profile.labels_to_apply).collect()
         };
-        let mut people = People { endpoints: Vec::new(), sets: Vec::new() };
+        let mut people = People { endpoints: Vec::new(), sets: Vec::new(), complete: true };
+        let given = |names: &[String]| {
+            names.iter().all(|name| name == Profile::DEFAULT_ALLOW || profiles.contains_key(name.as_str()))
+        };
         for resource in resources {
             match resource {
-                Resource::WorkloadEndpoint(endpoint) => people.endpoints.push(Person {
-                    namespace: Some(&endpoint.namespace),
-                    own: &endpoint.labels,
-                    inherited: labels(&endpoint.profiles),
-                    has_address: true,
-                }),
-                Resource::HostEndpoint(endpoint) => people.endpoints.push(Person {
-                    namespace: None,
-                    own: &endpoint.labels,
-                    inherited: labels(&endpoint.profiles),
-                    has_address: !endpoint.expected_ips.is_empty(),
-                }),
+                Resource::WorkloadEndpoint(endpoint) => {
+                    people.complete &= given(&endpoint.profiles);
+                    people.endpoints.push(Person {
+                        own: &endpoint.labels,
+                        inherited: labels(&endpoint.profiles),
+                        has_address: true,
+                    });
+                }
+                Resource::HostEndpoint(endpoint) => {
+                    people.complete &= given(&endpoint.profiles);
+                    people.endpoints.push(Person {
+                        own: &endpoint.labels,
+                        inherited: labels(&endpoint.profiles),
+                        has_address: !endpoint.expected_ips.is_empty(),
+                    });
+                }
                 Resource::NetworkSet(set) => people.sets.push(Person {
-                    namespace: set.namespace.as_deref(),
                     own: &set.labels,
                     inherited: match &set.namespace {
                         Some(namespace) => labels(&[format!("kns.{namespace}")]),
@@ -71,27 +78,21 @@ impl<'a> People<'a> {
         people
     }
 
-    /// Is there an endpoint, and none that the selector selects, in the namespace where one is given?
-    pub(super) fn selects_no_endpoint(&self, selector: &str, namespace: Option<&str>) -> bool {
-        self.none(selector, namespace, self.endpoints.iter())
+    /// Is there an endpoint, and none that the selector selects? `inherited` says that it asks for labels of namespaces
+    /// or service accounts.
+    pub(super) fn selects_no_endpoint(&self, selector: &Selector, inherited: bool) -> bool {
+        self.can_tell(inherited) && !self.endpoints.iter().any(|one| selector.matches(one))
     }
 
     /// The same of all whose addresses rules know.
-    pub(super) fn selects_nobody(&self, selector: &str, namespace: Option<&str>) -> bool {
-        let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.has_address);
-        self.none(selector, namespace, endpoints.chain(&self.sets))
+    pub(super) fn selects_nobody(&self, selector: &Selector, inherited: bool) -> bool {
+        let mut endpoints = self.endpoints.iter().filter(|endpoint| endpoint.has_address);
+        self.can_tell(inherited)
+            && !endpoints.any(|one| selector.matches(one))
+            && !self.sets.iter().any(|one| selector.matches(one))
     }
 
-    fn none<'b>(
-        &self,
-        selector: &str,
-        namespace: Option<&str>,
-        mut whom: impl Iterator<Item = &'b Person<'b>>,
-    ) -> bool {
-        let Ok(selector) = selector.parse::<Selector>() else { return false };
-        let selected = |one: &Person<'_>| {
-            namespace.is_none_or(|namespace| one.namespace == Some(namespace)) && selector.matches(one)
-        };
-        !self.endpoints.is_empty() && !whom.any(selected)
+    fn can_tell(&self, inherited: bool) -> bool {
+        !self.endpoints.is_empty() && (self.complete || !inherited)
     }
 }

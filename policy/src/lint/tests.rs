@@ -21,7 +21,7 @@ fn endpoint(labels_of: &[(&str, &str)], profiles: &[&str]) -> Resource {
     Resource::WorkloadEndpoint(WorkloadEndpoint {
         namespace: "default".to_owned(),
         name: "w".to_owned(),
-        labels: labels(labels_of),
+        labels: labels(&[labels_of, &[("projectcalico.org/namespace", "default")]].concat()),
         profiles: profiles.iter().map(|name| (*name).to_owned()).collect(),
         ports: vec![EndpointPort { name: "db".to_owned(), protocol: Protocol::TCP, port: 3306 }],
         ..WorkloadEndpoint::default()
@@ -85,7 +85,11 @@ fn selectors_that_select_nobody_are_found_where_there_is_anybody() {
     let mut web = policy(PolicyKind::NetworkPolicy, "app == 'web'");
     web.ingress = vec![from("app == 'db'"), from("set == 'office'")];
     let office = NetworkSet { labels: labels(&[("set", "office")]), ..NetworkSet::default() };
-    let local = NetworkSet { namespace: Some("default".to_owned()), ..office.clone() };
+    let local = NetworkSet {
+        namespace: Some("default".to_owned()),
+        labels: labels(&[("set", "office"), ("projectcalico.org/namespace", "default")]),
+        ..NetworkSet::default()
+    };
     let resources = |set: &NetworkSet, app| {
         [
             Resource::NetworkPolicy(web.clone()),
@@ -100,6 +104,29 @@ fn selectors_that_select_nobody_are_found_where_there_is_anybody() {
     );
     // A set of no namespace isn't in the policy's.
     assert_eq!(found(&resources(&office, "web")).len(), 2);
+}
+
+#[test]
+fn selectors_of_namespaces_are_asked_of_what_profiles_give_where_all_are_there() {
+    let mut web = policy(PolicyKind::NetworkPolicy, "");
+    let source = EntityRule { namespace_selector: Some("team == 'b'".to_owned()), ..EntityRule::default() };
+    web.ingress = vec![PolicyRule { source, ..PolicyRule::any(Action::Allow) }];
+    let profile = |team| {
+        let labels_to_apply = labels(&[("pcns.team", team)]);
+        Resource::Profile(Profile { name: "kns.default".to_owned(), labels_to_apply, ..Profile::default() })
+    };
+    let resources = |team, profiles: &[&str]| {
+        [Resource::NetworkPolicy(web.clone()), profile(team), endpoint(&[], profiles)]
+    };
+    assert_eq!(
+        found(&resources("a", &["kns.default"])),
+        [
+            "0 spec.ingress[0].source.namespaceSelector: no endpoint or network set given here has these labels"
+        ]
+    );
+    assert!(found(&resources("b", &["kns.default"])).is_empty());
+    // What the missing one would give, nobody knows.
+    assert_eq!(found(&resources("a", &["gone"])).len(), 1);
 }
 
 #[test]
