@@ -213,10 +213,7 @@ impl Set {
 }
 
 /// One more or one fewer; `changed` is told of the first and the last.
-fn count<T: Ord>(counts: &mut BTreeMap<T, u32>, what: T, more: bool, changed: impl FnOnce(T))
-where
-    T: Copy,
-{
+fn count<T: Copy + Ord>(counts: &mut BTreeMap<T, u32>, what: T, more: bool, changed: impl FnOnce(T)) {
     let count = counts.entry(what).or_default();
     *count = if more { *count + 1 } else { count.saturating_sub(1) };
     match *count {

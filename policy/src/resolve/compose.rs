@@ -79,10 +79,8 @@ pub fn of_end(
             whom.and(Selector::one_of(SERVICE_ACCOUNT, &accounts.names));
         }
     }
-    if let Some(selector) = end.selector.as_deref() {
-        if let Some(selector) = parsed(selector)? {
-            whom.and(selector);
-        }
+    if let Some(selector) = parsed(end.selector.as_deref().unwrap_or_default())? {
+        whom.and(selector);
     }
     let selects = whom.whole.is_some() || end.not_selector.is_some() || end.namespace_selector.is_some();
     let selector = match (namespaces.whole.filter(|_| selects), whom.whole) {

@@ -285,8 +285,8 @@ fn build(key: &GroupKey, policies: &Policies, profiles: &Profiles) -> EndpointPo
         let tiers = group.tiers(egress, None, |policy| is_tracked(policy) && is_enforced(policy));
         Some(Arc::new(Checks { tiers, after: after(egress) }))
     };
-    let mut policy = EndpointPolicy::default();
-    policy.normal = Directions { ingress: normal(false), egress: normal(true) };
+    let normal = Directions { ingress: normal(false), egress: normal(true) };
+    let mut policy = EndpointPolicy { normal, ..EndpointPolicy::default() };
     if sorted.iter().any(|id| group.is_staged(policies.get(*id))) {
         let staged = |egress| {
             let would_hold = |policy: &Policy| match policy.staged {

@@ -7,11 +7,14 @@
 //! 2. a selector is asked again only where a label changed that it asks about;
 //! 3. a new selector is asked only of those who have what it demands.
 
+mod by_label;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::selector::{Labels, Selector};
+use by_label::ByLabel;
 
 /// Labels by name, shared with the resource that has them.
 pub(crate) type LabelMap = Arc<BTreeMap<String, String>>;
@@ -422,105 +425,6 @@ impl Labels for Effective<'_> {
     fn value(&self, name: &str) -> Option<&str> {
         let own = self.own.get(name);
         own.or_else(|| self.parents.iter().find_map(|labels| labels.get(name))).map(String::as_str)
-    }
-}
-
-/// Ids under labels: with values, or of any value.
-#[derive(Debug)]
-struct ByLabel<T> {
-    labels: HashMap<String, Under<T>>,
-}
-
-#[derive(Debug)]
-struct Under<T> {
-    any: BTreeSet<T>,
-    values: HashMap<String, BTreeSet<T>>,
-}
-
-impl<T> Default for ByLabel<T> {
-    fn default() -> Self {
-        ByLabel { labels: HashMap::new() }
-    }
-}
-
-impl<T: Clone + Ord> ByLabel<T> {
-    /// Under all of its labels.
-    fn insert(&mut self, labels: &LabelMap, id: &T) {
-        labels.iter().for_each(|(name, value)| self.insert_value(name, value, id));
-    }
-
-    fn remove(&mut self, labels: &LabelMap, id: &T) {
-        labels.iter().for_each(|(name, value)| self.remove_value(name, value, id));
-    }
-
-    fn under(&mut self, label: &str) -> &mut Under<T> {
-        // Most labels are known, and a look-up needs no String.
-        if !self.labels.contains_key(label) {
-            self.labels.insert(label.to_owned(), Under { any: BTreeSet::new(), values: HashMap::new() });
-        }
-        self.labels.get_mut(label).expect("it was inserted")
-    }
-
-    fn insert_any(&mut self, label: &str, id: &T) {
-        self.under(label).any.insert(id.clone());
-    }
-
-    fn insert_value(&mut self, label: &str, value: &str, id: &T) {
-        let values = &mut self.under(label).values;
-        match values.get_mut(value) {
-            Some(ids) => {
-                ids.insert(id.clone());
-            }
-            None => {
-                values.insert(value.to_owned(), BTreeSet::from([id.clone()]));
-            }
-        }
-    }
-
-    fn remove_any(&mut self, label: &str, id: &T) {
-        if let Some(under) = self.labels.get_mut(label) {
-            under.any.remove(id);
-        }
-        self.tidy(label);
-    }
-
-    fn remove_value(&mut self, label: &str, value: &str, id: &T) {
-        if let Some(under) = self.labels.get_mut(label)
-            && let Some(ids) = under.values.get_mut(value)
-        {
-            ids.remove(id);
-            if ids.is_empty() {
-                under.values.remove(value);
-            }
-        }
-        self.tidy(label);
-    }
-
-    /// What nothing stands under takes no memory.
-    fn tidy(&mut self, label: &str) {
-        if self.labels.get(label).is_some_and(|under| under.any.is_empty() && under.values.is_empty()) {
-            self.labels.remove(label);
-        }
-    }
-
-    /// What stands under a label with this value, or under it whatever its value.
-    fn of(&self, label: &str, value: &str) -> impl Iterator<Item = &T> {
-        let under = self.labels.get(label);
-        let any = under.into_iter().flat_map(|under| &under.any);
-        any.chain(under.and_then(|under| under.values.get(value)).into_iter().flatten())
-    }
-
-    /// The sets of those who meet a demand.
-    fn sets<'a>(&'a self, demand: &'a Demand) -> impl Iterator<Item = &'a BTreeSet<T>> {
-        let (label, values) = match demand {
-            Demand::Nothing => (None, None),
-            Demand::Label(label) => (Some(label), None),
-            Demand::Values(label, values) => (Some(label), Some(values)),
-        };
-        let under = label.and_then(|label| self.labels.get(label));
-        let all = under.filter(|_| values.is_none()).into_iter().flat_map(|under| under.values.values());
-        let some = values.into_iter().flatten().filter_map(move |value| under?.values.get(value));
-        all.chain(some)
     }
 }
 
