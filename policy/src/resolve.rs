@@ -162,6 +162,11 @@ impl Resolver {
         self.membership.all()
     }
 
+    /// The members of one set, in order; none where nothing refers to it.
+    pub fn set(&self, id: SetId) -> impl Iterator<Item = Member> {
+        self.membership.set(id)
+    }
+
     /// Who is in which set, for [`crate::judge::judge`].
     pub fn members(&self) -> &impl Sets {
         &self.membership

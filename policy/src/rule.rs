@@ -115,3 +115,18 @@ pub struct Checks {
     /// What is asked then.
     pub after: AfterTiers,
 }
+
+impl Checks {
+    /// The sets that its rules name, some more than once.
+    pub fn sets(&self) -> impl Iterator<Item = SetId> {
+        let profiles = match &self.after {
+            AfterTiers::Profiles(profiles) => profiles.as_slice(),
+            AfterTiers::NoMatch => &[],
+        };
+        let policies = self.tiers.iter().flat_map(|tier| &tier.policies).chain(profiles);
+        let ends =
+            policies.flat_map(|policy| &policy.rules).flat_map(|rule| [&rule.source, &rule.destination]);
+        let lists = ends.flat_map(|end| [&end.sets, &end.not_sets, &end.named_ports, &end.not_named_ports]);
+        lists.flatten().copied()
+    }
+}

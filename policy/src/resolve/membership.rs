@@ -86,6 +86,11 @@ impl Membership {
         self.sets.all().map(|(id, spec)| (id, spec, self.sets.members(id)))
     }
 
+    /// One set's members, in order.
+    pub(super) fn set(&self, id: SetId) -> impl Iterator<Item = Member> {
+        self.sets.members(id)
+    }
+
     fn give(&mut self, changes: &[Change<ItemId, SetId>]) {
         for Change { item, selector, matches } in changes {
             self.sets.give(*selector, &self.addresses[item], *matches);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::Key;
 use policy::resolve::{Changes, EndpointPolicy, SetSpec};
-use policy::rule::{AfterTiers, Checks, SetId};
+use policy::rule::{Checks, SetId};
 use policy::sets::Member;
 
 /// What was told of the resolver's changes, put together: what a dataplane would have.
@@ -38,7 +38,7 @@ impl Dataplane {
             assert!(self.specs.remove(&id).is_some() && self.members.remove(&id).is_some());
         }
         for checks in self.endpoints.values().flat_map(|policy| all_checks(policy)) {
-            for set in sets_of(checks) {
+            for set in checks.sets() {
                 assert!(self.specs.contains_key(&set), "rules refer to sets that are there");
             }
         }
@@ -59,19 +59,5 @@ pub fn all_checks(policy: &EndpointPolicy) -> Vec<&Arc<Checks>> {
         .flat_map(|both| [&both.ingress, &both.egress])
         .chain([pre_dnat])
         .flatten()
-        .collect()
-}
-
-/// The sets that checks refer to.
-pub fn sets_of(checks: &Checks) -> BTreeSet<SetId> {
-    let profiles = match &checks.after {
-        AfterTiers::Profiles(profiles) => profiles.as_slice(),
-        AfterTiers::NoMatch => &[],
-    };
-    let policies = checks.tiers.iter().flat_map(|tier| &tier.policies).chain(profiles);
-    let ends = policies.flat_map(|policy| &policy.rules).flat_map(|rule| [&rule.source, &rule.destination]);
-    ends.flat_map(|end| [&end.sets, &end.not_sets, &end.named_ports, &end.not_named_ports])
-        .flatten()
-        .copied()
         .collect()
 }
