@@ -176,8 +176,8 @@ impl Table {
             // Where nft can't be run, the table is no worse than it was.
             let Ok(false) = nft::has_table(TABLE) else { return };
             warn!("somebody removed the nftables table inet {TABLE}; it is put back");
+            self.kernel = Kernel::Unknown;
         }
-        self.kernel = Kernel::Unknown;
         self.bring();
     }
 
@@ -207,24 +207,21 @@ fn bring(kernel: &mut Kernel, wanted: &Ruleset) -> Result<(), NftError> {
         }
         return Ok(());
     }
-    if let Kernel::Holds(old) = kernel
-        && let Some(script) = wanted.transaction(old, TABLE)
-    {
-        if script.is_empty() {
-            return Ok(());
-        }
-        match nft::apply(&script) {
-            Ok(()) => {
-                *kernel = Kernel::Holds(wanted.clone());
-                return Ok(());
-            }
-            Err(NftError::Refused { reason }) => {
-                warn!("the table inet {TABLE} isn't what we made it ({reason}); it is made anew");
-            }
-            Err(error) => return Err(error),
-        }
+    let script = match kernel {
+        Kernel::Holds(old) => wanted.transaction(old, TABLE),
+        Kernel::Unknown | Kernel::Absent => None,
+    };
+    let first = match script {
+        Some(script) if script.is_empty() => return Ok(()),
+        Some(script) => nft::apply(&script),
+        None => nft::apply(&wanted.replacement(TABLE)),
+    };
+    if let (Err(NftError::Refused { reason }), Kernel::Holds(_)) = (&first, &*kernel) {
+        nft::apply(&wanted.replacement(TABLE))?;
+        warn!("the table inet {TABLE} wasn't what we made it ({reason}); it is made anew");
+    } else {
+        first?;
     }
-    nft::apply(&wanted.replacement(TABLE))?;
     *kernel = Kernel::Holds(wanted.clone());
     Ok(())
 }

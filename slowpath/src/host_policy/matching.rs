@@ -111,8 +111,9 @@ pub fn digit(family: Family) -> u8 {
 fn asks_for_addresses(end: &EndMatch) -> bool {
     let EndMatch { nets, not_nets, sets, not_sets, ports: _, named_ports, not_ports: _, not_named_ports } =
         end;
-    !(nets.is_empty() && not_nets.is_empty() && sets.is_empty() && not_sets.is_empty())
-        || !(named_ports.is_empty() && not_named_ports.is_empty())
+    let about_nets = !nets.is_empty() || !not_nets.is_empty();
+    let about_sets = [sets, not_sets, named_ports, not_named_ports].into_iter().any(|sets| !sets.is_empty());
+    about_nets || about_sets
 }
 
 fn of_family(rule: &Rule, family: Family) -> Vec<String> {

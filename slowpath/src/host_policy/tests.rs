@@ -12,9 +12,9 @@ use policy::rule::{Action, AfterTiers, Checks, Policy, PortRange, Rule, Tier, Ti
 use super::enforcing::Table;
 use super::render::{Rendering, render};
 use super::ruleset::{About, Line};
-use super::{HostEndpointPolicy, HostPolicy, Interface, Settings, TABLE};
+use super::{Enforcer, HostEndpointPolicy, HostPolicy, Interface, Settings, TABLE, remove};
 use crate::nft;
-use crate::status::HostPolicyStatus;
+use crate::status::{Answer, HostPolicyStatus};
 use crate::sysctl;
 use crate::testing::{Neighborhood, has, in_namespace, ip};
 
@@ -420,6 +420,34 @@ fn what_comes_by_the_host_port_is_judged_already_or_belongs_to_the_interface_of_
 }
 
 #[test]
+fn the_thread_keeps_the_newest_policy_and_leaves_it_in_force_when_it_ends() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let _listener = listen(8080);
+        let mut enforcer = Enforcer::start().unwrap();
+        let answer = |enforcer: &Enforcer| {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            enforcer.ask(reply);
+            match answer.blocking_recv().expect("an answer") {
+                Answer::HostPolicy(status) => status,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(!answer(&enforcer).in_force);
+        enforcer.apply(policy(&[("up0", &open())]));
+        enforcer.apply(policy(&[("up0", &closed())]));
+        let status = answer(&enforcer);
+        assert_eq!((status.in_force, status.endpoints[0].name.as_str()), (true, "node1-up0"));
+        is_kept_from(&outside, "192.0.1.1", 8080);
+        drop(enforcer);
+        is_kept_from(&outside, "192.0.1.1", 8080);
+        remove().unwrap();
+        remove().unwrap();
+        reaches(&outside, "192.0.1.1", 8080);
+    });
+}
+
+#[test]
 fn what_nft_refuses_leaves_what_was_in_force() {
     with_nft(|| {
         let outside = host_and_outside();
@@ -431,6 +459,8 @@ fn what_nft_refuses_leaves_what_was_in_force() {
         let status = table.status();
         assert!(status.refused.as_ref().is_some_and(|words| words.contains("no such words")), "{status:#?}");
         assert!(status.in_force);
+        table.check();
+        assert_eq!(table.status(), status, "trying again changes nothing");
         is_kept_from(&outside, "192.0.1.1", 8080);
         reaches(&outside, "192.0.1.1", 22);
         table.want(render(&policy(&[("up0", &open())])));
@@ -498,8 +528,14 @@ fn names_from_outside_never_become_words_of_nfts() {
 fn what_can_not_be_kept_is_said() {
     let mut every = closed();
     every.untracked.ingress = Some(Arc::new(first(vec![Rule::any(Action::Deny)])));
-    let Rendering { ruleset, problems } = render(&policy(&[("*", &every), ("a\"; accept", &closed())]));
-    assert_eq!(problems.len(), 2, "{problems:?}");
+    let Rendering { ruleset, problems } = render(&policy(&[
+        ("*", &every),
+        ("a\"; accept", &closed()),
+        ("a$b", &closed()),
+        ("up*", &closed()),
+        ("", &closed()),
+    ]));
+    assert_eq!(problems.len(), 5, "{problems:?}");
     let untracked = |about: &About| matches!(about, About::Endpoint { class: "untracked", .. });
     assert!(!ruleset.chains.values().any(|chain| untracked(&chain.about)));
     assert!(render(&HostPolicy::default()).ruleset.chains.is_empty());

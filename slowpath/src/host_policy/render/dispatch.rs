@@ -6,7 +6,7 @@ use model::{FailsafePort, Prefix};
 use policy::resolve::Directions;
 use policy::rule::Checks;
 
-use super::super::ruleset::{About, Line};
+use super::super::ruleset::{About, Line, quotable};
 use super::super::{HostEndpointPolicy, HostPolicy, Interface};
 use super::{ACCEPTED, Class, Direction, Renderer, counted, names, says_something};
 use crate::host_port::KERNEL_SIDE;
@@ -61,9 +61,9 @@ fn can_be_kept(endpoint: &HostEndpointPolicy, problems: &mut Vec<String>) -> boo
             true
         }
         Interface::Named(interface) => {
-            // nft takes `*` for any ending, and quotes can't be escaped.
-            let is_fine = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'*' | b'/');
-            let fine = (1..=INTERFACE_BYTES_MAX).contains(&interface.len()) && interface.bytes().all(is_fine);
+            // nft takes `*` for any ending.
+            let is_word = !interface.contains(['*', '/', ' ']) && quotable(interface) == *interface;
+            let fine = is_word && (1..=INTERFACE_BYTES_MAX).contains(&interface.len());
             if !fine {
                 problems.push(format!(
                     "HostEndpoint({name}): {interface:?} can't be the name of an interface; its policy is not kept"
