@@ -155,7 +155,7 @@ impl fmt::Display for Warning {
             }
             Warning::PolicyNotEnforced { policies } => write!(
                 f,
-                "{policies} policies are read and not enforced: this version forwards what they would deny"
+                "{policies} policies hold at host endpoints and not at workloads: this version forwards what they would deny there"
             ),
             Warning::ConnectionsNotLimited { endpoint: (namespace, name) } => write!(
                 f,
