@@ -10,7 +10,7 @@ use model::Family;
 use crate::rule::{Action, AfterTiers, Checks, EndMatch, IcmpMatch, Policy, Rule, SetId, Tier, TierDefault};
 
 /// IANA's protocol numbers of ICMP and ICMPv6.
-const ICMP: [u8; 2] = [1, 58];
+pub(crate) const ICMP: [u8; 2] = [1, 58];
 
 /// What is known of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@
 //!
 //! **What it never does.** No sockets, no clock, no threads; it knows neither the datastore's forms nor the tables.
 
+pub mod compile;
 pub mod judge;
 pub mod lint;
 pub mod resolve;

@@ -79,7 +79,7 @@ impl Rule {
 }
 
 /// A policy, as far as one direction is concerned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// Its name, with the namespace before a slash where it has one.
     pub name: String,
@@ -88,7 +88,7 @@ pub struct Policy {
 }
 
 /// A tier's policies for one endpoint and direction, in order. One without policies asks and decides nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tier {
     /// Its name.
     pub name: String,
@@ -99,7 +99,7 @@ pub struct Tier {
 }
 
 /// What is asked after the tiers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AfterTiers {
     /// The endpoint's profiles, in order; what none of them allows is dropped.
     Profiles(Vec<Arc<Policy>>),
@@ -108,7 +108,7 @@ pub enum AfterTiers {
 }
 
 /// All that is asked of packets of one direction at one endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Checks {
     /// In order.
     pub tiers: Vec<Tier>,

@@ -1,0 +1,159 @@
+//! What readers have: one publication of all programs and sets.
+
+use std::sync::Arc;
+
+use model::Family;
+
+use super::addresses::AddressLookup;
+use super::classes::{ClassId, NOTHING};
+use super::memo::Memo;
+use super::packet::Packet;
+use super::program::{PacketRows, Program};
+use super::{Judgement, ProgramId, RuleId};
+
+/// Packets whose addresses are looked up together.
+const BATCH: usize = 64;
+
+/// The readers' side: one publication. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    pub(super) programs: Arc<[Option<Arc<Program>>]>,
+    pub(super) addresses: AddressLookup,
+}
+
+impl Compiled {
+    /// What a program makes of a packet. It allocates nothing and never panics.
+    #[inline]
+    pub fn judge(&self, id: ProgramId, packet: &Packet) -> Judgement {
+        self.judge_and_tell(id, packet, |_| {})
+    }
+
+    /// [`Self::judge`] for many packets, several at a time: `out[i]` for `asked[i]`. Of two lengths, the shorter counts.
+    pub fn judge_batch(&self, asked: &[(ProgramId, Packet)], out: &mut [Judgement]) {
+        for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
+            self.judge_some(asked, out, |program, id, rows| program.judge(id, rows, |_| {}));
+        }
+    }
+
+    /// [`Self::judge_batch`] by a worker that remembers what it has judged before.
+    pub fn judge_batch_by_memory(
+        &self,
+        memo: &mut Memo,
+        asked: &[(ProgramId, Packet)],
+        out: &mut [Judgement],
+    ) {
+        for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
+            self.judge_some(asked, out, |program, id, rows| {
+                memo.recall(program.serial, rows, || judge_anew(program, id, rows))
+            });
+        }
+    }
+
+    /// Tells of each rule with action Log that the packet meets before it is decided on, in order.
+    pub fn logs(&self, id: ProgramId, packet: &Packet, met: impl FnMut(RuleId)) {
+        self.judge_and_tell(id, packet, met);
+    }
+
+    #[inline]
+    fn program(&self, id: ProgramId) -> Option<&Program> {
+        self.programs.get(usize::from(id.0))?.as_deref()
+    }
+
+    #[inline(always)]
+    fn judge_and_tell(&self, id: ProgramId, packet: &Packet, met: impl FnMut(RuleId)) -> Judgement {
+        let Some(program) = self.program(id) else { return Judgement::NO_PROGRAM };
+        let class = |asked: bool, addr| {
+            if asked { self.addresses.class(packet.family, addr) } else { NOTHING }
+        };
+        let source = class(program.source.is_some(), packet.source);
+        let destination = class(program.destination.is_some(), packet.destination);
+        match program.rows(source, destination, packet) {
+            Some(rows) => program.judge(id, &rows, met),
+            None => Judgement::NO_PROGRAM,
+        }
+    }
+
+    /// At most [`BATCH`]: first every class, then every row, then every verdict, so that one packet's wait for memory is
+    /// another's work.
+    #[inline(always)]
+    fn judge_some(
+        &self,
+        asked: &[(ProgramId, Packet)],
+        out: &mut [Judgement],
+        mut judge: impl FnMut(&Program, ProgramId, &PacketRows) -> Judgement,
+    ) {
+        let mut classes = [[NOTHING; 2]; BATCH];
+        let mut v4 = Questions::<u32>::new();
+        let mut v6 = Questions::<u128>::new();
+        let mut programs = [None; BATCH];
+        for (number, ((id, packet), slot)) in asked.iter().zip(&mut programs).enumerate() {
+            let Some(program) = self.program(*id) else { continue };
+            *slot = Some(program);
+            let ends = [(&program.source, packet.source), (&program.destination, packet.destination)];
+            for (end, (map, addr)) in ends.into_iter().enumerate() {
+                if map.is_none() {
+                    continue;
+                }
+                let place = (number * 2 + end) as u8;
+                match packet.family {
+                    Family::V4 => v4.push(place, addr as u32),
+                    Family::V6 => v6.push(place, addr),
+                }
+            }
+        }
+        v4.answer(&mut classes, |addrs, classes| self.addresses.classes_v4(addrs, classes));
+        v6.answer(&mut classes, |addrs, classes| self.addresses.classes_v6(addrs, classes));
+        let mut rows = [None; BATCH];
+        for (((_, packet), program), ([source, destination], rows)) in
+            asked.iter().zip(&programs).zip(classes.iter().zip(&mut rows))
+        {
+            *rows = program.and_then(|program| program.rows(*source, *destination, packet));
+        }
+        for (((id, _), program), (rows, out)) in asked.iter().zip(&programs).zip(rows.iter().zip(out)) {
+            *out = match (program, rows) {
+                (Some(program), Some(rows)) => judge(program, *id, rows),
+                _ => Judgement::NO_PROGRAM,
+            };
+        }
+    }
+}
+
+/// By itself, so that those who are remembered don't pay for its registers.
+#[inline(never)]
+fn judge_anew(program: &Program, id: ProgramId, rows: &PacketRows) -> Judgement {
+    program.judge(id, rows, |_| {})
+}
+
+/// Addresses of one family to look up, and which end of which packet each is: twice the packet's number, and 1 for the
+/// destination.
+struct Questions<K> {
+    addrs: [K; BATCH * 2],
+    places: [u8; BATCH * 2],
+    len: usize,
+}
+
+impl<K: Copy + Default> Questions<K> {
+    fn new() -> Questions<K> {
+        Questions { addrs: [K::default(); BATCH * 2], places: [0; BATCH * 2], len: 0 }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, place: u8, addr: K) {
+        let at = self.len % (BATCH * 2);
+        (self.addrs[at], self.places[at]) = (addr, place);
+        self.len = at + 1;
+    }
+
+    #[inline(always)]
+    fn answer(self, classes: &mut [[ClassId; 2]; BATCH], look_up: impl Fn(&[K], &mut [ClassId])) {
+        if self.len == 0 {
+            return;
+        }
+        let mut answers = [NOTHING; BATCH * 2];
+        let answers = &mut answers[..self.len];
+        look_up(&self.addrs[..self.len], answers);
+        for (place, answer) in self.places.iter().zip(answers) {
+            classes[usize::from(place / 2) % BATCH][usize::from(place % 2)] = *answer;
+        }
+    }
+}

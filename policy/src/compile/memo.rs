@@ -1,0 +1,84 @@
+//! Judgements that a worker remembers: packets with the same rows are the same to a program.
+//!
+//! Not flows but kinds of flows: all pods of one deployment that call one service are one entry. An entry is named by the
+//! program's serial number and the rows, so it stays true through publications that leave the program as it is, whoever
+//! joins or leaves a set; a program that is made anew has another number.
+
+use super::program::PacketRows;
+use super::{Judgement, RuleId};
+use crate::judge::Verdict;
+
+/// A worker's memory of judgements. It belongs to one worker, and takes [`Memo::BYTES`].
+#[derive(Clone, Debug)]
+pub struct Memo(Box<[Entry; ENTRIES]>);
+
+/// Enough for the pairs of workloads that a node's new flows are between, and half of a second-level cache.
+const ENTRIES: usize = 1 << 14;
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
+struct Entry {
+    rows: PacketRows,
+    /// 0 is no program's.
+    serial: u64,
+    rule: RuleId,
+    /// How many logs, and above them the verdict.
+    logs: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+const LOGS_BITS: u32 = 30;
+
+impl Memo {
+    /// Bytes that one takes.
+    pub const BYTES: usize = ENTRIES * size_of::<Entry>();
+
+    /// One that remembers nothing.
+    pub fn new() -> Memo {
+        let entries = vec![Entry::default(); ENTRIES].into_boxed_slice();
+        Memo(entries.try_into().unwrap_or_else(|_| unreachable!("as many as there are")))
+    }
+
+    /// The judgement of a program on packets with these rows: remembered, or else asked for.
+    #[inline(always)]
+    pub(super) fn recall(
+        &mut self,
+        serial: u64,
+        rows: &PacketRows,
+        judge: impl FnOnce() -> Judgement,
+    ) -> Judgement {
+        let entry = &mut self.0[place(serial, rows)];
+        if entry.serial == serial && entry.rows == *rows {
+            let verdict = match entry.logs >> LOGS_BITS {
+                0 => Verdict::Allow,
+                1 => Verdict::Deny,
+                _ => Verdict::NoMatch,
+            };
+            return Judgement { verdict, rule: entry.rule, logs: entry.logs & ((1 << LOGS_BITS) - 1) };
+        }
+        let judgement = judge();
+        let verdict = match judgement.verdict {
+            Verdict::Allow => 0,
+            Verdict::Deny => 1,
+            Verdict::NoMatch => 2u32,
+        };
+        *entry =
+            Entry { rows: *rows, serial, rule: judgement.rule, logs: judgement.logs | verdict << LOGS_BITS };
+        judgement
+    }
+}
+
+impl Default for Memo {
+    fn default() -> Memo {
+        Memo::new()
+    }
+}
+
+/// Where an entry would be. Who makes packets that meet there only makes it forget.
+#[inline(always)]
+fn place(serial: u64, rows: &PacketRows) -> usize {
+    let [a, b, c, d] = rows.0.map(u64::from);
+    let product = u128::from((a << 32 | b) ^ 0x9e37_79b9_7f4a_7c15)
+        * u128::from((c << 32 | d) ^ serial.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ 0x94d0_49bb_1331_11eb);
+    (product as u64 ^ (product >> 64) as u64) as usize % ENTRIES
+}
