@@ -13,6 +13,8 @@ pub struct Limits {
     pub routes_v4: usize,
     /// IPv6 routes.
     pub routes_v6: usize,
+    /// Policy: programs, their rules, members of sets.
+    pub policy: crate::PolicyLimits,
     /// Readers: one a worker.
     pub readers: usize,
 }

@@ -13,15 +13,20 @@
 
 use std::sync::Arc;
 
+use ::policy::compile::{RuleId, Usage};
+use ::policy::judge::Step;
+use ::policy::rule::{Checks, SetId};
+use ::policy::sets::Member;
 use arc_swap::{ArcSwap, Cache};
 use model::{PortId, Prefix, ReversePath};
 use packet::FlowHash;
 
 use crate::buckets::Buckets;
 use crate::epoch::Epochs;
+use crate::policy::{self, PolicyWriter};
 use crate::{
-    AddressSet, Adjacency, AdjacencyId, Fib, FibReader, Group, GroupId, Limits, Nat, NextHops, Port, Ports,
-    TableFull, TunnelEnd, WorkloadTunnels,
+    AddressSet, Adjacency, AdjacencyId, EndpointPolicy, Fib, FibReader, Group, GroupId, Limits, Nat,
+    NextHops, Policy, Port, Ports, TableFull, TunnelEnd, WorkloadTunnels,
 };
 
 /// Everything but the routes, as one epoch shows it.
@@ -41,6 +46,8 @@ pub struct State {
     pub workload_tunnels: WorkloadTunnels,
     /// What is translated.
     pub nat: Arc<Nat>,
+    /// What endpoints may send and get.
+    pub policy: Arc<Policy>,
     /// How sources of packets from uplinks are held to the routes.
     pub reverse_path: ReversePath,
     /// How flows choose among several next hops.
@@ -114,6 +121,11 @@ pub struct Writer {
     unpublished_groups: Vec<GroupId>,
     /// Which flows of each group, by row, go to which member: remembered, so that only those move that must.
     buckets: Vec<Buckets>,
+    policy: PolicyWriter,
+    /// The epoch by whose end every reader has the policy that was published last.
+    policy_seen_by: u64,
+    /// Ports, and with them which policy is whose, may have changed since the last publication.
+    ports_changed: bool,
     /// Something that next hops are compiled of has changed since the last publication.
     next_hops_changed: bool,
     readers: usize,
@@ -135,6 +147,9 @@ impl Writer {
             group_rows: Rows::new("groups", limits.groups),
             unpublished_groups: Vec::new(),
             buckets: Vec::new(),
+            policy: PolicyWriter::new(limits.policy),
+            policy_seen_by: 0,
+            ports_changed: false,
             next_hops_changed: false,
             readers: 0,
         }
@@ -273,6 +288,54 @@ impl Writer {
         self.staged.nat = Arc::new(nat);
     }
 
+    /// Stages what is asked of packets from and to an endpoint, by its name in [`crate::Endpoint`], whether or not a port
+    /// has it yet.
+    ///
+    /// # Errors
+    /// The policies are too many or too long; nothing is changed.
+    pub fn put_policy(&mut self, endpoint: &str, policy: &EndpointPolicy) -> Result<(), TableFull> {
+        self.policy.put(endpoint, policy)
+    }
+
+    /// Stages that nothing is asked at an endpoint any more.
+    pub fn remove_policy(&mut self, endpoint: &str) {
+        self.policy.remove(endpoint);
+    }
+
+    /// Stages a whole set of addresses or ports: what it had before is forgotten.
+    ///
+    /// # Errors
+    /// Its members are too many; nothing is changed.
+    pub fn put_set(&mut self, id: SetId, members: impl IntoIterator<Item = Member>) -> Result<(), TableFull> {
+        self.policy.changed = true;
+        self.policy.compiler.put_set(id, members).map_err(policy::table_full)
+    }
+
+    /// Stages a change of a set: first what is removed, then what is added.
+    ///
+    /// # Errors
+    /// As [`Self::put_set`].
+    pub fn update_set(&mut self, id: SetId, removed: &[Member], added: &[Member]) -> Result<(), TableFull> {
+        self.policy.changed = true;
+        self.policy.compiler.update_set(id, removed, added).map_err(policy::table_full)
+    }
+
+    /// Stages the removal of a set.
+    pub fn remove_set(&mut self, id: SetId) {
+        self.policy.changed = true;
+        self.policy.compiler.remove_set(id);
+    }
+
+    /// What of policy's limits is in use.
+    pub fn policy_usage(&self) -> Usage {
+        self.policy.compiler.usage()
+    }
+
+    /// What the number of a rule stands for: the checks it is in, and the step.
+    pub fn step(&self, rule: RuleId) -> Option<(&Arc<Checks>, Step)> {
+        self.policy.compiler.step(rule)
+    }
+
     /// Stages the opening (or closing) of forwarding.
     pub fn set_ready(&mut self, ready: bool) {
         self.staged.ready = ready;
@@ -280,15 +343,20 @@ impl Writer {
 
     /// Shows what is staged to every reader from its next batch on.
     ///
-    /// Returns after every reader has seen it where a group is new, at once otherwise.
+    /// Returns after every reader has seen it where a group is new, at once otherwise; but where policy changes, it begins
+    /// when every reader has seen the change before.
     pub fn publish(&mut self) {
         if std::mem::take(&mut self.next_hops_changed) {
             let State { ports, adjacencies, groups, .. } = &self.staged;
             self.staged.next_hops =
                 Arc::new(NextHops::compile(groups, adjacencies, ports, &mut self.buckets));
         }
+        let policy_changed = self.publish_policy();
         self.shared.state.store(Arc::new(self.staged.clone()));
         let epoch = self.shared.epochs.advance();
+        if policy_changed {
+            self.policy_seen_by = epoch;
+        }
         if !self.unpublished_groups.is_empty() {
             self.shared.epochs.wait_for(epoch);
             self.unpublished_groups.clear();
@@ -301,6 +369,21 @@ impl Writer {
     pub fn wait_for_readers(&mut self) {
         let epoch = self.shared.epochs.advance();
         self.shared.epochs.wait_for(epoch);
+    }
+
+    /// Compiles policy where it has changed.
+    fn publish_policy(&mut self) -> bool {
+        if !std::mem::take(&mut self.ports_changed) && !self.policy.changed {
+            return false;
+        }
+        // The compiler takes up again what the publication before the last one was made of.
+        let wait = || self.shared.epochs.wait_for(self.policy_seen_by);
+        let published = self.policy.publish(&self.staged.ports, &self.staged.policy, wait);
+        let changed = published.is_some();
+        if let Some(policy) = published {
+            self.staged.policy = Arc::new(policy);
+        }
+        changed
     }
 
     /// Makes a route lead to a published group, in place.
@@ -322,6 +405,9 @@ impl Writer {
     /// now and then during a long run of route changes.
     pub fn reclaim(&mut self) {
         // What is unlinked up to now belongs to the epoch that this call ends.
+        if self.shared.epochs.oldest_seen() >= self.policy_seen_by {
+            self.policy.compiler.settle();
+        }
         let ended = self.shared.epochs.current();
         self.shared.epochs.advance();
         let safe = self.shared.epochs.oldest_seen();
@@ -332,6 +418,7 @@ impl Writer {
 impl Writer {
     fn ports_mut(&mut self) -> &mut Ports {
         self.next_hops_changed = true;
+        self.ports_changed = true;
         Arc::make_mut(&mut self.staged.ports)
     }
 
@@ -398,11 +485,20 @@ pub struct Snapshot<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PolicyLimits;
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     fn limits() -> Limits {
-        Limits { ports: 8, adjacencies: 4, groups: 4, routes_v4: 1000, routes_v6: 1000, readers: 2 }
+        Limits {
+            ports: 8,
+            adjacencies: 4,
+            groups: 4,
+            routes_v4: 1000,
+            routes_v6: 1000,
+            policy: PolicyLimits::NONE,
+            readers: 2,
+        }
     }
 
     fn neighbor(last: u8) -> Adjacency {

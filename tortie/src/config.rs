@@ -347,6 +347,15 @@ fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {
             Limits::NAT_PORTS,
             &mut limits.nat_ports_per_address,
         ),
+        (
+            "limits.policy_programs",
+            &fields.policy_programs,
+            Limits::POLICY_PROGRAMS,
+            &mut limits.policy_programs,
+        ),
+        ("limits.policy_rules", &fields.policy_rules, Limits::ROUTES, &mut limits.policy_rules),
+        ("limits.policy_members", &fields.policy_members, Limits::ROUTES, &mut limits.policy_members),
+        ("limits.policy_bytes", &fields.policy_bytes, Limits::POLICY_BYTES, &mut limits.policy_bytes),
         ("limits.mirror_routes", &fields.mirror_routes, Limits::ROUTES, &mut limits.mirror_routes),
         (
             "limits.prefixes_per_peer",

@@ -30,6 +30,14 @@ pub(crate) struct Limits {
     pub(crate) flows: usize,
     /// Outer ports of one address, for each protocol.
     pub(crate) nat_ports_per_address: usize,
+    /// Different lists of rules that endpoints have, a direction each.
+    pub(crate) policy_programs: usize,
+    /// Rules in those lists.
+    pub(crate) policy_rules: usize,
+    /// Addresses, networks and ports in the sets that rules name, and networks in the rules themselves.
+    pub(crate) policy_members: usize,
+    /// Bytes of those lists as packets are judged by them.
+    pub(crate) policy_bytes: usize,
 }
 
 impl Default for Limits {
@@ -49,11 +57,25 @@ impl Default for Limits {
             flows: 262_144,
             // Half of those that the node's own address has to give.
             nat_ports_per_address: 8_192,
+            policy_programs: 1_024,
+            policy_rules: 262_144,
+            policy_members: 1_048_576,
+            policy_bytes: 256 * 1024 * 1024,
         }
     }
 }
 
 impl Limits {
+    /// Those of policy.
+    pub(crate) fn policy(&self) -> tables::PolicyLimits {
+        tables::PolicyLimits {
+            programs: self.policy_programs,
+            rules: self.policy_rules,
+            members: self.policy_members,
+            bytes: self.policy_bytes,
+        }
+    }
+
     /// What a limit may be set to. The upper ends keep a slip of the finger from asking for terabytes.
     pub(crate) const ROUTES: (usize, usize) = (1, 16_000_000);
     /// A port number has 16 bits and the highest is kept free.
@@ -66,6 +88,10 @@ impl Limits {
     pub(crate) const FLOWS: (usize, usize) = (1_024, 64_000_000);
     /// A port has 16 bits; the largest is no limit.
     pub(crate) const NAT_PORTS: (usize, usize) = (1, 65_536);
+    /// A rule is named by 32 bits, of which its list has 12.
+    pub(crate) const POLICY_PROGRAMS: (usize, usize) = (2, tables::PolicyLimits::PROGRAMS_MAX);
+    /// A list of ten thousand rules takes a few megabytes.
+    pub(crate) const POLICY_BYTES: (usize, usize) = (1 << 20, 1 << 36);
     /// Below the smallest, not even an uplink and a workload can be opened.
     pub(crate) const FRAMES: (usize, usize) = (8_192, 4_194_304);
 }
@@ -180,6 +206,7 @@ impl Memory {
                 line("look-up tables, IPv6", 1, lpm::Table::<u128>::new(v6).bytes()),
                 line("IPv4 routes of BGP and the RIB, about", limits.routes_v4, ROUTE_V4_BYTES),
                 line("IPv6 routes of BGP and the RIB, about", limits.routes_v6, ROUTE_V6_BYTES),
+                line("policy: sets, programs and rules", 1, tables::PolicyLimits::bytes(&limits.policy())),
                 line("limits of endpoints, one a port", limits.ports, 2_048),
                 line("adjacencies", limits.adjacencies, 64),
                 line("groups", limits.groups, 96),
@@ -267,6 +294,7 @@ mod tests {
             groups: limits.groups,
             routes_v4: limits.routes_v4,
             routes_v6: limits.routes_v6,
+            policy: tables::PolicyLimits::NONE,
             readers: 1,
         });
         let memory = Memory::of(&limits, 1);

@@ -172,6 +172,7 @@ fn table_limits(config: &Config) -> tables::Limits {
         groups: config.limits.groups,
         routes_v4: config.limits.routes_v4,
         routes_v6: config.limits.routes_v6,
+        policy: config.limits.policy(),
         readers: config.workers,
     }
 }

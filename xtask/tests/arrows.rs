@@ -10,11 +10,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("packet", &["model"]),
     ("lpm", &[]),
-    ("policy", &["model"]),
+    ("policy", &["model", "lpm"]),
     ("bgp", &["model"]),
-    ("tables", &["model", "packet", "lpm"]),
+    ("tables", &["model", "packet", "lpm", "policy"]),
     ("afxdp", &[]),
-    ("fastpath", &["afxdp", "packet", "tables", "model"]),
+    ("fastpath", &["afxdp", "packet", "tables", "policy", "model"]),
     ("datastore", &["policy", "model"]),
     ("slowpath", &["bgp", "datastore", "tables", "policy", "packet", "model"]),
     (
@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["fastpath", "slowpath", "afxdp", "bgp", "datastore", "tables", "policy", "packet", "lpm", "model"],
     ),
     ("lab", &["model", "packet", "lpm", "bgp", "tables", "fastpath", "datastore", "slowpath"]),
-    ("perf", &["model", "packet", "lpm", "tables", "afxdp", "fastpath", "lab"]),
+    ("perf", &["model", "packet", "lpm", "policy", "tables", "afxdp", "fastpath", "lab"]),
     ("xtask", &["lab"]),
 ];
 

@@ -87,7 +87,15 @@ pub fn prefix(text: &str) -> Prefix {
 }
 
 pub fn limits(readers: usize) -> Limits {
-    Limits { ports: 16, adjacencies: 64, groups: 64, routes_v4: 1000, routes_v6: 1000, readers }
+    Limits {
+        ports: 16,
+        adjacencies: 64,
+        groups: 64,
+        routes_v4: 1000,
+        routes_v6: 1000,
+        policy: tables::PolicyLimits::NONE,
+        readers,
+    }
 }
 
 pub fn port(id: PortId) -> Port {

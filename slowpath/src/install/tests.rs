@@ -52,7 +52,15 @@ struct Bench {
 }
 
 fn limits(routes: usize) -> Limits {
-    Limits { ports: 16, adjacencies: 64, groups: 64, routes_v4: routes, routes_v6: routes, readers: 1 }
+    Limits {
+        ports: 16,
+        adjacencies: 64,
+        groups: 64,
+        routes_v4: routes,
+        routes_v6: routes,
+        policy: tables::PolicyLimits::NONE,
+        readers: 1,
+    }
 }
 
 impl Bench {

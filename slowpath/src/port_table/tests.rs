@@ -72,8 +72,15 @@ fn link(ifindex: IfIndex, name: &str) -> Link {
 impl Bench {
     /// An uplink and a workload's interface, both up; room for this many ports.
     fn new(limit: usize) -> Bench {
-        let limits =
-            Limits { ports: limit, adjacencies: 4, groups: 4, routes_v4: 4, routes_v6: 4, readers: 1 };
+        let limits = Limits {
+            ports: limit,
+            adjacencies: 4,
+            groups: 4,
+            routes_v4: 4,
+            routes_v6: 4,
+            policy: tables::PolicyLimits::NONE,
+            readers: 1,
+        };
         let mut writer = Writer::new(limits);
         let reader = writer.reader().unwrap();
         Bench {

@@ -144,6 +144,10 @@ pub(super) struct LimitsFields {
     pub(super) prefixes_per_peer: Option<Entry>,
     pub(super) flows: Option<Entry>,
     pub(super) nat_ports_per_address: Option<Entry>,
+    pub(super) policy_programs: Option<Entry>,
+    pub(super) policy_rules: Option<Entry>,
+    pub(super) policy_members: Option<Entry>,
+    pub(super) policy_bytes: Option<Entry>,
 }
 
 /// A mapping that says what it should look like where something else stands in its place.
