@@ -13,8 +13,11 @@
 //!
 //! **What it never does.** Run in production, or touch an interface that it didn't make.
 
+pub mod acl;
+pub mod cluster;
 pub mod data;
 pub mod huge_pages;
+pub mod judged;
 pub mod keys;
 pub mod measure;
 pub mod packets;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod classify;
 mod instructions;
 mod lookup;
 mod loss;
@@ -27,6 +28,8 @@ struct Arguments {
 enum What {
     /// Look-ups alone: every address mix, both families, full table.
     Lookup(lookup::Arguments),
+    /// New flows judged by policy: lists of rules, sets, and what compiling takes.
+    Classify(classify::Arguments),
     /// DPDK and VPP on the same look-ups and packets, in interleaved rounds; builds what it compares with.
     Peers(peers::Arguments),
     /// AF_XDP between veths beside DPDK and Linux; needs root and 4 cores.
@@ -51,6 +54,7 @@ enum What {
 fn main() -> Result<ExitCode> {
     match Arguments::parse().what {
         What::Lookup(arguments) => lookup::run(&arguments),
+        What::Classify(arguments) => classify::run(&arguments),
         What::Peers(arguments) => peers::run(&arguments),
         What::Veth(arguments) => veth::run(&arguments),
         What::Updates(arguments) => updates::run(&arguments),

@@ -87,6 +87,7 @@ impl Router {
             groups: 4096,
             routes_v4: routes + 16,
             routes_v6: routes + 16,
+            policy: tables::PolicyLimits::NONE,
             readers: workers,
         };
         let mut writer = Writer::new(limits);

@@ -1,8 +1,6 @@
 //! Look-ups beside DPDK's rte_fib, rte_fib6 and rte_lpm: the same table, the same addresses, every answer compared.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +12,8 @@ use perf::measure::{self, Readings};
 
 use super::Arguments;
 use super::compare::Comparison;
-use super::dpdk::{self, Pages, Program};
+use super::conversation::Conversation;
+use super::dpdk::{self, Pages};
 use super::exchange::Exchange;
 use super::quiet::Watched;
 
@@ -205,7 +204,7 @@ impl Run<'_> {
                 our_rate.0.push(reading.value);
                 disturbed.iter_mut().for_each(|count| *count += usize::from(reading.disturbed));
                 for ((bulk, rates), disturbed) in BULKS.iter().zip(&mut their_rates).zip(&mut disturbed) {
-                    let watched = Watched::process(theirs.program.child.id());
+                    let watched = Watched::process(theirs.conversation.program.child.id());
                     let reading = watched.read(|| theirs.rate(set, *bulk))?;
                     rates.0.push(reading.value);
                     *disturbed += usize::from(reading.disturbed);
@@ -260,11 +259,9 @@ fn batches<K: Key>(lookup: &Lookup<K>, keys: &[K]) -> usize {
     keys.len()
 }
 
-/// The C program with a table loaded. It sleeps while nothing is asked.
+/// The C program with a table loaded.
 struct Theirs {
-    program: Program,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
+    conversation: Conversation,
     /// What loading took, and DPDK's memory afterwards.
     seconds: String,
     mebibytes: usize,
@@ -278,41 +275,17 @@ impl Theirs {
         core: usize,
         file: &Path,
     ) -> Result<Theirs> {
-        let environment = ["-l".to_owned(), core.to_string(), "--no-telemetry".to_owned()];
         let arguments = [file.display().to_string(), variant.kind.to_owned(), variant.lookup.to_owned()];
-        let mut program = Program::start(program, pages, &environment, &arguments, true)?;
-        let to = program.child.stdin.take().context("its input is a pipe")?;
-        let from = BufReader::new(program.child.stdout.take().context("its output is a pipe")?);
-        let mut theirs = Theirs { program, to, from, seconds: String::new(), mebibytes: 0 };
-        let ready = theirs.answer("ready")?;
+        let mut conversation = Conversation::start(program, pages, core, &arguments)?;
+        let ready = conversation.answer("ready")?;
         let (seconds, bytes) = ready.split_once(' ').context("two numbers")?;
-        theirs.seconds = seconds.to_owned();
-        theirs.mebibytes = bytes.parse::<usize>()? >> 20;
-        Ok(theirs)
-    }
-
-    /// The next line that is an answer, without its first word.
-    fn answer(&mut self, word: &str) -> Result<String> {
-        let mut line = String::new();
-        while self.from.read_line(&mut line)? > 0 {
-            if let Some(answer) = line.strip_prefix("> ").and_then(|line| line.strip_prefix(word)) {
-                return Ok(answer.trim().to_owned());
-            }
-            line.clear();
-        }
-        // It ended; its last words come a moment before its end.
-        let _ = self.program.child.wait();
-        Err(self.program.failed("ended"))
-    }
-
-    fn ask(&mut self, command: &str, word: &str) -> Result<String> {
-        writeln!(self.to, "{command}")?;
-        self.answer(word)
+        let (seconds, mebibytes) = (seconds.to_owned(), bytes.parse::<usize>()? >> 20);
+        Ok(Theirs { conversation, seconds, mebibytes })
     }
 
     /// Answers of this set that differ from ours.
     fn verify(&mut self, set: usize) -> Result<usize> {
-        let answer = self.ask(&format!("verify {set}"), "verify")?;
+        let answer = self.conversation.ask(&format!("verify {set}"), "verify")?;
         let (wrong, of) = answer.split_once(' ').context("two numbers")?;
         ensure!(of.parse::<usize>()? == KEYS, "all addresses are compared");
         Ok(wrong.parse()?)
@@ -320,7 +293,7 @@ impl Theirs {
 
     /// Millions of look-ups a second.
     fn rate(&mut self, set: usize, bulk: usize) -> Result<f64> {
-        let answer = self.ask(&format!("rate {set} {bulk} {}", ROUND.as_millis()), "rate")?;
+        let answer = self.conversation.ask(&format!("rate {set} {bulk} {}", ROUND.as_millis()), "rate")?;
         let (rate, _sum) = answer.split_once(' ').context("two numbers")?;
         Ok(rate.parse()?)
     }

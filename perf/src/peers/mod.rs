@@ -2,7 +2,9 @@
 //!
 //! What each peer is given and why is told in `perf/peers/README.md`.
 
+mod acl;
 mod compare;
+mod conversation;
 mod dpdk;
 mod exchange;
 mod fib;
@@ -57,6 +59,8 @@ pub struct Arguments {
 enum What {
     /// Look-ups alone, beside rte_fib and rte_fib6.
     Lookup,
+    /// New flows judged by lists of rules, beside rte_acl.
+    Classify,
     /// Forwarding in memory, beside l3fwd over net_pcap, and VPP's packet generator where a vpp is named.
     Walk,
 }
@@ -81,6 +85,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if asked(What::Lookup) {
         comparisons.extend(fib::compare(&internet, arguments)?);
     }
+    if asked(What::Classify) {
+        comparisons.extend(acl::compare(arguments)?);
+    }
     if asked(What::Walk) {
         comparisons.extend(memory::compare(&internet, arguments)?);
     }
@@ -89,6 +96,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         // One file each, so that one doesn't replace the other.
         let name = match arguments.what.as_slice() {
             [What::Lookup] => "peers-lookup",
+            [What::Classify] => "peers-classify",
             [What::Walk] => "peers-walk",
             _ => "peers",
         };

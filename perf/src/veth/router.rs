@@ -147,6 +147,7 @@ fn tables() -> Result<Writer> {
         groups: 64,
         routes_v4: routes.len() * 5 / 4,
         routes_v6: 16,
+        policy: tables::PolicyLimits::NONE,
         readers: 1,
     });
     let egress = PortId(1);
