@@ -11,30 +11,35 @@
 //! start. The free ones are a stack; where it is empty, the next row under the hand whose flow isn't established is
 //! evicted, so a flood of first packets pushes out first packets only. A second hand ages some rows at a time.
 //!
-//! `timeouts.rs` holds states and times, `mappings.rs` what keeps a workload's port to one outer port, `ports.rs` which
-//! of those are free.
+//! `timeouts.rs` holds states and times, `verdict.rs` what policy has said of a flow, `connections.rs` how many of them
+//! an endpoint has; `mappings.rs` holds what keeps a workload's port to one outer port, `ports.rs` which of those are free.
 
+mod connections;
 mod fragments;
 mod index;
 mod mappings;
 mod ports;
 mod row;
 mod timeouts;
+mod verdict;
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Instant;
 
+use model::PortId;
 use packet::FlowKey;
 
+use connections::Connections;
 use fragments::Fragments;
 use index::{Held, Index, Link, find_in, link, row_and_side};
 use ports::Ports;
 use row::{Life, Row, Words, key, words};
 
 pub(crate) use mappings::has_mapping;
-pub use timeouts::{FlowTimeouts, Ticks, begins_flow};
+pub use timeouts::{FlowTimeouts, TcpPacket, Ticks, begins_flow};
+pub use verdict::{Beginning, Between, Verdict};
 
 /// Rows looked at for one to evict: a bound for the work of one packet.
 const EVICTION_SCAN: u32 = 64;
@@ -55,15 +60,39 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     row: u32,
-    generation: u16,
     protocol: u8,
+    life: Life,
     /// Which way packets with the asked key go.
     pub direction: Direction,
     /// The key of packets that go the other way. Reversed, it is what a packet with the asked key becomes.
     pub other: FlowKey,
+    /// What policy has said of it.
+    pub verdict: Verdict,
 }
 
 impl Flow {
+    /// Do packets leave under other addresses or ports than they came with?
+    #[inline]
+    pub fn is_translated(&self) -> bool {
+        !self.life.has(Life::PLAIN)
+    }
+
+    /// The packets that both policies of its ends are about, as the first one goes: its source before any translation, its
+    /// destination after. `asked`: the key that it was found by.
+    pub fn judged_as(&self, asked: &FlowKey) -> FlowKey {
+        let (original, reply) = match self.direction {
+            Direction::Original => (asked, &self.other),
+            Direction::Reply => (&self.other, asked),
+        };
+        FlowKey { dst: reply.src, dport: reply.sport, ..*original }
+    }
+
+    /// May the flow have such a TCP packet, after what came before?
+    #[inline]
+    pub fn may_have(&self, packet: TcpPacket) -> bool {
+        timeouts::may_follow(self.life.flags(), self.direction, packet)
+    }
+
     /// What a packet with the asked key becomes.
     pub fn translated(&self) -> FlowKey {
         self.other.reversed()
@@ -127,6 +156,7 @@ struct Table {
     index: Index,
     ports: Ports,
     fragments: Fragments,
+    connections: Connections,
     /// The stack of free rows: how often it changed in the high half, the first row counted from 1 in the low one. A free
     /// row's first link names the next.
     free: AtomicU64,
@@ -166,6 +196,7 @@ impl Flows {
             index: Index::new(rows),
             ports: Ports::new(),
             fragments: Fragments::new(),
+            connections: Connections::new(),
             free: AtomicU64::new(1),
             in_use: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
@@ -188,6 +219,7 @@ impl Flows {
             + (rows * Index::BUCKETS_PER_ROW).next_power_of_two() * 8
             + Ports::BYTES
             + Fragments::BYTES
+            + Connections::BYTES
     }
 
     /// The datagrams in fragments that were translated.
@@ -205,7 +237,7 @@ impl Flows {
     #[inline]
     pub fn look_up(&self, asked: &FlowKey, now: Ticks, timeouts: &FlowTimeouts) -> Option<Flow> {
         let found = self.0.index.find(&self.0.rows, &words(asked))?;
-        let flow = self.flow(found, asked.protocol)?;
+        let flow = self.flow(found, asked)?;
         if timeouts.is_over(asked.protocol, found.1, now) {
             let (row, _) = row_and_side(found.0);
             self.remove(row, found.1);
@@ -229,37 +261,117 @@ impl Flows {
     }
 
     /// What was found, where it is still there: keys and life are read once more together.
-    fn flow(&self, (found, life): (Link, Life), protocol: u8) -> Option<Flow> {
-        let (number, side) = row_and_side(found);
-        let row = &self.0.rows[number as usize];
-        let other = key(&row.words(1 - side));
+    #[inline]
+    fn flow(&self, (found, life): (Link, Life), asked: &FlowKey) -> Option<Flow> {
+        let (row, side) = row_and_side(found);
+        let the_row = &self.0.rows[row as usize];
+        let other = if life.has(Life::PLAIN) { asked.reversed() } else { key(&the_row.words(1 - side)) };
+        let generation = life.generation();
+        let verdict = Verdict::of_word(the_row.verdict.load(Ordering::Relaxed), generation);
         // Keys are written after a row's generation moved on: the same one means that these were the keys.
         fence(Ordering::Acquire);
         let direction = if side == 0 { Direction::Original } else { Direction::Reply };
-        let generation = life.generation();
-        let same = row.life().generation() == generation && row.life().has(Life::LIVE);
-        same.then_some(Flow { row: number, generation, protocol, direction, other })
+        let same = the_row.life().generation() == generation && the_row.life().has(Life::LIVE);
+        same.then_some(Flow { row, protocol: asked.protocol, life, direction, other, verdict })
     }
 
     /// Notes that a packet of the flow has passed. `tcp_flags`: zero for other protocols.
     #[inline]
     pub fn touch(&self, flow: &Flow, tcp_flags: u8, now: Ticks) {
-        let row = &self.0.rows[flow.row as usize];
-        let mut life = row.life();
+        let mut life = flow.life;
         loop {
-            if life.generation() != flow.generation || !life.has(Life::LIVE) {
-                return;
-            }
             let flags = timeouts::after(life.flags(), flow.protocol, flow.direction, tcp_flags);
             let is_recent = now.0 < life.seen().saturating_add(SEEN_EVERY);
             if flags == life.flags() && is_recent {
                 return;
             }
+            let row = &self.0.rows[flow.row as usize];
             match row.change(life, life.with(flags, now.0.max(life.seen()))) {
                 Ok(()) => return,
                 Err(changed) => life = changed,
             }
+            if life.generation() != flow.life.generation() || !life.has(Life::LIVE) {
+                return;
+            }
         }
+    }
+
+    /// Notes of a flow that has just been added what is known of it by its first packet. Until then, others judge it for
+    /// themselves.
+    pub fn begin(&self, flow: &Flow, beginning: &Beginning) {
+        let row = &self.0.rows[flow.row as usize];
+        let is_there = || {
+            let life = Life(row.life.fetch_or(0, Ordering::AcqRel));
+            life.generation() == flow.life.generation() && life.has(Life::LIVE)
+        };
+        if !is_there() {
+            return self.uncount(beginning.counted);
+        }
+        let is_counted = row.begin(flow.life.generation(), beginning);
+        // Removed meanwhile: either whoever removed it has counted it off, or it is for us to do.
+        if !is_counted || !is_there() && row.uncount(beginning.counted) {
+            self.uncount(beginning.counted);
+        }
+    }
+
+    /// Notes what policy says of a flow from now on.
+    pub fn judge(&self, flow: &Flow, verdict: Verdict) {
+        let row = &self.0.rows[flow.row as usize];
+        row.verdict.store(verdict.word(flow.life.generation()), Ordering::Relaxed);
+    }
+
+    /// Type and code of a flow's first packet, where that was an ICMP message and is remembered.
+    pub fn icmp_of(&self, flow: &Flow) -> Option<(u8, u8)> {
+        let row = &self.0.rows[flow.row as usize];
+        let icmp = verdict::icmp_of(row.icmp.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        icmp.filter(|_| row.life().generation() == flow.life.generation())
+    }
+
+    /// Removes a flow that has just begun and may not go on.
+    pub fn forget(&self, flow: &Flow) {
+        let life = self.0.rows[flow.row as usize].life();
+        if life.generation() == flow.life.generation() && life.has(Life::LIVE) && !life.has(Life::ANSWERED) {
+            self.remove(flow.row, life);
+        }
+    }
+
+    /// Removes all flows from or to these addresses; says how many. Looks at every row: for the slow path, when a workload
+    /// is gone.
+    pub fn remove_of(&self, is_gone: impl Fn(&FlowKey) -> bool) -> usize {
+        let mut removed = 0;
+        for (number, row) in self.0.rows.iter().enumerate() {
+            let life = Life(row.life.load(Ordering::Acquire));
+            if !life.has(Life::LIVE) || life.has(Life::MAPPING) {
+                continue;
+            }
+            let concerned = (0..2).any(|side| is_gone(&key(&row.words(side))));
+            fence(Ordering::Acquire);
+            // A row that has changed since is another flow, or one with a packet: the next call gets it.
+            removed += usize::from(concerned && self.remove(number as u32, life));
+        }
+        removed
+    }
+
+    /// Counts a new connection from a port's endpoint, unless there are `limit` already. It belongs to the flow that then
+    /// begins with it ([`Beginning::counted`]); whoever begins none gives it back.
+    pub fn count_egress(&self, port: PortId, limit: u64) -> bool {
+        self.0.connections.take_egress(port, limit)
+    }
+
+    /// [`Self::count_egress`] for a connection to a port's endpoint.
+    pub fn count_ingress(&self, port: PortId, limit: u64) -> bool {
+        self.0.connections.take_ingress(port, limit)
+    }
+
+    /// Counts a connection off that has not become a flow.
+    pub fn uncount(&self, counted: Between) {
+        self.0.connections.give_back(counted);
+    }
+
+    /// Connections counted of a port's endpoint: from it, and to it.
+    pub fn connections_of(&self, port: PortId) -> (u32, u32) {
+        self.0.connections.of(port)
     }
 
     /// Adds a flow whose replies show the key `reply`.
@@ -287,19 +399,21 @@ impl Flows {
         let number = self.take_row(now, timeouts).ok_or(NotAdded::Full)?;
         let row = &self.0.rows[number as usize];
         row.set_mappings(mappings);
+        row.clear();
         let keys = [words(original), words(reply)];
         let buckets = keys.each_ref().map(|key| self.0.index.bucket(key));
-        match self.link(number, &keys, buckets, Life::LIVE, now) {
+        let plain = if original.reversed() == *reply { Life::PLAIN } else { 0 };
+        match self.link(number, &keys, buckets, Life::LIVE | plain, now) {
             Ok(life) => {
-                let (protocol, generation) = (original.protocol, life.generation());
-                Ok(Flow { row: number, generation, protocol, direction: Direction::Original, other: *reply })
+                let (protocol, direction, verdict) = (original.protocol, Direction::Original, Verdict::NONE);
+                Ok(Flow { row: number, protocol, life, direction, other: *reply, verdict })
             }
             Err(refused) => {
                 row.set_mappings([0; 2]);
                 self.give_row(number);
                 Err(match refused {
                     Refused::Known(found) => {
-                        self.flow(found, original.protocol).map_or(NotAdded::Ambiguous, NotAdded::Known)
+                        self.flow(found, original).map_or(NotAdded::Ambiguous, NotAdded::Known)
                     }
                     Refused::Ambiguous => NotAdded::Ambiguous,
                 })
@@ -362,6 +476,7 @@ impl Flows {
         }
         (0..2).for_each(|side| index.unlink(rows, number, side));
         let mappings = row.take_mappings();
+        self.0.connections.give_back(row.take_counted());
         self.give_row(number);
         mappings.into_iter().for_each(|mapping| self.release_shared(mapping));
         true

@@ -1,9 +1,11 @@
-//! One row of the flow table: two keys, a life, and links of the two chains that it is in. 128 bytes.
+//! One row of the flow table: two keys, a life, links of the two chains that it is in, and what policy said. 128 bytes.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use model::Family;
 use packet::FlowKey;
+
+use super::verdict::{Beginning, Between, counted_of, counted_word, icmp_word};
 
 /// A [`FlowKey`] as it lies in a row and is hashed.
 pub(super) type Words = [u64; 5];
@@ -74,6 +76,8 @@ impl Life {
     pub(super) const RESET: u16 = 1 << 5;
     /// No flow but what flows share: a mapping of a workload's port, or the count of them (`mappings.rs`).
     pub(super) const MAPPING: u16 = 1 << 6;
+    /// Nothing is translated: one key is the other one turned round.
+    pub(super) const PLAIN: u16 = 1 << 7;
 
     pub(super) fn flags(self) -> u16 {
         self.0 as u16
@@ -115,7 +119,12 @@ pub(super) struct Row {
     pub(super) mappings: [AtomicU32; 2],
     /// Of what flows share: its generation in the high half, how many are counted in it in the low one.
     pub(super) uses: AtomicU64,
-    // Left for policy: a verdict and the epoch of the policy that gave it, a word of their own (DESIGN.md, D7).
+    /// What policy has said of the flow, and of whom (`verdict.rs`).
+    pub(super) verdict: AtomicU64,
+    /// Type and code of its first packet, of ICMP.
+    pub(super) icmp: AtomicU32,
+    /// The ports whose connections it is counted among.
+    pub(super) counted: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Row>() == Row::BYTES);
@@ -146,6 +155,31 @@ impl Row {
         for (mapping, value) in self.mappings.iter().zip(mappings) {
             mapping.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Forgets what was remembered of the last flow's first packet.
+    pub(super) fn clear(&self) {
+        self.verdict.store(0, Ordering::Relaxed);
+        self.icmp.store(0, Ordering::Relaxed);
+        self.counted.store(0, Ordering::Relaxed);
+    }
+
+    /// Remembers the first packet of this generation's flow; `false`: another flow is counted here by now.
+    pub(super) fn begin(&self, generation: u16, beginning: &Beginning) -> bool {
+        self.verdict.store(beginning.verdict.word(generation), Ordering::Relaxed);
+        self.icmp.store(icmp_word(beginning.icmp), Ordering::Relaxed);
+        let counted = counted_word(beginning.counted);
+        counted == 0 || self.counted.compare_exchange(0, counted, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Is the flow counted among these connections still? Then it isn't any more.
+    pub(super) fn uncount(&self, counted: Between) -> bool {
+        let word = counted_word(counted);
+        word != 0 && self.counted.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub(super) fn take_counted(&self) -> Between {
+        counted_of(self.counted.swap(0, Ordering::Relaxed))
     }
 
     pub(super) fn take_mappings(&self) -> [u32; 2] {

@@ -97,6 +97,57 @@ pub fn begins_flow(protocol: u8, tcp_flags: u8) -> bool {
     protocol != protocol::TCP || tcp_flags & tcp::RST == 0
 }
 
+/// What a TCP packet is, by its flags: the first of these that fits, as in Linux's connection tracking
+/// (`get_conntrack_index` in `net/netfilter/nf_conntrack_proto_tcp.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TcpPacket {
+    /// Ends the connection at once.
+    Reset,
+    /// Asks for a connection.
+    Syn,
+    /// Grants one.
+    SynAck,
+    /// The sender's last.
+    Fin,
+    /// Any other of a connection.
+    Ack,
+    /// No packet of any connection: a scan.
+    Nothing,
+}
+
+impl TcpPacket {
+    /// By the flags in its header.
+    #[inline]
+    pub fn of(flags: u8) -> TcpPacket {
+        match flags {
+            flags if flags & tcp::RST != 0 => TcpPacket::Reset,
+            flags if flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK => TcpPacket::SynAck,
+            flags if flags & tcp::SYN != 0 => TcpPacket::Syn,
+            flags if flags & tcp::FIN != 0 => TcpPacket::Fin,
+            flags if flags & tcp::ACK != 0 => TcpPacket::Ack,
+            _ => TcpPacket::Nothing,
+        }
+    }
+
+    /// May it be the first that is seen of a connection? One from the middle may, as for Linux by default
+    /// (`nf_conntrack_tcp_loose`), which Calico leaves alone: the connection may be older than this process.
+    pub fn may_begin(self) -> bool {
+        matches!(self, TcpPacket::Syn | TcpPacket::Ack)
+    }
+}
+
+/// May a flow in this state have such a packet? What Linux calls invalid whatever the sequence numbers, which nobody keeps
+/// here: no packet of a connection, an answer to no question, and a server's SYN once the connection has been open.
+pub(super) fn may_follow(flags: u16, direction: Direction, packet: TcpPacket) -> bool {
+    const OPENED: u16 = Life::ESTABLISHED | Life::FIN_ORIGINAL | Life::FIN_REPLY | Life::RESET;
+    match (direction, packet) {
+        (_, TcpPacket::Nothing) => false,
+        (Direction::Reply, TcpPacket::Syn) => flags & OPENED == 0,
+        (Direction::Original, TcpPacket::SynAck) => flags & Life::ANSWERED != 0,
+        _ => true,
+    }
+}
+
 /// The flags of a flow after one more packet. `tcp_flags`: zero for other protocols.
 pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u8) -> u16 {
     if protocol != protocol::TCP {
@@ -110,7 +161,7 @@ pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u
     let opens = tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
     // The same ports again, for a new connection (RFC 9293 §3.6.1).
     if opens && original && (closed || flags & Life::RESET != 0) {
-        return Life::LIVE;
+        return Life::LIVE | flags & Life::PLAIN;
     }
     if tcp_flags & tcp::RST != 0 {
         return flags | Life::RESET;
@@ -161,6 +212,27 @@ mod tests {
         assert_eq!(lasts(&reset), 40);
         assert_eq!(lasts(&[&reset[..], &[(Original, tcp::ACK)]].concat()), 3600);
         assert_eq!(lasts(&[&closed[..], &[(Original, tcp::SYN)]].concat()), 20, "opened anew");
+    }
+
+    /// The columns "none" of Linux's table, and those of its rows that need no sequence number.
+    #[test]
+    fn packets_of_no_connection_are_told_from_others_as_linux_does() {
+        let none = [(tcp::SYN, true), (SYN_ACK, false), (tcp::FIN | tcp::ACK, false), (tcp::ACK, true)];
+        let more = [(tcp::RST, false), (tcp::RST | tcp::ACK, false), (0, false), (0x08, false)];
+        for (flags, may) in none.into_iter().chain(more) {
+            assert_eq!(TcpPacket::of(flags).may_begin(), may, "{flags:#x}");
+        }
+        let may = |packets: &[(Direction, u8)], way, flags| {
+            may_follow(tcp_flow(packets).flags(), way, TcpPacket::of(flags))
+        };
+        let open = [(Original, tcp::SYN), (Reply, SYN_ACK), (Original, tcp::ACK)];
+        assert!(!may(&open, Original, 0) && !may(&open, Reply, 0x20));
+        assert!(may(&open[..1], Reply, tcp::SYN), "both open at once");
+        assert!(may(&[(Original, tcp::SYN), (Reply, tcp::SYN)], Original, SYN_ACK));
+        assert!(!may(&open[..1], Original, SYN_ACK));
+        assert!(!may(&open, Reply, tcp::SYN), "a server doesn't call back");
+        let reset = [&open[..], &[(Original, tcp::RST)]].concat();
+        assert!(!may(&reset, Reply, tcp::SYN) && may(&reset, Original, tcp::SYN));
     }
 
     #[test]
