@@ -39,7 +39,7 @@ use row::{Life, Row, Words, key, words};
 
 pub(crate) use mappings::has_mapping;
 pub use timeouts::{FlowTimeouts, TcpPacket, Ticks, begins_flow};
-pub use verdict::{Beginning, Between, Verdict};
+pub use verdict::{Beginning, Between, FlowVerdict};
 
 /// Rows looked at for one to evict: a bound for the work of one packet.
 const EVICTION_SCAN: u32 = 64;
@@ -67,7 +67,7 @@ pub struct Flow {
     /// The key of packets that go the other way. Reversed, it is what a packet with the asked key becomes.
     pub other: FlowKey,
     /// What policy has said of it.
-    pub verdict: Verdict,
+    pub verdict: FlowVerdict,
 }
 
 impl Flow {
@@ -267,7 +267,7 @@ impl Flows {
         let the_row = &self.0.rows[row as usize];
         let other = if life.has(Life::PLAIN) { asked.reversed() } else { key(&the_row.words(1 - side)) };
         let generation = life.generation();
-        let verdict = Verdict::of_word(the_row.verdict.load(Ordering::Relaxed), generation);
+        let verdict = FlowVerdict::of_word(the_row.verdict.load(Ordering::Relaxed), generation);
         // Keys are written after a row's generation moved on: the same one means that these were the keys.
         fence(Ordering::Acquire);
         let direction = if side == 0 { Direction::Original } else { Direction::Reply };
@@ -315,7 +315,7 @@ impl Flows {
     }
 
     /// Notes what policy says of a flow from now on.
-    pub fn judge(&self, flow: &Flow, verdict: Verdict) {
+    pub fn judge(&self, flow: &Flow, verdict: FlowVerdict) {
         let row = &self.0.rows[flow.row as usize];
         row.verdict.store(verdict.word(flow.life.generation()), Ordering::Relaxed);
     }
@@ -405,7 +405,8 @@ impl Flows {
         let plain = if original.reversed() == *reply { Life::PLAIN } else { 0 };
         match self.link(number, &keys, buckets, Life::LIVE | plain, now) {
             Ok(life) => {
-                let (protocol, direction, verdict) = (original.protocol, Direction::Original, Verdict::NONE);
+                let (protocol, direction, verdict) =
+                    (original.protocol, Direction::Original, FlowVerdict::NONE);
                 Ok(Flow { row: number, protocol, life, direction, other: *reply, verdict })
             }
             Err(refused) => {

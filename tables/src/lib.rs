@@ -53,8 +53,8 @@ pub use counters::{Books, Counters, PortCount, WorkerCounters};
 pub use fate::{DropReason, Fate, PuntReason};
 pub use fib::{Fib, FibReader};
 pub use flows::{
-    Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTimeouts, Flows, NotAdded, OuterAddress,
-    TcpPacket, Ticks, Verdict, begins_flow,
+    Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTimeouts, FlowVerdict, Flows, NotAdded,
+    OuterAddress, TcpPacket, Ticks, begins_flow,
 };
 pub use group::{Group, GroupId};
 pub use inject::Inject;

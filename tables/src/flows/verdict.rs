@@ -35,11 +35,11 @@ impl Between {
 /// count a hundred changes a second for two days; a flow is silent for an hour before it is forgotten. Nothing is kept of
 /// flows that were denied: each of their packets is judged, and may find another policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Verdict(u64);
+pub struct FlowVerdict(u64);
 
-impl Verdict {
+impl FlowVerdict {
     /// Nobody has judged.
-    pub const NONE: Verdict = Verdict(0);
+    pub const NONE: FlowVerdict = FlowVerdict(0);
 
     const ALLOWED: u64 = 1;
     /// The low bits of the generation of the row's flow: a late verdict on the row's last flow says nothing of this one.
@@ -48,33 +48,34 @@ impl Verdict {
 
     /// The flow may pass, in this epoch of the policy.
     #[inline]
-    pub fn allowed(epoch: u64, between: Between) -> Verdict {
+    pub fn allowed(epoch: u64, between: Between) -> FlowVerdict {
         let number = |port: Option<PortId>| u64::from(port.map_or(NOBODY, |port| port.0));
         let ports = number(between.egress) << 48 | number(between.ingress) << 32;
-        Verdict(ports | epoch << 8 & Verdict::EPOCH | Verdict::ALLOWED)
+        FlowVerdict(ports | epoch << 8 & FlowVerdict::EPOCH | FlowVerdict::ALLOWED)
     }
 
     /// Was it given in this epoch, whoever it was about?
     #[inline]
     pub fn is_of(self, epoch: u64) -> bool {
-        self.0 & (Verdict::EPOCH | Verdict::ALLOWED) == epoch << 8 & Verdict::EPOCH | Verdict::ALLOWED
+        self.0 & (FlowVerdict::EPOCH | FlowVerdict::ALLOWED)
+            == epoch << 8 & FlowVerdict::EPOCH | FlowVerdict::ALLOWED
     }
 
     fn flow(generation: u16) -> u64 {
-        (u64::from(generation) << 1) & Verdict::FLOW
+        (u64::from(generation) << 1) & FlowVerdict::FLOW
     }
 
     /// As it lies in a row.
     pub(super) fn word(self, generation: u16) -> u64 {
-        self.0 | Verdict::flow(generation)
+        self.0 | FlowVerdict::flow(generation)
     }
 
     /// Out of a row: none where it was said of another flow.
     #[inline]
-    pub(super) fn of_word(word: u64, generation: u16) -> Verdict {
-        match word & Verdict::FLOW == Verdict::flow(generation) {
-            true => Verdict(word & !Verdict::FLOW),
-            false => Verdict::NONE,
+    pub(super) fn of_word(word: u64, generation: u16) -> FlowVerdict {
+        match word & FlowVerdict::FLOW == FlowVerdict::flow(generation) {
+            true => FlowVerdict(word & !FlowVerdict::FLOW),
+            false => FlowVerdict::NONE,
         }
     }
 }
@@ -83,7 +84,7 @@ impl Verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beginning {
     /// What policy says of it.
-    pub verdict: Verdict,
+    pub verdict: FlowVerdict,
     /// Type and code, where the first packet is an ICMP message: policy may ask for them again.
     pub icmp: Option<(u8, u8)>,
     /// The connections that it has been counted among.
@@ -129,18 +130,18 @@ mod tests {
         fn a_verdict_is_of_its_own_epoch_and_ends_alone(
             epochs in [0u64..1 << 24, 0u64..1 << 24], ends in [ends(), ends()], generation: u16,
         ) {
-            let verdict = |n: usize| Verdict::allowed(epochs[n], ends[n]);
-            let read = Verdict::of_word(verdict(0).word(generation), generation);
+            let verdict = |n: usize| FlowVerdict::allowed(epochs[n], ends[n]);
+            let read = FlowVerdict::of_word(verdict(0).word(generation), generation);
             prop_assert_eq!(read, verdict(0));
             prop_assert_eq!(read.is_of(epochs[1]), epochs[0] == epochs[1]);
             prop_assert_eq!(read == verdict(1), (epochs[0], ends[0]) == (epochs[1], ends[1]));
-            prop_assert_ne!(Verdict::NONE, verdict(1));
+            prop_assert_ne!(FlowVerdict::NONE, verdict(1));
         }
 
         #[test]
         fn a_late_verdict_says_nothing_of_the_rows_next_flow(generation: u16, later in 1u16..128) {
-            let word = Verdict::allowed(7, Between::default()).word(generation);
-            prop_assert_eq!(Verdict::of_word(word, generation.wrapping_add(later)), Verdict::NONE);
+            let word = FlowVerdict::allowed(7, Between::default()).word(generation);
+            prop_assert_eq!(FlowVerdict::of_word(word, generation.wrapping_add(later)), FlowVerdict::NONE);
         }
 
         #[test]
@@ -157,25 +158,25 @@ mod tests {
         let add = |sport| flows.add(&key(sport), &key(sport).reversed(), now, &timeouts).unwrap();
         let look_up = |key: FlowKey| flows.look_up(&key, now, &timeouts).unwrap();
         let flow = add(7);
-        let verdict = Verdict::allowed(3, Between { egress: Some(PortId(1)), ingress: None });
+        let verdict = FlowVerdict::allowed(3, Between { egress: Some(PortId(1)), ingress: None });
         flows.begin(&flow, &Beginning { verdict, icmp: Some((13, 0)), ..Beginning::default() });
         for key in [key(7), key(7).reversed()] {
             let found = look_up(key);
             assert_eq!((found.verdict, flows.icmp_of(&found)), (verdict, Some((13, 0))));
             assert_eq!((found.judged_as(&key).sport, found.is_translated()), (7, false));
         }
-        let later = Verdict::allowed(4, Between::default());
+        let later = FlowVerdict::allowed(4, Between::default());
         flows.judge(&flow, later);
         assert_eq!(look_up(key(7)).verdict, later);
         let next = add(8);
         flows.judge(&flow, verdict);
-        assert_eq!((look_up(key(8)).verdict, flows.icmp_of(&next)), (Verdict::NONE, None));
+        assert_eq!((look_up(key(8)).verdict, flows.icmp_of(&next)), (FlowVerdict::NONE, None));
         assert_eq!(flows.icmp_of(&flow), None);
     }
 
     #[test]
     fn a_fresh_row_knows_nothing() {
-        assert!(!Verdict::NONE.is_of(0));
+        assert!(!FlowVerdict::NONE.is_of(0));
         assert_eq!((icmp_word(None), counted_word(Between::default())), (0, 0));
     }
 }
