@@ -30,6 +30,7 @@ mod counters;
 mod epoch;
 mod fate;
 mod fib;
+mod flow_rules;
 mod flows;
 mod group;
 mod inject;
@@ -38,6 +39,7 @@ mod meter;
 mod nat;
 mod next_hops;
 mod policy;
+mod policy_report;
 mod ports;
 mod punt;
 mod qos;
@@ -52,6 +54,7 @@ pub use copy_ring::{Full, RingConsumer, RingProducer, copy_ring};
 pub use counters::{Books, Counters, PortCount, WorkerCounters};
 pub use fate::{DropReason, Fate, PuntReason};
 pub use fib::{Fib, FibReader};
+pub use flow_rules::FlowRules;
 pub use flows::{
     Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTimeouts, FlowVerdict, Flows, NotAdded,
     OuterAddress, TcpPacket, Ticks, begins_flow,
@@ -63,6 +66,7 @@ pub use meter::{Allowance, Meter, MeterTime};
 pub use nat::{Nat, NatRules, Outgoing};
 pub use next_hops::{CameBy, HopIndex, HopState, NextHop, NextHops, WayBack};
 pub use policy::{EndpointPolicy, Policy, PortPolicy};
+pub use policy_report::{PolicyAct, PolicyEvent, PolicyReport, RuleCount};
 pub use ports::{Endpoint, Port, Ports, QosUse};
 pub use punt::Punt;
 pub use qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST, Policer, PolicerDrops, Qos};

@@ -65,6 +65,8 @@ pub struct QosUse {
     pub egress: bool,
     /// A DSCP.
     pub dscp: bool,
+    /// Limits of connections.
+    pub connections: bool,
 }
 
 impl Ports {
@@ -107,6 +109,7 @@ impl Ports {
             ingress: sum.ingress || qos.ingress,
             egress: sum.egress || qos.egress,
             dscp: sum.dscp || qos.dscp,
+            connections: sum.connections || qos.connections,
         });
     }
 }

@@ -1,4 +1,4 @@
-//! What Calico's QoS controls of an endpoint come to: meters for both directions, and a DSCP.
+//! What Calico's QoS controls of an endpoint come to: meters and limits of connections for both directions, and a DSCP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +27,14 @@ pub struct Qos {
     pub ingress: Option<Policer>,
     /// From the workload.
     pub egress: Option<Policer>,
+    refused_connections: Arc<RefusedConnections>,
+}
+
+/// Connections above the limits.
+#[derive(Debug, Default)]
+struct RefusedConnections {
+    ingress: AtomicU64,
+    egress: AtomicU64,
 }
 
 /// Two of them are equal where they ask for the same, however full their buckets are.
@@ -54,8 +62,41 @@ impl Qos {
         let before_of = |of: fn(&Qos) -> &Option<Policer>| before.and_then(|before| of(before).as_ref());
         let ingress = policer(&controls.ingress, Way::Ingress, before_of(|qos| &qos.ingress));
         let egress = policer(&controls.egress, Way::Egress, before_of(|qos| &qos.egress));
-        let felt = ingress.is_some() || egress.is_some() || controls.dscp.is_some();
-        felt.then(|| Arc::new(Qos { controls: *controls, mtu, ingress, egress }))
+        let limits_connections =
+            [controls.ingress, controls.egress].iter().any(|way| way.max_connections.is_some());
+        let felt = ingress.is_some() || egress.is_some() || controls.dscp.is_some() || limits_connections;
+        let refused_connections =
+            before.map(|before| Arc::clone(&before.refused_connections)).unwrap_or_default();
+        felt.then(|| Arc::new(Qos { controls: *controls, mtu, ingress, egress, refused_connections }))
+    }
+
+    /// Connections towards the workload that there may be at a time.
+    #[inline]
+    pub fn ingress_connections(&self) -> Option<u64> {
+        self.controls.ingress.max_connections
+    }
+
+    /// Connections from the workload that there may be at a time.
+    #[inline]
+    pub fn egress_connections(&self) -> Option<u64> {
+        self.controls.egress.max_connections
+    }
+
+    /// Notes that a connection towards the workload was refused.
+    pub fn refuse_ingress(&self) {
+        self.refused_connections.ingress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a connection from the workload was refused.
+    pub fn refuse_egress(&self) {
+        self.refused_connections.egress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Packets that would have begun a connection above the limit since the endpoint's port was opened: towards the
+    /// workload, and from it.
+    pub fn refused_connections(&self) -> (u64, u64) {
+        let RefusedConnections { ingress, egress } = &*self.refused_connections;
+        (ingress.load(Ordering::Relaxed), egress.load(Ordering::Relaxed))
     }
 
     /// What was asked for.
@@ -70,7 +111,12 @@ impl Qos {
 
     /// What a walk has to look at for its sake.
     pub(crate) fn in_use(&self) -> QosUse {
-        QosUse { ingress: self.ingress.is_some(), egress: self.egress.is_some(), dscp: self.dscp().is_some() }
+        QosUse {
+            ingress: self.ingress.is_some(),
+            egress: self.egress.is_some(),
+            dscp: self.dscp().is_some(),
+            connections: self.ingress_connections().or(self.egress_connections()).is_some(),
+        }
     }
 }
 
@@ -233,6 +279,17 @@ mod tests {
         let marked = QosControls { dscp: Some(0), ..QosControls::default() };
         let marked = Qos::new(&marked, MTU, None).unwrap();
         assert_eq!(marked.in_use(), QosUse { dscp: true, ..QosUse::default() });
+    }
+
+    #[test]
+    fn a_limit_of_connections_alone_is_felt_and_its_count_goes_on() {
+        let limited = |max| egress(QosDirection { max_connections: Some(max), ..QosDirection::default() });
+        let qos = Qos::new(&limited(3), MTU, None).unwrap();
+        assert_eq!(qos.in_use(), QosUse { connections: true, ..QosUse::default() });
+        assert_eq!((qos.ingress_connections(), qos.egress_connections()), (None, Some(3)));
+        qos.refuse_egress();
+        let changed = Qos::new(&limited(4), MTU, Some(&qos)).unwrap();
+        assert_eq!(changed.refused_connections(), (0, 1));
     }
 
     #[test]

@@ -25,8 +25,8 @@ use crate::buckets::Buckets;
 use crate::epoch::Epochs;
 use crate::policy::{self, PolicyWriter};
 use crate::{
-    AddressSet, Adjacency, AdjacencyId, EndpointPolicy, Fib, FibReader, Group, GroupId, Limits, Nat,
-    NextHops, Policy, Port, Ports, TableFull, TunnelEnd, WorkloadTunnels,
+    AddressSet, Adjacency, AdjacencyId, EndpointPolicy, Fib, FibReader, FlowRules, Group, GroupId, Limits, Nat, NextHops,
+    Policy, Port, Ports, TableFull, TunnelEnd, WorkloadTunnels,
 };
 
 /// Everything but the routes, as one epoch shows it.
@@ -48,6 +48,8 @@ pub struct State {
     pub nat: Arc<Nat>,
     /// What endpoints may send and get.
     pub policy: Arc<Policy>,
+    /// What flows of workloads are held to besides.
+    pub flow_rules: FlowRules,
     /// How sources of packets from uplinks are held to the routes.
     pub reverse_path: ReversePath,
     /// How flows choose among several next hops.
@@ -281,6 +283,11 @@ impl Writer {
     /// Stages which tunnel packets workloads may not send.
     pub fn set_workload_tunnels(&mut self, tunnels: WorkloadTunnels) {
         self.staged.workload_tunnels = tunnels;
+    }
+
+    /// Stages what flows of workloads are held to besides policy.
+    pub fn set_flow_rules(&mut self, rules: FlowRules) {
+        self.staged.flow_rules = rules;
     }
 
     /// Stages what is translated.

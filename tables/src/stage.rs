@@ -22,6 +22,8 @@ pub enum Stage {
     Nat,
     /// Destination to next hop.
     Route,
+    /// What policy says of the packet's flow.
+    Policy,
     /// What a workload may get.
     WorkloadReceive,
     /// TTL, MAC addresses, encapsulation.
@@ -34,7 +36,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order of [`Self::index`].
-    pub const ALL: [Stage; 13] = [
+    pub const ALL: [Stage; 14] = [
         Stage::Receive,
         Stage::Parse,
         Stage::Admit,
@@ -44,6 +46,7 @@ impl Stage {
         Stage::ReversePath,
         Stage::Nat,
         Stage::Route,
+        Stage::Policy,
         Stage::WorkloadReceive,
         Stage::Rewrite,
         Stage::Exits,
@@ -67,6 +70,7 @@ impl Stage {
             Stage::ReversePath => "reverse_path",
             Stage::Nat => "nat",
             Stage::Route => "route",
+            Stage::Policy => "policy",
             Stage::WorkloadReceive => "workload_receive",
             Stage::Rewrite => "rewrite",
             Stage::Exits => "exits",

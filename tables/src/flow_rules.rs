@@ -1,0 +1,18 @@
+//! What FelixConfiguration says of flows from and to workloads, besides policy.
+
+/// What is dropped besides what policy denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRules {
+    /// What workloads send to this node itself, DHCP, DNS and multicast listeners' messages excepted:
+    /// `defaultEndpointToHostAction: Drop`.
+    pub drops_to_host: bool,
+    /// What belongs to no flow and can begin none: unless `disableConntrackInvalidCheck`. Else policy judges it alone.
+    pub drops_invalid: bool,
+}
+
+impl Default for FlowRules {
+    /// Before anybody has said otherwise: without policy, nothing is asked.
+    fn default() -> FlowRules {
+        FlowRules { drops_to_host: false, drops_invalid: true }
+    }
+}
