@@ -7,7 +7,7 @@ use model::PortId;
 use packet::Parsed;
 use tables::{DropReason, Fate, HopIndex};
 
-use crate::nat;
+use crate::{nat, policy};
 
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
 pub const BATCH: usize = 64;
@@ -48,6 +48,8 @@ pub struct Batch {
     pub(crate) asked: Asked,
     /// What `nat.rs` has translated, and what it has yet to.
     pub(crate) nat: nat::Columns,
+    /// What `nat.rs` leaves to `policy.rs`, and that to it.
+    pub(crate) policy: policy::Columns,
 }
 
 /// Destinations to look up, of each family for itself and without gaps, and what came of it. Kept from batch to batch, so
@@ -109,6 +111,7 @@ impl Batch {
             opened: 0,
             asked: Asked { v4: Questions::new(), v6: Questions::new(), groups: [0; BATCH] },
             nat: nat::Columns::new(),
+            policy: policy::Columns::new(),
         }
     }
 
@@ -149,6 +152,7 @@ impl Batch {
         self.runs.clear();
         self.opened = 0;
         self.nat.clear();
+        self.policy.clear();
     }
 }
 

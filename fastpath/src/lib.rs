@@ -16,8 +16,9 @@
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
 //! | 6 | `police.rs` | what a workload may send in a second | drop: egress limits |
 //! | 7 | `reverse_path.rs` | packets whose source a route leads back to | drop: no way back, or another one |
-//! | 8 | `nat.rs` | what a known flow's packets, or those to a floating IP, become | drop: malformed, unknown |
+//! | 8 | `flow.rs`, `nat.rs` | what is known of a packet's flow, and what it or one to a floating IP becomes | drop: malformed, unknown |
 //! | 9 | `route.rs` | a next hop | punt: no route, rejected, prohibited, unresolved; drop: blackhole, broadcast, port down |
+//! | 10 | `policy.rs` | what both ends' policies allow; known flows without asking again | drop: denied, invalid, to the host, too many connections, flow table full |
 //! | 10 | `nat.rs` | packets under a source that they may leave under | drop: ports exhausted |
 //! | 11 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
 //! | 11 | `mark.rs` | the endpoint's DSCP in what leaves the node | – |
@@ -36,6 +37,7 @@ mod batch;
 mod decapsulate;
 mod exits;
 mod fair_share;
+mod flow;
 mod fragment;
 mod handoff;
 mod mark;
@@ -45,6 +47,7 @@ mod nat;
 mod options;
 mod parse;
 mod police;
+mod policy;
 mod port;
 mod queues;
 mod receive;

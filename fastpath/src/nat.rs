@@ -11,14 +11,17 @@
 //! belongs to no flow is the host's, and goes its way by the host port.
 
 use afxdp::Frame;
-use model::{Family, PortKind};
-use packet::nat::{fragment_id, is_icmp_error, quoted, translate, translate_error};
+use model::PortKind;
+use packet::nat::{Quoted, is_icmp_error, translate, translate_error};
 use packet::{FlowKey, Kind, Parsed, protocol};
 use tables::{
-    DropReason, Fate, Flow, Flows, HopState, Nat, NextHops, NotAdded, Ports, State, Ticks, begins_flow,
+    Beginning, DropReason, Fate, Flow, Flows, HopState, Nat, NextHops, NotAdded, Ports, State, Ticks,
+    begins_flow,
 };
 
 use crate::batch::Run;
+use crate::flow::{Found, Memory, tcp_flags};
+use crate::policy::{Policing, Seen};
 use crate::{BATCH, Batch};
 
 /// Source ports that a workload's packet to its own floating IP may get instead of its own: so many are tried.
@@ -28,7 +31,7 @@ const DYNAMIC: (u16, u16) = (49_152, 16_384);
 
 /// What this stage leaves from one call to the next, without gaps: most batches translate nothing.
 pub(crate) struct Columns {
-    /// Within `known_flows`: rows whose packets a rule may be about.
+    /// Within `known_flows`: rows whose packets a rule or a policy may be about.
     asked: Vec<Asked>,
     /// Rows whose packets were translated.
     translated: Vec<Translated>,
@@ -40,6 +43,8 @@ struct Asked {
     row: u8,
     key: FlowKey,
     from_workload: bool,
+    /// A rule may be about it; else policy is.
+    concerns: bool,
 }
 
 struct Translated {
@@ -62,6 +67,11 @@ impl Columns {
             translated: Vec::with_capacity(BATCH),
             leaving: Vec::with_capacity(BATCH),
         }
+    }
+
+    /// Must this row's packet not leave as it is?
+    pub(crate) fn is_hidden(&self, row: u8) -> bool {
+        self.leaving.iter().any(|leaving| leaving.row == row)
     }
 
     #[inline]
@@ -89,33 +99,56 @@ enum Step {
     Drop(DropReason),
 }
 
-/// Translates what belongs to a flow, begins flows to floating IPs, and notes what may not leave as it is.
-pub(crate) fn known_flows(batch: &mut Batch, state: &State, flows: &Flows) {
-    if state.nat.is_idle() {
+/// Translates what belongs to a flow, begins flows to floating IPs, and notes what may not leave as it is. What it has
+/// looked up policy need not look up again.
+pub(crate) fn known_flows(batch: &mut Batch, state: &State, flows: &Flows, policing: Option<&Policing<'_>>) {
+    if state.nat.is_idle() && policing.is_none() {
         return;
     }
-    let translator = Translator { nat: &state.nat, flows, now: flows.now() };
-    let Batch { frames, runs, fates, parsed, nat, .. } = batch;
+    let memory = Memory { flows, timeouts: &state.nat.timeouts, now: flows.now() };
+    let translator = Translator { nat: &state.nat, flows, now: memory.now };
+    let Batch { frames, runs, fates, parsed, nat, policy, .. } = batch;
     for run in runs {
         let from_workload = may_be_workloads(run, &state.ports);
+        let is_policed = policing.is_some_and(|policing| policing.asks_senders_at(run.ingress));
         for row in run.rows() {
             if fates[row] != Fate::Undecided {
                 continue;
             }
             let Some(key) = FlowKey::new(frames[row].bytes(), &parsed[row]) else { continue };
-            if translator.concerns(&key, from_workload) {
-                nat.asked.push(Asked { row: row as u8, key, from_workload });
+            let concerns = !translator.nat.is_idle() && translator.concerns(&key, from_workload);
+            if concerns || is_policed {
+                nat.asked.push(Asked { row: row as u8, key, from_workload, concerns });
             }
         }
     }
     flows.bring_near(nat.asked.iter().map(|asked| asked.key));
-    for Asked { row, key, from_workload } in nat.asked.drain(..) {
+    for asked in nat.asked.drain(..) {
+        let Asked { row, key, .. } = asked;
         let at = usize::from(row);
-        match translator.step(&mut frames[at], &parsed[at], &key, from_workload) {
-            Step::AsIs => {}
-            Step::Done(to) => nat.translated.push(Translated { row, from: key, to }),
-            Step::IfLeaving(fate) => nat.leaving.push(Leaving { row, key, fate }),
-            Step::Drop(reason) => fates[at] = Fate::Drop(reason),
+        let (frame, parsed) = (&mut frames[at], &parsed[at]);
+        let mut found = memory.recall(frame.bytes(), parsed, &key);
+        let step = translator.step(frame, parsed, &asked, &mut found);
+        let to = match step {
+            Step::AsIs => key,
+            Step::Done(to) => {
+                nat.translated.push(Translated { row, from: key, to });
+                to
+            }
+            Step::IfLeaving(fate) => {
+                nat.leaving.push(Leaving { row, key, fate });
+                key
+            }
+            Step::Drop(reason) => {
+                fates[at] = Fate::Drop(reason);
+                continue;
+            }
+        };
+        if policing.is_some() {
+            policy.seen.push(Seen { row, key, found });
+        } else if let Found::Flow(flow) | Found::Begun(flow) = found {
+            flows.touch(&flow, tcp_flags(frame.bytes(), parsed), memory.now);
+            memory.remember_fragment(frame.bytes(), parsed, &key, &to);
         }
     }
 }
@@ -126,7 +159,8 @@ pub(crate) fn leaving(batch: &mut Batch, state: &State, flows: &Flows) {
         return;
     }
     let translator = Translator { nat: &state.nat, flows, now: flows.now() };
-    let Batch { frames, fates, parsed, hops, nat, .. } = batch;
+    let memory = Memory { flows, timeouts: &state.nat.timeouts, now: translator.now };
+    let Batch { frames, fates, parsed, hops, nat, policy, .. } = batch;
     for Leaving { row, key, fate } in nat.leaving.drain(..) {
         let at = usize::from(row);
         if fates[at] != Fate::Undecided || !leaves(hops[at], &state.next_hops, &state.ports) {
@@ -136,8 +170,12 @@ pub(crate) fn leaving(batch: &mut Batch, state: &State, flows: &Flows) {
             fates[at] = Fate::Drop(reason);
             continue;
         }
-        match translator.begin_outgoing(&mut frames[at], &parsed[at], &key) {
-            Ok(to) => nat.translated.push(Translated { row, from: key, to }),
+        let beginning = policy.beginning_of(row);
+        match translator.begin_outgoing(&mut frames[at], &parsed[at], &key, &beginning) {
+            Ok(to) => {
+                memory.remember_fragment(frames[at].bytes(), &parsed[at], &key, &to);
+                nat.translated.push(Translated { row, from: key, to });
+            }
             Err(reason) => fates[at] = Fate::Drop(reason),
         }
     }
@@ -160,23 +198,9 @@ fn may_be_workloads(run: &Run, ports: &Ports) -> bool {
     port.is_none_or(|port| port.is_some_and(|port| port.kind == PortKind::Workload))
 }
 
-fn leaves(hop: tables::HopIndex, next_hops: &NextHops, ports: &Ports) -> bool {
+pub(crate) fn leaves(hop: tables::HopIndex, next_hops: &NextHops, ports: &Ports) -> bool {
     let hop = next_hops.get(hop);
     hop.state == HopState::Ready && ports.get(hop.port).is_some_and(|port| port.kind == PortKind::Uplink)
-}
-
-/// Flags of TCP; zero for the rest.
-fn tcp_flags(frame: &[u8], parsed: &Parsed) -> u8 {
-    match (parsed.protocol, parsed.l4) {
-        (protocol::TCP, 1..) => frame.get(usize::from(parsed.l4) + 13).copied().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-/// The datagram that a fragment belongs to. IPv4 tells datagrams apart by protocol, too (RFC 791); IPv6 doesn't.
-fn datagram(key: &FlowKey, id: u32) -> FlowKey {
-    let protocol = if key.family == Family::V6 { protocol::FRAGMENT } else { key.protocol };
-    FlowKey { sport: (id >> 16) as u16, dport: id as u16, protocol, ..*key }
 }
 
 impl Translator<'_> {
@@ -189,93 +213,87 @@ impl Translator<'_> {
             || from_workload && (self.nat.external_of(family, src).is_some() || self.nat.hides_source(key))
     }
 
-    fn step(&self, frame: &mut Frame, parsed: &Parsed, key: &FlowKey, from_workload: bool) -> Step {
-        if parsed.is_later_fragment() {
-            return self.later_fragment(frame, parsed, key, from_workload);
+    /// What becomes of a packet of which this was found. A flow that begins with it is `found` from now on.
+    fn step(&self, frame: &mut Frame, parsed: &Parsed, asked: &Asked, found: &mut Found) -> Step {
+        match found {
+            Found::Flow(flow) | Found::Begun(flow) => self.apply(frame, parsed, &asked.key, flow),
+            Found::Fragment(to) => {
+                translate(frame.bytes_mut(), parsed, &asked.key, to);
+                Step::Done(*to)
+            }
+            Found::Related(flow, quote) => icmp_error(frame, parsed, &asked.key, flow, quote),
+            _ if !asked.concerns => Step::AsIs,
+            Found::BrokenError => Step::Drop(DropReason::IcmpErrorMalformed),
+            Found::Nothing if parsed.is_later_fragment() => self.unknown_fragment(asked),
+            Found::Nothing if is_icmp_error(frame.bytes(), parsed) => self.unknown_error(asked),
+            Found::Nothing => self.first_packet(frame, parsed, asked, found),
         }
-        if is_icmp_error(frame.bytes(), parsed) {
-            return self.icmp_error(frame, parsed, key, from_workload);
-        }
+    }
+
+    fn first_packet(&self, frame: &mut Frame, parsed: &Parsed, asked: &Asked, found: &mut Found) -> Step {
+        let Asked { key, from_workload, .. } = asked;
         let flags = tcp_flags(frame.bytes(), parsed);
-        if let Some(flow) = self.flows.look_up(key, self.now, &self.nat.timeouts) {
-            self.flows.touch(&flow, flags, self.now);
-            return Step::Done(self.apply(frame, parsed, key, &flow));
-        }
-        if let Some(internal) = self.nat.internal_of(key.family, key.dst) {
+        let begun = if let Some(internal) = self.nat.internal_of(key.family, key.dst) {
             if !begins_flow(key.protocol, flags) {
                 return Step::Drop(DropReason::NatInvalid);
             }
-            return match self.begin_to_floating(key, internal) {
-                Ok(flow) => Step::Done(self.apply(frame, parsed, key, &flow)),
-                Err(not_added) => Step::Drop(reason(not_added)),
-            };
-        }
-        if from_workload && self.nat.is_outer(key.family, key.dst) && begins_flow(key.protocol, flags) {
-            match self.begin_hairpin(key) {
-                Ok(Some(flow)) => return Step::Done(self.apply(frame, parsed, key, &flow)),
-                Ok(None) => {}
+            self.begin_to_floating(key, internal).map(Some).map_err(reason)
+        } else if *from_workload && self.nat.is_outer(key.family, key.dst) && begins_flow(key.protocol, flags)
+        {
+            self.begin_hairpin(key).map_err(|not_added| match not_added {
                 // A workload's port can't be its own peer.
-                Err(NotAdded::Ambiguous) => return Step::Drop(DropReason::NatInvalid),
-                Err(not_added) => return Step::Drop(reason(not_added)),
+                NotAdded::Ambiguous => DropReason::NatInvalid,
+                not_added => reason(not_added),
+            })
+        } else {
+            Ok(None)
+        };
+        match begun {
+            Ok(Some(flow)) => {
+                *found = Found::Begun(flow);
+                self.apply(frame, parsed, key, &flow)
             }
+            Ok(None) => self.unknown(asked, None),
+            Err(reason) => Step::Drop(reason),
         }
-        self.unknown(key, from_workload, None)
     }
 
     /// A packet of no flow: it may go on unless it would leave under a source that is to be hidden, or was sent to an outer
     /// address that nobody but flows has.
-    fn unknown(&self, key: &FlowKey, from_workload: bool, if_leaving: Option<DropReason>) -> Step {
-        if from_workload && self.nat.hides_source(key) {
+    fn unknown(&self, asked: &Asked, if_leaving: Option<DropReason>) -> Step {
+        if asked.from_workload && self.nat.hides_source(&asked.key) {
             return Step::IfLeaving(if_leaving);
         }
         Step::AsIs
     }
 
-    fn apply(&self, frame: &mut Frame, parsed: &Parsed, key: &FlowKey, flow: &Flow) -> FlowKey {
-        let to = flow.translated();
-        if let Some(id) = fragment_id(frame.bytes(), parsed) {
-            self.flows.fragments().remember(&datagram(key, id), &to, self.now);
+    #[inline]
+    fn apply(&self, frame: &mut Frame, parsed: &Parsed, key: &FlowKey, flow: &Flow) -> Step {
+        if !flow.is_translated() {
+            return Step::AsIs;
         }
+        let to = flow.translated();
         translate(frame.bytes_mut(), parsed, key, &to);
-        to
+        Step::Done(to)
     }
 
     /// Later fragments go the way of their first one, which alone shows the ports.
-    fn later_fragment(&self, frame: &mut Frame, parsed: &Parsed, key: &FlowKey, from_workload: bool) -> Step {
-        let known = fragment_id(frame.bytes(), parsed)
-            .and_then(|id| self.flows.fragments().recall(&datagram(key, id), self.now));
-        if let Some(to) = known {
-            translate(frame.bytes_mut(), parsed, key, &to);
-            return Step::Done(to);
-        }
-        let is_hosts = self.nat.outgoing(key.family).is_some_and(|outgoing| outgoing.is_hosts);
-        let is_flows = self.nat.is_outer(key.family, key.dst) && !is_hosts;
-        if is_flows || self.nat.internal_of(key.family, key.dst).is_some() {
+    fn unknown_fragment(&self, asked: &Asked) -> Step {
+        let FlowKey { family, dst, .. } = asked.key;
+        let is_hosts = self.nat.outgoing(family).is_some_and(|outgoing| outgoing.is_hosts);
+        let is_flows = self.nat.is_outer(family, dst) && !is_hosts;
+        if is_flows || self.nat.internal_of(family, dst).is_some() {
             return Step::Drop(DropReason::FragmentUnknown);
         }
-        self.unknown(key, from_workload, Some(DropReason::FragmentUnknown))
+        self.unknown(asked, Some(DropReason::FragmentUnknown))
     }
 
-    /// RFC 5508 §4: an error about a flow's packet goes to who sent it, and quotes it as it was sent.
-    fn icmp_error(&self, frame: &mut Frame, parsed: &Parsed, key: &FlowKey, from_workload: bool) -> Step {
-        let Ok(quote) = quoted(frame.bytes(), parsed) else {
-            return Step::Drop(DropReason::IcmpErrorMalformed);
-        };
-        // The error goes the way of the answers to the packet that it quotes.
-        let answer = quote.key.reversed();
-        let flow = self.flows.look_up(&answer, self.now, &self.nat.timeouts);
-        let Some(flow) = flow.filter(|_| answer.dst == key.dst) else {
-            if self.nat.internal_of(key.family, key.dst).is_some() {
-                return Step::Drop(DropReason::NatInvalid);
-            }
-            return self.unknown(key, from_workload, Some(DropReason::NatInvalid));
-        };
-        let becomes = flow.translated();
-        // An error from a router on the way keeps its source; one from the flow's end hides it as the flow does.
-        let src = if key.src == answer.src { becomes.src } else { key.src };
-        translate_error(frame.bytes_mut(), parsed, (src, becomes.dst), &quote, &flow.other);
-        // Nobody is told of what befalls an ICMP error, so nothing need be undone.
-        Step::AsIs
+    /// An ICMP error about a packet of no flow.
+    fn unknown_error(&self, asked: &Asked) -> Step {
+        if self.nat.internal_of(asked.key.family, asked.key.dst).is_some() {
+            return Step::Drop(DropReason::NatInvalid);
+        }
+        self.unknown(asked, Some(DropReason::NatInvalid))
     }
 
     /// A flow to a floating IP. One that comes back to its own sender gets the floating IP as source, too: else the workload
@@ -313,7 +331,26 @@ impl Translator<'_> {
         frame: &mut Frame,
         parsed: &Parsed,
         key: &FlowKey,
+        beginning: &Beginning,
     ) -> Result<FlowKey, DropReason> {
+        let begun = self.add_outgoing(frame, parsed, key);
+        match &begun {
+            Ok((flow, true)) => self.flows.begin(flow, beginning),
+            // It can't be, or another worker has begun and counted it.
+            Ok((_, false)) | Err(_) => self.flows.uncount(beginning.counted),
+        }
+        let to = begun?.0.translated();
+        translate(frame.bytes_mut(), parsed, key, &to);
+        Ok(to)
+    }
+
+    /// The flow, and is it new?
+    fn add_outgoing(
+        &self,
+        frame: &Frame,
+        parsed: &Parsed,
+        key: &FlowKey,
+    ) -> Result<(Flow, bool), DropReason> {
         let flags = tcp_flags(frame.bytes(), parsed);
         if !begins_flow(key.protocol, flags) {
             return Err(DropReason::NatInvalid);
@@ -322,10 +359,24 @@ impl Translator<'_> {
         if outgoing.is_hosts && !has_ports(key, parsed.kind) {
             return Err(DropReason::NatUnsupported);
         }
-        let added = self.flows.add_outgoing(key, &outgoing.outer, self.now, &self.nat.timeouts);
-        let flow = known_is_as_good(added).map_err(reason)?;
-        Ok(self.apply(frame, parsed, key, &flow))
+        match self.flows.add_outgoing(key, &outgoing.outer, self.now, &self.nat.timeouts) {
+            Ok(flow) => Ok((flow, true)),
+            Err(NotAdded::Known(flow)) => Ok((flow, false)),
+            Err(not_added) => Err(reason(not_added)),
+        }
     }
+}
+
+/// RFC 5508 §4: an error about a flow's packet goes to who sent it, and quotes it as it was sent.
+fn icmp_error(frame: &mut Frame, parsed: &Parsed, key: &FlowKey, flow: &Flow, quote: &Quoted) -> Step {
+    if flow.is_translated() {
+        let becomes = flow.translated();
+        // An error from a router on the way keeps its source; one from the flow's end hides it as the flow does.
+        let src = if key.src == quote.key.dst { becomes.src } else { key.src };
+        translate_error(frame.bytes_mut(), parsed, (src, becomes.dst), quote, &flow.other);
+    }
+    // Nobody is told of what befalls an ICMP error, so nothing need be undone.
+    Step::AsIs
 }
 
 /// Do ports tell this flow from the host's own?

@@ -5,13 +5,21 @@
 
 use tables::{Flows, Snapshot, Stage};
 
+use crate::policy::{Policing, Reporter};
 use crate::stopwatch::Stopwatch;
 use crate::{
-    Batch, admit, decapsulate, mark, martian, nat, parse, police, reverse_path, rewrite, route, workload,
+    Batch, admit, decapsulate, mark, martian, nat, parse, police, policy, reverse_path, rewrite, route,
+    workload,
 };
 
 /// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's.
-pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, flows: &Flows, stopwatch: &mut Stopwatch) {
+pub(crate) fn walk(
+    batch: &mut Batch,
+    tables: &Snapshot<'_>,
+    flows: &Flows,
+    reporter: Reporter<'_>,
+    stopwatch: &mut Stopwatch,
+) {
     parse::headers(batch);
     stopwatch.lap(Stage::Parse);
     admit::frames_for_us(batch, tables.state);
@@ -28,17 +36,23 @@ pub(crate) fn walk(batch: &mut Batch, tables: &Snapshot<'_>, flows: &Flows, stop
     stopwatch.lap(Stage::WorkloadSend);
     reverse_path::sources(batch, tables);
     stopwatch.lap(Stage::ReversePath);
-    nat::known_flows(batch, tables.state, flows);
+    let policing = Policing::of(tables.state);
+    nat::known_flows(batch, tables.state, flows, policing.as_ref());
     stopwatch.lap(Stage::Nat);
     route::next_hop(batch, tables);
     stopwatch.lap(Stage::Route);
+    workload::may_receive(batch, &tables.state.next_hops);
+    stopwatch.lap(Stage::WorkloadReceive);
+    if let Some(policing) = &policing {
+        policy::judge(batch, policing, flows, reporter);
+        stopwatch.lap(Stage::Policy);
+    }
     nat::leaving(batch, tables.state, flows);
     stopwatch.lap(Stage::Nat);
-    workload::may_receive(batch, &tables.state.next_hops);
     if qos.dscp {
         mark::dscp(batch, tables.state);
+        stopwatch.lap(Stage::WorkloadReceive);
     }
-    stopwatch.lap(Stage::WorkloadReceive);
     rewrite::for_next_hop(batch, tables.state);
     stopwatch.lap(Stage::Rewrite);
     nat::undo_for_slow_path(batch);

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use afxdp::{FramePool, Sleeper};
 use crossbeam_channel::{Receiver, Sender};
 use model::{PortId, WorkerId};
-use tables::{Counters, Flows, Inject, Punt, Reader, RingConsumer, RingProducer, Stage};
+use tables::{Counters, Flows, Inject, PolicyReport, Punt, Reader, RingConsumer, RingProducer, Stage};
 
 use crate::exits::Exits;
 use crate::handoff::Handoffs;
+use crate::policy::Reporter;
 use crate::queues::Queues;
 use crate::stopwatch::Stopwatch;
 use crate::tally::Tally;
@@ -66,6 +67,8 @@ pub struct WorkerEnds {
     pub reader: Reader,
     /// The flows, which all workers share.
     pub flows: Flows,
+    /// Where policy's doings are told; the worker counts in its own rows.
+    pub policy_report: PolicyReport,
     /// All counters; the worker writes its own row.
     pub counters: Counters,
     /// Copies of packets for the slow path.
@@ -190,8 +193,9 @@ impl Worker {
             return 0;
         }
         let snapshot = ends.reader.snapshot();
-        walk(batch, &snapshot, &ends.flows, stopwatch);
         let worker = config.id.index();
+        let reporter = Reporter { report: &ends.policy_report, worker };
+        walk(batch, &snapshot, &ends.flows, reporter, stopwatch);
         let mut exits = Exits {
             worker,
             queues,
@@ -214,7 +218,7 @@ impl Worker {
         taken
     }
 
-    /// Takes commands; now and then reads the kernel's counters.
+    /// Takes commands, ages some flows, tells the writer that it holds no old tables; now and then reads the kernel's counters.
     pub fn housekeeping(&mut self) {
         while let Ok(command) = self.ends.commands.try_recv() {
             match command {
@@ -229,6 +233,7 @@ impl Worker {
             }
         }
         self.queues.poll_closing(&mut self.ends.pool);
+        self.ends.reader.quiesce();
         if self.ends.flows.counts().in_use > 0 {
             let timeouts = self.ends.reader.snapshot().state.nat.timeouts;
             self.ends.flows.age(AGED_ROWS, self.ends.flows.now(), &timeouts);

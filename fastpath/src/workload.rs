@@ -1,7 +1,5 @@
-//! Stages 6 and 11: what a workload may send and get.
-//!
-//! Calico policy will be asked here. Today the stage holds what is true without any policy: nothing passes a
-//! workload interface that no endpoint names, and a workload sends from its own addresses only.
+//! Stages 6 and 10: what is true of workloads without any policy: nothing passes a workload interface that no endpoint
+//! names, and a workload sends from its own addresses only.
 
 use std::net::IpAddr;
 

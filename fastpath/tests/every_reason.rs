@@ -5,6 +5,7 @@
 mod support;
 
 use model::{PortId, ReversePath, WorkerId};
+use support::policed::{SYN, Talk, allow, deny, drop_to_host, limit_connections, police};
 use support::translation::{
     self, OUTER, POD, SERVER, error_frame, fragments, icmp_frame, outward, tcp_frame, translating,
 };
@@ -67,12 +68,19 @@ fn tagged() -> Vec<u8> {
 
 /// How a reason is made to happen.
 enum Case {
+    /// With a policy, by the last of these frames from the workload.
+    Policed(fn(&mut Rig), Vec<Vec<u8>>),
     /// By one frame.
     Frame(PortId, Vec<u8>),
     /// With rules of translation, by the last of these frames from the workload.
     Translated(NatRules, Sizes, Vec<Vec<u8>>),
     /// By more than that: in a test of its own.
     Elsewhere,
+}
+
+/// Two connections of the workload to itself.
+fn to_itself() -> Vec<Vec<u8>> {
+    [1, 2].map(|sport| Talk::new(POD, POD).ports(sport, 80).tcp(WORKLOAD, SYN)).to_vec()
 }
 
 /// The rules and frames for a reason of translation's.
@@ -190,6 +198,29 @@ fn drop_case(reason: DropReason) -> Case {
             let [_, later] = fragments(&outward(1).fragmentable().payload(40).frame(), 5);
             return translated(rules, vec![later]);
         }
+        DropReason::EgressDenied => {
+            return Case::Policed(|rig| police(rig, Some(allow()), Some(deny())), vec![Build::outward().frame()]);
+        }
+        // To itself: its own packets come back.
+        DropReason::IngressDenied => {
+            return Case::Policed(
+                |rig| police(rig, Some(deny()), Some(allow())),
+                vec![Build::outward().to(POD).frame()],
+            );
+        }
+        DropReason::WorkloadToHost => {
+            return Case::Policed(drop_to_host, vec![Build::outward().to(OUTER).dport(80).frame()]);
+        }
+        // A reset.
+        DropReason::FlowInvalid => {
+            return Case::Policed(|rig| police(rig, None, Some(allow())), vec![tcp_frame(0x04, 1000)]);
+        }
+        DropReason::EgressConnections => {
+            return Case::Policed(|rig| limit_connections(rig, Some(1), None), to_itself());
+        }
+        DropReason::IngressConnections => {
+            return Case::Policed(|rig| limit_connections(rig, None, Some(1)), to_itself());
+        }
         DropReason::NoReversePath
         | DropReason::ReversePathElsewhere
         | DropReason::NotReady
@@ -215,6 +246,12 @@ fn every_drop_reason_happens_and_moves_its_counter_alone() {
             Case::Translated(rules, sizes, mut frames) => {
                 let last = frames.pop().expect("a frame to drop");
                 (translating(&rules, sizes), WORKLOAD, frames, last)
+            }
+            Case::Policed(police, mut frames) => {
+                let mut rig = Rig::new();
+                police(&mut rig);
+                let last = frames.pop().expect("a frame to drop");
+                (rig, WORKLOAD, frames, last)
             }
             Case::Elsewhere => continue,
         };

@@ -12,8 +12,8 @@ use lpm::Key;
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, QosControls, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use tables::{
-    AddressSet, Adjacency, Counters, Endpoint, Flows, Group, GroupId, Limits, Nat, NatRules, Port, Qos,
-    TunnelEnd, TunnelKind, Writer, copy_ring,
+    AddressSet, Adjacency, Counters, Endpoint, Flows, Group, GroupId, Limits, Nat, NatRules, PolicyReport,
+    Port, Qos, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 use crate::data::Prefixes;
@@ -216,6 +216,7 @@ impl Router {
             reader: self.writer.reader().context("a reader for every worker")?,
             flows: self.flows.clone(),
             counters: self.counters.clone(),
+            policy_report: PolicyReport::new(self.workers, 1024, 64),
             punt,
             inject,
             handoffs: handoffs(self.workers, 16, 2048).remove(number),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tables::{Flows, Inject, Punt, RingConsumer, RingProducer, Writer};
+use tables::{Flows, Inject, PolicyReport, Punt, RingConsumer, RingProducer, Writer};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::PortOpener;
@@ -53,6 +53,8 @@ pub struct Ends {
     pub injects: Vec<RingProducer<Inject>>,
     /// What the workers remember of flows.
     pub flows: Flows,
+    /// What the workers tell of policy.
+    pub policy_report: PolicyReport,
     /// Who opens ports.
     pub ports: Box<dyn PortOpener>,
 }

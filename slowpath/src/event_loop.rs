@@ -40,6 +40,7 @@ use crate::neighbors::table::NeighborTable;
 use crate::netlink::Netlink;
 use crate::offers::{self, Offers, Roles};
 use crate::peers::Peers;
+use crate::policy_log::PolicyLog;
 use crate::port_table::PortTable;
 use crate::punt::Answerer;
 use crate::reserved_ports::ReservedPorts;
@@ -129,6 +130,7 @@ pub(crate) struct Core {
     /// Policy of what never enters the walk.
     pub(crate) host_policy: host_policy::Enforcer,
     pub(crate) overlays: Overlays,
+    pub(crate) policy_log: PolicyLog,
 }
 
 impl Slowpath {
@@ -187,7 +189,10 @@ impl Slowpath {
                     }
                 }
                 _ = sleep_until(deadline.into()) => core.tick(),
-                _ = punts.tick() => core.answer_punts(),
+                _ = punts.tick() => {
+                    core.answer_punts();
+                    core.tell_of_policy();
+                }
                 _ = retry.tick() => core.retry(),
                 Some(request) = requests.recv() => core.answer(request),
             }
@@ -278,6 +283,7 @@ impl Core {
             flows: ends.flows,
             endings: Endings::default(),
             host_policy: host_policy::Enforcer::start().map_err(Error::HostPolicyThread)?,
+            policy_log: PolicyLog::new(ends.policy_report),
         };
         core.preserve(&left_behind);
         Ok(core)
@@ -458,6 +464,7 @@ impl Core {
         }
         self.ask_for_neighbors();
         self.ask_inside();
+        self.sum_up_policy();
     }
 
     async fn shut_down(&mut self) {

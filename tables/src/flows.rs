@@ -336,23 +336,6 @@ impl Flows {
         }
     }
 
-    /// Removes all flows from or to these addresses; says how many. Looks at every row: for the slow path, when a workload
-    /// is gone.
-    pub fn remove_of(&self, is_gone: impl Fn(&FlowKey) -> bool) -> usize {
-        let mut removed = 0;
-        for (number, row) in self.0.rows.iter().enumerate() {
-            let life = Life(row.life.load(Ordering::Acquire));
-            if !life.has(Life::LIVE) || life.has(Life::MAPPING) {
-                continue;
-            }
-            let concerned = (0..2).any(|side| is_gone(&key(&row.words(side))));
-            fence(Ordering::Acquire);
-            // A row that has changed since is another flow, or one with a packet: the next call gets it.
-            removed += usize::from(concerned && self.remove(number as u32, life));
-        }
-        removed
-    }
-
     /// Counts a new connection from a port's endpoint, unless there are `limit` already. It belongs to the flow that then
     /// begins with it ([`Beginning::counted`]); whoever begins none gives it back.
     pub fn count_egress(&self, port: PortId, limit: u64) -> bool {

@@ -25,8 +25,8 @@ use crate::buckets::Buckets;
 use crate::epoch::Epochs;
 use crate::policy::{self, PolicyWriter};
 use crate::{
-    AddressSet, Adjacency, AdjacencyId, EndpointPolicy, Fib, FibReader, FlowRules, Group, GroupId, Limits, Nat, NextHops,
-    Policy, Port, Ports, TableFull, TunnelEnd, WorkloadTunnels,
+    AddressSet, Adjacency, AdjacencyId, EndpointPolicy, Fib, FibReader, FlowRules, Group, GroupId, Limits,
+    Nat, NextHops, Policy, Port, Ports, TableFull, TunnelEnd, WorkloadTunnels,
 };
 
 /// Everything but the routes, as one epoch shows it.
@@ -468,6 +468,13 @@ impl Reader {
         Snapshot { state: self.state.load(), fib: &self.fib }
     }
 
+    /// Call between batches where there may be none for long: the writer waits for a reader that is online.
+    pub fn quiesce(&mut self) {
+        if self.shared.epochs.is_online(self.index) {
+            self.shared.epochs.quiesce(self.index);
+        }
+    }
+
     /// Call before sleeping: the writer waits for no reader that is offline. [`Self::snapshot`] comes back.
     pub fn go_offline(&mut self) {
         self.shared.epochs.leave(self.index);
@@ -560,6 +567,28 @@ mod tests {
         let _one = writer.reader().unwrap();
         let _two = writer.reader().unwrap();
         assert!(writer.reader().is_none());
+    }
+
+    #[test]
+    fn a_reader_without_batches_doesnt_hold_up_the_writer() {
+        let mut writer = Writer::new(limits());
+        let mut reader = writer.reader().unwrap();
+        reader.quiesce();
+        writer.insert_group(Group::Blackhole).unwrap();
+        writer.publish();
+        reader.snapshot();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    reader.quiesce();
+                }
+            });
+            writer.insert_group(Group::Blackhole).unwrap();
+            // Returns at all.
+            writer.publish();
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 
     /// The promise of this file: while routes come and go, a reader never finds a route whose group is missing.

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tables::PolicyReport;
+
 /// Sizes that `limits:` in `tortie.yaml` may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -134,6 +136,10 @@ pub(crate) const COPY_BYTES: usize = 2_048;
 pub(crate) const HANDOFF_SLOTS: usize = 2_048;
 /// Commands that wait for one worker: a port opened or closed is one.
 pub(crate) const COMMANDS: usize = 64;
+/// Rules that each worker counts for; what finds no row is counted as such.
+pub(crate) const POLICY_RULES_COUNTED: usize = 16_384;
+/// Packets that policy denied, or is to log, and that the slow path hasn't heard of yet.
+pub(crate) const POLICY_EVENTS: usize = 4_096;
 /// Questions that wait for the slow path.
 pub(crate) const QUESTIONS: usize = 64;
 /// Connections to the control socket, and to the metrics endpoint, at a time.
@@ -200,6 +206,11 @@ impl Memory {
                 line("rings between workers", workers * (workers - 1) * HANDOFF_SLOTS, COPY_BYTES + 96),
                 line("counters of ports", ports_counted, 40),
                 line("flow table", 1, tables::Flows::bytes(limits.flows)),
+                line(
+                    "report of policy",
+                    1,
+                    PolicyReport::bytes(workers, POLICY_RULES_COUNTED, POLICY_EVENTS),
+                ),
             ],
             growing: vec![
                 line("look-up tables, IPv4", 1, lpm::Table::<u32>::new(v4).bytes()),

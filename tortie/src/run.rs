@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use fastpath::{WorkerConfig, WorkerEnds};
 use model::WorkerId;
 use slowpath::{Ends, Slowpath};
-use tables::{Counters, Flows, Writer, copy_ring};
+use tables::{Counters, Flows, PolicyReport, Writer, copy_ring};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -129,6 +129,8 @@ fn start_workers(
 ) -> anyhow::Result<(Workers, Ends)> {
     let mut writer = Writer::new(table_limits(config));
     writer.set_flow_hash(flow_hash::of(config));
+    let policy_report =
+        PolicyReport::new(config.workers, limits::POLICY_RULES_COUNTED, limits::POLICY_EVENTS);
     let mut workers = Workers { stop: Arc::default(), threads: Vec::new() };
     let (mut punts, mut injects, mut queues) = (Vec::new(), Vec::new(), Vec::new());
     let handoffs = fastpath::handoffs(config.workers, limits::HANDOFF_SLOTS, limits::COPY_BYTES);
@@ -143,8 +145,9 @@ fn start_workers(
         let (injected, inject) = copy_ring(limits::INJECT_SLOTS, limits::COPY_BYTES);
         let (orders, commands) = crossbeam_channel::bounded(limits::COMMANDS);
         let reader = writer.reader().context("a table reader for every worker")?;
-        let (counters, flows) = (counters.clone(), flows.clone());
-        let ends = WorkerEnds { pool, reader, flows, counters, punt, inject, handoffs, commands };
+        let (counters, flows, policy_report) = (counters.clone(), flows.clone(), policy_report.clone());
+        let ends =
+            WorkerEnds { pool, reader, flows, policy_report, counters, punt, inject, handoffs, commands };
         let worker = WorkerConfig {
             // At most `limits::WORKERS`.
             id: WorkerId(index as u16),
@@ -162,7 +165,7 @@ fn start_workers(
     }
     let ports = Ports::new(config.mode, config.queues, queues, opened, counters);
     let flows = flows.clone();
-    Ok((workers, Ends { writer, punts, injects, flows, ports: Box::new(ports) }))
+    Ok((workers, Ends { writer, punts, injects, flows, policy_report, ports: Box::new(ports) }))
 }
 
 fn table_limits(config: &Config) -> tables::Limits {

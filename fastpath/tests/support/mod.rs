@@ -11,6 +11,7 @@
 
 pub mod hostile;
 pub mod one_fate;
+pub mod policed;
 pub mod translation;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,8 +26,8 @@ use packet::checksum::{self, L4Checksum};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
 use tables::{
-    AddressSet, Adjacency, Books, Counters, Endpoint, Flows, Group, Inject, Limits, Port, Punt, RingConsumer,
-    RingProducer, TunnelEnd, TunnelKind, Writer, copy_ring,
+    AddressSet, Adjacency, Books, Counters, Endpoint, Flows, Group, Inject, Limits, PolicyLimits,
+    PolicyReport, Port, Punt, RingConsumer, RingProducer, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 pub const UPLINK: PortId = PortId(0);
@@ -93,7 +94,7 @@ pub fn limits(readers: usize) -> Limits {
         groups: 64,
         routes_v4: 1000,
         routes_v6: 1000,
-        policy: tables::PolicyLimits::NONE,
+        policy: PolicyLimits { programs: 16, rules: 200, members: 200 },
         readers,
     }
 }
@@ -212,6 +213,7 @@ pub struct Rig {
     pub wires: Vec<Wire>,
     pub flows: Flows,
     pub counters: Counters,
+    pub report: PolicyReport,
     pub punts: RingConsumer<Punt>,
     pub inject: RingProducer<Inject>,
     pub commands: Sender<Command>,
@@ -229,8 +231,15 @@ impl Rig {
         let flows = Flows::with_share(sizes.flows, sizes.ports_per_address);
         let shared = (Counters::new(1, 16), flows.clone());
         let (worker, parts) = worker(&mut writer, WorkerId(0), shared, handoffs, &PORTS, sizes);
-        let Parts { wires, counters, punts, inject, commands } = parts;
-        Rig { writer, worker, wires, flows, counters, punts, inject, commands }
+        let Parts { wires, counters, report, punts, inject, commands } = parts;
+        Rig { writer, worker, wires, flows, counters, report, punts, inject, commands }
+    }
+
+    /// Shows the worker what is staged.
+    pub fn publish(&mut self) {
+        // Between batches a worker says that it is through with the tables before.
+        self.worker.housekeeping();
+        self.writer.publish();
     }
 
     pub fn wire(&self, port: PortId) -> &Wire {
@@ -276,6 +285,7 @@ impl Rig {
 pub struct Parts {
     pub wires: Vec<Wire>,
     pub counters: Counters,
+    pub report: PolicyReport,
     pub punts: RingConsumer<Punt>,
     pub inject: RingProducer<Inject>,
     pub commands: Sender<Command>,
@@ -290,6 +300,7 @@ pub fn worker(
     ports: &[PortId],
     sizes: Sizes,
 ) -> (Worker, Parts) {
+    let report = PolicyReport::new(1 + id.index(), 64, 64);
     let (punt, punts) = copy_ring(sizes.punt_slots, 2048);
     let (inject, injected) = copy_ring(64, 2048);
     let (commands, taken) = crossbeam_channel::unbounded();
@@ -298,6 +309,7 @@ pub fn worker(
         reader: writer.reader().unwrap(),
         flows,
         counters: counters.clone(),
+        policy_report: report.clone(),
         punt,
         inject: injected,
         handoffs,
@@ -319,7 +331,7 @@ pub fn worker(
         commands.send(command).unwrap();
     }
     worker.housekeeping();
-    (worker, Parts { wires, counters, punts, inject, commands })
+    (worker, Parts { wires, counters, report, punts, inject, commands })
 }
 
 pub fn pool() -> FramePool {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use fastpath::{Command, QueueStatistics, Waiting, Worker, WorkerConfig, WorkerEnds, XdpPort};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use perf::{data, packets};
-use tables::{Adjacency, Counters, Flows, Group, Limits, Port, Stage, Writer, copy_ring};
+use tables::{Adjacency, Counters, Flows, Group, Limits, PolicyReport, Port, Stage, Writer, copy_ring};
 
 use super::rig::{self, Told};
 
@@ -54,8 +54,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let handoffs = fastpath::handoffs(1, SLOTS, COPY_BYTES).pop().context("one worker")?;
     let reader = writer.reader().context("one reader")?;
     let flows = Flows::new(1024);
-    let ends =
-        WorkerEnds { pool, reader, flows, counters: counters.clone(), punt, inject, handoffs, commands };
+    let policy_report = PolicyReport::new(1, 64, 64);
+    let counters_too = counters.clone();
+    let ends = WorkerEnds {
+        pool,
+        reader,
+        flows,
+        policy_report,
+        counters: counters_too,
+        punt,
+        inject,
+        handoffs,
+        commands,
+    };
     let config = WorkerConfig {
         waiting: arguments.waiting,
         id: WorkerId(0),

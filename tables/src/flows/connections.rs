@@ -101,7 +101,7 @@ mod tests {
         }
         assert_eq!(flows.connections_of(PORT), (0, 0));
         assert!(connect(&flows, 30, 1));
-        assert_eq!(flows.remove_of(|key| key.sport == 30), 1);
+        assert_eq!(flows.end(0..4, |original, _| original.sport == 30), 1);
         assert!(connect(&flows, 31, 1));
         flows.age(4, Ticks(NOW.0 + 8 * 3600), &FlowTimeouts::default());
         assert_eq!((flows.connections_of(PORT), flows.counts().in_use), ((0, 0), 0));
@@ -137,7 +137,7 @@ mod tests {
             }
         });
         assert!(flows.connections_of(PORT).0 <= 8);
-        flows.remove_of(|_| true);
+        flows.end(0..16, |_, _| true);
         assert_eq!((flows.connections_of(PORT), flows.counts().in_use), ((0, 0), 0));
     }
 

@@ -1,0 +1,427 @@
+//! Stage 10: what Calico policy says, of a flow's first packet; the others follow it (DESIGN.md, D7).
+//!
+//! ```text
+//!  from a workload      its endpoint's egress policy; to this node itself, then defaultEndpointToHostAction
+//!  to a workload        its endpoint's ingress policy, unless the host sends
+//!  of a known flow      nothing is asked, as long as policy and ways are those that it was let pass under; else both ends'
+//!                       policies are asked again, of the packet that began it, whichever way this one goes
+//!  an ICMP error        goes with the flow of the packet that it quotes
+//!  a later fragment     goes with the first one of its datagram
+//! ```
+//!
+//! After Felix's chains (`felix/rules/endpoints.go`, `felix/rules/static.go`); what begins a flow and what is invalid is as
+//! in Linux's connection tracking. `nat.rs` has looked up before the route what it may have to translate and what comes from
+//! a workload with policy; here only what goes to one is looked up, so each packet is looked up once.
+
+mod ask;
+mod first;
+
+use model::{PortId, PortKind};
+use packet::{FlowKey, Parsed, protocol};
+use tables::{
+    Beginning, Between, Direction, DropReason, Fate, Flow, FlowVerdict, Flows, NotAdded, Port, PortPolicy,
+    PuntReason, State, TcpPacket,
+};
+
+use crate::flow::{Found, Memory, tcp_flags};
+use crate::nat;
+use crate::{BATCH, Batch};
+
+pub(crate) use ask::Reporter;
+use first::First;
+
+/// What this stage and `nat.rs` leave each other, without gaps.
+pub(crate) struct Columns {
+    /// Rows that have been looked up.
+    pub(crate) seen: Vec<Seen>,
+    /// Within [`judge`]: rows to look up.
+    asked: Vec<(u8, FlowKey)>,
+    /// Rows whose flows `nat.rs` is to begin, and how.
+    beginnings: Vec<(u8, Beginning)>,
+}
+
+/// A row that has been looked up: the key that its packet came with, and what was found.
+pub(crate) struct Seen {
+    pub(crate) row: u8,
+    pub(crate) key: FlowKey,
+    pub(crate) found: Found,
+}
+
+impl Columns {
+    pub(crate) fn new() -> Columns {
+        Columns {
+            seen: Vec::with_capacity(BATCH),
+            asked: Vec::with_capacity(BATCH),
+            beginnings: Vec::with_capacity(BATCH),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.seen.clear();
+        self.beginnings.clear();
+    }
+
+    /// What is known of a row's flow that begins under another source.
+    pub(crate) fn beginning_of(&self, row: u8) -> Beginning {
+        let known = self.beginnings.iter().find(|(other, _)| *other == row);
+        known.map(|(_, beginning)| *beginning).unwrap_or_default()
+    }
+}
+
+/// What is asked at all, by a batch's tables. Where it is nothing, there is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Policing<'a> {
+    state: &'a State,
+    /// Endpoints have policies, or limits of connections.
+    asks_at_endpoints: bool,
+}
+
+/// One end of a packet's way through the router.
+#[derive(Clone, Copy)]
+struct End {
+    port: PortId,
+    /// `None`: the slow path itself.
+    kind: Option<PortKind>,
+    /// A workload's, at which something is asked.
+    is_asked: bool,
+}
+
+impl End {
+    fn is(&self, kind: PortKind) -> bool {
+        self.kind == Some(kind)
+    }
+}
+
+/// Where a packet came in, and where it would leave.
+#[derive(Clone, Copy)]
+struct Way {
+    from: End,
+    to: End,
+}
+
+impl Way {
+    /// Whose policies the packet's flow is held to.
+    fn between(&self, direction: Direction) -> Between {
+        let (from, to) = match direction {
+            Direction::Original => (self.from, self.to),
+            Direction::Reply => (self.to, self.from),
+        };
+        let sends = from.is(PortKind::Workload);
+        let gets = to.is(PortKind::Workload) && !from.is(PortKind::Host) || to.is(PortKind::Host) && sends;
+        Between { egress: sends.then_some(from.port), ingress: gets.then_some(to.port) }
+    }
+}
+
+impl<'a> Policing<'a> {
+    /// `None` where nothing is asked of any packet.
+    #[inline]
+    pub(crate) fn of(state: &'a State) -> Option<Policing<'a>> {
+        let asks_at_endpoints = !state.policy.is_empty() || state.ports.qos_use().connections;
+        (asks_at_endpoints || state.flow_rules.drops_to_host).then_some(Policing { state, asks_at_endpoints })
+    }
+
+    /// Is anything asked of what comes in here, wherever it goes?
+    pub(crate) fn asks_senders_at(&self, ingress: Option<PortId>) -> bool {
+        self.end(ingress).is_asked
+    }
+
+    fn end(&self, port: Option<PortId>) -> End {
+        let row = port.and_then(|port| self.state.ports.get(port));
+        End {
+            port: port.unwrap_or(PortId(u16::MAX)),
+            kind: row.map(|row| row.kind),
+            is_asked: self.asks_at_endpoints && row.is_some_and(|row| self.asks_at(row)),
+        }
+    }
+
+    fn asks_at(&self, port: &Port) -> bool {
+        let qos = port.endpoint.as_ref().and_then(|endpoint| endpoint.qos.as_ref());
+        port.kind == PortKind::Workload
+            && (self.state.policy.of(port.id) != PortPolicy::default()
+                || qos.is_some_and(|qos| qos.ingress_connections().or(qos.egress_connections()).is_some()))
+    }
+
+    /// Is anything asked of packets on this way?
+    fn asks_on(&self, way: &Way) -> bool {
+        let Way { from, to } = way;
+        let with_host = from.is(PortKind::Workload) && to.is(PortKind::Host)
+            || from.is(PortKind::Host) && to.is(PortKind::Workload);
+        from.kind.is_some()
+            && (from.is_asked || to.is_asked || with_host && self.state.flow_rules.drops_to_host)
+    }
+
+    /// May anything be asked of packets that come in here and that `nat.rs` hasn't looked up?
+    fn may_ask_from(&self, from: &End) -> bool {
+        from.kind.is_some() && (self.asks_at_endpoints || !from.is(PortKind::Uplink))
+    }
+}
+
+/// Drops what policy denies, what belongs to no flow and can begin none, and connections above an endpoint's limit. Begins
+/// flows, but for those that leave under another source.
+#[inline(never)]
+pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, flows: &Flows, reporter: Reporter<'_>) {
+    let state = policing.state;
+    let memory = Memory { flows, timeouts: &state.nat.timeouts, now: flows.now() };
+    look_up(batch, policing, memory);
+    let judge = Judge { policing: *policing, memory, reporter, epoch: state.policy.epoch() };
+    let Batch { frames, runs, fates, parsed, hops, nat, policy, .. } = batch;
+    let mut run = 0;
+    // What `nat.rs` looked up comes first, in order; then, in order, the rest.
+    for Seen { row, key, found } in policy.seen.drain(..) {
+        let at = usize::from(row);
+        if !is_open(fates[at]) {
+            continue;
+        }
+        while !runs[run].rows().contains(&at) {
+            run = (run + 1) % runs.len();
+        }
+        let hop = hops[at];
+        let from = policing.end(runs[run].ingress);
+        let way = Way { from, to: policing.end(Some(state.next_hops.get(hop).port)) };
+        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key: &key, way };
+        let outcome = match found {
+            _ if !policing.asks_on(&way) => judge.pass(&packet, &found),
+            Found::Flow(flow) => judge.known(&packet, &flow),
+            Found::Begun(flow) => judge.begun(&packet, &flow),
+            Found::Related(flow, quote) => judge.related(&packet, &flow, &quote.key.reversed()),
+            Found::Fragment(_) => Ok(()),
+            Found::Nothing | Found::BrokenError => {
+                let leaves_hidden =
+                    nat.is_hidden(row).then(|| nat::leaves(hop, &state.next_hops, &state.ports));
+                judge.first(&packet, leaves_hidden, |beginning| policy.beginnings.push((row, beginning)))
+            }
+        };
+        if let Err(reason) = outcome {
+            fates[at] = Fate::Drop(reason);
+        }
+    }
+}
+
+/// Looks up what `nat.rs` hasn't, where something is asked of it.
+fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: Memory<'_>) {
+    let Batch { frames, runs, fates, parsed, hops, policy: Columns { seen, asked, .. }, .. } = batch;
+    let looked_up = seen.iter().fold(0u64, |rows, seen| rows | 1 << seen.row);
+    let mut to = policing.end(None);
+    for run in runs {
+        let from = policing.end(run.ingress);
+        if !policing.may_ask_from(&from) {
+            continue;
+        }
+        for row in run.rows() {
+            if looked_up >> row & 1 != 0 || !is_open(fates[row]) {
+                continue;
+            }
+            let leaves_by = policing.state.next_hops.get(hops[row]).port;
+            if to.port != leaves_by {
+                to = policing.end(Some(leaves_by));
+            }
+            if policing.asks_on(&Way { from, to })
+                && let Some(key) = FlowKey::new(frames[row].bytes(), &parsed[row])
+            {
+                asked.push((row as u8, key));
+            }
+        }
+    }
+    memory.flows.bring_near(asked.iter().map(|(_, key)| *key));
+    for (row, key) in asked.drain(..) {
+        let at = usize::from(row);
+        let found = memory.recall(frames[at].bytes(), &parsed[at], &key);
+        seen.push(Seen { row, key, found });
+    }
+}
+
+/// Is a packet still to be judged? One that waits for its neighbour comes back as the slow path's own, and isn't asked then.
+fn is_open(fate: Fate) -> bool {
+    matches!(fate, Fate::Undecided | Fate::Punt(PuntReason::Unresolved))
+}
+
+/// A packet on its way.
+struct Packet<'a> {
+    bytes: &'a [u8],
+    parsed: &'a Parsed,
+    /// As it came.
+    key: &'a FlowKey,
+    way: Way,
+}
+
+impl Packet<'_> {
+    /// Type and code of an ICMP message.
+    fn icmp(&self) -> Option<(u8, u8)> {
+        let is_icmp = matches!(self.parsed.protocol, protocol::ICMP | protocol::ICMPV6);
+        let message = if is_icmp { self.parsed.l4_packet(self.bytes) } else { &[] };
+        message.first_chunk().map(|[icmp_type, code]| (*icmp_type, *code))
+    }
+}
+
+/// All that judging takes.
+struct Judge<'a> {
+    policing: Policing<'a>,
+    memory: Memory<'a>,
+    reporter: Reporter<'a>,
+    epoch: u64,
+}
+
+impl Judge<'_> {
+    /// Nothing is asked; a flow is one all the same.
+    fn pass(&self, packet: &Packet<'_>, found: &Found) -> Result<(), DropReason> {
+        if let Found::Flow(flow) | Found::Begun(flow) = found {
+            self.note(packet, flow);
+        }
+        Ok(())
+    }
+
+    /// A packet of a flow that is known.
+    #[inline]
+    fn known(&self, packet: &Packet<'_>, flow: &Flow) -> Result<(), DropReason> {
+        let flags = tcp_flags(packet.bytes, packet.parsed);
+        let is_icmp = match packet.key.protocol {
+            protocol::TCP => {
+                if self.drops_invalid() && !flow.may_have(TcpPacket::of(flags)) {
+                    return Err(DropReason::FlowInvalid);
+                }
+                false
+            }
+            protocol::ICMP | protocol::ICMPV6 => true,
+            _ => false,
+        };
+        if is_icmp && !self.fits(packet, flow) {
+            return self.crossing(packet);
+        }
+        let between = packet.way.between(flow.direction);
+        let verdict = FlowVerdict::allowed(self.epoch, between);
+        if flow.verdict != verdict {
+            self.ask_of_flow(packet, flow, packet.key, between)?;
+            self.memory.flows.judge(flow, verdict);
+        }
+        self.note(packet, flow);
+        Ok(())
+    }
+
+    /// A packet that a flow has begun with already, as its destination is translated.
+    #[cold]
+    fn begun(&self, packet: &Packet<'_>, flow: &Flow) -> Result<(), DropReason> {
+        let between = packet.way.between(Direction::Original);
+        let may_begin = || match First::of(packet) {
+            First::Invalid if self.drops_invalid() => Err(DropReason::FlowInvalid),
+            _ => self.ask_of_flow(packet, flow, packet.key, between),
+        };
+        match may_begin().and_then(|()| self.count(packet.key, between)) {
+            Ok(counted) => {
+                let verdict = FlowVerdict::allowed(self.epoch, between);
+                self.memory.flows.begin(flow, &Beginning { verdict, icmp: packet.icmp(), counted });
+                self.note(packet, flow);
+                Ok(())
+            }
+            Err(reason) => {
+                self.memory.flows.forget(flow);
+                Err(reason)
+            }
+        }
+    }
+
+    /// An ICMP error, which shares its flow's fate. `answer`: the key that the flow was found by.
+    #[cold]
+    fn related(&self, packet: &Packet<'_>, flow: &Flow, answer: &FlowKey) -> Result<(), DropReason> {
+        if flow.verdict.is_of(self.epoch) {
+            return Ok(());
+        }
+        // The error may come from anywhere on the way, so nothing is noted: the flow's own packets are asked for that.
+        self.ask_of_flow(packet, flow, answer, packet.way.between(flow.direction))
+    }
+
+    /// A packet of no flow. `leaves_hidden`: it is to leave under another source; does it? Then `begin_hidden` is told how its
+    /// flow begins.
+    #[cold]
+    fn first(
+        &self,
+        packet: &Packet<'_>,
+        leaves_hidden: Option<bool>,
+        begin_hidden: impl FnOnce(Beginning),
+    ) -> Result<(), DropReason> {
+        if packet.parsed.is_later_fragment() {
+            return Err(DropReason::FragmentUnknown);
+        }
+        let Way { from, to } = packet.way;
+        if to.is(PortKind::Host) && first::is_exempt(packet) {
+            return Ok(());
+        }
+        let first = First::of(packet);
+        let between = packet.way.between(Direction::Original);
+        let is_hosts = from.is(PortKind::Host);
+        if first == First::Invalid && self.drops_invalid() && !is_hosts {
+            return Err(DropReason::FlowInvalid);
+        }
+        self.ask(packet, packet.key, packet.icmp(), between)?;
+        if first != First::Begins {
+            return Ok(());
+        }
+        // What waits for its neighbour begins its flow when it leaves.
+        if leaves_hidden == Some(false) && to.is(PortKind::Uplink) {
+            return Ok(());
+        }
+        let counted = self.count(packet.key, between)?;
+        let verdict = FlowVerdict::allowed(self.epoch, between);
+        let beginning = Beginning { verdict, icmp: packet.icmp(), counted };
+        if leaves_hidden == Some(true) {
+            begin_hidden(beginning);
+            return Ok(());
+        }
+        let Memory { flows, timeouts, now } = self.memory;
+        match flows.add(packet.key, &packet.key.reversed(), now, timeouts) {
+            Ok(flow) => flows.begin(&flow, &beginning),
+            Err(not_added) => {
+                flows.uncount(counted);
+                // Known: another worker has begun it meanwhile. Ambiguous: it is its own answer, and needs no flow.
+                if not_added == NotAdded::Full {
+                    return Err(DropReason::FlowTableFull);
+                }
+            }
+        }
+        self.memory.remember_fragment(packet.bytes, packet.parsed, packet.key, packet.key);
+        Ok(())
+    }
+
+    /// Notes that a packet of a flow has passed.
+    #[inline]
+    fn note(&self, packet: &Packet<'_>, flow: &Flow) {
+        self.memory.flows.touch(flow, tcp_flags(packet.bytes, packet.parsed), self.memory.now);
+        if packet.parsed.is_fragment() {
+            self.memory.remember_fragment(packet.bytes, packet.parsed, packet.key, &flow.translated());
+        }
+    }
+
+    fn drops_invalid(&self) -> bool {
+        self.policing.state.flow_rules.drops_invalid
+    }
+
+    /// Counts a new connection at both ends, where they have limits.
+    fn count(&self, key: &FlowKey, between: Between) -> Result<Between, DropReason> {
+        let mut counted = Between::default();
+        if key.protocol != protocol::TCP || !self.policing.state.ports.qos_use().connections {
+            return Ok(counted);
+        }
+        let (ports, flows) = (&self.policing.state.ports, self.memory.flows);
+        let qos_at = |port: PortId| ports.get(port)?.endpoint.as_ref()?.qos.as_ref();
+        if let Some(port) = between.egress
+            && let Some((qos, limit)) = qos_at(port).and_then(|qos| Some((qos, qos.egress_connections()?)))
+        {
+            if !flows.count_egress(port, limit) {
+                qos.refuse_egress();
+                return Err(DropReason::EgressConnections);
+            }
+            counted.egress = Some(port);
+        }
+        if let Some(port) = between.ingress
+            && let Some((qos, limit)) = qos_at(port).and_then(|qos| Some((qos, qos.ingress_connections()?)))
+        {
+            if !flows.count_ingress(port, limit) {
+                qos.refuse_ingress();
+                flows.uncount(counted);
+                return Err(DropReason::IngressConnections);
+            }
+            counted.ingress = Some(port);
+        }
+        Ok(counted)
+    }
+}

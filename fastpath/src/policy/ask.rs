@@ -1,0 +1,130 @@
+//! Asking both ends' policies of one packet, and telling what they said.
+
+use ::policy::compile::{Packet as Asked, ProgramId, Upper};
+use ::policy::judge::Verdict;
+use model::{Family, PortId, PortKind};
+use packet::{FlowKey, icmp, protocol};
+use tables::{Between, DropReason, Flow, PolicyAct, PolicyEvent, PolicyReport};
+
+use super::{Judge, Packet};
+
+/// Who tells what policy does.
+#[derive(Clone, Copy)]
+pub(crate) struct Reporter<'a> {
+    pub(crate) report: &'a PolicyReport,
+    pub(crate) worker: usize,
+}
+
+/// One endpoint's policy of one direction.
+struct Programs {
+    enforced: Option<ProgramId>,
+    staged: Option<ProgramId>,
+}
+
+impl Judge<'_> {
+    /// Asks of a flow's first packet, by whatever packet of it is here. `found_by`: the key that it was found by.
+    #[cold]
+    pub(super) fn ask_of_flow(
+        &self,
+        packet: &Packet<'_>,
+        flow: &Flow,
+        found_by: &FlowKey,
+        between: Between,
+    ) -> Result<(), DropReason> {
+        self.ask(packet, &flow.judged_as(found_by), self.first_icmp(flow, packet.key), between)
+    }
+
+    /// Type and code of the ICMP message that began a flow: an echo request where it isn't remembered.
+    pub(super) fn first_icmp(&self, flow: &Flow, key: &FlowKey) -> Option<(u8, u8)> {
+        let echo = match key.protocol {
+            protocol::ICMP => (icmp::v4::ECHO_REQUEST, 0),
+            protocol::ICMPV6 => (icmp::v6::ECHO_REQUEST, 0),
+            _ => return None,
+        };
+        Some(self.memory.flows.icmp_of(flow).unwrap_or(echo))
+    }
+
+    /// Asks both ends of a packet with this key; its sender's policy first.
+    pub(super) fn ask(
+        &self,
+        packet: &Packet<'_>,
+        key: &FlowKey,
+        icmp: Option<(u8, u8)>,
+        between: Between,
+    ) -> Result<(), DropReason> {
+        let state = self.policing.state;
+        let asked = asked(key, icmp);
+        let size = packet.bytes.len();
+        if let Some(port) = between.egress {
+            let of = state.policy.of(port);
+            let programs = Programs { enforced: of.egress, staged: of.staged_egress };
+            if !self.ask_at(port, &programs, &asked, size, false) {
+                return Err(DropReason::EgressDenied);
+            }
+        }
+        let Some(port) = between.ingress else { return Ok(()) };
+        if state.ports.get(port).is_some_and(|port| port.kind == PortKind::Host) {
+            return match state.flow_rules.drops_to_host {
+                true => Err(DropReason::WorkloadToHost),
+                false => Ok(()),
+            };
+        }
+        let of = state.policy.of(port);
+        let programs = Programs { enforced: of.ingress, staged: of.staged_ingress };
+        match self.ask_at(port, &programs, &asked, size, true) {
+            true => Ok(()),
+            false => Err(DropReason::IngressDenied),
+        }
+    }
+
+    /// May the packet pass at one end?
+    fn ask_at(
+        &self,
+        port: PortId,
+        programs: &Programs,
+        asked: &Asked,
+        size: usize,
+        is_ingress: bool,
+    ) -> bool {
+        let policy = &self.policing.state.policy;
+        let Reporter { report, worker } = self.reporter;
+        let tell = |act, rule| report.tell(PolicyEvent { act, rule, port, is_ingress, packet: *asked });
+        let mut passes = true;
+        if let Some(program) = programs.enforced {
+            let judgement = policy.judge(program, asked);
+            report.count(worker, judgement.rule, size);
+            if judgement.logs > 0 {
+                policy.logs(program, asked, |rule| {
+                    report.count(worker, rule, size);
+                    tell(PolicyAct::Logged, rule);
+                });
+            }
+            passes = judgement.verdict == Verdict::Allow;
+            if !passes {
+                tell(PolicyAct::Denied, judgement.rule);
+            }
+        }
+        if let Some(program) = programs.staged {
+            let judgement = policy.judge(program, asked);
+            report.count(worker, judgement.rule, size);
+            if passes && judgement.verdict != Verdict::Allow {
+                tell(PolicyAct::WouldBeDenied, judgement.rule);
+            }
+        }
+        passes
+    }
+}
+
+/// A packet as policy sees it. `icmp`: type and code, which stand where others have ports.
+fn asked(key: &FlowKey, icmp: Option<(u8, u8)>) -> Asked {
+    let FlowKey { src, dst, sport, dport, protocol, family } = *key;
+    let upper = match (protocol, icmp) {
+        (protocol::ICMP | protocol::ICMPV6, Some((icmp_type, code))) => Upper::Icmp { icmp_type, code },
+        (protocol::TCP | protocol::UDP | protocol::SCTP, _) => {
+            Upper::Ports { source: sport, destination: dport }
+        }
+        _ => Upper::Nothing,
+    };
+    debug_assert!(family == Family::V6 || src >> 32 == 0, "an IPv4 address has 32 bits");
+    Asked { source: src, destination: dst, family, protocol, upper }
+}

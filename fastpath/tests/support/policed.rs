@@ -1,0 +1,189 @@
+//! Policies for a router in memory, and packets that they are about.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use model::{PortId, QosControls, QosDirection};
+use packet::{FlowKey, checksum, ethernet, icmp, ipv4, ipv6, protocol, tcp};
+use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, PortRange, Rule, Tier, TierDefault};
+use tables::{Endpoint, EndpointPolicy, FlowRules, Port, Qos};
+
+use super::{Build, Rig, STRANGER, WORKLOAD, mac, neighbor_mac, prefix};
+
+/// TCP's flags.
+pub const SYN: u8 = 0x02;
+pub const ACK: u8 = 0x10;
+pub const FIN: u8 = 0x01;
+pub const RST: u8 = 0x04;
+
+/// The address of a second workload, behind what is the stranger's port else.
+pub const NEIGHBOR: &str = "10.70.0.1";
+
+/// No policy and no profile.
+pub fn deny() -> Arc<Checks> {
+    Arc::new(Checks { tiers: vec![], after: AfterTiers::Profiles(vec![]) })
+}
+
+/// A profile that allows everything.
+pub fn allow() -> Arc<Checks> {
+    let profile = Policy { name: "allow".to_owned(), rules: vec![Rule::any(Action::Allow)] };
+    Arc::new(Checks { tiers: vec![], after: AfterTiers::Profiles(vec![profile]) })
+}
+
+/// One policy with these rules, and nothing else passes.
+pub fn rules(rules: Vec<Rule>) -> Arc<Checks> {
+    let policy = Policy { name: "default/only".to_owned(), rules };
+    let tier = Tier { name: "default".to_owned(), policies: vec![policy], default: TierDefault::Deny };
+    Arc::new(Checks { tiers: vec![tier], after: AfterTiers::Profiles(vec![]) })
+}
+
+/// To a port of a protocol.
+pub fn to_port(action: Action, protocol: u8, port: u16) -> Rule {
+    let ports = vec![PortRange { first: port, last: port }];
+    Rule {
+        protocol: Some(protocol),
+        destination: EndMatch { ports, ..EndMatch::default() },
+        ..Rule::any(action)
+    }
+}
+
+/// From one network to another.
+pub fn between(action: Action, from: &str, to: &str) -> Rule {
+    let end = |net: &str| EndMatch { nets: vec![prefix(net)], ..EndMatch::default() };
+    Rule { source: end(from), destination: end(to), ..Rule::any(action) }
+}
+
+/// Gives the workload these policies.
+pub fn police(rig: &mut Rig, ingress: Option<Arc<Checks>>, egress: Option<Arc<Checks>>) {
+    police_endpoint(rig, "default/pod", ingress, egress);
+}
+
+/// Gives an endpoint these policies.
+pub fn police_endpoint(
+    rig: &mut Rig,
+    endpoint: &str,
+    ingress: Option<Arc<Checks>>,
+    egress: Option<Arc<Checks>>,
+) {
+    let policy = EndpointPolicy { ingress, egress, ..EndpointPolicy::default() };
+    rig.writer.put_policy(endpoint, &policy).unwrap();
+    rig.publish();
+}
+
+/// A second workload, [`NEIGHBOR`], with these policies.
+pub fn neighbor(rig: &mut Rig, ingress: Option<Arc<Checks>>, egress: Option<Arc<Checks>>) {
+    let endpoint =
+        Endpoint { name: "default/other".to_owned(), addresses: vec![prefix("10.70.0.1/32")], qos: None };
+    rig.writer.put_port(Port { endpoint: Some(endpoint), ..super::port(STRANGER) }).unwrap();
+    police_endpoint(rig, "default/other", ingress, egress);
+}
+
+/// The node takes nothing from workloads.
+pub fn drop_to_host(rig: &mut Rig) {
+    rig.writer.set_flow_rules(FlowRules { drops_to_host: true, ..FlowRules::default() });
+    rig.publish();
+}
+
+/// The workload may have so many connections: from it, and to it.
+pub fn limit_connections(rig: &mut Rig, egress: Option<u64>, ingress: Option<u64>) {
+    let limit = |max_connections| QosDirection { max_connections, ..QosDirection::default() };
+    let controls = QosControls { ingress: limit(ingress), egress: limit(egress), dscp: None };
+    let mut port = super::port(WORKLOAD);
+    port.endpoint.as_mut().unwrap().qos = Qos::new(&controls, 1500, None);
+    rig.writer.put_port(port).unwrap();
+    rig.publish();
+}
+
+/// A packet of one flow, and those that answer it.
+#[derive(Clone)]
+pub struct Talk {
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub sport: u16,
+    pub dport: u16,
+}
+
+impl Talk {
+    pub fn new(src: &str, dst: &str) -> Talk {
+        Talk { src: src.parse().unwrap(), dst: dst.parse().unwrap(), sport: 4000, dport: 80 }
+    }
+
+    pub fn ports(self, sport: u16, dport: u16) -> Talk {
+        Talk { sport, dport, ..self }
+    }
+
+    pub fn answer(&self) -> Talk {
+        Talk { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport }
+    }
+
+    /// UDP.
+    pub fn udp(&self, by: PortId) -> Vec<u8> {
+        let (src, dst) = (self.src.to_string(), self.dst.to_string());
+        Build::packet(by, &src, &dst).sport(self.sport).dport(self.dport).frame()
+    }
+
+    /// TCP with these flags.
+    pub fn tcp(&self, by: PortId, flags: u8) -> Vec<u8> {
+        let Talk { src, dst, sport, dport } = *self;
+        let segment = tcp::Repr { sport, dport, seq: 1, ack: 1, flags, window: 100, payload: &[] };
+        self.frame(by, protocol::TCP, 20, |bytes| {
+            segment.emit(src, dst, bytes).unwrap();
+        })
+    }
+
+    /// An ICMP or ICMPv6 message of a type, with the source port as its identifier.
+    pub fn icmp(&self, by: PortId, icmp_type: u8) -> Vec<u8> {
+        let is_v4 = self.src.is_ipv4();
+        let protocol = if is_v4 { protocol::ICMP } else { protocol::ICMPV6 };
+        let mut frame = self.frame(by, protocol, 16, |bytes| {
+            bytes[0] = icmp_type;
+            bytes[4..6].copy_from_slice(&self.sport.to_be_bytes());
+        });
+        if is_v4 {
+            let sum = checksum::of(&frame[34..]);
+            frame[36..38].copy_from_slice(&sum.to_be_bytes());
+        }
+        frame
+    }
+
+    /// An echo request.
+    pub fn ping(&self, by: PortId) -> Vec<u8> {
+        self.icmp(by, if self.src.is_ipv4() { icmp::v4::ECHO_REQUEST } else { icmp::v6::ECHO_REQUEST })
+    }
+
+    /// The answer to an echo request, which this is in the direction of.
+    pub fn pong(&self, by: PortId) -> Vec<u8> {
+        self.icmp(by, if self.src.is_ipv4() { icmp::v4::ECHO_REPLY } else { icmp::v6::ECHO_REPLY })
+    }
+
+    fn frame(&self, by: PortId, protocol: u8, len: usize, upper: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut frame = vec![0; 14];
+        let ethertype = if self.src.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
+        ethernet::Repr { dst: mac(by), src: neighbor_mac(by), ethertype }.emit(&mut frame).unwrap();
+        let payload_len = len as u16;
+        let at = match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                frame.resize(34 + len, 0);
+                let ip = ipv4::Repr { src, dst, protocol, ttl: 64, payload_len, ..ipv4::Repr::default() };
+                ip.emit(&mut frame[14..]).unwrap();
+                34
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                frame.resize(54 + len, 0);
+                let next_header = protocol;
+                let ip =
+                    ipv6::Repr { src, dst, next_header, hop_limit: 64, payload_len, ..ipv6::Repr::default() };
+                ip.emit(&mut frame[14..]).unwrap();
+                54
+            }
+            _ => panic!("addresses of two families"),
+        };
+        upper(&mut frame[at..]);
+        frame
+    }
+}
+
+/// What a frame's packet is.
+pub fn key(frame: &[u8]) -> FlowKey {
+    FlowKey::new(frame, &packet::parse(frame).expect("a well-formed packet")).expect("an IP packet")
+}
