@@ -30,13 +30,28 @@ pub struct Endpoint<'a> {
 }
 
 impl Resources {
-    /// An empty directory of resources.
+    /// A directory of resources, with nothing but a FelixConfiguration in it.
     ///
     /// # Errors
     /// It cannot be made.
     pub fn create(directory: PathBuf) -> Result<Resources> {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        Ok(Resources { directory })
+        let resources = Resources { directory };
+        resources.felix("")?;
+        Ok(resources)
+    }
+
+    /// FelixConfiguration `default`, with these fields in YAML's flow form besides: workloads reach their own host, as Calico's
+    /// manifests for Kubernetes have it.
+    ///
+    /// # Errors
+    /// As [`Resources::write`].
+    pub fn felix(&self, fields: &str) -> Result<()> {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: default}}\n\
+             spec: {{defaultEndpointToHostAction: Accept, {fields}}}\n"
+        );
+        self.write("felixconfiguration-default.yaml", &text)
     }
 
     /// Where it is.
@@ -151,14 +166,15 @@ impl Resources {
         )
     }
 
-    /// A workload's interface.
+    /// A workload's interface, with the profile that Calico always has and that allows everything both ways: an endpoint
+    /// without policy and profile gets and sends nothing.
     ///
     /// # Errors
     /// As [`Resources::write`].
     pub fn workload_endpoint(&self, endpoint: &Endpoint<'_>) -> Result<()> {
         let networks = endpoint.addresses.iter().map(|&address| format!("  - {}\n", Prefix::host(address)));
         let spec = format!(
-            "  orchestrator: k8s\n  node: {}\n  pod: {}\n  endpoint: eth0\n  interfaceName: {}\n  mac: {}\n  ipNetworks:\n{}",
+            "  orchestrator: k8s\n  node: {}\n  pod: {}\n  endpoint: eth0\n  interfaceName: {}\n  mac: {}\n  profiles: [projectcalico-default-allow]\n  ipNetworks:\n{}",
             endpoint.node,
             endpoint.name,
             endpoint.interface,
@@ -245,6 +261,6 @@ mod tests {
         let resources = Resources::create(directory.path().to_owned()).expect("it is there already");
         resources.bgp_configuration(true, 64512).expect("it is written");
         let names: Vec<_> = fs::read_dir(directory.path()).expect("it is there").flatten().collect();
-        assert_eq!(names.len(), 1, "{names:?}");
+        assert_eq!(names.len(), 2, "{names:?}");
     }
 }

@@ -361,9 +361,9 @@ pub struct Qos {
 pub struct Limit {
     /// `ingress` or `egress`.
     pub direction: String,
-    /// `bandwidth` or `packet_rate`.
+    /// `bandwidth`, `packet_rate` or `connections`.
     pub limit: String,
-    /// Bits or packets a second.
+    /// Bits or packets a second, or connections at a time.
     pub rate: u64,
     /// Packets dropped.
     pub dropped: u64,

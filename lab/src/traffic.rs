@@ -356,7 +356,8 @@ pub fn agent(lab: &Lab, namespace: &Namespace, task: &str, arguments: &[&str]) -
 /// A TCP session that beats ten times a second for as long as it lives: what an ssh session would notice.
 pub struct Session {
     heartbeat: Process,
-    _echo: Process,
+    echo: Option<Process>,
+    target: String,
 }
 
 /// One answered or missing beat of a [`Session`].
@@ -384,9 +385,23 @@ impl Session {
         let echo = agent(lab, to, "echo", &[&target])?;
         listening(to, server.port())?;
         let heartbeat = agent(lab, from, "heartbeat", &[&target])?;
-        let mut session = Session { heartbeat, _echo: echo };
+        let mut session = Session { heartbeat, echo: Some(echo), target };
         session.beats_on(5)?;
         Ok(session)
+    }
+
+    /// Tries to open another session to the same place, which must last as long as the new one; it may not come up.
+    ///
+    /// # Errors
+    /// The program that tries can't be started.
+    pub fn try_another(&self, lab: &Lab, from: &Namespace) -> Result<Session> {
+        let heartbeat = agent(lab, from, "heartbeat", &[&self.target])?;
+        Ok(Session { heartbeat, echo: None, target: self.target.clone() })
+    }
+
+    /// Ends the session, but not the place that it led to, for as long as what is returned lives.
+    pub fn hang_up(self) -> Option<Process> {
+        self.echo
     }
 
     /// Waits for this many more answered beats.

@@ -270,9 +270,6 @@ impl Calico {
                 continue;
             }
             holders.insert(&endpoint.interface, name);
-            if [endpoint.qos.ingress, endpoint.qos.egress].iter().any(|way| way.max_connections.is_some()) {
-                warnings.push(Warning::ConnectionsNotLimited { endpoint: name.clone() });
-            }
             own.insert(name.clone(), endpoint.clone());
         }
         own

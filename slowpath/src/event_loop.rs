@@ -416,7 +416,11 @@ impl Core {
         self.apply_tunnels(&before.tunnels);
         self.end_flows_of_gone_workloads(&before);
         self.learn_endpoint_macs();
-        self.installer.writer().set_reverse_path(self.desired.felix.reverse_path);
+        let felix = &self.desired.felix;
+        self.policy_log.obey(felix);
+        let writer = self.installer.writer();
+        writer.set_reverse_path(felix.reverse_path);
+        writer.set_flow_rules(felix.flow_rules());
         self.reconcile_ports();
         self.dirty.offers = true;
         self.dirty.rows = true;

@@ -1,8 +1,9 @@
 //! Tells an operator what policy does: a line for each packet that met a rule with action Log, or that was denied, and sums by
 //! rule.
 //!
-//! Lines are limited, as a flood would fill a disk: what comes above the limit is counted, and told with the next line. The
-//! workers' queue has a size, too; what it lost is told alike. Sums are kept by the names of tier, policy and rule, as the
+//! Lines are limited, as a flood would fill a disk: to what FelixConfiguration says of rules that log (`logActionRateLimit`),
+//! else to some a second. What comes above the limit is counted, and told with the next line. The workers' queue has a size,
+//! too; what it lost is told alike. Sums are kept by the names of tier, policy and rule, as the
 //! numbers that workers count by are given to other rules once theirs are gone.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,10 +15,11 @@ use policy::rule::{AfterTiers, Checks};
 use tables::{PolicyAct, PolicyEvent, PolicyReport, RuleCount, Writer};
 use tracing::{debug, info, warn};
 
+use crate::calico::Felix;
 use crate::event_loop::Core;
 
-/// Lines a second, and lines at once.
-const LINES: (u32, u32) = (10, 100);
+/// Lines a second, and lines at once, where nothing is said.
+const LINES: (f64, f64) = (10.0, 100.0);
 /// Events taken in a turn.
 const EVENTS: usize = 512;
 /// Rules whose sums are kept: those of all policies that a node may have at a time, and of some that it had.
@@ -43,22 +45,29 @@ pub(crate) struct PolicyLog {
     read: HashMap<RuleId, RuleCount>,
     sums: BTreeMap<RuleName, RuleCount>,
     lines: Lines,
+    prefix: String,
     lost: u64,
 }
 
 /// A bucket of lines.
 struct Lines {
+    /// A second.
+    rate: f64,
+    most: f64,
     left: f64,
     since: Instant,
     suppressed: u64,
 }
 
 impl Lines {
+    fn new((rate, most): (f64, f64), since: Instant) -> Lines {
+        Lines { rate, most, left: most, since, suppressed: 0 }
+    }
+
     /// May one more be written now? Then so many were not since the last one.
     fn take(&mut self, now: Instant) -> Option<u64> {
-        let (rate, most) = (f64::from(LINES.0), f64::from(LINES.1));
-        let earned = now.saturating_duration_since(self.since).as_secs_f64() * rate;
-        (self.left, self.since) = ((self.left + earned).min(most), now);
+        let earned = now.saturating_duration_since(self.since).as_secs_f64() * self.rate;
+        (self.left, self.since) = ((self.left + earned).min(self.most), now);
         if self.left < 1.0 {
             self.suppressed += 1;
             return None;
@@ -70,8 +79,25 @@ impl Lines {
 
 impl PolicyLog {
     pub(crate) fn new(report: PolicyReport) -> PolicyLog {
-        let lines = Lines { left: f64::from(LINES.1), since: Instant::now(), suppressed: 0 };
-        PolicyLog { report, read: HashMap::new(), sums: BTreeMap::new(), lines, lost: 0 }
+        let lines = Lines::new(LINES, Instant::now());
+        PolicyLog {
+            report,
+            read: HashMap::new(),
+            sums: BTreeMap::new(),
+            lines,
+            prefix: String::new(),
+            lost: 0,
+        }
+    }
+
+    /// Takes over what FelixConfiguration says of lines.
+    pub(crate) fn obey(&mut self, felix: &Felix) {
+        let asked = felix.log_rate.map(|rate| {
+            let a_second = f64::from(rate.packets) / rate.per.as_secs_f64().max(1.0);
+            (a_second, f64::from(felix.log_burst).max(1.0))
+        });
+        (self.lines.rate, self.lines.most) = asked.unwrap_or(LINES);
+        self.prefix.clone_from(&felix.log_prefix);
     }
 
     /// Reads the workers' counts and adds what is new to the sums.
@@ -108,7 +134,7 @@ impl PolicyLog {
         let packet = described(event);
         match event.act {
             PolicyAct::Logged => {
-                info!(port, direction, tier, policy, rule, packet, "calico-packet: a rule logs");
+                info!(port, direction, tier, policy, rule, packet, "{}: a rule logs", self.prefix);
             }
             PolicyAct::Denied => {
                 debug!(port, direction, tier, policy, rule, action, packet, "policy denies");
@@ -272,9 +298,9 @@ mod tests {
     #[test]
     fn lines_above_the_limit_are_counted_and_come_back_with_time() {
         let start = Instant::now();
-        let mut lines = Lines { left: f64::from(LINES.1), since: start, suppressed: 0 };
-        let written = (0..LINES.1 + 7).filter(|_| lines.take(start).is_some()).count();
-        assert_eq!((written, lines.suppressed), (LINES.1 as usize, 7));
+        let mut lines = Lines::new((2.0, 5.0), start);
+        let written = (0..12).filter(|_| lines.take(start).is_some()).count();
+        assert_eq!((written, lines.suppressed), (5, 7));
         assert_eq!(lines.take(start + Duration::from_secs(1)), Some(7));
         assert_eq!(lines.take(start + Duration::from_secs(1)), Some(0));
     }

@@ -222,7 +222,7 @@ impl Core {
             up: row.port.up,
             warnings: self.port_warnings(&row.port),
             endpoint: row.port.endpoint.as_ref().map(|endpoint| endpoint.name.clone()),
-            qos: qos_of(&row.port),
+            qos: self.qos_of(&row.port),
             queues: row.queues.clone(),
         });
         let problem = |(name, problem): (&String, &String)| PortProblem {
@@ -259,6 +259,11 @@ impl Core {
         Problem::NAMES.iter().map(|name| ((*name).to_owned(), both(*name))).collect()
     }
 
+    fn qos_of(&self, port: &tables::Port) -> Option<QosStatus> {
+        let qos = port.endpoint.as_ref()?.qos.as_deref()?;
+        Some(QosStatus::new(qos, self.flows.connections_of(port.id)))
+    }
+
     fn summary(&self) -> Summary {
         let tables = self.installer.tables();
         let (adjacencies, groups) = tables.taken();
@@ -292,16 +297,12 @@ impl Core {
             qos: self
                 .ports
                 .iter()
-                .filter_map(|row| Some((row.port.name.clone(), qos_of(&row.port)?)))
+                .filter_map(|row| Some((row.port.name.clone(), self.qos_of(&row.port)?)))
                 .collect(),
             segments: self.segment_numbers(),
             bgp: self.bgp(),
         }
     }
-}
-
-fn qos_of(port: &tables::Port) -> Option<QosStatus> {
-    port.endpoint.as_ref()?.qos.as_deref().map(QosStatus::new)
 }
 
 fn total(messages: &bgp::MessageCounters) -> u64 {

@@ -246,7 +246,7 @@ fn limits(page: &Page, summary: &Summary) -> prometheus::Result<()> {
     )?;
     page.gauges(
         "tortie_limit_rate",
-        "What a limit of an endpoint allows, in bits or packets a second.",
+        "What a limit of an endpoint allows, in bits or packets a second, or connections at a time.",
         &labels,
         rows(|limit| limit.rate).map(|(labels, rate)| (labels, rate as f64)),
     )

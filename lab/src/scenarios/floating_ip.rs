@@ -51,7 +51,7 @@ fn give_floating_ips(site: &Site<'_>) -> Result<()> {
         "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n\
          metadata: {{name: node-k8s-w1-eth0, namespace: default}}\n\
          spec:\n  orchestrator: k8s\n  node: node\n  pod: w1\n  endpoint: eth0\n  interfaceName: {}\n  mac: {}\n  \
-         ipNetworks: ['{}/32', '{}/128']\n  ipNATs:\n  - {{internalIP: '{}', externalIP: '{}'}}\n  - {{internalIP: '{}', \
+         profiles: [projectcalico-default-allow]\n  ipNetworks: ['{}/32', '{}/128']\n  ipNATs:\n  - {{internalIP: '{}', externalIP: '{}'}}\n  - {{internalIP: '{}', \
          externalIP: '{}'}}\n",
         workload.interface, workload.mac, own[0], own[1], own[0], FLOATING[0], own[1], FLOATING[1]
     );

@@ -92,10 +92,7 @@ impl Site<'_> {
 
     /// Writes the FelixConfiguration.
     pub(super) fn felix(&self, spec: &str) -> Result<()> {
-        let text = format!(
-            "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: default}}\nspec: {{{spec}}}\n"
-        );
-        self.resources.write("felix.yaml", &text)
+        self.resources.felix(spec)
     }
 
     /// Starts the router and waits until the workloads reach the server.

@@ -1,5 +1,5 @@
-//! What Calico's QoS controls promise, measured: bandwidth and packet rate in both directions, changed while traffic
-//! flows, and the DSCP of what leaves.
+//! What Calico's QoS controls promise, measured: bandwidth, packet rate and connections in both directions, changed while
+//! traffic flows, and the DSCP of what leaves.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::{Lab, books, traffic};
 /// Limits of one endpoint.
 pub(super) const QOS_LIMITS: Scenario = Scenario {
     name: "qos-limits",
-    about: "an endpoint's bandwidth, packet rate and DSCP hold in both directions, and change while traffic flows",
+    about: "an endpoint's bandwidth, packet rate, connections and DSCP hold in both directions, and change while traffic flows",
     programs: &["ping", "iperf3", "ethtool", "tcpdump"],
     tortie: true,
     alone: true,
@@ -56,6 +56,9 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
         let burst = format!("{direction}PacketBurst: {PACKET_BURST}");
         limits.set(&format!("{{{direction}{packets}{burst}}}"), direction, "packet_rate", PACKET_RATE)?;
         limits.packet_rate_holds(direction)?;
+    }
+    for direction in ["ingress", "egress"] {
+        limits.connections_hold(direction)?;
     }
     limits.change_under_traffic()?;
     limits.dscp_is_written()?;
@@ -144,6 +147,29 @@ impl Limits<'_> {
             "{direction} packet rate {PACKET_RATE}: of four times as many {:.1} % of the limit arrive ({} packets dropped)",
             share * 100.0,
             self.dropped()?
+        ));
+        Ok(())
+    }
+
+    /// One session lives and another doesn't come up; once the first has ended the other one does.
+    fn connections_hold(&self, direction: &str) -> Result<()> {
+        let lab = self.site.lab;
+        // A closed connection counts until it is forgotten.
+        self.site.resources.felix("bpfConntrackTimeouts: {tcpFinsSeen: 1s, tcpResetSeen: 1s}")?;
+        self.set(&format!("{{{direction}MaxConnections: 1}}"), direction, "connections", 1)?;
+        let (from, to, address) = self.ends(direction)?;
+        let mut first = traffic::Session::open(lab, from, to, address)?;
+        let mut second = first.try_another(lab, from)?;
+        let refused =
+            lab.wait("a refused connection", CONVERGE, || Ok(Some(self.dropped()?).filter(|n| *n > 0)))?;
+        first.beats_on(5)?;
+        ensure!(second.beats()? == 0, "{direction}: a second connection came up beside the first");
+        let echo = first.hang_up();
+        second.beats_on(5)?;
+        drop((second, echo));
+        lab.proved(format!(
+            "{direction} connections 1: a second one is refused ({refused} packets dropped) while the first lives, and comes \
+             up once it has ended"
         ));
         Ok(())
     }

@@ -62,7 +62,8 @@ spec: { state: confirmed, node: node, cidr: 10.65.0.0/26 }
 apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint
 metadata: { name: node-k8s-pod-eth0, namespace: default }
-spec: { orchestrator: k8s, node: node, pod: pod, endpoint: eth0, interfaceName: calipod, ipNetworks: [10.65.0.1/32] }
+spec: { orchestrator: k8s, node: node, pod: pod, endpoint: eth0, interfaceName: calipod, ipNetworks: [10.65.0.1/32],
+        profiles: [projectcalico-default-allow] }
 ";
 
 /// A workload inside: what a CNI plugin would make.

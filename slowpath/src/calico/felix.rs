@@ -8,7 +8,7 @@ use model::{
     ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
     NatOutgoingExclusions, Prefix, Protocol, ReversePath,
 };
-use tables::WorkloadTunnels;
+use tables::{FlowRules, WorkloadTunnels};
 
 /// FelixConfiguration, merged (defaults: `felix/config/config_params.go`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,6 +184,15 @@ impl Felix {
                 .unwrap_or_else(|| "calico-packet".to_owned()),
             log_rate: first(sources, |config| config.log_rate),
             log_burst: first(sources, |config| config.log_burst).unwrap_or(5),
+        }
+    }
+
+    /// What flows of workloads are held to besides policy. `Return` leaves it to the host's own rules, which what passes meets
+    /// anyway.
+    pub fn flow_rules(&self) -> FlowRules {
+        FlowRules {
+            drops_to_host: self.endpoint_to_host == EndpointToHost::Drop,
+            drops_invalid: !self.conntrack_invalid_allowed,
         }
     }
 

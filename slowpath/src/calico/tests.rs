@@ -344,22 +344,6 @@ fn a_block_of_two_nodes_is_warned_of() {
 }
 
 #[test]
-fn a_limit_of_connections_that_is_not_kept_is_warned_of() {
-    let mut limited = endpoint("w1", "a", "cali1");
-    limited.qos.ingress.max_connections = Some(100);
-    let elsewhere = WorkloadEndpoint { node: "b".to_owned(), name: "w2".to_owned(), ..limited.clone() };
-    let desired = calico([
-        Resource::Node(node("a", "10.0.0.1/24")),
-        Resource::WorkloadEndpoint(limited),
-        Resource::WorkloadEndpoint(elsewhere),
-    ])
-    .desired();
-    let (namespace, name) = desired.endpoints.keys().next().unwrap().clone();
-    assert_eq!(desired.warnings, [Warning::ConnectionsNotLimited { endpoint: (namespace, name) }]);
-    assert!(desired.warnings[0].to_string().contains("MaxConnections"), "{}", desired.warnings[0]);
-}
-
-#[test]
 fn an_interface_leads_to_the_endpoint_named_first() {
     let desired = calico([
         Resource::Node(node("a", "10.0.0.1/24")),

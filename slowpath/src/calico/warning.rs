@@ -78,11 +78,6 @@ pub enum Warning {
         /// How many policies, of those that aren't staged.
         policies: usize,
     },
-    /// A workload endpoint wants its connections limited.
-    ConnectionsNotLimited {
-        /// The endpoint.
-        endpoint: EndpointName,
-    },
     /// A pool wants its packets encapsulated and FelixConfiguration forbids it.
     TunnelsSwitchedOff {
         /// The pool.
@@ -156,11 +151,6 @@ impl fmt::Display for Warning {
             Warning::PolicyNotEnforced { policies } => write!(
                 f,
                 "{policies} policies hold at host endpoints and not at workloads: this version forwards what they would deny there"
-            ),
-            Warning::ConnectionsNotLimited { endpoint: (namespace, name) } => write!(
-                f,
-                "WorkloadEndpoint({namespace}/{name}): this version doesn't count connections; ingressMaxConnections and \
-                 egressMaxConnections limit nothing, the endpoint's other limits hold"
             ),
             Warning::TunnelsSwitchedOff { pool, by } => write!(
                 f,

@@ -18,6 +18,20 @@ pub(super) fn table(view: &PortsView) -> String {
             continue;
         }
         for limit in &qos.limits {
+            if limit.limit == "connections" {
+                row([
+                    port.name.clone(),
+                    endpoint.clone(),
+                    limit.direction.clone(),
+                    limit.limit.clone(),
+                    limit.rate.to_string(),
+                    format!("{} now", limit.burst),
+                    dash(),
+                    limit.dropped.to_string(),
+                    dscp.clone(),
+                ]);
+                continue;
+            }
             let unit = if limit.limit == "bandwidth" { "bit" } else { "p" };
             row([
                 port.name.clone(),
