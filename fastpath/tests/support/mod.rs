@@ -9,6 +9,7 @@
 //! ```
 #![allow(dead_code, reason = "a module of tests, of which each uses a part")]
 
+pub mod flow_sequence;
 pub mod hostile;
 pub mod one_fate;
 pub mod policed;
