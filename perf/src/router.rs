@@ -11,9 +11,10 @@ use fastpath::{Command, PortQueue, Waiting, Worker, WorkerConfig, WorkerEnds, ha
 use lpm::Key;
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, QosControls, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
+use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, Rule, Tier, TierDefault};
 use tables::{
-    AddressSet, Adjacency, Counters, Endpoint, Flows, Group, GroupId, Limits, Nat, NatRules, PolicyReport,
-    Port, Qos, TunnelEnd, TunnelKind, Writer, copy_ring,
+    AddressSet, Adjacency, Counters, Endpoint, EndpointPolicy, Flows, Group, GroupId, Limits, Nat, NatRules,
+    PolicyLimits, PolicyReport, Port, Qos, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 use crate::data::Prefixes;
@@ -41,6 +42,8 @@ pub const VNI: u32 = 4096;
 /// Frames that a port keeps to receive into.
 const SLOTS: usize = 512;
 const PORTS: usize = 2;
+/// Rules in front of the one that decides.
+const RULES: u16 = 20;
 
 /// What is done to packets besides forwarding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,7 @@ impl Router {
             groups: 4096,
             routes_v4: routes + 16,
             routes_v6: routes + 16,
-            policy: tables::PolicyLimits::NONE,
+            policy: PolicyLimits { programs: 4, rules: 64, members: 0 },
             readers: workers,
         };
         let mut writer = Writer::new(limits);
@@ -148,6 +151,30 @@ impl Router {
         self.flows = Flows::new(1 << 18);
         self.writer.set_nat(Nat::new(&rules));
         self.writer.publish();
+    }
+
+    /// Holds the workload's packets to an egress policy of so many rules, of which the last one lets them pass. Workers made
+    /// from now on share a table of so many flows.
+    ///
+    /// # Errors
+    /// Where the tables are too small.
+    pub fn police(&mut self, flows: usize) -> Result<()> {
+        let to = |action, port| Rule {
+            protocol: Some(packet::protocol::UDP),
+            destination: EndMatch { ports: vec![(port..=port).into()], ..EndMatch::default() },
+            ..Rule::any(action)
+        };
+        // No packet is for these ports.
+        let mut rules: Vec<Rule> = (1..=RULES).map(|port| to(Action::Deny, 100 + port)).collect();
+        rules.push(Rule::any(Action::Allow));
+        let policies = vec![Policy { name: "default/bench".to_owned(), rules }];
+        let tiers = vec![Tier { name: "default".to_owned(), policies, default: TierDefault::Deny }];
+        let egress = Some(Arc::new(Checks { tiers, after: AfterTiers::Profiles(Vec::new()) }));
+        self.flows = Flows::new(flows);
+        self.writer
+            .put_policy("default/workload", &EndpointPolicy { egress, ..EndpointPolicy::default() })?;
+        self.writer.publish();
+        Ok(())
     }
 
     /// Opens packets that come by a tunnel of this kind from [`REMOTE`].

@@ -19,7 +19,7 @@ const PACKETS: usize = 1 << 16;
 pub type Make = fn(&Internet, usize) -> Result<(Router, Arc<Replay>)>;
 
 /// Every kind of work: 64 bytes, 65,536 flows.
-pub const WORKS: [(&str, Make); 17] = [
+pub const WORKS: [(&str, Make); 19] = [
     ("ipv4 one route", |_, workers| plain(&vec![(0u32, 0)], workers, Order::Cyclic, Encapsulate::Plain)),
     ("ipv4 full table zipf", |internet, workers| {
         plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)
@@ -70,6 +70,19 @@ pub const WORKS: [(&str, Make); 17] = [
     ("ipv4 translated source zipf", |internet, workers| {
         let (mut router, replay) = from_workload(&internet.v4, workers, &QosControls::default())?;
         router.translate();
+        Ok((router, replay))
+    }),
+    // Every packet's flow is known.
+    ("ipv4 policy established zipf", |internet, workers| {
+        let (mut router, replay) = from_workload(&internet.v4, workers, &QosControls::default())?;
+        router.police(1 << 18)?;
+        Ok((router, replay))
+    }),
+    // No packet's is: the table holds fewer flows than there are, and an unanswered one makes room for the next.
+    ("ipv4 policy-new cyclic", |internet, workers| {
+        let (mut router, replay) = plain(&internet.v4, workers, Order::Cyclic, Encapsulate::Plain)?;
+        router.behind_a_workload(&QosControls::default())?;
+        router.police(1 << 12)?;
         Ok((router, replay))
     }),
 ];
