@@ -167,24 +167,29 @@ pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, flows: &Flows, r
     let judge = Judge { policing: *policing, memory, reporter, epoch: state.policy.epoch() };
     let Batch { frames, runs, fates, parsed, hops, nat, policy, .. } = batch;
     let mut run = 0;
-    // What `nat.rs` looked up comes first, in order; then, in order, the rest.
-    for Seen { row, key, found } in policy.seen.drain(..) {
-        let at = usize::from(row);
+    let mut way =
+        Way { from: policing.end(runs.first().and_then(|run| run.ingress)), to: policing.end(None) };
+    // What `nat.rs` looked up comes first, in order; then, in order, the rest. Neighbours mostly go the same way.
+    for Seen { row, key, found } in &policy.seen {
+        let (row, at) = (*row, usize::from(*row));
         if !is_open(fates[at]) {
             continue;
         }
         while !runs[run].rows().contains(&at) {
             run = (run + 1) % runs.len();
+            way.from = policing.end(runs[run].ingress);
         }
         let hop = hops[at];
-        let from = policing.end(runs[run].ingress);
-        let way = Way { from, to: policing.end(Some(state.next_hops.get(hop).port)) };
-        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key: &key, way };
+        let leaves_by = state.next_hops.get(hop).port;
+        if way.to.port != leaves_by {
+            way.to = policing.end(Some(leaves_by));
+        }
+        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key, way };
         let outcome = match found {
-            _ if !policing.asks_on(&way) => judge.pass(&packet, &found),
-            Found::Flow(flow) => judge.known(&packet, &flow),
-            Found::Begun(flow) => judge.begun(&packet, &flow),
-            Found::Related(flow, quote) => judge.related(&packet, &flow, &quote.key.reversed()),
+            _ if !policing.asks_on(&way) => judge.pass(&packet, found),
+            Found::Flow(flow) => judge.known(&packet, flow),
+            Found::Begun(flow) => judge.begun(&packet, flow),
+            Found::Related(flow, quote) => judge.related(&packet, flow, &quote.key.reversed()),
             Found::Fragment(_) => Ok(()),
             Found::Nothing | Found::BrokenError => {
                 let leaves_hidden =
@@ -196,6 +201,7 @@ pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, flows: &Flows, r
             fates[at] = Fate::Drop(reason);
         }
     }
+    policy.seen.clear();
 }
 
 /// Looks up what `nat.rs` hasn't, where something is asked of it.

@@ -395,7 +395,10 @@ impl Session {
     /// # Errors
     /// The program that tries can't be started.
     pub fn try_another(&self, lab: &Lab, from: &Namespace) -> Result<Session> {
-        let heartbeat = agent(lab, from, "heartbeat", &[&self.target])?;
+        let mut command = from.command(&lab.tools().agent);
+        command.args(["heartbeat", &self.target]);
+        // A log of its own beside the first one's.
+        let heartbeat = lab.spawn(&format!("another-heartbeat-{}", from.name()), command)?;
         Ok(Session { heartbeat, echo: None, target: self.target.clone() })
     }
 
