@@ -167,7 +167,7 @@ impl Router {
         // No packet is for these ports.
         let mut rules: Vec<Rule> = (1..=RULES).map(|port| to(Action::Deny, 100 + port)).collect();
         rules.push(Rule::any(Action::Allow));
-        let policies = vec![Policy { name: "default/bench".to_owned(), rules }];
+        let policies = vec![Arc::new(Policy { name: "default/bench".to_owned(), rules })];
         let tiers = vec![Tier { name: "default".to_owned(), policies, default: TierDefault::Deny }];
         let egress = Some(Arc::new(Checks { tiers, after: AfterTiers::Profiles(Vec::new()) }));
         self.flows = Flows::new(flows);

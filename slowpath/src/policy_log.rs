@@ -222,7 +222,7 @@ mod tests {
 
     fn checks(policy: &str) -> Arc<Checks> {
         let rules = vec![Rule::any(Action::Log), Rule::any(Action::Deny)];
-        let policies = vec![Policy { name: policy.to_owned(), rules }];
+        let policies = vec![Arc::new(Policy { name: policy.to_owned(), rules })];
         let tiers = vec![Tier { name: "default".to_owned(), policies, default: TierDefault::Deny }];
         Arc::new(Checks { tiers, after: AfterTiers::Profiles(vec![]) })
     }

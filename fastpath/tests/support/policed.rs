@@ -27,13 +27,14 @@ pub fn deny() -> Arc<Checks> {
 /// A profile that allows everything.
 pub fn allow() -> Arc<Checks> {
     let profile = Policy { name: "allow".to_owned(), rules: vec![Rule::any(Action::Allow)] };
-    Arc::new(Checks { tiers: vec![], after: AfterTiers::Profiles(vec![profile]) })
+    Arc::new(Checks { tiers: vec![], after: AfterTiers::Profiles(vec![Arc::new(profile)]) })
 }
 
 /// One policy with these rules, and nothing else passes.
 pub fn rules(rules: Vec<Rule>) -> Arc<Checks> {
     let policy = Policy { name: "default/only".to_owned(), rules };
-    let tier = Tier { name: "default".to_owned(), policies: vec![policy], default: TierDefault::Deny };
+    let tier =
+        Tier { name: "default".to_owned(), policies: vec![Arc::new(policy)], default: TierDefault::Deny };
     Arc::new(Checks { tiers: vec![tier], after: AfterTiers::Profiles(vec![]) })
 }
 
