@@ -90,7 +90,7 @@ impl Router {
             groups: 4096,
             routes_v4: routes + 16,
             routes_v6: routes + 16,
-            policy: PolicyLimits { programs: 4, rules: 64, members: 0 },
+            policy: PolicyLimits { programs: 4, rules: 64, members: 0, bytes: 1 << 20 },
             readers: workers,
         };
         let mut writer = Writer::new(limits);

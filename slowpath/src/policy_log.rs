@@ -228,7 +228,7 @@ mod tests {
     }
 
     fn writer(policy: &str) -> Writer {
-        let policy_limits = PolicyLimits { programs: 4, rules: 20, members: 8 };
+        let policy_limits = PolicyLimits { programs: 4, rules: 20, members: 8, bytes: 1 << 20 };
         let mut writer = Writer::new(Limits {
             ports: 8,
             adjacencies: 4,

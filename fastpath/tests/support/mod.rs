@@ -95,7 +95,7 @@ pub fn limits(readers: usize) -> Limits {
         groups: 64,
         routes_v4: 1000,
         routes_v6: 1000,
-        policy: PolicyLimits { programs: 16, rules: 200, members: 200 },
+        policy: PolicyLimits { programs: 16, rules: 200, members: 200, bytes: 1 << 20 },
         readers,
     }
 }
