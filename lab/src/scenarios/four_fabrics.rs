@@ -300,10 +300,11 @@ impl Site<'_> {
         );
         self.lab.proved(format!(
             "fabric {CUT} cut under {DATAGRAMS} datagrams a second: {:.1} ms after the last of {} datagrams in it the first of \
-             its {cut} flows took another one; {lost} of {sent} were lost, each {:.1} ms of those flows; the kernel forwarded \
-             none",
+             its {cut} flows took another one, and {} of the others' passed meanwhile; {lost} of {sent} were lost, each \
+             {:.1} ms of those flows; the kernel forwarded none",
             outage.gap.as_secs_f64() * 1e3,
             outage.carried,
+            outage.others,
             each * 1e3
         ));
         Ok(())
@@ -370,6 +371,8 @@ struct Outage {
     carried: usize,
     /// From the last one there to the first one of its flows elsewhere.
     gap: Duration,
+    /// Datagrams of other flows in between: hardly any where the whole machine stood still.
+    others: usize,
 }
 
 impl Outage {
@@ -384,8 +387,11 @@ impl Outage {
         let others = seen.iter().enumerate().filter(|(fabric, _)| *fabric != CUT);
         let elsewhere = others.flat_map(|(_, seen)| seen).filter(|(_, flow)| before.get(flow) == Some(&CUT));
         let (moved, _) = elsewhere.min()?;
+        let others = seen.iter().flatten().filter(|(at, flow)| {
+            last < at && at < moved && before.get(flow).is_some_and(|fabric| *fabric != CUT)
+        });
         // A flow may have moved while the last one was on its way.
-        Some(Outage { carried: seen[CUT].len(), gap: moved.saturating_sub(*last) })
+        Some(Outage { carried: seen[CUT].len(), gap: moved.saturating_sub(*last), others: others.count() })
     }
 }
 
@@ -415,8 +421,9 @@ mod tests {
         let flow = |n: u8| IpAddr::from([10, 66, 0, n]);
         let at = |milliseconds, n| (Duration::from_millis(milliseconds), flow(n));
         let before = Ways::from([(flow(1), CUT), (flow(2), CUT), (flow(3), 0)]);
-        let mut seen = vec![vec![at(1, 3), at(70, 1)], vec![], vec![at(5, 1), at(6, 2)], vec![at(50, 2)]];
-        let outage = Outage { carried: 2, gap: Duration::from_millis(44) };
+        let mut seen =
+            vec![vec![at(1, 3), at(20, 3), at(70, 1)], vec![], vec![at(5, 1), at(6, 2)], vec![at(50, 2)]];
+        let outage = Outage { carried: 2, gap: Duration::from_millis(44), others: 1 };
         assert_eq!(Outage::of(&seen, &before), Some(outage));
         seen[3].clear();
         seen[0].pop();
