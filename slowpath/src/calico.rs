@@ -47,7 +47,7 @@ pub struct Calico {
     blocks: BTreeMap<(Prefix, String), BlockAffinity>,
     ipam_blocks: BTreeMap<Prefix, IpamBlock>,
     felix: BTreeMap<String, FelixConfiguration>,
-    /// Those that aren't staged, to say that nothing enforces them.
+    /// Those that aren't staged, to say that nothing enforces them at workloads.
     policies: BTreeSet<PolicyKey>,
     host_endpoints: BTreeMap<String, HostEndpoint>,
 }
