@@ -81,7 +81,10 @@ fn rule(rule: &Object<'_>, place: Place, unused: &mut Unused) -> Result<PolicyRu
     check_services(&destination, &read.destination, place, true)?;
     if let Some(field) = rule.field("http") {
         check_http(&field, &read, place)?;
-        unused.push((field.path().to_owned(), field.position()));
+    }
+    // Of requests and of services nothing is known here, so such a rule matches nothing.
+    for field in [rule.field("http"), source.field("services"), destination.field("services")] {
+        unused.extend(field.map(|field| (field.path().to_owned(), field.position())));
     }
     Ok(read)
 }

@@ -261,8 +261,10 @@ fn a_policy_is_refused_where_calico_refuses_it_and_the_field_is_named() {
 }
 
 #[test]
-fn a_service_is_asked_for_at_the_far_end() {
+fn a_service_is_asked_for_at_the_far_end_and_told_to_be_unknown() {
     let spec = "{ingress: [{action: Allow, source: {services: {name: a}}}]}";
+    let manifest = parse(&document("NetworkPolicy", "web", spec)).unwrap();
+    assert_eq!(manifest.ignored[0].field.as_deref(), Some("spec.ingress[0].source.services"));
     let service = ServiceMatch { name: "a".to_owned(), namespace: None };
     assert_eq!(policy("NetworkPolicy", spec).ingress[0].source.service, Some(service));
 }
