@@ -64,11 +64,15 @@ fn without_policy_nothing_is_asked_and_nothing_remembered() {
     rig.audit();
 }
 
+/// From whom, to whom, by which port, with which policies of the workload and of its neighbour (ingress, egress), and what
+/// comes of it.
+type Case<'a> = (&'a str, &'a str, PortId, [Arc<Checks>; 2], [Arc<Checks>; 2], Option<DropReason>);
+
 /// Which ends are asked: egress of the sender, ingress of the receiver, both, or none, whichever way a packet goes.
 #[test]
 fn each_end_is_asked_for_its_own_direction() {
     let (no, yes) = (deny, allow);
-    let cases: [(&str, &str, PortId, [Arc<Checks>; 2], [Arc<Checks>; 2], Option<DropReason>); 12] = [
+    let cases: [Case<'_>; 12] = [
         (POD, REMOTE, WORKLOAD, [no(), yes()], [no(), no()], None),
         (POD, REMOTE, WORKLOAD, [yes(), no()], [yes(), yes()], Some(DropReason::EgressDenied)),
         (REMOTE, POD, UPLINK, [yes(), no()], [no(), no()], None),
@@ -537,13 +541,15 @@ fn two_workers_answer_as_one() {
     assert!(outside.wires[at(UPLINK)].send(&talk.tcp(UPLINK, SYN)));
     first.round();
     assert!(inside.wires[at(WORKLOAD)].send(&talk.answer().tcp(WORKLOAD, SYN | ACK)));
-    (second.round(), first.round());
+    second.round();
+    first.round();
     assert_eq!(forwarded(), 2);
     writer.put_policy("default/pod", &policy(deny())).unwrap();
     publish(&mut writer, &mut first, &mut second);
     assert!(inside.wires[at(WORKLOAD)].send(&talk.answer().tcp(WORKLOAD, ACK)));
     assert!(outside.wires[at(UPLINK)].send(&talk.tcp(UPLINK, ACK)));
-    (first.round(), second.round());
+    first.round();
+    second.round();
     assert_eq!(counters.books().drops[DropReason::IngressDenied.index()], 2);
     let left = |parts: &support::Parts, port| parts.wires[at(port)].receive().is_some();
     assert!(left(&outside, WORKLOAD) && left(&outside, UPLINK) | left(&inside, UPLINK));
