@@ -48,6 +48,7 @@ use crate::resolve::{self, NeighborAddr};
 use crate::rib::Rib;
 use crate::sessions::Sessions;
 use crate::workload_mtu::WorkloadMtus;
+use crate::workload_policy::WorkloadPolicy;
 use crate::{PortOpener, forwarding_guard, host_policy, segments, sysctl};
 
 /// Events that may wait; a BGP peer is held back by TCP when they are this many.
@@ -94,6 +95,7 @@ pub(crate) struct Core {
     calico: Calico,
     /// What the resources ask of this node's endpoints.
     pub(crate) resolver: Resolver,
+    pub(crate) workload_policy: WorkloadPolicy,
     pub(crate) desired: Desired,
     pub(crate) in_sync: bool,
     pub(crate) ready: bool,
@@ -277,6 +279,7 @@ impl Core {
             netlink,
             calico,
             resolver,
+            workload_policy: WorkloadPolicy::default(),
             desired,
             host,
             translation: NatRules::default(),
@@ -372,7 +375,9 @@ impl Core {
             self.read_kernel()?;
         }
         if std::mem::take(&mut self.dirty.resources) && self.in_sync {
+            self.apply_workload_policy();
             self.apply_resources();
+            self.forget_workload_policy();
             self.dirty.host_policy = true;
         }
         if self.in_sync && self.kernel_read && std::mem::take(&mut self.dirty.host_policy) {

@@ -66,6 +66,7 @@ mod translating;
 mod tunnel;
 mod tunneling;
 mod workload_mtu;
+mod workload_policy;
 mod workload_side;
 
 pub use cleanup::cleanup;

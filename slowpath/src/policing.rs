@@ -14,10 +14,25 @@ use crate::interfaces::KernelState;
 use crate::tunneling::traffic;
 
 impl Core {
+    /// Works policy out and stages what the walk asks of workloads' packets: before ports are in line with the resources.
+    pub(crate) fn apply_workload_policy(&mut self) {
+        let changes = self.resolver.changes();
+        let writer = self.installer.writer();
+        if self.workload_policy.come(changes, &self.resolver, writer) {
+            writer.publish();
+        }
+    }
+
+    /// Forgets what is asked of workloads that are gone: after ports are in line with the resources.
+    pub(crate) fn forget_workload_policy(&mut self) {
+        let writer = self.installer.writer();
+        if self.workload_policy.go(writer) {
+            writer.publish();
+        }
+    }
+
     /// Has nftables keep what the resources ask of this node's host endpoints.
     pub(crate) fn apply_host_policy(&mut self) {
-        let changed = self.resolver.changes();
-        tracing::debug!(endpoints = changed.endpoints.len(), "policy is worked out");
         let desired = &self.desired;
         if desired.host_endpoints.is_empty() {
             self.host_policy.apply(HostPolicy::default());

@@ -1,0 +1,159 @@
+//! What workloads may send and get: resolved policy, handed to the walk's tables.
+//!
+//! What doesn't fit the tables closes the endpoints that it is about, until it fits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use model::Key;
+use policy::resolve::{Changes, EndpointPolicy, Resolver, SetDelta};
+use policy::rule::{AfterTiers, Checks, SetId};
+use tables::{TableFull, Writer};
+use tracing::{error, info, warn};
+
+/// The name under which the checks that deny everything are kept in the tables: no endpoint is called so.
+const CLOSED: &str = "";
+
+/// Policy of this node's workloads, as the tables have it.
+#[derive(Debug, Default)]
+pub(crate) struct WorkloadPolicy {
+    /// What each workload is to be asked.
+    wanted: BTreeMap<Key, Arc<EndpointPolicy>>,
+    /// Workloads that are asked checks that deny everything instead.
+    closed: BTreeSet<Key>,
+    /// Sets whose members the tables had no room for.
+    overflowing: BTreeSet<SetId>,
+    /// What denies everything. In the tables from the first policy on, so that there is always room for it.
+    deny: Option<tables::EndpointPolicy>,
+    /// What goes once no port needs it any more.
+    leaving: Leaving,
+}
+
+#[derive(Debug, Default)]
+struct Leaving {
+    workloads: BTreeSet<String>,
+    sets: BTreeSet<SetId>,
+}
+
+impl WorkloadPolicy {
+    /// Stages what is new and what has changed; `true` where there was any. Before ports are brought into line with the
+    /// resources, so that none is open without its policy.
+    pub(crate) fn come(&mut self, changes: Changes, resolver: &Resolver, writer: &mut Writer) -> bool {
+        if changes.is_empty() {
+            return false;
+        }
+        self.leaving.sets.extend(&changes.sets.removed);
+        let mut affected: BTreeSet<Key> = std::mem::take(&mut self.closed);
+        let before = std::mem::take(&mut self.overflowing);
+        for id in changes.sets.added.keys() {
+            // A number may be given again.
+            self.leaving.sets.remove(id);
+            self.fill(*id, writer.put_set(*id, []));
+        }
+        for (id, SetDelta { added, removed }) in &changes.sets.members {
+            if !before.contains(id) {
+                self.fill(*id, writer.update_set(*id, removed, added));
+            }
+        }
+        // There may be room for them by now.
+        for id in before.difference(&changes.sets.removed) {
+            self.fill(*id, writer.put_set(*id, resolver.set(*id)));
+        }
+        for (key, policy) in changes.endpoints {
+            let Some(name) = name(&key) else { continue };
+            match policy {
+                Some(policy) => {
+                    self.leaving.workloads.remove(&name);
+                    self.wanted.insert(key.clone(), policy);
+                    affected.insert(key);
+                }
+                None => {
+                    self.wanted.remove(&key);
+                    affected.remove(&key);
+                    self.leaving.workloads.insert(name);
+                }
+            }
+        }
+        if !self.overflowing.is_empty() {
+            let without = |policy: &EndpointPolicy| refers(policy, &self.overflowing);
+            affected
+                .extend(self.wanted.iter().filter(|(_, policy)| without(policy)).map(|(key, _)| key.clone()));
+        }
+        for key in affected {
+            self.put(key, writer);
+        }
+        info!(workloads = self.wanted.len(), closed = self.closed.len(), "policy of workloads has changed");
+        true
+    }
+
+    /// Stages the removal of what no port needs any more; `true` where there was any. After ports are in line with the
+    /// resources.
+    pub(crate) fn go(&mut self, writer: &mut Writer) -> bool {
+        let Leaving { workloads, sets } = std::mem::take(&mut self.leaving);
+        workloads.iter().for_each(|name| writer.remove_policy(name));
+        sets.iter().for_each(|set| writer.remove_set(*set));
+        !workloads.is_empty() || !sets.is_empty()
+    }
+
+    fn put(&mut self, key: Key, writer: &mut Writer) {
+        let (Some(policy), Some(name)) = (self.wanted.get(&key), name(&key)) else { return };
+        let normal = &policy.normal;
+        let asked = tables::EndpointPolicy {
+            ingress: normal.ingress.clone(),
+            egress: normal.egress.clone(),
+            staged_ingress: policy.staged.ingress.clone(),
+            staged_egress: policy.staged.egress.clone(),
+        };
+        let deny = self.deny.get_or_insert_with(|| {
+            let deny = deny();
+            if let Err(full) = writer.put_policy(CLOSED, &deny) {
+                error!("{full}; there is no room even to deny: raise the limits of policy");
+            }
+            deny
+        });
+        let outcome = if refers(policy, &self.overflowing) {
+            Err("a set of addresses has more members than limits.policy_members has room for".to_owned())
+        } else {
+            writer.put_policy(&name, &asked).map_err(|full: TableFull| full.to_string())
+        };
+        if let Err(reason) = outcome {
+            warn!("{key} is closed, as its policy doesn't fit the tables: {reason}");
+            if let Err(full) = writer.put_policy(&name, deny) {
+                error!("{key} can't even be closed: {full}");
+            }
+            self.closed.insert(key);
+        }
+    }
+
+    fn fill(&mut self, id: SetId, outcome: Result<(), TableFull>) {
+        if outcome.is_err() {
+            self.overflowing.insert(id);
+        }
+    }
+}
+
+/// How the tables call a workload; `None` of a host endpoint.
+fn name(key: &Key) -> Option<String> {
+    match key {
+        Key::WorkloadEndpoint(namespace, name) => Some(format!("{namespace}/{name}")),
+        _ => None,
+    }
+}
+
+/// No tier and no profile: nothing is allowed.
+fn deny() -> tables::EndpointPolicy {
+    let nothing = Arc::new(Checks { tiers: Vec::new(), after: AfterTiers::Profiles(Vec::new()) });
+    let both = (Some(nothing.clone()), Some(nothing));
+    tables::EndpointPolicy { ingress: both.0, egress: both.1, ..tables::EndpointPolicy::default() }
+}
+
+/// Does anything that a workload is asked name one of these sets?
+fn refers(policy: &EndpointPolicy, sets: &BTreeSet<SetId>) -> bool {
+    let EndpointPolicy { normal, staged, .. } = policy;
+    let checks = [&normal.ingress, &normal.egress, &staged.ingress, &staged.egress];
+    !sets.is_empty()
+        && checks.into_iter().flatten().any(|checks| checks.sets().any(|set| sets.contains(&set)))
+}
+
+#[cfg(test)]
+mod tests;
