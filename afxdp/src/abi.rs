@@ -26,6 +26,11 @@ pub(crate) const XDP_SHARED_UMEM: u16 = 1 << 0;
 pub(crate) const XDP_COPY: u16 = 1 << 1;
 pub(crate) const XDP_ZEROCOPY: u16 = 1 << 2;
 pub(crate) const XDP_USE_NEED_WAKEUP: u16 = 1 << 3;
+/// Packets above a chunk in several descriptors. Linux 6.6 and later.
+pub(crate) const XDP_USE_SG: u16 = 1 << 4;
+
+/// In a descriptor's options: the next one goes on with the same packet.
+pub(crate) const XDP_PKT_CONTD: u32 = 1 << 0;
 
 pub(crate) const XDP_MMAP_OFFSETS: i32 = 1;
 pub(crate) const XDP_RX_RING: i32 = 2;
@@ -143,6 +148,8 @@ pub(crate) const BPF_MAP_TYPE_HASH: u32 = 1;
 pub(crate) const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 pub(crate) const BPF_PROG_TYPE_XDP: u32 = 6;
 pub(crate) const BPF_ANY: u64 = 0;
+/// The program can do with a packet in several pieces. Linux 5.18 and later.
+pub(crate) const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
 /// `BPF_OBJ_NAME_LEN`, the final NUL included.
 pub(crate) const BPF_OBJ_NAME_LEN: usize = 16;
@@ -258,6 +265,7 @@ unsafe impl Plain for BpfTestRun {}
 
 // --- include/uapi/linux/if_link.h ---
 
+pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_XDP: u16 = 43;
 pub(crate) const IFLA_XDP_FD: u16 = 1;
 pub(crate) const IFLA_XDP_ATTACHED: u16 = 2;

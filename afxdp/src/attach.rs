@@ -120,7 +120,7 @@ pub enum AttachError {
         /// The interface's name, or `#index` if it has none here.
         interface: String,
     },
-    /// Refused, for instance because the MTU is too large for a program without fragments (about 3500 bytes).
+    /// Refused, for instance because the MTU is too large for the driver to run XDP programs.
     #[error("{interface} refused {attach} XDP: {source}{}", kernel_says.as_deref().map(|text| format!(" ({text})")).unwrap_or_default())]
     Refused {
         /// The interface's name, or `#index` if it has none here.

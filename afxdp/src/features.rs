@@ -11,6 +11,8 @@ use crate::syscall;
 pub struct DeviceFeatures {
     /// Its name.
     pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
     /// Its driver.
     pub driver: Option<String>,
     /// Receive queues in use: queue numbers go from 0 to one less.
@@ -31,6 +33,7 @@ impl DeviceFeatures {
         let advertised = advertised(ifindex).ok();
         let has = |bit| advertised.map(|(features, _)| features & bit != 0);
         Ok(Self {
+            mtu: mtu(ifindex)?,
             driver: driver(&name),
             receive_queues: receive_queues(&name, ifindex),
             native_xdp: has(abi::NETDEV_XDP_ACT_BASIC),
@@ -39,6 +42,18 @@ impl DeviceFeatures {
             name,
         })
     }
+}
+
+/// The MTU of an interface of this thread's network namespace, in bytes.
+pub(crate) fn mtu(ifindex: u32) -> io::Result<u32> {
+    let mut mtu = None;
+    netlink::get_link(ifindex, |kind, value| {
+        if kind == abi::IFLA_MTU {
+            mtu = Some(netlink::as_u32(value));
+        }
+    })
+    .map_err(|refused| refused.source)?;
+    mtu.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
 fn driver(name: &str) -> Option<String> {

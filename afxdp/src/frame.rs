@@ -1,4 +1,4 @@
-//! A frame: the one owner of one chunk of a region.
+//! A frame: the one owner of one chunk of a region, or of several neighbouring ones.
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -20,6 +20,8 @@ pub struct NoRoom {
 }
 
 /// One chunk of a region, owned: the bytes from `start` for `len` are the frame, the rest is room.
+///
+/// A large frame owns several chunks, which lie behind each other: to whoever holds it, it is one chunk of that size.
 ///
 /// Not `Clone` and not `Copy`: whoever holds it is the only one, in this process or in the kernel, that touches the
 /// chunk. It is given up to a [`FramePool`](crate::FramePool) or to a [`Queue`](crate::Queue) for transmission.
@@ -71,6 +73,11 @@ impl Frame {
 
     pub(crate) fn chunk(&self) -> NonNull<u8> {
         self.chunk
+    }
+
+    /// Bytes of its chunk, or of all its chunks.
+    pub(crate) fn chunk_size(&self) -> u16 {
+        self.chunk_size
     }
 
     pub(crate) fn region(&self) -> u16 {
@@ -156,6 +163,14 @@ impl Frame {
         Ok(())
     }
 
+    /// Adds a copy of `bytes` behind the frame's own. Unchanged if they don't fit.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        let len = self.len();
+        self.set_len(len + bytes.len())?;
+        self.bytes_mut()[len..].copy_from_slice(bytes);
+        Ok(())
+    }
+
     /// Makes the frame empty again, with the room in front that a received one has ([`HEADROOM`]).
     pub fn reset(&mut self) {
         self.start = HEADROOM;
@@ -189,7 +204,8 @@ mod tests {
     use crate::region::{Region, RegionConfig};
 
     fn frame(chunk_size: u32) -> Frame {
-        let (_, mut pool) = Region::new(RegionConfig { frames: 1, chunk_size, hugepages: false }).unwrap();
+        let (_, mut pool) =
+            Region::new(RegionConfig { frames: 1, chunk_size, large: None, hugepages: false }).unwrap();
         pool.take().unwrap()
     }
 

@@ -11,6 +11,9 @@
 //! ```text
 //!   FramePool -refill-> Queue ~~kernel~~> Queue -receive-> Vec<Frame> -transmit-> Queue ~~> Queue -reap-> FramePool
 //! ```
+//! A packet above a chunk comes in pieces, which `receive` puts together in a frame of neighbouring chunks ([`LargeFrames`])
+//! and `transmit` sends from there: whoever holds a frame holds all of a packet.
+//!
 //! A [`Program`] decides which frames reach a queue, and what happens to them when there is no socket: an uplink's go
 //! to the kernel, a workload's are dropped. It stays attached when the process dies.
 //!
@@ -26,7 +29,7 @@
 //! ```
 //! use afxdp::{Region, RegionConfig};
 //!
-//! let (_region, mut pool) = Region::new(RegionConfig { frames: 16, chunk_size: 2048, hugepages: false })?;
+//! let (_region, mut pool) = Region::new(RegionConfig { frames: 16, chunk_size: 2048, large: None, hugepages: false })?;
 //! let mut frame = pool.take().expect("sixteen frames are free");
 //! frame.copy_from(b"inner")?;
 //! frame.grow_front(6)?; // no copy: the frame begins earlier
@@ -46,7 +49,7 @@
 //! use afxdp::{AttachRequest, Program, ProgramKind, QueueConfig, Region, RegionConfig, UmemSet};
 //!
 //! let ifindex = afxdp::interface_index("veth0")?;
-//! let (region, mut pool) = Region::new(RegionConfig { frames: 8192, chunk_size: 2048, hugepages: true })?;
+//! let (region, mut pool) = Region::new(RegionConfig { frames: 8192, chunk_size: 2048, large: None, hugepages: true })?;
 //! let program = Program::load(ProgramKind::Workload, 1)?;
 //! println!("{}", program.attach(ifindex, AttachRequest::Auto)?);
 //! let (mut queue, report) = UmemSet::new(region).bind(QueueConfig::new(ifindex, 0))?;
@@ -56,7 +59,7 @@
 //! let mut batch = Vec::with_capacity(64);
 //! loop {
 //!     queue.refill(&mut pool);
-//!     queue.receive(&mut batch, 64);
+//!     queue.receive(&mut pool, &mut batch, 64);
 //!     queue.transmit(&mut batch);
 //!     batch.drain(..).for_each(|frame| pool.put(frame)); // the ring was full: counted as a drop elsewhere
 //!     queue.wake()?;
@@ -74,11 +77,13 @@
 
 // Memory.
 mod frame;
+mod lending;
 mod mmap;
 mod pool;
 mod region;
 
 // A queue: four rings of a socket, from bind to release.
+mod assembly;
 mod queue;
 mod release;
 mod ring;
@@ -114,7 +119,7 @@ pub use mmap::Pages;
 pub use pool::FramePool;
 pub use program::{LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind, TUNNELS_MAX, TunnelKind};
 pub use queue::{Queue, Sleeper, wait};
-pub use region::{Region, RegionConfig, RegionError};
+pub use region::{LargeFrames, Region, RegionConfig, RegionError};
 pub use release::{Closed, Closing};
 pub use report::{
     Attempt, BindError, BindReport, BusyPoll, BusyPollOutcome, Holder, Mode, ModeRequest, QueueConfig,

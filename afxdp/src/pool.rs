@@ -1,6 +1,6 @@
 //! The free frames of one region, last in first out: the frame used last is the one still in the cache.
 
-use crate::frame::Frame;
+use crate::frame::{Frame, HEADROOM};
 
 /// Free frames of one region. One owner, no locks.
 ///
@@ -10,18 +10,52 @@ use crate::frame::Frame;
 #[derive(Debug)]
 pub struct FramePool {
     region: u16,
-    total: usize,
+    chunk_size: u16,
+    frames: usize,
+    large_frames: usize,
+    longest: usize,
     free: Vec<Frame>,
+    /// Those of several chunks.
+    large: Vec<Frame>,
 }
 
 impl FramePool {
-    pub(crate) fn new(region: u16, free: Vec<Frame>) -> Self {
-        Self { region, total: free.len(), free }
+    pub(crate) fn new(region: u16, chunk_size: u16, free: Vec<Frame>, large: Vec<Frame>) -> Self {
+        let longest = large.first().or(free.first()).map_or(0, Frame::tailroom);
+        Self { region, chunk_size, frames: free.len(), large_frames: large.len(), longest, free, large }
     }
 
-    /// An empty frame with [`HEADROOM`](crate::HEADROOM) in front, or `None` when all are lent.
+    /// Bytes that the largest frames hold behind their [`HEADROOM`].
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// An empty frame of one chunk with [`HEADROOM`] in front, or `None` when all are lent.
     pub fn take(&mut self) -> Option<Frame> {
         self.free.pop()
+    }
+
+    /// An empty frame that holds `len` bytes behind its [`HEADROOM`]: of one chunk where that is enough, else a large one.
+    /// `None` when all of that kind are lent, or no frame of the region holds as many.
+    pub fn take_for(&mut self, len: usize) -> Option<Frame> {
+        if self.fits_a_chunk(len) {
+            return self.take();
+        }
+        self.large.pop_if(|frame| len <= frame.tailroom())
+    }
+
+    /// A large frame, or `None` when all are lent.
+    pub(crate) fn take_large(&mut self) -> Option<Frame> {
+        self.large.pop()
+    }
+
+    /// Has the region large frames at all?
+    pub(crate) fn has_large(&self) -> bool {
+        self.large_frames > 0
+    }
+
+    fn fits_a_chunk(&self, len: usize) -> bool {
+        len <= usize::from(self.chunk_size - HEADROOM)
     }
 
     /// Gives a frame back; its bytes are forgotten.
@@ -29,6 +63,18 @@ impl FramePool {
     /// # Panics
     /// If the frame is of another region: a bug, which would slowly empty that region's pool.
     pub fn put(&mut self, mut frame: Frame) {
+        if frame.chunk_size() == self.chunk_size {
+            return self.put_chunk(frame);
+        }
+        assert_eq!(frame.region(), self.region, "a frame of another region in this pool");
+        frame.reset();
+        self.large.push(frame);
+    }
+
+    /// [`put`](Self::put) for a frame that is known to have one chunk.
+    #[inline]
+    pub(crate) fn put_chunk(&mut self, mut frame: Frame) {
+        debug_assert_eq!(frame.chunk_size(), self.chunk_size);
         assert_eq!(frame.region(), self.region, "a frame of another region in this pool");
         frame.reset();
         self.free.push(frame);
@@ -36,17 +82,27 @@ impl FramePool {
 
     /// Free frames.
     pub fn available(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.large.len()
+    }
+
+    /// Free frames of the kind that [`take_for`](Self::take_for) gives for so many bytes.
+    pub fn available_for(&self, len: usize) -> usize {
+        if self.fits_a_chunk(len) { self.free.len() } else { self.large.len() }
+    }
+
+    /// Is less than a quarter of the frames free, or of the large ones?
+    pub(crate) fn is_low(&self) -> bool {
+        self.free.len() < self.frames / 4 || self.large.len() < self.large_frames / 4
     }
 
     /// Frames the region was made with.
     pub fn total(&self) -> usize {
-        self.total
+        self.frames + self.large_frames
     }
 
     /// Frames taken and not given back.
     pub fn lent(&self) -> usize {
-        self.total - self.free.len()
+        self.total() - self.available()
     }
 
     /// Frames that nobody admits to hold: lent, less what the holders count (`held`). Zero, or a leak.
@@ -57,10 +113,10 @@ impl FramePool {
 
 #[cfg(test)]
 mod tests {
-    use crate::region::{Region, RegionConfig};
+    use crate::region::{LargeFrames, Region, RegionConfig};
 
     fn pool(frames: u32) -> super::FramePool {
-        Region::new(RegionConfig { frames, chunk_size: 2048, hugepages: false }).unwrap().1
+        Region::new(RegionConfig { frames, chunk_size: 2048, large: None, hugepages: false }).unwrap().1
     }
 
     #[test]
@@ -94,5 +150,24 @@ mod tests {
     fn a_frame_of_another_region_is_not_taken_in() {
         let (mut one, mut two) = (pool(1), pool(1));
         one.put(two.take().unwrap());
+    }
+
+    #[test]
+    fn each_frame_goes_back_to_its_kind_and_as_many_bytes_find_one_that_holds_them() {
+        let large = Some(LargeFrames { count: 4, chunks: 5 });
+        let config = RegionConfig { frames: 4, chunk_size: 2048, large, hugepages: false };
+        let mut pool = Region::new(config).unwrap().1;
+        assert_eq!((pool.total(), pool.available_for(1792), pool.available_for(1793)), (8, 4, 4));
+        let longest = 5 * 2048 - 256;
+        assert_eq!(pool.longest(), longest);
+        assert!(pool.take_for(longest + 1).is_none());
+        let mut taken: Vec<_> = [0, 1792, 1793, longest].map(|len| pool.take_for(len).unwrap()).into();
+        assert_eq!((pool.available(), pool.available_for(0), pool.available_for(longest)), (4, 2, 2));
+        assert!(!pool.is_low());
+        taken.extend([1793, 1793].map(|len| pool.take_for(len).unwrap()));
+        assert!(pool.is_low(), "there are small ones, and no large ones");
+        assert!(pool.take_for(1793).is_none(), "no frame of the other kind takes its place");
+        taken.into_iter().for_each(|frame| pool.put(frame));
+        assert_eq!((pool.available_for(0), pool.available_for(longest), pool.lent()), (4, 4, 0));
     }
 }

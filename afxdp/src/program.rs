@@ -197,8 +197,7 @@ impl Program {
     /// Attaches to an interface of this thread's network namespace. It stays when the process ends.
     ///
     /// A program of ours, left by an earlier process, is replaced in one step. Anybody else's is left alone and is an
-    /// error. The program takes frames in one piece: an MTU above a page less headroom (about 3500 bytes) is refused
-    /// by most drivers.
+    /// error. Packets may come in pieces, so an MTU above a page is no reason for a refusal since Linux 5.18.
     pub fn attach(&self, ifindex: u32, request: AttachRequest) -> Result<AttachReport, AttachError> {
         attach::attach(self.fd.as_fd(), ifindex, request)
     }

@@ -13,15 +13,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::abi::Descriptor;
+use crate::abi::{Descriptor, XDP_PKT_CONTD};
+use crate::assembly::{Assembly, Loss};
 use crate::frame::Frame;
+use crate::lending::{Borrower, Lender, Lent, TakenBack};
 use crate::pool::FramePool;
-use crate::region::{Borrower, Lent, Region};
+use crate::region::Region;
 use crate::release::{self, Closed, Closing};
 use crate::report::{Mode, QueueConfig};
 use crate::socket::{Rings, Socket};
 use crate::statistics::{Outstanding, QueueCounters, XdpStatistics};
 use crate::syscall;
+use crate::umem::Kind;
 
 /// RX, fill, TX and completion of one queue. Owned by one worker at a time.
 ///
@@ -43,6 +46,9 @@ pub struct Queue {
     refill_due: usize,
     /// Calls of `wake_when_due` since the first of the frames that wait.
     wake_deferred: u32,
+    /// Options that a descriptor may have: none where packets come and go whole.
+    expected_options: u32,
+    assembly: Assembly,
     aside: Vec<Frame>,
 }
 
@@ -63,7 +69,7 @@ impl Queue {
         borrower: Borrower,
         socket: Arc<Socket>,
         rings: Rings,
-        mode: Mode,
+        Kind { mode, in_pieces }: Kind,
         config: QueueConfig,
     ) -> Self {
         Self {
@@ -79,6 +85,9 @@ impl Queue {
             // The first refill is always due.
             refill_due: usize::MAX,
             wake_deferred: 0,
+            // A frame in several pieces is none where the socket didn't ask for it.
+            expected_options: if in_pieces { XDP_PKT_CONTD } else { 0 },
+            assembly: Assembly::default(),
             // Room for a batch of each kind, so that the way of a packet doesn't allocate.
             aside: Vec::with_capacity(256),
         }
@@ -102,15 +111,14 @@ impl Queue {
     /// Tops up the fill ring from the pool. Returns how many frames went in.
     pub fn refill(&mut self, pool: &mut FramePool) -> usize {
         let lender = self.region.lender(self.borrower, Lent::Receive);
-        let Self { rings, aside, config, .. } = self;
+        let Self { rings, config, .. } = self;
         let filled = rings.fill.extend(config.rings.fill, || {
-            let mut frame = aside.pop().or_else(|| pool.take())?;
-            frame.reset();
+            let frame = pool.take()?;
             // In aligned mode the kernel goes to the chunk's beginning by itself.
             Some(lender.lend(frame))
         }) as usize;
         self.receiving += filled;
-        self.refill_due = if pool.available() > 0 { 0 } else { usize::MAX };
+        self.refill_due = if pool.available_for(0) > 0 { 0 } else { usize::MAX };
         filled
     }
 
@@ -122,32 +130,50 @@ impl Queue {
         }
     }
 
-    /// Appends up to `max` received frames to `out`. Returns how many.
+    /// Takes up to `max` descriptors from the RX ring and appends the frames that they make to `out`. Returns how many
+    /// frames: fewer than descriptors where packets come in pieces, which are put together in a large frame of the pool.
     ///
     /// Each descriptor is checked; one that isn't a chunk lent by this queue, or reaches beyond its chunk, is counted
     /// and makes no frame.
-    pub fn receive(&mut self, out: &mut Vec<Frame>, max: usize) -> usize {
+    pub fn receive(&mut self, pool: &mut FramePool, out: &mut Vec<Frame>, max: usize) -> usize {
         let lender = self.region.lender(self.borrower, Lent::Receive);
-        let Self { rings, aside, .. } = self;
-        let (before, aside_before) = (out.len(), aside.len());
+        let Self { rings, assembly, expected_options, counters, .. } = self;
+        let expected = *expected_options;
+        let (before, mut unknown) = (out.len(), 0);
         let read = rings.rx.drain(clamp(max), |descriptor| {
-            let Some((frame, start)) = lender.take_back(descriptor.addr) else { return };
-            // Options would mean a frame in several pieces, which this socket didn't ask for.
-            let placed = match descriptor.options {
+            let Some((frame, start)) = lender.take_back(descriptor.addr) else {
+                unknown += 1;
+                return;
+            };
+            if descriptor.options == 0 && assembly.is_idle() {
+                match frame.placed(start, descriptor.len as usize) {
+                    Ok(frame) => {
+                        prefetch(&frame.bytes()[..frame.len().min(CACHE_LINE)]);
+                        out.push(frame);
+                    }
+                    Err(frame) => {
+                        counters.bad_receive_descriptors += 1;
+                        pool.put(frame);
+                    }
+                }
+                return;
+            }
+            let placed = match descriptor.options & !expected {
                 0 => frame.placed(start, descriptor.len as usize),
                 _ => Err(frame),
             };
-            match placed {
-                Ok(frame) => {
-                    prefetch(&frame.bytes()[..frame.len().min(CACHE_LINE)]);
-                    out.push(frame);
-                }
-                Err(frame) => aside.push(frame),
+            counters.bad_receive_descriptors += u64::from(placed.is_err());
+            match assembly.add(placed, descriptor.options & expected == 0, pool) {
+                Some(Ok(frame)) => out.push(frame),
+                Some(Err(Loss::TooLong)) => counters.too_long += 1,
+                Some(Err(Loss::NoFrame)) => counters.no_large_frame += 1,
+                // It was counted with its piece.
+                Some(Err(Loss::BadPiece)) | None => {}
             }
         }) as usize;
         let received = out.len() - before;
-        self.receiving -= received + aside.len() - aside_before;
-        self.counters.bad_receive_descriptors += (read - received) as u64;
+        self.receiving -= read - unknown;
+        self.counters.bad_receive_descriptors += unknown as u64;
         self.counters.received += received as u64;
         self.refill_due = self.refill_due.saturating_add(read);
         received
@@ -156,35 +182,69 @@ impl Queue {
     /// Takes frames from the front of `frames` into the TX ring, as many as fit. Returns how many were taken; the rest
     /// stays with the caller, in order. The kernel may need a [`wake`](Self::wake).
     ///
-    /// Empty frames can't be sent: they are counted, and go back to the pool with the next `reap`.
+    /// A large frame takes a slot for each chunk that it has bytes in.
+    /// Empty frames can't be sent, nor those above a chunk where packets don't go in pieces: they are counted, and go back to
+    /// the pool with the next `reap`.
     ///
     /// # Panics
     /// If a frame is of another region.
     pub fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
         let lender = self.region.lender(self.borrower, Lent::Transmit);
-        let Self { rings, aside, mode, .. } = self;
-        let mode = *mode;
-        let taken = rings.tx.free(clamp(frames.len()));
+        let (taken, slots) = match lender.has_large() {
+            true => self.fitting_in_parts(&lender, frames),
+            false => {
+                let slots = self.rings.tx.free(clamp(frames.len()));
+                (slots as usize, slots)
+            }
+        };
+        let Self { rings, aside, mode, counters, expected_options, .. } = self;
         let aside_before = aside.len();
-        let mut offered = frames.drain(..taken as usize);
-        let sent = rings.tx.extend(taken, || {
-            let mut frame = offered.next()?;
-            while frame.is_empty() {
+        let mut offered = frames.drain(..taken);
+        loop {
+            // Between large frames, or to the end.
+            let run = match lender.has_large() {
+                true => offered.as_slice().iter().take_while(|frame| !lender.is_large(frame)).count(),
+                false => taken,
+            };
+            let mut run = offered.by_ref().take(run);
+            rings.tx.extend(slots, || {
+                let frame = next_to_send(&mut run, aside, counters, *mode)?;
+                let len = frame.len() as u32;
+                Some(Descriptor { addr: lender.lend(frame), len, options: 0 })
+            });
+            if !lender.has_large() {
+                break;
+            }
+            let Some(frame) = next_to_send(&mut offered, aside, counters, *mode) else { break };
+            // The driver of a queue that takes whole packets only would send each part as a packet of its own.
+            if *expected_options == 0 && lender.descriptors(&frame) > 1 {
+                counters.too_long_to_send += 1;
                 aside.push(frame);
-                frame = offered.next()?;
+                continue;
             }
-            if mode == Mode::Copy {
-                // The walk has read the headers only; the kernel is going to copy it all.
-                prefetch(&frame.bytes()[frame.len().min(CACHE_LINE)..]);
-            }
-            let len = frame.len() as u32;
-            Some(Descriptor { addr: lender.lend(frame), len, options: 0 })
-        }) as usize;
+            let mut parts = lender.lend_in_parts(frame);
+            rings.tx.extend(slots, || parts.next());
+        }
         drop(offered);
-        self.counters.empty_frames += (aside.len() - aside_before) as u64;
-        self.transmitting += sent;
-        self.counters.transmitted += sent as u64;
-        taken as usize
+        let unsent = aside.len() - aside_before;
+        self.transmitting += taken - unsent;
+        self.counters.transmitted += (taken - unsent) as u64;
+        taken
+    }
+
+    /// How many frames from the front have room in the TX ring, and the slots that they take.
+    fn fitting_in_parts(&mut self, lender: &Lender, frames: &[Frame]) -> (usize, u32) {
+        let wanted = frames.iter().map(|frame| lender.descriptors(frame)).sum();
+        let free = self.rings.tx.free(wanted);
+        if free == wanted {
+            return (frames.len(), wanted);
+        }
+        let mut slots = 0;
+        let fits = |frame: &&Frame| {
+            slots += lender.descriptors(frame);
+            slots <= free
+        };
+        (frames.iter().take_while(fits).count(), free)
     }
 
     /// Slots free in the TX ring, counted up to `wanted`: the kernel's index is read only where those known of are fewer.
@@ -203,13 +263,15 @@ impl Queue {
         let lender = self.region.lender(self.borrower, Lent::Transmit);
         self.aside.drain(..).for_each(|frame| pool.put(frame));
         let before = pool.available();
-        let read = self.rings.completion.drain(self.config.rings.completion, |address| {
-            if let Some((frame, _)) = lender.take_back(address) {
-                pool.put(frame);
+        let mut bad = 0;
+        self.rings.completion.drain(self.config.rings.completion, |address| {
+            match lender.take_back(address) {
+                Some((frame, _)) => pool.put_chunk(frame),
+                None => bad += u64::from(!take_part(lender, address, pool)),
             }
-        }) as usize;
+        });
         let reaped = pool.available() - before;
-        self.counters.bad_completions += (read - reaped) as u64;
+        self.counters.bad_completions += bad;
         self.transmitting -= reaped;
         self.counters.completed += reaped as u64;
         reaped
@@ -219,8 +281,7 @@ impl Queue {
     /// completion ring is written by the core that receives at the other end of a veth, or by the NIC's.
     pub fn reap_when_due(&mut self, pool: &mut FramePool) {
         let many = REAP_STEP.min(self.config.rings.tx / 4) as usize;
-        let few = pool.available() < pool.total() / 4;
-        if self.transmitting >= many || !self.aside.is_empty() || few {
+        if self.transmitting >= many || !self.aside.is_empty() || pool.is_low() {
             self.reap(pool);
         }
     }
@@ -274,6 +335,16 @@ impl Queue {
         !self.config.need_wakeup || self.rings.tx.needs_wakeup()
     }
 
+    /// Writes bytes where the kernel would write them: into a chunk that the queue has lent to be received into.
+    #[cfg(test)]
+    pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) {
+        let lender = self.region.lender(self.borrower, Lent::Receive);
+        let Some((mut frame, _)) = lender.take_back(address) else { panic!("{address} isn't lent") };
+        frame.copy_from(bytes).expect("a piece fits a chunk");
+        frame.reset();
+        assert_eq!(lender.lend(frame), address);
+    }
+
     /// The kernel's counters for this socket; zeros if it won't tell.
     pub fn statistics(&self) -> XdpStatistics {
         self.socket.statistics().unwrap_or_default().into()
@@ -286,7 +357,8 @@ impl Queue {
 
     /// Frames this queue holds or has lent to the kernel: its part of what the pool counts as lent.
     pub fn outstanding(&self) -> Outstanding {
-        Outstanding { receive: self.receiving, transmit: self.transmitting, aside: self.aside.len() }
+        let aside = self.aside.len() + self.assembly.held();
+        Outstanding { receive: self.receiving, transmit: self.transmitting, aside }
     }
 
     /// Closes the queue and returns its frames to the pool. Waits until the kernel is provably done with them: some
@@ -303,6 +375,7 @@ impl Queue {
     pub fn begin_close(mut self, pool: &mut FramePool) -> Closing {
         // An interface that is down or gone sends nothing any more; its frames are recovered with the others.
         let _ = self.wake();
+        self.aside.extend(self.assembly.give_up());
         let recovered = self.aside.len() + self.reap(pool);
         let untaken = self.rings.tx.untaken().iter().map(|descriptor| descriptor.addr).collect();
         let namespace = self.socket.namespace();
@@ -331,6 +404,39 @@ impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.fd()
     }
+}
+
+/// Takes back a part of a large frame, and the frame with its last one; `false` for what was never lent.
+#[cold]
+#[inline(never)]
+fn take_part(lender: Lender, address: u64, pool: &mut FramePool) -> bool {
+    match lender.take_back_part(address) {
+        TakenBack::Frame(frame) => pool.put(frame),
+        TakenBack::Part => {}
+        TakenBack::Unknown => return false,
+    }
+    true
+}
+
+/// The next frame that isn't empty; the empty ones before it are put aside.
+#[inline]
+fn next_to_send(
+    offered: &mut impl Iterator<Item = Frame>,
+    aside: &mut Vec<Frame>,
+    counters: &mut QueueCounters,
+    mode: Mode,
+) -> Option<Frame> {
+    let mut frame = offered.next()?;
+    while frame.is_empty() {
+        counters.empty_frames += 1;
+        aside.push(frame);
+        frame = offered.next()?;
+    }
+    if mode == Mode::Copy {
+        // The walk has read the headers only; the kernel is going to copy it all.
+        prefetch(&frame.bytes()[frame.len().min(CACHE_LINE)..]);
+    }
+    Some(frame)
 }
 
 /// Asks for the cache lines of bytes that another core has just written: asked for together, they arrive while others

@@ -1,11 +1,19 @@
 //! A region: memory divided into chunks, mapped once and kept as long as the process.
+//!
+//! ```text
+//!   | chunk | chunk | ... | chunk | chunk   chunk   chunk | chunk   chunk   chunk | ...
+//!    frame   frame         frame         large frame             large frame
+//! ```
+//! The kernel takes no chunk above a page, huge pages or not (`xdp_umem_reg`, net/xdp/xdp_umem.c). A packet above a chunk
+//! comes in several, wherever they lie; a queue puts it together in a large frame, whose chunks are neighbours.
 
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, HEADROOM};
+use crate::lending::{Borrower, HELD_HERE, Lender, Lent};
 use crate::mmap::{self, Pages};
 use crate::pool::FramePool;
 
@@ -15,10 +23,21 @@ pub struct RegionConfig {
     /// How many frames; at least one. Count for each queue its fill, TX and RX rings and the NIC's own, then a few
     /// batches: a worker whose frames all wait in TX rings receives nothing.
     pub frames: u32,
-    /// Bytes of a chunk: 2048 or 4096. A received frame has at most `chunk_size - 256` bytes.
+    /// Bytes of a chunk: 2048 or 4096. What is received in one piece has at most `chunk_size - 256` bytes.
     pub chunk_size: u32,
+    /// Frames for what is larger. Without them it isn't received.
+    pub large: Option<LargeFrames>,
     /// Try 2 MiB pages first; ordinary pages are taken when there are none. [`Region::pages`] tells which it became.
     pub hugepages: bool,
+}
+
+/// Frames of several neighbouring chunks. Only packets above a chunk take one, from their arrival until they are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargeFrames {
+    /// How many; at least one.
+    pub count: u32,
+    /// Chunks of each: two or more, and below 64 KiB together. Such a frame has at most `chunks * chunk_size - 256` bytes.
+    pub chunks: u16,
 }
 
 /// Why a region can't be made.
@@ -30,6 +49,9 @@ pub enum RegionError {
     /// No frames, or more than can be addressed.
     #[error("{0} frames: a region has between 1 and 2^24")]
     Frames(u32),
+    /// No large frames, or too many, or such as hold no more than a chunk, or more than a frame's length can say.
+    #[error("{} large frames of {} chunks: there must be 2 chunks, less than 64 KiB, and no more than 2^24 of all chunks", .0.count, .0.chunks)]
+    Large(LargeFrames),
     /// The process made more regions than a frame can name.
     #[error("more than 65535 regions in one process")]
     TooMany,
@@ -43,32 +65,6 @@ pub enum RegionError {
     },
 }
 
-/// Nobody in the kernel holds the chunk: a `Frame` or a pool does.
-const HELD_HERE: u16 = 0;
-
-/// What a queue has lent a chunk to the kernel for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lent {
-    /// Through the fill ring, to be received into.
-    Receive,
-    /// Through the TX ring, to be sent.
-    Transmit,
-}
-
-/// A queue's number within its region; no two living queues of a region have the same.
-///
-/// Between 1 and [`Borrower::MAX`], so that a tag never equals `HELD_HERE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Borrower(u16);
-
-impl Borrower {
-    const MAX: u16 = u16::MAX >> 1;
-
-    fn tag(self, lent: Lent) -> u16 {
-        (self.0 << 1) | u16::from(lent == Lent::Transmit)
-    }
-}
-
 /// Free and never-used numbers for queues.
 #[derive(Debug)]
 struct Borrowers {
@@ -80,7 +76,11 @@ struct Borrowers {
 struct Shared {
     id: u16,
     base: NonNull<u8>,
+    /// Frames of one chunk; their chunks come first.
     frames: u32,
+    large_frames: u32,
+    /// Chunks of each large frame; 0 where there are none.
+    large_chunks: u16,
     /// Chunks have 2 to this power bytes.
     chunk_shift: u32,
     pages: Pages,
@@ -114,21 +114,26 @@ impl Region {
         if !(1..=1 << 24).contains(&config.frames) {
             return Err(RegionError::Frames(config.frames));
         }
+        let large = config.large.unwrap_or(LargeFrames { count: 0, chunks: 0 });
+        let chunks = config.large.map_or(Some(config.frames), |large| chunks(&config, large));
+        let chunks = chunks.ok_or(RegionError::Large(large))?;
         let number = NEXT_REGION
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
                 (n < u32::from(u16::MAX)).then_some(n + 1)
             })
             .map_err(|_| RegionError::TooMany)?;
-        let bytes = config.frames as usize * config.chunk_size as usize;
+        let bytes = chunks as usize * config.chunk_size as usize;
         let (base, pages) = mmap::map_for_ever(bytes, config.hugepages)
             .map_err(|source| RegionError::Map { bytes, source })?;
         let shared = Box::leak(Box::new(Shared {
             id: number as u16,
             base,
             frames: config.frames,
+            large_frames: large.count,
+            large_chunks: large.chunks,
             chunk_shift: config.chunk_size.trailing_zeros(),
             pages,
-            lent: (0..config.frames).map(|_| AtomicU16::new(HELD_HERE)).collect(),
+            lent: (0..chunks).map(|_| AtomicU16::new(HELD_HERE)).collect(),
             borrowers: Mutex::new(Borrowers { next: 1, returned: Vec::new() }),
         }));
         let region = Region { shared };
@@ -136,16 +141,35 @@ impl Region {
         let frames = (0..config.frames)
             .rev()
             .map(|index| {
-                // SAFETY: each index is used once, here, for a region nobody else knows yet.
-                unsafe { region.claim(index) }
+                // SAFETY: each chunk is claimed once, here, for a region nobody else knows yet; it is one of the first
+                // `frames`.
+                unsafe { region.claim(index, 1) }
             })
             .collect();
-        Ok((region, FramePool::new(region.shared.id, frames)))
+        let large_frames = (0..large.count)
+            .rev()
+            .map(|number| {
+                // SAFETY: as above; these lie behind the others, and `chunks` counts them all.
+                unsafe { region.claim(config.frames + number * u32::from(large.chunks), large.chunks) }
+            })
+            .collect();
+        Ok((region, FramePool::new(region.shared.id, config.chunk_size as u16, frames, large_frames)))
     }
 
-    /// Frames in the region.
+    /// Frames in the region, large ones not counted.
     pub fn frames(&self) -> u32 {
         self.shared.frames
+    }
+
+    /// Large frames in the region.
+    pub fn large_frames(&self) -> u32 {
+        self.shared.large_frames
+    }
+
+    /// Bytes of the longest frame that can be received: in pieces, or in one.
+    pub fn receivable(&self, in_pieces: bool) -> u32 {
+        let chunks = if in_pieces { u32::from(self.shared.large_chunks.max(1)) } else { 1 };
+        chunks * self.chunk_size() - u32::from(HEADROOM)
     }
 
     /// Bytes of one chunk.
@@ -155,7 +179,7 @@ impl Region {
 
     /// Bytes of all chunks.
     pub fn len(&self) -> u64 {
-        u64::from(self.shared.frames) << self.shared.chunk_shift
+        (self.shared.lent.len() as u64) << self.shared.chunk_shift
     }
 
     /// Never: a region has at least one frame.
@@ -174,18 +198,19 @@ impl Region {
     }
 
     /// # Safety
-    /// `index < frames`, and no `Frame` and no kernel ring names that chunk.
-    unsafe fn claim(&self, index: u32) -> Frame {
+    /// `count` chunks from `index` on are in the region, and no `Frame` and no kernel ring names one of them.
+    unsafe fn claim(&self, index: u32, count: u16) -> Frame {
         let Shared { id, base, chunk_shift, .. } = *self.shared;
-        // SAFETY: index < frames, so the chunk lies in the mapping, which is never unmapped; that nobody else names it
-        // is the caller's promise.
-        unsafe { Frame::new(base.add((index as usize) << chunk_shift), 1 << chunk_shift, id) }
+        // SAFETY: the chunks lie in the mapping, which is never unmapped; that they do, and that nobody else names them, is
+        // the caller's promise.
+        unsafe { Frame::new(base.add((index as usize) << chunk_shift), count << chunk_shift, id) }
     }
 
     /// One queue's lending for one purpose, for a batch of frames.
     pub(crate) fn lender(&self, borrower: Borrower, lent: Lent) -> Lender {
-        let Shared { id, base, chunk_shift, .. } = *self.shared;
-        Lender { id, base, chunk_shift, tags: &self.shared.lent, tag: borrower.tag(lent) }
+        let Shared { id, base, frames, large_chunks, chunk_shift, .. } = *self.shared;
+        let (tags, large_tags) = self.shared.lent.split_at(frames as usize);
+        Lender { id, large_chunks, base, chunk_shift, tags, large_tags, tag: borrower.tag(lent) }
     }
 
     /// Addresses of all chunks a queue has lent for a purpose. Slow: reads the whole table.
@@ -196,6 +221,15 @@ impl Region {
             .filter(|(_, entry)| entry.load(Ordering::Relaxed) == tag)
             .map(|(index, _)| index << self.shared.chunk_shift)
             .collect()
+    }
+
+    /// How many frames a queue has lent for a purpose, wholly or in part. As slow as [`lent_by`](Self::lent_by).
+    pub(crate) fn frames_lent_by(&self, borrower: Borrower, lent: Lent) -> usize {
+        let Lender { tags, large_tags, large_chunks, tag, .. } = self.lender(borrower, lent);
+        let is_lent = |entry: &AtomicU16| entry.load(Ordering::Relaxed) == tag;
+        let large = large_tags.chunks(usize::from(large_chunks.max(1)));
+        tags.iter().filter(|entry| is_lent(entry)).count()
+            + large.filter(|parts| parts.iter().any(is_lent)).count()
     }
 
     /// A number for a new queue; `None` when all are used or retired.
@@ -217,59 +251,25 @@ impl Region {
     }
 }
 
-/// Gives frames up to the kernel and takes them back, on behalf of one queue and for one purpose.
-///
-/// What it needs of the region stands here by value, so that a batch's loop finds it in registers.
-#[derive(Clone, Copy)]
-pub(crate) struct Lender {
-    id: u16,
-    base: NonNull<u8>,
-    chunk_shift: u32,
-    tags: &'static [AtomicU16],
-    tag: u16,
-}
-
-impl Lender {
-    /// Gives a frame up. Returns the AF_XDP address of its first byte: the offset from the region's start.
-    ///
-    /// # Panics
-    /// If the frame is of another region: its address would mean someone else's bytes.
-    #[inline]
-    pub(crate) fn lend(&self, frame: Frame) -> u64 {
-        assert_eq!(frame.region(), self.id, "a frame of another region in this queue");
-        let offset = frame.chunk().as_ptr().addr() - self.base.as_ptr().addr();
-        self.tags[offset >> self.chunk_shift].store(self.tag, Ordering::Relaxed);
-        offset as u64 + u64::from(frame.start())
-    }
-
-    /// Takes back the chunk around an address the kernel returned, if this queue had lent it for this purpose. The
-    /// second value is where in its chunk the address is.
-    ///
-    /// `None` for any other address: outside the region, never lent, returned before. So even a kernel that repeats
-    /// itself can't make two frames of one chunk.
-    #[inline]
-    pub(crate) fn take_back(&self, address: u64) -> Option<(Frame, usize)> {
-        let index = usize::try_from(address >> self.chunk_shift).ok()?;
-        let tag = self.tags.get(index)?;
-        if tag.load(Ordering::Relaxed) != self.tag {
-            return None;
-        }
-        tag.store(HELD_HERE, Ordering::Relaxed);
-        let chunk_size = 1 << self.chunk_shift;
-        // SAFETY: there is one tag per chunk, so the chunk lies in the mapping, which is never unmapped. The tag says
-        // that this queue gave up the one Frame of this chunk and hasn't made a new one since; only this queue writes
-        // its tag, and a queue is used by one thread at a time.
-        let frame = unsafe { Frame::new(self.base.add(index << self.chunk_shift), chunk_size, self.id) };
-        Some((frame, address as usize & (usize::from(chunk_size) - 1)))
-    }
+/// All chunks of a region; `None` where its large frames can't be had.
+fn chunks(config: &RegionConfig, large: LargeFrames) -> Option<u32> {
+    let fits = u32::from(large.chunks).checked_mul(config.chunk_size)? <= u32::from(u16::MAX);
+    let all = large.count.checked_mul(large.chunks.into())?.checked_add(config.frames)?;
+    (large.count >= 1 && large.chunks >= 2 && fits && all <= 1 << 24).then_some(all)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn region(frames: u32) -> (Region, FramePool) {
-        Region::new(RegionConfig { frames, chunk_size: 2048, hugepages: false }).unwrap()
+    pub(crate) fn region(frames: u32) -> (Region, FramePool) {
+        Region::new(RegionConfig { frames, chunk_size: 2048, large: None, hugepages: false }).unwrap()
+    }
+
+    /// Four frames of a chunk of 4096 bytes, two of several.
+    pub(crate) fn large_region(chunks: u16) -> (Region, FramePool) {
+        let large = Some(LargeFrames { count: 2, chunks });
+        Region::new(RegionConfig { frames: 4, chunk_size: 4096, large, hugepages: false }).unwrap()
     }
 
     #[test]
@@ -288,32 +288,21 @@ mod tests {
     }
 
     #[test]
-    fn a_lent_chunk_comes_back_once_and_only_to_its_borrower() {
-        let (region, mut pool) = region(4);
-        let (one, two) = (region.new_borrower().unwrap(), region.new_borrower().unwrap());
-        let address = region.lender(one, Lent::Receive).lend(pool.take().unwrap());
-        assert_eq!(address, 256);
-        assert!(region.lender(two, Lent::Receive).take_back(address).is_none(), "another queue");
-        assert!(region.lender(one, Lent::Transmit).take_back(address).is_none(), "another purpose");
-        assert!(region.lender(one, Lent::Receive).take_back(address + 2048).is_none(), "a chunk never lent");
-        assert!(region.lender(one, Lent::Receive).take_back(4 * 2048).is_none(), "just outside the region");
-        assert!(region.lender(one, Lent::Receive).take_back(u64::MAX).is_none(), "far outside the region");
-        let (frame, start) = region.lender(one, Lent::Receive).take_back(address + 44).expect("lent by one");
-        assert_eq!(start, 300);
-        assert!(region.lender(one, Lent::Receive).take_back(address).is_none(), "a second time");
-        pool.put(frame);
-    }
-
-    #[test]
-    fn what_a_queue_has_lent_can_be_listed_by_purpose() {
-        let (region, mut pool) = region(4);
-        let borrower = region.new_borrower().unwrap();
-        let mut frame = pool.take().unwrap();
-        frame.grow_front(200).unwrap();
-        assert_eq!(region.lender(borrower, Lent::Transmit).lend(frame), 56);
-        region.lender(borrower, Lent::Receive).lend(pool.take().unwrap());
-        assert_eq!(region.lent_by(borrower, Lent::Transmit), [0]);
-        assert_eq!(region.lent_by(borrower, Lent::Receive), [2048]);
+    fn large_frames_lie_behind_the_others_and_overlap_nothing() {
+        let (region, mut pool) = large_region(3);
+        assert_eq!((region.frames(), region.large_frames(), region.len()), (4, 2, (4 + 2 * 3) * 4096));
+        assert_eq!((region.receivable(false), region.receivable(true)), (3840, 3 * 4096 - 256));
+        let mut frames: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        frames.extend(std::iter::from_fn(|| pool.take_for(4000)));
+        assert_eq!(frames.len(), 6);
+        for (n, frame) in (0u8..).zip(&mut frames) {
+            frame.grow_front(256).unwrap();
+            frame.set_len(frame.len() + frame.tailroom()).unwrap();
+            frame.bytes_mut().fill(n);
+        }
+        for (n, frame) in (0u8..).zip(&frames) {
+            assert!(frame.bytes().iter().all(|byte| *byte == n));
+        }
     }
 
     #[test]
@@ -329,17 +318,24 @@ mod tests {
 
     #[test]
     fn sizes_that_af_xdp_cannot_take_are_refused() {
-        let config = |frames, chunk_size| Region::new(RegionConfig { frames, chunk_size, hugepages: false });
+        let config = |frames, chunk_size| {
+            Region::new(RegionConfig { frames, chunk_size, large: None, hugepages: false })
+        };
         assert!(matches!(config(1, 1024), Err(RegionError::ChunkSize(1024))));
         assert!(matches!(config(1, 3000), Err(RegionError::ChunkSize(3000))));
         assert!(matches!(config(0, 2048), Err(RegionError::Frames(0))));
         assert!(matches!(config(u32::MAX, 4096), Err(RegionError::Frames(u32::MAX))));
+        for (count, chunks) in [(0, 3), (1, 1), (1, 16), (1, u16::MAX), (u32::MAX, 2), (1 << 23, 3)] {
+            let large = LargeFrames { count, chunks };
+            let config = RegionConfig { frames: 1, chunk_size: 4096, large: Some(large), hugepages: false };
+            assert!(matches!(Region::new(config), Err(RegionError::Large(refused)) if refused == large));
+        }
     }
 
     #[test]
     fn asking_for_huge_pages_gives_memory_whether_there_are_any_or_not() {
         let (region, mut pool) =
-            Region::new(RegionConfig { frames: 8, chunk_size: 4096, hugepages: true }).unwrap();
+            Region::new(RegionConfig { frames: 8, chunk_size: 4096, large: None, hugepages: true }).unwrap();
         println!("got {}", region.pages());
         let mut frame = pool.take().unwrap();
         frame.copy_from(&[7; 3840]).unwrap();

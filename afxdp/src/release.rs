@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::abi;
+use crate::lending::{Borrower, Lent, TakenBack};
 use crate::pool::FramePool;
-use crate::region::{Borrower, Lent, Region, RegionConfig};
+use crate::region::{Region, RegionConfig};
 use crate::report::Mode;
 use crate::socket::{RingSizes, Socket};
 
@@ -94,7 +95,8 @@ impl Closing {
             Sight::Busy if Instant::now() < self.deadline => return None,
             Sight::Busy | Sight::NoInterface | Sight::Unknown => {}
         }
-        let lost = [Lent::Receive, Lent::Transmit].map(|lent| self.region.lent_by(self.borrower, lent).len());
+        let lost =
+            [Lent::Receive, Lent::Transmit].map(|lent| self.region.frames_lent_by(self.borrower, lent));
         let lost = lost.iter().sum();
         if lost == 0 {
             self.region.return_borrower(self.borrower);
@@ -138,10 +140,15 @@ impl Closing {
     fn take(&mut self, addresses: Vec<u64>, lent: Lent, pool: &mut FramePool) {
         let lender = self.region.lender(self.borrower, lent);
         for address in addresses {
-            if let Some((frame, _)) = lender.take_back(address) {
-                pool.put(frame);
-                self.recovered += 1;
-            }
+            let frame = match lender.take_back(address) {
+                Some((frame, _)) => frame,
+                None => match lender.take_back_part(address) {
+                    TakenBack::Frame(frame) => frame,
+                    TakenBack::Part | TakenBack::Unknown => continue,
+                },
+            };
+            pool.put(frame);
+            self.recovered += 1;
         }
     }
 }
@@ -167,7 +174,7 @@ fn throw_away_region() -> Option<Region> {
     static REGION: std::sync::OnceLock<Option<Region>> = std::sync::OnceLock::new();
     *REGION.get_or_init(|| {
         let (region, _pool) =
-            Region::new(RegionConfig { frames: 1, chunk_size: 4096, hugepages: false }).ok()?;
+            Region::new(RegionConfig { frames: 1, chunk_size: 4096, large: None, hugepages: false }).ok()?;
         Some(region)
     })
 }

@@ -128,6 +128,8 @@ pub enum BusyPollOutcome {
 pub struct Attempt {
     /// The mode tried.
     pub mode: Mode,
+    /// Whether packets above a chunk were asked for.
+    pub in_pieces: bool,
     /// Whether it was to share an existing registration of the region.
     pub shared: bool,
     /// What failed.
@@ -147,6 +149,10 @@ pub struct BindReport {
     pub queue: u32,
     /// The mode the kernel says it is in.
     pub mode: Mode,
+    /// Whether packets above a chunk come, in pieces that the queue puts together.
+    pub in_pieces: bool,
+    /// Bytes of the longest frame that can be received.
+    pub receivable: u32,
     /// Whether the kernel sleeps until kicked.
     pub need_wakeup: bool,
     /// Whether it shares a registration of the region with an earlier queue. `false`: this one registered it (again).
@@ -170,6 +176,8 @@ impl fmt::Display for BindReport {
         write!(f, "{} queue {}: {} mode, ", self.interface, self.queue, self.mode)?;
         f.write_str(if self.shared { "shared registration, " } else { "own registration, " })?;
         write!(f, "{}, wake-up {}", self.pages, if self.need_wakeup { "on need" } else { "always" })?;
+        write!(f, ", frames of up to {} bytes", self.receivable)?;
+        f.write_str(if self.in_pieces { " in pieces" } else { "" })?;
         match (self.mode, self.tx_budget) {
             (Mode::Copy, Some(budget)) => write!(f, ", up to {budget} frames a send")?,
             (Mode::Copy, None) => f.write_str(", 32 frames a send")?,
@@ -191,7 +199,8 @@ impl fmt::Display for BindReport {
             let again = |earlier: &Attempt| Attempt { shared: attempt.shared, ..*earlier } == *attempt;
             if !self.attempts[..number].iter().any(again) {
                 let reason = io::Error::from_raw_os_error(attempt.errno);
-                write!(f, "; {} failed {}: {reason}", attempt.mode, attempt.step)?;
+                let in_pieces = if attempt.in_pieces { " in pieces" } else { "" };
+                write!(f, "; {}{in_pieces} failed {}: {reason}", attempt.mode, attempt.step)?;
             }
         }
         if let Some(advice) = self.advice {
@@ -330,7 +339,7 @@ mod tests {
     use super::*;
 
     fn attempt(shared: bool, errno: i32) -> Attempt {
-        Attempt { mode: Mode::ZeroCopy, shared, step: Step::Bind, errno }
+        Attempt { mode: Mode::ZeroCopy, in_pieces: false, shared, step: Step::Bind, errno }
     }
 
     fn report(mode: Mode, attempts: Vec<Attempt>) -> String {
@@ -339,6 +348,8 @@ mod tests {
             ifindex: 2,
             queue: 0,
             mode,
+            in_pieces: false,
+            receivable: 1792,
             need_wakeup: true,
             shared: false,
             tx_budget: None,

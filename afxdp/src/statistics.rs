@@ -5,7 +5,8 @@ use crate::abi::StatisticsRaw;
 /// The kernel's own counters of one socket (`XDP_STATISTICS`). They only grow, from zero at bind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpStatistics {
-    /// Received frames dropped for reasons with no counter of their own, such as being longer than a chunk.
+    /// Received frames dropped for reasons with no counter of their own, such as being longer than a chunk where packets
+    /// in pieces weren't asked for.
     pub rx_dropped: u64,
     /// Fill-ring addresses the kernel refused. Not zero: a bug here.
     pub rx_invalid_descriptors: u64,
@@ -41,12 +42,18 @@ pub struct QueueCounters {
     pub transmitted: u64,
     /// Frames returned by `reap`, sent or refused by the kernel.
     pub completed: u64,
+    /// Packets in pieces that were longer than a large frame, and so were lost.
+    pub too_long: u64,
+    /// Packets in pieces that found no large frame free, and so were lost.
+    pub no_large_frame: u64,
     /// RX descriptors that named no chunk of ours, or reached beyond it. Not zero: a bug in the driver or kernel.
     pub bad_receive_descriptors: u64,
     /// Completions that named no chunk this queue was sending. Not zero: a bug in the driver or kernel.
     pub bad_completions: u64,
     /// Empty frames offered to `transmit`; AF_XDP can't send them, so they went back to the pool.
     pub empty_frames: u64,
+    /// Frames above a chunk offered to `transmit` of a queue whose packets don't go in pieces; they went back to the pool.
+    pub too_long_to_send: u64,
     /// System calls made to wake the kernel.
     pub wakeups: u64,
 }
@@ -58,8 +65,8 @@ pub struct Outstanding {
     pub receive: usize,
     /// In the TX ring, the driver and the completion ring.
     pub transmit: usize,
-    /// Held by the queue until the next `refill` or `reap` (frames the kernel returned with a bad length, and empty
-    /// ones that can't be sent).
+    /// Held by the queue: frames that can't be sent, until the next `reap`, and the beginning of a packet whose last
+    /// piece hasn't come.
     pub aside: usize,
 }
 

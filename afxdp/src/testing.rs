@@ -12,6 +12,7 @@ use crate::region::Region;
 use crate::report::{Mode, QueueConfig};
 use crate::ring::{Consumer, Producer, Ring, RingMemory};
 use crate::socket::{RingSizes, Rings, Socket};
+use crate::umem::Kind;
 
 /// The memory of one plain ring. Slots are kept as pairs of `u64`: room and alignment for any descriptor.
 #[derive(Debug)]
@@ -60,8 +61,15 @@ pub(crate) struct Kernel {
     pub(crate) completion: Producer<u64>,
 }
 
-/// A queue whose four rings have `size` slots, and the kernel it believes to talk to. Its socket is none.
+/// A queue whose four rings have `size` slots, and the kernel it believes to talk to. Its socket is none. It takes packets in
+/// pieces where the region has large frames.
 pub(crate) fn queue(region: Region, size: u32) -> (Queue, Kernel) {
+    let kind = Kind { mode: Mode::Copy, in_pieces: region.large_frames() > 0 };
+    queue_of(kind, region, size)
+}
+
+/// As [`queue`], of a kind that needn't suit the region.
+pub(crate) fn queue_of(kind: Kind, region: Region, size: u32) -> (Queue, Kernel) {
     let (rx, our_rx) = ring(size, 0);
     let (our_tx, tx) = ring(size, u32::MAX);
     let (our_fill, fill) = ring(size, u32::MAX - size);
@@ -72,6 +80,6 @@ pub(crate) fn queue(region: Region, size: u32) -> (Queue, Kernel) {
     config.need_wakeup = false;
     let borrower = region.new_borrower().expect("a fresh region has numbers");
     let socket = Arc::new(Socket::stand_in());
-    let queue = Queue::new(region, borrower, socket, rings, Mode::Copy, config);
+    let queue = Queue::new(region, borrower, socket, rings, kind, config);
     (queue, Kernel { rx, tx, fill, completion })
 }

@@ -1,9 +1,9 @@
 //! Registrations of one region with the kernel, and which of them a new queue joins.
 //!
-//! A registration (the kernel's UMEM) has one mode: all sockets that share it are zero-copy, or all copy
-//! (`xp_assign_dev_shared`, net/xdp/xsk_buff_pool.c). So the first queue of a mode registers the region, later ones
-//! of the same mode share that, and a queue of the other mode registers the same memory again. Frames pass between all
-//! of them by address, as the memory is the same.
+//! A registration (the kernel's UMEM) has one mode: all sockets that share it are zero-copy, or all copy, and all of them
+//! take packets in pieces or none does (`xp_assign_dev_shared`, net/xdp/xsk_buff_pool.c). So the first queue of a kind
+//! registers the region, later ones of the same kind share that, and a queue of another kind registers the same memory
+//! again. Frames pass between all of them by address, as the memory is the same.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 struct Member {
     mode: Mode,
+    in_pieces: bool,
     need_wakeup: bool,
     ifindex: u32,
     queue: u32,
@@ -36,11 +37,19 @@ pub struct UmemSet {
     members: Vec<Member>,
 }
 
-/// A socket bound in one mode.
+/// A way to bind a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    pub(crate) mode: Mode,
+    /// Packets above a chunk in several pieces (`XDP_USE_SG`).
+    pub(crate) in_pieces: bool,
+}
+
+/// A socket bound in one of the ways.
 struct Bound {
     socket: Socket,
     rings: Rings,
-    mode: Mode,
+    kind: Kind,
     shared: bool,
 }
 
@@ -66,7 +75,7 @@ impl UmemSet {
         let mut retried = false;
         let bound = loop {
             attempts.clear();
-            match self.try_modes(&config, &mut attempts) {
+            match self.try_kinds(&config, &mut attempts) {
                 Ok(bound) => break bound,
                 Err((_, failed))
                     if failed.errno() == libc::EBUSY && started.elapsed() < config.bind_retry =>
@@ -81,74 +90,93 @@ impl UmemSet {
         self.admit(config, bound, attempts, waited)
     }
 
-    /// Tries the modes in order; the failure of the last one if none will do.
-    fn try_modes(&self, config: &QueueConfig, attempts: &mut Vec<Attempt>) -> Result<Bound, (Mode, Failed)> {
+    /// The ways to bind, best first. In pieces wherever there are large frames, as the MTU may grow later; where a driver
+    /// can't do that without copying, it needn't if its packets fit a chunk now. A kernel before 6.6 can't do it at all.
+    fn kinds(&self, config: &QueueConfig) -> Vec<Kind> {
         let (first, other) = config.mode.modes();
-        let failed = match self.try_mode(config, first, attempts) {
-            Err(failed) => failed,
-            Ok(bound) => return Ok(bound),
+        // A driver fills a chunk from its beginning, after the kernel's room; two VLAN tags and a checksum beside the packet
+        // (`xp_assign_dev`).
+        let fits_a_chunk = || {
+            let longest = features::mtu(config.ifindex).map(|mtu| mtu + 14 + 2 * 4 + 4);
+            longest.is_ok_and(|longest| longest <= self.region.receivable(false))
         };
-        match other {
-            Some(other) if is_matter_of_mode(failed.errno()) => {
-                attempts.push(Attempt {
-                    mode: first,
-                    shared: false,
-                    step: failed.step,
-                    errno: failed.errno(),
-                });
-                self.try_mode(config, other, attempts).map_err(|failed| (other, failed))
+        let mut kinds = Vec::new();
+        for mode in [Some(first), other].into_iter().flatten() {
+            let has_large = self.region.large_frames() > 0;
+            if has_large {
+                kinds.push(Kind { mode, in_pieces: true });
             }
-            _ => Err((first, failed)),
+            if !has_large || mode == Mode::Copy || fits_a_chunk() {
+                kinds.push(Kind { mode, in_pieces: false });
+            }
         }
+        kinds
     }
 
-    /// Tries one mode: first sharing a registration there is, then with one of its own.
-    fn try_mode(
+    /// Tries the kinds in order; the failure of the last one if none will do.
+    fn try_kinds(&self, config: &QueueConfig, attempts: &mut Vec<Attempt>) -> Result<Bound, (Mode, Failed)> {
+        let mut kinds = self.kinds(config).into_iter().peekable();
+        while let Some(kind) = kinds.next() {
+            match self.try_kind(config, kind, attempts) {
+                Err(failed) if is_matter_of_mode(failed.errno()) && kinds.peek().is_some() => {
+                    attempts.push(attempt(kind, false, &failed));
+                }
+                decided => return decided.map_err(|failed| (kind.mode, failed)),
+            }
+        }
+        unreachable!("there is a way to bind at least, and the last one decides")
+    }
+
+    /// Tries one kind: first sharing a registration there is, then with one of its own.
+    fn try_kind(
         &self,
         config: &QueueConfig,
-        mode: Mode,
+        kind: Kind,
         attempts: &mut Vec<Attempt>,
     ) -> Result<Bound, Failed> {
-        let sharable = self
-            .members
-            .iter()
-            .filter(|member| member.mode == mode && member.need_wakeup == config.need_wakeup)
-            .filter_map(|member| member.socket.upgrade());
+        let is_alike = |member: &&Member| {
+            (member.mode, member.in_pieces, member.need_wakeup)
+                == (kind.mode, kind.in_pieces, config.need_wakeup)
+        };
+        let sharable = self.members.iter().filter(is_alike).filter_map(|member| member.socket.upgrade());
         for shared in sharable {
-            match self.try_bind(config, mode, Some(&shared)) {
+            match self.try_bind(config, kind, Some(&shared)) {
                 // That one's interface is gone, and nobody has closed it yet.
                 Err(failed) if failed.errno() == libc::EBADF => {}
                 Err(failed) if is_matter_of_mode(failed.errno()) => {
-                    attempts.push(Attempt { mode, shared: true, step: failed.step, errno: failed.errno() });
+                    attempts.push(attempt(kind, true, &failed));
                     break;
                 }
                 decided => return decided,
             }
         }
-        self.try_bind(config, mode, None)
+        self.try_bind(config, kind, None)
     }
 
-    fn try_bind(&self, config: &QueueConfig, mode: Mode, shared: Option<&Socket>) -> Result<Bound, Failed> {
+    fn try_bind(&self, config: &QueueConfig, kind: Kind, shared: Option<&Socket>) -> Result<Bound, Failed> {
         let socket = Socket::open()?;
         if shared.is_none() {
             socket.register(&self.region)?;
         }
         let rings = socket.make_rings(config.rings)?;
-        let mut flags = match mode {
+        let mut flags = match kind.mode {
             Mode::ZeroCopy => abi::XDP_ZEROCOPY,
             Mode::Copy => abi::XDP_COPY,
         };
         if config.need_wakeup {
             flags |= abi::XDP_USE_NEED_WAKEUP;
         }
+        if kind.in_pieces {
+            flags |= abi::XDP_USE_SG;
+        }
         socket.bind(config.ifindex, config.queue, flags, shared)?;
         // Ask rather than assume; every kernel with an offsets' flags word has this option.
         let mode = match socket.is_zero_copy() {
             Ok(true) => Mode::ZeroCopy,
             Ok(false) => Mode::Copy,
-            Err(_) => mode,
+            Err(_) => kind.mode,
         };
-        Ok(Bound { socket, rings, mode, shared: shared.is_some() })
+        Ok(Bound { socket, rings, kind: Kind { mode, ..kind }, shared: shared.is_some() })
     }
 
     /// Makes a queue of a bound socket and remembers it for sharing.
@@ -159,9 +187,10 @@ impl UmemSet {
         attempts: Vec<Attempt>,
         waited: Duration,
     ) -> Result<(Queue, BindReport), BindError> {
+        let Kind { mode, in_pieces } = bound.kind;
         let borrower = self.region.new_borrower().ok_or(BindError::TooManyQueues)?;
         let tx_budget = config.tx_budget.filter(|budget| {
-            bound.mode == Mode::Copy && bound.socket.set(abi::XDP_MAX_TX_SKB_BUDGET, budget).is_ok()
+            mode == Mode::Copy && bound.socket.set(abi::XDP_MAX_TX_SKB_BUDGET, budget).is_ok()
         });
         let busy_poll = match config.busy_poll {
             None => BusyPollOutcome::Off,
@@ -174,7 +203,9 @@ impl UmemSet {
             interface: features::label(config.ifindex),
             ifindex: config.ifindex,
             queue: config.queue,
-            mode: bound.mode,
+            mode,
+            in_pieces,
+            receivable: self.region.receivable(in_pieces),
             need_wakeup: config.need_wakeup,
             shared: bound.shared,
             tx_budget,
@@ -186,13 +217,14 @@ impl UmemSet {
         };
         let socket = Arc::new(bound.socket);
         self.members.push(Member {
-            mode: bound.mode,
+            mode,
+            in_pieces,
             need_wakeup: config.need_wakeup,
             ifindex: config.ifindex,
             queue: config.queue,
             socket: Arc::downgrade(&socket),
         });
-        Ok((Queue::new(self.region, borrower, socket, bound.rings, bound.mode, config), report))
+        Ok((Queue::new(self.region, borrower, socket, bound.rings, bound.kind, config), report))
     }
 
     fn explain(&self, config: &QueueConfig, mode: Mode, failed: Failed, waited: Duration) -> BindError {
@@ -223,6 +255,11 @@ impl UmemSet {
             _ => BindError::Other { interface, queue, step, source: failed.source, advice: None },
         }
     }
+}
+
+fn attempt(kind: Kind, shared: bool, failed: &Failed) -> Attempt {
+    let Kind { mode, in_pieces } = kind;
+    Attempt { mode, in_pieces, shared, step: failed.step, errno: failed.errno() }
 }
 
 /// What to do about a refusal whose errno says too little. virtio_net maps AF_XDP's memory only for a device that has

@@ -92,8 +92,12 @@ impl Exits<'_> {
         }
     }
 
-    /// Copies a frame into the ring of the worker that owns the port's queue for this one.
+    /// Copies a frame into the ring of the worker that owns the port's queue for this one. It must fit a fresh frame of that
+    /// worker's, which an encapsulated one may not where the port's MTU is above what frames are made for.
     fn hand_over(&mut self, port: PortId, bytes: &[u8], ports: &Ports) -> Result<(), DropReason> {
+        if bytes.len() > self.pool.longest() {
+            return Err(DropReason::HandoffRingFull);
+        }
         let queues = usize::from(ports.get(port).ok_or(DropReason::PortDown)?.queues.max(1));
         let ring = self.handoffs.to.get_mut(self.worker % queues).and_then(Option::as_mut);
         ring.ok_or(DropReason::PortDown)?.push(port, bytes).map_err(|_| DropReason::HandoffRingFull)

@@ -16,6 +16,8 @@ pub(crate) struct Pieces<'a> {
     parsed: &'a Parsed,
     hop: &'a NextHop,
     state: &'a State,
+    /// Bytes of the longest piece, Ethernet header included: no more than the whole's.
+    longest: usize,
 }
 
 const CANT: DropReason = DropReason::NeedsFragmentation;
@@ -31,8 +33,10 @@ impl<'a> Pieces<'a> {
         pool: &FramePool,
     ) -> Result<Pieces<'a>, DropReason> {
         let fragments = Fragments::new(parsed.l3_packet(whole.bytes()), hop.mtu).ok_or(CANT)?;
-        match fragments.count() <= pool.available() {
-            true => Ok(Pieces { whole, fragments, parsed, hop, state }),
+        // All tags of the whole come along until the piece is dressed.
+        let longest = (usize::from(parsed.l3) + usize::from(hop.mtu)).min(whole.len());
+        match fragments.count() <= pool.available_for(longest) {
+            true => Ok(Pieces { whole, fragments, parsed, hop, state, longest }),
             false => Err(CANT),
         }
     }
@@ -42,7 +46,7 @@ impl<'a> Pieces<'a> {
         if self.fragments.count() == 0 {
             return None;
         }
-        let Some(mut piece) = pool.take() else {
+        let Some(mut piece) = pool.take_for(self.longest) else {
             self.fragments.stop();
             return Some(Err(CANT));
         };
@@ -57,9 +61,7 @@ impl<'a> Pieces<'a> {
     }
 
     fn write(&mut self, piece: &mut Frame) -> Result<(), DropReason> {
-        // The whole fits a frame, so a piece of it does.
-        piece.reset();
-        piece.set_len(self.whole.len()).map_err(|_| CANT)?;
+        piece.set_len(self.longest).map_err(|_| CANT)?;
         let (link, packet) =
             piece.bytes_mut().split_at_mut_checked(usize::from(self.parsed.l3)).ok_or(CANT)?;
         link.copy_from_slice(self.whole.bytes().get(..link.len()).ok_or(CANT)?);

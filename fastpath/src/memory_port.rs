@@ -64,15 +64,17 @@ impl PortQueue for MemoryPort {
         }
     }
 
-    fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+    fn receive(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
         let mut received = 0;
         while received < max && !self.fill.is_empty() {
             let Some(bytes) = self.rings.towards_port.pop() else { break };
             let Some(mut frame) = self.fill.pop() else { break };
-            // A frame longer than a chunk is lost on the wire, as a NIC would lose it.
             if frame.copy_from(&bytes).is_err() {
                 self.fill.push(frame);
-                continue;
+                // What is longer than a chunk takes a large frame, or is lost, as a NIC would lose it.
+                let Some(large) = pool.take_for(bytes.len()) else { continue };
+                frame = large;
+                let _ = frame.copy_from(&bytes);
             }
             frames.push(frame);
             received += 1;

@@ -10,8 +10,9 @@ pub trait PortQueue: Send {
     /// Tops up the frames that packets are received into.
     fn refill(&mut self, pool: &mut FramePool);
 
-    /// Appends at most `max` received frames to `frames`, and says how many.
-    fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize;
+    /// Appends at most `max` received frames to `frames`, and says how many. What comes in pieces is put together in frames of
+    /// the pool.
+    fn receive(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize;
 
     /// Takes frames from the front of `frames` as long as the transmit ring has room, and says how many.
     fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize;
@@ -42,26 +43,36 @@ pub trait PortQueue: Send {
 /// What the kernel says about a queue (`XDP_STATISTICS`), refreshed once a second by the worker that owns it.
 #[derive(Debug, Default)]
 pub struct QueueStatistics {
-    /// Frames dropped for reasons other than a full ring.
+    /// Frames dropped for reasons other than a full ring: longer than a chunk where none may come in pieces.
     pub rx_dropped: AtomicU64,
+    /// Frames longer than a large frame.
+    pub rx_too_long: AtomicU64,
+    /// Frames in pieces while no large frame was free.
+    pub rx_no_large_frame: AtomicU64,
     /// Frames dropped because the receive ring was full: the worker was behind.
     pub rx_ring_full: AtomicU64,
     /// Frames dropped because the fill ring was empty: the worker was out of frames, or behind.
     pub rx_fill_ring_empty: AtomicU64,
     /// Receive descriptors that weren't valid.
     pub rx_invalid: AtomicU64,
-    /// Transmit descriptors that the kernel refused.
+    /// Transmit descriptors that the kernel refused, and frames above a chunk that the queue can't send.
     pub tx_invalid: AtomicU64,
     /// Times that the kernel found the transmit ring empty.
     pub tx_ring_empty: AtomicU64,
 }
 
 impl QueueStatistics {
-    /// Frames that the kernel lost before the walk saw them.
+    /// Frames that were lost before the walk saw them.
     pub fn lost(&self) -> u64 {
-        [&self.rx_dropped, &self.rx_ring_full, &self.rx_fill_ring_empty]
-            .iter()
-            .map(|counter| counter.load(Ordering::Relaxed))
-            .sum()
+        [
+            &self.rx_dropped,
+            &self.rx_too_long,
+            &self.rx_no_large_frame,
+            &self.rx_ring_full,
+            &self.rx_fill_ring_empty,
+        ]
+        .iter()
+        .map(|counter| counter.load(Ordering::Relaxed))
+        .sum()
     }
 }

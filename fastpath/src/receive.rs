@@ -15,7 +15,13 @@ const FOR_PORTS: usize = BATCH / 2;
 ///
 /// Each queue that had frames the last time may give an equal part of the batch; what others leave is shared out in the same
 /// way. So where there are more frames than the worker can take, a busy port gets no more of it than another one.
-pub(crate) fn frames(batch: &mut Batch, queues: &mut Queues, first: usize, tally: &mut Tally) {
+pub(crate) fn frames(
+    batch: &mut Batch,
+    queues: &mut Queues,
+    first: usize,
+    pool: &mut FramePool,
+    tally: &mut Tally,
+) {
     let mut giving = queues.giving.max(1);
     queues.giving = 0;
     let mut is_first_pass = true;
@@ -25,7 +31,7 @@ pub(crate) fn frames(batch: &mut Batch, queues: &mut Queues, first: usize, tally
         let mut gave = 0;
         for owned in queues.iter_from(first) {
             let room = batch.room().min(part);
-            let received = from_queue(batch, owned, room, tally);
+            let received = from_queue(batch, owned, room, pool, tally);
             gave += usize::from(received > 0);
             // There may be more where so many came from.
             giving += usize::from(received == part);
@@ -36,9 +42,15 @@ pub(crate) fn frames(batch: &mut Batch, queues: &mut Queues, first: usize, tally
     }
 }
 
-fn from_queue(batch: &mut Batch, owned: &mut OwnedQueue, room: usize, tally: &mut Tally) -> usize {
+fn from_queue(
+    batch: &mut Batch,
+    owned: &mut OwnedQueue,
+    room: usize,
+    pool: &mut FramePool,
+    tally: &mut Tally,
+) -> usize {
     let before = batch.len();
-    let received = owned.queue.receive(&mut batch.frames, room);
+    let received = owned.queue.receive(pool, &mut batch.frames, room);
     if received == 0 {
         return 0;
     }
@@ -85,17 +97,14 @@ pub(crate) fn handed_over(batch: &mut Batch, from: &mut [RingConsumer<PortId>], 
 /// Copies one packet out of a ring into a frame of this worker's; what doesn't fit the batch or finds no free frame
 /// stays in the ring.
 fn copy_in<M>(batch: &mut Batch, ring: &mut RingConsumer<M>, pool: &mut FramePool) -> Option<M> {
-    if ring.is_empty() {
-        return None;
-    }
-    let mut frame = pool.take()?;
+    let mut frame = pool.take_for(ring.next_len()?.min(pool.longest()))?;
     let taken = ring.pop(|meta, bytes| (meta, frame.copy_from(bytes)));
     match taken {
-        // The rings' buffers are no longer than a frame; see `limits.rs` of `tortie`.
         Some((meta, Ok(()))) => {
             batch.frames.push(frame);
             Some(meta)
         }
+        // Nothing longer is handed over or injected.
         Some((_, Err(_))) | None => {
             pool.put(frame);
             None

@@ -184,7 +184,7 @@ impl Worker {
         }
         receive::handed_over(batch, &mut ends.handoffs.from, &mut ends.pool);
         receive::injected(batch, &mut ends.inject, &mut ends.pool, tally);
-        receive::frames(batch, queues, *first, tally);
+        receive::frames(batch, queues, *first, &mut ends.pool, tally);
         *first = first.wrapping_add(1);
         let taken = batch.len();
         stopwatch.lap(Stage::Receive);

@@ -17,8 +17,8 @@ impl PortQueue for XdpPort {
         let _ = self.0.wake_when_due();
     }
 
-    fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
-        self.0.receive(frames, max)
+    fn receive(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
+        self.0.receive(pool, frames, max)
     }
 
     fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
@@ -48,17 +48,19 @@ impl PortQueue for XdpPort {
     }
 
     fn read_statistics(&self, statistics: &QueueStatistics) {
-        let kernel = self.0.statistics();
+        let (kernel, ours) = (self.0.statistics(), self.0.counters());
         let pairs = [
             (&statistics.rx_dropped, kernel.rx_dropped),
+            (&statistics.rx_too_long, ours.too_long),
+            (&statistics.rx_no_large_frame, ours.no_large_frame),
             (&statistics.rx_ring_full, kernel.rx_ring_full),
             (&statistics.rx_fill_ring_empty, kernel.rx_fill_ring_empty),
             (&statistics.rx_invalid, kernel.rx_invalid_descriptors),
-            (&statistics.tx_invalid, kernel.tx_invalid_descriptors),
+            (&statistics.tx_invalid, kernel.tx_invalid_descriptors + ours.too_long_to_send),
             (&statistics.tx_ring_empty, kernel.tx_ring_empty),
         ];
-        for (ours, theirs) in pairs {
-            ours.store(theirs, Ordering::Relaxed);
+        for (shown, counted) in pairs {
+            shown.store(counted, Ordering::Relaxed);
         }
     }
 

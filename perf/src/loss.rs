@@ -270,7 +270,7 @@ impl PortQueue for PacedPort {
         self.inner.refill(pool);
     }
 
-    fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+    fn receive(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
         let round = self.pace.round.load(Ordering::Relaxed);
         let began = match &mut self.began {
             Some(began) if began.round == round => began,
@@ -285,7 +285,7 @@ impl PortQueue for PacedPort {
         if lost > 0 || pause > PAUSE {
             self.pace.note(lost, pause);
         }
-        let taken = self.inner.receive(frames, max.min((waiting - lost) as usize));
+        let taken = self.inner.receive(pool, frames, max.min((waiting - lost) as usize));
         began.gone += lost + taken as u64;
         taken
     }

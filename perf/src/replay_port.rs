@@ -67,7 +67,7 @@ impl PortQueue for ReplayPort {
         }
     }
 
-    fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+    fn receive(&mut self, _: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
         let len = self.replay.len;
         let first = self.fill.len().saturating_sub(max);
         let received = self.fill.len() - first;

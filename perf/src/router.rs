@@ -237,7 +237,8 @@ impl Router {
         let (punt, punts) = copy_ring(64, 2048);
         let (injected, inject) = copy_ring(64, 2048);
         let (commands, taken) = crossbeam_channel::unbounded();
-        let config = RegionConfig { frames: 2 * SLOTS as u32 + 1024, chunk_size: 2048, hugepages: false };
+        let config =
+            RegionConfig { frames: 2 * SLOTS as u32 + 1024, chunk_size: 2048, large: None, hugepages: false };
         let ends = WorkerEnds {
             pool: Region::new(config)?.1,
             reader: self.writer.reader().context("a reader for every worker")?,

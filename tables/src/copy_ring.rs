@@ -26,7 +26,11 @@ struct Ring<M> {
 pub struct RingProducer<M>(Arc<Ring<M>>);
 
 /// The side that reads packets.
-pub struct RingConsumer<M>(Arc<Ring<M>>);
+pub struct RingConsumer<M> {
+    ring: Arc<Ring<M>>,
+    /// The oldest packet, where its length was asked for.
+    oldest: Option<Slot<M>>,
+}
 
 /// A ring of `slots` packets of at most `bytes_max` bytes each; longer ones are cut.
 ///
@@ -35,7 +39,7 @@ pub struct RingConsumer<M>(Arc<Ring<M>>);
 pub fn copy_ring<M>(slots: usize, bytes_max: usize) -> (RingProducer<M>, RingConsumer<M>) {
     let ring = Arc::new(Ring { empty: ArrayQueue::new(slots), filled: ArrayQueue::new(slots) });
     while ring.empty.push(Vec::with_capacity(bytes_max)).is_ok() {}
-    (RingProducer(Arc::clone(&ring)), RingConsumer(ring))
+    (RingProducer(Arc::clone(&ring)), RingConsumer { ring, oldest: None })
 }
 
 impl<M> RingProducer<M> {
@@ -51,18 +55,26 @@ impl<M> RingProducer<M> {
 }
 
 impl<M> RingConsumer<M> {
+    /// Bytes of the oldest packet, which stays; `None` where the ring is empty.
+    pub fn next_len(&mut self) -> Option<usize> {
+        if self.oldest.is_none() {
+            self.oldest = self.ring.filled.pop();
+        }
+        self.oldest.as_ref().map(|slot| slot.bytes.len())
+    }
+
     /// Hands the oldest packet to `read`; `None` where the ring is empty.
     pub fn pop<R>(&mut self, read: impl FnOnce(M, &[u8]) -> R) -> Option<R> {
-        let Slot { meta, bytes } = self.0.filled.pop()?;
+        let Slot { meta, bytes } = self.oldest.take().or_else(|| self.ring.filled.pop())?;
         let result = read(meta, &bytes);
         // Every buffer came from `empty`, which therefore has room for it.
-        let _ = self.0.empty.push(bytes);
+        let _ = self.ring.empty.push(bytes);
         Some(result)
     }
 
     /// Is there nothing to read?
     pub fn is_empty(&self) -> bool {
-        self.0.filled.is_empty()
+        self.oldest.is_none() && self.ring.filled.is_empty()
     }
 }
 
@@ -78,10 +90,15 @@ mod tests {
         assert_eq!(producer.push(3, b"no"), Err(Full));
         assert_eq!(consumer.pop(|meta, bytes| (meta, bytes.to_vec())), Some((1, b"one".to_vec())));
         assert_eq!(producer.push(3, b"yes"), Ok(()));
+        assert_eq!(
+            (consumer.next_len(), consumer.next_len(), consumer.is_empty()),
+            (Some(4), Some(4), false)
+        );
+        assert_eq!(producer.push(4, b"no"), Err(Full), "whoever looked hasn't read");
         assert_eq!(consumer.pop(|meta, bytes| (meta, bytes.to_vec())), Some((2, b"long".to_vec())));
         assert_eq!(consumer.pop(|meta, bytes| (meta, bytes.to_vec())), Some((3, b"yes".to_vec())));
         assert!(consumer.is_empty());
-        assert_eq!(consumer.pop(|meta: i32, _| meta), None);
+        assert_eq!((consumer.pop(|meta: i32, _| meta), consumer.next_len()), (None, None));
     }
 
     #[test]

@@ -137,7 +137,7 @@ reasons! {
         PortDown = "port_down": "The port it would leave by is down or gone.",
         TransmitRingFull = "transmit_ring_full": "The port's transmit ring is full.",
         OverFairShare = "over_fair_share": "The port's transmit ring is nearly full, and the port that the packet came by has had its share.",
-        HandoffRingFull = "handoff_ring_full": "The ring to the worker that owns the port's queue is full.",
+        HandoffRingFull = "handoff_ring_full": "The ring to the worker that owns the port's queue is full, or the packet too long for it.",
         PuntRingFull = "punt_ring_full": "The slow path is behind: its ring is full.",
     }
 }

@@ -139,6 +139,7 @@ fn start_workers(
             // `Limits::FRAMES` ends far below 2^32.
             frames: config.limits.frames as u32,
             chunk_size: limits::CHUNK_BYTES,
+            large: None,
             hugepages: false,
         })?;
         let (punt, punted) = copy_ring(limits::PUNT_SLOTS, limits::COPY_BYTES);

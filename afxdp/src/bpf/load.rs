@@ -19,14 +19,18 @@ pub(crate) struct LoadFailed {
 }
 
 /// Loads an XDP program. On failure once more with the verifier's log, to tell why.
+///
+/// It is loaded as one that takes packets in pieces: ours read headers only, which are in the first piece, and drivers refuse
+/// others where the MTU is above a page. A kernel before 5.18 doesn't know the flag.
 pub(crate) fn program(name: &str, code: &[u64]) -> Result<OwnedFd, LoadFailed> {
-    load(name, code, &mut []).or_else(|source| {
+    let whole_packets_only = |_| load(name, code, 0, &mut []);
+    load(name, code, abi::BPF_F_XDP_HAS_FRAGS, &mut []).or_else(whole_packets_only).or_else(|source| {
         let mut log = vec![0; LOG_SIZE];
-        load(name, code, &mut log).map_err(|_| LoadFailed { source, log: tail(&log) })
+        load(name, code, 0, &mut log).map_err(|_| LoadFailed { source, log: tail(&log) })
     })
 }
 
-fn load(name: &str, code: &[u64], log: &mut [u8]) -> io::Result<OwnedFd> {
+fn load(name: &str, code: &[u64], flags: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
     let mut attr = BpfProgLoad {
         prog_type: abi::BPF_PROG_TYPE_XDP,
         insn_cnt: code.len() as u32,
@@ -35,6 +39,7 @@ fn load(name: &str, code: &[u64], log: &mut [u8]) -> io::Result<OwnedFd> {
         log_level: u32::from(!log.is_empty()),
         log_size: log.len() as u32,
         log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr().expose_provenance() as u64 },
+        prog_flags: flags,
         prog_name: object_name(name),
         ..BpfProgLoad::default()
     };

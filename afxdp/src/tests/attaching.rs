@@ -139,13 +139,15 @@ fn where_the_driver_runs_no_xdp_auto_falls_back_to_generic_and_says_why() {
 #[test]
 fn a_refusal_carries_the_kernels_own_words() {
     in_namespace(|| {
-        let (a, _b) = veth("a", "b", 1);
-        ip("link set dev a mtu 9000");
-        ip("link set dev b mtu 9000");
+        // A veth's end must have a receive queue for each transmit queue of the other.
+        ip("link add dev a numrxqueues 1 numtxqueues 1 type veth peer name b numrxqueues 1 numtxqueues 2");
+        ip("link set dev a up");
+        ip("link set dev b up");
+        let a = crate::interface_index("a").unwrap();
         let program = Program::load(ProgramKind::Uplink, 1).unwrap();
         match program.attach(a, AttachRequest::Native).unwrap_err() {
             AttachError::Refused { kernel_says: Some(text), .. } => println!("{text}"),
-            other => panic!("an MTU of 9000 doesn't fit a frame in one piece: {other}"),
+            other => panic!("one queue doesn't take what two send: {other}"),
         }
         assert!(matches!(program.attach(9999, AttachRequest::Auto), Err(AttachError::NoInterface { .. })));
     });

@@ -223,7 +223,8 @@ fn what_was_being_received_when_a_queue_closed_is_not_written_to_afterwards() {
             program.set_socket(0, &queue).unwrap();
             queue.refill(&mut pool);
             let mut frames = Vec::new();
-            eventually(|| (queue.receive(&mut frames, 8) > 0).then_some(())).expect("traffic flows");
+            eventually(|| (queue.receive(&mut pool, &mut frames, 8) > 0).then_some(()))
+                .expect("traffic flows");
             frames.drain(..).for_each(|frame| pool.put(frame));
             assert_eq!(queue.close(&mut pool).lost, 0);
             // All frames are ours again: what we write must stay.

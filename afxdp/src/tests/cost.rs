@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::namespace::region;
+use super::namespace::{large_region, region};
 use crate::abi::Descriptor;
-use crate::testing;
+use crate::{FramePool, Region, testing};
 
 const BATCH: usize = 64;
 const SLOTS: u32 = 2048;
@@ -14,7 +14,11 @@ const ROUNDS: u32 = 20_000;
 #[test]
 #[ignore = "a measurement: it asserts nothing of the time"]
 fn a_frames_cost_from_fill_ring_to_pool() {
-    let (region, mut pool) = region(8192);
+    measure("without large frames", region(8192));
+    measure("beside large frames", large_region(8192, 64));
+}
+
+fn measure(what: &str, (region, mut pool): (Region, FramePool)) {
     let (mut queue, mut kernel) = testing::queue(region, SLOTS);
     let mut batch = Vec::with_capacity(BATCH);
     let mut spent = [0.0; 5];
@@ -31,7 +35,7 @@ fn a_frames_cost_from_fill_ring_to_pool() {
         kernel.fill.release();
         kernel.rx.submit();
         let start = Instant::now();
-        queue.receive(&mut batch, BATCH);
+        queue.receive(&mut pool, &mut batch, BATCH);
         spent[1] += start.elapsed().as_nanos() as f64;
         black_box(&mut batch);
         let start = Instant::now();
@@ -61,7 +65,7 @@ fn a_frames_cost_from_fill_ring_to_pool() {
     let [refill, receive, transmit, reap, _] = best.map(|spent| spent - best[4]);
     let sum = refill + receive + transmit + reap;
     println!(
-        "refill {refill:.2}, receive {receive:.2}, transmit {transmit:.2}, reap {reap:.2}: {sum:.2} ns a frame"
+        "{what}: refill {refill:.2}, receive {receive:.2}, transmit {transmit:.2}, reap {reap:.2}: {sum:.2} ns a frame"
     );
     assert_eq!(pool.missing(queue.outstanding().total()), 0);
 }

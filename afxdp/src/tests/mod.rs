@@ -4,6 +4,7 @@ mod attaching;
 mod closing;
 mod cost;
 mod devices;
+mod jumbo;
 mod misbehaving;
 mod moving;
 mod namespace;

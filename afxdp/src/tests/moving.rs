@@ -79,7 +79,8 @@ fn a_received_frame_has_room_in_front_for_any_encapsulation_whoever_runs_the_pro
             queue.refill(&mut pool);
             wire.send(&numbered(1, 100));
             let mut frames = Vec::new();
-            eventually(|| (queue.receive(&mut frames, 8) > 0).then_some(())).expect("the frame arrives");
+            eventually(|| (queue.receive(&mut pool, &mut frames, 8) > 0).then_some(()))
+                .expect("the frame arrives");
             assert_eq!(frames[0].headroom(), usize::from(crate::HEADROOM), "{attach:?}");
             assert_eq!(frames[0].bytes(), numbered(1, 100), "{attach:?}");
             frames.into_iter().for_each(|frame| pool.put(frame));
@@ -199,7 +200,7 @@ fn frames_cross_from_one_interface_to_another_without_a_copy_and_none_is_lost() 
             }
             let mut moved = 0;
             eventually(|| {
-                from.receive(&mut batch, 64);
+                from.receive(&mut pool, &mut batch, 64);
                 moved += to.transmit(&mut batch);
                 to.wake().unwrap();
                 to.reap(&mut pool);
@@ -248,7 +249,7 @@ fn each_queue_of_an_interface_receives_and_sends() {
         let mut frames = Vec::new();
         eventually(|| {
             for (queue, count) in queues.iter_mut().zip(&mut counts) {
-                *count += queue.receive(&mut frames, 64);
+                *count += queue.receive(&mut pool, &mut frames, 64);
             }
             frames.drain(..).for_each(|frame| pool.put(frame));
             (counts[0] + counts[1] == 64).then_some(())
@@ -277,7 +278,7 @@ fn a_wait_ends_when_a_frame_comes_or_the_time_is_over() {
         assert!(started.elapsed() >= Duration::from_millis(20));
         Wire::new(b).send(&numbered(1, 64));
         assert_eq!(wait(&[queue.as_fd()], namespace::PATIENCE).unwrap(), 1);
-        assert_eq!(queue.receive(&mut Vec::new(), 64), 1);
+        assert_eq!(queue.receive(&mut pool, &mut Vec::new(), 64), 1);
         let many: Vec<_> = std::iter::repeat_n(queue.as_fd(), 65).collect();
         assert_eq!(wait(&many, Duration::ZERO).unwrap(), 0);
     });
@@ -303,7 +304,7 @@ fn a_full_receive_ring_and_an_empty_fill_ring_show_in_the_statistics() {
         eventually(|| (queue.statistics().rx_ring_full == 6).then_some(()))
             .unwrap_or_else(|| panic!("four of ten fit: {:?}", queue.statistics()));
         let mut frames = Vec::new();
-        assert_eq!(queue.receive(&mut frames, 64), 4);
+        assert_eq!(queue.receive(&mut pool, &mut frames, 64), 4);
         frames.into_iter().for_each(|frame| pool.put(frame));
         balanced(&pool, &[&queue]);
     });

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{FramePool, Queue, Region, RegionConfig, syscall};
+use crate::{FramePool, LargeFrames, Queue, Region, RegionConfig, syscall};
 
 /// Long enough for a loaded machine; nothing waits this long when it works.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,7 +57,13 @@ pub(super) fn veth(one: &str, other: &str, queues: u32) -> (u32, u32) {
 
 /// A region of 2048-byte chunks.
 pub(super) fn region(frames: u32) -> (Region, FramePool) {
-    Region::new(RegionConfig { frames, chunk_size: 2048, hugepages: false }).unwrap()
+    Region::new(RegionConfig { frames, chunk_size: 2048, large: None, hugepages: false }).unwrap()
+}
+
+/// A region of 4096-byte chunks whose large frames have three of them: as for an MTU of 9000.
+pub(super) fn large_region(frames: u32, count: u32) -> (Region, FramePool) {
+    let large = Some(LargeFrames { count, chunks: 3 });
+    Region::new(RegionConfig { frames, chunk_size: 4096, large, hugepages: false }).unwrap()
 }
 
 /// Ethernet frame number `n` with `len` bytes: a locally administered source, an unassigned EtherType, a pattern.
@@ -89,7 +95,7 @@ pub(super) fn collect(queue: &mut Queue, pool: &mut FramePool, count: usize) -> 
     eventually(|| {
         queue.refill(pool);
         queue.wake().unwrap();
-        queue.receive(&mut frames, 64);
+        queue.receive(pool, &mut frames, 64);
         for frame in frames.drain(..) {
             copies.push(frame.bytes().to_vec());
             pool.put(frame);
@@ -133,7 +139,7 @@ impl Wire {
     /// The next frame of those this test sends (the EtherType of [`numbered`], or the outer bytes put before it), if
     /// one is there.
     pub(super) fn try_receive(&self) -> Option<Vec<u8>> {
-        let mut buffer = vec![0; 4096];
+        let mut buffer = vec![0; 16 << 10];
         let len = syscall::receive(self.fd.as_fd(), &mut buffer, libc::MSG_DONTWAIT).ok()?;
         buffer.truncate(len);
         Some(buffer)

@@ -105,7 +105,7 @@ fn frames_pass_between_two_registrations_of_the_same_memory() {
         Wire::new(a_peer).send(&numbered(5, 500));
         let sink = Wire::new(b_peer);
         let mut frames = Vec::new();
-        eventually(|| (from.receive(&mut frames, 8) > 0).then_some(())).expect("it arrives");
+        eventually(|| (from.receive(&mut pool, &mut frames, 8) > 0).then_some(())).expect("it arrives");
         to.transmit(&mut frames);
         to.wake().unwrap();
         assert_eq!(sink.receive(), Some(numbered(5, 500)));

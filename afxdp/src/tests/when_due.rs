@@ -18,7 +18,7 @@ fn receive(queue: &mut Queue, kernel: &mut Kernel, pool: &mut FramePool, count: 
     kernel.fill.release();
     kernel.rx.submit();
     let mut frames = Vec::new();
-    assert_eq!(queue.receive(&mut frames, 64), count as usize);
+    assert_eq!(queue.receive(pool, &mut frames, 64), count as usize);
     frames.into_iter().for_each(|frame| pool.put(frame));
 }
 

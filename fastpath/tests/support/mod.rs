@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use afxdp::{FramePool, Region, RegionConfig};
+use afxdp::{FramePool, LargeFrames, Region, RegionConfig};
 use crossbeam_channel::Sender;
 use fastpath::{Command, Handoffs, Waiting, Wire, Worker, WorkerConfig, WorkerEnds, handoffs, memory_port};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
@@ -59,6 +59,9 @@ pub const GROUP_V6: &str = "ff05::100";
 /// Frames that the rig's worker has.
 pub const FRAMES: usize = 1024;
 
+/// Bytes of the longest frame that a large one holds.
+pub const LARGE_BYTES: usize = 5 * 2048 - 256;
+
 /// Sizes that a test may want small.
 #[derive(Clone, Copy)]
 pub struct Sizes {
@@ -66,11 +69,13 @@ pub struct Sizes {
     pub punt_slots: usize,
     pub flows: usize,
     pub ports_per_address: u32,
+    /// Frames for packets above a chunk, and rings that carry them.
+    pub large_frames: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Sizes { wire_slots: 128, punt_slots: 128, flows: 64, ports_per_address: 1000 }
+        Sizes { wire_slots: 128, punt_slots: 128, flows: 64, ports_per_address: 1000, large_frames: 0 }
     }
 }
 
@@ -302,11 +307,11 @@ pub fn worker(
     sizes: Sizes,
 ) -> (Worker, Parts) {
     let report = PolicyReport::new(1 + id.index(), 64, 64);
-    let (punt, punts) = copy_ring(sizes.punt_slots, 2048);
+    let (punt, punts) = copy_ring(sizes.punt_slots, if sizes.large_frames > 0 { LARGE_BYTES } else { 2048 });
     let (inject, injected) = copy_ring(64, 2048);
     let (commands, taken) = crossbeam_channel::unbounded();
     let ends = WorkerEnds {
-        pool: pool(),
+        pool: pool(sizes.large_frames),
         reader: writer.reader().unwrap(),
         flows,
         counters: counters.clone(),
@@ -335,8 +340,10 @@ pub fn worker(
     (worker, Parts { wires, counters, report, punts, inject, commands })
 }
 
-pub fn pool() -> FramePool {
-    let config = RegionConfig { frames: FRAMES as u32, chunk_size: 2048, hugepages: false };
+/// Frames of 2048 bytes, and large ones as for an MTU of 9000.
+pub fn pool(large: u32) -> FramePool {
+    let large = (large > 0).then_some(LargeFrames { count: large, chunks: 5 });
+    let config = RegionConfig { frames: FRAMES as u32, chunk_size: 2048, large, hugepages: false };
     Region::new(config).unwrap().1
 }
 

@@ -45,7 +45,8 @@ const SLOTS: usize = 1_024;
 /// Forwards from d0 to d1 until its input ends; answers each line of input with its numbers.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut writer = tables()?;
-    let (region, pool) = Region::new(RegionConfig { frames: FRAMES, chunk_size: 2048, hugepages: false })?;
+    let (region, pool) =
+        Region::new(RegionConfig { frames: FRAMES, chunk_size: 2048, large: None, hugepages: false })?;
     let total = pool.total();
     let counters = Counters::new(1, 2);
     let (punt, _punted) = copy_ring(SLOTS, COPY_BYTES);
