@@ -328,6 +328,9 @@ pub struct Tunnel {
 pub struct ShowPorts {
     /// Every port.
     pub ports: Vec<Port>,
+    /// The MTU that workloads are brought down to, if they are.
+    #[serde(default)]
+    pub workload_mtu: Option<u32>,
 }
 
 /// One port of [`ShowPorts`].
@@ -337,8 +340,13 @@ pub struct Port {
     pub name: String,
     /// Uplink, workload, host.
     pub kind: String,
+    /// Its MTU in bytes.
+    pub mtu: u16,
     /// Whether it carries frames.
     pub up: bool,
+    /// What is wrong with it, in words.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Limits of its endpoint, if it has any.
     #[serde(default)]
     pub qos: Option<Qos>,
@@ -380,6 +388,9 @@ pub struct Queue {
     pub mode: String,
     /// `native` or `generic`.
     pub attach: String,
+    /// Largest IP packet that it can receive, in bytes.
+    #[serde(default)]
+    pub receivable: u32,
     /// What it really got, in words.
     #[serde(default)]
     pub notes: String,
@@ -392,6 +403,9 @@ pub struct Queue {
 pub struct XdpCounts {
     /// Frames dropped for other reasons than a full ring.
     pub rx_dropped: u64,
+    /// Frames longer than any of the router's.
+    #[serde(default)]
+    pub rx_too_long: u64,
     /// Frames lost because the receive ring was full.
     pub rx_ring_full: u64,
     /// How often the kernel found no free frame to receive into.

@@ -29,7 +29,7 @@ pub struct Config {
     pub mtu_file: PathBuf,
     /// The file that says which of the kernel's reserved ports are ours.
     pub reserved_ports: PathBuf,
-    /// Largest IP packet that a port can receive, in bytes; frames beyond it are lost before the walk.
+    /// Largest IP packet that frames hold, in bytes.
     pub receivable: u32,
     /// VXLAN segments that this node joins besides Calico's.
     pub segments: Vec<Segment>,

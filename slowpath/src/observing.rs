@@ -145,9 +145,9 @@ impl Core {
         let opener = self.opener.as_mut();
         if self.ports.reconcile(&self.kernel, &self.desired, &self.roles, opener, &mut self.netlink, writer) {
             self.installer.writer().publish();
-            for port in self.ports.iter().map(|row| &row.port) {
-                if let Some(warning) = self.workload_mtus.untold(port, self.config.receivable) {
-                    warn!(port = port.name, "{warning}");
+            for row in self.ports.iter() {
+                if let Some(warning) = self.workload_mtus.untold(row, self.config.receivable) {
+                    warn!(port = row.port.name, "{warning}");
                 }
             }
             self.dirty.rows = true;

@@ -33,6 +33,9 @@ pub struct QueueReport {
     pub mode: String,
     /// `native` or `generic` XDP.
     pub attach: String,
+    /// Largest IP packet that can be received, in bytes; frames beyond it are lost before the walk.
+    #[serde(default)]
+    pub receivable: u32,
     /// Everything else that was asked for and given or refused, in words.
     pub notes: String,
 }

@@ -12,6 +12,7 @@ use packet::icmp::Problem;
 use crate::calico::PeerKind;
 use crate::config::Request;
 use crate::event_loop::Core;
+use crate::port_table::PortRow;
 use crate::punt::Silence;
 use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
@@ -220,7 +221,7 @@ impl Core {
             mac: row.port.mac.to_string(),
             mtu: row.port.mtu,
             up: row.port.up,
-            warnings: self.port_warnings(&row.port),
+            warnings: self.port_warnings(row),
             endpoint: row.port.endpoint.as_ref().map(|endpoint| endpoint.name.clone()),
             qos: self.qos_of(&row.port),
             queues: row.queues.clone(),
@@ -235,12 +236,13 @@ impl Core {
             ports,
             problems: self.ports.problems().iter().map(problem).collect(),
             workload_mtu: self.workload_mtus.wanted,
+            receivable: self.config.receivable,
         }
     }
 
-    fn port_warnings(&self, port: &tables::Port) -> Vec<String> {
-        let too_large = workload_mtu::unreceivable(port, self.config.receivable);
-        too_large.into_iter().chain(self.workload_mtus.problem(port.ifindex).map(str::to_owned)).collect()
+    fn port_warnings(&self, row: &PortRow) -> Vec<String> {
+        let too_large = workload_mtu::unreceivable(row, self.config.receivable);
+        too_large.into_iter().chain(self.workload_mtus.problem(row.port.ifindex).map(str::to_owned)).collect()
     }
 
     fn icmp(&self) -> IcmpStatus {

@@ -255,6 +255,9 @@ pub struct PortsStatus {
     /// MTU that workloads' interfaces are brought down to, in bytes; absent where they are left alone.
     #[serde(default)]
     pub workload_mtu: Option<u32>,
+    /// Largest IP packet that frames hold, in bytes; what a port's queues can receive stands with them.
+    #[serde(default)]
+    pub receivable: u32,
 }
 
 /// One port.

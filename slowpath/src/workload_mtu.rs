@@ -14,6 +14,7 @@ use crate::calico::Desired;
 use crate::interfaces::{KernelState, Link};
 use crate::netlink::Netlink;
 use crate::offers::Roles;
+use crate::port_table::PortRow;
 use crate::workload_side;
 
 /// What each encapsulation adds to a packet, in bytes (`felix/dataplane/linux/int_dataplane.go`, `ConfigureDefaultMTUs`).
@@ -60,13 +61,21 @@ pub fn of(kernel: &KernelState, desired: &Desired, roles: &Roles) -> Option<u32>
     .min()
 }
 
-/// What is wrong with a port whose link may carry larger packets than a frame of ours holds.
-pub fn unreceivable(port: &Port, receivable: u32) -> Option<String> {
-    (u32::from(port.mtu) > receivable).then(|| {
+/// What is wrong with a port whose link may carry larger packets than its queues take. `frames`: bytes of the largest packet
+/// that frames hold.
+pub fn unreceivable(row: &PortRow, frames: u32) -> Option<String> {
+    let receivable = row.queues.iter().map(|queue| queue.receivable).min()?;
+    let Port { name, mtu, .. } = &row.port;
+    let to_do = match receivable < frames {
+        true => {
+            "its driver or kernel gives packets in one piece only: set `mode: copy`, on Linux 6.6 or later"
+        }
+        false => "frames were made for smaller ones: restart tortie, or raise limits.mtu and restart",
+    };
+    (u32::from(*mtu) > receivable).then(|| {
         format!(
-            "its MTU is {}, but packets above {receivable} bytes are lost before they are looked at; lower the MTU of \
-             every machine on the link, such as by `ip link set {} mtu 1500`",
-            port.mtu, port.name
+            "its MTU is {mtu}, but packets above {receivable} bytes are lost before they are looked at; {to_do}, or lower \
+             the MTU of every machine on the link, such as by `ip link set {name} mtu {receivable}`"
         )
     })
 }
@@ -103,9 +112,10 @@ impl WorkloadMtus {
     }
 
     /// [`unreceivable`], once for each MTU of a port.
-    pub fn untold(&mut self, port: &Port, receivable: u32) -> Option<String> {
-        let warning = unreceivable(port, receivable)?;
-        (self.told.insert(port.ifindex, port.mtu) != Some(port.mtu)).then_some(warning)
+    pub fn untold(&mut self, row: &PortRow, frames: u32) -> Option<String> {
+        let warning = unreceivable(row, frames)?;
+        let Port { ifindex, mtu, .. } = row.port;
+        (self.told.insert(ifindex, mtu) != Some(mtu)).then_some(warning)
     }
 
     /// Why the interface could not be brought down.
@@ -117,6 +127,7 @@ impl WorkloadMtus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::QueueReport;
     use crate::calico::Calico;
     use model::{IpPool, MacAddr};
 
@@ -195,6 +206,14 @@ mod tests {
 
     #[test]
     fn a_port_whose_frames_do_not_fit_is_warned_of() {
+        let queue = |receivable| QueueReport {
+            queue: 0,
+            worker: 0,
+            mode: "copy".to_owned(),
+            attach: "native".to_owned(),
+            receivable,
+            notes: String::new(),
+        };
         let port = |mtu| Port {
             id: model::PortId(0),
             name: "eth0".to_owned(),
@@ -206,8 +225,16 @@ mod tests {
             queues: 1,
             endpoint: None,
         };
-        assert_eq!(unreceivable(&port(1778), 1778), None);
-        let warning = unreceivable(&port(9000), 1778).unwrap();
-        assert!(warning.contains("9000") && warning.contains("1778 bytes"), "{warning}");
+        let warning = |mtu, queues: &[u32], frames| {
+            let queues = queues.iter().map(|receivable| queue(*receivable)).collect();
+            unreceivable(&PortRow { port: port(mtu), queues }, frames)
+        };
+        assert_eq!(warning(1778, &[1778], 1778), None);
+        assert_eq!(warning(9000, &[12_018, 12_018], 12_018), None);
+        let started_small = warning(9000, &[1778], 1778).unwrap();
+        assert!(started_small.contains("9000") && started_small.contains("1778 bytes"), "{started_small}");
+        assert!(started_small.contains("restart tortie"), "{started_small}");
+        let in_one_piece = warning(9000, &[12_018, 3826], 12_018).unwrap();
+        assert!(in_one_piece.contains("3826 bytes") && in_one_piece.contains("mode: copy"), "{in_one_piece}");
     }
 }

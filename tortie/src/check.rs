@@ -8,6 +8,7 @@ use model::PortKind;
 
 use crate::config::{Config, Mode};
 use crate::cores::Machine;
+use crate::frame_size::{FrameSize, LargestPacket};
 use crate::limits::Memory;
 use crate::ports::{self, QueuePlan};
 use crate::privileges;
@@ -178,7 +179,10 @@ fn frames(report: &mut Report, config: &Config) {
 }
 
 fn memory(report: &mut Report, config: &Config) {
-    let memory = Memory::of(&config.limits, config.workers);
+    let largest = LargestPacket::of(config);
+    let size = FrameSize::for_mtu(largest.mtu);
+    report.add(Verdict::Ok, largest.sentence(size, &config.limits));
+    let memory = Memory::of(&config.limits, config.workers, size);
     report.add(Verdict::Ok, memory.summary());
     for line in memory.lines() {
         report.add(Verdict::Ok, line);

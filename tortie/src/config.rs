@@ -339,6 +339,7 @@ fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {
         ("limits.adjacencies", &fields.adjacencies, Limits::ROWS, &mut limits.adjacencies),
         ("limits.groups", &fields.groups, Limits::GROUPS, &mut limits.groups),
         ("limits.frames", &fields.frames, Limits::FRAMES, &mut limits.frames),
+        ("limits.large_frames", &fields.large_frames, Limits::LARGE_FRAMES, &mut limits.large_frames),
         ("limits.neighbors", &fields.neighbors, Limits::ROWS, &mut limits.neighbors),
         ("limits.flows", &fields.flows, Limits::FLOWS, &mut limits.flows),
         (
@@ -369,6 +370,7 @@ fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {
             *limit = field.number(range)?;
         }
     }
+    limits.mtu = field("limits.mtu", &fields.mtu).map(|field| field.number(Limits::MTU)).transpose()?;
     Ok(limits)
 }
 

@@ -124,6 +124,9 @@ pub(crate) struct PortsView {
     /// MTU that workloads' interfaces are brought down to, in bytes; absent where they are left alone.
     #[serde(default)]
     pub(crate) workload_mtu: Option<u32>,
+    /// Largest IP packet that frames hold, in bytes.
+    #[serde(default)]
+    pub(crate) receivable: u32,
 }
 
 /// One port: what the slow path knows (`slowpath::status::PortStatus`), and what was counted.
@@ -190,11 +193,16 @@ pub(crate) struct QueueView {
     pub(crate) xdp: XdpCounts,
 }
 
-/// The kernel's counters of one queue. Each is a metric too, by the same name.
+/// What was counted of one queue, by the kernel and by whoever puts pieces together. Each is a metric too, by the same
+/// name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "`XdpCounts::list` says what each means")]
 pub(crate) struct XdpCounts {
     pub(crate) rx_dropped: u64,
+    #[serde(default)]
+    pub(crate) rx_too_long: u64,
+    #[serde(default)]
+    pub(crate) rx_no_large_frame: u64,
     pub(crate) rx_ring_full: u64,
     pub(crate) rx_fill_ring_empty: u64,
     pub(crate) rx_invalid: u64,
@@ -207,6 +215,8 @@ impl XdpCounts {
     pub(crate) fn read(statistics: &QueueStatistics) -> XdpCounts {
         XdpCounts {
             rx_dropped: statistics.rx_dropped.load(Ordering::Relaxed),
+            rx_too_long: statistics.rx_too_long.load(Ordering::Relaxed),
+            rx_no_large_frame: statistics.rx_no_large_frame.load(Ordering::Relaxed),
             rx_ring_full: statistics.rx_ring_full.load(Ordering::Relaxed),
             rx_fill_ring_empty: statistics.rx_fill_ring_empty.load(Ordering::Relaxed),
             rx_invalid: statistics.rx_invalid.load(Ordering::Relaxed),
@@ -216,9 +226,15 @@ impl XdpCounts {
     }
 
     /// Name, meaning and count of each.
-    pub(crate) fn list(&self) -> [(&'static str, &'static str, u64); 6] {
+    pub(crate) fn list(&self) -> [(&'static str, &'static str, u64); 8] {
         [
             ("rx_dropped", "Frames the kernel dropped for reasons other than a full ring.", self.rx_dropped),
+            ("rx_too_long", "Frames lost because they were longer than a large frame.", self.rx_too_long),
+            (
+                "rx_no_large_frame",
+                "Frames above a chunk that were lost because no large frame was free.",
+                self.rx_no_large_frame,
+            ),
             (
                 "rx_ring_full",
                 "Frames lost because the receive ring was full: the worker was behind.",
@@ -230,14 +246,18 @@ impl XdpCounts {
                 self.rx_fill_ring_empty,
             ),
             ("rx_invalid", "Receive descriptors that the kernel refused.", self.rx_invalid),
-            ("tx_invalid", "Transmit descriptors that the kernel refused.", self.tx_invalid),
+            (
+                "tx_invalid",
+                "Frames that the kernel refused to send, or that are above what the queue can send.",
+                self.tx_invalid,
+            ),
             ("tx_ring_empty", "Times the kernel found nothing to send.", self.tx_ring_empty),
         ]
     }
 
     /// Frames lost before the walk saw them.
     pub(crate) fn lost(&self) -> u64 {
-        self.rx_dropped + self.rx_ring_full
+        self.rx_dropped + self.rx_too_long + self.rx_no_large_frame + self.rx_ring_full
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tables::PolicyReport;
 
+use crate::frame_size::FrameSize;
+
 /// Sizes that `limits:` in `tortie.yaml` may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -22,6 +24,10 @@ pub(crate) struct Limits {
     pub(crate) groups: usize,
     /// Frames of each worker.
     pub(crate) frames: usize,
+    /// Frames of several chunks beside them, where packets are to be carried that a chunk doesn't hold.
+    pub(crate) large_frames: usize,
+    /// Bytes of the largest IP packet that is carried; absent where the interfaces that there are at start say.
+    pub(crate) mtu: Option<usize>,
     /// Neighbours that the slow path remembers.
     pub(crate) neighbors: usize,
     /// Routes that the kernel's mirror may hold. The kernel's own memory for them is not in the arithmetic.
@@ -53,6 +59,8 @@ impl Default for Limits {
             adjacencies: 16_384,
             groups: 8_192,
             frames: 131_072,
+            large_frames: 4_096,
+            mtu: None,
             neighbors: 16_384,
             mirror_routes: 1_500_000,
             prefixes_per_peer: 1_500_000,
@@ -96,6 +104,11 @@ impl Limits {
     pub(crate) const POLICY_BYTES: (usize, usize) = (1 << 20, 1 << 36);
     /// Below the smallest, not even an uplink and a workload can be opened.
     pub(crate) const FRAMES: (usize, usize) = (8_192, 4_194_304);
+    /// Below the smallest, not even two batches are held. Only packets under way take one: a batch, and what waits in
+    /// transmit rings, where each takes a slot for each of its chunks.
+    pub(crate) const LARGE_FRAMES: (usize, usize) = (128, 262_144);
+    /// From IPv6's smallest (RFC 8200 §5) to what fifteen chunks hold: a frame's length has 16 bits.
+    pub(crate) const MTU: (usize, usize) = (1_280, 15 * UMEM_PAGE as usize - 256 - 14);
 }
 
 /// VXLAN segments besides Calico's. With the ports of all of them and Calico's an uplink's program must have room.
@@ -121,17 +134,15 @@ pub(crate) const VETH_FILL_RING: u32 = 1_024;
 /// Descriptors in the other rings of such a queue, which take no frames by themselves. The fill ring is topped up before
 /// received frames are taken, so the receive ring must hold more than one fill.
 pub(crate) const VETH_RING: u32 = 2_048;
-/// Bytes of a frame's chunk: the kernel's 256 in front, and an MTU of 1,500 with its encapsulation.
-pub(crate) const CHUNK_BYTES: u32 = 2_048;
-/// Largest IP packet that a port can receive: a chunk without the kernel's room in front and the Ethernet header. One frame
-/// is one chunk, and the kernel takes no chunk above a page.
-pub(crate) const RECEIVABLE: u32 = CHUNK_BYTES - 256 - 14;
+/// Bytes of the largest chunk that the kernel takes (`frame_size.rs`).
+pub(crate) const UMEM_PAGE: u32 = 4_096;
 /// Packets in the punt ring and in the inject ring of each worker.
 pub(crate) const PUNT_SLOTS: usize = 1_024;
 /// See [`PUNT_SLOTS`].
 pub(crate) const INJECT_SLOTS: usize = 1_024;
-/// Bytes of a packet in those rings, at most: all that fits into a frame.
-pub(crate) const COPY_BYTES: usize = 2_048;
+/// Bytes of a packet in the inject ring, at most: more than any that the slow path makes. What the walk copies, punted and
+/// handed over, may have all that fits into a frame.
+pub(crate) const INJECT_BYTES: usize = 2_048;
 /// Packets in each ring from one worker to another.
 pub(crate) const HANDOFF_SLOTS: usize = 2_048;
 /// Commands that wait for one worker: a port opened or closed is one.
@@ -189,21 +200,24 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// The arithmetic for these limits and this many workers.
-    pub(crate) fn of(limits: &Limits, workers: usize) -> Memory {
+    /// The arithmetic for these limits, this many workers, and frames of this size.
+    pub(crate) fn of(limits: &Limits, workers: usize, size: FrameSize) -> Memory {
         let line = |what, rows, row_bytes| MemoryLine { what, rows, row_bytes };
         let ports_counted = workers * limits.ports;
+        let large_frames = if size.large_chunks > 1 { workers * limits.large_frames } else { 0 };
+        let frame_bytes = size.bytes() as usize;
         // `lpm` reserves all that a table may ever need when it is made: address space, which becomes memory page by page as
         // routes come. Only the table itself knows how much that is, so one is made, and forgotten untouched.
         let v4 = lpm::Limits::for_routes(limits.routes_v4 as u32);
         let v6 = lpm::Limits::for_routes(limits.routes_v6 as u32);
         Memory {
             fixed: vec![
-                line("frames", workers * limits.frames, CHUNK_BYTES as usize),
-                line("free lists of frames", workers * limits.frames, 16),
-                line("punt rings", workers * PUNT_SLOTS, COPY_BYTES + 96),
-                line("inject rings", workers * INJECT_SLOTS, COPY_BYTES + 96),
-                line("rings between workers", workers * (workers - 1) * HANDOFF_SLOTS, COPY_BYTES + 96),
+                line("frames", workers * limits.frames, size.chunk_bytes as usize),
+                line("large frames", large_frames, frame_bytes),
+                line("free lists of frames", workers * limits.frames + large_frames, 16),
+                line("punt rings", workers * PUNT_SLOTS, frame_bytes + 96),
+                line("inject rings", workers * INJECT_SLOTS, INJECT_BYTES + 96),
+                line("rings between workers", workers * (workers - 1) * HANDOFF_SLOTS, frame_bytes + 96),
                 line("counters of ports", ports_counted, 40),
                 line("flow table", 1, tables::Flows::bytes(limits.flows)),
                 line(
@@ -286,13 +300,17 @@ mod tests {
     #[test]
     fn frames_are_counted_for_every_worker() {
         let limits = Limits { frames: 8192, ..Limits::default() };
-        let one = Memory::of(&limits, 1).fixed_bytes();
-        let two = Memory::of(&limits, 2).fixed_bytes();
-        let three = Memory::of(&limits, 3).fixed_bytes();
+        let fixed = |workers, mtu| Memory::of(&limits, workers, FrameSize::for_mtu(mtu)).fixed_bytes();
+        let [one, two, three] = [1, 2, 3].map(|workers| fixed(workers, 1500));
         assert!(two - one >= 8192 * 2048, "{one} {two}");
         assert!(
             three - two > two - one,
             "every further worker has more rings to others: {one} {two} {three}"
+        );
+        let jumbo = fixed(1, 9000);
+        assert!(
+            jumbo - one >= 8192 * 2048 + 4096 * 3 * 4096,
+            "larger chunks, and large frames: {one} {jumbo}"
         );
     }
 
@@ -308,7 +326,7 @@ mod tests {
             policy: tables::PolicyLimits::NONE,
             readers: 1,
         });
-        let memory = Memory::of(&limits, 1);
+        let memory = Memory::of(&limits, 1, FrameSize::for_mtu(1500));
         let sum = |lines: &[MemoryLine], part: &str| -> usize {
             lines.iter().filter(|line| line.what.contains(part)).map(MemoryLine::bytes).sum()
         };

@@ -21,6 +21,7 @@ mod cores;
 mod explain;
 mod flow_hash;
 mod forms;
+mod frame_size;
 mod http;
 mod interfaces;
 mod limits;

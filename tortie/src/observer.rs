@@ -175,7 +175,8 @@ impl Observer {
     }
 
     async fn ports(&self) -> Result<PortsView, NoAnswer> {
-        let Answer::Ports(PortsStatus { ports, problems, workload_mtu }) = self.ask(Query::Ports).await?
+        let Answer::Ports(PortsStatus { ports, problems, workload_mtu, receivable }) =
+            self.ask(Query::Ports).await?
         else {
             return Err(NoAnswer::Mismatch);
         };
@@ -191,7 +192,7 @@ impl Observer {
                 .collect();
             PortView::new(port, &counts.map(|counted| counted.count).unwrap_or_default(), queues)
         };
-        Ok(PortsView { ports: ports.into_iter().map(view).collect(), problems, workload_mtu })
+        Ok(PortsView { ports: ports.into_iter().map(view).collect(), problems, workload_mtu, receivable })
     }
 
     async fn ask(&self, query: Query) -> Result<Answer, NoAnswer> {
@@ -256,6 +257,7 @@ mod tests {
                 worker: 0,
                 mode: "copy".to_owned(),
                 attach: "native".to_owned(),
+                receivable: 1778,
                 notes: String::new(),
             }],
         }
@@ -276,8 +278,7 @@ mod tests {
         tokio::spawn(async move {
             let request = requests.recv().await.unwrap();
             assert_eq!(request.query, Query::Ports);
-            let status =
-                PortsStatus { ports: vec![port_status("eth0")], problems: Vec::new(), workload_mtu: None };
+            let status = PortsStatus { ports: vec![port_status("eth0")], ..PortsStatus::default() };
             let _ = request.reply.send(Answer::Ports(status));
         });
         let Ok(Reply::Ports(view)) = observer.answer(Question::Ports).await else {

@@ -405,6 +405,8 @@ fn report(worker: usize, bound: &BindReport, attach: &AttachReport, plan: &Queue
         worker: worker as u16,
         mode: bound.mode.to_string(),
         attach: attach.attach.to_string(),
+        // Without the Ethernet header.
+        receivable: bound.receivable - 14,
         notes: notes.join("; "),
     }
 }

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::cores::{self, Machine};
+use crate::frame_size::{FrameSize, LargestPacket};
 use crate::limits::{self, Memory};
 use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
@@ -55,8 +56,11 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
         Some(address) => Some(http::Server::listen(address).await?),
         None => None,
     };
-    let memory = Memory::of(&config.limits, config.workers);
+    let largest = LargestPacket::of(config);
+    let size = FrameSize::for_mtu(largest.mtu);
+    let memory = Memory::of(&config.limits, config.workers, size);
     tracing::info!(node = %config.node, version = env!("CARGO_PKG_VERSION"), "tortie starts");
+    tracing::info!("{}", largest.sentence(size, &config.limits));
     tracing::info!("{}", memory.summary());
     tracing::info!("{}", plan.sentence);
 
@@ -66,8 +70,8 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     // At most `Limits::NAT_PORTS`.
     let flows = Flows::with_share(config.limits.flows, config.limits.nat_ports_per_address as u32);
     let observer = Observer::new(questions, counters.clone(), opened.clone(), flows.clone());
-    let (workers, ends) = start_workers(config, plan, opened, counters, &flows)?;
-    let mut slow = SlowPathThread::start(config, ends, requests)?;
+    let (workers, ends) = start_workers(config, size, plan, opened, counters, &flows)?;
+    let mut slow = SlowPathThread::start(config, size, ends, requests)?;
     tracing::info!(socket = %config.control_socket.display(), "tortie runs");
 
     let outcome = {
@@ -122,6 +126,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Makes tables and rings, starts the workers, and returns the slow path's ends.
 fn start_workers(
     config: &Config,
+    size: FrameSize,
     plan: &cores::Plan,
     opened: OpenPorts,
     counters: Counters,
@@ -133,17 +138,17 @@ fn start_workers(
         PolicyReport::new(config.workers, limits::POLICY_RULES_COUNTED, limits::POLICY_EVENTS);
     let mut workers = Workers { stop: Arc::default(), threads: Vec::new() };
     let (mut punts, mut injects, mut queues) = (Vec::new(), Vec::new(), Vec::new());
-    let handoffs = fastpath::handoffs(config.workers, limits::HANDOFF_SLOTS, limits::COPY_BYTES);
+    let handoffs = fastpath::handoffs(config.workers, limits::HANDOFF_SLOTS, size.bytes() as usize);
     for ((index, handoffs), core) in handoffs.into_iter().enumerate().zip(&plan.cores) {
         let (region, pool) = Region::new(RegionConfig {
             // `Limits::FRAMES` ends far below 2^32.
             frames: config.limits.frames as u32,
-            chunk_size: limits::CHUNK_BYTES,
-            large: None,
+            chunk_size: size.chunk_bytes,
+            large: size.large(&config.limits),
             hugepages: false,
         })?;
-        let (punt, punted) = copy_ring(limits::PUNT_SLOTS, limits::COPY_BYTES);
-        let (injected, inject) = copy_ring(limits::INJECT_SLOTS, limits::COPY_BYTES);
+        let (punt, punted) = copy_ring(limits::PUNT_SLOTS, size.bytes() as usize);
+        let (injected, inject) = copy_ring(limits::INJECT_SLOTS, limits::INJECT_BYTES);
         let (orders, commands) = crossbeam_channel::bounded(limits::COMMANDS);
         let reader = writer.reader().context("a table reader for every worker")?;
         let (counters, flows, policy_report) = (counters.clone(), flows.clone(), policy_report.clone());
@@ -182,7 +187,7 @@ fn table_limits(config: &Config) -> tables::Limits {
 }
 
 /// What the slow path is told.
-fn slow_path_config(config: &Config) -> slowpath::Config {
+fn slow_path_config(config: &Config, size: FrameSize) -> slowpath::Config {
     slowpath::Config {
         node: config.node.clone(),
         datastore: config.datastore.clone(),
@@ -191,7 +196,7 @@ fn slow_path_config(config: &Config) -> slowpath::Config {
         lower_workload_mtu: config.lower_workload_mtu,
         mtu_file: config.mtu_file.clone(),
         reserved_ports: config.reserved_ports(),
-        receivable: limits::RECEIVABLE,
+        receivable: size.receivable(),
         segments: config.segments.clone(),
         mirror_routes: config.limits.mirror_routes,
         neighbors: config.limits.neighbors,
@@ -251,12 +256,13 @@ struct SlowPathThread {
 impl SlowPathThread {
     fn start(
         config: &Config,
+        size: FrameSize,
         ends: Ends,
         requests: mpsc::Receiver<slowpath::Request>,
     ) -> anyhow::Result<SlowPathThread> {
         let (told, outcome) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let config = slow_path_config(config);
+        let config = slow_path_config(config, size);
         let stopped = Arc::clone(&stop);
         thread::Builder::new()
             .name("slowpath".to_owned())

@@ -30,7 +30,7 @@ fn box_of(node: &str) -> (tempfile::TempDir, PathBuf) {
         "tortie.yaml",
         &format!(
             "node: {node}\ndatastore: {{ directory: resources }}\nuplinks: [lo]\ncontrol_socket: tortie.sock\n\
-             limits: {{ frames: 8192 }}\n"
+             limits: {{ frames: 8192, mtu: 1500 }}\n"
         ),
     );
     let path = directory.path().to_owned();
@@ -57,12 +57,29 @@ fn a_check_names_what_it_looked_at_and_how_much_memory_it_comes_to() {
         "ok     tortie.yaml: node node1",
         "ok     resources: 1 resources",
         "ok     uplink lo: ",
+        "frames: for packets of 1500 bytes (limits.mtu), up to 1778 can be received; of 2048 bytes",
         "MiB fixed at start-up",
         "8192 frames × 2048 bytes = 16 MiB at start-up",
     ] {
         assert!(out.contains(part), "{part:?} is missing:\n{out}");
     }
     assert!(!path.join("tortie.sock").exists(), "a check opens nothing");
+}
+
+#[test]
+fn packets_of_nine_thousand_bytes_are_carried_where_a_limit_says_so_and_take_memory_that_is_told() {
+    let (_kept, path) = box_of("node1");
+    let file = path.join("tortie.yaml");
+    let text = std::fs::read_to_string(&file).expect("a file").replace("mtu: 1500", "mtu: 9000");
+    std::fs::write(&file, text).expect("a file");
+    let (_, out, _) = tortie(&path, CHECK);
+    for part in [
+        "up to 12018 can be received; of 4096 bytes, and 4096 of 3 chunks a worker for larger packets",
+        "8192 frames × 4096 bytes = 32 MiB at start-up",
+        "4096 large frames × 12288 bytes = 48 MiB at start-up",
+    ] {
+        assert!(out.contains(part), "{part:?} is missing:\n{out}");
+    }
 }
 
 #[test]

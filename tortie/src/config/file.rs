@@ -139,6 +139,8 @@ pub(super) struct LimitsFields {
     pub(super) adjacencies: Option<Entry>,
     pub(super) groups: Option<Entry>,
     pub(super) frames: Option<Entry>,
+    pub(super) large_frames: Option<Entry>,
+    pub(super) mtu: Option<Entry>,
     pub(super) neighbors: Option<Entry>,
     pub(super) mirror_routes: Option<Entry>,
     pub(super) prefixes_per_peer: Option<Entry>,

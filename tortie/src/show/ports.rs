@@ -32,14 +32,12 @@ pub(super) fn table(view: &PortsView) -> String {
         ]);
     }
     let mut text = table.columns();
+    text.push_str(&format!("\nFrames hold packets of up to {} bytes.\n", view.receivable));
     let warnings: Vec<(&str, &String)> = view
         .ports
         .iter()
         .flat_map(|port| port.warnings.iter().map(|warning| (&*port.name, warning)))
         .collect();
-    if !view.problems.is_empty() || !warnings.is_empty() || view.workload_mtu.is_some() {
-        text.push('\n');
-    }
     if let Some(mtu) = view.workload_mtu {
         text.push_str(&format!(
             "Workloads' interfaces carry at most {mtu} bytes, as the tunnels in use need.\n"
@@ -82,6 +80,7 @@ mod tests {
                 worker: number as u16,
                 mode: mode.to_owned(),
                 attach: "native".to_owned(),
+                receivable: 1778,
                 notes: String::new(),
             },
             xdp: XdpCounts { rx_ring_full: lost, ..XdpCounts::default() },
@@ -105,11 +104,12 @@ mod tests {
         let problem =
             PortProblem { name: "eth9".to_owned(), problem: "there is no such interface".to_owned() };
         assert_eq!(
-            table(&PortsView { ports: vec![port], problems: vec![problem], workload_mtu: Some(1450) }),
+            table(&PortsView { ports: vec![port], problems: vec![problem], workload_mtu: Some(1450), receivable: 1778 }),
             "\
 NAME   KIND     STATE   MTU    QUEUES                               RECEIVED       FORWARDED   DROPPED   LOST   ENDPOINT
 eth0   uplink   up      1500   2 zero-copy, native / copy, native   10 (2.0 KiB)   9 (512 B)   1         3      -
 
+Frames hold packets of up to 1778 bytes.
 Workloads' interfaces carry at most 1450 bytes, as the tunnels in use need.
 eth0: its MTU is too large
 eth9 is not a port: there is no such interface
