@@ -37,7 +37,7 @@ impl Capture {
         let file = lab.directory().join(format!("{name}.pcap"));
         let mut tcpdump = namespace.command("tcpdump");
         // -Z root: as its own user tcpdump may not write into our directory.
-        // -s, -B: whole frames of our MTU, and KiB enough for a transfer of 100 MB on a busy machine.
+        // -s, -B: whole frames of our largest MTU, and KiB enough for a transfer of 100 MB on a busy machine.
         // --immediate-mode: otherwise up to a second of frames waits in the kernel, and is lost when it stops.
         tcpdump
             .args([
@@ -47,7 +47,7 @@ impl Capture {
                 "-Z",
                 "root",
                 "-s",
-                "2048",
+                "9300",
                 "-B",
                 "262144",
                 "-i",

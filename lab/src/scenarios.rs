@@ -11,6 +11,7 @@ mod hostile_bgp;
 mod icmp_errors;
 mod internet_table;
 mod ipip_linux;
+mod jumbo_frames;
 mod kill_the_router;
 mod malformed;
 mod nat_outgoing;
@@ -44,6 +45,7 @@ pub const ALL: &[Scenario] = &[
     nat_outgoing::NAT_OUTGOING,
     floating_ip::FLOATING_IP,
     path_mtu::PATH_MTU,
+    jumbo_frames::JUMBO_FRAMES,
     host_endpoint::HOST_ENDPOINT,
     kill_the_router::KILL_THE_ROUTER,
     four_fabrics::FOUR_FABRICS,

@@ -135,6 +135,22 @@ pub fn iperf3_streams(
     read_throughput(&end)
 }
 
+/// [`iperf3`] in segments of at most so many bytes.
+///
+/// # Errors
+/// As [`iperf3`].
+pub fn iperf3_segments(
+    lab: &Lab,
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    seconds: u32,
+    segment: u32,
+) -> Result<Throughput> {
+    let (seconds, segment) = (seconds.to_string(), segment.to_string());
+    read_throughput(&iperf3_end(lab, from, to, address, &["-t", &seconds, "-M", &segment])?)
+}
+
 /// So many megabytes of TCP from one namespace to an address of another.
 ///
 /// # Errors

@@ -23,17 +23,25 @@ pub(super) const PATH_MTU: Scenario = Scenario {
     run,
 };
 
-/// The MTU of both nodes' uplinks; the workloads' is [`crate::link::MTU`].
-const MIDDLE: u32 = 1400;
-/// The MTU in front of the second workload of the first node.
-const NARROW: u32 = 1300;
+/// The MTUs of a story.
+#[derive(Clone, Copy)]
+pub(super) struct Widths {
+    /// Of the workloads.
+    pub(super) ends: u32,
+    /// Of both nodes' uplinks.
+    pub(super) middle: u32,
+    /// In front of the second workload of the first node.
+    pub(super) narrow: u32,
+    /// Bytes of a datagram's payload that takes three fragments at the sender, each larger than the middle but the last.
+    pub(super) datagram: usize,
+}
+
+const WIDTHS: Widths = Widths { ends: crate::link::MTU, middle: 1400, narrow: 1300, datagram: 4_000 };
 /// Bytes of a transfer: some 15 000 segments.
 const TRANSFER: u64 = 20_000_000;
-/// A datagram that takes three fragments at the sender, each larger than the middle but the last.
-const DATAGRAM: usize = 4_000;
 const DATAGRAMS: u32 = 100;
 
-const PLAN: ClusterPlan = ClusterPlan {
+pub(super) const PLAN: ClusterPlan = ClusterPlan {
     fabric: "fabric",
     as_number: 64512,
     pools: [("10.65.0.0/16", 26), ("fd65::/48", 122)],
@@ -57,56 +65,71 @@ const PLAN: ClusterPlan = ClusterPlan {
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let mut cluster = Cluster::raise(lab, &PLAN)?;
-    for node in &cluster.nodes {
-        node.namespace.ip(&format!("link set {UPLINK} mtu {MIDDLE}"))?;
-    }
-    let near = &cluster.nodes[0];
-    // Our end only: the workload itself tells its peers that it takes 1500 bytes.
-    near.namespace.ip(&format!("link set {} mtu {NARROW}", near.workloads[1].interface))?;
+    narrow_the_middle(&cluster, &WIDTHS)?;
     cluster.start()?;
     cluster.mesh_is_up(0)?;
     cluster.blocks_are_known()?;
     cluster.everybody_reaches_everybody()?;
-    for family in Family::ALL {
-        over_the_middle(lab, &cluster, family)?;
-        on_one_node(lab, &cluster, family)?;
-    }
-    cut_by_the_router(lab, &cluster)?;
-    for tunnel in &TUNNELS {
-        through(lab, &cluster, tunnel)?;
-    }
+    the_path_is_found(lab, &cluster, &WIDTHS)?;
     cluster.books_balance()
 }
 
-/// Pools that go by tunnels from now on, and the MTU that is left within.
-struct Tunnel {
-    name: &'static str,
-    /// `ipipMode` and `vxlanMode` of the IPv4 pool, then of the IPv6 pool.
-    modes: [[&'static str; 2]; 2],
-    /// The families that it carries, and what fits.
-    fits: &'static [(Family, u32)],
-    /// What workloads' interfaces are brought down to.
-    workloads: u32,
+/// Gives the uplinks and the port in front of one workload their MTUs.
+pub(super) fn narrow_the_middle(cluster: &Cluster<'_>, widths: &Widths) -> Result<()> {
+    for node in &cluster.nodes {
+        node.namespace.ip(&format!("link set {UPLINK} mtu {}", widths.middle))?;
+    }
+    let near = &cluster.nodes[0];
+    // Our end only: the workload itself tells its peers that it takes as much as the others.
+    near.namespace.ip(&format!("link set {} mtu {}", near.workloads[1].interface, widths.narrow)).map(|_| ())
 }
 
-const TUNNELS: [Tunnel; 2] = [
-    Tunnel {
-        name: "IPIP",
-        modes: [["Always", "Never"], ["Never", "Never"]],
-        fits: &[(Family::V4, MIDDLE - 20)],
-        workloads: MIDDLE - 20,
-    },
+/// The story: plain, on one node, cut, and by tunnels.
+pub(super) fn the_path_is_found(lab: &Lab, cluster: &Cluster<'_>, widths: &Widths) -> Result<()> {
+    for family in Family::ALL {
+        over_the_middle(lab, cluster, widths, family)?;
+        on_one_node(lab, cluster, widths, family)?;
+    }
+    cut_by_the_router(lab, cluster, widths)?;
+    for kind in &TUNNELS {
+        through(lab, cluster, widths, kind)?;
+    }
+    Ok(())
+}
+
+/// Pools that go by tunnels from now on, and what a tunnel takes of the MTU.
+pub(super) struct Tunnel {
+    pub(super) name: &'static str,
+    /// `ipipMode` and `vxlanMode` of the IPv4 pool, then of the IPv6 pool.
+    modes: [[&'static str; 2]; 2],
+    /// The families that it carries, and the bytes of its header; the last one is the largest.
+    pub(super) takes: &'static [(Family, u32)],
+}
+
+impl Tunnel {
+    /// What workloads' interfaces are brought down to where uplinks have this MTU.
+    pub(super) fn leaves(&self, uplinks: u32) -> u32 {
+        uplinks - self.takes.iter().map(|(_, takes)| takes).max().expect("it carries a family")
+    }
+}
+
+pub(super) const PLAIN: Tunnel = Tunnel {
+    name: "plain",
+    modes: [["Never", "Never"], ["Never", "Never"]],
+    takes: &[(Family::V4, 0), (Family::V6, 0)],
+};
+
+pub(super) const TUNNELS: [Tunnel; 2] = [
+    Tunnel { name: "IPIP", modes: [["Always", "Never"], ["Never", "Never"]], takes: &[(Family::V4, 20)] },
     Tunnel {
         name: "VXLAN",
         modes: [["Never", "Always"], ["Never", "Always"]],
-        fits: &[(Family::V4, MIDDLE - 50), (Family::V6, MIDDLE - 70)],
-        workloads: MIDDLE - 70,
+        takes: &[(Family::V4, 50), (Family::V6, 70)],
     },
 ];
 
-/// The same once more through a tunnel: workloads are brought down to what it leaves; one that insists on 1500 bytes
-/// learns, and is cut where it may be.
-fn through(lab: &Lab, cluster: &Cluster<'_>, tunnel: &Tunnel) -> Result<()> {
+/// Makes the pools go this way.
+pub(super) fn set_pools(cluster: &Cluster<'_>, tunnel: &Tunnel) -> Result<()> {
     for (index, ((pool, block_size), [ipip, vxlan])) in PLAN.pools.iter().zip(tunnel.modes).enumerate() {
         let name = format!("pool-{index}");
         let spec = format!(
@@ -123,27 +146,42 @@ fn through(lab: &Lab, cluster: &Cluster<'_>, tunnel: &Tunnel) -> Result<()> {
         );
         manifest(cluster, "Node", node.name(), &spec)?;
     }
+    Ok(())
+}
+
+/// Makes the pools go this way, and waits until the workloads' interfaces are brought down to what it leaves.
+pub(super) fn dig(lab: &Lab, cluster: &Cluster<'_>, tunnel: &Tunnel, uplinks: u32) -> Result<()> {
+    set_pools(cluster, tunnel)?;
+    let (from, to) = cluster.distant_workloads()?;
+    let left = tunnel.leaves(uplinks);
+    for workload in [from, to] {
+        let what = format!("{} to be brought down to {left} bytes", workload.name());
+        lab.wait(&what, CONVERGE, || {
+            let shown = workload.namespace.ip(&format!("link show {INTERFACE}"))?;
+            Ok(shown.contains(&format!(" mtu {left} ")).then_some(()))
+        })?;
+    }
+    lab.proved(format!("{}: workloads' interfaces are brought down to {left}", tunnel.name));
+    Ok(())
+}
+
+/// The same once more through a tunnel: workloads are brought down to what it leaves; one that insists on more learns, and
+/// is cut where it may be.
+fn through(lab: &Lab, cluster: &Cluster<'_>, widths: &Widths, tunnel: &Tunnel) -> Result<()> {
     let (from, to) = cluster.distant_workloads()?;
     for workload in [from, to] {
         workload.namespace.set(&[("net/ipv4/ip_no_pmtu_disc", "0")])?;
-        let what = format!("{} to be brought down to {} bytes", workload.name(), tunnel.workloads);
-        lab.wait(&what, CONVERGE, || {
-            let shown = workload.namespace.ip(&format!("link show {INTERFACE}"))?;
-            Ok(shown.contains(&format!(" mtu {} ", tunnel.workloads)).then_some(()))
-        })?;
     }
-    lab.proved(format!("{}: workloads' interfaces are brought down to {}", tunnel.name, tunnel.workloads));
-    for &(family, _) in tunnel.fits {
+    dig(lab, cluster, tunnel, widths.middle)?;
+    for &(family, _) in tunnel.takes {
         traffic::reaches(lab, &from.namespace, to.address(family)?, CONVERGE)?;
         traffic::transfer(lab, &from.namespace, &to.namespace, to.address(family)?, TRANSFER)?;
     }
     // By hand, which stays: both sides now ask for segments that no tunnel takes.
-    for (workload, node) in [(from, &cluster.nodes[0]), (to, &cluster.nodes[1])] {
-        node.namespace.ip(&format!("link set {} mtu {}", workload.interface, crate::link::MTU))?;
-        workload.namespace.ip(&format!("link set {INTERFACE} mtu {}", crate::link::MTU))?;
-    }
-    for &(family, mtu) in tunnel.fits {
+    set_workloads(cluster, widths.ends)?;
+    for &(family, takes) in tunnel.takes {
         lab.step(&format!("{}: {family:?} through the tunnel", tunnel.name));
+        let mtu = widths.middle - takes;
         transfer(lab, &from.namespace, &to.namespace, to.address(family)?, mtu)?;
         transfer(lab, &to.namespace, &from.namespace, from.address(family)?, mtu)?;
     }
@@ -152,8 +190,18 @@ fn through(lab: &Lab, cluster: &Cluster<'_>, tunnel: &Tunnel) -> Result<()> {
         workload.namespace.set(&[("net/ipv4/ip_no_pmtu_disc", "1")])
     })?;
     let target = to.address(Family::V4)?;
-    traffic::datagrams(lab, &from.namespace, &to.namespace, target, DATAGRAMS, DATAGRAM)?;
+    traffic::datagrams(lab, &from.namespace, &to.namespace, target, DATAGRAMS, widths.datagram)?;
     lab.proved(format!("{}: {DATAGRAMS} datagrams, cut in front of the tunnel, arrive intact", tunnel.name));
+    Ok(())
+}
+
+/// Gives the workloads that are a link apart this MTU, at both ends.
+pub(super) fn set_workloads(cluster: &Cluster<'_>, mtu: u32) -> Result<()> {
+    let (from, to) = cluster.distant_workloads()?;
+    for (workload, node) in [(from, &cluster.nodes[0]), (to, &cluster.nodes[1])] {
+        node.namespace.ip(&format!("link set {} mtu {mtu}", workload.interface))?;
+        workload.namespace.ip(&format!("link set {INTERFACE} mtu {mtu}"))?;
+    }
     Ok(())
 }
 
@@ -164,25 +212,26 @@ fn manifest(cluster: &Cluster<'_>, kind: &str, name: &str, spec: &str) -> Result
 }
 
 /// Between nodes: the MTU is learned from ICMP, and TCP goes on at once with what fits.
-fn over_the_middle(lab: &Lab, cluster: &Cluster<'_>, family: Family) -> Result<()> {
+fn over_the_middle(lab: &Lab, cluster: &Cluster<'_>, widths: &Widths, family: Family) -> Result<()> {
+    let Widths { ends, middle, .. } = *widths;
     let (from, to) = cluster.distant_workloads()?;
     let target = to.address(family)?;
     let router = cluster.nodes[0].address(family)?;
-    told_by_ping(lab, &from.namespace, target, router, MIDDLE)?;
-    transfer(lab, &from.namespace, &to.namespace, target, MIDDLE)?;
+    told_by_ping(lab, &from.namespace, target, router, ends - 60, middle)?;
+    transfer(lab, &from.namespace, &to.namespace, target, middle)?;
     let back = from.address(family)?;
-    transfer(lab, &to.namespace, &from.namespace, back, MIDDLE)?;
+    transfer(lab, &to.namespace, &from.namespace, back, middle)?;
     forget(&from.namespace)?;
-    traced(lab, &from.namespace, target, MIDDLE)
+    traced(lab, &from.namespace, target, middle)
 }
 
-/// Workload to workload and host to workload on one node, through the port that takes 1300 bytes.
-fn on_one_node(lab: &Lab, cluster: &Cluster<'_>, family: Family) -> Result<()> {
+/// Workload to workload and host to workload on one node, through the narrow port.
+fn on_one_node(lab: &Lab, cluster: &Cluster<'_>, widths: &Widths, family: Family) -> Result<()> {
     let node = &cluster.nodes[0];
     let (wide, narrow) = (&node.workloads[0], &node.workloads[1]);
     let target = narrow.address(family)?;
-    transfer(lab, &wide.namespace, &narrow.namespace, target, NARROW)?;
-    transfer(lab, &node.namespace, &narrow.namespace, target, NARROW)?;
+    transfer(lab, &wide.namespace, &narrow.namespace, target, widths.narrow)?;
+    transfer(lab, &node.namespace, &narrow.namespace, target, widths.narrow)?;
     // The way back is as wide as the workload: the host takes what it sends.
     let host = node.address(family)?;
     traffic::transfer(lab, &narrow.namespace, &node.namespace, host, TRANSFER / 10)?;
@@ -191,7 +240,7 @@ fn on_one_node(lab: &Lab, cluster: &Cluster<'_>, family: Family) -> Result<()> {
 }
 
 /// Without "don't fragment" a router cuts: whole datagrams, and fragments of the sender's own.
-fn cut_by_the_router(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
+fn cut_by_the_router(lab: &Lab, cluster: &Cluster<'_>, widths: &Widths) -> Result<()> {
     let (from, to) = cluster.distant_workloads()?;
     let target = to.address(Family::V4)?;
     for workload in [from, to] {
@@ -200,20 +249,26 @@ fn cut_by_the_router(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
     }
     let router = cluster.nodes[0].tortie()?;
     let before: ShowDrops = router.show("drops")?;
-    for size in [1_472, DATAGRAM] {
+    let sizes = [widths.ends as usize - 28, widths.datagram];
+    for size in sizes {
         traffic::datagrams(lab, &from.namespace, &to.namespace, target, DATAGRAMS, size)?;
     }
     let after: ShowDrops = router.show("drops")?;
     let (cut, made) = (after.fragmented - before.fragmented, after.fragments - before.fragments);
-    // One of the small ones, two of the three that a large one already is.
+    // What the sender makes of each, and of that all that is larger than the middle.
+    let packets = sizes.iter().flat_map(|size| fragments(size + 8, widths.ends));
+    let larger = packets.map(|payload| fragments(payload, widths.middle).len()).filter(|pieces| *pieces > 1);
+    let pieces: Vec<u64> = larger.map(|pieces| pieces as u64 * u64::from(DATAGRAMS)).collect();
+    let expected = (pieces.len() as u64 * u64::from(DATAGRAMS), pieces.iter().sum::<u64>());
     ensure!(
-        cut == u64::from(DATAGRAMS) * 3 && made == cut * 2,
+        (cut, made) == expected,
         "{cut} packets were cut into {made} fragments, not {} into {}",
-        DATAGRAMS * 3,
-        DATAGRAMS * 6
+        expected.0,
+        expected.1
     );
     lab.proved(format!(
-        "UDP without \"don't fragment\": {DATAGRAMS} datagrams of 1472 and of {DATAGRAM} bytes arrive with their hash intact; {cut} packets cut into {made} fragments"
+        "UDP without \"don't fragment\": {DATAGRAMS} datagrams of {} and of {} bytes arrive with their hash intact; {cut} packets cut into {made} fragments",
+        sizes[0], sizes[1]
     ));
     let reassembled = absolute(&to.namespace, "IpReasmOKs")?;
     ensure!(
@@ -230,10 +285,23 @@ fn cut_by_the_router(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The payloads of the fragments that a packet with this payload goes in, of itself where it fits.
+fn fragments(payload: usize, mtu: u32) -> Vec<usize> {
+    let room = mtu as usize - 20;
+    let (mut left, mut fragments) = (payload, Vec::new());
+    while left > room {
+        fragments.push(room / 8 * 8);
+        left -= room / 8 * 8;
+    }
+    fragments.push(left);
+    fragments
+}
+
 /// A packet that must not be fragmented is answered by the router with the MTU.
-fn told_by_ping(lab: &Lab, from: &Namespace, to: IpAddr, router: IpAddr, mtu: u32) -> Result<()> {
+fn told_by_ping(lab: &Lab, from: &Namespace, to: IpAddr, router: IpAddr, size: u32, mtu: u32) -> Result<()> {
     let mut ping = from.command("ping");
-    ping.args(["-n", "-c", "2", "-i", "0.5", "-W", "1", "-M", "do", "-s", "1440", &to.to_string()]);
+    let size = size.to_string();
+    ping.args(["-n", "-c", "2", "-i", "0.5", "-W", "1", "-M", "do", "-s", &size, &to.to_string()]);
     let output = command::output(&mut ping, Duration::from_secs(15))?;
     let said =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -286,7 +354,7 @@ fn learned(namespace: &Namespace, to: IpAddr) -> Result<Option<u32>> {
 }
 
 /// Has a kernel forget the MTUs that it has learned.
-fn forget(namespace: &Namespace) -> Result<()> {
+pub(super) fn forget(namespace: &Namespace) -> Result<()> {
     for family in ["-4", "-6"] {
         namespace.ip(&format!("{family} route flush cache"))?;
     }
