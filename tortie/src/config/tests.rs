@@ -58,10 +58,9 @@ fn every_field_is_read() {
          waiting: busy\n\
          ecmp: { symmetric: true, seed: 7 }\n\
          limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
-         large_frames: 256, mtu: 9000, \\\\
-         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20, flows: 2048, \\\\
-         nat_ports_per_address: 21, policy_programs: 22, policy_rules: 23, policy_members: 24, policy_bytes: 1048577 }\
-",
+         large_frames: 256, mtu: 9000, \
+         neighbors: 18, mirror_routes: 19, prefixes_per_peer: 20, flows: 2048, \
+         nat_ports_per_address: 21, policy_programs: 22, policy_rules: 23, policy_members: 24, policy_bytes: 1048577 }\n",
     )
     .unwrap();
     assert_eq!(
