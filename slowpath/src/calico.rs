@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
     AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Family, FelixConfiguration,
-    HostEndpoint, IpPool, IpamBlock, Key, Node, PolicyKey, Prefix, Resource, Update, WorkloadEndpoint,
+    HostEndpoint, IpPool, IpamBlock, Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
 };
 
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
@@ -47,8 +47,6 @@ pub struct Calico {
     blocks: BTreeMap<(Prefix, String), BlockAffinity>,
     ipam_blocks: BTreeMap<Prefix, IpamBlock>,
     felix: BTreeMap<String, FelixConfiguration>,
-    /// Those that aren't staged, to say that nothing enforces them at workloads.
-    policies: BTreeSet<PolicyKey>,
     host_endpoints: BTreeMap<String, HostEndpoint>,
 }
 
@@ -116,7 +114,6 @@ impl Calico {
             blocks: BTreeMap::new(),
             ipam_blocks: BTreeMap::new(),
             felix: BTreeMap::new(),
-            policies: BTreeSet::new(),
             host_endpoints: BTreeMap::new(),
         }
     }
@@ -148,16 +145,14 @@ impl Calico {
             }
             Resource::IpamBlock(block) => drop(self.ipam_blocks.insert(block.cidr, block)),
             Resource::FelixConfiguration(config) => drop(self.felix.insert(config.name.clone(), config)),
-            Resource::NetworkPolicy(policy) => {
-                if !policy.key.kind.is_staged() {
-                    self.policies.insert(policy.key);
-                }
-            }
             Resource::HostEndpoint(endpoint) => {
                 self.host_endpoints.insert(endpoint.name.clone(), endpoint);
             }
             // Policy isn't made of what routes are made of.
-            Resource::Tier(_) | Resource::Profile(_) | Resource::NetworkSet(_) => {}
+            Resource::Tier(_)
+            | Resource::NetworkPolicy(_)
+            | Resource::Profile(_)
+            | Resource::NetworkSet(_) => {}
         }
     }
 
@@ -174,9 +169,8 @@ impl Calico {
             Key::BlockAffinity(cidr, node) => drop(self.blocks.remove(&(*cidr, node.clone()))),
             Key::IpamBlock(cidr) => drop(self.ipam_blocks.remove(cidr)),
             Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
-            Key::NetworkPolicy(key) => drop(self.policies.remove(key)),
             Key::HostEndpoint(name) => drop(self.host_endpoints.remove(name)),
-            Key::Tier(_) | Key::Profile(_) | Key::NetworkSet(..) => {}
+            Key::Tier(_) | Key::NetworkPolicy(_) | Key::Profile(_) | Key::NetworkSet(..) => {}
         }
     }
 
@@ -185,9 +179,6 @@ impl Calico {
         let mut warnings = Vec::new();
         let node = self.nodes.get(&self.node_name);
         self.warn_of_own_node(node, &mut warnings);
-        if !self.policies.is_empty() {
-            warnings.push(Warning::PolicyNotEnforced { policies: self.policies.len() });
-        }
         let felix = Felix::of(
             self.felix.get(CLUSTER_CONFIGURATION),
             self.felix.get(&format!("node.{}", self.node_name)),

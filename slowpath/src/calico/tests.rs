@@ -1,4 +1,4 @@
-use model::{AffinityState, EncapMode, NetworkPolicy, PeerNodes, PeerTarget, PolicyKind};
+use model::{AffinityState, EncapMode, PeerNodes, PeerTarget};
 use proptest::prelude::*;
 
 use super::*;
@@ -79,18 +79,6 @@ fn calico(resources: impl IntoIterator<Item = Resource>) -> Calico {
 
 fn names(desired: &Desired) -> Vec<&str> {
     desired.peers.keys().map(PeerName::as_str).collect()
-}
-
-#[test]
-fn policy_that_nothing_enforces_is_warned_of() {
-    let key = |kind| PolicyKey { kind, namespace: None, name: "p".to_owned() };
-    let policy = |kind| Resource::NetworkPolicy(NetworkPolicy::empty(key(kind)));
-    let kinds = [PolicyKind::GlobalNetworkPolicy, PolicyKind::StagedGlobalNetworkPolicy];
-    let mut calico = calico(kinds.map(policy));
-    let warning = Warning::PolicyNotEnforced { policies: 1 };
-    assert!(calico.desired().warnings.contains(&warning));
-    calico.apply(&Update::Remove(Key::NetworkPolicy(key(PolicyKind::GlobalNetworkPolicy))));
-    assert!(!calico.desired().warnings.contains(&warning));
 }
 
 #[test]

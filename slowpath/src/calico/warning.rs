@@ -73,11 +73,6 @@ pub enum Warning {
         /// The session that stays.
         used: PeerName,
     },
-    /// There is policy, and nothing enforces it yet.
-    PolicyNotEnforced {
-        /// How many policies, of those that aren't staged.
-        policies: usize,
-    },
     /// A pool wants its packets encapsulated and FelixConfiguration forbids it.
     TunnelsSwitchedOff {
         /// The pool.
@@ -148,10 +143,6 @@ impl fmt::Display for Warning {
             Warning::PeerTwice { resource, remote, used, .. } => {
                 write!(f, "BGPPeer({resource}) is left out: {used} leads to {remote} already")
             }
-            Warning::PolicyNotEnforced { policies } => write!(
-                f,
-                "{policies} policies hold at host endpoints and not at workloads: this version forwards what they would deny there"
-            ),
             Warning::TunnelsSwitchedOff { pool, by } => write!(
                 f,
                 "IPPool({pool}) asks for tunnels and FelixConfiguration's {by} is false: what should go by them goes \
