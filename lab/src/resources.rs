@@ -199,6 +199,23 @@ impl Resources {
         self.write(&file, &format!("{}{KEY}{controls}\n", others.collect::<String>()))
     }
 
+    /// Gives a workload's interface these labels and profiles, in YAML's flow form, in place of those that it has.
+    ///
+    /// # Errors
+    /// There is no such endpoint, or as [`Resources::write`].
+    pub fn endpoint_policy(&self, node: &str, workload: &str, labels: &str, profiles: &str) -> Result<()> {
+        let file = endpoint_file(node, workload);
+        let path = self.directory.join(&file);
+        let before = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let line = |line: &str| match line {
+            line if line.starts_with("  labels: ") => String::new(),
+            line if line.starts_with("  profiles: ") => format!("  profiles: {profiles}\n"),
+            "  namespace: default" => format!("{line}\n  labels: {labels}\n"),
+            line => format!("{line}\n"),
+        };
+        self.write(&file, &before.lines().map(line).collect::<String>())
+    }
+
     /// A BGP session with a router outside the mesh: of one node, or of every node.
     ///
     /// # Errors

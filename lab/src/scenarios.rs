@@ -21,6 +21,7 @@ mod path_mtu;
 mod qos_limits;
 mod route_churn;
 mod route_reflector;
+mod tenant_policy;
 mod tunnels;
 mod two_workers;
 mod virtio_zero_copy;
@@ -47,6 +48,7 @@ pub const ALL: &[Scenario] = &[
     path_mtu::PATH_MTU,
     jumbo_frames::JUMBO_FRAMES,
     host_endpoint::HOST_ENDPOINT,
+    tenant_policy::TENANT_POLICY,
     kill_the_router::KILL_THE_ROUTER,
     four_fabrics::FOUR_FABRICS,
     two_workers::TWO_WORKERS,
