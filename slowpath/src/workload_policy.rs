@@ -43,7 +43,8 @@ impl WorkloadPolicy {
             return false;
         }
         self.leaving.sets.extend(&changes.sets.removed);
-        let mut affected: BTreeSet<Key> = std::mem::take(&mut self.closed);
+        let closed = std::mem::take(&mut self.closed);
+        let mut affected = closed.clone();
         let before = std::mem::take(&mut self.overflowing);
         for id in changes.sets.added.keys() {
             // A number may be given again.
@@ -80,9 +81,15 @@ impl WorkloadPolicy {
                 .extend(self.wanted.iter().filter(|(_, policy)| without(policy)).map(|(key, _)| key.clone()));
         }
         for key in affected {
-            self.put(key, writer);
+            let Err(reason) = self.put(&key, writer) else { continue };
+            if !closed.contains(&key) {
+                warn!("{key} is closed, as its policy doesn't fit the tables: {reason}");
+            }
+            self.closed.insert(key);
         }
-        info!(workloads = self.wanted.len(), closed = self.closed.len(), "policy of workloads has changed");
+        for key in closed.difference(&self.closed).filter(|key| self.wanted.contains_key(*key)) {
+            info!("the policy of {key} fits the tables again");
+        }
         true
     }
 
@@ -95,15 +102,9 @@ impl WorkloadPolicy {
         !workloads.is_empty() || !sets.is_empty()
     }
 
-    fn put(&mut self, key: Key, writer: &mut Writer) {
-        let (Some(policy), Some(name)) = (self.wanted.get(&key), name(&key)) else { return };
-        let normal = &policy.normal;
-        let asked = tables::EndpointPolicy {
-            ingress: normal.ingress.clone(),
-            egress: normal.egress.clone(),
-            staged_ingress: policy.staged.ingress.clone(),
-            staged_egress: policy.staged.egress.clone(),
-        };
+    /// Stages what a workload is asked; denial of everything, and why, where that doesn't fit.
+    fn put(&mut self, key: &Key, writer: &mut Writer) -> Result<(), String> {
+        let (Some(policy), Some(name)) = (self.wanted.get(key), name(key)) else { return Ok(()) };
         let deny = self.deny.get_or_insert_with(|| {
             let deny = deny();
             if let Err(full) = writer.put_policy(CLOSED, &deny) {
@@ -111,18 +112,23 @@ impl WorkloadPolicy {
             }
             deny
         });
-        let outcome = if refers(policy, &self.overflowing) {
-            Err("a set of addresses has more members than limits.policy_members has room for".to_owned())
-        } else {
-            writer.put_policy(&name, &asked).map_err(|full: TableFull| full.to_string())
+        let asked = tables::EndpointPolicy {
+            ingress: policy.normal.ingress.clone(),
+            egress: policy.normal.egress.clone(),
+            staged_ingress: policy.staged.ingress.clone(),
+            staged_egress: policy.staged.egress.clone(),
         };
-        if let Err(reason) = outcome {
-            warn!("{key} is closed, as its policy doesn't fit the tables: {reason}");
-            if let Err(full) = writer.put_policy(&name, deny) {
-                error!("{key} can't even be closed: {full}");
-            }
-            self.closed.insert(key);
+        let outcome = if refers(policy, &self.overflowing) {
+            Err("a set of addresses has more members than limits.policy_members leaves room for".to_owned())
+        } else {
+            writer.put_policy(&name, &asked).map_err(|full| full.to_string())
+        };
+        if outcome.is_err()
+            && let Err(full) = writer.put_policy(&name, deny)
+        {
+            error!("{key} can't even be closed: {full}");
         }
+        outcome
     }
 
     fn fill(&mut self, id: SetId, outcome: Result<(), TableFull>) {
