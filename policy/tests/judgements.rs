@@ -76,11 +76,15 @@ fn packets_end_as_calicos_tests_have_it() {
 #[test]
 fn two_hundred_and_fifty_policies_of_fifty_rules_before_all_others_change_no_verdict() {
     let rule = |number: u32| Rule {
-        protocol: (number % 3 == 0).then_some(6),
+        protocol: number.is_multiple_of(3).then_some(6),
         source: EndMatch {
             // TEST-NET-3: no packet comes from there.
             nets: vec![Prefix::new(IpAddr::from([203, 0, 113, number as u8]), 32).expect("a length of IPv4")],
-            not_ports: if number % 7 == 0 { vec![PortRange { first: 0, last: 80 }] } else { Vec::new() },
+            not_ports: if number.is_multiple_of(7) {
+                vec![PortRange { first: 0, last: 80 }]
+            } else {
+                Vec::new()
+            },
             ..EndMatch::default()
         },
         ..Rule::any([Action::Allow, Action::Deny, Action::Pass, Action::Log][number as usize % 4])

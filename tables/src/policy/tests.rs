@@ -151,7 +151,7 @@ fn no_reader_ever_sees_the_rules_of_one_publication_with_the_sets_of_another() {
     let stage = |writer: &mut Writer, round: u64| {
         // Address 1 passes always: by a set that it is in, or by one that it isn't in; address 2 never does.
         let (action, member) =
-            if round % 2 == 0 { (Action::Allow, member(1)) } else { (Action::Deny, member(2)) };
+            if round.is_multiple_of(2) { (Action::Allow, member(1)) } else { (Action::Deny, member(2)) };
         writer.put_set(SetId(7), [member]).unwrap();
         writer.put_policy("ns/a", &ingress(checks(action, 7))).unwrap();
         writer.publish();
