@@ -30,8 +30,9 @@ impl Compiled {
 
     /// [`Self::judge`] for many packets, several at a time: `out[i]` for `asked[i]`. Of two lengths, the shorter counts.
     pub fn judge_batch(&self, asked: &[(ProgramId, Packet)], out: &mut [Judgement]) {
+        let mut scratch = Scratch::new();
         for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.judge_some(asked, out, |program, id, rows| program.judge(id, rows, |_| {}));
+            self.judge_some(&mut scratch, asked, out, |program, id, rows| program.judge(id, rows, |_| {}));
         }
     }
 
@@ -42,9 +43,10 @@ impl Compiled {
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
     ) {
+        let Memo { remembered, scratch } = memo;
         for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.judge_some(asked, out, |program, id, rows| {
-                memo.recall(program.serial, rows, || judge_anew(program, id, rows))
+            self.judge_some(scratch, asked, out, |program, id, rows| {
+                remembered.recall(program.serial, rows, || judge_anew(program, id, rows))
             });
         }
     }
@@ -78,43 +80,63 @@ impl Compiled {
     #[inline(always)]
     fn judge_some(
         &self,
+        scratch: &mut Scratch,
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
         mut judge: impl FnMut(&Program, ProgramId, &PacketRows) -> Judgement,
     ) {
-        let mut classes = [[NOTHING; 2]; BATCH];
-        let mut v4 = Questions::<u32>::new();
-        let mut v6 = Questions::<u128>::new();
-        let mut programs = [None; BATCH];
-        for (number, ((id, packet), slot)) in asked.iter().zip(&mut programs).enumerate() {
+        let Scratch { classes, v4, v6, rows } = scratch;
+        for (number, (id, packet)) in asked.iter().enumerate() {
             let Some(program) = self.program(*id) else { continue };
-            *slot = Some(program);
             let ends = [(&program.source, packet.source), (&program.destination, packet.destination)];
             for (end, (map, addr)) in ends.into_iter().enumerate() {
-                if map.is_none() {
-                    continue;
-                }
                 let place = (number * 2 + end) as u8;
-                match packet.family {
-                    Family::V4 => v4.push(place, addr as u32),
-                    Family::V6 => v6.push(place, addr),
+                match (map, packet.family) {
+                    (None, _) => {}
+                    (_, Family::V4) => v4.push(place, addr as u32),
+                    (_, Family::V6) => v6.push(place, addr),
                 }
             }
         }
-        v4.answer(&mut classes, |addrs, classes| self.addresses.classes_v4(addrs, classes));
-        v6.answer(&mut classes, |addrs, classes| self.addresses.classes_v6(addrs, classes));
-        let mut rows = [None; BATCH];
-        for (((_, packet), program), ([source, destination], rows)) in
-            asked.iter().zip(&programs).zip(classes.iter().zip(&mut rows))
+        v4.answer(classes, |addrs, classes| self.addresses.classes_v4(addrs, classes));
+        v6.answer(classes, |addrs, classes| self.addresses.classes_v6(addrs, classes));
+        let mut known = 0u64;
+        for (number, ((id, packet), (classes, rows))) in
+            asked.iter().zip(classes.iter().zip(&mut *rows)).enumerate()
         {
-            *rows = program.and_then(|program| program.rows(*source, *destination, packet));
+            let [source, destination] = *classes;
+            if let Some(found) =
+                self.program(*id).and_then(|program| program.rows(source, destination, packet))
+            {
+                *rows = found;
+                known |= 1 << number;
+            }
         }
-        for (((id, _), program), (rows, out)) in asked.iter().zip(&programs).zip(rows.iter().zip(out)) {
-            *out = match (program, rows) {
-                (Some(program), Some(rows)) => judge(program, *id, rows),
+        for (number, (((id, _), rows), out)) in asked.iter().zip(rows).zip(out).enumerate() {
+            *out = match self.program(*id) {
+                Some(program) if known >> number & 1 != 0 => judge(program, *id, rows),
                 _ => Judgement::NO_PROGRAM,
             };
         }
+    }
+}
+
+/// What a batch is worked out in. Kept from batch to batch where it can be, so that nothing need be cleared: what isn't
+/// written isn't read.
+#[derive(Clone, Debug)]
+pub(super) struct Scratch {
+    classes: [[ClassId; 2]; BATCH],
+    v4: Questions<u32>,
+    v6: Questions<u128>,
+    rows: [PacketRows; BATCH],
+}
+
+const _: () = assert!(BATCH <= u64::BITS as usize, "a bit for each packet");
+
+impl Scratch {
+    pub(super) fn new() -> Scratch {
+        let classes = [[NOTHING; 2]; BATCH];
+        Scratch { classes, v4: Questions::new(), v6: Questions::new(), rows: [PacketRows::default(); BATCH] }
     }
 }
 
@@ -125,7 +147,8 @@ fn judge_anew(program: &Program, id: ProgramId, rows: &PacketRows) -> Judgement 
 }
 
 /// Addresses of one family to look up, and which end of which packet each is: twice the packet's number, and 1 for the
-/// destination.
+/// destination. Answered, they are forgotten.
+#[derive(Clone, Debug)]
 struct Questions<K> {
     addrs: [K; BATCH * 2],
     places: [u8; BATCH * 2],
@@ -145,7 +168,7 @@ impl<K: Copy + Default> Questions<K> {
     }
 
     #[inline(always)]
-    fn answer(self, classes: &mut [[ClassId; 2]; BATCH], look_up: impl Fn(&[K], &mut [ClassId])) {
+    fn answer(&mut self, classes: &mut [[ClassId; 2]; BATCH], look_up: impl Fn(&[K], &mut [ClassId])) {
         if self.len == 0 {
             return;
         }
@@ -155,5 +178,6 @@ impl<K: Copy + Default> Questions<K> {
         for (place, answer) in self.places.iter().zip(answers) {
             classes[usize::from(place / 2) % BATCH][usize::from(place % 2)] = *answer;
         }
+        self.len = 0;
     }
 }

@@ -4,13 +4,20 @@
 //! program's serial number and the rows, so it stays true through publications that leave the program as it is, whoever
 //! joins or leaves a set; a program that is made anew has another number.
 
+use super::compiled::Scratch;
 use super::program::PacketRows;
 use super::{Judgement, RuleId};
 use crate::judge::Verdict;
 
 /// A worker's memory of judgements. It belongs to one worker, and takes [`Memo::BYTES`].
 #[derive(Clone, Debug)]
-pub struct Memo(Box<[Entry; ENTRIES]>);
+pub struct Memo {
+    pub(super) remembered: Remembered,
+    pub(super) scratch: Box<Scratch>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Remembered(Box<[Entry; ENTRIES]>);
 
 /// Enough for the pairs of workloads that a node's new flows are between, and half of a second-level cache.
 const ENTRIES: usize = 1 << 14;
@@ -31,14 +38,17 @@ const LOGS_BITS: u32 = 30;
 
 impl Memo {
     /// Bytes that one takes.
-    pub const BYTES: usize = ENTRIES * size_of::<Entry>();
+    pub const BYTES: usize = ENTRIES * size_of::<Entry>() + size_of::<Scratch>();
 
     /// One that remembers nothing.
     pub fn new() -> Memo {
         let entries = vec![Entry::default(); ENTRIES].into_boxed_slice();
-        Memo(entries.try_into().unwrap_or_else(|_| unreachable!("as many as there are")))
+        let entries = entries.try_into().unwrap_or_else(|_| unreachable!("as many as there are"));
+        Memo { remembered: Remembered(entries), scratch: Box::new(Scratch::new()) }
     }
+}
 
+impl Remembered {
     /// The judgement of a program on packets with these rows: remembered, or else asked for.
     #[inline(always)]
     pub(super) fn recall(
