@@ -1,8 +1,8 @@
 //! Policy in the form that packets are judged by.
 //!
-//! The writer owns a [`Compiler`]: it is told of sets and their changes, and of [`Checks`], which become numbered
-//! programs; equal checks are one program. [`Compiler::publish`] gives a [`Compiled`], cheap to clone, that judges by all
-//! of it at once: programs and sets of one publication never meet those of another.
+//! The writer owns a [`Compiler`]: it is told of sets and their changes, and of [`Checks`](crate::rule::Checks), which
+//! become numbered programs; equal checks are one program. [`Compiler::publish`] gives a [`Compiled`], cheap to clone, that
+//! judges by all of it at once: programs and sets of one publication never meet those of another.
 
 mod address_rows;
 mod addresses;

@@ -157,14 +157,18 @@ impl Classes {
     /// Ends a round of changes: classes that nothing leads to are gone. Returns those that are new and stay.
     pub(super) fn close(&mut self) -> Vec<ClassId> {
         self.derived.clear();
+        let mut touched = Vec::new();
         for id in std::mem::take(&mut self.left) {
             let row = &mut self.rows[id as usize];
             let Some(class) = row.take_if(|class| class.prefixes == 0) else { continue };
             self.by_atoms.remove(&class.atoms);
-            for atom in class.atoms.iter() {
-                self.with_atom[atom.0 as usize].retain(|other| *other != id);
-            }
+            touched.extend_from_slice(&class.atoms);
             self.released.push(id);
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for atom in touched {
+            self.with_atom[atom.0 as usize].retain(|id| self.rows[*id as usize].is_some());
         }
         let mut fresh = std::mem::take(&mut self.fresh);
         fresh.retain(|id| self.rows[*id as usize].is_some());
