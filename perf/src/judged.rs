@@ -14,7 +14,7 @@ pub const PACKETS: usize = 65_536;
 /// Packets asked about together, as many as a batch of the walk has.
 const BATCH: usize = 64;
 /// More than any work here takes.
-pub const LIMITS: Limits = Limits { programs: 4_095, rules: 8_000_000, members: 1_100_000, bytes: 4 << 30 };
+pub const LIMITS: Limits = Limits { programs: 4_095, rules: 8_000_000, members: 1_300_000, bytes: 4 << 30 };
 /// Packets of which rule after rule is asked in one go: there are rates of thousands a second.
 const SEQUENTIAL: usize = 512;
 

@@ -1,6 +1,10 @@
-//! The walk allocates nothing, whatever it does (fastpath's promise).
+//! The walk allocates nothing, whatever it does (fastpath's promise), nor does judging by policy (policy's).
 
+use std::sync::Arc;
+
+use perf::acl::{self, Kind};
 use perf::data;
+use perf::judged::{Judged, PACKETS};
 use perf::works::WORKS;
 
 #[test]
@@ -18,6 +22,19 @@ fn no_kind_of_work_allocates_once_it_runs() {
         let books = router.counters.books();
         assert_eq!(books.forwarded, books.received, "{name}: {books:?}");
     }
+    judging_allocates_nothing();
     let control = allocation_counter::measure(|| drop(std::hint::black_box(vec![0u8; 64])));
     assert_eq!(control.count_total, 1, "the counter counts");
+}
+
+fn judging_allocates_nothing() {
+    let rules = acl::rules(Kind::Firewall, 1_000, 1);
+    let packets = acl::packets(&rules, PACKETS, 2);
+    let mut judged = Judged::new(Arc::new(acl::checks(&rules)), packets).expect("room");
+    let allocations = allocation_counter::measure(|| {
+        judged.singles();
+        judged.batches();
+        judged.batches_by_memory();
+    });
+    assert_eq!(allocations.count_total, 0, "judging: {allocations:?}");
 }

@@ -1,4 +1,4 @@
-//! The compiled form held to the slow judge: whatever the policy, the packet and the history.
+//! The compiled form held to the slow judge, whatever the policy, the packet and the history.
 
 mod support;
 

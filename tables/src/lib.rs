@@ -8,7 +8,7 @@
 //! ```text
 //!  slow path                       tables                          fast path
 //!  ─────────                       ──────                          ─────────
-//!  Writer ── ports, adjacencies, groups ──► State ──(one swap)──►  Reader::snapshot, once a batch
+//!  Writer ── ports, policy, next hops ────► State ──(one swap)──►  Reader::snapshot, once a batch
 //!         ── routes ──────────────────────► Fib ───(in place)───►  Snapshot::fib
 //!         ◄── copies of packets ─────────── punt ring ◄──────────  fate Punt(reason)
 //!         ─── packets of our own ─────────► inject ring ─────────► walked, or sent as they are
