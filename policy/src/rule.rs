@@ -117,6 +117,20 @@ pub struct Checks {
 }
 
 impl Checks {
+    /// Is every packet allowed by the first rule that is asked? So it is at an endpoint without policies whose first profile
+    /// is `projectcalico-default-allow`.
+    pub fn allow_everything(&self) -> bool {
+        let profiles = match &self.after {
+            AfterTiers::Profiles(profiles) => profiles.as_slice(),
+            AfterTiers::NoMatch => &[],
+        };
+        // Once a tier has policies, its default comes before the next tier's.
+        let tier =
+            self.tiers.iter().map(|tier| tier.policies.as_slice()).find(|policies| !policies.is_empty());
+        let mut rules = tier.unwrap_or(profiles).iter().flat_map(|policy| &policy.rules);
+        rules.next().is_some_and(|first| *first == Rule::any(Action::Allow))
+    }
+
     /// The sets that its rules name, some more than once.
     pub fn sets(&self) -> impl Iterator<Item = SetId> {
         let profiles = match &self.after {
@@ -128,5 +142,37 @@ impl Checks {
             policies.flat_map(|policy| &policy.rules).flat_map(|rule| [&rule.source, &rule.destination]);
         let lists = ends.flat_map(|end| [&end.sets, &end.not_sets, &end.named_ports, &end.not_named_ports]);
         lists.flatten().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(rules: &[Rule]) -> Arc<Policy> {
+        Arc::new(Policy { name: "p".to_owned(), rules: rules.to_vec() })
+    }
+
+    #[test]
+    fn everything_is_allowed_where_the_first_rule_asked_says_so() {
+        let (all, none) = (Rule::any(Action::Allow), Rule::any(Action::Deny));
+        let tcp = Rule { protocol: Some(6), ..all.clone() };
+        let tier =
+            |policies: Vec<Arc<Policy>>| Tier { name: "t".to_owned(), policies, default: TierDefault::Pass };
+        for (tiers, profiles, free) in [
+            (vec![], vec![], false),
+            (vec![], vec![policy(&[all.clone(), none.clone()])], true),
+            (vec![], vec![policy(&[]), policy(&[all.clone()])], true),
+            (vec![], vec![policy(&[tcp.clone(), all.clone()])], false),
+            (vec![], vec![policy(&[Rule::any(Action::Log), all.clone()])], false),
+            (vec![tier(vec![])], vec![policy(&[all.clone()])], true),
+            (vec![tier(vec![policy(&[])])], vec![policy(&[all.clone()])], false),
+            (vec![tier(vec![policy(&[all.clone()])])], vec![policy(&[none.clone()])], true),
+            (vec![tier(vec![policy(&[Rule::any(Action::Pass)])])], vec![policy(&[all.clone()])], false),
+        ] {
+            let checks = Checks { tiers, after: AfterTiers::Profiles(profiles) };
+            assert_eq!(checks.allow_everything(), free, "{checks:?}");
+        }
+        assert!(!Checks { tiers: vec![], after: AfterTiers::NoMatch }.allow_everything());
     }
 }

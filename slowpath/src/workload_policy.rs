@@ -112,9 +112,12 @@ impl WorkloadPolicy {
             }
             deny
         });
+        // Who is allowed everything need not be asked, nor their flows remembered: that is a look-up a packet.
+        let unless_free =
+            |checks: &Option<Arc<Checks>>| checks.clone().filter(|checks| !checks.allow_everything());
         let asked = tables::EndpointPolicy {
-            ingress: policy.normal.ingress.clone(),
-            egress: policy.normal.egress.clone(),
+            ingress: unless_free(&policy.normal.ingress),
+            egress: unless_free(&policy.normal.egress),
             staged_ingress: policy.staged.ingress.clone(),
             staged_egress: policy.staged.egress.clone(),
         };

@@ -2,7 +2,7 @@
 
 use model::{
     Action, EntityRule, IfIndex, MacAddr, NetworkPolicy, PolicyKey, PolicyKind, PolicyRule, PortId, PortKind,
-    Prefix, Resource, Update, WorkloadEndpoint,
+    Prefix, Profile, Resource, Update, WorkloadEndpoint,
 };
 use policy::judge::{Packet, Verdict};
 use tables::{Endpoint, Limits, PolicyLimits, Port, Reader};
@@ -123,6 +123,19 @@ fn a_packet_meets_the_policy_of_its_endpoint_as_resources_come_and_go() {
     bench.resolver.apply(&Update::Remove(Key::WorkloadEndpoint("ns".to_owned(), "one".to_owned())));
     bench.come();
     bench.go();
+    assert_eq!(bench.verdict("10.0.0.2"), Some(Verdict::Deny));
+}
+
+#[test]
+fn who_is_allowed_everything_is_not_asked() {
+    let mut bench = Bench::new(100);
+    let Resource::WorkloadEndpoint(web) = endpoint("web", "here", "web", "10.0.0.1") else { panic!() };
+    let profiles = vec![Profile::DEFAULT_ALLOW.to_owned()];
+    bench.put(Resource::WorkloadEndpoint(WorkloadEndpoint { profiles, ..web }));
+    bench.come();
+    assert_eq!(bench.verdict("10.0.0.2"), None);
+    bench.put(policy());
+    bench.come();
     assert_eq!(bench.verdict("10.0.0.2"), Some(Verdict::Deny));
 }
 
