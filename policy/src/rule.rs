@@ -149,8 +149,9 @@ impl Checks {
 mod tests {
     use super::*;
 
-    fn policy(rules: &[Rule]) -> Arc<Policy> {
-        Arc::new(Policy { name: "p".to_owned(), rules: rules.to_vec() })
+    fn policy<const N: usize>(rules: [&Rule; N]) -> Arc<Policy> {
+        let rules = rules.into_iter().cloned().collect();
+        Arc::new(Policy { name: "p".to_owned(), rules })
     }
 
     #[test]
@@ -161,14 +162,14 @@ mod tests {
             |policies: Vec<Arc<Policy>>| Tier { name: "t".to_owned(), policies, default: TierDefault::Pass };
         for (tiers, profiles, free) in [
             (vec![], vec![], false),
-            (vec![], vec![policy(&[all.clone(), none.clone()])], true),
-            (vec![], vec![policy(&[]), policy(&[all.clone()])], true),
-            (vec![], vec![policy(&[tcp.clone(), all.clone()])], false),
-            (vec![], vec![policy(&[Rule::any(Action::Log), all.clone()])], false),
-            (vec![tier(vec![])], vec![policy(&[all.clone()])], true),
-            (vec![tier(vec![policy(&[])])], vec![policy(&[all.clone()])], false),
-            (vec![tier(vec![policy(&[all.clone()])])], vec![policy(&[none.clone()])], true),
-            (vec![tier(vec![policy(&[Rule::any(Action::Pass)])])], vec![policy(&[all.clone()])], false),
+            (vec![], vec![policy([&all, &none])], true),
+            (vec![], vec![policy([]), policy([&all])], true),
+            (vec![], vec![policy([&tcp, &all])], false),
+            (vec![], vec![policy([&Rule::any(Action::Log), &all])], false),
+            (vec![tier(vec![])], vec![policy([&all])], true),
+            (vec![tier(vec![policy([])])], vec![policy([&all])], false),
+            (vec![tier(vec![policy([&all])])], vec![policy([&none])], true),
+            (vec![tier(vec![policy([&Rule::any(Action::Pass)])])], vec![policy([&all])], false),
         ] {
             let checks = Checks { tiers, after: AfterTiers::Profiles(profiles) };
             assert_eq!(checks.allow_everything(), free, "{checks:?}");
