@@ -18,6 +18,7 @@ mod nat_outgoing;
 mod nat_site;
 mod one_node;
 mod path_mtu;
+mod policy_load;
 mod qos_limits;
 mod route_churn;
 mod route_reflector;
@@ -49,6 +50,7 @@ pub const ALL: &[Scenario] = &[
     jumbo_frames::JUMBO_FRAMES,
     host_endpoint::HOST_ENDPOINT,
     tenant_policy::TENANT_POLICY,
+    policy_load::POLICY_LOAD,
     kill_the_router::KILL_THE_ROUTER,
     four_fabrics::FOUR_FABRICS,
     two_workers::TWO_WORKERS,

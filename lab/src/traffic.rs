@@ -529,6 +529,8 @@ pub fn udp_to_many(
 /// Datagrams on their way to many destinations: each is a flow.
 pub struct UdpFlows {
     sender: Process,
+    /// The sender stops once it exists.
+    until: PathBuf,
 }
 
 impl UdpFlows {
@@ -546,16 +548,38 @@ impl UdpFlows {
         source_port: u16,
     ) -> Result<UdpFlows> {
         let file = lab.directory().join(format!("destinations-{}", from.name()));
+        let until = file.with_extension("enough");
         std::fs::write(&file, destinations.iter().map(|address| format!("{address}\n")).collect::<String>())?;
-        let path = file.to_str().context("the temporary directory's name is not UTF-8")?;
+        let utf8 = "the temporary directory's name is not UTF-8";
+        let (path, enough) = (file.to_str().context(utf8)?, until.to_str().context(utf8)?);
         let [port, copies, rate, source] =
             [u32::from(Sink::PORT), copies, per_second, source_port.into()].map(|number| number.to_string());
         let arguments = [
             &["--destinations", path, "--port", &port, "--copies", &copies][..],
-            &["--per-second", &rate, "--source-port", &source],
+            &["--per-second", &rate, "--source-port", &source, "--until", enough],
         ];
+        if until.exists() {
+            std::fs::remove_file(&until)?;
+        }
         let sender = agent(lab, from, "udp-send", &arguments.concat())?;
-        Ok(UdpFlows { sender })
+        Ok(UdpFlows { sender, until })
+    }
+
+    /// Fails if the last datagram has been sent.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn must_go_on(&mut self) -> Result<()> {
+        self.sender.must_run()
+    }
+
+    /// Ends the flows, however many datagrams are left, and says how many there were.
+    ///
+    /// # Errors
+    /// As [`UdpFlows::finish`].
+    pub fn stop(self) -> Result<u64> {
+        std::fs::write(&self.until, "")?;
+        self.finish()
     }
 
     /// Waits for the last datagram and says how many there were.

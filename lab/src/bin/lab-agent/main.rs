@@ -116,6 +116,9 @@ enum Task {
         /// The port to send from, and by IPv6 the next one: the same flows each time. Any, where it is 0.
         #[arg(long, default_value_t = 0)]
         source_port: u16,
+        /// Stop before the next copies once this file exists.
+        #[arg(long)]
+        until: Option<PathBuf>,
     },
     /// Connect to a BGP speaker, send it what the file of orders says, and tell what it answers.
     BgpHostile {
@@ -182,8 +185,8 @@ fn main() -> Result<()> {
         Task::ReceiveDatagrams { listen, count } => receive_datagrams(listen, count),
         Task::SendDatagrams { receiver, count, size } => send_datagrams(receiver, count, size),
         Task::UdpSink { listen, report } => udp_sink(listen, &report),
-        Task::UdpSend { destinations, port, copies, per_second, source_port } => {
-            udp_send(&destinations, port, copies, per_second, source_port)
+        Task::UdpSend { destinations, port, copies, per_second, source_port, until } => {
+            udp_send(&destinations, port, copies, per_second, source_port, until.as_deref())
         }
         Task::BgpHostile { connect, source, orders, knocks } => {
             let source = SocketAddr::new(source, 0);
@@ -413,7 +416,14 @@ fn write_whole(path: &Path, value: &serde_json::Value) -> Result<()> {
     std::fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn udp_send(destinations: &Path, port: u16, copies: u32, per_second: u32, source_port: u16) -> Result<()> {
+fn udp_send(
+    destinations: &Path,
+    port: u16,
+    copies: u32,
+    per_second: u32,
+    source_port: u16,
+    until: Option<&Path>,
+) -> Result<()> {
     ensure!(per_second > 0, "--per-second must be at least 1");
     let text = std::fs::read_to_string(destinations)
         .with_context(|| format!("cannot read {}", destinations.display()))?;
@@ -425,6 +435,9 @@ fn udp_send(destinations: &Path, port: u16, copies: u32, per_second: u32, source
     let begin = Instant::now();
     let mut sent = 0_u32;
     for _ in 0..copies {
+        if until.is_some_and(Path::exists) {
+            break;
+        }
         for &destination in &destinations {
             let socket = if destination.is_ipv4() { Some(&ipv4) } else { ipv6.as_ref() };
             let Some(socket) = socket else { bail!("no IPv6 here, and {destination} is asked for") };
