@@ -16,7 +16,7 @@ use support::{
     Build, HOST, Moved, PORTS, Rig, STRANGER, Sizes, UPLINK, WORKLOAD, fill, limits, prefix, worker,
 };
 use tables::{
-    Counters, DropReason, EndpointPolicy, FlowRules, Flows, Nat, PolicyAct, PuntReason, Ticks, Writer,
+    Counters, DropReason, EndpointPolicy, FlowRules, Flows, Judged, Nat, PolicyAct, PuntReason, Ticks, Writer,
 };
 
 /// A workload on another node.
@@ -264,7 +264,7 @@ fn a_flow_is_judged_once_an_epoch() {
         passes(&mut rig, UPLINK, &talk.tcp(UPLINK, ACK));
         passes(&mut rig, WORKLOAD, &talk.answer().tcp(WORKLOAD, ACK));
     }
-    let judged = |rig: &Rig| rig.report.counts().map(|(_, count)| count.packets).sum::<u64>();
+    let judged = |rig: &Rig| rig.report.counts().map(|(_, _, count)| count.packets).sum::<u64>();
     assert_eq!(judged(&rig), 1);
     rig.writer.put_set(policy::rule::SetId(9), []).unwrap();
     police(&mut rig, Some(rules(vec![to_port(Action::Allow, TCP, 80)])), Some(allow()));
@@ -618,7 +618,7 @@ fn what_rules_decide_is_counted_and_told_once_a_judgement() {
     let (logged, denied) = (PolicyAct::Logged, PolicyAct::Denied);
     assert_eq!(acts, [(logged, true, WORKLOAD), (logged, true, WORKLOAD), (denied, true, WORKLOAD)]);
     assert_eq!(told[0].packet.upper, policy::compile::Upper::Ports { source: 4000, destination: 80 });
-    let mut counts: Vec<_> = rig.report.counts().map(|(rule, count)| (rule.0, count.packets)).collect();
+    let mut counts: Vec<_> = rig.report.counts().map(|(_, by, count)| (by.rule.0, count.packets)).collect();
     counts.sort_unstable();
     let packets: Vec<_> = counts.iter().map(|(_, packets)| *packets).collect();
     assert_eq!(packets, [2, 1, 1], "the rule that logs, the one that allows, the tier's end");
@@ -638,6 +638,9 @@ fn staged_policy_tells_what_it_would_have_denied() {
     passes(&mut rig, UPLINK, &Talk::new(REMOTE, POD).udp(UPLINK));
     let told: Vec<_> = std::iter::from_fn(|| rig.report.next_event()).map(|event| event.act).collect();
     assert_eq!(told, [PolicyAct::WouldBeDenied]);
+    let mut counts: Vec<_> = rig.report.counts().map(|(_, by, count)| (by.judged, count.packets)).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [(Judged::Enforced, 2), (Judged::Staged, 1), (Judged::WouldBeDenied, 1)]);
     police_endpoint(&mut rig, "default/pod", Some(deny()), None);
     is_dropped(&mut rig, UPLINK, &Talk::new(REMOTE, POD).udp(UPLINK), DropReason::IngressDenied);
 }

@@ -40,6 +40,7 @@ use crate::neighbors::table::NeighborTable;
 use crate::netlink::Netlink;
 use crate::offers::{self, Offers, Roles};
 use crate::peers::Peers;
+use crate::policy_counts::PolicyCounts;
 use crate::policy_log::PolicyLog;
 use crate::port_table::PortTable;
 use crate::punt::Answerer;
@@ -132,6 +133,7 @@ pub(crate) struct Core {
     /// Policy of what never enters the walk.
     pub(crate) host_policy: host_policy::Enforcer,
     pub(crate) overlays: Overlays,
+    pub(crate) policy_counts: PolicyCounts,
     pub(crate) policy_log: PolicyLog,
 }
 
@@ -286,6 +288,7 @@ impl Core {
             flows: ends.flows,
             endings: Endings::default(),
             host_policy: host_policy::Enforcer::start().map_err(Error::HostPolicyThread)?,
+            policy_counts: PolicyCounts::new(ends.policy_report.clone()),
             policy_log: PolicyLog::new(ends.policy_report),
         };
         core.preserve(&left_behind);
@@ -372,9 +375,11 @@ impl Core {
     /// Brings everything into line with what has changed.
     fn settle(&mut self) -> Result<(), Error> {
         if self.dirty.kernel.is_some_and(|since| since.elapsed() >= KERNEL_SETTLES) {
+            self.sum_up_policy();
             self.read_kernel()?;
         }
         if std::mem::take(&mut self.dirty.resources) && self.in_sync {
+            self.sum_up_policy();
             self.apply_workload_policy();
             self.apply_resources();
             self.forget_workload_policy();

@@ -45,6 +45,7 @@ mod observing;
 mod offers;
 mod peers;
 mod policing;
+mod policy_counts;
 mod policy_log;
 mod port_table;
 pub mod ports;

@@ -29,6 +29,7 @@ impl Core {
         if self.workload_policy.go(writer) {
             writer.publish();
         }
+        self.forget_policy_counts();
     }
 
     /// Has nftables keep what the resources ask of this node's host endpoints.

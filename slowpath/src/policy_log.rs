@@ -1,18 +1,15 @@
-//! Tells an operator what policy does: a line for each packet that met a rule with action Log, or that was denied, and sums by
-//! rule.
+//! Tells an operator what policy does: a line for each packet that met a rule with action Log, or that was denied.
 //!
 //! Lines are limited, as a flood would fill a disk: to what FelixConfiguration says of rules that log (`logActionRateLimit`),
 //! else to some a second. What comes above the limit is counted, and told with the next line. The workers' queue has a size,
-//! too; what it lost is told alike. Sums are kept by the names of tier, policy and rule, as the
-//! numbers that workers count by are given to other rules once theirs are gone.
+//! too; what it lost is told alike.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use policy::compile::{RuleId, Upper};
 use policy::judge::Step;
 use policy::rule::{AfterTiers, Checks};
-use tables::{PolicyAct, PolicyEvent, PolicyReport, RuleCount, Writer};
+use tables::{PolicyAct, PolicyEvent, PolicyReport, Writer};
 use tracing::{debug, info, warn};
 
 use crate::calico::Felix;
@@ -22,8 +19,9 @@ use crate::event_loop::Core;
 const LINES: (f64, f64) = (10.0, 100.0);
 /// Events taken in a turn.
 const EVENTS: usize = 512;
-/// Rules whose sums are kept: those of all policies that a node may have at a time, and of some that it had.
-const SUMS: usize = 65_536;
+
+/// The tier that profiles are told under.
+pub(crate) const PROFILES: &str = "profiles";
 
 /// A rule as an operator knows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,8 +30,8 @@ pub(crate) struct RuleName {
     pub(crate) tier: String,
     /// The policy or profile; empty for what holds where none decides.
     pub(crate) policy: String,
-    /// The rule's number in the policy, from 0, or `default`.
-    pub(crate) rule: String,
+    /// The rule's number in the policy, from 0; absent of what holds where no rule decides.
+    pub(crate) rule: Option<usize>,
     /// `allow`, `deny`, `pass` or `log`.
     pub(crate) action: String,
 }
@@ -41,9 +39,6 @@ pub(crate) struct RuleName {
 /// What is known of policy's doings.
 pub(crate) struct PolicyLog {
     report: PolicyReport,
-    /// What each worker's rows said when they were read last, summed.
-    read: HashMap<RuleId, RuleCount>,
-    sums: BTreeMap<RuleName, RuleCount>,
     lines: Lines,
     prefix: String,
     lost: u64,
@@ -80,14 +75,7 @@ impl Lines {
 impl PolicyLog {
     pub(crate) fn new(report: PolicyReport) -> PolicyLog {
         let lines = Lines::new(LINES, Instant::now());
-        PolicyLog {
-            report,
-            read: HashMap::new(),
-            sums: BTreeMap::new(),
-            lines,
-            prefix: String::new(),
-            lost: 0,
-        }
+        PolicyLog { report, lines, prefix: String::new(), lost: 0 }
     }
 
     /// Takes over what FelixConfiguration says of lines.
@@ -100,29 +88,6 @@ impl PolicyLog {
         self.prefix.clone_from(&felix.log_prefix);
     }
 
-    /// Reads the workers' counts and adds what is new to the sums.
-    fn sum_up(&mut self, writer: &Writer) {
-        let mut now: HashMap<RuleId, RuleCount> = HashMap::new();
-        for (rule, count) in self.report.counts() {
-            let sum = now.entry(rule).or_default();
-            (sum.packets, sum.bytes) = (sum.packets + count.packets, sum.bytes + count.bytes);
-        }
-        for (rule, count) in &now {
-            let before = self.read.get(rule).copied().unwrap_or_default();
-            if *count == before {
-                continue;
-            }
-            let Some(name) = name(writer, *rule) else { continue };
-            if self.sums.len() >= SUMS && !self.sums.contains_key(&name) {
-                continue;
-            }
-            let sum = self.sums.entry(name).or_default();
-            sum.packets += count.packets.saturating_sub(before.packets);
-            sum.bytes += count.bytes.saturating_sub(before.bytes);
-        }
-        self.read = now;
-    }
-
     fn tell(&mut self, event: &PolicyEvent, port: &str, writer: &Writer, now: Instant) {
         let Some(suppressed) = self.lines.take(now) else { return };
         let lost = self.report.lost() - std::mem::replace(&mut self.lost, self.report.lost());
@@ -130,6 +95,7 @@ impl PolicyLog {
             warn!(suppressed, lost, "more packets met policy's rules than are told of");
         }
         let RuleName { tier, policy, rule, action } = name(writer, event.rule).unwrap_or_else(gone);
+        let rule = rule.map_or_else(|| "default".to_owned(), |rule| rule.to_string());
         let direction = if event.is_ingress { "ingress" } else { "egress" };
         let packet = described(event);
         match event.act {
@@ -158,42 +124,36 @@ impl Core {
             self.policy_log.tell(&event, port, writer, now);
         }
     }
-
-    /// Brings the sums by rule up to date. Call it before rules change, as the numbers then mean others.
-    pub(crate) fn sum_up_policy(&mut self) {
-        let writer = self.installer.writer();
-        self.policy_log.sum_up(writer);
-    }
 }
 
 /// What an event's rule was, where it isn't there any more.
 fn gone() -> RuleName {
-    let [tier, policy, rule, action] = ["", "", "", ""].map(str::to_owned);
-    RuleName { tier, policy, rule, action }
+    let [tier, policy, action] = ["", "", ""].map(str::to_owned);
+    RuleName { tier, policy, rule: None, action }
 }
 
 /// The rule with this number.
-fn name(writer: &Writer, rule: RuleId) -> Option<RuleName> {
+pub(crate) fn name(writer: &Writer, rule: RuleId) -> Option<RuleName> {
     let (checks, step) = writer.step(rule)?;
     name_of(checks, step)
 }
 
-fn name_of(checks: &Checks, step: Step) -> Option<RuleName> {
+pub(crate) fn name_of(checks: &Checks, step: Step) -> Option<RuleName> {
     let lower = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
     let (tier, policy, rule, action) = match step {
         Step::Rule { tier, policy, rule, action } => {
             let tier = checks.tiers.get(tier)?;
-            (tier.name.as_str(), tier.policies.get(policy)?.name.as_str(), rule.to_string(), lower(&action))
+            (tier.name.as_str(), tier.policies.get(policy)?.name.as_str(), Some(rule), lower(&action))
         }
         Step::TierDefault { tier, default } => {
-            (checks.tiers.get(tier)?.name.as_str(), "", "default".to_owned(), lower(&default))
+            (checks.tiers.get(tier)?.name.as_str(), "", None, lower(&default))
         }
         Step::Profile { profile, rule, action } => {
             let AfterTiers::Profiles(profiles) = &checks.after else { return None };
-            ("profiles", profiles.get(profile)?.name.as_str(), rule.to_string(), lower(&action))
+            (PROFILES, profiles.get(profile)?.name.as_str(), Some(rule), lower(&action))
         }
-        Step::NoProfile => ("profiles", "", "default".to_owned(), "deny".to_owned()),
-        Step::NoMatch => ("", "", "default".to_owned(), "none".to_owned()),
+        Step::NoProfile => (PROFILES, "", None, "deny".to_owned()),
+        Step::NoMatch => ("", "", None, "none".to_owned()),
     };
     let [tier, policy] = [tier, policy].map(str::to_owned);
     Some(RuleName { tier, policy, rule, action })
@@ -213,49 +173,17 @@ fn described(event: &PolicyEvent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{Family, IfIndex, MacAddr, PortId, PortKind};
+    use model::{Family, PortId};
     use policy::compile::Packet;
     use policy::rule::{Action, Policy, Rule, Tier, TierDefault};
     use std::sync::Arc;
     use std::time::Duration;
-    use tables::{Endpoint, EndpointPolicy, Limits, PolicyLimits, Port, PortPolicy};
 
     fn checks(policy: &str) -> Arc<Checks> {
         let rules = vec![Rule::any(Action::Log), Rule::any(Action::Deny)];
         let policies = vec![Arc::new(Policy { name: policy.to_owned(), rules })];
         let tiers = vec![Tier { name: "default".to_owned(), policies, default: TierDefault::Deny }];
         Arc::new(Checks { tiers, after: AfterTiers::Profiles(vec![]) })
-    }
-
-    fn writer(policy: &str) -> Writer {
-        let policy_limits = PolicyLimits { programs: 4, rules: 20, members: 8, bytes: 1 << 20 };
-        let mut writer = Writer::new(Limits {
-            ports: 8,
-            adjacencies: 4,
-            groups: 4,
-            routes_v4: 10,
-            routes_v6: 10,
-            policy: policy_limits,
-            readers: 1,
-        });
-        let endpoint = Endpoint { name: "ns/a".to_owned(), addresses: vec![], qos: None };
-        writer
-            .put_port(Port {
-                id: PortId(1),
-                name: "cali1".to_owned(),
-                ifindex: IfIndex(2),
-                kind: PortKind::Workload,
-                mac: MacAddr::default(),
-                mtu: 1500,
-                up: true,
-                queues: 1,
-                endpoint: Some(endpoint),
-            })
-            .unwrap();
-        let policy = EndpointPolicy { ingress: Some(checks(policy)), ..EndpointPolicy::default() };
-        writer.put_policy("ns/a", &policy).unwrap();
-        writer.publish();
-        writer
     }
 
     fn packet() -> Packet {
@@ -266,33 +194,6 @@ mod tests {
             protocol: 6,
             upper: Upper::Ports { source: 1, destination: 80 },
         }
-    }
-
-    /// The rule that decides, by its number.
-    fn decides(writer: &Writer) -> RuleId {
-        let policy = &writer.staged().policy;
-        let PortPolicy { ingress: Some(program), .. } = policy.of(PortId(1)) else { panic!("a policy") };
-        policy.judge(program, &packet()).rule
-    }
-
-    #[test]
-    fn sums_are_kept_by_name_though_numbers_change_hands() {
-        let report = PolicyReport::new(2, 16, 4);
-        let mut log = PolicyLog::new(report.clone());
-        let first = writer("a");
-        report.count(0, decides(&first), 100);
-        report.count(1, decides(&first), 60);
-        log.sum_up(&first);
-        let second = writer("b");
-        assert_eq!(decides(&first), decides(&second), "the same number");
-        report.count(0, decides(&second), 1);
-        log.sum_up(&second);
-        log.sum_up(&second);
-        let sums: Vec<_> =
-            log.sums.iter().map(|(name, sum)| (name.policy.as_str(), sum.packets, sum.bytes)).collect();
-        assert_eq!(sums, [("a", 2, 160), ("b", 1, 1)]);
-        let name = log.sums.keys().next().unwrap();
-        assert_eq!((name.tier.as_str(), name.rule.as_str(), name.action.as_str()), ("default", "1", "deny"));
     }
 
     #[test]
@@ -316,6 +217,6 @@ mod tests {
         };
         assert_eq!(described(&event), "10.0.0.1 -> 10.0.0.2 protocol 6 ports 1 -> 80");
         let none = name_of(&checks("a"), Step::NoProfile).unwrap();
-        assert_eq!((none.tier.as_str(), none.rule.as_str()), ("profiles", "default"));
+        assert_eq!((none.tier.as_str(), none.rule), ("profiles", None));
     }
 }

@@ -25,7 +25,10 @@ use crate::workload_mtu;
 
 impl Core {
     /// Answers one question, or has it answered by who knows.
-    pub(crate) fn answer(&self, request: Request) {
+    pub(crate) fn answer(&mut self, request: Request) {
+        if matches!(request.query, Query::Policy { .. } | Query::Staged | Query::Summary) {
+            self.sum_up_policy();
+        }
         let answer = match &request.query {
             Query::Bgp => Answer::Bgp(self.bgp()),
             Query::Routes { limit, source } => Answer::Routes(self.routes(*limit, source.as_deref())),
@@ -34,6 +37,8 @@ impl Core {
             Query::Ports => Answer::Ports(self.port_status()),
             Query::Icmp => Answer::Icmp(self.icmp()),
             Query::HostPolicy => return self.host_policy.ask(request.reply),
+            Query::Policy { endpoint, all } => Answer::Policy(self.policy_status(endpoint.as_deref(), *all)),
+            Query::Staged => Answer::Policy(self.staged_status()),
             Query::Segments => Answer::Segments(self.segments()),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
         };
@@ -302,6 +307,7 @@ impl Core {
                 .filter_map(|row| Some((row.port.name.clone(), self.qos_of(&row.port)?)))
                 .collect(),
             segments: self.segment_numbers(),
+            policy: self.policy_numbers(),
             bgp: self.bgp(),
         }
     }

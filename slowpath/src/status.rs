@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::tunnel::{Encapsulation, Tunnel};
 mod host_policy;
 mod limits;
+mod policy;
 mod segments;
 
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
+pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal};
 pub use segments::{EndStatus, FdbEntry, SegmentStatus, SegmentsStatus};
 
 /// A question to the running slow path.
@@ -43,6 +45,15 @@ pub enum Query {
     Icmp,
     /// What nftables keeps of host endpoints' policy.
     HostPolicy,
+    /// What the rules of workloads' policy have decided.
+    Policy {
+        /// Only at this endpoint.
+        endpoint: Option<String>,
+        /// Also rules that decided nothing.
+        all: bool,
+    },
+    /// What staged policy would have denied.
+    Staged,
     /// VXLAN segments.
     Segments,
     /// Numbers for the metrics.
@@ -61,6 +72,7 @@ pub enum Answer {
     Ports(PortsStatus),
     Icmp(IcmpStatus),
     HostPolicy(HostPolicyStatus),
+    Policy(PolicyStatus),
     Segments(SegmentsStatus),
     Summary(Box<Summary>),
 }
@@ -338,6 +350,9 @@ pub struct Summary {
     /// Stations of each segment's forwarding database by origin, and what has happened there.
     #[serde(default)]
     pub segments: Vec<SegmentNumbers>,
+    /// What policy has decided.
+    #[serde(default)]
+    pub policy: PolicyNumbers,
     /// Sessions.
     pub bgp: BgpStatus,
 }

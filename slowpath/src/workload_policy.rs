@@ -29,6 +29,16 @@ pub(crate) struct WorkloadPolicy {
     leaving: Leaving,
 }
 
+/// What is to be asked of one direction of a workload.
+pub(crate) struct Asked<'a> {
+    /// As the tables call it.
+    pub(crate) endpoint: String,
+    pub(crate) is_ingress: bool,
+    /// If staged policies were enforced?
+    pub(crate) is_staged: bool,
+    pub(crate) checks: &'a Checks,
+}
+
 #[derive(Debug, Default)]
 struct Leaving {
     workloads: BTreeSet<String>,
@@ -102,6 +112,29 @@ impl WorkloadPolicy {
         !workloads.is_empty() || !sets.is_empty()
     }
 
+    /// What is to be asked of workloads, by their names; not of those that are allowed everything.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = Asked<'_>> {
+        self.wanted.iter().filter_map(|(key, policy)| Some((name(key)?, policy))).flat_map(
+            |(endpoint, policy)| {
+                let EndpointPolicy { normal, staged, .. } = &**policy;
+                let sides = [
+                    (true, false, unless_free(normal.ingress.as_ref())),
+                    (false, false, unless_free(normal.egress.as_ref())),
+                    (true, true, staged.ingress.as_ref()),
+                    (false, true, staged.egress.as_ref()),
+                ];
+                sides.into_iter().filter_map(move |(is_ingress, is_staged, checks)| {
+                    Some(Asked { endpoint: endpoint.clone(), is_ingress, is_staged, checks: &**checks? })
+                })
+            },
+        )
+    }
+
+    /// Workloads that are asked what denies everything instead, by name.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = String> {
+        self.closed.iter().filter_map(name)
+    }
+
     /// Stages what a workload is asked; denial of everything, and why, where that doesn't fit.
     fn put(&mut self, key: &Key, writer: &mut Writer) -> Result<(), String> {
         let (Some(policy), Some(name)) = (self.wanted.get(key), name(key)) else { return Ok(()) };
@@ -112,12 +145,9 @@ impl WorkloadPolicy {
             }
             deny
         });
-        // Who is allowed everything need not be asked, nor their flows remembered: that is a look-up a packet.
-        let unless_free =
-            |checks: &Option<Arc<Checks>>| checks.clone().filter(|checks| !checks.allow_everything());
         let asked = tables::EndpointPolicy {
-            ingress: unless_free(&policy.normal.ingress),
-            egress: unless_free(&policy.normal.egress),
+            ingress: unless_free(policy.normal.ingress.as_ref()).cloned(),
+            egress: unless_free(policy.normal.egress.as_ref()).cloned(),
             staged_ingress: policy.staged.ingress.clone(),
             staged_egress: policy.staged.egress.clone(),
         };
@@ -139,6 +169,11 @@ impl WorkloadPolicy {
             self.overflowing.insert(id);
         }
     }
+}
+
+/// Who is allowed everything need not be asked, nor their flows remembered: that is a look-up a packet.
+fn unless_free(checks: Option<&Arc<Checks>>) -> Option<&Arc<Checks>> {
+    checks.filter(|checks| !checks.allow_everything())
 }
 
 /// How the tables call a workload; `None` of a host endpoint.

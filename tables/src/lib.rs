@@ -66,7 +66,7 @@ pub use meter::{Allowance, Meter, MeterTime};
 pub use nat::{Nat, NatRules, Outgoing};
 pub use next_hops::{CameBy, HopIndex, HopState, NextHop, NextHops, WayBack};
 pub use policy::{EndpointPolicy, Policy, PortPolicy};
-pub use policy_report::{PolicyAct, PolicyEvent, PolicyReport, RuleCount};
+pub use policy_report::{Decided, Judged, PolicyAct, PolicyEvent, PolicyReport, RuleCount};
 pub use ports::{Endpoint, Port, Ports, QosUse};
 pub use punt::Punt;
 pub use qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST, Policer, PolicerDrops, Qos};

@@ -4,7 +4,7 @@ use ::policy::compile::{Packet as Asked, ProgramId, Upper};
 use ::policy::judge::Verdict;
 use model::{Family, PortId, PortKind};
 use packet::{FlowKey, icmp, protocol};
-use tables::{Between, DropReason, Flow, PolicyAct, PolicyEvent, PolicyReport};
+use tables::{Between, Decided, DropReason, Flow, Judged, PolicyAct, PolicyEvent, PolicyReport};
 
 use super::{Judge, Packet};
 
@@ -89,13 +89,14 @@ impl Judge<'_> {
         let policy = &self.policing.state.policy;
         let Reporter { report, worker } = self.reporter;
         let tell = |act, rule| report.tell(PolicyEvent { act, rule, port, is_ingress, packet: *asked });
+        let count = |rule, judged| report.count(worker, Decided { rule, port, is_ingress, judged }, size);
         let mut passes = true;
         if let Some(program) = programs.enforced {
             let judgement = policy.judge(program, asked);
-            report.count(worker, judgement.rule, size);
+            count(judgement.rule, Judged::Enforced);
             if judgement.logs > 0 {
                 policy.logs(program, asked, |rule| {
-                    report.count(worker, rule, size);
+                    count(rule, Judged::Enforced);
                     tell(PolicyAct::Logged, rule);
                 });
             }
@@ -106,9 +107,11 @@ impl Judge<'_> {
         }
         if let Some(program) = programs.staged {
             let judgement = policy.judge(program, asked);
-            report.count(worker, judgement.rule, size);
             if passes && judgement.verdict != Verdict::Allow {
+                count(judgement.rule, Judged::WouldBeDenied);
                 tell(PolicyAct::WouldBeDenied, judgement.rule);
+            } else {
+                count(judgement.rule, Judged::Staged);
             }
         }
         passes

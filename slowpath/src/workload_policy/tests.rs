@@ -134,9 +134,14 @@ fn who_is_allowed_everything_is_not_asked() {
     bench.put(Resource::WorkloadEndpoint(WorkloadEndpoint { profiles, ..web }));
     bench.come();
     assert_eq!(bench.verdict("10.0.0.2"), None);
+    let asked = |bench: &Bench| -> Vec<_> {
+        bench.policy.asked().map(|asked| (asked.endpoint, asked.is_ingress, asked.is_staged)).collect()
+    };
+    assert_eq!(asked(&bench), []);
     bench.put(policy());
     bench.come();
     assert_eq!(bench.verdict("10.0.0.2"), Some(Verdict::Deny));
+    assert_eq!(asked(&bench), [("ns/web".to_owned(), true, false)]);
 }
 
 #[test]

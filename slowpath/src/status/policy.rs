@@ -1,0 +1,75 @@
+//! What the rules of workloads' policy have decided.
+
+use serde::{Deserialize, Serialize};
+
+/// `show policy` and `show staged`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Is anything asked of such an endpoint on this node?
+    pub known: bool,
+    /// Rules in the order in which they are asked, by endpoint and direction.
+    pub rules: Vec<PolicyRuleStatus>,
+    /// Rules that aren't listed, as there are too many.
+    pub left_out: u64,
+    /// Endpoints that get and send nothing, as their policy doesn't fit the tables.
+    pub closed: Vec<String>,
+    /// Packets since the start that were judged and that no sum has, as there were too many rules.
+    pub uncounted: u64,
+}
+
+/// One rule at one endpoint. A packet of a known flow isn't judged again and so not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRuleStatus {
+    /// The workload endpoint: `namespace/name`.
+    pub endpoint: String,
+    /// `ingress`, towards the workload, or `egress`, from it.
+    pub direction: String,
+    /// The tier; `profiles` for what is asked after all tiers.
+    pub tier: String,
+    /// The policy, with its namespace, or the profile; empty for what holds where none decides.
+    pub policy: String,
+    /// The rule's number in its policy, from 0.
+    pub rule: Option<usize>,
+    /// `ingress[0]` or `egress[0]`, where the rule stands in its resource; `end of tier` or `no profile`.
+    pub what: String,
+    /// `allow`, `deny`, `pass` or `log`.
+    pub action: String,
+    /// Packets that it decided on.
+    pub packets: u64,
+    /// Their bytes, with Ethernet headers.
+    pub bytes: u64,
+    /// Of staged policy: packets that passed and that it would have denied.
+    pub would_deny_packets: u64,
+    /// Their bytes, with Ethernet headers.
+    pub would_deny_bytes: u64,
+}
+
+/// Policy's numbers for the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyNumbers {
+    /// At most some thousand.
+    pub totals: Vec<PolicyTotal>,
+    /// As [`PolicyStatus::uncounted`].
+    pub uncounted: u64,
+}
+
+/// What a policy's rules of one action have decided, at all endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyTotal {
+    /// As [`PolicyRuleStatus::tier`].
+    pub tier: String,
+    /// As [`PolicyRuleStatus::policy`].
+    pub policy: String,
+    /// As [`PolicyRuleStatus::direction`].
+    pub direction: String,
+    /// As [`PolicyRuleStatus::action`].
+    pub action: String,
+    /// Would it be so if staged policies were enforced? Else it is so.
+    pub staged: bool,
+    /// As [`PolicyRuleStatus::packets`].
+    pub packets: u64,
+    /// As [`PolicyRuleStatus::bytes`].
+    pub bytes: u64,
+    /// As [`PolicyRuleStatus::would_deny_packets`].
+    pub would_deny_packets: u64,
+}
