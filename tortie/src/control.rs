@@ -15,7 +15,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
-    BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus, SegmentsStatus,
+    BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus,
+    SegmentsStatus,
 };
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
@@ -63,6 +64,17 @@ pub(crate) enum Question {
     Icmp,
     /// What nftables keeps of host endpoints' policy.
     HostPolicy,
+    /// What the rules of workloads' policy have decided.
+    Policy {
+        /// Only at this endpoint.
+        #[serde(default)]
+        endpoint: Option<String>,
+        /// Also rules that decided nothing.
+        #[serde(default)]
+        all: bool,
+    },
+    /// What staged policy would have denied.
+    Staged,
     /// VXLAN segments.
     Segments,
 }
@@ -82,6 +94,7 @@ pub(crate) enum Reply {
     Drops(DropsStatus),
     Icmp(IcmpStatus),
     HostPolicy(HostPolicyStatus),
+    Policy(PolicyStatus),
     Segments(SegmentsStatus),
 }
 

@@ -1,8 +1,8 @@
 //! Whoever wants to know something about the running router asks here: the control socket and the metrics.
 
 use slowpath::status::{
-    Answer, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PortsStatus, Query, RouteStatus,
-    RoutesStatus, SegmentsStatus, Summary,
+    Answer, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, PortsStatus, Query,
+    RouteStatus, RoutesStatus, SegmentsStatus, Summary,
 };
 use std::time::Duration;
 use tables::{Counters, FlowCounts, Flows};
@@ -70,6 +70,10 @@ impl Observer {
             Question::Drops => Reply::Drops(self.drops().await),
             Question::Icmp => Reply::Icmp(self.icmp().await?),
             Question::HostPolicy => Reply::HostPolicy(self.host_policy().await?),
+            Question::Policy { endpoint, all } => {
+                Reply::Policy(self.policy(Query::Policy { endpoint, all }).await?)
+            }
+            Question::Staged => Reply::Policy(self.policy(Query::Staged).await?),
             Question::Segments => Reply::Segments(self.segments().await?),
         })
     }
@@ -170,6 +174,13 @@ impl Observer {
     async fn host_policy(&self) -> Result<HostPolicyStatus, NoAnswer> {
         match self.ask(Query::HostPolicy).await? {
             Answer::HostPolicy(policy) => Ok(policy),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn policy(&self, query: Query) -> Result<PolicyStatus, NoAnswer> {
+        match self.ask(query).await? {
+            Answer::Policy(policy) => Ok(policy),
             _ => Err(NoAnswer::Mismatch),
         }
     }

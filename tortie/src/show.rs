@@ -9,6 +9,7 @@ mod host_policy;
 mod icmp;
 mod limits;
 mod neighbors;
+mod policy;
 mod ports;
 mod route;
 mod routes;
@@ -24,7 +25,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slowpath::status::{
-    BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, RouteStatus, RoutesStatus, SegmentsStatus,
+    BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus,
+    SegmentsStatus,
 };
 
 use crate::config::CONTROL_SOCKET;
@@ -101,6 +103,17 @@ enum Noun {
         #[arg(long)]
         all: bool,
     },
+    /// What each rule of workloads' policy has decided; exit status 1 where nothing is asked of ENDPOINT
+    Policy {
+        /// Only at this endpoint: NAMESPACE/NAME, or its name
+        #[arg(value_name = "ENDPOINT")]
+        endpoint: Option<String>,
+        /// Also rules that have decided nothing
+        #[arg(long)]
+        all: bool,
+    },
+    /// What staged policies would have denied
+    Staged,
     /// VXLAN segments: who is behind which tunnel, written down, learned or flooded to
     Segments {
         /// Instead, what has happened in each since the start
@@ -150,6 +163,12 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
             let table = |status: &HostPolicyStatus| host_policy::table(status, *all);
             print(socket, *output, &Question::HostPolicy, table, |_: &HostPolicyStatus| true)
         }
+        Noun::Policy { endpoint, all } => {
+            let question = Question::Policy { endpoint: endpoint.clone(), all: *all };
+            let known = |status: &PolicyStatus| status.known || endpoint.is_none();
+            print(socket, *output, &question, policy::table, known)
+        }
+        Noun::Staged => print(socket, *output, &Question::Staged, policy::staged, |_: &PolicyStatus| true),
         Noun::Segments { counts } => {
             let table = |status: &SegmentsStatus| match counts {
                 true => segments::counts(status),

@@ -100,6 +100,8 @@ fn questions_survive_a_round_trip() {
         Question::Drops,
         Question::Icmp,
         Question::HostPolicy,
+        Question::Policy { endpoint: Some("ns/a".to_owned()), all: true },
+        Question::Staged,
         Question::Segments,
     ] {
         let text = serde_json::to_string(&question).unwrap();
