@@ -1,11 +1,11 @@
 //! What Prometheus scrapes.
 //!
 //! The page is built afresh for every scrape from what the router knows then, so a port or peer that is gone leaves
-//! no series behind. Label values are bounded: ports by `limits.ports`, peers by the configuration, the rest by lists
+//! no series behind. Label values are bounded: ports by `limits.ports`, peers by the configuration, policies by a limit of the slow path, the rest by lists
 //! in the program.
 
 use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
-use slowpath::status::{BgpStatus, LimitStatus, PeerStatus, PerFamily, Summary};
+use slowpath::status::{BgpStatus, LimitStatus, PeerStatus, PerFamily, PolicyNumbers, PolicyTotal, Summary};
 
 use crate::forms::{DropsStatus, StagesStatus};
 use crate::observer::CountedPort;
@@ -45,6 +45,7 @@ pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
     if let Some(summary) = &sample.summary {
         slow_path(&page, summary)?;
         limits(&page, summary)?;
+        policy(&page, &summary.policy)?;
         segments(&page, summary)?;
         bgp(&page, &summary.bgp)?;
     }
@@ -249,6 +250,41 @@ fn limits(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         "What a limit of an endpoint allows, in bits or packets a second, or connections at a time.",
         &labels,
         rows(|limit| limit.rate).map(|(labels, rate)| (labels, rate as f64)),
+    )
+}
+
+/// What policies have decided at all endpoints together.
+fn policy(page: &Page, policy: &PolicyNumbers) -> prometheus::Result<()> {
+    let rows = |staged: bool, count: fn(&PolicyTotal) -> u64| {
+        policy.totals.iter().filter(move |total| total.staged == staged).map(move |total| {
+            let PolicyTotal { tier, policy, direction, action, .. } = total;
+            ([tier, policy, direction, action].map(String::clone).to_vec(), count(total))
+        })
+    };
+    let labels = ["tier", "policy", "direction", "action"];
+    page.counters(
+        "tortie_policy_packets_total",
+        "Packets that a policy's rules decided on: a flow's first, and every one that is denied. No policy is a tier's end.",
+        &labels,
+        rows(false, |total| total.packets),
+    )?;
+    page.counters(
+        "tortie_policy_bytes_total",
+        "Bytes of the packets of tortie_policy_packets_total, Ethernet headers included.",
+        &labels,
+        rows(false, |total| total.bytes),
+    )?;
+    page.counters(
+        "tortie_policy_staged_denied_packets_total",
+        "Packets that passed and that staged policy would have denied.",
+        &labels,
+        rows(true, |total| total.would_deny_packets).filter(|(labels, _)| labels[3] != "allow"),
+    )?;
+    page.counters(
+        "tortie_policy_uncounted_packets_total",
+        "Packets that policy decided on and that not all of its counts have, as there were too many rules or policies.",
+        &[],
+        [(Vec::new(), policy.uncounted)],
     )
 }
 

@@ -28,6 +28,19 @@ fn peer(name: &str, address: &str) -> PeerStatus {
     }
 }
 
+fn total(staged: bool) -> PolicyTotal {
+    PolicyTotal {
+        tier: "default".to_owned(),
+        policy: "ns/web".to_owned(),
+        direction: "ingress".to_owned(),
+        action: "deny".to_owned(),
+        staged,
+        packets: 5,
+        bytes: 300,
+        would_deny_packets: if staged { 2 } else { 0 },
+    }
+}
+
 fn sample() -> Sample {
     let mut books = Books { received: 7, injected: 2, forwarded: 3, ..Books::default() };
     books.punts[PuntReason::Arp.index()] = 1;
@@ -54,6 +67,7 @@ fn sample() -> Sample {
         punts_answered: [("arp".to_owned(), 1)].into_iter().collect(),
         icmp_errors: [("too_big".to_owned(), PerFamily { ipv4: 4, ipv6: 0 })].into_iter().collect(),
         qos: [("cali1".to_owned(), QosStatus { limits: vec![limit], dscp: None })].into_iter().collect(),
+        policy: PolicyNumbers { totals: vec![total(false), total(true)], uncounted: 4 },
         bgp: BgpStatus { peers: vec![peer("Mesh_10_0_0_2", "10.0.0.2")], ..BgpStatus::default() },
         ..Summary::default()
     };
@@ -69,6 +83,8 @@ fn sample() -> Sample {
         summary: Some(summary),
     }
 }
+
+const DENIED: &str = "action=\"deny\",direction=\"ingress\",policy=\"ns/web\",tier=\"default\"";
 
 #[test]
 fn the_page_is_what_prometheus_reads() {
@@ -95,6 +111,10 @@ fn the_page_is_what_prometheus_reads() {
             3.0,
         ),
         ("tortie_limit_rate", "direction=\"ingress\",limit=\"bandwidth\",port=\"cali1\"", 1e6),
+        ("tortie_policy_packets_total", DENIED, 5.0),
+        ("tortie_policy_bytes_total", DENIED, 300.0),
+        ("tortie_policy_staged_denied_packets_total", DENIED, 2.0),
+        ("tortie_policy_uncounted_packets_total", "", 4.0),
         ("tortie_routes", "source=\"bgp\"", 12.0),
         ("tortie_fib_routes", "family=\"ipv4\"", 13.0),
         ("tortie_fib_routes", "family=\"ipv6\"", 0.0),
