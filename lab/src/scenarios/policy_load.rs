@@ -111,7 +111,7 @@ struct Load<'lab> {
     site: &'lab OneNode<'lab>,
     node: &'lab TortieNode,
     sinks: [Sink; 2],
-    /// The longest that the slow path took for an answer.
+    /// The longest that the slow path took for an answer: asked before each look, so not at every moment.
     slowest: Cell<Duration>,
 }
 
