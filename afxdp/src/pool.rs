@@ -62,6 +62,7 @@ impl FramePool {
     ///
     /// # Panics
     /// If the frame is of another region: a bug, which would slowly empty that region's pool.
+    #[inline]
     pub fn put(&mut self, mut frame: Frame) {
         if frame.chunk_size() == self.chunk_size {
             return self.put_chunk(frame);
