@@ -3,8 +3,9 @@
 
 mod dataplane;
 
+mod oracle;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use dataplane::{Dataplane, all_checks};
@@ -19,26 +20,10 @@ use policy::rule::{AfterTiers, Checks};
 use policy::sets::Member;
 use serde_json::Value;
 
+use oracle::rows;
+
 /// The host under test in the rows.
 const NODE: &str = "localhostname";
-
-/// The rows of a file of oracles; none, with a word, where there are no oracles.
-fn rows(file: &str) -> Vec<Value> {
-    let folder = std::env::var_os("TORTIE_ORACLES").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/oracles")),
-        PathBuf::from,
-    );
-    let path = folder.join(file);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            text.lines().map(|line| serde_json::from_str(line).expect("one JSON value a line")).collect()
-        }
-        Err(error) => {
-            println!("skipped: {}: {error}; TORTIE_ORACLES names another folder", path.display());
-            Vec::new()
-        }
-    }
-}
 
 fn text(of: &Value, field: &str) -> String {
     of[field].as_str().unwrap_or_default().to_owned()

@@ -1,28 +1,13 @@
 //! Selectors held to what Calico's own tests expect of them (`selectors.jsonl`).
 
+mod oracle;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use policy::Selector;
 use serde_json::Value;
 
-/// The rows of a file of oracles; none, with a word, where there are no oracles.
-fn rows(file: &str) -> Vec<Value> {
-    let folder = std::env::var_os("TORTIE_ORACLES").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/oracles")),
-        PathBuf::from,
-    );
-    let path = folder.join(file);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            text.lines().map(|line| serde_json::from_str(line).expect("one JSON value a line")).collect()
-        }
-        Err(error) => {
-            println!("skipped: {}: {error}; TORTIE_ORACLES names another folder", path.display());
-            Vec::new()
-        }
-    }
-}
+use oracle::rows;
 
 fn text<'a>(row: &'a Value, field: &str) -> &'a str {
     row[field].as_str().unwrap_or_else(|| panic!("{row} has no {field}"))
