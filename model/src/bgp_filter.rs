@@ -1,7 +1,5 @@
 //! Calico's BGPFilter resource (`api/pkg/apis/projectcalico/v3/bgpfilter.go`).
 
-use std::fmt;
-
 use crate::{AsNumber, Prefix};
 
 /// Rules about routes that BGPPeers may name, a list for each family and direction; the first that matches decides.
@@ -73,15 +71,6 @@ pub enum BgpCommunity {
     Standard(u16, u16),
     /// An AS and two values.
     Large(u32, u32, u32),
-}
-
-impl fmt::Display for BgpCommunity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BgpCommunity::Standard(number, value) => write!(f, "{number}:{value}"),
-            BgpCommunity::Large(number, first, second) => write!(f, "{number}:{first}:{second}"),
-        }
-    }
 }
 
 /// What happens to a route that a rule accepts.
