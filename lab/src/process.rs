@@ -58,6 +58,29 @@ impl Identity {
         Identity::of(self.pid).is_ok_and(|now| now == self)
     }
 
+    /// The memory it holds, in bytes: `VmRSS` of `/proc/PID/status`.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resident_bytes(self) -> Result<u64> {
+        let status = wait::read(Path::new(&format!("/proc/{}/status", self.pid)))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line")?;
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// Processor time that it has taken: user and system, in `/proc/PID/stat` in hundredths of a second (proc(5)).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn processor_time(self) -> Result<Duration> {
+        let stat = wait::read(Path::new(&format!("/proc/{}/stat", self.pid)))?;
+        let after_name = stat.rsplit_once(')').context("no process name in /proc/PID/stat")?.1;
+        // Fields 14 and 15; after the name comes field 3.
+        let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// Sends a signal, unless the process is gone.
     ///
     /// # Errors
@@ -184,15 +207,12 @@ impl Process {
         Ok(())
     }
 
-    /// The memory it holds, in bytes: `VmRSS` of `/proc/PID/status`.
+    /// The memory it holds, in bytes.
     ///
     /// # Errors
     /// It has ended.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let status = wait::read(Path::new(&format!("/proc/{}/status", self.identity.pid)))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-        Ok(kilobytes * 1024)
+        self.identity.resident_bytes()
     }
 }
 

@@ -11,6 +11,7 @@ mod lookup;
 mod loss;
 mod next_hop_loss;
 mod peers;
+mod table_load;
 mod updates;
 mod veth;
 mod walk;
@@ -44,6 +45,8 @@ enum What {
     Loss(loss::Arguments),
     /// A next hop lost behind 100,000 routes.
     NextHopLoss(next_hop_loss::Arguments),
+    /// A whole internet table through BGP: in from one peer, out to another, beside other daemons.
+    TableLoad(table_load::Arguments),
     /// Instructions a packet, counted by callgrind and held against the record.
     Instructions(instructions::Arguments),
     /// Forward packets of one kind of work: what `perf instructions` runs under valgrind.
@@ -62,6 +65,7 @@ fn main() -> Result<ExitCode> {
         What::Workers(arguments) => workers::run(&arguments),
         What::Loss(arguments) => loss::run(&arguments),
         What::NextHopLoss(arguments) => next_hop_loss::run(&arguments),
+        What::TableLoad(arguments) => table_load::run(&arguments),
         What::Instructions(arguments) => instructions::run(&arguments),
         What::Count(arguments) => instructions::count(&arguments),
     }?;

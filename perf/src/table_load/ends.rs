@@ -1,0 +1,181 @@
+//! Both ends of a measurement in one process: a sender with a table, and a receiver that counts what the router under test
+//! passes on. Asked by lines on standard input; answers are lines of JSON.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use perf::measure;
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::feed::feed;
+use super::stream::{Said, read};
+use super::{FEEDER, FEEDER_AS, ROUTER, ROUTER_AS, SINK, SINK_AS, hello, table};
+
+/// How long a session may take to come up, once the router listens.
+const SESSION: Duration = Duration::from_secs(30);
+/// No news for so long: what is missing doesn't come.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// What one may ask of the ends; the measurement starts them itself.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The core that both share.
+    #[arg(long)]
+    core: Option<usize>,
+    /// Every how manieth prefix of the table.
+    #[arg(long, default_value_t = 1)]
+    one_in: usize,
+}
+
+/// What came of one request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Passed {
+    /// From the first byte sent to the last route counted.
+    pub seconds: f64,
+    /// Routes that never came.
+    pub missing: usize,
+    /// What came and shouldn't have, or with another path.
+    pub wrong: usize,
+    /// UPDATEs sent.
+    pub updates: usize,
+}
+
+/// Brings both sessions up, then does what standard input says: `load`, `withdraw`.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let (table, _) = table(arguments.one_in)?;
+    let feed = feed(&table, FEEDER_AS, FEEDER, 1);
+    if let Some(core) = arguments.core {
+        measure::pin(Some(core));
+    }
+    let mut sender = session(FEEDER, FEEDER_AS)?;
+    let mut receiver = session(SINK, SINK_AS)?;
+    // What the sender hears matters to nobody, but must be taken.
+    let mut heard = sender.try_clone()?;
+    heard.set_read_timeout(None)?;
+    thread::spawn(move || io::copy(&mut heard, &mut io::sink()));
+    let index = table.iter().enumerate().map(|(at, prefix)| (*prefix, at)).collect();
+    let mut counting = Counting { index, origins: &feed.origins, has: vec![false; table.len()], wrong: 0 };
+    println!("ready");
+    for line in io::stdin().lock().lines() {
+        let passed = match line?.as_str() {
+            "load" => counting.pass(&mut sender, &feed.announcement, &mut receiver, true, feed.updates)?,
+            "withdraw" => counting.pass(&mut sender, &feed.withdrawal, &mut receiver, false, feed.updates)?,
+            other => bail!("nobody knows how to {other:?}"),
+        };
+        println!("{}", serde_json::to_string(&passed)?);
+    }
+    Ok(())
+}
+
+/// Opens a connection from `own` and brings a session up, once the router takes it.
+fn session(own: Ipv4Addr, own_as: u32) -> Result<TcpStream> {
+    let deadline = Instant::now() + SESSION;
+    loop {
+        match try_session(own, own_as) {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(100)),
+            outcome => return outcome.with_context(|| format!("no session from {own}")),
+        }
+    }
+}
+
+fn try_session(own: Ipv4Addr, own_as: u32) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&SocketAddr::from((own, 0)).into())?;
+    socket.connect_timeout(&SocketAddr::from((ROUTER, 179)).into(), Duration::from_secs(1))?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(&hello(own, own_as))?;
+    let (mut buffer, mut opened, mut confirmed) = (Vec::new(), false, false);
+    let mut refused = None;
+    while !(opened && confirmed) {
+        take(&mut stream, &mut buffer)?;
+        read(&mut buffer, |said| match said {
+            Said::Open => opened = true,
+            Said::Keepalive => confirmed = true,
+            Said::Notification(code, subcode) => refused = Some((code, subcode)),
+            _ => {}
+        });
+        ensure!(refused.is_none(), "the router refuses: {refused:?}");
+    }
+    Ok(stream)
+}
+
+/// Appends what there is.
+fn take(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
+    let before = buffer.len();
+    buffer.resize(before + (256 << 10), 0);
+    let got = stream.read(&mut buffer[before..]);
+    buffer.truncate(before + got.as_ref().copied().unwrap_or(0));
+    ensure!(got? > 0, "the router closed the connection");
+    Ok(())
+}
+
+struct Counting<'a> {
+    index: HashMap<(u32, u8), usize, ahash::RandomState>,
+    origins: &'a [u32],
+    has: Vec<bool>,
+    wrong: usize,
+}
+
+impl Counting<'_> {
+    /// Sends a stream and counts until every prefix is there, or none is.
+    fn pass(
+        &mut self,
+        sender: &mut TcpStream,
+        stream: &[u8],
+        receiver: &mut TcpStream,
+        present: bool,
+        updates: usize,
+    ) -> Result<Passed> {
+        receiver.set_read_timeout(Some(SILENCE))?;
+        self.wrong = 0;
+        let began = Instant::now();
+        let mut last = began;
+        let mut left = self.has.iter().filter(|has| **has != present).count();
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| sender.write_all(stream));
+            let mut buffer = Vec::new();
+            while left > 0 {
+                if take(receiver, &mut buffer).is_err() {
+                    break;
+                }
+                let before = left;
+                read(&mut buffer, |said| left -= usize::from(self.note(said, present)));
+                if left < before {
+                    last = Instant::now();
+                }
+            }
+            sending.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?.context("sending the table")
+        })?;
+        let seconds = (last - began).as_secs_f64();
+        Ok(Passed { seconds, missing: left, wrong: self.wrong, updates })
+    }
+
+    /// Notes what was said; was it news of the kind that is waited for?
+    fn note(&mut self, said: Said, present: bool) -> bool {
+        let (prefix, is_there) = match said {
+            Said::Announced { prefix, first_as, origin } => {
+                let at = self.index.get(&prefix);
+                if first_as != ROUTER_AS || at.is_none_or(|at| self.origins[*at] != origin) {
+                    self.wrong += 1;
+                    return false;
+                }
+                (prefix, true)
+            }
+            Said::Withdrawn(prefix) => (prefix, false),
+            _ => return false,
+        };
+        let Some(at) = self.index.get(&prefix) else {
+            self.wrong += 1;
+            return false;
+        };
+        std::mem::replace(&mut self.has[*at], is_there) != is_there && is_there == present
+    }
+}
+

@@ -1,0 +1,171 @@
+//! A whole internet table through a BGP speaker: in from one eBGP peer, best paths out to another, then all taken back.
+
+mod daemons;
+mod ends;
+mod feed;
+mod speaker;
+mod stream;
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use perf::data::{self, Prefixes};
+use perf::measure::{self, Readings};
+use perf::record::Record;
+use serde::Serialize;
+
+/// The router under test.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const ROUTER_AS: u32 = 64512;
+/// Who sends the table.
+const FEEDER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const FEEDER_AS: u32 = 64999;
+/// Who gets it.
+const SINK: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
+const SINK_AS: u32 = 64998;
+
+/// What one may ask of `perf table-load`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// Rounds; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Every how manieth prefix of the table.
+    #[arg(long, default_value_t = 1)]
+    one_in: usize,
+    /// Our speaker alone, in memory; without it whole daemons, each in a namespace of its own.
+    #[arg(long)]
+    speaker: bool,
+    /// Only these daemons.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Roots of other Debian trees to look for daemons in, besides this machine's own.
+    #[arg(long, value_delimiter = ',')]
+    roots: Vec<std::path::PathBuf>,
+    /// The router's program.
+    #[arg(long, default_value = "target/release/tortie")]
+    tortie: std::path::PathBuf,
+    /// Write the result into perf/records/.
+    #[arg(long)]
+    record: bool,
+}
+
+/// The ends are a process of their own, in a namespace of their own.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// Sender and receiver; started by the measurement itself.
+    #[command(hide = true)]
+    Ends(ends::Arguments),
+}
+
+/// One daemon, or our speaker alone.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    /// Seconds from the first byte to the last route passed on. Of processor time, for the speaker alone.
+    load_seconds: Readings,
+    /// Likewise until all has been withdrawn.
+    withdraw_seconds: Readings,
+    /// Processor seconds of all threads, for load and withdrawal together.
+    processor_seconds: Readings,
+    /// Resident with the table.
+    megabytes: Readings,
+    /// Routes that never came, or with a wrong path; 0 in a sound measurement.
+    wrong: usize,
+}
+
+impl Row {
+    fn new(name: String) -> Row {
+        let none = Readings::default;
+        Row {
+            name,
+            load_seconds: none(),
+            withdraw_seconds: none(),
+            processor_seconds: none(),
+            megabytes: none(),
+            wrong: 0,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Results {
+    table: String,
+    prefixes: usize,
+    updates: usize,
+    skipped: Vec<String>,
+    rows: Vec<Row>,
+}
+
+/// Measures and prints, and records where asked to.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Part::Ends(arguments)) = &arguments.part {
+        return ends::run(arguments);
+    }
+    let (table, source) = table(arguments.one_in)?;
+    let feed = feed::feed(&table, FEEDER_AS, FEEDER, 1);
+    println!("{} IPv4 prefixes, {}, in {} UPDATEs", table.len(), source, feed.updates);
+    let mut results = Results {
+        table: source,
+        prefixes: table.len(),
+        updates: feed.updates,
+        skipped: Vec::new(),
+        rows: Vec::new(),
+    };
+    if arguments.speaker {
+        measure::pin(None);
+        let mut row = Row::new("tortie's speaker alone".to_owned());
+        for _ in 0..arguments.rounds {
+            let taken = speaker::run(&feed)?;
+            row.load_seconds.0.push(taken.load.as_secs_f64());
+            row.withdraw_seconds.0.push(taken.withdraw.as_secs_f64());
+            row.processor_seconds.0.push((taken.load + taken.withdraw).as_secs_f64());
+            // Later rounds find memory that the first one left.
+            if row.megabytes.0.is_empty() {
+                row.megabytes.0.push(taken.grown as f64 / 1e6);
+            }
+        }
+        results.rows.push(row);
+    } else {
+        daemons::measure(arguments, &mut results)?;
+    }
+    for row in &results.rows {
+        println!(
+            "{:24} load {:.2} s, withdraw {:.2} s, processor {:.2} s, {:.0} MB{}",
+            row.name,
+            row.load_seconds.median(),
+            row.withdraw_seconds.median(),
+            row.processor_seconds.median(),
+            row.megabytes.median(),
+            if row.wrong > 0 { format!(", {} ROUTES WRONG OR MISSING", row.wrong) } else { String::new() }
+        );
+    }
+    if arguments.record {
+        println!("written to {}", Record::new("table-load", results).write()?.display());
+    }
+    Ok(())
+}
+
+/// The IPv4 prefixes that every daemon takes, and where they come from: a few of a real table's are multicast or loopback.
+fn table(one_in: usize) -> Result<(Prefixes<u32>, String)> {
+    let internet = data::internet()?;
+    let is_unicast = |prefix: &&(u32, u8)| !matches!(prefix.0 >> 24, 0 | 127 | 224..);
+    let table = internet.v4.iter().filter(is_unicast).step_by(one_in).copied().collect();
+    Ok((table, internet.source))
+}
+
+/// OPEN and KEEPALIVE of an end: IPv4 unicast, AS numbers of four octets (RFC 6793), no hold time.
+fn hello(own: Ipv4Addr, own_as: u32) -> Vec<u8> {
+    let mut capabilities = vec![1, 4, 0, 1, 0, 1, 65, 4];
+    capabilities.extend(own_as.to_be_bytes());
+    let mut body = vec![4];
+    body.extend(u16::try_from(own_as).unwrap_or(23456).to_be_bytes());
+    body.extend([0, 0]);
+    body.extend(own.octets());
+    body.extend([capabilities.len() as u8 + 2, 2, capabilities.len() as u8]);
+    body.extend(capabilities);
+    let open = lab::bgp_message::message(lab::bgp_message::kind::OPEN, &body);
+    [open, lab::bgp_message::keepalive()].concat()
+}
