@@ -77,7 +77,8 @@ impl Identity {
         let stat = wait::read(Path::new(&format!("/proc/{}/stat", self.pid)))?;
         let after_name = stat.rsplit_once(')').context("no process name in /proc/PID/stat")?.1;
         // Fields 14 and 15; after the name comes field 3.
-        let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        let ticks =
+            after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
         Ok(Duration::from_millis(ticks * 10))
     }
 

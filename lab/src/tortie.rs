@@ -155,6 +155,14 @@ impl TortieNode {
         self.process.borrow().as_ref().map(Process::said).unwrap_or_default()
     }
 
+    /// The router's process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn identity(&self) -> Result<crate::process::Identity> {
+        Ok(self.process.borrow().as_ref().with_context(|| self.not_running())?.identity())
+    }
+
     /// The memory that the router holds, in bytes.
     ///
     /// # Errors

@@ -3,25 +3,30 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::install::{self, Installed};
 use crate::tools;
 
 /// What is measured without peers: minutes, no root.
-const ALONE: [Bench; 6] = [
+const ALONE: [Bench; 7] = [
     Bench { name: "lookup", about: "look-ups a second, both families, the full internet table" },
     Bench { name: "updates", about: "table changes a second, and what readers notice of them" },
     Bench { name: "walk", about: "the whole walk in memory, and clocks a packet in each stage" },
     Bench { name: "workers", about: "two and three workers beside one" },
     Bench { name: "loss", about: "what is lost at half the maximal rate while the table changes" },
+    Bench { name: "table-load", about: "a whole internet table through the BGP speaker alone" },
     Bench { name: "next-hop-loss", about: "a next hop that goes away behind 100,000 routes" },
 ];
 /// What is measured beside peers: minutes each; huge pages and namespaces need root.
-const BESIDE: [Bench; 3] = [
+const BESIDE: [Bench; 4] = [
     Bench { name: "lookup", about: "look-ups beside DPDK's rte_fib and rte_fib6" },
     Bench { name: "walk", about: "forwarding in memory beside DPDK's l3fwd, and VPP where one is named" },
     Bench { name: "veth", about: "AF_XDP between veths beside DPDK's testpmd and l3fwd, and Linux" },
+    Bench {
+        name: "table-load",
+        about: "a whole internet table through BGP beside BIRD, FRR, GoBGP and OpenBGPD",
+    },
 ];
 
 struct Bench {
@@ -100,6 +105,11 @@ fn one(name: &'static str, arguments: &Arguments) -> Result<()> {
             Ok(path) => words.extend(["--l3fwd".to_owned(), path]),
             Err(error) => println!("skipped: l3fwd between veths: {error:#}"),
         },
+        (true, "table-load") => {
+            let status = tools::cargo().args(["build", "--release", "--package", "tortie"]).status();
+            ensure!(status.context("cannot start cargo")?.success(), "the router could not be built");
+            words.push("--daemons".to_owned());
+        }
         (true, _) => {
             words.insert(0, "peers".to_owned());
             if let Some(vpp) = &arguments.vpp {

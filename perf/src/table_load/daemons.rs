@@ -1,10 +1,340 @@
-//! Whole daemons, one at a time.
+//! Whole daemons, one at a time: each in a namespace of its own on cores of its own, the two ends in another.
 
-use anyhow::Result;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use super::{Arguments, Results};
+use anyhow::{Context, Result, bail, ensure};
+use lab::netns::Namespace;
+use lab::process::{Identity, Process};
+use lab::progress::Progress;
+use lab::resources::Resources;
+use lab::tortie::{Settings, TortieNode};
+use lab::{Lab, Tools, command, link};
+
+use super::ends::Passed;
+use super::{Arguments, FEEDER, FEEDER_AS, ROUTER, ROUTER_AS, Results, Row, SINK, SINK_AS};
+
+/// Where the daemon runs; the ends have the last core.
+const DAEMON_CORES: &str = "0-2";
+const ENDS_CORE: &str = "3";
+/// How long a question about a version may take.
+const QUESTION: Duration = Duration::from_secs(10);
+
+/// A program that speaks BGP.
+#[derive(Clone, Debug)]
+struct Daemon {
+    kind: Kind,
+    name: String,
+    /// The Debian tree it is in; `/` is this machine's own.
+    root: PathBuf,
+    program: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tortie,
+    Bird,
+    Frr,
+    GoBgp,
+    OpenBgpd,
+}
+
+/// Where Debian puts them, and what asks their version.
+const OTHERS: [(Kind, &str, &str, &str); 4] = [
+    (Kind::Bird, "bird", "usr/sbin/bird", "--version"),
+    (Kind::Frr, "frr", "usr/lib/frr/bgpd", "--version"),
+    (Kind::GoBgp, "gobgp", "usr/bin/gobgpd", "--version"),
+    (Kind::OpenBgpd, "openbgpd", "usr/sbin/bgpd", "-V"),
+];
 
 /// Every daemon found, in rounds.
-pub fn measure(_arguments: &Arguments, _results: &mut Results) -> Result<()> {
+pub fn measure(arguments: &Arguments, results: &mut Results) -> Result<()> {
+    lab::wait::catch_signals()?;
+    let cores = std::thread::available_parallelism()?.get();
+    if cores < 4 {
+        println!("skipped: a daemon on three cores and its ends on one take 4 cores, here are {cores}");
+        return Ok(());
+    }
+    let daemons = find(arguments, &mut results.skipped)?;
+    results.skipped.iter().for_each(|why| println!("skipped: {why}"));
+    results.rows = daemons.iter().map(|daemon| Row::new(daemon.name.clone())).collect();
+    for round in 0..arguments.rounds {
+        for (daemon, row) in daemons.iter().zip(&mut results.rows) {
+            println!("round {} of {}: {}", round + 1, arguments.rounds, daemon.name);
+            once(daemon, arguments, row).with_context(|| daemon.name.clone())?;
+        }
+    }
     Ok(())
+}
+
+fn find(arguments: &Arguments, skipped: &mut Vec<String>) -> Result<Vec<Daemon>> {
+    let wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| name.starts_with(only));
+    let mut daemons = Vec::new();
+    if wanted("tortie") {
+        let program = fs::canonicalize(&arguments.tortie).with_context(|| {
+            format!("{}: `cargo build --release -p tortie` makes it", arguments.tortie.display())
+        })?;
+        daemons.push(Daemon { kind: Kind::Tortie, name: "tortie".to_owned(), root: "/".into(), program });
+    }
+    let own = PathBuf::from("/");
+    for root in std::iter::once(&own).chain(&arguments.roots) {
+        for (kind, name, program, version) in OTHERS {
+            if !wanted(name) {
+                continue;
+            }
+            let program = Path::new("/").join(program);
+            if !root.join(program.strip_prefix("/")?).exists() {
+                skipped.push(format!("no {name} in {}", root.display()));
+                continue;
+            }
+            let mut ask = within(root, None);
+            ask.arg(&program).arg(version);
+            let output = command::output(&mut ask, QUESTION)?;
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+            let version = said.split_whitespace().find(is_version).unwrap_or("of an unknown version");
+            daemons.push(Daemon { kind, name: format!("{name} {version}"), root: root.clone(), program });
+        }
+    }
+    ensure!(!daemons.is_empty(), "none of {:?} was found", arguments.only);
+    Ok(daemons)
+}
+
+/// A command prefix that runs within a tree, and within a namespace on the daemon's cores.
+fn within(root: &Path, namespace: Option<&Namespace>) -> Command {
+    let mut command = match namespace {
+        Some(namespace) => {
+            let mut command = namespace.command("taskset");
+            command.args(["-c", DAEMON_CORES, "chroot"]);
+            command
+        }
+        None => Command::new("chroot"),
+    };
+    command.arg(root);
+    command
+}
+
+/// One daemon, from its start to its end.
+fn once(daemon: &Daemon, arguments: &Arguments, row: &mut Row) -> Result<()> {
+    let tools = Tools { tortie: daemon.program.clone(), agent: PathBuf::new() };
+    let lab = Lab::raise(&tools, Progress::new(None))?;
+    let (router, ends) = (lab.namespace("router")?, lab.namespace("ends")?);
+    link::veth(link::End::new(&router, "eth0"), link::End::new(&ends, "eth0"))?;
+    link::add_address(&router, "eth0", format!("{ROUTER}/24").parse()?)?;
+    for end in [FEEDER, SINK] {
+        link::add_address(&ends, "eth0", format!("{end}/24").parse()?)?;
+    }
+    link::transmit_checksums_by_software(&ends, "eth0")?;
+    let running = start(daemon, &lab, &router)?;
+    let mut ends = Ends::start(&ends, arguments)?;
+    let loaded = ends.ask("load")?;
+    row.load_seconds.0.push(loaded.seconds);
+    row.megabytes.0.push(running.resident_bytes()? as f64 / 1e6);
+    let withdrawn = ends.ask("withdraw")?;
+    row.withdraw_seconds.0.push(withdrawn.seconds);
+    row.processor_seconds.0.push(running.processor_time()?.as_secs_f64());
+    row.wrong += loaded.missing + loaded.wrong + withdrawn.missing + withdrawn.wrong;
+    Ok(())
+}
+
+/// A daemon's processes.
+struct Running {
+    tortie: Option<TortieNode>,
+    processes: Vec<Process>,
+}
+
+impl Running {
+    fn identities(&self) -> Result<Vec<Identity>> {
+        if let Some(tortie) = &self.tortie {
+            return Ok(vec![tortie.identity()?]);
+        }
+        let mut identities = Vec::new();
+        for process in &self.processes {
+            identities.extend(family(process.identity().pid)?);
+        }
+        Ok(identities)
+    }
+
+    fn resident_bytes(&self) -> Result<u64> {
+        self.identities()?.into_iter().map(Identity::resident_bytes).sum()
+    }
+
+    fn processor_time(&self) -> Result<Duration> {
+        self.identities()?.into_iter().map(Identity::processor_time).sum()
+    }
+}
+
+/// A process and those it started: OpenBGPD is three.
+fn family(pid: u32) -> Result<Vec<Identity>> {
+    let mut found = vec![Identity::of(pid)?];
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in children.split_whitespace() {
+        found.extend(family(child.parse()?)?);
+    }
+    Ok(found)
+}
+
+fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace) -> Result<Running> {
+    if daemon.kind == Kind::Tortie {
+        return Ok(Running { tortie: Some(tortie(lab, namespace)?), processes: Vec::new() });
+    }
+    // Within the daemon's own tree, under a name that no other lab has.
+    let directory =
+        PathBuf::from("/tmp").join(lab.directory().file_name().context("the lab has a directory")?);
+    let outside = daemon.root.join(directory.strip_prefix("/")?);
+    fs::create_dir_all(&outside)?;
+    let text = match daemon.kind {
+        Kind::Bird => bird(),
+        Kind::Frr => frr(),
+        Kind::GoBgp => gobgp(),
+        Kind::OpenBgpd => openbgpd(&directory),
+        Kind::Tortie => bail!("it is started elsewhere"),
+    };
+    let file = directory.join("conf");
+    let outside_file = outside.join("conf");
+    fs::write(&outside_file, text)?;
+    fs::set_permissions(&outside_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let mut command = within(&daemon.root, Some(namespace));
+    command.arg(&daemon.program);
+    match daemon.kind {
+        Kind::Bird => command.arg("-f").arg("-c").arg(&file).arg("-s").arg(directory.join("ctl")),
+        // Without zebra: no kernel routes, as for all others here but us.
+        Kind::Frr => command
+            .args(["-Z", "-S", "-u", "root", "-g", "root", "--vty_socket"])
+            .arg(&directory)
+            .arg("-i")
+            .arg(directory.join("pid"))
+            .arg("-f")
+            .arg(&file),
+        Kind::GoBgp => command
+            .arg("--api-hosts")
+            .arg(format!("unix://{}", directory.join("api").display()))
+            .arg("-f")
+            .arg(&file),
+        Kind::OpenBgpd => command.arg("-d").arg("-f").arg(&file),
+        Kind::Tortie => bail!("it is started elsewhere"),
+    };
+    let process = lab.spawn("daemon", command)?;
+    Ok(Running { tortie: None, processes: vec![process] })
+}
+
+fn tortie(lab: &Lab, namespace: &Namespace) -> Result<TortieNode> {
+    namespace.forward()?;
+    let resources = Resources::create(lab.directory().join("resources"))?;
+    resources.bgp_configuration(false, ROUTER_AS)?;
+    resources.node("router", Some(format!("{ROUTER}/24").parse()?), None)?;
+    // A Calico node announces what is in its pools and nothing else, unless a filter says so.
+    for (name, address, peer_as, action) in
+        [("feeder", FEEDER, FEEDER_AS, "Reject"), ("sink", SINK, SINK_AS, "Accept")]
+    {
+        let head = |kind: &str| {
+            format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{ name: {name} }}\n")
+        };
+        let filter = format!("{}spec: {{ exportV4: [{{ action: {action} }}] }}\n", head("BGPFilter"));
+        let peer = format!(
+            "{}spec: {{ peerIP: \"{address}\", asNumber: {peer_as}, filters: [{name}] }}\n",
+            head("BGPPeer")
+        );
+        resources.write(&format!("{name}.yaml"), &format!("{filter}---\n{peer}"))?;
+    }
+    let node = TortieNode::configure(lab, namespace, resources.directory(), &Settings::default())?;
+    node.start(lab)?;
+    Ok(node)
+}
+
+fn bird() -> String {
+    let session = |name: &str, address, number, export| {
+        format!(
+            "protocol bgp {name} {{ local {ROUTER} as {ROUTER_AS}; neighbor {address} as {number}; direct; passive on; \
+             ipv4 {{ import all; export {export}; }}; }}\n"
+        )
+    };
+    format!(
+        "router id {ROUTER};\nprotocol device {{}}\n{}{}",
+        session("feeder", FEEDER, FEEDER_AS, "none"),
+        session("sink", SINK, SINK_AS, "all")
+    )
+}
+
+fn frr() -> String {
+    format!(
+        "router bgp {ROUTER_AS}\n bgp router-id {ROUTER}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
+         neighbor {FEEDER} remote-as {FEEDER_AS}\n neighbor {SINK} remote-as {SINK_AS}\n \
+         neighbor {FEEDER} passive\n neighbor {SINK} passive\n \
+         neighbor {SINK} timers connect 1\n address-family ipv4 unicast\n  \
+         neighbor {SINK} advertisement-interval 0\n  neighbor {FEEDER} prefix-list none out\n exit-address-family\n\
+         ip prefix-list none seq 5 deny any\n"
+    )
+}
+
+fn gobgp() -> String {
+    let neighbor = |address, number| {
+        format!(
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {number}\n\
+             [neighbors.transport.config]\npassive-mode = true\n"
+        )
+    };
+    format!(
+        "[global.config]\nas = {ROUTER_AS}\nrouter-id = \"{ROUTER}\"\n{}{}",
+        neighbor(FEEDER, FEEDER_AS),
+        neighbor(SINK, SINK_AS)
+    )
+}
+
+fn openbgpd(directory: &Path) -> String {
+    format!(
+        "AS {ROUTER_AS}\nrouter-id {ROUTER}\nfib-update no\nsocket \"{}\"\n\
+         neighbor {FEEDER} {{ remote-as {FEEDER_AS}\n passive }}\n\
+         neighbor {SINK} {{ remote-as {SINK_AS}\n passive }}\n\
+         allow from any\nallow to {SINK}\ndeny to {FEEDER}\n",
+        directory.join("sock").display()
+    )
+}
+
+/// The process with both ends.
+struct Ends {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Ends {
+    /// Starts it and waits until both sessions stand.
+    fn start(namespace: &Namespace, arguments: &Arguments) -> Result<Ends> {
+        let mut command = namespace.command("taskset");
+        command.args(["-c", ENDS_CORE]).arg(std::env::current_exe()?);
+        command.args(["table-load", "ends", "--one-in", &arguments.one_in.to_string()]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting the ends")?;
+        let input = child.stdin.take().context("its input is a pipe")?;
+        let output = BufReader::new(child.stdout.take().context("its output is a pipe")?);
+        let mut ends = Ends { child, input, output };
+        ensure!(ends.line()? == "ready", "the sessions didn't come up");
+        Ok(ends)
+    }
+
+    fn ask(&mut self, what: &str) -> Result<Passed> {
+        writeln!(self.input, "{what}")?;
+        let line = self.line()?;
+        serde_json::from_str(&line).with_context(|| format!("the ends said {line:?}"))
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It ends with its input; a measurement that failed doesn't wait for it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use perf::measure;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -24,9 +23,6 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// What one may ask of the ends; the measurement starts them itself.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The core that both share.
-    #[arg(long)]
-    core: Option<usize>,
     /// Every how manieth prefix of the table.
     #[arg(long, default_value_t = 1)]
     one_in: usize,
@@ -49,9 +45,6 @@ pub struct Passed {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let (table, _) = table(arguments.one_in)?;
     let feed = feed(&table, FEEDER_AS, FEEDER, 1);
-    if let Some(core) = arguments.core {
-        measure::pin(Some(core));
-    }
     let mut sender = session(FEEDER, FEEDER_AS)?;
     let mut receiver = session(SINK, SINK_AS)?;
     // What the sender hears matters to nobody, but must be taken.
@@ -178,4 +171,3 @@ impl Counting<'_> {
         std::mem::replace(&mut self.has[*at], is_there) != is_there && is_there == present
     }
 }
-

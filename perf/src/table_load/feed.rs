@@ -29,8 +29,7 @@ pub struct Feed {
 /// The feed of a peer in AS `first_as`. Another `seed` gives the same prefixes other attributes.
 pub fn feed(prefixes: &Prefixes<u32>, first_as: u32, nexthop: Ipv4Addr, seed: u64) -> Feed {
     let mut numbers = Numbers::new(seed);
-    let mut feed =
-        Feed { announcement: Vec::new(), updates: 0, withdrawal: Vec::new(), origins: Vec::new() };
+    let mut feed = Feed { announcement: Vec::new(), updates: 0, withdrawal: Vec::new(), origins: Vec::new() };
     let mut rest = prefixes.as_slice();
     while !rest.is_empty() {
         let (group, after) = rest.split_at((1 + numbers.below(GROUP)).min(rest.len()));

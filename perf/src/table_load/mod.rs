@@ -35,9 +35,9 @@ pub struct Arguments {
     /// Every how manieth prefix of the table.
     #[arg(long, default_value_t = 1)]
     one_in: usize,
-    /// Our speaker alone, in memory; without it whole daemons, each in a namespace of its own.
+    /// Whole daemons beside the whole router, each in a namespace of its own; without it our speaker alone, in memory.
     #[arg(long)]
-    speaker: bool,
+    daemons: bool,
     /// Only these daemons.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -114,7 +114,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         skipped: Vec::new(),
         rows: Vec::new(),
     };
-    if arguments.speaker {
+    if !arguments.daemons {
         measure::pin(None);
         let mut row = Row::new("tortie's speaker alone".to_owned());
         for _ in 0..arguments.rounds {
@@ -143,7 +143,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     if arguments.record {
-        println!("written to {}", Record::new("table-load", results).write()?.display());
+        let name = if arguments.daemons { "peers-table-load" } else { "table-load" };
+        println!("written to {}", Record::new(name, results).write()?.display());
     }
     Ok(())
 }
