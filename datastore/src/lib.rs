@@ -43,4 +43,6 @@ pub use event::{Event, Ignored};
 pub use invalid::{Invalid, Position, Reason};
 pub use kind::ResourceKind;
 pub use reading::{Found, Reading, Source, read};
-pub use store::{Key, Listed, MemoryStore, ResourceKey, Revision, Store, StoreError, Stored, Under};
+pub use store::{
+    Key, Listed, MemoryStore, ResourceKey, Revision, StatusKey, Store, StoreError, Stored, Under,
+};

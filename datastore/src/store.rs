@@ -7,6 +7,7 @@
 mod memory;
 
 use std::fmt;
+use std::time::Duration;
 
 use model::{Family, Prefix};
 use serde_json::Value;
@@ -33,6 +34,54 @@ pub enum Key {
     Handle(String),
     /// IPAM's own settings.
     IpamConfig,
+    /// What a node tells of itself, as Felix does.
+    Status(StatusKey),
+}
+
+/// Which of a node's reports (`statusreports.go`, `workloadendpointstatus.go`, `hostendpointstatus.go`). Those of
+/// OpenStack's regions are not among them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StatusKey {
+    /// That the node is alive; it has to be written again before its lifetime ends.
+    Active {
+        /// The node.
+        node: String,
+    },
+    /// The last one of those; it stays.
+    Last {
+        /// The node.
+        node: String,
+    },
+    /// How a workload's endpoint fares.
+    Workload {
+        /// The node.
+        node: String,
+        /// Such as `k8s`.
+        orchestrator: String,
+        /// The workload.
+        workload: String,
+        /// Its endpoint.
+        endpoint: String,
+    },
+    /// How a host's endpoint fares.
+    Host {
+        /// The node.
+        node: String,
+        /// The endpoint.
+        endpoint: String,
+    },
+}
+
+impl StatusKey {
+    /// Whose report it is.
+    pub fn node(&self) -> &str {
+        match self {
+            StatusKey::Active { node }
+            | StatusKey::Last { node }
+            | StatusKey::Workload { node, .. }
+            | StatusKey::Host { node, .. } => node,
+        }
+    }
 }
 
 /// What names a resource.
@@ -54,6 +103,25 @@ impl fmt::Display for Key {
             Key::Affinity { node, block } => write!(f, "BlockAffinity({node}, {block})"),
             Key::Handle(handle) => write!(f, "IPAMHandle({handle})"),
             Key::IpamConfig => f.write_str("IPAMConfig"),
+            Key::Status(key) => key.fmt(f),
+        }
+    }
+}
+
+/// As Calico's own errors name a report.
+impl fmt::Display for StatusKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StatusKey::Active { node } | StatusKey::Last { node } => {
+                write!(f, "StatusReport(hostname={node})")
+            }
+            StatusKey::Workload { node, orchestrator, workload, endpoint } => write!(
+                f,
+                "WorkloadEndpointStatus(hostname={node}, orchestrator={orchestrator}, workload={workload}, name={endpoint})"
+            ),
+            StatusKey::Host { node, endpoint } => {
+                write!(f, "HostEndpointStatus(hostname={node}, name={endpoint})")
+            }
         }
     }
 }
@@ -91,6 +159,16 @@ pub enum Under {
     },
     /// All handles.
     Handles,
+    /// A node's reports of its workloads' endpoints.
+    WorkloadStatuses {
+        /// The node.
+        node: String,
+    },
+    /// A node's reports of its own endpoints.
+    HostStatuses {
+        /// The node.
+        node: String,
+    },
 }
 
 impl Under {
@@ -105,6 +183,8 @@ impl Under {
                 block.family() == *family && node.as_ref().is_none_or(|node| node == of)
             }
             (Under::Handles, Key::Handle(_)) => true,
+            (Under::WorkloadStatuses { node }, Key::Status(key @ StatusKey::Workload { .. }))
+            | (Under::HostStatuses { node }, Key::Status(key @ StatusKey::Host { .. })) => key.node() == node,
             _ => false,
         }
     }
@@ -190,4 +270,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Conflict`], or that the store can't be asked.
     fn delete(&self, key: &Key, revision: Option<Revision>) -> Result<Stored, StoreError>;
+
+    /// Writes a value over whatever there is. With a lifetime (whole seconds) it goes away by itself when that is over,
+    /// where the store can do so.
+    ///
+    /// # Errors
+    /// That the store can't be asked.
+    fn put(&self, key: &Key, value: &Value, lifetime: Option<Duration>) -> Result<Revision, StoreError>;
 }

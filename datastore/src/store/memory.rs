@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -79,6 +80,11 @@ impl Store for MemoryStore {
         contents.values.remove(key);
         contents.last += 1;
         Ok(stored)
+    }
+
+    /// Lifetimes never end here.
+    fn put(&self, key: &Key, value: &Value, _: Option<Duration>) -> Result<Revision, StoreError> {
+        Ok(self.contents().write(key, value))
     }
 }
 
