@@ -35,6 +35,9 @@ const PACKAGES: &[Package] = &[
     Package { name: "traceroute", program: "traceroute", reason: "shows the routers on a way" },
     Package { name: "g++", program: "g++", reason: "builds libFuzzer, which the fuzz targets run in" },
     Package { name: "bird2", program: "bird", reason: "is the other BGP speaker of the interop scenarios" },
+    Package { name: "etcd-server", program: "etcd", reason: "is the other datastore" },
+    Package { name: "etcd-client", program: "etcdctl", reason: "looks at it from outside" },
+    Package { name: "openssl", program: "openssl", reason: "makes the certificates of a test" },
     Package { name: "valgrind", program: "valgrind", reason: "counts the walk's instructions" },
 ];
 

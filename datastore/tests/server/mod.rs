@@ -1,0 +1,154 @@
+//! A real etcd for a test: on loopback, in a directory that goes away, ended by its process id.
+
+// Each test takes what it needs of this.
+#![allow(dead_code)]
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use datastore::settings::EtcdSettings;
+
+/// How long it may take to come up on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running etcd of one member.
+pub struct Etcd {
+    directory: tempfile::TempDir,
+    process: Option<Child>,
+    pub client: SocketAddr,
+    peer: SocketAddr,
+    scheme: &'static str,
+    arguments: Vec<String>,
+}
+
+impl Etcd {
+    /// Starts one; nothing, after a word about it, where this machine has none.
+    pub fn start() -> Option<Etcd> {
+        Etcd::with("http", &[])
+    }
+
+    /// The same with more arguments.
+    pub fn with(scheme: &'static str, arguments: &[&str]) -> Option<Etcd> {
+        if Command::new("etcd").arg("--version").output().is_err() {
+            println!("skipped: no etcd here (Debian's etcd-server has it)");
+            return None;
+        }
+        let mut etcd = Etcd {
+            directory: tempfile::tempdir().expect("a directory"),
+            process: None,
+            client: free_port(),
+            peer: free_port(),
+            scheme,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+        };
+        etcd.run();
+        Some(etcd)
+    }
+
+    /// Runs it again, with what it had stored, at the same place.
+    pub fn run(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        for _ in 0..5 {
+            let process = self.command().spawn().expect("etcd starts");
+            self.process = Some(process);
+            if self.is_up() {
+                return;
+            }
+            self.kill();
+            // Somebody else may have taken a port meanwhile.
+            (self.client, self.peer) = (free_port(), free_port());
+        }
+        panic!("etcd doesn't come up: {}", std::fs::read_to_string(self.log()).unwrap_or_default());
+    }
+
+    fn command(&self) -> Command {
+        let client = format!("{}://{}", self.scheme, self.client);
+        let peer = format!("http://{}", self.peer);
+        let log = std::fs::File::create(self.log()).expect("a log");
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", "t", "--data-dir"])
+            .arg(self.directory.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("t={peer}"), "--log-level", "error"])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(log);
+        command
+    }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.directory.path().join("log")
+    }
+
+    fn is_up(&mut self) -> bool {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let ended =
+                self.process.as_mut().is_some_and(|process| process.try_wait().is_ok_and(|s| s.is_some()));
+            if ended {
+                return false;
+            }
+            // It listens to clients only once it is part of its cluster.
+            if TcpStream::connect(self.client).is_ok() {
+                return true;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// How a store gets at it.
+    pub fn settings(&self) -> EtcdSettings {
+        EtcdSettings { endpoints: vec![self.url()], ..EtcdSettings::default() }
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.client)
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// etcd's own client; its output.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let output = self.try_ctl(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "etcdctl {arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    pub fn try_ctl(&self, arguments: &[&str]) -> Output {
+        Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.url()])
+            .args(arguments)
+            .output()
+            .expect("Debian's etcd-client is installed with etcd-server")
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// An address where nobody listens just now.
+pub fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address")
+}
