@@ -81,11 +81,16 @@ impl Kind {
 
 /// May resources of a kind be of this group and version? Those of IPAM's books have the same fields in either.
 pub(crate) fn is_version_of(version: &str, kind: &str) -> bool {
-    version == API_VERSION || version == CRD_API_VERSION && IPAM_KINDS.contains(&kind)
+    version == API_VERSION || version == CRD_API_VERSION && is_book(kind)
 }
 
 /// The kinds that IPAM keeps its books in.
 const IPAM_KINDS: [&str; 4] = ["BlockAffinity", "IPAMBlock", "IPAMConfig", "IPAMHandle"];
+
+/// Is a kind one of those?
+pub(crate) fn is_book(kind: &str) -> bool {
+    IPAM_KINDS.contains(&kind)
+}
 
 /// Calico's kinds that have no effect here (`libcalico-go/lib/backend/model/resource.go`).
 const UNUSED_KINDS: [&str; 8] = [

@@ -47,5 +47,6 @@ pub use invalid::{Invalid, Position, Reason};
 pub use kind::ResourceKind;
 pub use reading::{Found, Reading, Source, read};
 pub use store::{
-    Key, Listed, MemoryStore, ResourceKey, Revision, StatusKey, Store, StoreError, Stored, Under,
+    DirectoryStore, Key, Listed, MemoryStore, ResourceKey, Revision, StatusKey, Store, StoreError, Stored,
+    Under,
 };

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::etcd::EtcdStore;
-use crate::store::{Store, StoreError};
+use crate::store::{DirectoryStore, Store, StoreError};
 
 /// Where calicoctl looks for its configuration unless it is told otherwise.
 pub const CALICOCTL_CONFIG: &str = "/etc/calico/calicoctl.cfg";
@@ -142,9 +142,7 @@ impl DatastoreSettings {
     /// Certificates that can't be read, or a directory that can't be made.
     pub fn open(&self) -> Result<Box<dyn Store>, StoreError> {
         match self {
-            DatastoreSettings::Directory(path) => {
-                Err(StoreError::Unavailable(format!("{}: a directory can't be written yet", path.display())))
-            }
+            DatastoreSettings::Directory(path) => Ok(Box::new(DirectoryStore::open(path)?)),
             DatastoreSettings::Etcd(settings) => Ok(Box::new(EtcdStore::open(settings)?)),
         }
     }

@@ -4,6 +4,7 @@
 //! Values are JSON as Calico stores them, without `metadata.resourceVersion`: that is the [`Revision`] of a
 //! [`Stored`]. A store checks no value; who writes has checked it.
 
+mod directory;
 mod memory;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use crate::ResourceKind;
 
+pub use directory::DirectoryStore;
 pub use memory::MemoryStore;
 
 /// What a value is stored under (`libcalico-go/lib/backend/model`).

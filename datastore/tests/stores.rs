@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use datastore::settings::{EtcdSettings, Pem};
 use datastore::{
-    EtcdStore, Key, Listed, MemoryStore, ResourceKey, ResourceKind, Revision, StatusKey, Store, StoreError,
-    Under,
+    DirectoryStore, EtcdStore, Key, Listed, MemoryStore, ResourceKey, ResourceKind, Revision, StatusKey,
+    Store, StoreError, Under,
 };
 use model::Family;
 use serde_json::{Value, json};
@@ -152,6 +152,16 @@ fn ipam_keeps_its_books(store: &dyn Store) {
 #[test]
 fn memory_holds_the_contract() {
     contract(&MemoryStore::default());
+}
+
+#[test]
+fn a_directory_holds_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    contract(&DirectoryStore::open(directory.path()).unwrap());
+    let left = fs::read_dir(directory.path())
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    assert!(left.into_iter().all(|name| name.starts_with('.')), "nothing is left behind");
 }
 
 fn etcd() -> Option<(Etcd, EtcdStore)> {
