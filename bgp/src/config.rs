@@ -171,6 +171,10 @@ pub struct PeerConfig {
     /// How long the peer shall keep our routes while we restart (RFC 4724), at most 4095 s; zero offers no
     /// graceful restart of our own but still helps the peer's.
     pub restart_time: Duration,
+    /// Keep the peer's routes, and ask it to keep ours, also where a session ends by NOTIFICATION or for want of
+    /// keepalives (RFC 8538), not only where its connection is lost. Off unless asked for: a node that is gone for
+    /// good is then believed in for its restart time.
+    pub survive_notification: bool,
     /// Offer to receive several paths for one prefix (RFC 7911); we announce one.
     pub add_path: bool,
     /// Which next hop we announce.
@@ -208,6 +212,7 @@ impl PeerConfig {
             connect_retry: Duration::from_secs(5),
             error_wait: ErrorWait { min: Duration::from_secs(5), max: Duration::from_secs(30) },
             restart_time: Duration::from_secs(120),
+            survive_notification: false,
             add_path: false,
             next_hop: NextHopMode::Auto,
             self_next_hops: SelfNextHops::default(),

@@ -38,6 +38,7 @@ impl Identity {
         let kept: Vec<_> = families().map(|family| (family, self.forwarding_preserved)).collect();
         capabilities.push(Capability::GracefulRestart(GracefulRestart {
             restarted: self.restarted,
+            notification: config.survive_notification,
             restart_time,
             families: if restart_time == 0 { Vec::new() } else { kept },
         }));
@@ -73,6 +74,8 @@ pub(crate) struct Negotiated {
     pub(crate) update: UpdateContext,
     pub(crate) route_refresh: bool,
     pub(crate) graceful_restart: Option<GracefulRestart>,
+    /// Both keep routes also where a session ends by NOTIFICATION, unless that is a Hard Reset (RFC 8538 §2).
+    pub(crate) survives_notification: bool,
     pub(crate) capabilities: Vec<Capability>,
 }
 
@@ -104,16 +107,19 @@ impl Negotiated {
             families,
             add_path: Family::ALL.map(|family| config.add_path && sends_several_paths(&open, family)),
         };
+        let graceful_restart = open.capabilities.iter().rev().find_map(|capability| match capability {
+            Capability::GracefulRestart(restart) => Some(restart.clone()),
+            _ => None,
+        });
         Ok(Negotiated {
             router_id: open.router_id,
             hold_time,
             keepalive_time: if hold_time.is_zero() { Duration::ZERO } else { keepalive_time },
             update,
             route_refresh: open.capabilities.contains(&Capability::RouteRefresh),
-            graceful_restart: open.capabilities.iter().rev().find_map(|capability| match capability {
-                Capability::GracefulRestart(restart) => Some(restart.clone()),
-                _ => None,
-            }),
+            survives_notification: config.survive_notification
+                && graceful_restart.as_ref().is_some_and(|restart| restart.notification),
+            graceful_restart,
             capabilities: open.capabilities,
         })
     }

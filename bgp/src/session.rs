@@ -38,7 +38,7 @@ pub(crate) struct Step<'a> {
 pub(crate) enum Event {
     /// The session is Established.
     Up,
-    /// It no longer is. `graceful`: nobody said why, so the peer may be restarting.
+    /// It no longer is. `graceful`: nobody said that the routes are to go, so the peer may be restarting.
     Down { graceful: bool },
     /// The peer restarted: its old session is gone, a new one is opening.
     Restarted,
@@ -272,6 +272,7 @@ impl Session {
 
     /// A connection is gone without an error of ours.
     fn lose(&mut self, id: ConnectionId, reason: Reason, step: &mut Step<'_>) -> Option<Event> {
+        let survives = self.survives_notification();
         let established = self.drop_link(id, step)?;
         // After an error the peer reports, do not hurry; a collision is none.
         let wait = match &reason {
@@ -281,7 +282,10 @@ impl Session {
         };
         self.connect_at = Some(step.now + step.jitter.shorten(wait));
         self.note_error(&reason);
-        let graceful = reason == Reason::ConnectionLost;
+        let graceful = match &reason {
+            Reason::Received(notification) => survives && !notification.is_hard_reset(),
+            reason => *reason == Reason::ConnectionLost,
+        };
         self.settle(reason, step);
         established.then_some(Event::Down { graceful })
     }
@@ -293,7 +297,10 @@ impl Session {
         notification: Notification,
         step: &mut Step<'_>,
     ) -> Option<Event> {
+        let survives = self.survives_notification();
         let (link, established) = self.take_link(id, step)?;
+        let notification = if established { in_full(notification, survives) } else { notification };
+        let graceful = survives && !notification.is_hard_reset();
         self.close_with(&link, notification.clone(), step);
         let reason = Reason::Sent(notification);
         self.note_error(&reason);
@@ -302,7 +309,12 @@ impl Session {
             self.connecting = false;
         }
         self.settle(reason, step);
-        established.then_some(Event::Down { graceful: false })
+        established.then_some(Event::Down { graceful })
+    }
+
+    /// Do both sides of the established session keep routes through a NOTIFICATION?
+    fn survives_notification(&self) -> bool {
+        self.established.as_ref().is_some_and(|established| established.negotiated.survives_notification)
     }
 
     /// Remembers why a connection ended, unless another one took its place.
@@ -335,11 +347,15 @@ impl Session {
 
     fn close_all(&mut self, notification: Option<&Notification>, step: &mut Step<'_>) -> Option<Event> {
         let event = self.established.as_ref().map(|_| Event::Down { graceful: false });
+        let survives = self.survives_notification();
         let ids: Vec<_> = self.connections().collect();
         for id in ids {
-            let Some((link, _)) = self.take_link(id, step) else { continue };
+            let Some((link, established)) = self.take_link(id, step) else { continue };
             match notification {
-                Some(notification) => self.close_with(&link, notification.clone(), step),
+                Some(notification) => {
+                    let notification = in_full(notification.clone(), established && survives);
+                    self.close_with(&link, notification, step);
+                }
                 None => step.out.push(Output::Close { connection: link.id }),
             }
         }
@@ -419,6 +435,13 @@ impl Session {
             step.out.push(Output::PeerStateChanged { peer: self.config.id, from, to: state, reason });
         }
     }
+}
+
+/// What says that our routes are to go at once, where NOTIFICATIONs alone no longer do (RFC 8538 §3.1, §4).
+fn in_full(notification: Notification, survives: bool) -> Notification {
+    let is_final = notification.code == CEASE
+        && matches!(notification.subcode, cease::MAX_PREFIXES | cease::SHUTDOWN | cease::DECONFIGURED);
+    if survives && is_final { notification.into_hard_reset() } else { notification }
 }
 
 fn is_collision(notification: &Notification) -> bool {

@@ -46,7 +46,12 @@ pub mod cease {
     pub const RECONFIGURED: u8 = 6;
     /// Connection Collision Resolution.
     pub const COLLISION: u8 = 7;
+    /// Hard Reset (RFC 8538 §3).
+    pub const HARD_RESET: u8 = 9;
 }
+
+/// Longest text that goes with a shutdown or reset, in octets (RFC 9003 §2).
+const TEXT_MAX: usize = 255;
 
 impl Notification {
     /// Without data.
@@ -65,6 +70,43 @@ impl Notification {
         Some(Notification { code, subcode, data: data.to_vec() })
     }
 
+    /// Administrative Shutdown or Reset with a text for the people on the other side (RFC 9003 §2). A text that is
+    /// too long is cut at a character.
+    pub fn with_text(subcode: u8, text: &str) -> Notification {
+        let text = &text[..text.floor_char_boundary(TEXT_MAX)];
+        let mut data = vec![text.len() as u8];
+        data.extend(text.as_bytes());
+        Notification { code: CEASE, subcode, data }
+    }
+
+    /// The text that goes with an administrative shutdown or reset, if there is one and it is UTF-8. Control
+    /// characters are left out: what a peer sends must not move a terminal's cursor (RFC 9003 §5).
+    pub fn text(&self) -> Option<String> {
+        if !matches!((self.code, self.subcode), (CEASE, cease::SHUTDOWN | cease::RESET)) {
+            return None;
+        }
+        let (&len, text) = self.data.split_first()?;
+        let text = std::str::from_utf8(text.get(..usize::from(len))?).ok()?;
+        let text: String = text.chars().filter(|letter| !letter.is_control()).collect();
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// The same as Hard Reset: the peer is not to keep our routes (RFC 8538 §3.1). The real codes are its data.
+    pub fn into_hard_reset(self) -> Notification {
+        let data = [&[self.code, self.subcode], &self.data[..]].concat();
+        Notification { code: CEASE, subcode: cease::HARD_RESET, data }
+    }
+
+    /// Is it Hard Reset?
+    pub fn is_hard_reset(&self) -> bool {
+        (self.code, self.subcode) == (CEASE, cease::HARD_RESET)
+    }
+
+    /// What a Hard Reset carries; `None` for any other.
+    pub fn inside(&self) -> Option<Notification> {
+        Notification::parse(&self.data).filter(|_| self.is_hard_reset())
+    }
+
     /// Appends the whole message; data beyond the largest message is cut.
     pub fn emit(&self, out: &mut Vec<u8>) {
         let room = super::MAX_MESSAGE_LEN - super::HEADER_LEN - 2;
@@ -77,7 +119,12 @@ impl Notification {
 
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NOTIFICATION {}/{} ({})", self.code, self.subcode, name(self.code, self.subcode))
+        write!(f, "NOTIFICATION {}/{} ({})", self.code, self.subcode, name(self.code, self.subcode))?;
+        if let Some(inside) = self.inside() {
+            write!(f, " for {}/{} ({})", inside.code, inside.subcode, name(inside.code, inside.subcode))?;
+        }
+        let text = self.text().or_else(|| self.inside()?.text());
+        text.map_or(Ok(()), |text| write!(f, ": {text:?}"))
     }
 }
 
@@ -123,6 +170,7 @@ fn name(code: u8, subcode: u8) -> &'static str {
         (CEASE, 9) => "Hard Reset",
         (CEASE, 10) => "BFD Down",
         (CEASE, _) => "Cease",
+        (ROUTE_REFRESH_ERROR, 1) => "Invalid Message Length",
         (ROUTE_REFRESH_ERROR, _) => "ROUTE-REFRESH Message Error",
         _ => "unknown",
     }
@@ -139,6 +187,34 @@ mod tests {
         notification.emit(&mut bytes);
         assert_eq!(Notification::parse(&bytes[19..]), Some(notification));
         assert_eq!(bytes.len(), 23);
+    }
+
+    #[test]
+    fn a_shutdown_says_why_in_words() {
+        let sent = Notification::with_text(cease::SHUTDOWN, "[TICKET-1] kernel upgrade, back at 18:00");
+        assert_eq!(sent.data[0], 40);
+        assert_eq!(
+            sent.to_string(),
+            r#"NOTIFICATION 6/2 (Administrative Shutdown): "[TICKET-1] kernel upgrade, back at 18:00""#
+        );
+        let hard = sent.clone().into_hard_reset();
+        assert!(
+            hard.to_string().starts_with("NOTIFICATION 6/9 (Hard Reset) for 6/2 (Administrative Shutdown): ")
+        );
+        assert_eq!(hard.inside(), Some(sent));
+        // Texts of several octets a letter are cut between letters.
+        let long = Notification::with_text(cease::RESET, &"é".repeat(200));
+        assert_eq!((long.data.len(), long.text().map(|text| text.chars().count())), (255, Some(127)));
+    }
+
+    #[test]
+    fn a_text_that_is_none_is_left_out() {
+        let text = |data: &[u8]| Notification::with_data(CEASE, cease::SHUTDOWN, data).text();
+        assert_eq!(text(&[]), None);
+        assert_eq!(text(&[9, b'x']), None, "cut short");
+        assert_eq!(text(&[2, 0xff, 0xfe]), None, "not UTF-8");
+        assert_eq!(text(b"\x04a\x1b[2"), Some("a[2".to_owned()), "an escape sequence");
+        assert_eq!(Notification::with_data(CEASE, cease::DECONFIGURED, b"\x01x").text(), None);
     }
 
     #[test]

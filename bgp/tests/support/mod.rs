@@ -114,6 +114,7 @@ impl Actor {
         let mut open = self.open();
         open.capabilities.push(Capability::GracefulRestart(GracefulRestart {
             restarted,
+            notification: false,
             restart_time: 120,
             families: vec![(AfiSafi::unicast(Family::V4), preserved)],
         }));
