@@ -38,6 +38,8 @@ pub struct FilterMatch {
     pub as_path_begins: Vec<AsNumber>,
     /// Its LOCAL_PREF, [100](crate::Step::LocalPref) where it has none.
     pub local_pref: Option<u32>,
+    /// Its LOCAL_PREF is higher than this.
+    pub local_pref_above: Option<u32>,
 }
 
 /// A set of prefixes: those that `prefix` covers, of some lengths; or all others.
@@ -152,15 +154,18 @@ impl FilterMatch {
             && (learned || !self.learned)
             && self.community.is_none_or(|community| carries(attributes, community))
             && self.begins_as_path(attributes)
-            && self
-                .local_pref
-                .is_none_or(|wanted| attributes.local_pref().unwrap_or(DEFAULT_LOCAL_PREF) == wanted)
+            && self.local_pref.is_none_or(|wanted| local_pref(attributes) == wanted)
+            && self.local_pref_above.is_none_or(|limit| local_pref(attributes) > limit)
     }
 
     fn begins_as_path(&self, attributes: &Attributes) -> bool {
         let mut path = attributes.as_path().as_numbers();
         self.as_path_begins.iter().all(|wanted| path.next() == Some(wanted.0))
     }
+}
+
+fn local_pref(attributes: &Attributes) -> u32 {
+    attributes.local_pref().unwrap_or(DEFAULT_LOCAL_PREF)
 }
 
 fn carries(attributes: &Attributes, community: Community) -> bool {

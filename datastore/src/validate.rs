@@ -181,7 +181,8 @@ pub(crate) fn dscp(field: &Field<'_>) -> Result<u8, Fault> {
     }
 }
 
-/// `ip`, `ip:port` or `[v6]:port`.
+/// `ip`, `ip:port` or `[v6]:port`. As with Calico the address may be one that no TCP connection can be made to, such as a
+/// multicast one; who asks for the session is told.
 pub(crate) fn peer_ip(field: &Field<'_>) -> Result<SocketAddr, Fault> {
     let text = field.text()?;
     let bad = || field.fault(Reason::BadPeerIp(text.to_owned()));
@@ -194,7 +195,7 @@ pub(crate) fn peer_ip(field: &Field<'_>) -> Result<SocketAddr, Fault> {
     if peer.port() == 0 {
         return Err(bad());
     }
-    usable(field, peer.ip())?;
+    specified(field, peer.ip())?;
     Ok(peer)
 }
 
@@ -204,8 +205,12 @@ pub(crate) fn peer_address(field: &Field<'_>) -> Result<IpAddr, Fault> {
     let addr = text
         .parse()
         .map_err(|_| field.fault(ParseAddrError { expected: "IP address", given: text.to_owned() }))?;
-    usable(field, addr)?;
+    specified(field, addr)?;
     Ok(addr)
+}
+
+fn specified(field: &Field<'_>, addr: IpAddr) -> Result<(), Fault> {
+    if addr.is_unspecified() { Err(field.fault(Reason::UnusableAddress(addr))) } else { Ok(()) }
 }
 
 fn usable(field: &Field<'_>, addr: IpAddr) -> Result<(), Fault> {
@@ -307,7 +312,7 @@ mod tests {
         ] {
             assert_eq!(check(peer_ip, text), Err(Reason::BadPeerIp(text.to_owned())));
         }
-        for text in ["0.0.0.0", "224.0.0.5", "::", "[ff02::1]:179"] {
+        for text in ["0.0.0.0", "::"] {
             assert!(matches!(check(peer_ip, text), Err(Reason::UnusableAddress(_))), "{text}");
         }
     }

@@ -78,10 +78,6 @@ fn resource(row: &Value) -> Option<Value> {
 fn about_an_unread_field(row: &Value) -> Option<&'static str> {
     let object = row["object"].to_string();
     [
-        "communities",
-        "prefixAdvertisements",
-        "serviceClusterIPs",
-        "localWorkloadPeeringIPV4",
         "wireguard",
         "kubeNodePortRanges",
         "openstackRegion",

@@ -1,9 +1,11 @@
 //! Calico's BGPConfiguration and BGPPeer resources.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::{BgpCommunity, Prefix};
 
 /// A four-octet AS number (RFC 6793).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +65,7 @@ impl FromStr for AsNumber {
 /// Cluster-wide or per-node BGP settings (`api/pkg/apis/projectcalico/v3/bgpconfig.go`).
 ///
 /// The resource is named `default`, or `node.NAME` for one node's overrides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BgpConfiguration {
     /// `metadata.name`.
     pub name: String,
@@ -75,12 +77,67 @@ pub struct BgpConfiguration {
     pub listen_port: Option<u16>,
     /// `spec.nodeMeshMaxRestartTime`; absent means 120 s.
     pub mesh_max_restart_time: Option<Duration>,
+    /// `spec.nodeMeshPassword`: where the mesh's TCP MD5 password stands (RFC 2385).
+    pub mesh_password: Option<SecretKey>,
+    /// `spec.bindMode: NodeIP`: listen on the node's own addresses only.
+    pub bind_to_node_address: bool,
+    /// `spec.prefixAdvertisements`, with the communities that `spec.communities` names; absent from a node's own
+    /// configuration means the cluster's.
+    pub prefix_advertisements: Option<Vec<PrefixAdvertisement>>,
+    /// `spec.serviceClusterIPs`: announced whole by every node.
+    pub service_cluster_ips: Vec<Prefix>,
+    /// `spec.serviceExternalIPs`, likewise.
+    pub service_external_ips: Vec<Prefix>,
+    /// `spec.serviceLoadBalancerIPs`: likewise, but for single addresses, which are their services' nodes' to announce.
+    pub service_load_balancer_ips: Vec<Prefix>,
+    /// `spec.serviceLoadBalancerAggregation: Disabled`: load balancers' networks are not announced whole.
+    pub load_balancers_one_by_one: bool,
+    /// `spec.localWorkloadPeeringIPV4`: the address that local workloads find the node's speaker at.
+    pub local_workload_peering_v4: Option<Ipv4Addr>,
+    /// `spec.localWorkloadPeeringIPV6`, likewise.
+    pub local_workload_peering_v6: Option<Ipv6Addr>,
+    /// `spec.ipv4NormalRoutePriority`: the kernel metric of IPv4 routes in no hurry; absent means 1024.
+    pub normal_route_priority_v4: Option<u32>,
+    /// `spec.ipv6NormalRoutePriority`, likewise.
+    pub normal_route_priority_v6: Option<u32>,
+    /// `spec.programClusterRoutes`: which routes to other nodes' workloads are BGP's; absent means those without
+    /// encapsulation.
+    pub program_cluster_routes: Option<ClusterRoutes>,
+}
+
+/// What a network's routes are told with, where this node announces them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixAdvertisement {
+    /// The network: what lies in it is meant.
+    pub cidr: Prefix,
+    /// Added to what a route carries.
+    pub communities: Vec<BgpCommunity>,
+}
+
+/// A key of a Secret in the namespace that Calico runs in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretKey {
+    /// `secretKeyRef.name`.
+    pub name: String,
+    /// `secretKeyRef.key`.
+    pub key: String,
+}
+
+/// The routes to other nodes' workloads that somebody takes care of (`programClusterRoutes`). Those of VXLAN are Felix's
+/// always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterRoutes {
+    /// Those into pools of IPIP.
+    pub ipip: bool,
+    /// Those into pools without encapsulation.
+    pub plain: bool,
 }
 
 /// Which of our nodes a [`BgpPeer`] is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PeerNodes {
     /// Neither `node` nor `nodeSelector`: every node.
+    #[default]
     All,
     /// `spec.node`.
     Named(String),
@@ -95,6 +152,8 @@ pub enum PeerTarget {
     Address(SocketAddr),
     /// `spec.peerSelector`, as text: the nodes whose labels it selects.
     Nodes(String),
+    /// `spec.localWorkloadSelector`, as text: the workloads of the same node whose labels it selects.
+    LocalWorkloads(String),
 }
 
 /// A session with a router outside the mesh, or with a node beyond it (`…/v3/bgppeer.go`).
@@ -131,6 +190,35 @@ pub struct BgpPeer {
     pub max_restart_time: Option<Duration>,
     /// `spec.keepaliveTime`; absent means a third of the hold time.
     pub keepalive_time: Option<Duration>,
+    /// `spec.ttlSecurity`: the peer is at most so many hops away, and packets from further off are not its (RFC 5082).
+    pub ttl_security: Option<u8>,
+    /// `spec.password`: where the session's TCP MD5 password stands (RFC 2385).
+    pub password: Option<SecretKey>,
+}
+
+impl BgpPeer {
+    /// A peer of every node, with Calico's defaults.
+    pub fn new(name: impl Into<String>, target: PeerTarget) -> BgpPeer {
+        BgpPeer {
+            name: name.into(),
+            nodes: PeerNodes::All,
+            target,
+            as_number: None,
+            filters: Vec::new(),
+            local_as_number: None,
+            allowed_local_as: 0,
+            reachable_by: None,
+            reverse_peering: true,
+            next_hop_keep: false,
+            keep_original_next_hop: false,
+            next_hop_self: false,
+            bind_to_node_address: true,
+            max_restart_time: None,
+            keepalive_time: None,
+            ttl_security: None,
+            password: None,
+        }
+    }
 }
 
 #[cfg(test)]

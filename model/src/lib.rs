@@ -31,7 +31,10 @@ mod tier;
 mod update;
 
 pub use addr::{Family, InterfaceAddr, MacAddr, ParseAddrError, Prefix};
-pub use bgp::{AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes, PeerTarget};
+pub use bgp::{
+    AsNumber, BgpConfiguration, BgpPeer, ClusterRoutes, ParseAsNumberError, PeerNodes, PeerTarget,
+    PrefixAdvertisement, SecretKey,
+};
 pub use bgp_filter::{
     BgpCommunity, BgpFilter, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule,
 };

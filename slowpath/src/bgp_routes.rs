@@ -1,66 +1,105 @@
-//! BGP's routes on their way into the RIB: through tunnels, and past pools whose routes come from elsewhere.
+//! BGP's routes on their way into the RIB: through tunnels, and past networks whose routes come from elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::Prefix;
 
-use crate::calico::Tunnels;
-use crate::rib::{Rib, Source};
+use crate::calico::Desired;
+use crate::rib::{Offer, Rib, Source};
+use crate::target::Target;
+
+/// What BGP says of a prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// The next hops; none withdraws the route.
+    pub nexthops: Vec<IpAddr>,
+    /// It is of more than normal priority: it comes before a workload's address here, which is about to be gone.
+    pub elevated: bool,
+}
+
+impl Learned {
+    fn source(&self) -> Source {
+        if self.elevated { Source::Elevated } else { Source::Bgp }
+    }
+}
 
 /// What BGP offers and the RIB doesn't have; the rest is in the RIB alone.
 #[derive(Default)]
 pub struct BgpRoutes {
-    /// Next hops of what is left out.
-    left_out: BTreeMap<Prefix, Vec<IpAddr>>,
+    left_out: BTreeMap<Prefix, Learned>,
+    /// Those of more than normal priority: few, while a million others need no second look-up.
+    elevated: BTreeSet<Prefix>,
 }
 
 impl BgpRoutes {
-    /// BGP's route to a prefix leads to these next hops now; none withdraws it.
-    pub fn offer(&mut self, rib: &mut Rib, tunnels: &Tunnels, prefix: Prefix, nexthops: Vec<IpAddr>) {
-        match tunnels.bgp_target(prefix, nexthops.iter().copied()) {
+    /// BGP says this of a prefix now.
+    pub fn offer(&mut self, rib: &mut Rib, desired: &Desired, prefix: Prefix, learned: Learned) {
+        let source = learned.source();
+        if learned.elevated {
+            if self.elevated.insert(prefix) {
+                rib.remove(prefix, Source::Bgp);
+            }
+        } else if self.elevated.remove(&prefix) {
+            rib.remove(prefix, Source::Elevated);
+        }
+        match target(desired, prefix, &learned) {
             Some(target) => {
                 self.left_out.remove(&prefix);
-                rib.insert(prefix, Source::Bgp, &target, 0);
+                rib.insert(prefix, source, &target, 0);
             }
             None => {
-                rib.remove(prefix, Source::Bgp);
-                if nexthops.is_empty() {
+                rib.remove(prefix, source);
+                if learned.nexthops.is_empty() {
                     self.left_out.remove(&prefix);
                 } else {
-                    self.left_out.insert(prefix, nexthops);
+                    self.left_out.insert(prefix, learned);
                 }
             }
         }
     }
 
-    /// Offers everything anew: pools or nodes are others now.
-    pub fn tunnels_changed(&mut self, rib: &mut Rib, tunnels: &Tunnels) {
-        let mut offered: Vec<(Prefix, Vec<IpAddr>)> =
-            std::mem::take(&mut self.left_out).into_iter().collect();
+    /// Offers everything anew: pools, nodes or services are others now.
+    pub fn offer_all(&mut self, rib: &mut Rib, desired: &Desired) {
+        let mut offered: Vec<(Prefix, Learned)> = std::mem::take(&mut self.left_out).into_iter().collect();
         for (prefix, _) in rib.iter() {
-            let Some(offer) = rib.offers(prefix).find(|offer| offer.source == Source::Bgp) else { continue };
-            let Some(target) = rib.targets().get(offer.target) else { continue };
-            let nexthops: Vec<IpAddr> = target.gateways().iter().map(|gateway| gateway.addr).collect();
+            let Some(offer) = rib.offers(prefix).find(is_bgps) else { continue };
+            let Some(there) = rib.targets().get(offer.target) else { continue };
+            let nexthops = there.gateways().iter().map(|gateway| gateway.addr).collect();
+            let learned = Learned { nexthops, elevated: offer.source == Source::Elevated };
             // A million routes of the internet lead where they led: those are left alone.
-            if tunnels.bgp_target(prefix, nexthops.iter().copied()).as_ref() != Some(target) {
-                offered.push((prefix, nexthops));
+            if target(desired, prefix, &learned).as_ref() != Some(there) {
+                offered.push((prefix, learned));
             }
         }
-        for (prefix, nexthops) in offered {
-            self.offer(rib, tunnels, prefix, nexthops);
+        for (prefix, learned) in offered {
+            self.offer(rib, desired, prefix, learned);
         }
     }
 
     /// Withdraws everything.
     pub fn clear(&mut self, rib: &mut Rib) {
         self.left_out.clear();
-        let is_bgps = |prefix: &Prefix| rib.offers(*prefix).any(|offer| offer.source == Source::Bgp);
-        let offered: Vec<Prefix> = rib.iter().map(|(prefix, _)| prefix).filter(is_bgps).collect();
+        self.elevated.clear();
+        let has = |prefix: &Prefix| rib.offers(*prefix).any(|offer| is_bgps(&offer));
+        let offered: Vec<Prefix> = rib.iter().map(|(prefix, _)| prefix).filter(has).collect();
         for prefix in offered {
             rib.remove(prefix, Source::Bgp);
+            rib.remove(prefix, Source::Elevated);
         }
     }
+}
+
+fn is_bgps(offer: &Offer) -> bool {
+    matches!(offer.source, Source::Bgp | Source::Elevated)
+}
+
+/// Where BGP's route leads; nowhere where somebody else's does.
+fn target(desired: &Desired, prefix: Prefix, learned: &Learned) -> Option<Target> {
+    if desired.services.is_local(prefix) {
+        return None;
+    }
+    desired.tunnels.bgp_target(prefix, learned.nexthops.iter().copied())
 }
 
 #[cfg(test)]
@@ -72,7 +111,7 @@ mod tests {
 
     const BLOCK: &str = "192.168.121.0/26";
 
-    fn tunnels(ipip_mode: EncapMode, vxlan_mode: EncapMode) -> Tunnels {
+    fn desired(ipip_mode: EncapMode, vxlan_mode: EncapMode) -> Desired {
         let node = |name: &str, address: &str| Node {
             name: name.to_owned(),
             ipv4: Some(address.parse().unwrap()),
@@ -92,7 +131,11 @@ mod tests {
         for resource in nodes.into_iter().chain([Resource::IpPool(pool)]) {
             calico.apply(&Update::Put(resource.into()));
         }
-        calico.desired().tunnels
+        calico.desired()
+    }
+
+    fn via(nexthop: IpAddr) -> Learned {
+        Learned { nexthops: vec![nexthop], elevated: false }
     }
 
     /// What the RIB has of BGP's for a prefix: is it encapsulated?
@@ -104,16 +147,16 @@ mod tests {
     #[test]
     fn routes_follow_the_pools_mode_there_and_back() {
         let (mut rib, mut routes) = (Rib::default(), BgpRoutes::default());
-        let mut now = tunnels(EncapMode::Never, EncapMode::Never);
+        let mut now = desired(EncapMode::Never, EncapMode::Never);
         let nexthop: IpAddr = "172.16.199.114".parse().unwrap();
         for prefix in [BLOCK, "10.0.0.0/8"] {
-            routes.offer(&mut rib, &now, prefix.parse().unwrap(), vec![nexthop]);
+            routes.offer(&mut rib, &now, prefix.parse().unwrap(), via(nexthop));
         }
         let modes = [EncapMode::Never, EncapMode::Always, EncapMode::CrossSubnet];
         let ways = modes.map(|ipip| (ipip, EncapMode::Never)).into_iter();
         for (ipip, vxlan) in ways.chain(modes.map(|vxlan| (EncapMode::Never, vxlan))) {
-            now = tunnels(ipip, vxlan);
-            routes.tunnels_changed(&mut rib, &now);
+            now = desired(ipip, vxlan);
+            routes.offer_all(&mut rib, &now);
             let expected = (vxlan == EncapMode::Never).then_some(ipip != EncapMode::Never);
             assert_eq!(
                 (has(&rib, BLOCK), has(&rib, "10.0.0.0/8")),
@@ -122,8 +165,8 @@ mod tests {
             );
         }
         // Withdrawn while it is left out, it doesn't come back.
-        routes.offer(&mut rib, &now, BLOCK.parse().unwrap(), Vec::new());
-        routes.tunnels_changed(&mut rib, &tunnels(EncapMode::Never, EncapMode::Never));
+        routes.offer(&mut rib, &now, BLOCK.parse().unwrap(), Learned::default());
+        routes.offer_all(&mut rib, &desired(EncapMode::Never, EncapMode::Never));
         assert_eq!(has(&rib, BLOCK), None);
         routes.clear(&mut rib);
         assert!(rib.is_empty());
@@ -132,12 +175,46 @@ mod tests {
     #[test]
     fn routes_that_lead_where_they_led_are_no_news() {
         let (mut rib, mut routes) = (Rib::default(), BgpRoutes::default());
-        let now = tunnels(EncapMode::Always, EncapMode::Never);
+        let now = desired(EncapMode::Always, EncapMode::Never);
         let nexthop: IpAddr = "172.16.199.114".parse().unwrap();
-        routes.offer(&mut rib, &now, BLOCK.parse().unwrap(), vec![nexthop]);
-        routes.offer(&mut rib, &now, "10.0.0.0/8".parse().unwrap(), vec![nexthop]);
+        routes.offer(&mut rib, &now, BLOCK.parse().unwrap(), via(nexthop));
+        routes.offer(&mut rib, &now, "10.0.0.0/8".parse().unwrap(), via(nexthop));
         rib.take_changed();
-        routes.tunnels_changed(&mut rib, &tunnels(EncapMode::CrossSubnet, EncapMode::Never));
+        routes.offer_all(&mut rib, &desired(EncapMode::CrossSubnet, EncapMode::Never));
         assert!(!rib.has_changed());
+    }
+
+    #[test]
+    fn a_route_of_more_than_normal_priority_comes_before_the_workload_that_has_left() {
+        let (mut rib, mut routes) = (Rib::default(), BgpRoutes::default());
+        let now = desired(EncapMode::Never, EncapMode::Never);
+        let address: Prefix = "192.168.121.7/32".parse().unwrap();
+        rib.insert(address, Source::Workload, &Target::Local, 0);
+        let moved = |elevated| Learned { elevated, ..via("172.16.199.114".parse().unwrap()) };
+        for (elevated, winner) in
+            [(false, Source::Workload), (true, Source::Elevated), (false, Source::Workload)]
+        {
+            routes.offer(&mut rib, &now, address, moved(elevated));
+            assert_eq!(rib.get(address).unwrap().source, winner);
+            assert_eq!(rib.offers(address).count(), 2, "BGP has one route");
+        }
+        routes.offer(&mut rib, &now, address, moved(true));
+        routes.clear(&mut rib);
+        assert_eq!(rib.get(address).unwrap().source, Source::Workload);
+    }
+
+    #[test]
+    fn networks_of_services_are_left_to_the_nodes_own_proxy() {
+        let (mut rib, mut routes) = (Rib::default(), BgpRoutes::default());
+        let mut now = desired(EncapMode::Never, EncapMode::Never);
+        let service: Prefix = "10.101.0.7/32".parse().unwrap();
+        routes.offer(&mut rib, &now, service, via("172.16.199.114".parse().unwrap()));
+        assert!(rib.get(service).is_some());
+        now.services.local.insert("10.101.0.0/16".parse().unwrap());
+        routes.offer_all(&mut rib, &now);
+        assert!(rib.is_empty());
+        now.services.local.clear();
+        routes.offer_all(&mut rib, &now);
+        assert!(rib.get(service).is_some());
     }
 }

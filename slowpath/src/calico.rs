@@ -12,6 +12,7 @@ mod blocks;
 mod export;
 mod felix;
 mod peers;
+mod services;
 mod tunnels;
 mod warning;
 
@@ -20,17 +21,22 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
     AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Family, FelixConfiguration,
-    HostEndpoint, IpPool, IpamBlock, Key, Node, Prefix, Resource, Update, WorkloadEndpoint,
+    HostEndpoint, IpPool, IpamBlock, Key, Node, Prefix, PrefixAdvertisement, Resource, Update,
+    WorkloadEndpoint,
 };
 
+use export::Exported;
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
 pub use felix::Felix;
 pub use peers::{DesiredPeer, NextHop, PeerKind, PeerName};
+pub use services::Services;
 pub use tunnels::Tunnels;
 pub use warning::Warning;
 
 /// BGP's port, where no BGPConfiguration says otherwise.
 const BGP_PORT: u16 = 179;
+/// The kernel metric that Calico gives routes of normal priority.
+const NORMAL_PRIORITY: u32 = 1024;
 /// The BGPConfiguration and the FelixConfiguration that hold for the whole cluster.
 const CLUSTER_CONFIGURATION: &str = "default";
 
@@ -64,6 +70,12 @@ pub struct Desired {
     pub router_id: Option<Ipv4Addr>,
     /// TCP port to listen on for BGP.
     pub listen_port: u16,
+    /// Listen on the node's own addresses only, rather than on all.
+    pub listen_on_node_address: bool,
+    /// The kernel metrics that stand for a route of normal priority: IPv4's and IPv6's.
+    pub normal_priority: [u32; 2],
+    /// Networks of services.
+    pub services: Services,
     /// Our confirmed blocks: announced as they are.
     pub blocks: BTreeSet<Prefix>,
     /// Blocks to discard within where no more specific route is: all but /32s and /128s.
@@ -97,6 +109,11 @@ impl Desired {
             Family::V6 => node.ipv6,
         };
         address.map(|address| address.addr)
+    }
+
+    /// The kernel metric of a family's routes of normal priority.
+    pub fn normal_priority(&self, family: Family) -> u32 {
+        self.normal_priority[family as usize]
     }
 }
 
@@ -184,6 +201,20 @@ impl Calico {
             self.felix.get(&format!("node.{}", self.node_name)),
         );
         let blocks = self.own_blocks(&mut warnings);
+        let services = Services::of(self.cluster(), node);
+        let export = ExportRules::of(Exported {
+            blocks: &blocks,
+            services: services.exported(node),
+            pools: self.pools.values().collect(),
+            advertisements: self.prefix_advertisements(),
+        });
+        let cluster = self.cluster();
+        let peers = node.map(|node| peers::desired(self, node, &mut warnings)).unwrap_or_default();
+        let mut tunnels = tunnels::desired(self, node, &felix, &mut warnings);
+        if peers.values().any(|peer| peer.kind == PeerKind::LocalWorkload) {
+            tunnels.addresses.extend(cluster.into_iter().flat_map(local_workload_peering));
+        }
+        let priority = |of: fn(&BgpConfiguration) -> Option<u32>| cluster.and_then(of);
         Desired {
             as_number: node.map_or_else(|| self.cluster_as(), |node| self.as_number_of(node)),
             router_id: node.and_then(router_id),
@@ -194,15 +225,21 @@ impl Calico {
                 .filter(|(_, endpoint)| endpoint.node == self.node_name)
                 .map(|(name, endpoint)| (name.clone(), endpoint.clone()))
                 .collect(),
-            peers: node.map(|node| peers::desired(self, node, &mut warnings)).unwrap_or_default(),
-            export: ExportRules::of(&blocks, self.pools.values()),
+            peers,
+            listen_on_node_address: cluster.is_some_and(|cluster| cluster.bind_to_node_address),
+            normal_priority: [
+                priority(|cluster| cluster.normal_route_priority_v4).unwrap_or(NORMAL_PRIORITY),
+                priority(|cluster| cluster.normal_route_priority_v6).unwrap_or(NORMAL_PRIORITY),
+            ],
+            services,
+            export,
             pools: self.pools.clone(),
             node_addresses: (self.nodes.values())
                 .flat_map(|node| [node.ipv4, node.ipv6])
                 .flatten()
                 .map(|address| address.addr)
                 .collect(),
-            tunnels: tunnels::desired(self, node, &felix, &mut warnings),
+            tunnels,
             felix,
             node: node.cloned(),
             blocks,
@@ -270,6 +307,13 @@ impl Calico {
         self.configurations.get(CLUSTER_CONFIGURATION)
     }
 
+    /// A node's own, whole, else the cluster's.
+    fn prefix_advertisements(&self) -> Vec<PrefixAdvertisement> {
+        let own = self.configurations.get(&format!("node.{}", self.node_name));
+        let of = |configuration: &BgpConfiguration| configuration.prefix_advertisements.clone();
+        own.and_then(of).or_else(|| self.cluster().and_then(of)).unwrap_or_default()
+    }
+
     fn cluster_as(&self) -> AsNumber {
         self.cluster().and_then(|cluster| cluster.as_number).unwrap_or(AsNumber::CALICO_DEFAULT)
     }
@@ -285,6 +329,12 @@ impl Calico {
             .or_else(|| self.cluster().and_then(|cluster| cluster.listen_port))
             .unwrap_or(BGP_PORT)
     }
+}
+
+/// Where local workloads find the node's speaker.
+fn local_workload_peering(cluster: &BgpConfiguration) -> impl Iterator<Item = IpAddr> {
+    let v4 = cluster.local_workload_peering_v4.map(IpAddr::V4);
+    v4.into_iter().chain(cluster.local_workload_peering_v6.map(IpAddr::V6))
 }
 
 fn router_id(node: &Node) -> Option<Ipv4Addr> {

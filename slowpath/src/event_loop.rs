@@ -424,6 +424,9 @@ impl Core {
         self.installer.writer().set_workload_tunnels(self.desired.felix.workload_tunnels());
         self.reconcile_tunnel_addresses();
         self.apply_tunnels(&before.tunnels);
+        if before.services != self.desired.services {
+            self.bgp_routes.offer_all(&mut self.rib, &self.desired);
+        }
         self.end_flows_of_gone_workloads(&before);
         self.learn_endpoint_macs();
         let felix = &self.desired.felix;

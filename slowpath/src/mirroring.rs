@@ -66,7 +66,7 @@ impl Mirroring {
         }
         let leads_through = |offer: &Offer| {
             let gateways = rib.targets().get(offer.target).map(Target::gateways).unwrap_or_default();
-            matches!(offer.source, Source::Bgp | Source::Vxlan | Source::ReachableBy)
+            matches!(offer.source, Source::Bgp | Source::Elevated | Source::Vxlan | Source::ReachableBy)
                 && gateways.iter().any(|gateway| moved.contains(&gateway.addr))
         };
         for (prefix, _) in rib.iter().filter(|(_, offer)| leads_through(offer)) {
@@ -87,7 +87,7 @@ fn target(
     match offer.source {
         Source::Block => Some(MirrorTarget::Blackhole),
         Source::Workload => Some(into_host_port(host, family, node(family), None)),
-        Source::ReachableBy | Source::Vxlan | Source::Bgp | Source::Preserved => {
+        Source::ReachableBy | Source::Vxlan | Source::Bgp | Source::Elevated | Source::Preserved => {
             let target = rib.targets().get(offer.target)?;
             if let Some(tunnel) = target.tunnel() {
                 let source = tunnel.source.or_else(|| node(family));

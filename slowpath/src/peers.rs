@@ -71,7 +71,7 @@ pub struct Peers {
     next_attempt: u64,
     connections: HashMap<ConnectionId, Connection>,
     next_connection: u64,
-    listening: Option<(u16, Vec<AbortHandle>)>,
+    listening: Option<(Vec<SocketAddr>, Vec<AbortHandle>)>,
     closing: Vec<JoinHandle<()>>,
 }
 
@@ -89,25 +89,30 @@ impl Peers {
         }
     }
 
-    /// Listens on this port of every address, IPv4 and IPv6, in place of the port before. No-op for the same port.
+    /// Listens on these addresses, in place of those before. No-op for the same ones. IPv6's may be missing: a host without
+    /// IPv6 has no such socket to give.
     ///
     /// # Errors
-    /// Where neither family's port can be had.
-    pub fn listen(&mut self, port: u16) -> Result<(), ListenError> {
-        if self.listening.as_ref().is_some_and(|(listening, _)| *listening == port) {
+    /// Where an address of IPv4 can't be had, or none at all.
+    pub fn listen(&mut self, addresses: &[SocketAddr]) -> Result<(), ListenError> {
+        if self.listening.as_ref().is_some_and(|(listening, _)| listening == addresses) {
             return Ok(());
         }
         if let Some((_, tasks)) = self.listening.take() {
             tasks.iter().for_each(AbortHandle::abort);
         }
-        let v4 = SocketAddr::from(([0, 0, 0, 0], port));
-        let v6 = SocketAddr::from(([0u16; 8], port));
-        let mut tasks = vec![self.accept_on(v4)?];
-        // A host without IPv6 has no such socket to give.
-        if let Ok(task) = self.accept_on(v6) {
-            tasks.push(task);
+        let mut tasks = Vec::new();
+        for address in addresses {
+            match self.accept_on(*address) {
+                Ok(task) => tasks.push(task),
+                Err(_) if address.is_ipv6() && addresses.len() > 1 => {}
+                Err(error) => {
+                    tasks.iter().for_each(AbortHandle::abort);
+                    return Err(error);
+                }
+            }
         }
-        self.listening = Some((port, tasks));
+        self.listening = Some((addresses.to_vec(), tasks));
         Ok(())
     }
 

@@ -76,6 +76,7 @@ impl Core {
                 Some(PeerKind::Mesh) => "node-to-node mesh",
                 Some(PeerKind::Global) => "global",
                 Some(PeerKind::Node) | None => "node specific",
+                Some(PeerKind::LocalWorkload) => "local workload",
             }
             .to_owned(),
             state: status.state.to_string(),

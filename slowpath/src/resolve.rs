@@ -106,7 +106,9 @@ fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
     if depth == DEPTH_MAX {
         return None;
     }
-    let resolves = |_, offer: Offer| !matches!(offer.source, Source::Vxlan | Source::Bgp | Source::Preserved);
+    let resolves = |_, offer: Offer| {
+        !matches!(offer.source, Source::Vxlan | Source::Bgp | Source::Elevated | Source::Preserved)
+    };
     let (_, offer) = rib.covering(gateway.addr, resolves)?;
     match rib.targets().get(offer.target)? {
         // Our own address or a broadcast as a next hop is a mistake of the peer's; a route that drops reaches nothing.

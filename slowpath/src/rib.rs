@@ -16,6 +16,8 @@ pub enum Source {
     Neighbor,
     /// The network of an interface's address.
     Connected,
+    /// BGP, of more than normal priority: a workload that was here has moved to another node.
+    Elevated,
     /// A local workload's address.
     Workload,
     /// A block of this node's: what no workload has is nowhere.
@@ -37,10 +39,11 @@ pub enum Source {
 
 impl Source {
     /// All sources.
-    pub const ALL: [Source; 11] = [
+    pub const ALL: [Source; 12] = [
         Source::Local,
         Source::Neighbor,
         Source::Connected,
+        Source::Elevated,
         Source::Workload,
         Source::Block,
         Source::Static,
@@ -57,6 +60,7 @@ impl Source {
             Source::Local => 255,
             Source::Neighbor => 250,
             Source::Connected => 240,
+            Source::Elevated => 235,
             Source::Workload => 230,
             Source::Block => 220,
             Source::Static => 200,
@@ -74,6 +78,7 @@ impl Source {
             Source::Local => "local",
             Source::Neighbor => "neighbor",
             Source::Connected => "connected",
+            Source::Elevated => "elevated",
             Source::Workload => "workload",
             Source::Block => "block",
             Source::Static => "static",

@@ -2,24 +2,24 @@
 
 mod filters;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bgp::{
-    Filter, FilterAction, FilterRule, Input, NextHopMode, OriginatedRoute, PeerConfig, PeerId, SelfNextHops,
-    SpeakerConfig,
+    Filter, FilterAction, FilterRule, Input, NextHopMode, Operation, OriginatedRoute, PeerConfig, PeerId,
+    SelfNextHops, SpeakerConfig,
 };
 use model::{AsNumber, Family, Prefix};
 
-use crate::calico::{Desired, DesiredPeer, ExportAction, ExportReach, ExportRules, NextHop, PeerName};
+use crate::calico::{
+    Desired, DesiredPeer, ExportAction, ExportReach, ExportRule, ExportRules, NextHop, PeerName,
+};
 
-/// Calico's way of carrying a route's kernel metric across iBGP: `local_pref = 2147483647 - metric`, with 1024 for a
-/// route of normal priority. A node that announced LOCAL_PREF 100 would lose to every Calico node.
-const NORMAL_LOCAL_PREF: u32 = local_pref_of(1024);
-
-/// The LOCAL_PREF that stands for a kernel metric.
-const fn local_pref_of(metric: u32) -> u32 {
+/// The LOCAL_PREF that stands for a kernel metric, which is how Calico carries it across iBGP. A node that announced
+/// LOCAL_PREF 100 would lose to every Calico node.
+pub const fn local_pref_of(metric: u32) -> u32 {
     2_147_483_647_u32.saturating_sub(metric)
 }
 
@@ -48,7 +48,7 @@ impl Sessions {
                 inputs.push(Input::RemovePeer(id));
             }
         }
-        let export = export_filter(&desired.export);
+        let export = export_filter(desired);
         for (name, peer) in &desired.peers {
             let id = *self.ids.entry(name.clone()).or_insert_with(|| {
                 self.next += 1;
@@ -107,12 +107,23 @@ pub fn speaker_config(
     Some(config)
 }
 
+/// Where BGP is listened for: on every address, or on the node's own.
+pub fn listen_addresses(desired: &Desired) -> Vec<SocketAddr> {
+    let of = |family| match (desired.listen_on_node_address, family) {
+        (true, family) => desired.node_address(family),
+        (false, Family::V4) => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        (false, Family::V6) => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    };
+    let addresses = Family::ALL.into_iter().filter_map(of);
+    addresses.map(|address| SocketAddr::new(address, desired.listen_port)).collect()
+}
+
 /// What identifies the speaker: a change of it means a new one.
 pub fn identity(desired: &Desired) -> Option<(Ipv4Addr, AsNumber)> {
     desired.router_id.map(|router_id| (router_id, desired.as_number))
 }
 
-/// Our blocks, and the addresses of workloads that lie in no block of ours (borrowed ones).
+/// Our blocks, our services' networks, and the addresses of workloads that lie in no block of ours (borrowed ones).
 fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     let in_own_block = |address: &Prefix| desired.blocks.iter().any(|block| block.covers(*address));
     let borrowed = desired
@@ -121,10 +132,10 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
         .flat_map(|endpoint| &endpoint.ip_networks)
         .filter(|address| !in_own_block(address));
     let route = |prefix: &Prefix| {
-        let route = OriginatedRoute { local_pref: Some(NORMAL_LOCAL_PREF), ..OriginatedRoute::new(*prefix) };
-        (*prefix, route)
+        let local_pref = Some(local_pref_of(desired.normal_priority(prefix.family())));
+        (*prefix, OriginatedRoute { local_pref, ..OriginatedRoute::new(*prefix) })
     };
-    desired.blocks.iter().chain(borrowed).map(route).collect()
+    desired.blocks.iter().chain(&desired.services.announced).chain(borrowed).map(route).collect()
 }
 
 fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter) -> PeerConfig {
@@ -167,18 +178,47 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
     config
 }
 
-fn export_filter(rules: &ExportRules) -> Filter {
-    let rules = rules.rules().iter().map(|rule| {
-        let action = match rule.action {
-            ExportAction::Accept => FilterAction::Accept,
-            ExportAction::Reject => FilterAction::Reject,
-        };
-        match rule.reach {
-            ExportReach::Exactly => FilterRule::exactly(rule.prefix, action),
-            ExportReach::Within => FilterRule::within(rule.prefix, action),
-        }
-    });
-    Filter { rules: rules.collect(), default: FilterAction::Reject }
+/// The rules that all peers have in common. Communities go with the rule that accepts a route: each network of theirs has the
+/// rules once more, as far as they are about it, the longer network first, so that the first match still decides.
+fn export_filter(desired: &Desired) -> Filter {
+    let rules = &desired.export;
+    let mut networks: Vec<Prefix> = rules.advertisements().iter().map(|told| told.cidr).collect();
+    networks.sort_by_key(|network| (Reverse(network.len()), *network));
+    networks.dedup();
+    let mut filter = Filter { rules: Vec::new(), default: FilterAction::Reject };
+    for network in networks {
+        let operations = communities(rules, network);
+        let about_it = rules.rules().iter().filter_map(|rule| rule.within(network));
+        filter.rules.extend(about_it.map(|rule| export_rule(rule, desired, &operations)));
+    }
+    filter.rules.extend(rules.rules().iter().map(|rule| export_rule(*rule, desired, &[])));
+    filter
+}
+
+/// What routes of a network are told with: the communities of all networks that it lies in.
+fn communities(rules: &ExportRules, network: Prefix) -> Vec<Operation> {
+    let covering = rules.advertisements().iter().filter(|told| told.cidr.covers(network));
+    let added = covering.flat_map(|told| &told.communities).map(|added| filters::community(*added));
+    added.map(Operation::AddCommunity).collect()
+}
+
+fn export_rule(rule: ExportRule, desired: &Desired, operations: &[Operation]) -> FilterRule {
+    let action = match rule.action {
+        ExportAction::Accept => FilterAction::Accept,
+        ExportAction::Reject => FilterAction::Reject,
+    };
+    let mut compiled = match rule.reach {
+        ExportReach::Exactly => FilterRule::exactly(rule.prefix, action),
+        ExportReach::Within | ExportReach::Elevated => FilterRule::within(rule.prefix, action),
+    };
+    if rule.reach == ExportReach::Elevated {
+        let normal = desired.normal_priority(rule.prefix.family());
+        compiled.matches.local_pref_above = Some(local_pref_of(normal));
+    }
+    if action == FilterAction::Accept {
+        compiled.operations = operations.to_vec();
+    }
+    compiled
 }
 
 #[cfg(test)]

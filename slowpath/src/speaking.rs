@@ -5,6 +5,7 @@ use std::time::Instant;
 use bgp::{Direction, Input, Output, PeerState, Speaker};
 use tracing::{debug, error, info, warn};
 
+use crate::bgp_routes::Learned;
 use crate::event_loop::Core;
 use crate::resolve;
 use crate::sessions;
@@ -54,8 +55,10 @@ impl Core {
             }
             Output::UnwatchNexthop(nexthop) => drop(self.nexthops.remove(&nexthop)),
             Output::RouteChanged { prefix, paths } => {
+                let normal = sessions::local_pref_of(self.desired.normal_priority(prefix.family()));
+                let elevated = paths.first().is_some_and(|best| best.local_pref > normal);
                 let nexthops = paths.iter().map(|path| path.nexthop).collect();
-                self.bgp_routes.offer(&mut self.rib, &self.desired.tunnels, prefix, nexthops);
+                self.bgp_routes.offer(&mut self.rib, &self.desired, prefix, Learned { nexthops, elevated });
             }
             Output::PeerStateChanged { peer, from, to, reason } => {
                 let name = self.peer_name(peer);
@@ -88,7 +91,7 @@ impl Core {
         if self.speaker.is_none() {
             return;
         }
-        match self.peers.listen(self.desired.listen_port) {
+        match self.peers.listen(&sessions::listen_addresses(&self.desired)) {
             Ok(()) => self.listen_problem = None,
             Err(error) => {
                 let problem = error.to_string();

@@ -30,7 +30,7 @@ impl Core {
             writer.set_tunnel_ends(after);
             writer.publish();
         }
-        self.bgp_routes.tunnels_changed(&mut self.rib, &self.desired.tunnels);
+        self.bgp_routes.offer_all(&mut self.rib, &self.desired);
         self.dirty.offers = true;
     }
 

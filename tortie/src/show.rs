@@ -123,8 +123,20 @@ enum Noun {
 }
 
 /// `slowpath::status::RouteStatus::source`.
-const SOURCES: [&str; 10] =
-    ["local", "neighbor", "connected", "workload", "block", "static", "vxlan", "bgp", "kernel", "preserved"];
+const SOURCES: [&str; 12] = [
+    "local",
+    "neighbor",
+    "connected",
+    "elevated",
+    "workload",
+    "block",
+    "static",
+    "reachable-by",
+    "vxlan",
+    "bgp",
+    "kernel",
+    "preserved",
+];
 
 /// The answer was "no": there is no such thing.
 const NO: u8 = 1;

@@ -86,7 +86,7 @@ fn cidr(of: &Object<'_>, family: Family) -> Result<Option<BgpFilterCidr>, Fault>
 }
 
 /// A name of at most 15 characters, in which `*` stands for any.
-fn interface(field: &Field<'_>, text: &str) -> Result<String, Fault> {
+pub(super) fn interface(field: &Field<'_>, text: &str) -> Result<String, Fault> {
     const LEN_MAX: usize = 15;
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'*');
     if text.len() > LEN_MAX || !text.bytes().all(legal) {
@@ -107,7 +107,7 @@ fn only_community(field: &Field<'_>) -> Result<BgpCommunity, Fault> {
 }
 
 /// `aa:nn` or `aa:nn:mm`.
-fn community(field: &Field<'_>) -> Result<BgpCommunity, Fault> {
+pub(super) fn community(field: &Field<'_>) -> Result<BgpCommunity, Fault> {
     let text = field.text()?;
     let bad = || {
         field.fault(Reason::BadForm { expected: "a community, aa:nn or aa:nn:mm", given: text.to_owned() })

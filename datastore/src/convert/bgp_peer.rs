@@ -2,19 +2,12 @@
 
 use std::net::IpAddr;
 
-use model::{AsNumber, BgpPeer, Family, PeerNodes, PeerTarget, Resource};
+use model::{AsNumber, BgpPeer, Family, PeerNodes, PeerTarget, Resource, SecretKey};
 
-use super::{Identity, Outcome, refuse_unsupported};
+use super::{Identity, Outcome};
 use crate::fields::{Fault, Object};
 use crate::invalid::Reason;
 use crate::validate;
-
-/// Each changes whom we speak to, as whom, or what we accept: a session without it is not the one asked for.
-const UNSUPPORTED: &[(&str, &str)] = &[
-    ("localWorkloadSelector", "spec.localWorkloadSelector"),
-    ("password", "spec.password"),
-    ("ttlSecurity", "spec.ttlSecurity"),
-];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NextHopMode {
@@ -25,7 +18,6 @@ enum NextHopMode {
 
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
     check_exclusive(spec)?;
-    refuse_unsupported(spec, UNSUPPORTED)?;
     let keep_original_next_hop = spec.flag("keepOriginalNextHop")?.unwrap_or(false);
     let next_hop_mode = next_hop_mode(spec, keep_original_next_hop)?;
     let target = target(spec)?;
@@ -57,6 +49,11 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         },
         max_restart_time: spec.field("maxRestartTime").map(|field| validate::duration(&field)).transpose()?,
         keepalive_time: spec.field("keepaliveTime").map(|field| validate::duration(&field)).transpose()?,
+        ttl_security: match spec.field("ttlSecurity") {
+            Some(field) => Some(field.number(0, u8::MAX.into())?).filter(|hops| *hops > 0),
+            None => None,
+        },
+        password: secret_key(spec, "password")?,
     };
     Ok(Outcome::of(Resource::BgpPeer(peer)))
 }
@@ -92,6 +89,11 @@ fn target(spec: &Object<'_>) -> Result<PeerTarget, Fault> {
     if let Some(selector) = validate::plain_selector(spec, "peerSelector")? {
         return Ok(PeerTarget::Nodes(selector));
     }
+    if let Some(selector) = validate::plain_selector(spec, "localWorkloadSelector")? {
+        // Workloads are in no resource's AS.
+        spec.required("asNumber")?;
+        return Ok(PeerTarget::LocalWorkloads(selector));
+    }
     let (peer_ip, _) = spec.required_text("peerIP")?;
     Ok(PeerTarget::Address(validate::peer_ip(&peer_ip)?))
 }
@@ -118,7 +120,19 @@ fn reachable_by(spec: &Object<'_>, target: &PeerTarget) -> Result<Option<IpAddr>
         }
         PeerTarget::Address(_) => Ok(Some(gateway)),
         PeerTarget::Nodes(_) => Err(field.fault(Reason::Exclusive("spec.peerSelector"))),
+        PeerTarget::LocalWorkloads(_) => Err(field.fault(Reason::Exclusive("spec.localWorkloadSelector"))),
     }
+}
+
+/// `secretKeyRef`: the name of a Secret, and which of its entries.
+pub(super) fn secret_key(spec: &Object<'_>, name: &str) -> Result<Option<SecretKey>, Fault> {
+    let password = spec.object(name)?;
+    if password.field("secretKeyRef").is_none() {
+        return Ok(None);
+    }
+    let reference = password.object("secretKeyRef")?;
+    let text = |name| Ok(reference.text(name)?.map(|(_, text)| text.to_owned()).unwrap_or_default());
+    Ok(Some(SecretKey { name: text("name")?, key: text("key")? }))
 }
 
 /// `nextHopMode`, which took the place of `keepOriginalNextHop`: they never stand together.

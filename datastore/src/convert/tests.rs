@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use model::{
-    AffinityState, AllocationAttributes, AsNumber, BgpConfiguration, BgpPeer, BlockAffinity,
-    ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort, FelixConfiguration, IpNat,
-    IpPool, IpamBlock, LogRate, NatOutgoingExclusions, Node, PeerNodes, PeerTarget, Protocol, QosControls,
-    QosDirection, Resource, ReversePath, WorkloadEndpoint,
+    AffinityState, AllocationAttributes, AsNumber, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity,
+    ClusterRoutes, ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort,
+    FelixConfiguration, IpNat, IpPool, IpamBlock, LogRate, NatOutgoingExclusions, Node, PeerNodes,
+    PeerTarget, PrefixAdvertisement, Protocol, QosControls, QosDirection, Resource, ReversePath, SecretKey,
+    WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest};
@@ -229,15 +230,52 @@ fn a_workload_endpoint_without_addresses_is_left_out_with_a_word() {
 }
 
 #[test]
-fn bgp_settings_and_peers_are_read_whole() {
-    let spec =
-        "{nodeToNodeMeshEnabled: false, asNumber: 64600, listenPort: 1179, nodeMeshMaxRestartTime: 2m}";
+fn what_is_told_with_networks_is_read_by_value_and_by_name() {
+    let spec = "{communities: [{name: site, value: '65001:7'}, {name: rack, value: '65001:4200000000:9'}], \
+                prefixAdvertisements: [{cidr: 10.65.0.0/16, communities: [site, '65001:8', site, rack]}], \
+                serviceClusterIPs: [{cidr: 10.101.0.0/16}], serviceExternalIPs: [{cidr: 'fd80::1'}], \
+                serviceLoadBalancerIPs: [{cidr: 90.15.0.0/24}], serviceLoadBalancerAggregation: Disabled, \
+                bindMode: NodeIP, ipv4NormalRoutePriority: 5000, programClusterRoutes: Enabled, \
+                localWorkloadPeeringIPV4: 10.64.0.1, ignoredInterfaces: ['eth*'], \
+                nodeMeshPassword: {secretKeyRef: {name: passwords, key: mesh}}}";
+    let large = BgpCommunity::Large(65001, 4_200_000_000, 9);
+    let standard = |value| BgpCommunity::Standard(65001, value);
     let config = BgpConfiguration {
         name: "default".to_owned(),
-        node_to_node_mesh: Some(false),
+        prefix_advertisements: Some(vec![PrefixAdvertisement {
+            cidr: "10.65.0.0/16".parse().unwrap(),
+            communities: vec![standard(7), standard(8), large],
+        }]),
+        service_cluster_ips: vec!["10.101.0.0/16".parse().unwrap()],
+        service_external_ips: vec!["fd80::1/128".parse().unwrap()],
+        service_load_balancer_ips: vec!["90.15.0.0/24".parse().unwrap()],
+        load_balancers_one_by_one: true,
+        bind_to_node_address: true,
+        normal_route_priority_v4: Some(5000),
+        program_cluster_routes: Some(ClusterRoutes { ipip: true, plain: true }),
+        local_workload_peering_v4: Some([10, 64, 0, 1].into()),
+        mesh_password: Some(SecretKey { name: "passwords".to_owned(), key: "mesh".to_owned() }),
+        ..BgpConfiguration::default()
+    };
+    assert_eq!(resource(&document("BGPConfiguration", "default", spec)), Resource::BgpConfiguration(config));
+    let newer = "{programClusterRoutes: EnabledOtherwise}";
+    assert_eq!(
+        resource(&document("BGPConfiguration", "default", newer)),
+        resource(&document("BGPConfiguration", "default", "{}")),
+        "as with confd, a word that isn't known is the default"
+    );
+}
+
+#[test]
+fn bgp_settings_and_peers_are_read_whole() {
+    let spec = "{nodeToNodeMeshEnabled: true, asNumber: 64600, listenPort: 1179, nodeMeshMaxRestartTime: 2m}";
+    let config = BgpConfiguration {
+        name: "default".to_owned(),
+        node_to_node_mesh: Some(true),
         as_number: Some(AsNumber(64600)),
         listen_port: Some(1179),
         mesh_max_restart_time: Some(Duration::from_secs(120)),
+        ..BgpConfiguration::default()
     };
     assert_eq!(resource(&document("BGPConfiguration", "default", spec)), Resource::BgpConfiguration(config));
 
@@ -257,10 +295,13 @@ fn bgp_settings_and_peers_are_read_whole() {
         bind_to_node_address: false,
         max_restart_time: Some(Duration::from_secs(90)),
         keepalive_time: Some(Duration::from_secs(20)),
+        ttl_security: Some(2),
+        password: Some(SecretKey { name: "passwords".to_owned(), key: "tor".to_owned() }),
     };
     let spec = "{node: n1, peerIP: '[fd00::1]:1790', asNumber: '65001', nextHopMode: Keep, sourceAddress: None, \
                 maxRestartTime: 90s, keepaliveTime: 20s, nodeSelector: '', filters: [f], localASNumber: 65010, \
-                numAllowedLocalASNumbers: 2, reachableBy: 'fd00::fe', reversePeering: Manual}";
+                numAllowedLocalASNumbers: 2, reachableBy: 'fd00::fe', reversePeering: Manual, ttlSecurity: 2, \
+                password: {secretKeyRef: {name: passwords, key: tor}}}";
     assert_eq!(resource(&document("BGPPeer", "tor", spec)), Resource::BgpPeer(peer));
 
     let spec = "{peerIP: 10.0.0.1, asNumber: 65001, nodeSelector: all()}";
@@ -455,8 +496,18 @@ fn broken_rules_are_named_by_field_and_reason() {
         ("BGPConfiguration", "{listenPort: 0}", "spec.listenPort: 0 is out of range: expected 1 to 65535"),
         (
             "BGPConfiguration",
-            "{nodeMeshPassword: {secretKeyRef: {name: a, key: b}}}",
-            "spec.nodeMeshPassword: not supported yet by this version: spec.nodeMeshPassword",
+            "{nodeToNodeMeshEnabled: false, nodeMeshPassword: {secretKeyRef: {name: a, key: b}}}",
+            "spec.nodeMeshPassword: needs spec.nodeToNodeMeshEnabled",
+        ),
+        (
+            "BGPConfiguration",
+            "{communities: [{name: a, value: '1:2'}]}",
+            "spec.communities: needs spec.prefixAdvertisements",
+        ),
+        (
+            "BGPConfiguration",
+            "{prefixAdvertisements: [{cidr: 10.0.0.0/8, communities: [unknown]}]}",
+            "spec.prefixAdvertisements[0].communities[0]: \"unknown\": expected a community, aa:nn or aa:nn:mm",
         ),
         ("BGPPeer", "{asNumber: 65001}", "spec.peerIP: is required"),
         (
@@ -484,11 +535,7 @@ fn broken_rules_are_named_by_field_and_reason() {
             "{peerIP: 10.0.0.1, asNumber: 1, nodeSelector: 'has(rack'}",
             "spec.nodeSelector: not a selector: at character 9: expected a closing ), found the end",
         ),
-        (
-            "BGPPeer",
-            "{localWorkloadSelector: all(), asNumber: 1}",
-            "spec.localWorkloadSelector: not supported yet by this version: spec.localWorkloadSelector",
-        ),
+        ("BGPPeer", "{localWorkloadSelector: all()}", "spec.asNumber: is required"),
         (
             "BGPPeer",
             "{peerIP: 10.0.0.1, asNumber: 1, nextHopMode: Self, keepOriginalNextHop: true}",

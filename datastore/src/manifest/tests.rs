@@ -121,8 +121,8 @@ fn calicos_other_kinds_are_ignored_with_a_word() {
 
 #[test]
 fn fields_without_effect_are_told_and_unknown_ones_are_not() {
-    let text = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\n\
-                spec:\n  serviceClusterIPs: [{cidr: 10.96.0.0/12}]\n  bindMode: None\n  madeUp: 1\n";
+    let text = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: node.a}\n\
+                spec:\n  serviceClusterIPs: [{cidr: 10.96.0.0/12}]\n  serviceExternalIPs: []\n  madeUp: 1\n";
     let manifest = read(text).unwrap();
     assert_eq!(manifest.entries.len(), 1);
     assert_eq!(manifest.ignored.len(), 1);

@@ -9,7 +9,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use model::{AsNumber, BgpFilter, BgpFilterRule, BgpPeer, Family, Node, PeerNodes, PeerTarget};
+use model::{
+    AsNumber, BgpFilter, BgpFilterRule, BgpPeer, Family, Node, PeerNodes, PeerTarget, SecretKey,
+    WorkloadEndpoint,
+};
 use policy::Selector;
 
 use super::{BGP_PORT, Calico, Warning, address_of, router_id};
@@ -50,6 +53,8 @@ pub enum PeerKind {
     Global,
     /// A BGPPeer for this node, or one of another node that leads here.
     Node,
+    /// A workload of this node, which speaks BGP itself.
+    LocalWorkload,
 }
 
 impl fmt::Display for PeerKind {
@@ -58,6 +63,7 @@ impl fmt::Display for PeerKind {
             PeerKind::Mesh => "Mesh",
             PeerKind::Global => "Global",
             PeerKind::Node => "Node",
+            PeerKind::LocalWorkload => "Local_Workload",
         })
     }
 }
@@ -112,6 +118,10 @@ pub struct DesiredPeer {
     pub import: Vec<BgpFilterRule>,
     /// The rules of its BGPFilters about routes to it, in order: they come before what all peers may be told.
     pub export: Vec<BgpFilterRule>,
+    /// The peer is at most so many hops away, and packets from further off are not its (RFC 5082).
+    pub ttl_security: Option<u8>,
+    /// Where the password of its TCP connections stands (RFC 2385).
+    pub password: Option<SecretKey>,
 }
 
 impl DesiredPeer {
@@ -191,6 +201,8 @@ impl Sessions<'_> {
             reflector_client: None,
             import: Vec::new(),
             export: Vec::new(),
+            ttl_security: None,
+            password: self.calico.cluster().and_then(|cluster| cluster.mesh_password.clone()),
         });
     }
 
@@ -242,6 +254,10 @@ impl Sessions<'_> {
                         self.warnings.push(Warning::PeerFamilyMissing { peer: peer.name.clone(), family });
                         continue;
                     };
+                    if remote.ip().is_multicast() {
+                        let (peer, address) = (peer.name.clone(), remote.ip());
+                        self.warnings.push(Warning::PeerAtMulticast { peer, address });
+                    }
                     let node = self.node_at(remote.ip());
                     let port = match (remote.port(), node) {
                         // A port that isn't given is the one that the node at the other end listens on.
@@ -267,6 +283,25 @@ impl Sessions<'_> {
                         self.with_node(kind, peer, node).into_iter().for_each(|session| self.add(session));
                     }
                 }
+                PeerTarget::LocalWorkloads(selector) => self.local_workloads(peer, selector),
+            }
+        }
+    }
+
+    /// Workloads of this node that speak BGP: they connect, from the one address that they have of a family.
+    fn local_workloads(&mut self, peer: &BgpPeer, selector: &str) {
+        let (Ok(selector), Some(as_number)) = (selector.parse::<Selector>(), peer.as_number) else { return };
+        let calico = self.calico;
+        let meant = |endpoint: &&WorkloadEndpoint| {
+            endpoint.node == self.own.name && selector.matches(&endpoint.labels)
+        };
+        let endpoints: Vec<&WorkloadEndpoint> = calico.endpoints.values().filter(meant).collect();
+        for address in endpoints.into_iter().flat_map(|endpoint| &endpoint.ip_networks) {
+            let own = address_of(self.own, address.family());
+            if let (Some(own), true) = (own, address.is_host()) {
+                let remote = SocketAddr::new(address.addr(), BGP_PORT);
+                let session = self.session(PeerKind::LocalWorkload, peer, own, remote, as_number, None);
+                self.add(DesiredPeer { passive: true, source_address: None, ..session });
             }
         }
     }
@@ -284,13 +319,14 @@ impl Sessions<'_> {
                         && (remote.port() == port || remote.port() == BGP_PORT)
                         && peer.as_number.is_none_or(|number| number == calico.as_number_of(self.own))
                 }
+                PeerTarget::LocalWorkloads(_) => false,
             };
             if !leads_here {
                 continue;
             }
             let only = match &peer.target {
                 PeerTarget::Address(remote) => Some(Family::of(remote.ip())),
-                PeerTarget::Nodes(_) => None,
+                PeerTarget::Nodes(_) | PeerTarget::LocalWorkloads(_) => None,
             };
             // As whom the other end speaks, and how it gets here, is its own affair.
             let seen_from_here = BgpPeer { local_as_number: None, reachable_by: None, ..peer.clone() };
@@ -364,6 +400,8 @@ impl Sessions<'_> {
                 Family::V4 => &filter.export_v4,
                 Family::V6 => &filter.export_v6,
             }),
+            ttl_security: peer.ttl_security,
+            password: peer.password.clone(),
         }
     }
 

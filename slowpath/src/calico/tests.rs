@@ -15,21 +15,9 @@ fn node(name: &str, ipv4: &str) -> Node {
 
 fn peer(name: &str, remote: &str, nodes: PeerNodes) -> BgpPeer {
     BgpPeer {
-        name: name.to_owned(),
         nodes,
-        target: PeerTarget::Address(remote.parse().unwrap()),
         as_number: Some(AsNumber(65001)),
-        filters: Vec::new(),
-        local_as_number: None,
-        allowed_local_as: 0,
-        reachable_by: None,
-        reverse_peering: true,
-        next_hop_keep: false,
-        keep_original_next_hop: false,
-        next_hop_self: false,
-        bind_to_node_address: true,
-        max_restart_time: None,
-        keepalive_time: None,
+        ..BgpPeer::new(name, PeerTarget::Address(remote.parse().unwrap()))
     }
 }
 
@@ -65,9 +53,7 @@ fn configuration(mesh: Option<bool>) -> Resource {
     Resource::BgpConfiguration(BgpConfiguration {
         name: "default".to_owned(),
         node_to_node_mesh: mesh,
-        as_number: None,
-        listen_port: None,
-        mesh_max_restart_time: None,
+        ..BgpConfiguration::default()
     })
 }
 
@@ -365,8 +351,8 @@ fn announced_are_own_blocks_and_addresses_in_pools_and_nothing_else() {
         ("10.65.0.65/32", ExportAction::Accept),
         ("10.65.0.64/26", ExportAction::Accept),
         ("10.65.200.1/32", ExportAction::Reject),
-        // Own blocks come before what pools say, as in Calico.
-        ("10.66.0.0/26", ExportAction::Accept),
+        // What a pool keeps back it keeps back whole, own blocks too (`bird_ipam.cfg` asks it first).
+        ("10.66.0.0/26", ExportAction::Reject),
         ("10.66.0.64/26", ExportAction::Reject),
         ("10.64.0.0/14", ExportAction::Reject),
         ("192.0.2.0/24", ExportAction::Reject),
@@ -437,4 +423,48 @@ proptest! {
             prop_assert!(remotes.iter().all(|remote| remote.ip() != own.addr));
         }
     }
+}
+
+#[test]
+fn workloads_that_speak_bgp_are_waited_for() {
+    let speaker = |name: &str, node: &str, address: &str| WorkloadEndpoint {
+        labels: [("app".to_owned(), "bird".to_owned())].into(),
+        ip_networks: vec![address.parse().unwrap()],
+        ..endpoint(name, node, &format!("cali-{name}"))
+    };
+    let with_workloads = BgpPeer {
+        as_number: Some(AsNumber(64516)),
+        local_as_number: Some(AsNumber(65002)),
+        ..BgpPeer::new("workloads", PeerTarget::LocalWorkloads("app == 'bird'".to_owned()))
+    };
+    let desired = calico([
+        Resource::Node(node("a", "10.0.0.1/24")),
+        Resource::BgpPeer(with_workloads),
+        Resource::BgpConfiguration(BgpConfiguration {
+            name: "default".to_owned(),
+            local_workload_peering_v4: Some([10, 64, 0, 1].into()),
+            ..BgpConfiguration::default()
+        }),
+        Resource::WorkloadEndpoint(speaker("w1", "a", "10.65.0.1/32")),
+        Resource::WorkloadEndpoint(speaker("w2", "b", "10.65.0.2/32")),
+        Resource::WorkloadEndpoint(endpoint("w3", "a", "cali3")),
+    ])
+    .desired();
+    assert_eq!(names(&desired), ["Local_Workload_10_65_0_1"]);
+    let session = desired.peers.values().next().unwrap();
+    assert!(session.passive);
+    assert_eq!((session.source_address, session.local_as), (None, Some(AsNumber(65002))));
+    assert!(desired.tunnels.addresses.contains(&IpAddr::from([10, 64, 0, 1])), "the host has the address");
+}
+
+#[test]
+fn a_peer_at_an_address_without_tcp_is_warned_of() {
+    let desired = calico([
+        Resource::Node(node("a", "10.0.0.1/24")),
+        Resource::BgpPeer(peer("tor", "224.0.0.5:179", PeerNodes::All)),
+    ])
+    .desired();
+    assert_eq!(names(&desired), ["Global_224_0_0_5"], "as with Calico");
+    let expected = Warning::PeerAtMulticast { peer: "tor".to_owned(), address: [224, 0, 0, 5].into() };
+    assert_eq!(desired.warnings, [expected]);
 }

@@ -28,7 +28,8 @@ pub struct Tunnels {
     pub routes: BTreeMap<Prefix, Gateway>,
     /// Tunnels that end here.
     pub ends: Vec<TunnelEnd>,
-    /// This node's own addresses in the tunnels' networks: what it sends from into tunnels, and is reached at by them.
+    /// This node's own addresses in the tunnels' networks: what it sends from into tunnels, and is reached at by them. Also
+    /// the address at which local workloads find the node's speaker.
     pub addresses: BTreeSet<IpAddr>,
 }
 

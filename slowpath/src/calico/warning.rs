@@ -1,7 +1,7 @@
 //! What resources say that an operator probably didn't mean.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use model::{Family, InterfaceAddr, Prefix};
 
@@ -54,6 +54,13 @@ pub enum Warning {
     PeerWithoutAs {
         /// The BGPPeer.
         peer: String,
+    },
+    /// A BGPPeer's address is one that no TCP connection can be made to.
+    PeerAtMulticast {
+        /// The BGPPeer.
+        peer: String,
+        /// The address.
+        address: IpAddr,
     },
     /// A BGPPeer names a BGPFilter that isn't there.
     FilterMissing {
@@ -133,6 +140,12 @@ impl fmt::Display for Warning {
             }
             Warning::PeerWithoutAs { peer } => {
                 write!(f, "BGPPeer({peer}) is left out: its peerIP is no node's, so it needs an asNumber")
+            }
+            Warning::PeerAtMulticast { peer, address } => {
+                write!(
+                    f,
+                    "BGPPeer {peer}: {address} is a multicast address: there will be no session with it"
+                )
             }
             Warning::FilterMissing { peer, filter } => {
                 write!(f, "BGPPeer({peer}) goes without BGPFilter({filter}): there is none of this name")

@@ -21,6 +21,7 @@ fn filter_rule(rule: &BgpFilterRule, desired: &Desired) -> FilterRule {
         community: rule.community.map(community),
         as_path_begins: rule.as_path_prefix.clone(),
         local_pref: rule.priority.map(local_pref_of),
+        local_pref_above: None,
     };
     let action = if rule.accept { FilterAction::Accept } else { FilterAction::Reject };
     FilterRule { matches, action, operations: rule.operations.iter().map(operation).collect() }
@@ -55,7 +56,7 @@ fn is_like(name: &str, pattern: &str) -> bool {
     }
 }
 
-fn community(community: BgpCommunity) -> Community {
+pub(super) fn community(community: BgpCommunity) -> Community {
     match community {
         BgpCommunity::Standard(number, value) => {
             Community::Standard(u32::from(number) << 16 | u32::from(value))

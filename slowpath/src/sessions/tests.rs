@@ -1,8 +1,8 @@
 //! The speaker is told every difference, once.
 
 use model::{
-    AffinityState, BgpPeer, BlockAffinity, EncapMode, IpPool, Key, Node, PeerNodes, PeerTarget, Resource,
-    Update, WorkloadEndpoint,
+    AffinityState, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity, EncapMode, IpPool, Key, Node,
+    PeerTarget, PrefixAdvertisement, Resource, Update, WorkloadEndpoint,
 };
 
 use super::*;
@@ -26,21 +26,8 @@ fn pool(name: &str, cidr: &str, disable_bgp_export: bool) -> Resource {
 
 fn peer(name: &str, remote: &str) -> Resource {
     Resource::BgpPeer(BgpPeer {
-        name: name.to_owned(),
-        nodes: PeerNodes::All,
-        target: PeerTarget::Address(remote.parse().unwrap()),
         as_number: Some(AsNumber(65001)),
-        filters: Vec::new(),
-        local_as_number: None,
-        allowed_local_as: 0,
-        reachable_by: None,
-        reverse_peering: true,
-        next_hop_keep: false,
-        keep_original_next_hop: false,
-        next_hop_self: false,
-        bind_to_node_address: true,
-        max_restart_time: None,
-        keepalive_time: None,
+        ..BgpPeer::new(name, PeerTarget::Address(remote.parse().unwrap()))
     })
 }
 
@@ -147,7 +134,7 @@ fn a_changed_export_filter_is_told_to_the_peer_and_nothing_else_is() {
     let changes = bench.changes();
     let [Input::PutPeer(config)] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!(config.id, bench.tor());
-    let expected = export_filter(&bench.calico.desired().export);
+    let expected = export_filter(&bench.calico.desired());
     assert_eq!(config.export, expected);
     assert!(config.export.rules.iter().any(|rule| rule.action == FilterAction::Reject));
     assert_eq!(told(&bench.changes()), [""; 0]);
@@ -190,4 +177,125 @@ fn addresses_of_a_block_that_goes_are_borrowed_from_then_on() {
     }));
     let changes = told(&bench.changes());
     assert_eq!(changes[..2], ["withdraw 10.65.0.0/26", "originate 10.65.0.5/32"]);
+}
+
+/// What the built-in rules say of a route, in the order they are asked: accepted with these communities, or rejected.
+fn said(filter: &Filter, route: &str, local_pref: u32) -> Option<Vec<Operation>> {
+    let route = prefix(route);
+    let about = |rule: &&FilterRule| {
+        let set = rule.matches.prefix.unwrap();
+        set.prefix.covers(route)
+            && route.len() <= set.max_len
+            && rule.matches.local_pref_above.is_none_or(|limit| local_pref > limit)
+    };
+    let rule = filter.rules.iter().find(about)?;
+    (rule.action == FilterAction::Accept).then(|| rule.operations.clone())
+}
+
+const NORMAL: u32 = 2_147_482_623;
+
+#[test]
+fn a_block_is_announced_whole_and_inside_it_only_what_is_of_more_than_normal_priority() {
+    let bench = Bench::new();
+    let filter = export_filter(&bench.calico.desired());
+    assert!(said(&filter, "10.65.0.0/26", NORMAL).is_some());
+    assert!(said(&filter, "10.65.0.7/32", NORMAL).is_none());
+    assert!(said(&filter, "10.65.0.7/32", NORMAL + 1).is_some());
+    assert!(said(&filter, "10.65.9.7/32", NORMAL).is_some(), "borrowed");
+    assert!(said(&filter, "10.66.0.0/16", NORMAL + 1).is_none(), "in no pool");
+}
+
+#[test]
+fn a_pool_that_is_not_exported_keeps_our_blocks_back_too() {
+    let mut bench = Bench::new();
+    bench.put(pool("pods", "10.65.0.0/16", true));
+    let filter = export_filter(&bench.calico.desired());
+    assert!(said(&filter, "10.65.0.0/26", NORMAL).is_none());
+    assert!(said(&filter, "10.65.0.7/32", NORMAL + 1).is_none());
+}
+
+#[test]
+fn a_route_is_told_with_the_communities_of_every_network_that_it_is_in() {
+    let mut bench = Bench::new();
+    let told = |cidr: &str, value| PrefixAdvertisement {
+        cidr: prefix(cidr),
+        communities: vec![BgpCommunity::Standard(65001, value)],
+    };
+    let advertisements = vec![
+        told("10.65.0.0/16", 16),
+        told("10.65.0.0/24", 24),
+        told("10.99.0.0/16", 99),
+        told("10.65.0.9/32", 32),
+    ];
+    bench.put(Resource::BgpConfiguration(BgpConfiguration {
+        name: "default".to_owned(),
+        prefix_advertisements: Some(advertisements),
+        service_cluster_ips: vec![prefix("10.96.0.0/12")],
+        ..BgpConfiguration::default()
+    }));
+    let filter = export_filter(&bench.calico.desired());
+    let with = |values: &[u32]| {
+        let added = |value: &u32| Operation::AddCommunity(bgp::Community::Standard(65001 << 16 | value));
+        Some(values.iter().map(added).collect::<Vec<_>>())
+    };
+    assert_eq!(said(&filter, "10.65.0.0/26", NORMAL), with(&[16, 24]));
+    assert_eq!(said(&filter, "10.65.7.0/26", NORMAL), with(&[16]));
+    assert_eq!(said(&filter, "10.65.0.9/32", NORMAL), None, "inside our block, whatever it is told with");
+    assert_eq!(said(&filter, "10.65.0.9/32", NORMAL + 1), with(&[16, 24, 32]));
+    assert_eq!(said(&filter, "10.96.0.0/12", NORMAL), with(&[]), "not in the network, though around it");
+    assert_eq!(said(&filter, "10.99.0.0/16", NORMAL), with(&[99]));
+    assert_eq!(said(&filter, "10.98.0.0/16", NORMAL), with(&[]));
+
+    bench.put(Resource::BgpConfiguration(BgpConfiguration {
+        name: "node.a".to_owned(),
+        prefix_advertisements: Some(vec![told("10.65.0.0/16", 7)]),
+        ..BgpConfiguration::default()
+    }));
+    let filter = export_filter(&bench.calico.desired());
+    assert_eq!(
+        said(&filter, "10.65.0.0/26", NORMAL),
+        with(&[7]),
+        "a node's own take the place of the cluster's"
+    );
+}
+
+#[test]
+fn services_are_announced_and_not_forwarded() {
+    let mut bench = Bench::new();
+    bench.changes();
+    bench.put(Resource::BgpConfiguration(BgpConfiguration {
+        name: "default".to_owned(),
+        service_cluster_ips: vec![prefix("10.96.0.0/12")],
+        normal_route_priority_v4: Some(5000),
+        ..BgpConfiguration::default()
+    }));
+    let changes = bench.changes();
+    assert_eq!(
+        told(&changes),
+        ["originate 10.65.0.0/26", "originate 10.96.0.0/12", "put 10.0.0.9"],
+        "the block has another priority"
+    );
+    let preferences = changes.iter().filter_map(|input| match input {
+        Input::Originate(route) => route.local_pref,
+        _ => None,
+    });
+    assert_eq!(preferences.collect::<Vec<_>>(), [2_147_478_647; 2]);
+    assert!(!bench.calico.desired().blackholes.contains(&prefix("10.96.0.0/12")));
+}
+
+#[test]
+fn bgp_is_listened_for_at_the_nodes_address_where_that_is_asked_for() {
+    let mut bench = Bench::new();
+    let texts = |bench: &Bench| {
+        let addresses = listen_addresses(&bench.calico.desired());
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&bench), ["0.0.0.0:179", "[::]:179"]);
+    bench.put(Resource::BgpConfiguration(BgpConfiguration {
+        name: "default".to_owned(),
+        bind_to_node_address: true,
+        listen_port: Some(1179),
+        ..BgpConfiguration::default()
+    }));
+    assert_eq!(texts(&bench), ["10.0.0.1:1179"]);
 }
