@@ -5,7 +5,8 @@
 //! preference, and §9.1.2.2 breaks ties, removing at each step what is worse than the best at that step:
 //!
 //! 1. [`Step::Local`]: our own routes. Ours: the RFC leaves the preference of local routes to policy, and BIRD
-//!    puts static routes before BGP's.
+//!    puts static routes before BGP's. One that is given a LOCAL_PREF is held against the others by it, and comes first
+//!    among those of the same: a workload that has moved is announced with a higher one by its new node.
 //! 2. [`Step::LocalPref`]: the highest LOCAL_PREF; 100 where a peer gives none.
 //! 3. [`Step::AsPathLength`] (a): the fewest ASes in AS_PATH; a set is one, confederation segments none.
 //! 4. [`Step::Origin`] (b): the lowest ORIGIN.
@@ -58,6 +59,11 @@ impl Candidate<'_> {
         self.attributes.local_pref().unwrap_or(DEFAULT_LOCAL_PREF)
     }
 
+    /// Our own, without a LOCAL_PREF that others could be held against.
+    fn is_beyond_comparison(&self) -> bool {
+        self.peer.is_none() && self.attributes.local_pref().is_none()
+    }
+
     fn kind(&self) -> Option<PeerKind> {
         self.peer.map(|peer| peer.kind)
     }
@@ -103,8 +109,9 @@ impl Decision {
         let of = |at: usize| paths[at].as_ref().ok();
         self.alive.extend((0..paths.len()).filter(|&at| of(at).is_some()));
         if self.alive.len() > 1 {
-            self.keep_lowest(Step::Local, |at| of(at).map(|path| path.peer.is_some()));
+            self.keep_lowest(Step::Local, |at| of(at).map(|path| !path.is_beyond_comparison()));
             self.keep_lowest(Step::LocalPref, |at| of(at).map(|path| Reverse(path.local_pref())));
+            self.keep_lowest(Step::Local, |at| of(at).map(|path| path.peer.is_some()));
             self.keep_lowest(Step::AsPathLength, |at| of(at).map(|path| path.attributes.hops()));
             self.keep_lowest(Step::Origin, |at| of(at).map(|path| path.attributes.origin()));
             self.keep_lowest_med(|at| {

@@ -176,6 +176,19 @@ fn our_own_route_beats_the_peers_and_is_not_given_to_forwarding() {
 }
 
 #[test]
+fn our_own_route_with_a_preference_gives_way_to_a_higher_one() {
+    let mut bench = Bench::new();
+    bench.establish(EBGP);
+    announce(&mut bench, EBGP, "");
+    for (local_pref, is_ours) in [(99, false), (100, true), (101, true), (99, false)] {
+        let own = OriginatedRoute::new(prefix("192.0.2.0/24"));
+        bench.give(Input::Originate(OriginatedRoute { local_pref: Some(local_pref), ..own }));
+        let best = bench.speaker.routes(prefix("192.0.2.0/24"))[0].source;
+        assert_eq!(best == bgp::PathSource::Local, is_ours, "{local_pref}");
+    }
+}
+
+#[test]
 fn a_route_waits_for_its_next_hop() {
     let mut bench = Bench::new();
     bench.establish(EBGP);
