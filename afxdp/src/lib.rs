@@ -102,6 +102,9 @@ mod program;
 mod holder;
 mod report;
 
+// What BGP's TCP sockets need of the kernel, and no safe crate has.
+mod session_guard;
+
 // The kernel's side of the wall.
 mod abi;
 mod netlink;
@@ -124,6 +127,7 @@ pub use release::{Closed, Closing};
 pub use report::{
     Attempt, BindError, BindReport, BusyPoll, BusyPollOutcome, Holder, Mode, ModeRequest, QueueConfig,
 };
+pub use session_guard::{TCP_KEY_MAX, set_min_ttl, set_tcp_md5_key};
 pub use socket::{RingSizes, Step};
 pub use statistics::{Outstanding, QueueCounters, XdpStatistics};
 pub use umem::UmemSet;
