@@ -1,8 +1,36 @@
-//! What the table of flows knows of a packet, for translation and for policy: each packet is looked up once.
+//! What the table of flows knows of a packet, for translation and for policy: each packet is hashed and looked up once.
+//!
+//! A batch's packets are looked up together: all their keys first, then all that the table will read of them, then one after
+//! the other what they found. Most find a flow that nobody translates, which needs little from there on ([`Known`]).
 
 use packet::nat::{Quoted, fragment_id, is_icmp_error, quoted};
 use packet::{FlowKey, Parsed, protocol};
-use tables::{Flow, FlowTimeouts, Flows, Ticks};
+use tables::{Flow, FlowTime, Flows, Glance, PlainFlow, Probe, State};
+
+use crate::BATCH;
+
+/// A row of a batch that is to be looked up.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) row: u8,
+    /// Its own key is all that there is to look up.
+    is_ordinary: bool,
+    pub(crate) probe: Probe,
+}
+
+/// A row whose packet, of TCP or UDP and whole, belongs to a flow that nobody translates.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) row: u8,
+    pub(crate) flow: PlainFlow,
+}
+
+/// Any other row that has been looked up: the key that its packet came with, and what was found.
+pub(crate) struct Seen {
+    pub(crate) row: u8,
+    pub(crate) key: FlowKey,
+    pub(crate) found: Found,
+}
 
 /// What is known.
 #[derive(Clone, Copy, Debug)]
@@ -25,29 +53,54 @@ pub(crate) enum Found {
 #[derive(Clone, Copy)]
 pub(crate) struct Memory<'a> {
     pub(crate) flows: &'a Flows,
-    pub(crate) timeouts: &'a FlowTimeouts,
-    pub(crate) now: Ticks,
+    pub(crate) time: FlowTime<'a>,
 }
 
+/// The memory of a batch, where translation or policy asks for any.
+#[inline]
+pub(crate) fn remembering<'a>(state: &'a State, flows: &'a Flows, is_policed: bool) -> Option<Memory<'a>> {
+    let is_asked = is_policed || !state.nat.is_idle();
+    is_asked.then(|| Memory { flows, time: FlowTime::new(flows.now(), &state.nat.timeouts) })
+}
+
+const _: () = assert!(BATCH <= Flows::AT_ONCE, "a batch is brought near together");
+
 impl Memory<'_> {
-    /// Looks a packet up.
-    #[inline]
-    pub(crate) fn recall(&self, frame: &[u8], parsed: &Parsed, key: &FlowKey) -> Found {
+    /// A row to be looked up, as far as it has a key.
+    #[inline(always)]
+    pub(crate) fn ask(&self, row: usize, parsed: &Parsed, key: &FlowKey) -> Asked {
         let is_ordinary = matches!(parsed.protocol, protocol::TCP | protocol::UDP) && !parsed.is_fragment();
-        if !is_ordinary && let Some(found) = self.recall_special(frame, parsed, key) {
-            return found;
+        Asked { row: row as u8, is_ordinary, probe: self.flows.probe(key) }
+    }
+
+    /// Looks a packet up: `Ok` where it belongs to a flow that nobody translates.
+    #[inline(always)]
+    pub(crate) fn look_up(&self, frame: &[u8], parsed: &Parsed, asked: &Asked) -> Result<Known, Seen> {
+        let Asked { row, is_ordinary, probe } = asked;
+        let glance = if *is_ordinary { self.flows.glance(probe, &self.time) } else { Glance::Unclear };
+        match glance {
+            Glance::Plain(flow) => Ok(Known { row: *row, flow }),
+            Glance::Nothing => Err(Seen { row: *row, key: probe.key(), found: Found::Nothing }),
+            Glance::Unclear => Err(self.recall(frame, parsed, asked)),
         }
-        match self.flows.look_up(key, self.now, self.timeouts) {
-            Some(flow) => Found::Flow(flow),
-            None => Found::Nothing,
-        }
+    }
+
+    /// Looks any packet up.
+    #[inline(never)]
+    fn recall(&self, frame: &[u8], parsed: &Parsed, asked: &Asked) -> Seen {
+        let key = asked.probe.key();
+        let special = if asked.is_ordinary { None } else { self.recall_special(frame, parsed, &key) };
+        let found = special.unwrap_or_else(|| {
+            self.flows.look_up_probe(&asked.probe, &self.time).map_or(Found::Nothing, Found::Flow)
+        });
+        Seen { row: asked.row, key, found }
     }
 
     /// What shows no key of its own.
     fn recall_special(&self, frame: &[u8], parsed: &Parsed, key: &FlowKey) -> Option<Found> {
         if parsed.is_later_fragment() {
             let id = fragment_id(frame, parsed)?;
-            let known = self.flows.fragments().recall(&datagram(key, id), self.now);
+            let known = self.flows.fragments().recall(&datagram(key, id), self.time.now);
             return Some(known.map_or(Found::Nothing, Found::Fragment));
         }
         if !is_icmp_error(frame, parsed) {
@@ -56,7 +109,8 @@ impl Memory<'_> {
         let Ok(quote) = quoted(frame, parsed) else { return Some(Found::BrokenError) };
         // The error goes the way of the answers to the packet that it quotes (RFC 5508 §4), to who sent that.
         let answer = quote.key.reversed();
-        let flow = self.flows.look_up(&answer, self.now, self.timeouts).filter(|_| answer.dst == key.dst);
+        let FlowTime { now, timeouts, .. } = self.time;
+        let flow = self.flows.look_up(&answer, now, timeouts).filter(|_| answer.dst == key.dst);
         Some(flow.map_or(Found::Nothing, |flow| Found::Related(flow, quote)))
     }
 
@@ -66,7 +120,7 @@ impl Memory<'_> {
         if parsed.is_fragment()
             && let Some(id) = fragment_id(frame, parsed)
         {
-            self.flows.fragments().remember(&datagram(key, id), to, self.now);
+            self.flows.fragments().remember(&datagram(key, id), to, self.time.now);
         }
     }
 }

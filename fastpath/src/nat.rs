@@ -20,8 +20,8 @@ use tables::{
 };
 
 use crate::batch::Run;
-use crate::flow::{Found, Memory, tcp_flags};
-use crate::policy::{Policing, Seen};
+use crate::flow::{Asked, Found, Memory, tcp_flags};
+use crate::policy::Policing;
 use crate::{BATCH, Batch};
 
 /// Source ports that a workload's packet to its own floating IP may get instead of its own: so many are tried.
@@ -32,16 +32,16 @@ const DYNAMIC: (u16, u16) = (49_152, 16_384);
 /// What this stage leaves from one call to the next, without gaps: most batches translate nothing.
 pub(crate) struct Columns {
     /// Within `known_flows`: rows whose packets a rule or a policy may be about.
-    asked: Vec<Asked>,
+    asked: Vec<(Asked, About)>,
     /// Rows whose packets were translated.
     translated: Vec<Translated>,
     /// Rows that must not leave as they are.
     leaving: Vec<Leaving>,
 }
 
-struct Asked {
-    row: u8,
-    key: FlowKey,
+/// What is known of a row before its look-up.
+#[derive(Clone, Copy)]
+struct About {
     from_workload: bool,
     /// A rule may be about it; else policy is.
     concerns: bool,
@@ -101,42 +101,37 @@ enum Step {
 
 /// Translates what belongs to a flow, begins flows to floating IPs, and notes what may not leave as it is. What it has
 /// looked up policy need not look up again.
-pub(crate) fn known_flows(batch: &mut Batch, state: &State, flows: &Flows, policing: Option<&Policing<'_>>) {
-    if state.nat.is_idle() && policing.is_none() {
-        return;
-    }
-    let memory = Memory { flows, timeouts: &state.nat.timeouts, now: flows.now() };
-    let translator = Translator { nat: &state.nat, flows, now: memory.now };
-    let Batch { frames, runs, fates, parsed, nat, policy, .. } = batch;
-    for run in runs {
-        let from_workload = may_be_workloads(run, &state.ports);
-        let is_policed = policing.is_some_and(|policing| policing.asks_senders_at(run.ingress));
-        for row in run.rows() {
-            if fates[row] != Fate::Undecided {
+#[inline(never)]
+pub(crate) fn known_flows(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&Policing<'_>>) {
+    ask(batch, state, memory, policing);
+    let Memory { flows, time } = memory;
+    let translator = Translator { nat: &state.nat, flows, now: time.now };
+    let Batch { frames, fates, parsed, nat, policy, .. } = batch;
+    let Columns { asked, translated, leaving } = nat;
+    flows.bring_near(asked.iter().map(|(asked, _)| &asked.probe));
+    for (asked, about) in asked.iter() {
+        let (row, at) = (asked.row, usize::from(asked.row));
+        let (frame, parsed) = (&mut frames[at], &parsed[at]);
+        let mut seen = match memory.look_up(frame.bytes(), parsed, asked) {
+            Ok(known) if policing.is_some() => {
+                policy.known.push(known);
                 continue;
             }
-            let Some(key) = FlowKey::new(frames[row].bytes(), &parsed[row]) else { continue };
-            let concerns = !translator.nat.is_idle() && translator.concerns(&key, from_workload);
-            if concerns || is_policed {
-                nat.asked.push(Asked { row: row as u8, key, from_workload, concerns });
+            Ok(known) => {
+                flows.touch_plain(&known.flow, tcp_flags(frame.bytes(), parsed), time.now);
+                continue;
             }
-        }
-    }
-    flows.bring_near(nat.asked.iter().map(|asked| asked.key));
-    for asked in nat.asked.drain(..) {
-        let Asked { row, key, .. } = asked;
-        let at = usize::from(row);
-        let (frame, parsed) = (&mut frames[at], &parsed[at]);
-        let mut found = memory.recall(frame.bytes(), parsed, &key);
-        let step = translator.step(frame, parsed, &asked, &mut found);
-        let to = match step {
+            Err(seen) => seen,
+        };
+        let key = seen.key;
+        let to = match translator.step(frame, parsed, &key, about, &mut seen.found) {
             Step::AsIs => key,
             Step::Done(to) => {
-                nat.translated.push(Translated { row, from: key, to });
+                translated.push(Translated { row, from: key, to });
                 to
             }
             Step::IfLeaving(fate) => {
-                nat.leaving.push(Leaving { row, key, fate });
+                leaving.push(Leaving { row, key, fate });
                 key
             }
             Step::Drop(reason) => {
@@ -145,21 +140,57 @@ pub(crate) fn known_flows(batch: &mut Batch, state: &State, flows: &Flows, polic
             }
         };
         if policing.is_some() {
-            policy.seen.push(Seen { row, key, found });
-        } else if let Found::Flow(flow) | Found::Begun(flow) = found {
-            flows.touch(&flow, tcp_flags(frame.bytes(), parsed), memory.now);
+            policy.seen.push(seen);
+        } else if let Found::Flow(flow) | Found::Begun(flow) = seen.found {
+            flows.touch(&flow, tcp_flags(frame.bytes(), parsed), time.now);
             memory.remember_fragment(frame.bytes(), parsed, &key, &to);
+        }
+    }
+    asked.clear();
+}
+
+/// Finds the rows whose packets a rule or a policy may be about.
+#[inline]
+fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&Policing<'_>>) {
+    let Batch { frames, runs, fates, parsed, nat, .. } = batch;
+    let rules = (!state.nat.is_idle()).then_some(&state.nat);
+    for run in runs {
+        let is_policed = policing.is_some_and(|policing| policing.asks_senders_at(run.ingress));
+        if rules.is_none() && !is_policed {
+            continue;
+        }
+        let from_workload = may_be_workloads(run, &state.ports);
+        for row in run.rows() {
+            if fates[row] != Fate::Undecided {
+                continue;
+            }
+            let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
+            let Some(key) = FlowKey::plain_v4(frame, parsed).or_else(|| FlowKey::new(frame, parsed)) else {
+                continue;
+            };
+            let concerns = rules.is_some_and(|rules| may_concern(rules, &key, from_workload));
+            if concerns || is_policed {
+                nat.asked.push((memory.ask(row, parsed, &key), About { from_workload, concerns }));
+            }
         }
     }
 }
 
+/// May a packet have to do with any rule?
+#[inline]
+fn may_concern(rules: &Nat, key: &FlowKey, from_workload: bool) -> bool {
+    let FlowKey { src, dst, family, .. } = *key;
+    rules.internal_of(family, dst).is_some()
+        || rules.is_outer(family, dst)
+        || from_workload && (rules.external_of(family, src).is_some() || rules.hides_source(key))
+}
+
 /// Begins flows of what leaves by an uplink, and translates it.
-pub(crate) fn leaving(batch: &mut Batch, state: &State, flows: &Flows) {
+pub(crate) fn leaving(batch: &mut Batch, state: &State, memory: &Memory<'_>) {
     if batch.nat.leaving.is_empty() {
         return;
     }
-    let translator = Translator { nat: &state.nat, flows, now: flows.now() };
-    let memory = Memory { flows, timeouts: &state.nat.timeouts, now: translator.now };
+    let translator = Translator { nat: &state.nat, flows: memory.flows, now: memory.time.now };
     let Batch { frames, fates, parsed, hops, nat, policy, .. } = batch;
     for Leaving { row, key, fate } in nat.leaving.drain(..) {
         let at = usize::from(row);
@@ -204,41 +235,47 @@ pub(crate) fn leaves(hop: tables::HopIndex, next_hops: &NextHops, ports: &Ports)
 }
 
 impl Translator<'_> {
-    /// May the packet have to do with any rule?
-    #[inline]
-    fn concerns(&self, key: &FlowKey, from_workload: bool) -> bool {
-        let FlowKey { src, dst, family, .. } = *key;
-        self.nat.internal_of(family, dst).is_some()
-            || self.nat.is_outer(family, dst)
-            || from_workload && (self.nat.external_of(family, src).is_some() || self.nat.hides_source(key))
-    }
-
     /// What becomes of a packet of which this was found. A flow that begins with it is `found` from now on.
-    fn step(&self, frame: &mut Frame, parsed: &Parsed, asked: &Asked, found: &mut Found) -> Step {
+    fn step(
+        &self,
+        frame: &mut Frame,
+        parsed: &Parsed,
+        key: &FlowKey,
+        about: &About,
+        found: &mut Found,
+    ) -> Step {
         match found {
-            Found::Flow(flow) | Found::Begun(flow) => self.apply(frame, parsed, &asked.key, flow),
+            Found::Flow(flow) | Found::Begun(flow) => self.apply(frame, parsed, key, flow),
             Found::Fragment(to) => {
-                translate(frame.bytes_mut(), parsed, &asked.key, to);
+                translate(frame.bytes_mut(), parsed, key, to);
                 Step::Done(*to)
             }
-            Found::Related(flow, quote) => icmp_error(frame, parsed, &asked.key, flow, quote),
-            _ if !asked.concerns => Step::AsIs,
+            Found::Related(flow, quote) => icmp_error(frame, parsed, key, flow, quote),
+            _ if !about.concerns => Step::AsIs,
             Found::BrokenError => Step::Drop(DropReason::IcmpErrorMalformed),
-            Found::Nothing if parsed.is_later_fragment() => self.unknown_fragment(asked),
-            Found::Nothing if is_icmp_error(frame.bytes(), parsed) => self.unknown_error(asked),
-            Found::Nothing => self.first_packet(frame, parsed, asked, found),
+            Found::Nothing if parsed.is_later_fragment() => self.unknown_fragment(key, about),
+            Found::Nothing if is_icmp_error(frame.bytes(), parsed) => self.unknown_error(key, about),
+            Found::Nothing => self.first_packet(frame, parsed, key, about, found),
         }
     }
 
-    fn first_packet(&self, frame: &mut Frame, parsed: &Parsed, asked: &Asked, found: &mut Found) -> Step {
-        let Asked { key, from_workload, .. } = asked;
+    fn first_packet(
+        &self,
+        frame: &mut Frame,
+        parsed: &Parsed,
+        key: &FlowKey,
+        about: &About,
+        found: &mut Found,
+    ) -> Step {
         let flags = tcp_flags(frame.bytes(), parsed);
         let begun = if let Some(internal) = self.nat.internal_of(key.family, key.dst) {
             if !begins_flow(key.protocol, flags) {
                 return Step::Drop(DropReason::NatInvalid);
             }
             self.begin_to_floating(key, internal).map(Some).map_err(reason)
-        } else if *from_workload && self.nat.is_outer(key.family, key.dst) && begins_flow(key.protocol, flags)
+        } else if about.from_workload
+            && self.nat.is_outer(key.family, key.dst)
+            && begins_flow(key.protocol, flags)
         {
             self.begin_hairpin(key).map_err(|not_added| match not_added {
                 // A workload's port can't be its own peer.
@@ -253,15 +290,15 @@ impl Translator<'_> {
                 *found = Found::Begun(flow);
                 self.apply(frame, parsed, key, &flow)
             }
-            Ok(None) => self.unknown(asked, None),
+            Ok(None) => self.unknown(key, about, None),
             Err(reason) => Step::Drop(reason),
         }
     }
 
     /// A packet of no flow: it may go on unless it would leave under a source that is to be hidden, or was sent to an outer
     /// address that nobody but flows has.
-    fn unknown(&self, asked: &Asked, if_leaving: Option<DropReason>) -> Step {
-        if asked.from_workload && self.nat.hides_source(&asked.key) {
+    fn unknown(&self, key: &FlowKey, about: &About, if_leaving: Option<DropReason>) -> Step {
+        if about.from_workload && self.nat.hides_source(key) {
             return Step::IfLeaving(if_leaving);
         }
         Step::AsIs
@@ -278,22 +315,22 @@ impl Translator<'_> {
     }
 
     /// Later fragments go the way of their first one, which alone shows the ports.
-    fn unknown_fragment(&self, asked: &Asked) -> Step {
-        let FlowKey { family, dst, .. } = asked.key;
+    fn unknown_fragment(&self, key: &FlowKey, about: &About) -> Step {
+        let FlowKey { family, dst, .. } = *key;
         let is_hosts = self.nat.outgoing(family).is_some_and(|outgoing| outgoing.is_hosts);
         let is_flows = self.nat.is_outer(family, dst) && !is_hosts;
         if is_flows || self.nat.internal_of(family, dst).is_some() {
             return Step::Drop(DropReason::FragmentUnknown);
         }
-        self.unknown(asked, Some(DropReason::FragmentUnknown))
+        self.unknown(key, about, Some(DropReason::FragmentUnknown))
     }
 
     /// An ICMP error about a packet of no flow.
-    fn unknown_error(&self, asked: &Asked) -> Step {
-        if self.nat.internal_of(asked.key.family, asked.key.dst).is_some() {
+    fn unknown_error(&self, key: &FlowKey, about: &About) -> Step {
+        if self.nat.internal_of(key.family, key.dst).is_some() {
             return Step::Drop(DropReason::NatInvalid);
         }
-        self.unknown(asked, Some(DropReason::NatInvalid))
+        self.unknown(key, about, Some(DropReason::NatInvalid))
     }
 
     /// A flow to a floating IP. One that comes back to its own sender gets the floating IP as source, too: else the workload

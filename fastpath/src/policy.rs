@@ -16,14 +16,17 @@
 mod ask;
 mod first;
 
+use std::ops::Range;
+
 use model::{PortId, PortKind};
 use packet::{FlowKey, Parsed, protocol};
 use tables::{
-    Beginning, Between, Direction, DropReason, Fate, Flow, FlowVerdict, Flows, NotAdded, Port, PortPolicy,
-    PuntReason, State, TcpPacket,
+    Beginning, Between, Direction, DropReason, Fate, Flow, FlowTime, FlowVerdict, NotAdded, PlainFlow, Port,
+    PortPolicy, PuntReason, State, TcpPacket,
 };
 
-use crate::flow::{Found, Memory, tcp_flags};
+use crate::batch::Run;
+use crate::flow::{Asked, Found, Known, Memory, Seen, tcp_flags};
 use crate::nat;
 use crate::{BATCH, Batch};
 
@@ -32,24 +35,19 @@ use first::First;
 
 /// What this stage and `nat.rs` leave each other, without gaps.
 pub(crate) struct Columns {
-    /// Rows that have been looked up.
+    /// Rows that have been looked up: of plain flows, and all others.
+    pub(crate) known: Vec<Known>,
     pub(crate) seen: Vec<Seen>,
     /// Within [`judge`]: rows to look up.
-    asked: Vec<(u8, FlowKey)>,
+    asked: Vec<Asked>,
     /// Rows whose flows `nat.rs` is to begin, and how.
     beginnings: Vec<(u8, Beginning)>,
-}
-
-/// A row that has been looked up: the key that its packet came with, and what was found.
-pub(crate) struct Seen {
-    pub(crate) row: u8,
-    pub(crate) key: FlowKey,
-    pub(crate) found: Found,
 }
 
 impl Columns {
     pub(crate) fn new() -> Columns {
         Columns {
+            known: Vec::with_capacity(BATCH),
             seen: Vec::with_capacity(BATCH),
             asked: Vec::with_capacity(BATCH),
             beginnings: Vec::with_capacity(BATCH),
@@ -58,6 +56,7 @@ impl Columns {
 
     #[inline]
     pub(crate) fn clear(&mut self) {
+        self.known.clear();
         self.seen.clear();
         self.beginnings.clear();
     }
@@ -159,34 +158,65 @@ impl<'a> Policing<'a> {
 
 /// Drops what policy denies, what belongs to no flow and can begin none, and connections above an endpoint's limit. Begins
 /// flows, but for those that leave under another source.
-#[inline(never)]
-pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, flows: &Flows, reporter: Reporter<'_>) {
-    let state = policing.state;
-    let memory = Memory { flows, timeouts: &state.nat.timeouts, now: flows.now() };
+pub(crate) fn judge(
+    batch: &mut Batch,
+    policing: &Policing<'_>,
+    memory: &Memory<'_>,
+    reporter: Reporter<'_>,
+) {
     look_up(batch, policing, memory);
-    let judge = Judge { policing: *policing, memory, reporter, epoch: state.policy.epoch() };
+    let judge =
+        Judge { policing: *policing, memory: *memory, reporter, epoch: policing.state.policy.epoch() };
+    known_flows(batch, &judge);
+    if !batch.policy.seen.is_empty() {
+        others(batch, &judge);
+    }
+}
+
+/// What belongs to plain flows: mostly, two words are compared, and nothing is written.
+#[inline(never)]
+fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
+    let Judge { policing, memory, epoch, .. } = judge;
+    let Batch { frames, runs, fates, parsed, hops, policy, .. } = batch;
+    let mut ways = Ways::new(policing, runs, *epoch);
+    let drops_invalid = judge.drops_invalid();
+    for Known { row, flow } in &policy.known {
+        let at = usize::from(*row);
+        if !is_open(fates[at]) {
+            continue;
+        }
+        ways.turn_to(at, policing.state.next_hops.get(hops[at]).port);
+        let (bytes, parsed) = (frames[at].bytes(), &parsed[at]);
+        let flags = tcp_flags(bytes, parsed);
+        let is_tcp = flow.protocol == protocol::TCP;
+        let is_allowed = flow.verdict == ways.allowed[usize::from(flow.direction == Direction::Reply)];
+        let is_invalid = is_tcp && drops_invalid && !flow.may_have(TcpPacket::of(flags));
+        if !ways.is_asked || is_allowed && !is_invalid {
+            memory.flows.touch_plain(flow, flags, memory.time.now);
+        } else if let Err(reason) = judge.known_row(bytes, parsed, flow, ways.way) {
+            fates[at] = Fate::Drop(reason);
+        }
+    }
+    policy.known.clear();
+}
+
+/// What belongs to no flow, to one that is translated, and what isn't TCP or UDP.
+#[inline(never)]
+fn others(batch: &mut Batch, judge: &Judge<'_>) {
+    let Judge { policing, epoch, .. } = judge;
+    let state = policing.state;
     let Batch { frames, runs, fates, parsed, hops, nat, policy, .. } = batch;
-    let mut run = 0;
-    let mut way =
-        Way { from: policing.end(runs.first().and_then(|run| run.ingress)), to: policing.end(None) };
-    // What `nat.rs` looked up comes first, in order; then, in order, the rest. Neighbours mostly go the same way.
+    let mut ways = Ways::new(policing, runs, *epoch);
     for Seen { row, key, found } in &policy.seen {
         let (row, at) = (*row, usize::from(*row));
         if !is_open(fates[at]) {
             continue;
         }
-        while !runs[run].rows().contains(&at) {
-            run = (run + 1) % runs.len();
-            way.from = policing.end(runs[run].ingress);
-        }
         let hop = hops[at];
-        let leaves_by = state.next_hops.get(hop).port;
-        if way.to.port != leaves_by {
-            way.to = policing.end(Some(leaves_by));
-        }
-        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key, way };
+        ways.turn_to(at, state.next_hops.get(hop).port);
+        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key, way: ways.way };
         let outcome = match found {
-            _ if !policing.asks_on(&way) => judge.pass(&packet, found),
+            _ if !ways.is_asked => judge.pass(&packet, found),
             Found::Flow(flow) => judge.known(&packet, flow),
             Found::Begun(flow) => judge.begun(&packet, flow),
             Found::Related(flow, quote) => judge.related(&packet, flow, &quote.key.reversed()),
@@ -205,13 +235,16 @@ pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, flows: &Flows, r
 }
 
 /// Looks up what `nat.rs` hasn't, where something is asked of it.
-fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: Memory<'_>) {
-    let Batch { frames, runs, fates, parsed, hops, policy: Columns { seen, asked, .. }, .. } = batch;
-    let looked_up = seen.iter().fold(0u64, |rows, seen| rows | 1 << seen.row);
+#[inline(never)]
+fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<'_>) {
+    let Batch { frames, runs, fates, parsed, hops, policy: Columns { known, seen, asked, .. }, .. } = batch;
+    let rows = known.iter().map(|known| known.row).chain(seen.iter().map(|seen| seen.row));
+    let looked_up = rows.fold(0u64, |rows, row| rows | 1 << row);
     let mut to = policing.end(None);
     for run in runs {
         let from = policing.end(run.ingress);
-        if !policing.may_ask_from(&from) {
+        // All that comes from where something is asked has been.
+        if from.is_asked || !policing.may_ask_from(&from) {
             continue;
         }
         for row in run.rows() {
@@ -225,16 +258,19 @@ fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: Memory<'_>) {
             if policing.asks_on(&Way { from, to })
                 && let Some(key) = FlowKey::new(frames[row].bytes(), &parsed[row])
             {
-                asked.push((row as u8, key));
+                asked.push(memory.ask(row, &parsed[row], &key));
             }
         }
     }
-    memory.flows.bring_near(asked.iter().map(|(_, key)| *key));
-    for (row, key) in asked.drain(..) {
-        let at = usize::from(row);
-        let found = memory.recall(frames[at].bytes(), &parsed[at], &key);
-        seen.push(Seen { row, key, found });
+    memory.flows.bring_near(asked.iter().map(|asked| &asked.probe));
+    for asked in asked.iter() {
+        let at = usize::from(asked.row);
+        match memory.look_up(frames[at].bytes(), &parsed[at], asked) {
+            Ok(flow) => known.push(flow),
+            Err(other) => seen.push(other),
+        }
     }
+    asked.clear();
 }
 
 /// Is a packet still to be judged? One that waits for its neighbour comes back as the slow path's own, and isn't asked then.
@@ -260,6 +296,66 @@ impl Packet<'_> {
     }
 }
 
+/// The way of one packet after the other: neighbours mostly go the same way, and then it is compared and no more.
+struct Ways<'a> {
+    policing: &'a Policing<'a>,
+    runs: &'a [Run],
+    epoch: u64,
+    run: usize,
+    rows: Range<usize>,
+    way: Way,
+    /// Is anything asked on it?
+    is_asked: bool,
+    /// The verdict of a flow that may pass on it, as its first packet goes and as its answers go.
+    allowed: [FlowVerdict; 2],
+}
+
+impl<'a> Ways<'a> {
+    fn new(policing: &'a Policing<'a>, runs: &'a [Run], epoch: u64) -> Ways<'a> {
+        let nowhere = policing.end(None);
+        let mut ways = Ways {
+            policing,
+            runs,
+            epoch,
+            run: 0,
+            rows: runs.first().map_or(0..0, Run::rows),
+            way: Way { from: policing.end(runs.first().and_then(|run| run.ingress)), to: nowhere },
+            is_asked: false,
+            allowed: [FlowVerdict::NONE; 2],
+        };
+        ways.learn();
+        ways
+    }
+
+    /// The way of the packet in this row. What `nat.rs` looked up comes first, in order; then, in order, the rest.
+    #[inline(always)]
+    fn turn_to(&mut self, row: usize, leaves_by: PortId) {
+        if !self.rows.contains(&row) || self.way.to.port != leaves_by {
+            self.turn(row, leaves_by);
+        }
+    }
+
+    #[inline(never)]
+    fn turn(&mut self, row: usize, leaves_by: PortId) {
+        while !self.rows.contains(&row) {
+            self.run = (self.run + 1) % self.runs.len();
+            self.rows = self.runs[self.run].rows();
+            self.way.from = self.policing.end(self.runs[self.run].ingress);
+        }
+        if self.way.to.port != leaves_by {
+            self.way.to = self.policing.end(Some(leaves_by));
+        }
+        self.learn();
+    }
+
+    fn learn(&mut self) {
+        let between = |direction| self.way.between(direction);
+        self.is_asked = self.policing.asks_on(&self.way);
+        self.allowed = [Direction::Original, Direction::Reply]
+            .map(|direction| FlowVerdict::allowed(self.epoch, between(direction)));
+    }
+}
+
 /// All that judging takes.
 struct Judge<'a> {
     policing: Policing<'a>,
@@ -277,8 +373,20 @@ impl Judge<'_> {
         Ok(())
     }
 
+    /// A packet of a plain flow on another way than it was let pass, or since policy has changed, or that it may not have.
+    #[cold]
+    fn known_row(
+        &self,
+        bytes: &[u8],
+        parsed: &Parsed,
+        flow: &PlainFlow,
+        way: Way,
+    ) -> Result<(), DropReason> {
+        let Some(key) = FlowKey::new(bytes, parsed) else { return Ok(()) };
+        self.known(&Packet { bytes, parsed, key: &key, way }, &flow.of(&key))
+    }
+
     /// A packet of a flow that is known.
-    #[inline]
     fn known(&self, packet: &Packet<'_>, flow: &Flow) -> Result<(), DropReason> {
         let flags = tcp_flags(packet.bytes, packet.parsed);
         let is_icmp = match packet.key.protocol {
@@ -373,7 +481,7 @@ impl Judge<'_> {
             begin_hidden(beginning);
             return Ok(());
         }
-        let Memory { flows, timeouts, now } = self.memory;
+        let Memory { flows, time: FlowTime { now, timeouts, .. } } = self.memory;
         match flows.add(packet.key, &packet.key.reversed(), now, timeouts) {
             Ok(flow) => flows.begin(&flow, &beginning),
             Err(not_added) => {
@@ -391,7 +499,7 @@ impl Judge<'_> {
     /// Notes that a packet of a flow has passed.
     #[inline]
     fn note(&self, packet: &Packet<'_>, flow: &Flow) {
-        self.memory.flows.touch(flow, tcp_flags(packet.bytes, packet.parsed), self.memory.now);
+        self.memory.flows.touch(flow, tcp_flags(packet.bytes, packet.parsed), self.memory.time.now);
         if packet.parsed.is_fragment() {
             self.memory.remember_fragment(packet.bytes, packet.parsed, packet.key, &flow.translated());
         }

@@ -8,7 +8,7 @@ use tables::{Flows, Snapshot, Stage};
 use crate::policy::{Policing, Reporter};
 use crate::stopwatch::Stopwatch;
 use crate::{
-    Batch, admit, decapsulate, mark, martian, nat, parse, police, policy, reverse_path, rewrite, route,
+    Batch, admit, decapsulate, flow, mark, martian, nat, parse, police, policy, reverse_path, rewrite, route,
     workload,
 };
 
@@ -37,18 +37,23 @@ pub(crate) fn walk(
     reverse_path::sources(batch, tables);
     stopwatch.lap(Stage::ReversePath);
     let policing = Policing::of(tables.state);
-    nat::known_flows(batch, tables.state, flows, policing.as_ref());
+    let memory = flow::remembering(tables.state, flows, policing.is_some());
+    if let Some(memory) = &memory {
+        nat::known_flows(batch, tables.state, memory, policing.as_ref());
+    }
     stopwatch.lap(Stage::Nat);
     route::next_hop(batch, tables);
     stopwatch.lap(Stage::Route);
     workload::may_receive(batch, &tables.state.next_hops);
     stopwatch.lap(Stage::WorkloadReceive);
-    if let Some(policing) = &policing {
-        policy::judge(batch, policing, flows, reporter);
-        stopwatch.lap(Stage::Policy);
+    if let Some(memory) = &memory {
+        if let Some(policing) = &policing {
+            policy::judge(batch, policing, memory, reporter);
+            stopwatch.lap(Stage::Policy);
+        }
+        nat::leaving(batch, tables.state, memory);
+        stopwatch.lap(Stage::Nat);
     }
-    nat::leaving(batch, tables.state, flows);
-    stopwatch.lap(Stage::Nat);
     if qos.dscp {
         mark::dscp(batch, tables.state);
         stopwatch.lap(Stage::WorkloadReceive);

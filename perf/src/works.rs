@@ -13,7 +13,7 @@ use crate::replay_port::Replay;
 use crate::router::{Address, Encapsulate, Router};
 
 /// Packets before the first comes again.
-const PACKETS: usize = 1 << 16;
+pub const PACKETS: usize = 1 << 16;
 
 /// Makes a router for so many workers to do one kind of work, and what they receive.
 pub type Make = fn(&Internet, usize) -> Result<(Router, Arc<Replay>)>;

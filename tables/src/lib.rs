@@ -56,8 +56,8 @@ pub use fate::{DropReason, Fate, PuntReason};
 pub use fib::{Fib, FibReader};
 pub use flow_rules::FlowRules;
 pub use flows::{
-    Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTimeouts, FlowVerdict, Flows, NotAdded,
-    OuterAddress, TcpPacket, Ticks, begins_flow,
+    Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTime, FlowTimeouts, FlowVerdict, Flows,
+    Glance, NotAdded, OuterAddress, PlainFlow, Probe, TcpPacket, Ticks, begins_flow,
 };
 pub use group::{Group, GroupId};
 pub use inject::Inject;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use ahash::RandomState;
 use crossbeam_utils::Backoff;
 
-use super::row::{Life, Row, Words};
+use super::row::{Life, Row, Words, is_v6};
 
 /// A row and which of its keys: the row's number counted from 1, twice, plus the side. 0 ends a chain.
 pub(super) type Link = u32;
@@ -38,6 +38,10 @@ pub(super) struct Index {
     hasher: RandomState,
 }
 
+/// A chain changed while it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Changing;
+
 /// A bucket that nobody else changes.
 #[derive(Clone, Copy)]
 pub(super) struct Held {
@@ -59,49 +63,83 @@ impl Index {
         Index { buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn bucket(&self, words: &Words) -> usize {
-        let [src_high, src_low, dst_high, dst_low, rest] = *words;
+        let [head, a, b, c, d] = *words;
+        let two = |a: u64, b: u64| u128::from(a) << 64 | u128::from(b);
         let mut hasher = self.hasher.build_hasher();
         // By their size, in what the hasher takes at once: as an array they would be bytes of some number to it.
-        hasher.write_u128(u128::from(src_high) << 64 | u128::from(src_low));
-        hasher.write_u128(u128::from(dst_high) << 64 | u128::from(dst_low));
-        hasher.write_u64(rest);
+        hasher.write_u128(two(head, a));
+        if is_v6(words) {
+            hasher.write_u128(two(b, c));
+            hasher.write_u64(d);
+        }
         hasher.finish() as usize & (self.buckets.len() - 1)
     }
 
-    /// The first link of the key's chain, whoever changes it.
-    #[inline]
-    pub(super) fn head(&self, words: &Words) -> Link {
-        self.buckets[self.bucket(words)].load(Ordering::Relaxed) as Link
+    /// The first link of a bucket's chain, whoever changes it.
+    #[inline(always)]
+    pub(super) fn head(&self, bucket: usize) -> Link {
+        self.buckets[bucket].load(Ordering::Relaxed) as Link
     }
 
     /// The row in whose life the key was found.
-    #[inline]
-    pub(super) fn find(&self, rows: &[Row], words: &Words) -> Option<(Link, Life)> {
-        self.find_in_bucket(rows, self.bucket(words), words)
+    pub(super) fn find_in_bucket(&self, rows: &[Row], bucket: usize, words: &Words) -> Option<(Link, Life)> {
+        self.find_and_read(rows, bucket, words, |_, _| ()).map(|(link, life, ())| (link, life))
     }
 
-    /// [`Self::find`] by a key whose bucket is known.
+    /// [`Self::find_in_bucket`], and what `read` reads of the row: of the same flow as the key.
     #[inline]
-    pub(super) fn find_in_bucket(&self, rows: &[Row], bucket: usize, words: &Words) -> Option<(Link, Life)> {
+    pub(super) fn find_and_read<T>(
+        &self,
+        rows: &[Row],
+        bucket: usize,
+        words: &Words,
+        read: impl Fn(Link, Life) -> T,
+    ) -> Option<(Link, Life, T)> {
         for _ in 0..LOOKS {
-            let before = self.buckets[bucket].load(Ordering::Acquire);
-            if before & HELD != 0 {
-                std::hint::spin_loop();
-                continue;
-            }
-            let found = find_in(rows, before as u32, words, STEPS);
-            // Everything read above is read before the version is read again.
-            fence(Ordering::Acquire);
-            if self.buckets[bucket].load(Ordering::Relaxed) == before
-                && let Ok(found) = found
-            {
-                return found;
+            match self.glance(rows, bucket, words, &read) {
+                Ok(found) => return found,
+                Err(Changing) => std::hint::spin_loop(),
             }
         }
+        self.find_held(rows, bucket, words, |(link, life)| (link, life, read(link, life)))
+    }
+
+    /// [`Self::find_and_read`] by one look at the chain: it may be changing.
+    #[inline(always)]
+    pub(super) fn glance<T>(
+        &self,
+        rows: &[Row],
+        bucket: usize,
+        words: &Words,
+        read: impl Fn(Link, Life) -> T,
+    ) -> Result<Option<(Link, Life, T)>, Changing> {
+        let before = self.buckets[bucket].load(Ordering::Acquire);
+        if before & HELD != 0 {
+            return Err(Changing);
+        }
+        let found = find_in(rows, before as u32, words, STEPS);
+        let found = found.map(|found| found.map(|(link, life)| (link, life, read(link, life))));
+        // Everything read above is read before the version is read again.
+        fence(Ordering::Acquire);
+        match self.buckets[bucket].load(Ordering::Relaxed) == before {
+            true => found,
+            false => Err(Changing),
+        }
+    }
+
+    /// Holding the bucket.
+    #[cold]
+    fn find_held<T>(
+        &self,
+        rows: &[Row],
+        bucket: usize,
+        words: &Words,
+        with_read: impl Fn((Link, Life)) -> T,
+    ) -> Option<T> {
         let held = self.hold(bucket);
-        let found = find_in(rows, held.head(), words, u32::MAX).unwrap_or(None);
+        let found = find_in(rows, held.head(), words, u32::MAX).unwrap_or(None).map(with_read);
         self.release(held, held.head());
         found
     }
@@ -154,27 +192,25 @@ impl Index {
 }
 
 /// The first live row with this key in a chain; an error where the chain is longer than `steps`.
-#[inline]
+#[inline(always)]
 pub(super) fn find_in(
     rows: &[Row],
     head: Link,
     words: &Words,
     steps: u32,
-) -> Result<Option<(Link, Life)>, ()> {
+) -> Result<Option<(Link, Life)>, Changing> {
     let mut at = head;
     for _ in 0..steps {
         if at == 0 {
             return Ok(None);
         }
         let (number, side) = row_and_side(at);
-        let Some(row) = rows.get(number as usize) else { return Err(()) };
-        if row.has_words(side, words) {
-            let life = row.life();
-            if life.has(Life::LIVE) {
-                return Ok(Some((at, life)));
-            }
+        let Some(row) = rows.get(number as usize) else { return Err(Changing) };
+        let life = row.life();
+        if life.has(Life::LIVE) && row.has_words(side, words, life) {
+            return Ok(Some((at, life)));
         }
         at = row.next[side].load(Ordering::Relaxed);
     }
-    Err(())
+    Err(Changing)
 }

@@ -1,4 +1,5 @@
-//! One row of the flow table: two keys, a life, links of the two chains that it is in, and what policy said. 128 bytes.
+//! One row of the flow table: two keys, a life, links of the two chains that it is in, and what policy said. Two cache lines:
+//! one that the packets of a flow need which nobody translates, and one with the rest.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -7,18 +8,46 @@ use packet::FlowKey;
 
 use super::verdict::{Beginning, Between, counted_of, counted_word, icmp_word};
 
-/// A [`FlowKey`] as it lies in a row and is hashed.
+/// A [`FlowKey`] as it lies in a row and is hashed: ports, protocol and family in the first word; then both IPv4 addresses in
+/// one and zeros, or the source and the destination by IPv6.
 pub(super) type Words = [u64; 5];
 
+#[inline(always)]
 pub(super) fn words(key: &FlowKey) -> Words {
-    let rest = u64::from(key.sport) << 48
-        | u64::from(key.dport) << 32
-        | u64::from(key.protocol) << 8
-        | u64::from(key.family == Family::V6);
-    [(key.src >> 64) as u64, key.src as u64, (key.dst >> 64) as u64, key.dst as u64, rest]
+    let ports = u64::from(key.sport) << 48 | u64::from(key.dport) << 32;
+    let head = ports | u64::from(key.protocol) << 8 | u64::from(key.family == Family::V6);
+    match key.family {
+        Family::V4 => [head, (key.src as u64) << 32 | key.dst as u64 & V4, 0, 0, 0],
+        Family::V6 => [head, (key.src >> 64) as u64, key.src as u64, (key.dst >> 64) as u64, key.dst as u64],
+    }
 }
 
-/// What a row stands for that no packet's key finds: a bit of its own in the last word.
+const V4: u64 = u32::MAX as u64;
+
+/// Are they of an IPv6 key?
+#[inline(always)]
+pub(super) fn is_v6(words: &Words) -> bool {
+    words[0] & 1 != 0
+}
+
+/// The protocol of a key.
+#[inline(always)]
+pub(super) fn protocol_of(words: &Words) -> u8 {
+    (words[0] >> 8) as u8
+}
+
+/// The words of the same key turned round.
+#[inline(always)]
+pub(super) fn reversed(words: &Words) -> Words {
+    let [head, a, b, c, d] = *words;
+    let head = head >> 16 & 0xffff << 32 | head << 16 & 0xffff << 48 | head & V4;
+    match is_v6(words) {
+        false => [head, a.rotate_left(32), 0, 0, 0],
+        true => [head, c, d, a, b],
+    }
+}
+
+/// What a row stands for that no packet's key finds: bits of their own in the first word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shared {
     /// A mapping, by the workload's port.
@@ -34,25 +63,23 @@ pub(super) enum Shared {
 /// The words of a key that no packet has.
 pub(super) fn shared(kind: Shared, key: &FlowKey) -> Words {
     let mut words = words(key);
-    words[4] |= (kind as u64) << 16;
+    words[0] |= (kind as u64) << 16;
     words
 }
 
 /// Is it such a key?
 pub(super) fn is_shared(kind: Shared, words: &Words) -> bool {
-    words[4] >> 16 & 7 == kind as u64
+    words[0] >> 16 & 7 == kind as u64
 }
 
 pub(super) fn key(words: &Words) -> FlowKey {
-    let [src_high, src_low, dst_high, dst_low, rest] = *words;
-    FlowKey {
-        src: u128::from(src_high) << 64 | u128::from(src_low),
-        dst: u128::from(dst_high) << 64 | u128::from(dst_low),
-        sport: (rest >> 48) as u16,
-        dport: (rest >> 32) as u16,
-        protocol: (rest >> 8) as u8,
-        family: if rest & 1 == 0 { Family::V4 } else { Family::V6 },
-    }
+    let [head, a, b, c, d] = *words;
+    let (family, src, dst) = match is_v6(words) {
+        false => (Family::V4, u128::from(a >> 32), u128::from(a & V4)),
+        true => (Family::V6, u128::from(a) << 64 | u128::from(b), u128::from(c) << 64 | u128::from(d)),
+    };
+    let (sport, dport) = ((head >> 48) as u16, (head >> 32) as u16);
+    FlowKey { src, dst, sport, dport, protocol: (head >> 8) as u8, family }
 }
 
 /// What changes while a row is in use, in one word, so that a change is one compare-and-swap: flags in the low 16 bits, then
@@ -107,20 +134,22 @@ impl Life {
 
 /// See the file's head. Keys are written only while the row is linked nowhere.
 #[derive(Debug, Default)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(super) struct Row {
-    /// As the flow's first packet showed, and as replies do.
-    keys: [[AtomicU64; 5]; 2],
+    /// The key that the flow's first packet showed.
+    original: [AtomicU64; 5],
     pub(super) life: AtomicU64,
     /// The link after this one in the chain of each key.
     pub(super) next: [AtomicU32; 2],
+    /// What policy has said of the flow, and of whom (`verdict.rs`).
+    pub(super) verdict: AtomicU64,
+    /// The key that replies show. Of a plain flow nobody need look.
+    reply: [AtomicU64; 5],
     /// The rows that it is counted in, from 1; 0 is none. A flow: its sender's mapping, and the one that it was sent to. A
     /// mapping: its sender's count.
     pub(super) mappings: [AtomicU32; 2],
     /// Of what flows share: its generation in the high half, how many are counted in it in the low one.
     pub(super) uses: AtomicU64,
-    /// What policy has said of the flow, and of whom (`verdict.rs`).
-    pub(super) verdict: AtomicU64,
     /// Type and code of its first packet, of ICMP.
     pub(super) icmp: AtomicU32,
     /// The ports whose connections it is counted among.
@@ -128,6 +157,7 @@ pub(super) struct Row {
 }
 
 const _: () = assert!(size_of::<Row>() == Row::BYTES);
+const _: () = assert!(std::mem::offset_of!(Row, reply) == 64, "what a plain flow needs fills a cache line");
 
 impl Row {
     pub(super) const BYTES: usize = 128;
@@ -141,14 +171,18 @@ impl Row {
         self.life.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).map(drop).map_err(Life)
     }
 
-    /// A word of each of its two cache lines.
-    #[inline]
+    /// A word of its first cache line.
+    #[inline(always)]
     pub(super) fn near(&self) -> u64 {
-        self.keys[0][0].load(Ordering::Relaxed).wrapping_add(self.life.load(Ordering::Relaxed))
+        self.life.load(Ordering::Relaxed)
+    }
+
+    fn side(&self, side: usize) -> &[AtomicU64; 5] {
+        if side == 0 { &self.original } else { &self.reply }
     }
 
     pub(super) fn words(&self, side: usize) -> Words {
-        std::array::from_fn(|word| self.keys[side][word].load(Ordering::Relaxed))
+        self.side(side).each_ref().map(|word| word.load(Ordering::Relaxed))
     }
 
     pub(super) fn set_mappings(&self, mappings: [u32; 2]) {
@@ -186,14 +220,23 @@ impl Row {
         self.mappings.each_ref().map(|mapping| mapping.swap(0, Ordering::Relaxed))
     }
 
-    #[inline]
-    pub(super) fn has_words(&self, side: usize, words: &Words) -> bool {
-        // The last word first: ports and protocol tell most flows of one pair of hosts apart.
-        (0..5).rev().all(|word| self.keys[side][word].load(Ordering::Relaxed) == words[word])
+    /// Is this its key of that side? `life`: the row's.
+    #[inline(always)]
+    pub(super) fn has_words(&self, side: usize, words: &Words, life: Life) -> bool {
+        let alike = |key: &[AtomicU64; 5], words: &Words| {
+            // Ports and protocol first: they tell most flows of one pair of hosts apart.
+            let same = |word: usize| key[word].load(Ordering::Relaxed) == words[word];
+            same(0) && same(1) && (!is_v6(words) || same(2) && same(3) && same(4))
+        };
+        match side {
+            0 => alike(&self.original, words),
+            _ if life.has(Life::PLAIN) => alike(&self.original, &reversed(words)),
+            _ => alike(&self.reply, words),
+        }
     }
 
     pub(super) fn set_words(&self, side: usize, words: &Words) {
-        for (word, value) in self.keys[side].iter().zip(words) {
+        for (word, value) in self.side(side).iter().zip(words) {
             word.store(*value, Ordering::Relaxed);
         }
     }
@@ -206,10 +249,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_comes_back_from_its_words(src: u128, dst: u128, sport: u16, dport: u16, protocol: u8, v6: bool) {
-            let family = if v6 { Family::V6 } else { Family::V4 };
-            let flow = FlowKey { src, dst, sport, dport, protocol, family };
+        fn a_key_comes_back_from_its_words_and_they_turn_as_it_does(
+            src: u128, dst: u128, sport: u16, dport: u16, protocol: u8, v6: bool,
+        ) {
+            let (family, mask) = if v6 { (Family::V6, u128::MAX) } else { (Family::V4, u128::from(u32::MAX)) };
+            let flow = FlowKey { src: src & mask, dst: dst & mask, sport, dport, protocol, family };
             prop_assert_eq!(key(&words(&flow)), flow);
+            prop_assert_eq!(reversed(&words(&flow)), words(&flow.reversed()));
         }
 
         #[test]

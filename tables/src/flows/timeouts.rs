@@ -19,7 +19,8 @@ impl Ticks {
 impl From<Duration> for Ticks {
     /// Rounded up, so that a short time is never none.
     fn from(time: Duration) -> Ticks {
-        let eighths = time.as_millis().saturating_mul(Ticks::PER_SECOND.into()).div_ceil(1000);
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let eighths = millis.saturating_mul(Ticks::PER_SECOND.into()).div_ceil(1000);
         Ticks(u32::try_from(eighths).unwrap_or(u32::MAX))
     }
 }
@@ -77,9 +78,49 @@ impl FlowTimeouts {
         if life.has(Life::ANSWERED) { time } else { time.max(self.creation_grace) }
     }
 
+    /// The shortest of them: a flow that was seen since then isn't over, whatever it is.
+    fn shortest(&self) -> Ticks {
+        let FlowTimeouts {
+            creation_grace: _,
+            tcp_syn_sent,
+            tcp_established,
+            tcp_fins_seen,
+            tcp_reset_seen,
+            udp,
+            icmp,
+            generic,
+        } = *self;
+        let tcp = tcp_syn_sent.min(tcp_established).min(tcp_fins_seen).min(tcp_reset_seen);
+        tcp.min(udp).min(icmp).min(generic)
+    }
+
     /// Has it been silent for too long? Mappings end with their last flow, not by time.
     pub(super) fn is_over(&self, protocol: u8, life: Life, now: Ticks) -> bool {
         !life.has(Life::MAPPING) && now.0.saturating_sub(life.seen()) > self.of(protocol, life).0
+    }
+}
+
+/// The time of a batch, and how long flows are remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowTime<'a> {
+    /// The time.
+    pub now: Ticks,
+    /// How long flows are remembered.
+    pub timeouts: &'a FlowTimeouts,
+    /// No flow is over of which a packet was seen since.
+    recent: u32,
+}
+
+impl FlowTime<'_> {
+    /// This time.
+    pub fn new(now: Ticks, timeouts: &FlowTimeouts) -> FlowTime<'_> {
+        FlowTime { now, timeouts, recent: now.0.saturating_sub(timeouts.shortest().0) }
+    }
+
+    /// Is [`FlowTimeouts::is_over`] worth asking?
+    #[inline(always)]
+    pub(super) fn may_be_over(&self, life: Life) -> bool {
+        life.seen() < self.recent
     }
 }
 
@@ -138,6 +179,7 @@ impl TcpPacket {
 
 /// May a flow in this state have such a packet? What Linux calls invalid whatever the sequence numbers, which nobody keeps
 /// here: no packet of a connection, an answer to no question, and a server's SYN once the connection has been open.
+#[inline(always)]
 pub(super) fn may_follow(flags: u16, direction: Direction, packet: TcpPacket) -> bool {
     const OPENED: u16 = Life::ESTABLISHED | Life::FIN_ORIGINAL | Life::FIN_REPLY | Life::RESET;
     match (direction, packet) {
@@ -149,6 +191,7 @@ pub(super) fn may_follow(flags: u16, direction: Direction, packet: TcpPacket) ->
 }
 
 /// The flags of a flow after one more packet. `tcp_flags`: zero for other protocols.
+#[inline(always)]
 pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u8) -> u16 {
     if protocol != protocol::TCP {
         return match direction {
