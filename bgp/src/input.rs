@@ -1,8 +1,8 @@
 //! Everything that can happen to a speaker.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use model::Prefix;
+use model::{AsNumber, Prefix};
 
 use crate::config::{ConnectionId, PeerConfig, PeerId};
 
@@ -100,6 +100,8 @@ pub struct OriginatedRoute {
     pub communities: Vec<u32>,
     /// RFC 8092.
     pub large_communities: Vec<[u32; 3]>,
+    /// It stands for others, whose paths it leaves out: by whom they were put together (RFC 4271 §5.1.6, §5.1.7).
+    pub aggregator: Option<(AsNumber, Ipv4Addr)>,
 }
 
 impl OriginatedRoute {
@@ -112,6 +114,7 @@ impl OriginatedRoute {
             med: None,
             communities: Vec::new(),
             large_communities: Vec::new(),
+            aggregator: None,
         }
     }
 }

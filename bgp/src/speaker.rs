@@ -434,6 +434,11 @@ impl Speaker {
             rewrite.set(flag::WELL_KNOWN, code::LOCAL_PREF, local_pref.to_be_bytes().to_vec());
         }
         rewrite.add_communities(&route.communities, &route.large_communities);
+        if let Some((number, address)) = route.aggregator {
+            let value = [number.0.to_be_bytes(), address.octets()].concat();
+            rewrite.set(flag::WELL_KNOWN, code::ATOMIC_AGGREGATE, Vec::new());
+            rewrite.set(flag::OPTIONAL_TRANSITIVE, code::AGGREGATOR, value);
+        }
         let mut key = Vec::new();
         rewrite.write(None, &mut key);
         let attributes = self.tables.interner.intern(&key);
