@@ -33,6 +33,8 @@ pub use services::Services;
 pub use tunnels::Tunnels;
 pub use warning::Warning;
 
+use crate::peer_groups::Aggregate;
+
 /// BGP's port, where no BGPConfiguration says otherwise.
 const BGP_PORT: u16 = 179;
 /// The kernel metric that Calico gives routes of normal priority.
@@ -88,6 +90,12 @@ pub struct Desired {
     pub peers: BTreeMap<PeerName, DesiredPeer>,
     /// What any peer may be told, behind what the peer's own rules say.
     pub export: ExportRules,
+    /// Peers are told all that is known, whatever `export` says.
+    pub announce_all: bool,
+    /// Networks announced besides blocks and services.
+    pub networks: BTreeSet<Prefix>,
+    /// Networks announced as there is a route inside each.
+    pub aggregates: Vec<Aggregate>,
     /// All pools, by name: who encapsulates and translates asks them.
     pub pools: BTreeMap<String, IpPool>,
     /// The addresses of all nodes: those in their Node resources.
@@ -233,6 +241,9 @@ impl Calico {
             ],
             services,
             export,
+            announce_all: false,
+            networks: BTreeSet::new(),
+            aggregates: Vec::new(),
             pools: self.pools.clone(),
             node_addresses: (self.nodes.values())
                 .flat_map(|node| [node.ipv4, node.ipv6])

@@ -9,6 +9,7 @@ use tables::{Flows, Inject, PolicyReport, Punt, RingConsumer, RingProducer, Writ
 use tokio::sync::{mpsc, oneshot};
 
 use crate::PortOpener;
+use crate::peer_groups::BgpSettings;
 use crate::segments::Segment;
 use crate::status::{Answer, Query};
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub receivable: u32,
     /// VXLAN segments that this node joins besides Calico's.
     pub segments: Vec<Segment>,
+    /// BGP beyond Calico's resources.
+    pub bgp: BgpSettings,
     /// Most routes that the kernel's mirror may hold.
     pub mirror_routes: usize,
     /// Most neighbours that are remembered.

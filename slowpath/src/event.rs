@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use bgp::ConnectionId;
+use model::AsNumber;
 use tokio::net::TcpStream;
 
 use crate::interfaces::KernelEvent;
@@ -24,6 +25,15 @@ pub enum Event {
         stream: TcpStream,
         /// Who.
         remote: SocketAddr,
+    },
+    /// Somebody who connected without being anybody's peer has said who it is.
+    Introduced {
+        /// The connection, of which nothing is read yet.
+        stream: TcpStream,
+        /// Who.
+        remote: SocketAddr,
+        /// Of this AS, by its OPEN.
+        as_number: AsNumber,
     },
     /// A connection that the speaker asked for stands.
     Connected {

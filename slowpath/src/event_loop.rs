@@ -39,6 +39,7 @@ use crate::neighbors::managed::ManagedNeighbors;
 use crate::neighbors::table::NeighborTable;
 use crate::netlink::Netlink;
 use crate::offers::{self, Offers, Roles};
+use crate::peer_groups::{self, Aggregates, Introductions, Neighbours};
 use crate::peers::Peers;
 use crate::policy_counts::PolicyCounts;
 use crate::policy_log::PolicyLog;
@@ -69,7 +70,7 @@ pub(crate) struct Dirty {
     /// Links, addresses or routes of the kernel, since when.
     pub(crate) kernel: Option<Instant>,
     /// Calico's resources.
-    resources: bool,
+    pub(crate) resources: bool,
     /// Anything that host endpoints' policy is made of.
     pub(crate) host_policy: bool,
     /// Anything that offers are made of.
@@ -104,6 +105,9 @@ pub(crate) struct Core {
     offers: Offers,
     pub(crate) rib: Rib,
     pub(crate) bgp_routes: BgpRoutes,
+    pub(crate) introductions: Introductions,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) aggregates: Aggregates,
     pub(crate) installer: Installer,
     pub(crate) mirroring: Mirroring,
     /// Prefixes that the run before left and BGP hasn't spoken of yet.
@@ -244,6 +248,9 @@ impl Core {
             managed: ManagedNeighbors::new(),
             installer: Installer::new(ends.writer),
             mirroring: Mirroring::new(mirror, host.clone()),
+            introductions: Introductions::new(events.clone()),
+            neighbours: Neighbours::default(),
+            aggregates: Aggregates::default(),
             peers: Peers::new(events),
             punts: ends.punts,
             injects: ends.injects,
@@ -316,10 +323,8 @@ impl Core {
             Event::Kernel(event) => self.kernel_changed(event),
             Event::KernelLost(reason) => return Err(Error::KernelLost(reason)),
             Event::Datastore(event) => self.datastore_changed(event),
-            Event::Accepted { stream, remote } => match self.sessions.at_address(remote.ip()) {
-                Some(peer) => self.adopt(peer, stream, Direction::Inbound),
-                None => debug!(%remote, "refused a BGP connection: no peer has this address"),
-            },
+            Event::Accepted { stream, remote } => self.accepted(stream, remote),
+            Event::Introduced { stream, remote, as_number } => self.introduced(stream, remote, as_number),
             Event::Connected { attempt, stream } => match self.peers.conclude(attempt) {
                 Some(peer) => self.adopt(peer, stream, Direction::Outbound),
                 None => debug!(?attempt, "dropped a connection that the speaker has given up"),
@@ -415,6 +420,7 @@ impl Core {
     fn apply_resources(&mut self) {
         let mut desired = self.calico.desired();
         segments::join(&self.config.segments, &mut desired);
+        peer_groups::join(&self.config.bgp, &self.neighbours, &self.aggregates, &mut desired);
         let before = std::mem::replace(&mut self.desired, desired);
         let warnings: Vec<String> = self.desired.warnings.iter().map(ToString::to_string).collect();
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
@@ -478,6 +484,9 @@ impl Core {
         }
         if self.listen_problem.is_some() {
             self.apply_sessions();
+        }
+        if self.neighbours.forget_the_gone(Instant::now()) {
+            self.dirty.resources = true;
         }
         self.ask_for_neighbors();
         self.ask_inside();

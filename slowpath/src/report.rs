@@ -77,6 +77,7 @@ impl Core {
                 Some(PeerKind::Global) => "global",
                 Some(PeerKind::Node) | None => "node specific",
                 Some(PeerKind::LocalWorkload) => "local workload",
+                Some(PeerKind::Dynamic) => "dynamic",
             }
             .to_owned(),
             state: status.state.to_string(),

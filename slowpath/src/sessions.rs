@@ -16,6 +16,7 @@ use model::{AsNumber, Family, Prefix};
 use crate::calico::{
     Desired, DesiredPeer, ExportAction, ExportReach, ExportRule, ExportRules, NextHop, PeerName,
 };
+use crate::peer_groups::DefaultRoute;
 
 /// The LOCAL_PREF that stands for a kernel metric, which is how Calico carries it across iBGP. A node that announced
 /// LOCAL_PREF 100 would lose to every Calico node.
@@ -123,7 +124,12 @@ pub fn identity(desired: &Desired) -> Option<(Ipv4Addr, AsNumber)> {
     desired.router_id.map(|router_id| (router_id, desired.as_number))
 }
 
-/// Our blocks, our services' networks, and the addresses of workloads that lie in no block of ours (borrowed ones).
+/// The LOCAL_PREF of a default route that stands in for one that somebody else tells: it loses to any, and peers that were not
+/// promised a default route aren't told it.
+const STAND_IN: u32 = 0;
+
+/// Our blocks, our services' and other networks, and the addresses of workloads that lie in no block of ours (borrowed ones);
+/// aggregates, and default routes for who was promised one.
 fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     let in_own_block = |address: &Prefix| desired.blocks.iter().any(|block| block.covers(*address));
     let borrowed = desired
@@ -135,7 +141,21 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
         let local_pref = Some(local_pref_of(desired.normal_priority(prefix.family())));
         (*prefix, OriginatedRoute { local_pref, ..OriginatedRoute::new(*prefix) })
     };
-    desired.blocks.iter().chain(&desired.services.announced).chain(borrowed).map(route).collect()
+    let networks = desired.blocks.iter().chain(&desired.services.announced).chain(&desired.networks);
+    let mut originated: BTreeMap<Prefix, OriginatedRoute> = networks.chain(borrowed).map(route).collect();
+    for aggregate in &desired.aggregates {
+        let (prefix, own) = route(&aggregate.prefix);
+        let aggregator = desired.router_id.map(|router_id| (desired.as_number, router_id));
+        originated.entry(prefix).or_insert(OriginatedRoute { aggregator, ..own });
+    }
+    for family in Family::ALL {
+        if originates_default(desired, family) {
+            let prefix = default_route(family);
+            let stand_in = OriginatedRoute { local_pref: Some(STAND_IN), ..OriginatedRoute::new(prefix) };
+            originated.entry(prefix).or_insert(stand_in);
+        }
+    }
+    originated
 }
 
 fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter) -> PeerConfig {
@@ -172,10 +192,47 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
     config.import = Filter { rules: filters::rules(&peer.import, internal, desired), ..Filter::accept_all() };
     // What the peer's own filters don't decide, what all peers may be told does.
     let mut own = filters::rules(&peer.export, internal, desired);
-    own.extend(export.rules);
-    config.export = Filter { rules: own, ..export };
+    let default_route = FilterRule::exactly(default_route(peer.family), FilterAction::Accept);
+    config.export = match peer.default_route {
+        DefaultRoute::Only => {
+            own.push(default_route);
+            Filter { rules: own, default: FilterAction::Reject }
+        }
+        DefaultRoute::Always => {
+            own.push(default_route);
+            own.extend(export.rules);
+            Filter { rules: own, ..export }
+        }
+        DefaultRoute::AsAny => {
+            if originates_default(desired, peer.family) {
+                own.insert(0, not_the_stand_in(peer.family));
+            }
+            own.extend(export.rules);
+            Filter { rules: own, ..export }
+        }
+    };
     config.description = peer.name.to_string();
     config
+}
+
+/// The default route that stands in is for those who were promised one.
+fn not_the_stand_in(family: Family) -> FilterRule {
+    let mut rule = FilterRule::exactly(default_route(family), FilterAction::Reject);
+    rule.matches.local_pref = Some(STAND_IN);
+    rule
+}
+
+/// Is anybody promised a default route?
+fn originates_default(desired: &Desired, family: Family) -> bool {
+    let promised = |peer: &DesiredPeer| peer.family == family && peer.default_route != DefaultRoute::AsAny;
+    desired.peers.values().any(promised)
+}
+
+const fn default_route(family: Family) -> Prefix {
+    match family {
+        Family::V4 => Prefix::DEFAULT_V4,
+        Family::V6 => Prefix::DEFAULT_V6,
+    }
 }
 
 /// The rules that all peers have in common. Communities go with the rule that accepts a route: each network of theirs has the
@@ -186,6 +243,17 @@ fn export_filter(desired: &Desired) -> Filter {
     networks.sort_by_key(|network| (Reverse(network.len()), *network));
     networks.dedup();
     let mut filter = Filter { rules: Vec::new(), default: FilterAction::Reject };
+    for aggregate in &desired.aggregates {
+        filter.rules.push(FilterRule::exactly(aggregate.prefix, FilterAction::Accept));
+        if aggregate.summary_only {
+            filter.rules.push(FilterRule::within(aggregate.prefix, FilterAction::Reject));
+        }
+    }
+    let named = desired.networks.iter();
+    filter.rules.extend(named.map(|network| FilterRule::exactly(*network, FilterAction::Accept)));
+    if desired.announce_all {
+        return Filter { default: FilterAction::Accept, ..filter };
+    }
     for network in networks {
         let operations = communities(rules, network);
         let about_it = rules.rules().iter().filter_map(|rule| rule.within(network));

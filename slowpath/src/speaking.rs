@@ -1,17 +1,22 @@
 //! The event loop's end of BGP: what the speaker is told, and what it asks for, carried out.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bgp::{Direction, Input, Output, PeerState, Speaker};
+use model::AsNumber;
+use tokio::net::TcpStream;
 use tracing::{debug, error, info, warn};
 
 use crate::bgp_routes::Learned;
+use crate::calico::PeerKind;
 use crate::event_loop::Core;
+use crate::peer_groups;
 use crate::resolve;
 use crate::sessions;
 
 impl Core {
-    pub(crate) fn adopt(&mut self, peer: bgp::PeerId, stream: tokio::net::TcpStream, direction: Direction) {
+    pub(crate) fn adopt(&mut self, peer: bgp::PeerId, stream: TcpStream, direction: Direction) {
         match self.peers.adopt(stream) {
             Ok((connection, local)) => {
                 self.tell(Input::ConnectionOpened { peer, connection, direction, local });
@@ -22,6 +27,33 @@ impl Core {
                     self.tell(Input::ConnectFailed { peer });
                 }
             }
+        }
+    }
+
+    /// Somebody has connected: a peer, or one that may become one once it has said who it is.
+    pub(crate) fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
+        let known = self.sessions.at_address(remote.ip());
+        match known.filter(|_| !self.neighbours.is_without_session(remote.ip())) {
+            Some(peer) => self.adopt(peer, stream, Direction::Inbound),
+            None => match self.neighbours.may_introduce(&self.config.bgp, remote.ip()) {
+                Ok(()) => self.introductions.ask(stream, remote),
+                Err(refusal) => debug!(%remote, "refused a BGP connection: {refusal}"),
+            },
+        }
+    }
+
+    pub(crate) fn introduced(&mut self, stream: TcpStream, remote: SocketAddr, as_number: AsNumber) {
+        let (settings, address) = (&self.config.bgp, remote.ip());
+        if let Err(refusal) = self.neighbours.take_in(settings, address, as_number, Instant::now()) {
+            info!(%remote, "refused a BGP neighbour: {refusal}");
+            return;
+        }
+        // The resources are what they were; this neighbour alone is new, or of another AS.
+        self.desired.peers.retain(|_, peer| peer.kind != PeerKind::Dynamic || peer.address != address);
+        peer_groups::join(settings, &self.neighbours, &self.aggregates, &mut self.desired);
+        self.apply_sessions();
+        if let Some(peer) = self.sessions.at_address(address) {
+            self.adopt(peer, stream, Direction::Inbound);
         }
     }
 
@@ -55,6 +87,9 @@ impl Core {
             }
             Output::UnwatchNexthop(nexthop) => drop(self.nexthops.remove(&nexthop)),
             Output::RouteChanged { prefix, paths } => {
+                if self.aggregates.route_changed(&self.config.bgp, prefix, !paths.is_empty()) {
+                    self.dirty.resources = true;
+                }
                 let normal = sessions::local_pref_of(self.desired.normal_priority(prefix.family()));
                 let elevated = paths.first().is_some_and(|best| best.local_pref > normal);
                 let nexthops = paths.iter().map(|path| path.nexthop).collect();
@@ -62,6 +97,11 @@ impl Core {
             }
             Output::PeerStateChanged { peer, from, to, reason } => {
                 let name = self.peer_name(peer);
+                if let Some(address) = self.sessions.desired(peer).map(|peer| peer.address)
+                    && (from == PeerState::Established) != (to == PeerState::Established)
+                {
+                    self.neighbours.session_changed(address, to == PeerState::Established, Instant::now());
+                }
                 if to == PeerState::Established {
                     *self.established.entry(peer).or_default() += 1;
                     info!(peer = name, "BGP session established");
@@ -119,6 +159,7 @@ impl Core {
         self.tell(Input::Shutdown { graceful: false });
         self.peers.give_up_all();
         self.bgp_routes.clear(&mut self.rib);
+        self.aggregates.clear();
         self.nexthops.clear();
         self.sessions.forget();
         let restarting = self.preserve_until.is_some();

@@ -14,6 +14,7 @@
 //! queues: 2
 //! waiting: adaptive
 //! segments: []
+//! bgp: { announce: calico }
 //! ecmp: { symmetric: false }
 //! limits: { routes_v4: 1000000 }
 //! ```
@@ -21,6 +22,7 @@
 //! Only `node`, `datastore` and `uplinks` must be there. Unknown fields are refused: a misspelt one would otherwise
 //! silently leave its default in force.
 
+mod bgp;
 mod error;
 mod field;
 mod file;
@@ -33,7 +35,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use error::{ConfigError, Reason};
 
 use fastpath::Waiting;
-use slowpath::Segment;
+use slowpath::{BgpSettings, Segment};
 
 use crate::limits::{self, Limits};
 use field::Field;
@@ -77,6 +79,8 @@ pub(crate) struct Config {
     pub(crate) waiting: Waiting,
     /// VXLAN overlays that this node joins besides Calico's.
     pub(crate) segments: Vec<Segment>,
+    /// BGP beyond Calico's resources.
+    pub(crate) bgp: BgpSettings,
     /// How flows choose among equally good next hops.
     pub(crate) ecmp: EcmpConfig,
     /// The size of every table.
@@ -176,6 +180,7 @@ impl Config {
                 .unwrap_or(workers),
             waiting: waiting(file)?,
             segments: segments::segments(file)?,
+            bgp: bgp::settings(file)?,
             ecmp: ecmp(file)?,
             limits: table_limits(file.limits.as_ref().map(|Section(fields)| fields))?,
         })

@@ -114,6 +114,12 @@ impl Limits {
 /// VXLAN segments besides Calico's. With the ports of all of them and Calico's an uplink's program must have room.
 pub(crate) const SEGMENTS: usize = 16;
 const _: () = assert!(SEGMENTS + 2 <= afxdp::TUNNELS_MAX as usize);
+/// Groups of BGP peers, and aggregates; each is asked of every peer, or of every route.
+pub(crate) const BGP_PEER_GROUPS: usize = 256;
+/// See [`BGP_PEER_GROUPS`].
+pub(crate) const BGP_AGGREGATES: usize = 64;
+/// Neighbours that one group may take in: as many peers as the speaker has.
+pub(crate) const BGP_NEIGHBOURS: usize = 4_096;
 /// Other ends of a segment. A file as large as a configuration may be holds fewer.
 pub(crate) const SEGMENT_ENDS: usize = 1_024;
 /// Addresses that a segment's questions are copied to, and networks that may send to it.

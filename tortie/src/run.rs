@@ -198,6 +198,7 @@ fn slow_path_config(config: &Config, size: FrameSize) -> slowpath::Config {
         reserved_ports: config.reserved_ports(),
         receivable: size.receivable(),
         segments: config.segments.clone(),
+        bgp: config.bgp.clone(),
         mirror_routes: config.limits.mirror_routes,
         neighbors: config.limits.neighbors,
         prefixes_per_peer: config.limits.prefixes_per_peer,

@@ -16,6 +16,7 @@ use model::{
 use policy::Selector;
 
 use super::{BGP_PORT, Calico, Warning, address_of, router_id};
+use crate::peer_groups::DefaultRoute;
 
 /// A session's name as BIRD's configuration under Calico has it: `Mesh_10_0_0_2`, `Global_fd00__1_port_50`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +29,7 @@ impl PeerName {
     }
 
     /// Mesh sessions never tell their port; others do where it isn't BGP's own.
-    fn of(kind: PeerKind, remote: SocketAddr) -> PeerName {
+    pub(crate) fn of(kind: PeerKind, remote: SocketAddr) -> PeerName {
         let address = remote.ip().to_string().replace(['.', ':'], "_");
         let name = match (kind, remote.port()) {
             (PeerKind::Mesh, _) | (_, BGP_PORT) => format!("{kind}_{address}"),
@@ -55,6 +56,8 @@ pub enum PeerKind {
     Node,
     /// A workload of this node, which speaks BGP itself.
     LocalWorkload,
+    /// Nobody named it: it connected from an address of a group that takes such neighbours in.
+    Dynamic,
 }
 
 impl fmt::Display for PeerKind {
@@ -64,6 +67,7 @@ impl fmt::Display for PeerKind {
             PeerKind::Global => "Global",
             PeerKind::Node => "Node",
             PeerKind::LocalWorkload => "Local_Workload",
+            PeerKind::Dynamic => "Dynamic",
         })
     }
 }
@@ -122,6 +126,8 @@ pub struct DesiredPeer {
     pub ttl_security: Option<u8>,
     /// Where the password of its TCP connections stands (RFC 2385).
     pub password: Option<SecretKey>,
+    /// What it is told of a default route.
+    pub default_route: DefaultRoute,
 }
 
 impl DesiredPeer {
@@ -203,6 +209,7 @@ impl Sessions<'_> {
             export: Vec::new(),
             ttl_security: None,
             password: self.calico.cluster().and_then(|cluster| cluster.mesh_password.clone()),
+            default_route: DefaultRoute::AsAny,
         });
     }
 
@@ -402,6 +409,7 @@ impl Sessions<'_> {
             }),
             ttl_security: peer.ttl_security,
             password: peer.password.clone(),
+            default_route: DefaultRoute::AsAny,
         }
     }
 

@@ -7,6 +7,7 @@ use model::{
 
 use super::*;
 use crate::calico::Calico;
+use crate::peer_groups::Aggregate;
 
 fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -298,4 +299,75 @@ fn bgp_is_listened_for_at_the_nodes_address_where_that_is_asked_for() {
         ..BgpConfiguration::default()
     }));
     assert_eq!(texts(&bench), ["10.0.0.1:1179"]);
+}
+
+/// What `said` of a route says where the speaker's filter has rules by LOCAL_PREF, too.
+fn announces(filter: &Filter, route: &str, local_pref: u32) -> bool {
+    let route = prefix(route);
+    let about = |rule: &&FilterRule| {
+        rule.matches.prefix.is_none_or(|set| set.prefix.covers(route) && route.len() <= set.max_len)
+            && rule.matches.local_pref.is_none_or(|wanted| local_pref == wanted)
+            && rule.matches.local_pref_above.is_none_or(|limit| local_pref > limit)
+    };
+    let rule = filter.rules.iter().find(about);
+    rule.map_or(filter.default, |rule| rule.action) == FilterAction::Accept
+}
+
+#[test]
+fn who_was_promised_a_default_route_is_told_one_and_nobody_else_the_one_that_stands_in() {
+    let mut bench = Bench::new();
+    bench.put(peer("node", "10.0.0.7:179"));
+    let mut desired = bench.calico.desired();
+    desired.announce_all = true;
+    let promised =
+        desired.peers.values_mut().find(|peer| peer.address == IpAddr::from([10, 0, 0, 7])).unwrap();
+    promised.default_route = DefaultRoute::Only;
+    let changes = bench.sessions.changes(&desired);
+    let stand_in = changes.iter().find_map(|input| match input {
+        Input::Originate(route) if route.prefix == Prefix::DEFAULT_V4 => route.local_pref,
+        _ => None,
+    });
+    assert_eq!(stand_in, Some(0), "anybody else's comes before it");
+    let export = |address: &str| {
+        let address: IpAddr = address.parse().unwrap();
+        let config = changes.iter().find_map(|input| match input {
+            Input::PutPeer(config) if config.address == address => Some(config.export.clone()),
+            _ => None,
+        });
+        config.unwrap()
+    };
+    let (node, tor) = (export("10.0.0.7"), export("10.0.0.9"));
+    for (route, local_pref, to_node, to_tor) in [
+        ("0.0.0.0/0", 0, true, false),
+        ("0.0.0.0/0", 100, true, true),
+        ("10.65.0.0/26", NORMAL, false, true),
+        ("203.0.113.0/24", 100, false, true),
+    ] {
+        assert_eq!(announces(&node, route, local_pref), to_node, "{route} {local_pref} down");
+        assert_eq!(announces(&tor, route, local_pref), to_tor, "{route} {local_pref} up");
+    }
+}
+
+#[test]
+fn an_aggregate_stands_for_what_is_inside_it() {
+    let bench = Bench::new();
+    let mut desired = bench.calico.desired();
+    desired.announce_all = true;
+    desired.networks.insert(prefix("203.0.113.0/24"));
+    let aggregate = |cidr: &str, summary_only| Aggregate { prefix: prefix(cidr), summary_only };
+    desired.aggregates = vec![aggregate("10.65.0.0/16", true), aggregate("10.66.0.0/16", false)];
+    let originated = originated(&desired);
+    let by = Some((AsNumber(64512), Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!(originated[&prefix("10.65.0.0/16")].aggregator, by);
+    assert_eq!(originated[&prefix("203.0.113.0/24")].aggregator, None);
+    let filter = export_filter(&desired);
+    for (route, announced) in [
+        ("10.65.0.0/16", true),
+        ("10.65.0.0/26", false),
+        ("10.66.0.0/16", true),
+        ("10.66.1.0/24", true),
+        ("203.0.113.0/24", true),
+    ] {
+        assert_eq!(announces(&filter, route, NORMAL), announced, "{route}");
+    }
 }

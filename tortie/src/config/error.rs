@@ -108,6 +108,8 @@ pub(crate) enum Reason {
     NotOneStation { given: MacAddr },
     #[error("means something only where ends are asked for; add `flood` or `group`, or leave it out")]
     NobodyAsked,
+    #[error("means something only where neighbours are taken in; add `accept`, or leave it out")]
+    NobodyAccepted,
     #[error("is asked for, and the segment has no {family} address to ask from; add one to `addresses`")]
     NothingToAskFrom { family: Family },
     #[error("is one too many: at most {max} are taken; remove some")]

@@ -55,6 +55,11 @@ impl<'a> Field<'a> {
         self.fault(Reason::WrongType { expected, found: self.entry.value.type_name(), hint })
     }
 
+    /// The value, of whatever type.
+    pub(super) fn scalar(&self) -> &'a Scalar {
+        &self.entry.value
+    }
+
     /// A text that isn't empty.
     pub(super) fn text(&self) -> Result<&'a str, Fault> {
         match &self.entry.value {

@@ -58,6 +58,7 @@ pub(super) struct File {
     pub(super) queues: Option<Entry>,
     pub(super) waiting: Option<Entry>,
     pub(super) segments: Option<Vec<Section<SegmentFields>>>,
+    pub(super) bgp: Option<Section<BgpFields>>,
     pub(super) ecmp: Option<Section<Ecmp>>,
     pub(super) limits: Option<Section<LimitsFields>>,
 }
@@ -88,6 +89,35 @@ pub(super) struct EndFields {
     pub(super) address: Option<Entry>,
     pub(super) mac: Option<Entry>,
     pub(super) networks: Option<Entry>,
+}
+
+/// BGP beyond Calico's resources.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct BgpFields {
+    pub(super) announce: Option<Entry>,
+    pub(super) networks: Option<Entry>,
+    pub(super) aggregates: Option<Vec<Section<AggregateFields>>>,
+    pub(super) peers: Option<Vec<Section<PeerGroupFields>>>,
+}
+
+/// A network announced as there is a route inside it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AggregateFields {
+    pub(super) prefix: Option<Entry>,
+    pub(super) summary_only: Option<Entry>,
+}
+
+/// The peers at the addresses of a range.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PeerGroupFields {
+    pub(super) range: Option<Entry>,
+    pub(super) accept: Option<Entry>,
+    pub(super) limit: Option<Entry>,
+    pub(super) default_route: Option<Entry>,
+    pub(super) next_hop: Option<Entry>,
 }
 
 /// Where resources are kept.
@@ -189,6 +219,18 @@ impl Written for SegmentFields {
 impl Written for EndFields {
     const EXPECTED: &'static str =
         "a mapping such as `{ remote: 192.168.1.3, address: 10.244.1.0, mac: \"5a:00:00:00:00:01\" }`";
+}
+
+impl Written for BgpFields {
+    const EXPECTED: &'static str = "a mapping such as `bgp: { announce: all }`";
+}
+
+impl Written for AggregateFields {
+    const EXPECTED: &'static str = "a mapping such as `{ prefix: 10.65.0.0/16, summary_only: true }`";
+}
+
+impl Written for PeerGroupFields {
+    const EXPECTED: &'static str = "a mapping such as `{ range: 10.1.0.0/24, accept: any }`";
 }
 
 impl Written for Ecmp {

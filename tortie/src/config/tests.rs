@@ -35,6 +35,7 @@ fn the_shortest_file_takes_every_default() {
             queues: 1,
             waiting: Waiting::Adaptive,
             segments: Vec::new(),
+            bgp: BgpSettings::default(),
             ecmp: EcmpConfig { symmetric: false, seed: None },
             limits: Limits::default(),
         }
@@ -81,6 +82,7 @@ fn every_field_is_read() {
             queues: 4,
             waiting: Waiting::Busy,
             segments: Vec::new(),
+            bgp: BgpSettings::default(),
             ecmp: EcmpConfig { symmetric: true, seed: Some(7) },
             limits: Limits {
                 routes_v4: 100,

@@ -1,0 +1,102 @@
+//! Who is taken in, and what that makes of the desired state.
+
+use model::{AffinityState, BlockAffinity, Node, Resource, Update};
+
+use super::*;
+use crate::calico::Calico;
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn rack(limit: usize) -> BgpSettings {
+    BgpSettings {
+        announce_all: true,
+        aggregates: vec![Aggregate { prefix: prefix("10.65.0.0/16"), summary_only: true }],
+        groups: vec![PeerGroup {
+            range: prefix("10.1.0.0/24"),
+            accept: Some(Accept { as_numbers: vec![65000..=65010, 64512..=64512], limit }),
+            default_route: DefaultRoute::Only,
+            next_hop: Some(NextHop::OwnAddress),
+        }],
+        ..BgpSettings::default()
+    }
+}
+
+fn desired(blocks: &[&str]) -> Desired {
+    let mut calico = Calico::new("tor");
+    let node =
+        Node { name: "tor".to_owned(), ipv4: Some("10.1.0.254/24".parse().unwrap()), ..Node::default() };
+    calico.apply(&Update::Put(Resource::Node(node).into()));
+    for block in blocks {
+        let block =
+            BlockAffinity { cidr: prefix(block), node: "tor".to_owned(), state: AffinityState::Confirmed };
+        calico.apply(&Update::Put(Resource::BlockAffinity(block).into()));
+    }
+    calico.desired()
+}
+
+#[test]
+fn those_of_the_right_as_are_taken_in_until_there_is_no_more_room() {
+    let (settings, now) = (rack(2), Instant::now());
+    let mut neighbours = Neighbours::default();
+    let mut take = |address: &str, number| neighbours.take_in(&settings, ip(address), AsNumber(number), now);
+    assert_eq!(take("10.2.0.1", 65000), Err(Refusal::NotAwaited));
+    assert_eq!(take("10.1.0.1", 65011), Err(Refusal::WrongAs(AsNumber(65011))));
+    assert_eq!(take("10.1.0.1", 65010), Ok(()));
+    assert_eq!(take("10.1.0.2", 64512), Ok(()));
+    assert_eq!(take("10.1.0.3", 65000), Err(Refusal::Full));
+    assert_eq!(take("10.1.0.2", 65001), Ok(()), "one that is there may come back as another AS");
+
+    let mut desired = desired(&[]);
+    join(&settings, &neighbours, &Aggregates::default(), &mut desired);
+    let names: Vec<&str> = desired.peers.keys().map(PeerName::as_str).collect();
+    assert_eq!(names, ["Dynamic_10_1_0_1", "Dynamic_10_1_0_2"]);
+    let peer = desired.peers.values().next().unwrap();
+    assert_eq!((peer.passive, peer.next_hop), (true, NextHop::OwnAddress));
+    assert_eq!((peer.as_number, peer.default_route), (AsNumber(65010), DefaultRoute::Only));
+}
+
+#[test]
+fn a_neighbour_that_has_gone_is_remembered_as_long_as_its_routes_may_be() {
+    let (settings, now) = (rack(1), Instant::now());
+    let mut neighbours = Neighbours::default();
+    let address = ip("10.1.0.1");
+    neighbours.take_in(&settings, address, AsNumber(65000), now).unwrap();
+    neighbours.session_changed(address, true, now);
+    assert!(!neighbours.forget_the_gone(now + FORGET_AFTER * 2) && !neighbours.is_without_session(address));
+    neighbours.session_changed(address, false, now);
+    assert!(!neighbours.forget_the_gone(now + FORGET_AFTER / 2) && neighbours.is_without_session(address));
+    assert!(neighbours.forget_the_gone(now + FORGET_AFTER));
+    assert_eq!(neighbours.take_in(&settings, ip("10.1.0.2"), AsNumber(65000), now), Ok(()), "there is room");
+}
+
+#[test]
+fn an_aggregate_lives_as_long_as_a_route_inside_it() {
+    let settings = rack(1);
+    let mut aggregates = Aggregates::default();
+    let alive = |aggregates: &Aggregates, blocks: &[&str]| {
+        let mut desired = desired(blocks);
+        join(&settings, &Neighbours::default(), aggregates, &mut desired);
+        assert_eq!(desired.aggregates.is_empty(), !desired.blackholes.contains(&prefix("10.65.0.0/16")));
+        !desired.aggregates.is_empty()
+    };
+    assert!(!alive(&aggregates, &[]));
+    assert!(alive(&aggregates, &["10.65.7.0/26"]), "one of our own");
+    assert!(!alive(&aggregates, &["10.66.7.0/26"]));
+    for (route, exists, flips) in [
+        ("10.65.0.0/16", true, false),
+        ("10.64.0.0/15", true, false),
+        ("10.65.1.0/24", true, true),
+        ("10.65.2.0/24", true, false),
+        ("10.65.1.0/24", false, false),
+        ("10.65.2.0/24", false, true),
+    ] {
+        assert_eq!(aggregates.route_changed(&settings, prefix(route), exists), flips, "{route}");
+    }
+    assert!(!alive(&aggregates, &[]));
+}

@@ -1,0 +1,173 @@
+//! `bgp`: BGP beyond Calico's resources, as a ToR wants it.
+//!
+//! ```yaml
+//! bgp:
+//!   announce: all                  # `calico`: only what lies in pools, blocks and services
+//!   networks: [203.0.113.0/24]
+//!   aggregates:
+//!   - { prefix: 10.65.0.0/16, summary_only: true }
+//!   peers:
+//!   - range: 10.1.0.0/24
+//!     accept: [64512, "65000-65099"]  # or `any`; left out, nobody comes without a BGPPeer
+//!     limit: 48
+//!     default_route: only          # or `always`
+//!     next_hop: self               # or `keep`
+//! ```
+
+use std::ops::RangeInclusive;
+
+use model::{AsNumber, Prefix};
+use slowpath::calico::NextHop;
+use slowpath::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup};
+
+use super::error::Reason;
+use super::field::{Fault, Field};
+use super::file::{AggregateFields, Entry, File, PeerGroupFields, Scalar, Section};
+use crate::limits;
+
+/// As FRR's `bgp listen limit` has it.
+const ACCEPT: usize = 100;
+
+pub(super) fn settings(file: &File) -> Result<BgpSettings, Fault> {
+    let Some(Section(fields)) = &file.bgp else { return Ok(BgpSettings::default()) };
+    let announce = optional("bgp", "announce", &fields.announce);
+    let networks = optional("bgp", "networks", &fields.networks);
+    let mut settings = BgpSettings {
+        announce_all: announce
+            .map_or(Ok(false), |field| field.one_of(&[("calico", false), ("all", true)]))?,
+        networks: match networks {
+            Some(field) => field.items()?.iter().map(network).collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        },
+        ..BgpSettings::default()
+    };
+    for (index, Section(fields)) in fields.aggregates.iter().flatten().enumerate() {
+        let path = bounded("bgp.aggregates", index, limits::BGP_AGGREGATES)?;
+        settings.aggregates.push(aggregate(&path, fields)?);
+    }
+    for (index, Section(fields)) in fields.peers.iter().flatten().enumerate() {
+        let path = bounded("bgp.peers", index, limits::BGP_PEER_GROUPS)?;
+        settings.groups.push(group(&path, fields)?);
+    }
+    Ok(settings)
+}
+
+fn bounded(list: &str, index: usize, max: usize) -> Result<String, Fault> {
+    let path = format!("{list}[{index}]");
+    if index < max { Ok(path) } else { Err(Fault::of(&path, Reason::TooMany { max })) }
+}
+
+fn aggregate(path: &str, fields: &AggregateFields) -> Result<Aggregate, Fault> {
+    let summary_only = optional(path, "summary_only", &fields.summary_only);
+    Ok(Aggregate {
+        prefix: network(&required(path, "prefix", &fields.prefix, "prefix: 10.65.0.0/16")?)?,
+        summary_only: summary_only.map_or(Ok(false), |field| field.truth())?,
+    })
+}
+
+fn group(path: &str, fields: &PeerGroupFields) -> Result<PeerGroup, Fault> {
+    let defaults = [("always", DefaultRoute::Always), ("only", DefaultRoute::Only)];
+    let hops = [("self", NextHop::OwnAddress), ("keep", NextHop::Keep)];
+    let default_route = optional(path, "default_route", &fields.default_route);
+    let next_hop = optional(path, "next_hop", &fields.next_hop);
+    Ok(PeerGroup {
+        range: network(&required(path, "range", &fields.range, "range: 10.1.0.0/24")?)?,
+        accept: accept(path, fields)?,
+        default_route: default_route.map_or(Ok(DefaultRoute::AsAny), |field| field.one_of(&defaults))?,
+        next_hop: next_hop.map(|field| field.one_of(&hops)).transpose()?,
+    })
+}
+
+fn accept(path: &str, fields: &PeerGroupFields) -> Result<Option<Accept>, Fault> {
+    let limit = optional(path, "limit", &fields.limit);
+    let Some(field) = optional(path, "accept", &fields.accept) else {
+        return limit.map_or(Ok(None), |field| Err(field.fault(Reason::NobodyAccepted)));
+    };
+    let limit = limit.map_or(Ok(ACCEPT), |field| field.number((1, limits::BGP_NEIGHBOURS)))?;
+    let as_numbers = match field.scalar() {
+        Scalar::List(_) => field.items()?.iter().map(as_numbers).collect::<Result<_, _>>()?,
+        Scalar::Text(text) if text == "any" => Vec::new(),
+        _ => vec![as_numbers(&field)?],
+    };
+    Ok(Some(Accept { as_numbers, limit }))
+}
+
+/// `65000`, `64086.59904`, or from one to another: `65000-65099`.
+fn as_numbers(field: &Field<'_>) -> Result<RangeInclusive<u32>, Fault> {
+    if let Scalar::Int(_) = field.scalar() {
+        let number = field.number((1, u32::MAX as usize))? as u32;
+        return Ok(number..=number);
+    }
+    let text = field.text()?;
+    let bad = || {
+        let (expected, example) = ("AS number or range of them", "65000 or \"65000-65099\"");
+        field.fault(Reason::NoSuch { given: text.to_owned(), expected, example })
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| text.trim().parse::<AsNumber>().map_err(|_| bad());
+    let (first, last) = (number(first)?.0, number(last)?.0);
+    if first == 0 || first > last { Err(bad()) } else { Ok(first..=last) }
+}
+
+fn network(field: &Field<'_>) -> Result<Prefix, Fault> {
+    field.parse("network", "10.1.0.0/24")
+}
+
+fn optional<'a>(path: &str, name: &str, entry: &'a Option<Entry>) -> Option<Field<'a>> {
+    Field::new(&format!("{path}.{name}"), entry.as_ref()?)
+}
+
+fn required<'a>(
+    path: &str,
+    name: &str,
+    entry: &'a Option<Entry>,
+    example: &'static str,
+) -> Result<Field<'a>, Fault> {
+    optional(path, name, entry).ok_or_else(|| Fault::missing(&format!("{path}.{name}"), example))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::{GOOD, parse};
+
+    fn settings_of(text: &str) -> Result<BgpSettings, String> {
+        parse(&format!("{GOOD}{text}")).map(|config| config.bgp)
+    }
+
+    #[test]
+    fn a_tors_settings_are_read() {
+        let settings = settings_of(
+            "bgp:\n  announce: all\n  networks: [203.0.113.0/24]\n  aggregates:\n\
+             \x20 - { prefix: 10.65.0.0/16, summary_only: true }\n  peers:\n\
+             \x20 - { range: 10.1.0.0/24, accept: [64512, \"65000-65099\", \"1.0\"], limit: 48, default_route: only, next_hop: self }\n\
+             \x20 - { range: 'fd00::/64', accept: any }\n  - { range: 10.2.0.1/32, default_route: always }\n",
+        )
+        .unwrap();
+        assert!(settings.announce_all);
+        assert_eq!(settings.networks, ["203.0.113.0/24".parse().unwrap()]);
+        let aggregate = Aggregate { prefix: "10.65.0.0/16".parse().unwrap(), summary_only: true };
+        assert_eq!(settings.aggregates, [aggregate]);
+        let [rack, any, core] = settings.groups.as_slice() else { panic!("{:?}", settings.groups) };
+        let accept = Accept { as_numbers: vec![64512..=64512, 65000..=65099, 65536..=65536], limit: 48 };
+        assert_eq!(rack.accept, Some(accept));
+        assert_eq!((rack.default_route, rack.next_hop), (DefaultRoute::Only, Some(NextHop::OwnAddress)));
+        assert_eq!(any.accept, Some(Accept { as_numbers: Vec::new(), limit: 100 }));
+        assert_eq!((&core.accept, core.default_route), (&None, DefaultRoute::Always));
+        assert_eq!(settings_of("").unwrap(), BgpSettings::default());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for (text, expected) in [
+            ("bgp: { peers: [{ accept: any }] }", "bgp.peers[0].range"),
+            ("bgp: { peers: [{ range: 10.1.0.0/24, limit: 3 }] }", "accept"),
+            ("bgp: { peers: [{ range: 10.1.0.0/24, accept: [\"7-3\"] }] }", "7-3"),
+            ("bgp: { announce: everything }", "everything"),
+            ("bgp: { aggregates: [{ summary_only: true }] }", "bgp.aggregates[0].prefix"),
+        ] {
+            let error = settings_of(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}
