@@ -30,7 +30,7 @@ use crate::flow::{Asked, Found, Known, Memory, Seen, tcp_flags};
 use crate::nat;
 use crate::{BATCH, Batch};
 
-pub(crate) use ask::Reporter;
+pub(crate) use ask::{Reporter, asked as as_policy_sees};
 use first::First;
 
 /// What this stage and `nat.rs` leave each other, without gaps.
@@ -123,6 +123,11 @@ impl<'a> Policing<'a> {
     /// Is anything asked of what comes in here, wherever it goes?
     pub(crate) fn asks_senders_at(&self, ingress: Option<PortId>) -> bool {
         self.end(ingress).is_asked
+    }
+
+    /// Whose policies the flow of a packet on this way is held to.
+    pub(crate) fn ends_of_flow(&self, from: Option<PortId>, to: PortId, direction: Direction) -> Between {
+        Way { from: self.end(from), to: self.end(Some(to)) }.between(direction)
     }
 
     fn end(&self, port: Option<PortId>) -> End {

@@ -44,13 +44,14 @@ impl Stopwatch {
         (self.one_in, self.batches_to_go) = (one_in, one_in);
     }
 
-    /// A round begins. Whether its batch is timed is decided here.
+    /// A round begins. Whether its batch is timed is decided here, and said.
     #[inline]
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) -> bool {
         self.running = self.batches_to_go == 1;
         if self.running {
             self.last = self.clock.raw();
         }
+        self.running
     }
 
     /// A stage is over.

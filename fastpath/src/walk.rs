@@ -6,65 +6,66 @@
 use tables::{Flows, Snapshot, Stage};
 
 use crate::policy::{Policing, Reporter};
-use crate::stopwatch::Stopwatch;
+use crate::trace::Watch;
 use crate::{
     Batch, admit, decapsulate, flow, mark, martian, nat, parse, police, policy, reverse_path, rewrite, route,
     workload,
 };
 
-/// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's.
+/// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's. `watch` is
+/// told when a stage is over.
 pub(crate) fn walk(
     batch: &mut Batch,
     tables: &Snapshot<'_>,
     flows: &Flows,
     reporter: Reporter<'_>,
-    stopwatch: &mut Stopwatch,
+    watch: &mut Watch,
 ) {
     parse::headers(batch);
-    stopwatch.lap(Stage::Parse);
+    watch.lap(Stage::Parse, batch, tables);
     admit::frames_for_us(batch, tables.state);
-    stopwatch.lap(Stage::Admit);
+    watch.lap(Stage::Admit, batch, tables);
     decapsulate::tunnels(batch, tables.state);
-    stopwatch.lap(Stage::Decapsulate);
+    watch.lap(Stage::Decapsulate, batch, tables);
     martian::addresses(batch);
-    stopwatch.lap(Stage::Martian);
+    watch.lap(Stage::Martian, batch, tables);
     workload::may_send(batch, tables.state);
     let qos = tables.state.ports.qos_use();
     if qos.egress {
-        police::from_workloads(batch, &tables.state.ports, stopwatch.meter_time());
+        police::from_workloads(batch, &tables.state.ports, watch.meter_time());
     }
-    stopwatch.lap(Stage::WorkloadSend);
+    watch.lap(Stage::WorkloadSend, batch, tables);
     reverse_path::sources(batch, tables);
-    stopwatch.lap(Stage::ReversePath);
+    watch.lap(Stage::ReversePath, batch, tables);
     let policing = Policing::of(tables.state);
     let memory = flow::remembering(tables.state, flows, policing.is_some());
     if let Some(memory) = &memory {
         nat::known_flows(batch, tables.state, memory, policing.as_ref());
     }
-    stopwatch.lap(Stage::Nat);
+    watch.lap(Stage::Nat, batch, tables);
     route::next_hop(batch, tables);
-    stopwatch.lap(Stage::Route);
+    watch.lap(Stage::Route, batch, tables);
     workload::may_receive(batch, &tables.state.next_hops);
-    stopwatch.lap(Stage::WorkloadReceive);
+    watch.lap(Stage::WorkloadReceive, batch, tables);
     if let Some(memory) = &memory {
         if let Some(policing) = &policing {
             policy::judge(batch, policing, memory, reporter);
-            stopwatch.lap(Stage::Policy);
+            watch.lap(Stage::Policy, batch, tables);
         }
         nat::leaving(batch, tables.state, memory);
-        stopwatch.lap(Stage::Nat);
+        watch.lap(Stage::Nat, batch, tables);
     }
     if qos.dscp {
         mark::dscp(batch, tables.state);
-        stopwatch.lap(Stage::WorkloadReceive);
+        watch.lap(Stage::WorkloadReceive, batch, tables);
     }
     rewrite::for_next_hop(batch, tables.state);
-    stopwatch.lap(Stage::Rewrite);
+    watch.lap(Stage::Rewrite, batch, tables);
     nat::undo_for_slow_path(batch);
-    stopwatch.lap(Stage::Nat);
+    watch.lap(Stage::Nat, batch, tables);
     if qos.ingress {
         // Last, so that only what really leaves counts.
-        police::to_workloads(batch, &tables.state.ports, stopwatch.meter_time());
-        stopwatch.lap(Stage::WorkloadReceive);
+        police::to_workloads(batch, &tables.state.ports, watch.meter_time());
+        watch.lap(Stage::WorkloadReceive, batch, tables);
     }
 }

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use afxdp::{FramePool, Sleeper};
 use crossbeam_channel::{Receiver, Sender};
 use model::{PortId, WorkerId};
-use tables::{Counters, Flows, Inject, PolicyReport, Punt, Reader, RingConsumer, RingProducer, Stage};
+use tables::{
+    Counters, Flows, Inject, PolicyReport, Punt, Reader, RingConsumer, RingProducer, Snapshot, Stage, Tracing,
+};
 
 use crate::exits::Exits;
 use crate::handoff::Handoffs;
 use crate::policy::Reporter;
 use crate::queues::Queues;
-use crate::stopwatch::Stopwatch;
 use crate::tally::Tally;
+use crate::trace::{Answers, Watch};
 use crate::walk::walk;
 use crate::{Batch, PortQueue, QueueStatistics, receive};
 
@@ -69,6 +71,8 @@ pub struct WorkerEnds {
     pub flows: Flows,
     /// Where policy's doings are told; the worker counts in its own rows.
     pub policy_report: PolicyReport,
+    /// Which packets are followed, and what was found of them.
+    pub tracing: Tracing,
     /// All counters; the worker writes its own row.
     pub counters: Counters,
     /// Copies of packets for the slow path.
@@ -109,7 +113,9 @@ pub struct Worker {
     queues: Queues,
     batch: Batch,
     tally: Tally,
-    stopwatch: Stopwatch,
+    watch: Watch,
+    /// What policy says of packets that are followed.
+    answers: Answers,
     first: usize,
     statistics_read: Instant,
     sleeper: Sleeper,
@@ -139,14 +145,15 @@ pub fn spawn(config: WorkerConfig, ends: WorkerEnds, stop: Arc<AtomicBool>) -> i
 impl Worker {
     /// A worker without queues; [`Command::AddQueue`] gives it some.
     pub fn new(config: WorkerConfig, ends: WorkerEnds) -> Worker {
-        let tally = Tally::new(config.ports);
+        let (tally, watch) = (Tally::new(config.ports), Watch::new(ends.flows.clone()));
         Worker {
             config,
             ends,
             queues: Queues::default(),
             batch: Batch::new(),
             tally,
-            stopwatch: Stopwatch::new(),
+            watch,
+            answers: Answers::default(),
             first: 0,
             statistics_read: Instant::now(),
             sleeper: Sleeper::default(),
@@ -176,8 +183,8 @@ impl Worker {
 
     /// One batch: refill, receive, walk, transmit, count. Says how many frames it took.
     pub fn round(&mut self) -> usize {
-        let Worker { config, ends, queues, batch, tally, first, stopwatch, .. } = self;
-        stopwatch.begin();
+        let Worker { config, ends, queues, batch, tally, first, watch, answers, .. } = self;
+        watch.begin();
         for owned in queues.iter_mut() {
             owned.queue.reap(&mut ends.pool);
             owned.queue.refill(&mut ends.pool);
@@ -187,15 +194,21 @@ impl Worker {
         receive::frames(batch, queues, *first, &mut ends.pool, tally);
         *first = first.wrapping_add(1);
         let taken = batch.len();
-        stopwatch.lap(Stage::Receive);
+        watch.stopwatch.lap(Stage::Receive);
         if taken == 0 {
-            stopwatch.end(0);
+            watch.stopwatch.end(0);
             return 0;
         }
         let snapshot = ends.reader.snapshot();
         let worker = config.id.index();
-        let reporter = Reporter { report: &ends.policy_report, worker };
-        walk(batch, &snapshot, &ends.flows, reporter, stopwatch);
+        let follows = ends.tracing.is_on() && watch.follow(batch, config.id, &ends.tracing);
+        let answers = &*answers;
+        let reporter = Reporter { report: &ends.policy_report, worker, answers: follows.then_some(answers) };
+        walk(batch, &snapshot, &ends.flows, reporter, watch);
+        if follows {
+            watch.tell(&snapshot, answers, &ends.tracing);
+        }
+        let stopwatch = &mut watch.stopwatch;
         let mut exits = Exits {
             worker,
             queues,
@@ -244,18 +257,36 @@ impl Worker {
         }
     }
 
+    /// Looks at the tables between batches.
+    pub(crate) fn look_at_tables<T>(&mut self, look: impl FnOnce(Snapshot<'_>) -> T) -> T {
+        let seen = look(self.ends.reader.snapshot());
+        // Whoever only looks now and then holds up nobody.
+        self.ends.reader.go_offline();
+        seen
+    }
+
+    /// One batch that comes by a queue that is there for it alone, and meets these flows. For a worker that has no others.
+    pub(crate) fn rehearse(&mut self, port: PortId, queue: Box<dyn PortQueue>, flows: Flows) {
+        self.watch.meet(flows.clone());
+        self.ends.flows = flows;
+        self.queues.add(port, queue, Arc::default(), &mut self.ends.pool);
+        self.round();
+        self.queues.remove(port, &mut self.ends.pool);
+        self.ends.reader.go_offline();
+    }
+
     /// Times one batch in `one_in` stage by stage, instead of one in 64. For benchmarks, which want them all.
     ///
     /// # Panics
     /// Where `one_in` is zero.
     pub fn sample_stages(&mut self, one_in: u32) {
         assert!(one_in > 0, "one batch in none");
-        self.stopwatch.set_one_in(one_in);
+        self.watch.stopwatch.set_one_in(one_in);
     }
 
     /// Goes by another clock: tests of rates make their own time.
     pub fn set_clock(&mut self, clock: quanta::Clock) {
-        self.stopwatch.set_clock(clock);
+        self.watch.stopwatch.set_clock(clock);
     }
 
     /// Free frames and all frames of this worker, for audits.

@@ -14,7 +14,7 @@ use packet::encapsulation::{Template, VXLAN_PORT};
 use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, Rule, Tier, TierDefault};
 use tables::{
     AddressSet, Adjacency, Counters, Endpoint, EndpointPolicy, Flows, Group, GroupId, Limits, Nat, NatRules,
-    PolicyLimits, PolicyReport, Port, Qos, TunnelEnd, TunnelKind, Writer, copy_ring,
+    PolicyLimits, PolicyReport, Port, Qos, Tracing, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 use crate::data::Prefixes;
@@ -245,6 +245,7 @@ impl Router {
             flows: self.flows.clone(),
             counters: self.counters.clone(),
             policy_report: PolicyReport::new(self.workers, 1024, 64),
+            tracing: Tracing::new(1),
             punt,
             inject,
             handoffs: handoffs(self.workers, 16, 2048).remove(number),

@@ -21,7 +21,9 @@ pub mod judge;
 pub mod lint;
 pub mod resolve;
 pub mod rule;
+mod rule_text;
 pub mod selector;
 pub mod sets;
 
+pub use rule_text::rule_text;
 pub use selector::{Labels, Selector, SelectorError};

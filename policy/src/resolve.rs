@@ -177,6 +177,17 @@ impl Resolver {
         &self.problems
     }
 
+    /// A policy's rules as they were written. `name`: as [`crate::rule::Policy::name`] has it. `is_staged`: among what would
+    /// be asked if staged policies were enforced.
+    pub fn policy(&self, tier: &str, name: &str, is_staged: bool) -> Option<&NetworkPolicy> {
+        self.policies.named(tier, name, is_staged)
+    }
+
+    /// A profile's rules as they were written.
+    pub fn profile(&self, name: &str) -> Option<&Profile> {
+        self.profiles.named(name)
+    }
+
     fn put(&mut self, resource: &Arc<Resource>) {
         match &**resource {
             Resource::WorkloadEndpoint(endpoint) => self.put_item(resource.key(), workload(endpoint)),
@@ -259,13 +270,13 @@ impl Resolver {
                 None
             }
         };
-        self.profiles.put(&profile.name, drafts);
+        self.profiles.put(&profile.name, drafts, Some(Arc::new(profile.clone())));
         self.put_parent(&profile.name, Arc::new(profile.labels_to_apply.clone()));
     }
 
     fn remove_profile(&mut self, name: &str) {
         self.problems.remove(&Key::Profile(name.to_owned()));
-        self.profiles.put(name, None);
+        self.profiles.put(name, None, None);
         self.put_parent(name, LabelMap::default());
     }
 

@@ -64,6 +64,7 @@ mod sysctl;
 mod target;
 #[cfg(test)]
 mod testing;
+mod trace_report;
 mod translating;
 mod tunnel;
 mod tunneling;

@@ -225,6 +225,19 @@ impl Core {
         status
     }
 
+    /// A rule as its resource has it. `is_staged`: of those that would be asked if staged policies were enforced.
+    pub(crate) fn rule_text(&self, name: &RuleName, is_ingress: bool, is_staged: bool) -> Option<String> {
+        let (ingress, egress) = if name.tier == policy_log::PROFILES {
+            let profile = self.resolver.profile(&name.policy)?;
+            (&profile.ingress, &profile.egress)
+        } else {
+            let policy = self.resolver.policy(&name.tier, &name.policy, is_staged)?;
+            (&policy.ingress, &policy.egress)
+        };
+        let rules = if is_ingress { ingress } else { egress };
+        rules.get(name.rule?).map(policy::rule_text)
+    }
+
     pub(crate) fn policy_numbers(&self) -> PolicyNumbers {
         self.policy_counts.numbers()
     }
@@ -275,11 +288,7 @@ fn steps(checks: &Checks) -> impl Iterator<Item = Step> {
 
 fn row(side: &Side, name: RuleName, sum: Sum) -> PolicyRuleStatus {
     let direction = direction(side.is_ingress);
-    let what = match name.rule {
-        Some(rule) => format!("{direction}[{rule}]"),
-        None if name.tier == policy_log::PROFILES => "no profile".to_owned(),
-        None => "end of tier".to_owned(),
-    };
+    let what = what(&name, side.is_ingress);
     PolicyRuleStatus {
         endpoint: side.endpoint.clone(),
         direction,
@@ -292,6 +301,15 @@ fn row(side: &Side, name: RuleName, sum: Sum) -> PolicyRuleStatus {
         bytes: sum.all.bytes,
         would_deny_packets: sum.would_deny.packets,
         would_deny_bytes: sum.would_deny.bytes,
+    }
+}
+
+/// Where a rule stands in its resource, or what decided in place of one.
+pub(crate) fn what(name: &RuleName, is_ingress: bool) -> String {
+    match name.rule {
+        Some(rule) => format!("{}[{rule}]", direction(is_ingress)),
+        None if name.tier == policy_log::PROFILES => "no profile".to_owned(),
+        None => "end of tier".to_owned(),
     }
 }
 

@@ -40,6 +40,7 @@ impl Core {
             Query::Policy { endpoint, all } => Answer::Policy(self.policy_status(endpoint.as_deref(), *all)),
             Query::Staged => Answer::Policy(self.staged_status()),
             Query::Segments => Answer::Segments(self.segments()),
+            Query::Traces { traces } => Answer::Traces(self.traces(traces)),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
         };
         // A questioner that went away doesn't need the answer.

@@ -13,11 +13,13 @@ mod host_policy;
 mod limits;
 mod policy;
 mod segments;
+mod traces;
 
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
 pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal};
 pub use segments::{EndStatus, FdbEntry, SegmentStatus, SegmentsStatus};
+pub use traces::{TracedHeaders, TracedPacket, TracedPolicy, TracedRoute, TracedStage, TracesStatus};
 
 /// A question to the running slow path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,12 @@ pub enum Query {
     Staged,
     /// VXLAN segments.
     Segments,
+    /// What the walk has found of some packets, to be put into words.
+    Traces {
+        /// The packets.
+        #[serde(skip)]
+        traces: Vec<tables::Trace>,
+    },
     /// Numbers for the metrics.
     Summary,
 }
@@ -74,6 +82,7 @@ pub enum Answer {
     HostPolicy(HostPolicyStatus),
     Policy(PolicyStatus),
     Segments(SegmentsStatus),
+    Traces(TracesStatus),
     Summary(Box<Summary>),
 }
 

@@ -12,13 +12,14 @@
 //! evicted, so a flood of first packets pushes out first packets only. A second hand ages some rows at a time.
 //!
 //! `timeouts.rs` holds states and times, `verdict.rs` what policy has said of a flow, `connections.rs` how many of them
-//! an endpoint has; `mappings.rs` holds what keeps a workload's port to one outer port, `ports.rs` which of those are free.
+//! an endpoint has; `rehearsal.rs` makes a small copy for packets that are made up; `mappings.rs` holds what keeps a workload's port to one outer port, `ports.rs` which of those are free.
 
 mod connections;
 mod fragments;
 mod index;
 mod mappings;
 mod ports;
+mod rehearsal;
 mod row;
 mod timeouts;
 mod verdict;

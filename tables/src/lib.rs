@@ -45,6 +45,7 @@ mod punt;
 mod qos;
 mod snapshot;
 mod stage;
+mod trace;
 mod tunnels;
 
 pub use ::policy::compile::Limits as PolicyLimits;
@@ -72,4 +73,5 @@ pub use punt::Punt;
 pub use qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST, Policer, PolicerDrops, Qos};
 pub use snapshot::{Reader, Snapshot, State, Writer};
 pub use stage::{Stage, StageSample};
+pub use trace::{ANSWERS, Answer, FlowSeen, Headers, Left, RouteTaken, Trace, TraceFilter, Tracing};
 pub use tunnels::{TunnelEnd, TunnelKind, WorkloadTunnels};

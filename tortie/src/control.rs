@@ -16,11 +16,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
     BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus,
-    SegmentsStatus,
+    SegmentsStatus, TracesStatus,
 };
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::show::flows::FlowsStatus;
+use crate::traces::{FilterQuestion, PacketQuestion};
 
 pub(crate) use client::{AskError, ask};
 pub(crate) use server::Server;
@@ -77,6 +78,30 @@ pub(crate) enum Question {
     Staged,
     /// VXLAN segments.
     Segments,
+    /// A packet that is made up, and what would become of it.
+    Trace {
+        /// The packet.
+        packet: PacketQuestion,
+    },
+    /// Packets that pass are to be followed.
+    Follow {
+        /// Which.
+        filter: FilterQuestion,
+        /// How many at most.
+        count: u32,
+        /// How long at most.
+        seconds: u64,
+    },
+    /// What was found of them since this was asked last.
+    Followed {
+        /// As the answer to [`Question::Follow`] said.
+        id: u64,
+    },
+    /// Nobody waits for them any more.
+    EndFollowing {
+        /// Likewise.
+        id: u64,
+    },
 }
 
 /// The answer to the [`Question`] of the same name.
@@ -96,6 +121,7 @@ pub(crate) enum Reply {
     HostPolicy(HostPolicyStatus),
     Policy(PolicyStatus),
     Segments(SegmentsStatus),
+    Traces(TracesStatus),
 }
 
 /// What a line of the server's says: an answer, or why there is none.

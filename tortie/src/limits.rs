@@ -157,6 +157,16 @@ pub(crate) const COMMANDS: usize = 64;
 pub(crate) const POLICY_RULES_COUNTED: usize = 16_384;
 /// Packets that policy denied, or is to log, and that the slow path hasn't heard of yet.
 pub(crate) const POLICY_EVENTS: usize = 4_096;
+/// Packets that were followed and that nobody has asked for yet.
+pub(crate) const FOLLOWED_WAITING: usize = 512;
+/// Packets that are followed for one who asks, at most.
+pub(crate) const FOLLOWED_PACKETS: u32 = 10_000;
+/// Packets in one answer.
+pub(crate) const FOLLOWED_AT_ONCE: usize = 128;
+/// How long packets are followed for one who asks, at most, in seconds.
+pub(crate) const FOLLOWED_SECONDS: u64 = 3_600;
+/// Frames for packets that are made up: one, and what a queue of memory takes.
+pub(crate) const REHEARSAL_FRAMES: u32 = 64;
 /// Questions that wait for the slow path.
 pub(crate) const QUESTIONS: usize = 64;
 /// Connections to the control socket, and to the metrics endpoint, at a time.
@@ -226,6 +236,8 @@ impl Memory {
                 line("rings between workers", workers * (workers - 1) * HANDOFF_SLOTS, frame_bytes + 96),
                 line("counters of ports", ports_counted, 40),
                 line("flow table", 1, tables::Flows::bytes(limits.flows)),
+                line("packets followed", 1, tables::Tracing::bytes(FOLLOWED_WAITING)),
+                line("frames of made-up packets", REHEARSAL_FRAMES as usize, size.chunk_bytes as usize),
                 line(
                     "report of policy",
                     1,

@@ -36,6 +36,8 @@ mod processor;
 mod run;
 mod show;
 mod signals;
+mod trace;
+mod traces;
 mod validate;
 
 use std::path::PathBuf;
@@ -104,6 +106,9 @@ enum Command {
     /// Ask the running router
     #[command(after_help = SHOW_EXAMPLES)]
     Show(show::ShowArgs),
+    /// See a packet's way through the running router, stage by stage: one that is made up, or ones that pass
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(Box<trace::TraceArgs>),
     /// Ask what needs no running router
     Explain(explain::ExplainArgs),
     /// Are these resources good, and are they likely to be meant? Needs no running router
@@ -135,6 +140,7 @@ fn main() -> ExitCode {
         Command::Run { file, check: true } => (check(&file), FAILED),
         Command::Run { file, check: false } => (run(&file), FAILED),
         Command::Show(args) => (show::run(&args), TROUBLE),
+        Command::Trace(args) => (trace::run(&args), TROUBLE),
         Command::Explain(args) => (explain::run(&args), TROUBLE),
         Command::Validate(args) => (validate::run(&args), TROUBLE),
         Command::Cleanup { file } => (cleanup(&file), FAILED),

@@ -2,7 +2,7 @@
 
 use slowpath::status::{
     Answer, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, PortsStatus, Query,
-    RouteStatus, RoutesStatus, SegmentsStatus, Summary,
+    RouteStatus, RoutesStatus, SegmentsStatus, Summary, TracesStatus,
 };
 use std::time::Duration;
 use tables::{Counters, FlowCounts, Flows};
@@ -13,13 +13,14 @@ use crate::forms::{DropsStatus, PortView, PortsView, QueueView, StagesStatus, Xd
 use crate::limits;
 use crate::open_ports::{OpenPorts, since};
 use crate::show::flows::FlowsStatus;
+use crate::traces::{FilterQuestion, Traces, Untraceable};
 
 /// A batch takes microseconds; after this many looks the books are reported as they are.
 const LOOKS_AT_BOOKS: u32 = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// Why a question got no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoAnswer {
     /// The slow path has ended.
     #[error("the slow path has ended; tortie is stopping, or its log says why it failed")]
@@ -30,6 +31,9 @@ pub(crate) enum NoAnswer {
     /// It answered something else.
     #[error("the slow path answered another question; this is a bug, please report it")]
     Mismatch,
+    /// There is nothing to show.
+    #[error(transparent)]
+    Untraceable(#[from] Untraceable),
 }
 
 /// Reads everything, changes nothing. Cheap to clone.
@@ -39,6 +43,7 @@ pub(crate) struct Observer {
     counters: Counters,
     ports: OpenPorts,
     flows: Flows,
+    traces: Option<Traces>,
 }
 
 impl Observer {
@@ -48,7 +53,13 @@ impl Observer {
         ports: OpenPorts,
         flows: Flows,
     ) -> Observer {
-        Observer { questions, counters, ports, flows }
+        Observer { questions, counters, ports, flows, traces: None }
+    }
+
+    /// The same, who can show packets' ways.
+    #[must_use]
+    pub(crate) fn with_traces(self, traces: Traces) -> Observer {
+        Observer { traces: Some(traces), ..self }
     }
 
     /// Answers a question of the control socket.
@@ -75,6 +86,22 @@ impl Observer {
             }
             Question::Staged => Reply::Policy(self.policy(Query::Staged).await?),
             Question::Segments => Reply::Segments(self.segments().await?),
+            Question::Trace { packet } => {
+                let trace = self.traces()?.walk(&packet)?;
+                Reply::Traces(self.in_words(vec![trace]).await?)
+            }
+            Question::Follow { filter, count, seconds } => {
+                Reply::Traces(self.follow(&filter, count, seconds)?)
+            }
+            Question::Followed { id } => {
+                let (traces, running, missed) = self.traces()?.found(id)?;
+                let words = self.in_words(traces).await?;
+                Reply::Traces(TracesStatus { running, missed, id, ..words })
+            }
+            Question::EndFollowing { id } => {
+                self.traces()?.end(Some(id));
+                Reply::Traces(TracesStatus { id, ..TracesStatus::default() })
+            }
         })
     }
 
@@ -160,6 +187,32 @@ impl Observer {
     async fn segments(&self) -> Result<SegmentsStatus, NoAnswer> {
         match self.ask(Query::Segments).await? {
             Answer::Segments(segments) => Ok(segments),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    fn traces(&self) -> Result<&Traces, NoAnswer> {
+        self.traces.as_ref().ok_or(NoAnswer::Ended)
+    }
+
+    /// Begins to follow packets, and sees to it that it ends even if nobody asks for them any more.
+    fn follow(&self, filter: &FilterQuestion, count: u32, seconds: u64) -> Result<TracesStatus, NoAnswer> {
+        let traces = self.traces()?.clone();
+        let id = traces.follow(filter, count, seconds)?;
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(seconds.clamp(1, limits::FOLLOWED_SECONDS))).await;
+            traces.end(Some(id));
+        });
+        Ok(TracesStatus { id, running: true, ..TracesStatus::default() })
+    }
+
+    /// What the walk has found, in the slow path's words.
+    async fn in_words(&self, traces: Vec<tables::Trace>) -> Result<TracesStatus, NoAnswer> {
+        if traces.is_empty() {
+            return Ok(TracesStatus::default());
+        }
+        match self.ask(Query::Traces { traces }).await? {
+            Answer::Traces(traces) => Ok(traces),
             _ => Err(NoAnswer::Mismatch),
         }
     }

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use afxdp::{Region, RegionConfig, UmemSet};
 use anyhow::{Context, bail};
-use fastpath::{WorkerConfig, WorkerEnds};
+use fastpath::{Rehearsal, WorkerConfig, WorkerEnds};
 use model::WorkerId;
 use slowpath::{Ends, Slowpath};
-use tables::{Counters, Flows, PolicyReport, Writer, copy_ring};
+use tables::{Counters, Flows, PolicyReport, Tracing, Writer, copy_ring};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -29,6 +29,7 @@ use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
 use crate::ports::{Ports, WorkerQueues};
 use crate::signals::Signals;
+use crate::traces::Traces;
 use crate::{control, flow_hash, http, privileges};
 
 /// How often the workers are looked after.
@@ -70,7 +71,10 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     // At most `Limits::NAT_PORTS`.
     let flows = Flows::with_share(config.limits.flows, config.limits.nat_ports_per_address as u32);
     let observer = Observer::new(questions, counters.clone(), opened.clone(), flows.clone());
-    let (workers, ends) = start_workers(config, size, plan, opened, counters, &flows)?;
+    let tracing = Tracing::new(limits::FOLLOWED_WAITING);
+    let (workers, mut ends) = start_workers(config, size, plan, opened, counters, &flows, &tracing)?;
+    let observer =
+        observer.with_traces(Traces::new(rehearsal(config, size, &mut ends.writer, flows)?, tracing));
     let mut slow = SlowPathThread::start(config, size, ends, requests)?;
     tracing::info!(socket = %config.control_socket.display(), "tortie runs");
 
@@ -131,6 +135,7 @@ fn start_workers(
     opened: OpenPorts,
     counters: Counters,
     flows: &Flows,
+    tracing: &Tracing,
 ) -> anyhow::Result<(Workers, Ends)> {
     let mut writer = Writer::new(table_limits(config));
     writer.set_flow_hash(flow_hash::of(config));
@@ -152,8 +157,19 @@ fn start_workers(
         let (orders, commands) = crossbeam_channel::bounded(limits::COMMANDS);
         let reader = writer.reader().context("a table reader for every worker")?;
         let (counters, flows, policy_report) = (counters.clone(), flows.clone(), policy_report.clone());
-        let ends =
-            WorkerEnds { pool, reader, flows, policy_report, counters, punt, inject, handoffs, commands };
+        let tracing = tracing.clone();
+        let ends = WorkerEnds {
+            pool,
+            reader,
+            flows,
+            policy_report,
+            tracing,
+            counters,
+            punt,
+            inject,
+            handoffs,
+            commands,
+        };
         let worker = WorkerConfig {
             // At most `limits::WORKERS`.
             id: WorkerId(index as u16),
@@ -174,6 +190,24 @@ fn start_workers(
     Ok((workers, Ends { writer, punts, injects, flows, policy_report, ports: Box::new(ports) }))
 }
 
+/// What takes packets that are made up through the walk.
+fn rehearsal(
+    config: &Config,
+    size: FrameSize,
+    writer: &mut Writer,
+    flows: Flows,
+) -> anyhow::Result<Rehearsal> {
+    let region = RegionConfig {
+        frames: limits::REHEARSAL_FRAMES,
+        chunk_size: size.chunk_bytes,
+        large: None,
+        hugepages: false,
+    };
+    let (_, pool) = Region::new(region)?;
+    let reader = writer.reader().context("a table reader for made-up packets")?;
+    Ok(Rehearsal::new(reader, pool, flows, config.limits.ports))
+}
+
 fn table_limits(config: &Config) -> tables::Limits {
     tables::Limits {
         ports: config.limits.ports,
@@ -182,7 +216,8 @@ fn table_limits(config: &Config) -> tables::Limits {
         routes_v4: config.limits.routes_v4,
         routes_v6: config.limits.routes_v6,
         policy: config.limits.policy(),
-        readers: config.workers,
+        // One more looks at what is made up.
+        readers: config.workers + 1,
     }
 }
 

@@ -4,15 +4,18 @@ use ::policy::compile::{Packet as Asked, ProgramId, Upper};
 use ::policy::judge::Verdict;
 use model::{Family, PortId, PortKind};
 use packet::{FlowKey, icmp, protocol};
-use tables::{Between, Decided, DropReason, Flow, Judged, PolicyAct, PolicyEvent, PolicyReport};
+use tables::{Answer, Between, Decided, DropReason, Flow, Judged, PolicyAct, PolicyEvent, PolicyReport};
 
 use super::{Judge, Packet};
+use crate::trace::Answers;
 
 /// Who tells what policy does.
 #[derive(Clone, Copy)]
 pub(crate) struct Reporter<'a> {
     pub(crate) report: &'a PolicyReport,
     pub(crate) worker: usize,
+    /// Who follows packets of this batch.
+    pub(crate) answers: Option<&'a Answers>,
 }
 
 /// One endpoint's policy of one direction.
@@ -54,11 +57,11 @@ impl Judge<'_> {
     ) -> Result<(), DropReason> {
         let state = self.policing.state;
         let asked = asked(key, icmp);
-        let size = packet.bytes.len();
+        let bytes = packet.bytes;
         if let Some(port) = between.egress {
             let of = state.policy.of(port);
             let programs = Programs { enforced: of.egress, staged: of.staged_egress };
-            if !self.ask_at(port, &programs, &asked, size, false) {
+            if !self.ask_at(port, &programs, &asked, bytes, false) {
                 return Err(DropReason::EgressDenied);
             }
         }
@@ -71,7 +74,7 @@ impl Judge<'_> {
         }
         let of = state.policy.of(port);
         let programs = Programs { enforced: of.ingress, staged: of.staged_ingress };
-        match self.ask_at(port, &programs, &asked, size, true) {
+        match self.ask_at(port, &programs, &asked, bytes, true) {
             true => Ok(()),
             false => Err(DropReason::IngressDenied),
         }
@@ -83,20 +86,29 @@ impl Judge<'_> {
         port: PortId,
         programs: &Programs,
         asked: &Asked,
-        size: usize,
+        bytes: &[u8],
         is_ingress: bool,
     ) -> bool {
         let policy = &self.policing.state.policy;
-        let Reporter { report, worker } = self.reporter;
+        let Reporter { report, worker, answers } = self.reporter;
         let tell = |act, rule| report.tell(PolicyEvent { act, rule, port, is_ingress, packet: *asked });
-        let count = |rule, judged| report.count(worker, Decided { rule, port, is_ingress, judged }, size);
+        let count =
+            |rule, judged| report.count(worker, Decided { rule, port, is_ingress, judged }, bytes.len());
+        let answer = |rule, judged, verdict| {
+            if let Some(answers) = answers {
+                let is_recalled = false;
+                answers.put(bytes, Answer { port, is_ingress, judged, rule, verdict, is_recalled });
+            }
+        };
         let mut passes = true;
         if let Some(program) = programs.enforced {
             let judgement = policy.judge(program, asked);
             count(judgement.rule, Judged::Enforced);
+            answer(judgement.rule, Judged::Enforced, Some(judgement.verdict));
             if judgement.logs > 0 {
                 policy.logs(program, asked, |rule| {
                     count(rule, Judged::Enforced);
+                    answer(rule, Judged::Enforced, None);
                     tell(PolicyAct::Logged, rule);
                 });
             }
@@ -107,6 +119,7 @@ impl Judge<'_> {
         }
         if let Some(program) = programs.staged {
             let judgement = policy.judge(program, asked);
+            answer(judgement.rule, Judged::Staged, Some(judgement.verdict));
             if passes && judgement.verdict != Verdict::Allow {
                 count(judgement.rule, Judged::WouldBeDenied);
                 tell(PolicyAct::WouldBeDenied, judgement.rule);
@@ -119,7 +132,7 @@ impl Judge<'_> {
 }
 
 /// A packet as policy sees it. `icmp`: type and code, which stand where others have ports.
-fn asked(key: &FlowKey, icmp: Option<(u8, u8)>) -> Asked {
+pub(crate) fn asked(key: &FlowKey, icmp: Option<(u8, u8)>) -> Asked {
     let FlowKey { src, dst, sport, dport, protocol, family } = *key;
     let upper = match (protocol, icmp) {
         (protocol::ICMP | protocol::ICMPV6, Some((icmp_type, code))) => Upper::Icmp { icmp_type, code },

@@ -28,7 +28,7 @@ use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
 use tables::{
     AddressSet, Adjacency, Books, Counters, Endpoint, Flows, Group, Inject, Limits, PolicyLimits,
-    PolicyReport, Port, Punt, RingConsumer, RingProducer, TunnelEnd, TunnelKind, Writer, copy_ring,
+    PolicyReport, Port, Punt, RingConsumer, RingProducer, Tracing, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 pub const UPLINK: PortId = PortId(0);
@@ -220,6 +220,7 @@ pub struct Rig {
     pub flows: Flows,
     pub counters: Counters,
     pub report: PolicyReport,
+    pub tracing: Tracing,
     pub punts: RingConsumer<Punt>,
     pub inject: RingProducer<Inject>,
     pub commands: Sender<Command>,
@@ -231,14 +232,23 @@ impl Rig {
     }
 
     pub fn sized(sizes: Sizes) -> Rig {
-        let mut writer = Writer::new(limits(1));
+        Rig::made(sizes, 1)
+    }
+
+    /// With room for others who read the tables.
+    pub fn with_readers(readers: usize) -> Rig {
+        Rig::made(Sizes::default(), readers)
+    }
+
+    fn made(sizes: Sizes, readers: usize) -> Rig {
+        let mut writer = Writer::new(limits(readers));
         fill(&mut writer);
         let handoffs = handoffs(1, 16, 2048).remove(0);
         let flows = Flows::with_share(sizes.flows, sizes.ports_per_address);
         let shared = (Counters::new(1, 16), flows.clone());
         let (worker, parts) = worker(&mut writer, WorkerId(0), shared, handoffs, &PORTS, sizes);
-        let Parts { wires, counters, report, punts, inject, commands } = parts;
-        Rig { writer, worker, wires, flows, counters, report, punts, inject, commands }
+        let Parts { wires, counters, report, tracing, punts, inject, commands } = parts;
+        Rig { writer, worker, wires, flows, counters, report, tracing, punts, inject, commands }
     }
 
     /// Shows the worker what is staged.
@@ -292,6 +302,7 @@ pub struct Parts {
     pub wires: Vec<Wire>,
     pub counters: Counters,
     pub report: PolicyReport,
+    pub tracing: Tracing,
     pub punts: RingConsumer<Punt>,
     pub inject: RingProducer<Inject>,
     pub commands: Sender<Command>,
@@ -306,7 +317,7 @@ pub fn worker(
     ports: &[PortId],
     sizes: Sizes,
 ) -> (Worker, Parts) {
-    let report = PolicyReport::new(1 + id.index(), 64, 64);
+    let (report, tracing) = (PolicyReport::new(1 + id.index(), 64, 64), Tracing::new(8));
     let (punt, punts) = copy_ring(sizes.punt_slots, if sizes.large_frames > 0 { LARGE_BYTES } else { 2048 });
     let (inject, injected) = copy_ring(64, 2048);
     let (commands, taken) = crossbeam_channel::unbounded();
@@ -316,6 +327,7 @@ pub fn worker(
         flows,
         counters: counters.clone(),
         policy_report: report.clone(),
+        tracing: tracing.clone(),
         punt,
         inject: injected,
         handoffs,
@@ -337,7 +349,7 @@ pub fn worker(
         commands.send(command).unwrap();
     }
     worker.housekeeping();
-    (worker, Parts { wires, counters, report, punts, inject, commands })
+    (worker, Parts { wires, counters, report, tracing, punts, inject, commands })
 }
 
 /// Frames of 2048 bytes, and large ones as for an MTU of 9000.

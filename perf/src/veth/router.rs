@@ -11,7 +11,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use fastpath::{Command, QueueStatistics, Waiting, Worker, WorkerConfig, WorkerEnds, XdpPort};
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use perf::{data, packets};
-use tables::{Adjacency, Counters, Flows, Group, Limits, PolicyReport, Port, Stage, Writer, copy_ring};
+use tables::{
+    Adjacency, Counters, Flows, Group, Limits, PolicyReport, Port, Stage, Tracing, Writer, copy_ring,
+};
 
 use super::rig::{self, Told};
 
@@ -62,6 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         reader,
         flows,
         policy_report,
+        tracing: Tracing::new(1),
         counters: counters_too,
         punt,
         inject,

@@ -210,6 +210,29 @@ impl Policies {
         self.tiers.get(tier).map(|tier| tier.default_action).unwrap_or_default()
     }
 
+    /// The policy of a tier that is asked under this name, with its namespace before a slash; among staged ones, where they
+    /// would be enforced, first.
+    pub(super) fn named(&self, tier: &str, name: &str, is_staged: bool) -> Option<&NetworkPolicy> {
+        use PolicyKind::{
+            GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy,
+            StagedNetworkPolicy,
+        };
+        let staged = [StagedNetworkPolicy, StagedKubernetesNetworkPolicy, StagedGlobalNetworkPolicy];
+        let kinds = staged.into_iter().filter(|_| is_staged).chain([NetworkPolicy, GlobalNetworkPolicy]);
+        let (namespace, name) = match name.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.to_owned()), name),
+            None => (None, name),
+        };
+        kinds.into_iter().find_map(|kind| {
+            let key = PolicyKey { kind, namespace: namespace.clone(), name: name.to_owned() };
+            let policy = self.get(self.id(&key)?);
+            match &*policy.resource {
+                Resource::NetworkPolicy(resource) if policy.tier == tier => Some(resource),
+                _ => None,
+            }
+        })
+    }
+
     /// Would a staged policy take this one's place, or remove it?
     pub(super) fn is_staged_over(&self, policy: &Policy) -> bool {
         self.staged_over.contains_key(&policy.key)

@@ -15,6 +15,8 @@ use crate::selector::SelectorError;
 struct Known {
     /// `None` of one that endpoints name and that isn't there: it denies.
     drafts: Option<Drafts>,
+    /// What it was read from.
+    resource: Option<Arc<Profile>>,
     /// The endpoints of this node that name it.
     users: BTreeSet<ItemId>,
     active: Option<Active>,
@@ -29,8 +31,9 @@ pub(super) struct Profiles {
 
 impl Profiles {
     /// The profile's rules; `None` where it isn't there any more.
-    pub(super) fn put(&mut self, name: &str, drafts: Option<Drafts>) {
-        self.entry(name).drafts = drafts;
+    pub(super) fn put(&mut self, name: &str, drafts: Option<Drafts>, resource: Option<Arc<Profile>>) {
+        let known = self.entry(name);
+        (known.drafts, known.resource) = (drafts, resource);
         self.unsettled.insert(name.to_owned());
     }
 
@@ -84,9 +87,17 @@ impl Profiles {
         names.iter().map(rules).collect()
     }
 
+    /// The profile, where it is there.
+    pub(super) fn named(&self, name: &str) -> Option<&Profile> {
+        self.known.get(name)?.resource.as_deref()
+    }
+
     fn entry(&mut self, name: &str) -> &mut Known {
         if !self.known.contains_key(name) {
-            self.known.insert(name.to_owned(), Known { drafts: None, users: BTreeSet::new(), active: None });
+            self.known.insert(
+                name.to_owned(),
+                Known { drafts: None, resource: None, users: BTreeSet::new(), active: None },
+            );
         }
         self.known.get_mut(name).expect("it was inserted")
     }

@@ -26,6 +26,14 @@ impl Connections {
         Connections { egress: zeros(), ingress: zeros() }
     }
 
+    /// The same counts, apart.
+    pub(super) fn copied(&self) -> Connections {
+        let copy = |counts: &[AtomicU32]| {
+            counts.iter().map(|count| AtomicU32::new(count.load(Ordering::Relaxed))).collect()
+        };
+        Connections { egress: copy(&self.egress), ingress: copy(&self.ingress) }
+    }
+
     /// Counts one more connection from a port's endpoint, unless there are `limit` already.
     pub(super) fn take_egress(&self, port: PortId, limit: u64) -> bool {
         take(&self.egress[port.index()], limit)

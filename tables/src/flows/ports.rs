@@ -25,6 +25,12 @@ impl Ports {
         Ports { words: (0..2 * PROTOCOLS * WORDS).map(|_| AtomicU64::new(0)).collect() }
     }
 
+    /// The same bits, apart.
+    pub(super) fn copied(&self) -> Ports {
+        let copy = |word: &AtomicU64| AtomicU64::new(word.load(Ordering::Relaxed));
+        Ports { words: self.words.iter().map(copy).collect() }
+    }
+
     fn of(&self, family: Family, protocol: u8) -> Option<&[AtomicU64]> {
         let row = match protocol {
             protocol::TCP => 0,

@@ -4,7 +4,6 @@
 
 mod answer;
 mod known;
-mod rule_text;
 mod table;
 
 use std::net::IpAddr;

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use super::Direction;
 use super::known::{Endpoint, Known};
-use super::rule_text;
 
 /// What becomes of a packet, for people and programs.
 #[derive(Debug, Serialize)]
@@ -331,14 +330,14 @@ impl Asking<'_> {
 
     fn rule(&self, policy: &str, staged: bool, rule: usize, action: Action) -> RuleForm {
         let rules = self.known.rules(&self.key(policy, staged), self.direction == Direction::Egress);
-        self.form(rules.get(rule).map(rule_text::text), rule, action)
+        self.form(rules.get(rule).map(policy::rule_text), rule, action)
     }
 
     /// `None` of a profile that isn't there and denies for that.
     fn profile_rule(&self, profile: &str, rule: usize, action: Action) -> Option<RuleForm> {
         let rules = self.known.profile_rules(profile, self.direction == Direction::Egress);
         match rules {
-            Some(rules) => Some(self.form(rules.get(rule).map(rule_text::text), rule, action)),
+            Some(rules) => Some(self.form(rules.get(rule).map(policy::rule_text), rule, action)),
             None if profile == Profile::DEFAULT_ALLOW => Some(self.form(None, rule, action)),
             None => None,
         }

@@ -6,7 +6,7 @@ use model::{EntityRule, IcmpMatch, PolicyRule, PortMatch, Prefix};
 const WRITTEN: usize = 4;
 
 /// `Allow TCP from role == 'frontend' to ports 80, 443`.
-pub(super) fn text(rule: &PolicyRule) -> String {
+pub fn rule_text(rule: &PolicyRule) -> String {
     let mut words = vec![rule.action.to_string()];
     words.extend(rule.family.map(|family| family.to_string()));
     words.extend(rule.protocol.map(|protocol| protocol.to_string()));
@@ -69,13 +69,16 @@ mod tests {
     #[test]
     fn a_rule_is_said_in_one_line() {
         let mut rule = PolicyRule::any(Action::Allow);
-        assert_eq!(text(&rule), "Allow");
+        assert_eq!(rule_text(&rule), "Allow");
         rule.protocol = Some(Protocol::TCP);
         rule.source.selector = Some("role == 'frontend'".to_owned());
         rule.source.not_nets = vec!["10.0.0.0/8".parse().unwrap()];
         rule.destination.ports =
             vec![PortMatch::Numbers((80..=90).into()), PortMatch::Named("http".to_owned())];
-        assert_eq!(text(&rule), "Allow TCP from role == 'frontend', not 10.0.0.0/8 to ports 80:90, http");
+        assert_eq!(
+            rule_text(&rule),
+            "Allow TCP from role == 'frontend', not 10.0.0.0/8 to ports 80:90, http"
+        );
     }
 
     #[test]
@@ -84,7 +87,7 @@ mod tests {
         rule.source.nets = (0..7).map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
         rule.icmp = Some(IcmpMatch { icmp_type: 3, code: Some(4) });
         let wanted = "Deny type 3, code 4 from 10.0.0.0/16, 10.1.0.0/16, 10.2.0.0/16, 10.3.0.0/16, 3 more";
-        assert_eq!(text(&rule), wanted);
+        assert_eq!(rule_text(&rule), wanted);
     }
 
     #[test]
@@ -93,6 +96,6 @@ mod tests {
         rule.source.service_accounts =
             Some(ServiceAccountMatch { names: vec!["sa".to_owned()], selector: Some("has(a)".to_owned()) });
         rule.http = true;
-        assert_eq!(text(&rule), "Allow from service accounts sa with has(a) (of HTTP: never matches)");
+        assert_eq!(rule_text(&rule), "Allow from service accounts sa with has(a) (of HTTP: never matches)");
     }
 }

@@ -1,0 +1,31 @@
+//! A packet of a flow that policy has let pass isn't asked of again. Who follows it wants to know by which rules, all the
+//! same: so they are asked for here, and nothing is counted.
+
+use packet::{icmp, protocol};
+use tables::{Answer, FlowSeen, Flows, Judged, State, Trace};
+
+use crate::policy::{Policing, as_policy_sees};
+
+/// Puts down what both ends' policies say of a known flow's first packet.
+pub(super) fn answers(trace: &mut Trace, state: &State, flows: &Flows) {
+    let FlowSeen::Known { direction, .. } = trace.flow else { return };
+    let (Some(route), Some(came)) = (trace.route, trace.inside.or(trace.came)) else { return };
+    let Some(policing) = Policing::of(state) else { return };
+    let Some(flow) = flows.look_up(&came.key, flows.now(), &state.nat.timeouts) else { return };
+    let first = flow.judged_as(&came.key);
+    let echo = match first.protocol {
+        protocol::ICMP => Some((icmp::v4::ECHO_REQUEST, 0)),
+        protocol::ICMPV6 => Some((icmp::v6::ECHO_REQUEST, 0)),
+        _ => None,
+    };
+    let asked = as_policy_sees(&first, flows.icmp_of(&flow).or(echo));
+    let between = policing.ends_of_flow(trace.ingress, route.hop.port, direction);
+    let egress = between.egress.and_then(|port| Some((port, false, state.policy.of(port).egress?)));
+    let ingress = between.ingress.and_then(|port| Some((port, true, state.policy.of(port).ingress?)));
+    for (port, is_ingress, program) in [egress, ingress].into_iter().flatten() {
+        let judgement = state.policy.judge(program, &asked);
+        let (rule, verdict) = (judgement.rule, Some(judgement.verdict));
+        let judged = Judged::Enforced;
+        trace.answer(Answer { port, is_ingress, judged, rule, verdict, is_recalled: true });
+    }
+}

@@ -1,0 +1,115 @@
+//! A table of flows beside the real one, with what concerns one packet: a packet that is made up meets the flow that it would
+//! meet, and changes nothing of it.
+
+use std::sync::atomic::Ordering;
+
+use packet::FlowKey;
+
+use super::row::{Shared, shared};
+use super::{Flows, Life, OuterAddress, Row, Ticks, row_and_side, words};
+
+/// Rows of such a table: the flow, the mapping of its sender's port, and what a packet may begin.
+const ROWS: usize = 16;
+
+impl Flows {
+    /// A small table with the same time, the same counts of connections and ports, the flows that these keys find, and the
+    /// outer port that the keys' senders have at `outer`. How full the real one is it doesn't know.
+    #[must_use]
+    pub fn rehearsal(&self, keys: &[FlowKey], outer: Option<&OuterAddress>) -> Flows {
+        let mut table = Flows::with_share(ROWS, self.0.ports_per_address);
+        if let Some(copy) = std::sync::Arc::get_mut(&mut table.0) {
+            copy.made = self.0.made;
+            copy.ports = self.0.ports.copied();
+            copy.connections = self.0.connections.copied();
+        }
+        for key in keys {
+            self.copy(&words(key), &table);
+            if let Some(outer) = outer {
+                let inner = FlowKey { dst: outer.address, dport: 0, ..*key };
+                self.copy(&shared(Shared::Inner, &inner), &table);
+            }
+        }
+        table
+    }
+
+    /// Copies the row that is found by some words, if there is one.
+    fn copy(&self, asked: &super::Words, to: &Flows) {
+        let bucket = self.0.index.bucket(asked);
+        let found = self.0.index.find_in_bucket(&self.0.rows, bucket, asked);
+        let Some((found, life)) = found else { return };
+        let row = &self.0.rows[row_and_side(found).0 as usize];
+        let keys = [row.words(0), row.words(1)];
+        if row.life().generation() != life.generation() {
+            return;
+        }
+        let Some(number) = to.pop_free() else { return };
+        let copy = &to.0.rows[number as usize];
+        copy.set_mappings([0; 2]);
+        copy.clear();
+        let buckets = keys.each_ref().map(|key| to.0.index.bucket(key));
+        match to.link(number, &keys, buckets, life.flags(), Ticks(life.seen())) {
+            Ok(new) => copy_what_is_known(row, life, copy, new),
+            // Two keys of one flow.
+            Err(_) => to.give_row(number),
+        }
+    }
+}
+
+/// What stands beside a row's keys. Generations differ, and are part of some words.
+fn copy_what_is_known(row: &Row, life: Life, copy: &Row, new: Life) {
+    let verdict = super::FlowVerdict::of_word(row.verdict.load(Ordering::Relaxed), life.generation());
+    copy.verdict.store(verdict.word(new.generation()), Ordering::Relaxed);
+    copy.icmp.store(row.icmp.load(Ordering::Relaxed), Ordering::Relaxed);
+    // One user more than there are, so that the mapping stays whatever ends.
+    copy.uses.store(u64::from(new.generation()) << 32 | 1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Beginning, Between, FlowTimeouts, FlowVerdict};
+    use model::{Family, PortId};
+
+    const NOW: Ticks = Ticks(1000);
+
+    fn key(sport: u16) -> FlowKey {
+        FlowKey { src: 1, dst: 2, sport, dport: 80, protocol: 17, family: Family::V4 }
+    }
+
+    #[test]
+    fn a_known_flow_is_known_there_and_what_happens_there_stays_there() {
+        let (flows, timeouts) = (Flows::new(64), FlowTimeouts::default());
+        let flow = flows.add(&key(1), &key(1).reversed(), NOW, &timeouts).unwrap();
+        let verdict = FlowVerdict::allowed(7, Between { egress: Some(PortId(3)), ingress: None });
+        flows.begin(&flow, &Beginning { verdict, ..Beginning::default() });
+        for asked in [key(1), key(1).reversed()] {
+            let there = flows.rehearsal(&[asked], None);
+            let found = there.look_up(&asked, NOW, &timeouts).unwrap();
+            assert_eq!(found.verdict, verdict);
+            assert_eq!(found.direction, flows.look_up(&asked, NOW, &timeouts).unwrap().direction);
+            there.judge(&found, FlowVerdict::NONE);
+            there.touch(&found, 4, Ticks(5000));
+            there.add(&key(2), &key(2).reversed(), NOW, &timeouts).unwrap();
+        }
+        assert_eq!(flows.look_up(&key(1), NOW, &timeouts).unwrap().verdict, verdict);
+        assert_eq!(flows.look_up(&key(2), NOW, &timeouts), None);
+        assert_eq!(flows.counts().in_use, 1);
+        assert_eq!(flows.rehearsal(&[key(2)], None).look_up(&key(2), NOW, &timeouts), None);
+    }
+
+    #[test]
+    fn a_senders_port_keeps_its_outer_port_and_others_find_theirs_taken() {
+        let (flows, timeouts) = (Flows::new(64), FlowTimeouts::default());
+        let outer = OuterAddress { address: 99, ports: 4000..=4001 };
+        let real = flows.add_outgoing(&key(4000), &outer, NOW, &timeouts).unwrap();
+        let elsewhere = FlowKey { dst: 3, ..key(4000) };
+        let there = flows.rehearsal(&[elsewhere], Some(&outer));
+        let planned = there.add_outgoing(&elsewhere, &outer, NOW, &timeouts).unwrap();
+        assert_eq!(planned.translated().sport, real.translated().sport);
+        let other = FlowKey { src: 5, ..key(4000) };
+        let there = flows.rehearsal(&[other], Some(&outer));
+        let planned = there.add_outgoing(&other, &outer, NOW, &timeouts).unwrap();
+        assert_ne!(planned.translated().sport, real.translated().sport);
+        assert_eq!(flows.counts().ports, 1);
+    }
+}
