@@ -36,6 +36,7 @@ mod reading;
 mod scan;
 pub mod settings;
 mod store;
+pub mod transfer;
 mod v1;
 mod validate;
 mod watch;
