@@ -14,13 +14,18 @@
 //! good contents stay in force and no other file is disturbed. `InSync` is sent once, after the first full
 //! load. What a file may cost is bounded: its size, depth, aliases and number of resources.
 //!
-//! **What it never does.** It never writes, never evaluates what resources mean for a node, never guesses at a
+//! **The other way in.** `store` reads and writes values by key. `client` stands on it as Calico's own client does: it takes
+//! resources as trees (`objects` reads them from manifests), held to the fields that Calico's types have (`schema`), fills in
+//! defaults, holds them to the same rules, and stores what Calico would have stored.
+//!
+//! **What it never does.** The reading of a directory never writes, never evaluates what resources mean for a node, never guesses at a
 //! field it cannot honour, and lets no file form leak past `convert`.
 //!
 //! YAML is read by `serde-saphyr`: it gives line and column for every value, counts lines over all documents
 //! of a file, and has budgets against hostile input. The fields are read by hand from the spanned tree rather
 //! than by derived structs, because serde's own errors know neither the path of a field nor its place.
 
+mod client;
 mod convert;
 mod desired;
 mod directory;
@@ -29,11 +34,14 @@ mod etcd;
 mod event;
 mod fields;
 mod invalid;
+mod json;
 mod kind;
 mod manifest;
 mod metadata;
+mod objects;
 mod reading;
 mod scan;
+mod schema;
 pub mod settings;
 mod store;
 pub mod transfer;
@@ -41,11 +49,15 @@ mod v1;
 mod validate;
 mod watch;
 
+pub use client::{
+    ApiObject, Client, ClientError, DEFAULT_ALLOW, ErroredField, ObjectList, check as check_object,
+};
 pub use directory::{Directory, DirectoryConfig, OpenError, check};
 pub use etcd::EtcdStore;
 pub use event::{Event, Ignored};
 pub use invalid::{Invalid, Position, Reason};
 pub use kind::ResourceKind;
+pub use objects::{ReadError, read_objects};
 pub use reading::{Found, Reading, Source, read};
 pub use store::{
     DirectoryStore, Key, Listed, MemoryStore, ResourceKey, Revision, StatusKey, Store, StoreError, Stored,

@@ -43,6 +43,13 @@ pub(crate) fn parse(file: &Path, text: &str, max_resources: usize) -> Result<Man
     if reading.problems.is_empty() { Ok(reading.manifest) } else { Err(reading.problems) }
 }
 
+/// The first rule that a resource alone breaks, and the field's path.
+pub(crate) fn fault(document: &Value) -> Option<(String, Reason)> {
+    let mut reading = Reading { file: Path::new(""), manifest: Manifest::default(), problems: Vec::new() };
+    reading.document(document);
+    reading.problems.into_iter().next().map(|problem| (problem.field.unwrap_or_default(), problem.reason))
+}
+
 /// A problem of a whole file.
 pub(crate) fn whole_file(file: &Path, reason: Reason) -> Invalid {
     Invalid { file: file.to_owned(), position: None, resource: None, field: None, reason, more: 0 }

@@ -1,0 +1,54 @@
+//! Policies' names. Before 3.30 a policy of the default tier was stored as `default.NAME` and shown as `NAME`; since then
+//! the name is stored as given, and an annotation says which it is (`libcalico-go/lib/names`, `backend/etcdv3`).
+
+use serde_json::json;
+
+use super::ApiObject;
+use super::defaults::is_tiered;
+
+/// The annotation that says a policy's name.
+const ANNOTATION: &str = "projectcalico.org/metadata";
+/// Beginnings of names that aren't a tier's.
+const GENERATED: [(&str, &str); 4] = [
+    ("knp.default.", "default"),
+    ("kcnp.kube-admin.", "kube-admin"),
+    ("kcnp.kube-baseline.", "kube-baseline"),
+    ("ossg.", "default"),
+];
+
+/// The tier that a policy belongs to by its name.
+pub(super) fn tier_in(name: &str) -> &str {
+    let generated = GENERATED.iter().find(|(prefix, _)| name.starts_with(prefix));
+    match (generated, name.split_once('.')) {
+        (Some((_, tier)), _) => tier,
+        (None, Some((tier, _))) => tier,
+        (None, None) => "default",
+    }
+}
+
+/// Notes the name before the policy is stored.
+pub(super) fn note(object: &mut ApiObject) {
+    if is_tiered(object.kind()) {
+        let name = json!({ "name": object.name() }).to_string();
+        object.value_mut()["metadata"]["annotations"][ANNOTATION] = name.into();
+    }
+}
+
+/// Gives a policy that was read the name that it goes by.
+pub(super) fn restore(object: &mut ApiObject) {
+    if !is_tiered(object.kind()) {
+        return;
+    }
+    let annotations = object.value_mut()["metadata"]["annotations"].as_object_mut();
+    let noted = annotations.and_then(|annotations| annotations.remove(ANNOTATION));
+    let noted = noted.as_ref().and_then(|noted| noted.as_str());
+    let noted = noted.and_then(|noted| serde_json::from_str::<serde_json::Value>(noted).ok());
+    let name = match noted.as_ref().and_then(|noted| noted["name"].as_str()) {
+        Some(name) => name.to_owned(),
+        None if matches!(object.spec_text("tier"), "" | "default") => {
+            object.name().strip_prefix("default.").unwrap_or(object.name()).to_owned()
+        }
+        None => return,
+    };
+    object.set_text("name", &name);
+}
