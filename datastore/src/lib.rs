@@ -34,6 +34,7 @@ mod etcd;
 mod event;
 mod fields;
 mod invalid;
+pub mod ipam;
 mod json;
 mod kind;
 mod manifest;
