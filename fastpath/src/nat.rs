@@ -102,7 +102,12 @@ enum Step {
 /// Translates what belongs to a flow, begins flows to floating IPs, and notes what may not leave as it is. What it has
 /// looked up policy need not look up again.
 #[inline(never)]
-pub(crate) fn known_flows(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&Policing<'_>>) {
+pub(crate) fn known_flows(
+    batch: &mut Batch,
+    state: &State,
+    memory: &Memory<'_>,
+    policing: Option<&Policing<'_>>,
+) {
     ask(batch, state, memory, policing);
     let Memory { flows, time } = memory;
     let translator = Translator { nat: &state.nat, flows, now: time.now };

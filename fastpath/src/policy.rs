@@ -163,12 +163,7 @@ impl<'a> Policing<'a> {
 
 /// Drops what policy denies, what belongs to no flow and can begin none, and connections above an endpoint's limit. Begins
 /// flows, but for those that leave under another source.
-pub(crate) fn judge(
-    batch: &mut Batch,
-    policing: &Policing<'_>,
-    memory: &Memory<'_>,
-    reporter: Reporter<'_>,
-) {
+pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<'_>, reporter: Reporter<'_>) {
     look_up(batch, policing, memory);
     let judge =
         Judge { policing: *policing, memory: *memory, reporter, epoch: policing.state.policy.epoch() };
@@ -380,13 +375,7 @@ impl Judge<'_> {
 
     /// A packet of a plain flow on another way than it was let pass, or since policy has changed, or that it may not have.
     #[cold]
-    fn known_row(
-        &self,
-        bytes: &[u8],
-        parsed: &Parsed,
-        flow: &PlainFlow,
-        way: Way,
-    ) -> Result<(), DropReason> {
+    fn known_row(&self, bytes: &[u8], parsed: &Parsed, flow: &PlainFlow, way: Way) -> Result<(), DropReason> {
         let Some(key) = FlowKey::new(bytes, parsed) else { return Ok(()) };
         self.known(&Packet { bytes, parsed, key: &key, way }, &flow.of(&key))
     }

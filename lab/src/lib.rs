@@ -16,6 +16,8 @@
 //!                 books of every node ---> received + injected = forwarded + punted + dropped
 //! ```
 //!
+//! `simulation` is another world: no namespaces, only speakers and their tables, in virtual time.
+//!
 //! # What it promises
 //!
 //! A lab leaves nothing behind: namespaces, processes and files go when the [`Lab`] is dropped, after an error, a
@@ -45,6 +47,7 @@ pub mod progress;
 pub mod resources;
 pub mod scenario;
 pub mod scenarios;
+pub mod simulation;
 pub mod sweep;
 pub mod table;
 pub mod tortie;

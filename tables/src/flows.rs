@@ -367,8 +367,7 @@ impl Flows {
     fn read(&self, found: Link, life: Life, asked: &Words) -> Flow {
         let (row, side) = row_and_side(found);
         let the_row = &self.0.rows[row as usize];
-        let other =
-            if life.has(Life::PLAIN) { key(&reversed(asked)) } else { key(&the_row.words(1 - side)) };
+        let other = if life.has(Life::PLAIN) { key(&reversed(asked)) } else { key(&the_row.words(1 - side)) };
         let verdict = FlowVerdict::of_word(the_row.verdict.load(Ordering::Relaxed), life.generation());
         let direction = if side == 0 { Direction::Original } else { Direction::Reply };
         Flow { row, protocol: protocol_of(asked), life, direction, other, verdict }

@@ -9,6 +9,7 @@ mod fuzz;
 mod install;
 mod lab;
 mod lanes;
+mod simulate;
 mod tally;
 mod test;
 mod tools;
@@ -39,6 +40,10 @@ enum Chore {
     Test(test::Arguments),
     /// Run lab scenarios by name, or all of them.
     Lab(lab::Arguments),
+    /// Let thousands of BGP speakers find each other in virtual time; restart a third of them, cut links.
+    ///
+    /// Fails where a packet loops, is lost for longer than it may be, or a table isn't what it must be.
+    Simulate(simulate::Arguments),
     /// Run one fuzz target, or all, for a while.
     Fuzz(fuzz::Arguments),
     /// Measure how fast Tortie is: look-ups, table changes, the walk in memory; in minutes, without root.
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Lab(arguments) => lab::run(&arguments),
+        Chore::Simulate(arguments) => simulate::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Ci => ci::run(),
