@@ -44,24 +44,6 @@ impl Content {
     }
 }
 
-impl Value {
-    /// The same without places. Numbers that JSON doesn't have become null.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        match &self.content {
-            Content::Null => serde_json::Value::Null,
-            Content::Bool(flag) => (*flag).into(),
-            Content::Int(number) => (*number).into(),
-            Content::Fraction(number) => (*number).into(),
-            Content::Text(text) => text.as_str().into(),
-            Content::List(items) => items.iter().map(Value::to_json).collect(),
-            Content::Map(entries) => {
-                let fields = entries.iter().map(|(name, value)| (name.clone(), value.to_json()));
-                serde_json::Value::Object(fields.collect())
-            }
-        }
-    }
-}
-
 /// Depth of a tree. The deepest of Calico's resources has about ten levels.
 const MAX_DEPTH: usize = 32;
 /// Values that even the smallest file may have.

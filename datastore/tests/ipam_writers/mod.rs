@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use datastore::ipam::{AutoAssign, Block, Handle, Ipam, IpamConfig, IpamError, State, Use};
 use datastore::{Key, Listed, ResourceKey, ResourceKind, Revision, Store, StoreError, Stored, Under};
@@ -113,6 +114,10 @@ impl Store for Connection<'_> {
 
     fn delete(&self, key: &Key, revision: Option<Revision>) -> Result<Stored, StoreError> {
         self.write(key, || self.store.delete(key, revision))
+    }
+
+    fn put(&self, key: &Key, value: &Value, lifetime: Option<Duration>) -> Result<Revision, StoreError> {
+        self.write(key, || self.store.put(key, value, lifetime))
     }
 }
 
