@@ -68,6 +68,7 @@ mod interner;
 mod nexthops;
 mod rewrite;
 // All together.
+mod agenda;
 mod graceful_restart;
 mod speaker;
 mod view;

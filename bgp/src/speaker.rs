@@ -12,6 +12,7 @@ use model::{AsNumber, Family};
 
 use crate::adj_rib_in::{AdjRibIn, Tables};
 use crate::adj_rib_out::{AdjRibOut, Request};
+use crate::agenda::Agenda;
 use crate::config::{ConnectionId, PeerConfig, PeerId, PeerKind, SpeakerConfig};
 use crate::connection::{Identity, Negotiated};
 use crate::decision::Decision;
@@ -47,6 +48,11 @@ impl Peer {
         self.session.established().map(|established| &established.negotiated)
     }
 
+    /// May it be told of routes now?
+    pub(crate) fn can_be_told(&self) -> bool {
+        !self.congested && self.negotiated().is_some()
+    }
+
     fn heard_enough(&self) -> bool {
         self.heard.enough(self.negotiated())
     }
@@ -57,6 +63,7 @@ impl Peer {
 pub struct Speaker {
     pub(crate) config: SpeakerConfig,
     pub(crate) peers: Vec<Option<Peer>>,
+    pub(crate) agenda: Agenda,
     slots: BTreeMap<PeerId, Slot>,
     connections: HashMap<ConnectionId, Slot, RandomState>,
     pub(crate) tables: Tables,
@@ -67,6 +74,8 @@ pub struct Speaker {
     restart: Option<Restart>,
     /// The clusters that we reflect routes in: those of all clients, in order.
     clusters: Arc<[Ipv4Addr]>,
+    /// A client has come or gone since `clusters` was gathered.
+    clients_changed: bool,
     stopped: bool,
     /// The time of the latest input, which is when work that is left is due.
     latest: Option<Instant>,
@@ -80,6 +89,7 @@ impl Speaker {
         let hasher = RandomState::with_seeds(seed(1), seed(2), seed(3), seed(4));
         Speaker {
             peers: Vec::new(),
+            agenda: Agenda::default(),
             slots: BTreeMap::new(),
             connections: HashMap::with_hasher(hasher.clone()),
             tables: Tables::new(&hasher),
@@ -88,6 +98,7 @@ impl Speaker {
             jitter: Jitter::new(seed(5)),
             restart: config.restarting.then_some(Restart { deadline: None }),
             clusters: Arc::default(),
+            clients_changed: false,
             stopped: false,
             latest: None,
             peers_refused: 0,
@@ -140,8 +151,11 @@ impl Speaker {
             Input::Shutdown { graceful } => self.shutdown(graceful, now, out),
         }
         if !self.stopped {
+            self.agenda.settle(&self.peers);
             self.tick(now, out);
+            self.agenda.settle(&self.peers);
             self.work(out);
+            self.agenda.settle(&self.peers);
             self.finish_restart(now, out);
         }
         for output in &out[before..] {
@@ -159,9 +173,8 @@ impl Speaker {
         if self.has_work() {
             return self.latest;
         }
-        let peers = self.peers.iter().flatten();
-        let peers = peers.flat_map(|peer| [peer.session.next_deadline(), peer.helper.deadline()]);
-        peers.chain([self.restart.as_ref().and_then(|restart| restart.deadline)]).flatten().min()
+        let restart = self.restart.as_ref().and_then(|restart| restart.deadline);
+        self.agenda.next_deadline().into_iter().chain(restart).min()
     }
 
     /// Peers that were not taken because [`Limits::max_peers`](crate::Limits::max_peers) was reached.
@@ -170,13 +183,16 @@ impl Speaker {
     }
 
     fn has_work(&self) -> bool {
-        let deferring = self.is_deferring();
-        self.tables.rib.has_queued()
-            || self
-                .peers
-                .iter()
-                .flatten()
-                .any(|peer| !peer.congested && peer.negotiated().is_some() && peer.rib_out.is_due(deferring))
+        if self.tables.rib.has_queued() {
+            return true;
+        }
+        let mut waiting =
+            self.agenda.waiting().iter().filter_map(|slot| self.peers[slot.0 as usize].as_ref()).peekable();
+        // Whether others are deferred to is asked of all peers, so only where somebody waits.
+        waiting.peek().is_some() && {
+            let deferring = self.is_deferring();
+            waiting.any(|peer| peer.rib_out.is_due(deferring))
+        }
     }
 
     /// Must peers wait for our routes until others have told theirs? (RFC 4724 §4.1)
@@ -202,6 +218,7 @@ impl Speaker {
         out: &mut Vec<Output>,
         act: impl FnOnce(&mut Session, &mut Step<'_>) -> Option<R>,
     ) -> Option<R> {
+        self.agenda.touch(slot);
         let session = &self.peers.get(slot.0 as usize)?.as_ref()?.session;
         let identity = self.identity(&session.config, session.was_established);
         let session = &mut self.peers.get_mut(slot.0 as usize)?.as_mut()?.session;
@@ -219,6 +236,7 @@ impl Speaker {
     fn put_peer(&mut self, config: PeerConfig, now: Instant, out: &mut Vec<Output>) {
         let Some(&slot) = self.slots.get(&config.id) else { return self.add_peer(config, now, out) };
         let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        self.clients_changed |= config.reflector_client != peer.session.config.reflector_client;
         if config.keeps_session_of(&peer.session.config) {
             let old = std::mem::replace(&mut peer.session.config, config);
             self.config_changed(slot, &old, out);
@@ -236,6 +254,7 @@ impl Speaker {
         let free = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
         let slot = Slot(free as u32);
         let id = config.id;
+        self.clients_changed |= config.reflector_client.is_some();
         let (_, kind) = self.relation(&config);
         let mut step = Step {
             now,
@@ -260,11 +279,15 @@ impl Speaker {
             self.peers[free] = Some(peer);
         }
         self.slots.insert(id, slot);
+        self.agenda.touch(slot);
     }
 
     /// Notes which clusters we reflect in now; where they are others than before, every route is judged anew, as it may
     /// have been through one of them.
     fn gather_clusters(&mut self, out: &mut Vec<Output>) {
+        if !std::mem::take(&mut self.clients_changed) {
+            return;
+        }
         let clients = self.peers.iter().flatten().filter_map(|peer| peer.session.config.reflector_client);
         let clusters: BTreeSet<Ipv4Addr> = clients.collect();
         if clusters.iter().eq(self.clusters.iter()) {
@@ -306,6 +329,7 @@ impl Speaker {
 
     /// Takes a peer out of its slot for a moment, so that it and the tables can be changed side by side.
     fn take_peer(&mut self, slot: Slot) -> Option<Peer> {
+        self.agenda.touch(slot);
         self.peers.get_mut(slot.0 as usize)?.take()
     }
 
@@ -333,6 +357,7 @@ impl Speaker {
         let notification = Notification::new(CEASE, cease::DECONFIGURED);
         self.with_session(slot, now, out, |session, step| session.stop(Some(&notification), step));
         if let Some(mut peer) = self.take_peer(slot) {
+            self.clients_changed |= peer.session.config.reflector_client.is_some();
             for family in Family::ALL {
                 peer.rib_in.clear(family, &mut self.tables, out);
             }
@@ -387,7 +412,8 @@ impl Speaker {
     }
 
     fn congested(&mut self, connection: ConnectionId, congested: bool) {
-        let Some(slot) = self.connections.get(&connection) else { return };
+        let Some(&slot) = self.connections.get(&connection) else { return };
+        self.agenda.touch(slot);
         let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
         if peer.session.established().is_some_and(|established| established.link.id == connection) {
             peer.congested = congested;
@@ -478,17 +504,17 @@ impl Speaker {
 
     /// Looks at every deadline.
     fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
-        for at in 0..self.peers.len() {
-            let slot = Slot(at as u32);
+        for slot in self.agenda.due(now) {
             let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-            let Some(peer) = &mut self.peers[at] else { continue };
+            let Some(peer) = &mut self.peers[slot.0 as usize] else { continue };
             if due(peer.helper.deadline()) {
                 peer.helper.tick(now, &mut peer.rib_in, &mut self.tables, out);
             }
-            if due(peer.session.next_deadline()) {
-                let event = self.with_session(slot, now, out, |session, step| session.tick(step));
-                self.session_event(slot, event, now, out);
-            }
+            // Touches it in any case.
+            let event = self.with_session(slot, now, out, |session, step| {
+                if due(session.next_deadline()) { session.tick(step) } else { None }
+            });
+            self.session_event(slot, event, now, out);
         }
     }
 

@@ -52,6 +52,9 @@ impl FamilyKey for KeyV6 {
 impl Speaker {
     /// Does a portion of what is due.
     pub(crate) fn work(&mut self, out: &mut Vec<Output>) {
+        if !self.tables.rib.has_queued() && self.agenda.waiting().is_empty() {
+            return;
+        }
         let listeners = 1 + self.peers.iter().flatten().filter(|peer| peer.negotiated().is_some()).count();
         let portion = (self.config.limits.work_per_call / listeners).max(64);
         self.work_family::<KeyV4>(portion, out);
@@ -64,14 +67,22 @@ impl Speaker {
     fn work_family<K: FamilyKey>(&mut self, portion: usize, out: &mut Vec<Output>) {
         let changed = self.decide::<K>(portion, out);
         let deferring = self.is_deferring();
-        for at in 0..self.peers.len() {
+        // News concerns everybody, the rest only those that wait for it.
+        let concerned: Vec<usize> = if changed.is_empty() {
+            self.agenda.waiting().iter().map(|slot| slot.0 as usize).collect()
+        } else {
+            (0..self.peers.len()).collect()
+        };
+        for at in concerned {
             let is_told = self.peers[at].as_mut().is_some_and(|peer| {
                 let out_table = K::out_table(&mut peer.rib_out);
                 let due = out_table.is_due(deferring) || out_table.follows && !changed.is_empty();
-                due && !peer.congested && peer.negotiated().is_some()
+                due && peer.can_be_told()
             });
             if is_told && let Some(mut peer) = self.peers[at].take() {
-                self.tell::<K>(Slot(at as u32), &mut peer, &changed, portion, deferring, out);
+                let slot = Slot(at as u32);
+                self.tell::<K>(slot, &mut peer, &changed, portion, deferring, out);
+                self.agenda.touch(slot);
                 self.peers[at] = Some(peer);
             }
         }

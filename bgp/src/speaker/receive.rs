@@ -117,6 +117,7 @@ impl Speaker {
 
     fn route_refresh(&mut self, slot: Slot, body: &[u8]) {
         let Some(RouteRefresh { family, subtype: 0 }) = RouteRefresh::parse(body) else { return };
+        self.agenda.touch(slot);
         let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
         // A family that was not negotiated is ignored (RFC 2918 §4).
         if let Some(family) = family.family()
