@@ -7,7 +7,7 @@ use model::PortId;
 use packet::Parsed;
 use tables::{DropReason, Fate, HopIndex};
 
-use crate::{nat, policy};
+use crate::{flow, nat, policy};
 
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
 pub const BATCH: usize = 64;
@@ -46,6 +46,8 @@ pub struct Batch {
     pub(crate) opened: u64,
     /// Within `reverse_path.rs` and `route.rs`: what is looked up.
     pub(crate) asked: Asked,
+    /// What the table of flows knows, from `nat.rs` and `policy.rs` on, of the rows that either asks about.
+    pub(crate) flows: flow::Columns,
     /// What `nat.rs` has translated, and what it has yet to.
     pub(crate) nat: nat::Columns,
     /// What `nat.rs` leaves to `policy.rs`, and that to it.
@@ -110,6 +112,7 @@ impl Batch {
             hops: [HopIndex::MAX; BATCH],
             opened: 0,
             asked: Asked { v4: Questions::new(), v6: Questions::new(), groups: [0; BATCH] },
+            flows: flow::Columns::new(),
             nat: nat::Columns::new(),
             policy: policy::Columns::new(),
         }
@@ -151,6 +154,7 @@ impl Batch {
         debug_assert!(self.frames.is_empty(), "frames are given to a ring or a pool, never forgotten");
         self.runs.clear();
         self.opened = 0;
+        self.flows.clear();
         self.nat.clear();
         self.policy.clear();
     }

@@ -1,31 +1,134 @@
 //! What the table of flows knows of a packet, for translation and for policy: each packet is hashed and looked up once.
 //!
-//! A batch's packets are looked up together: all their keys first, then all that the table will read of them, then one after
-//! the other what they found. Most find a flow that nobody translates, which needs little from there on ([`Known`]).
+//! A batch's packets are looked up together ([`Columns::look_up`]). Most find a flow that nobody translates, and go on by that
+//! alone; what else there may be is recalled one by one.
 
+use std::ops::Range;
+
+use afxdp::Frame;
 use packet::nat::{Quoted, fragment_id, is_icmp_error, quoted};
 use packet::{FlowKey, Parsed, protocol};
-use tables::{Flow, FlowTime, Flows, Glance, PlainFlow, Probe, State};
+use tables::{Fate, Flow, FlowTime, Flows, PlainFlow, Probe, Rows, State};
 
 use crate::BATCH;
 
-/// A row of a batch that is to be looked up.
-#[derive(Clone, Copy)]
-pub(crate) struct Asked {
-    pub(crate) row: u8,
-    /// Its own key is all that there is to look up.
-    is_ordinary: bool,
-    pub(crate) probe: Probe,
+/// What is asked of the table, and what it knows.
+pub(crate) struct Columns {
+    probes: [Probe; BATCH],
+    /// Rows to look up: those whose own key is all that there is to look up, and others.
+    ordinary: Rows,
+    special: Rows,
+    /// Rows that have been looked up.
+    pub(crate) looked_up: Rows,
+    /// Rows whose packets, of TCP or UDP and whole, belong to flows that nobody translates; those among them that may change
+    /// their flow, or that it may not have; and the flows.
+    pub(crate) known: Rows,
+    pub(crate) stirring: Rows,
+    pub(crate) plain: [PlainFlow; BATCH],
 }
 
-/// A row whose packet, of TCP or UDP and whole, belongs to a flow that nobody translates.
-#[derive(Clone, Copy)]
-pub(crate) struct Known {
-    pub(crate) row: u8,
-    pub(crate) flow: PlainFlow,
+const _: () = assert!(BATCH == Rows::MOST, "a batch is looked up at once");
+
+impl Columns {
+    pub(crate) fn new() -> Columns {
+        Columns {
+            probes: [Probe::NONE; BATCH],
+            ordinary: Rows::NONE,
+            special: Rows::NONE,
+            looked_up: Rows::NONE,
+            known: Rows::NONE,
+            stirring: Rows::NONE,
+            plain: [PlainFlow::NONE; BATCH],
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        (self.looked_up, self.known, self.stirring) = (Rows::NONE, Rows::NONE, Rows::NONE);
+    }
+
+    /// A row to be looked up.
+    pub(crate) fn ask(&mut self, flows: &Flows, row: usize, frame: &[u8], parsed: &Parsed, key: &FlowKey) {
+        self.probes[row] = flows.probe(key, tcp_flags(frame, parsed));
+        match matches!(parsed.protocol, protocol::TCP | protocol::UDP) && !parsed.is_fragment() {
+            true => self.ordinary.insert(row),
+            false => self.special.insert(row),
+        }
+    }
+
+    /// Asks for those of these rows that are TCP or UDP in plain IPv4 frames, and says which are something else.
+    #[inline(never)]
+    pub(crate) fn ask_plain(
+        &mut self,
+        flows: &Flows,
+        rows: Range<usize>,
+        frames: &[Frame],
+        fates: &[Fate; BATCH],
+        parsed: &[Parsed; BATCH],
+    ) -> Rows {
+        let on_way: Rows = rows.filter(|row| fates[*row] == Fate::Undecided).collect();
+        let ordinary: Rows = on_way
+            .into_iter()
+            .filter(|row| {
+                let Some(frame) = frames.get(*row) else { return false };
+                let Some(key) = FlowKey::plain_v4(frame.bytes(), &parsed[*row]) else { return false };
+                self.probes[*row] = flows.probe(&key, tcp_flags(frame.bytes(), &parsed[*row]));
+                true
+            })
+            .collect();
+        self.ordinary = self.ordinary.with(ordinary);
+        on_way.without(ordinary)
+    }
+
+    /// Looks up what has been asked for. The rows that aren't [known](Columns::known) then, to be recalled.
+    pub(crate) fn look_up(&mut self, memory: &Memory<'_>) -> Others {
+        let (ordinary, asked) = (self.ordinary, self.ordinary.with(self.special));
+        (self.ordinary, self.special) = (Rows::NONE, Rows::NONE);
+        let glanced = memory.flows.glance(&self.probes, ordinary, &memory.time, &mut self.plain);
+        self.looked_up = self.looked_up.with(asked);
+        self.known = self.known.with(glanced.plain);
+        self.stirring = self.stirring.with(glanced.stirring);
+        Others { rows: asked.without(glanced.plain), ordinary, nothing: glanced.nothing }
+    }
+
+    /// The flow of a known row's packet.
+    pub(crate) fn flow(&self, row: usize) -> Flow {
+        self.plain[row].of(&self.probes[row].key())
+    }
+
+    /// The key of a row that has been looked up.
+    pub(crate) fn key(&self, row: usize) -> FlowKey {
+        self.probes[row].key()
+    }
+
+    /// What is known of the packet in one of these rows.
+    #[inline]
+    pub(crate) fn recall(
+        &self,
+        others: &Others,
+        row: usize,
+        frame: &[u8],
+        parsed: &Parsed,
+        memory: &Memory<'_>,
+    ) -> Seen {
+        let probe = &self.probes[row];
+        let key = probe.key();
+        let found = match others.nothing.contains(row) {
+            true => Found::Nothing,
+            false => memory.recall(probe, &key, others.ordinary.contains(row), frame, parsed),
+        };
+        Seen { row: row as u8, key, found }
+    }
 }
 
-/// Any other row that has been looked up: the key that its packet came with, and what was found.
+/// Rows that have been looked up and don't belong to plain flows.
+#[derive(Clone, Copy)]
+pub(crate) struct Others {
+    pub(crate) rows: Rows,
+    ordinary: Rows,
+    nothing: Rows,
+}
+
+/// Such a row: the key that its packet came with, and what was found.
 pub(crate) struct Seen {
     pub(crate) row: u8,
     pub(crate) key: FlowKey,
@@ -63,37 +166,21 @@ pub(crate) fn remembering<'a>(state: &'a State, flows: &'a Flows, is_policed: bo
     is_asked.then(|| Memory { flows, time: FlowTime::new(flows.now(), &state.nat.timeouts) })
 }
 
-const _: () = assert!(BATCH <= Flows::AT_ONCE, "a batch is brought near together");
-
 impl Memory<'_> {
-    /// A row to be looked up, as far as it has a key.
-    #[inline(always)]
-    pub(crate) fn ask(&self, row: usize, parsed: &Parsed, key: &FlowKey) -> Asked {
-        let is_ordinary = matches!(parsed.protocol, protocol::TCP | protocol::UDP) && !parsed.is_fragment();
-        Asked { row: row as u8, is_ordinary, probe: self.flows.probe(key) }
-    }
-
-    /// Looks a packet up: `Ok` where it belongs to a flow that nobody translates.
-    #[inline(always)]
-    pub(crate) fn look_up(&self, frame: &[u8], parsed: &Parsed, asked: &Asked) -> Result<Known, Seen> {
-        let Asked { row, is_ordinary, probe } = asked;
-        let glance = if *is_ordinary { self.flows.glance(probe, &self.time) } else { Glance::Unclear };
-        match glance {
-            Glance::Plain(flow) => Ok(Known { row: *row, flow }),
-            Glance::Nothing => Err(Seen { row: *row, key: probe.key(), found: Found::Nothing }),
-            Glance::Unclear => Err(self.recall(frame, parsed, asked)),
-        }
-    }
-
-    /// Looks any packet up.
+    /// Looks any packet up. `is_ordinary`: it shows no key but its own.
     #[inline(never)]
-    fn recall(&self, frame: &[u8], parsed: &Parsed, asked: &Asked) -> Seen {
-        let key = asked.probe.key();
-        let special = if asked.is_ordinary { None } else { self.recall_special(frame, parsed, &key) };
-        let found = special.unwrap_or_else(|| {
-            self.flows.look_up_probe(&asked.probe, &self.time).map_or(Found::Nothing, Found::Flow)
-        });
-        Seen { row: asked.row, key, found }
+    fn recall(
+        &self,
+        probe: &Probe,
+        key: &FlowKey,
+        is_ordinary: bool,
+        frame: &[u8],
+        parsed: &Parsed,
+    ) -> Found {
+        if !is_ordinary && let Some(found) = self.recall_special(frame, parsed, key) {
+            return found;
+        }
+        self.flows.look_up_probe(probe, &self.time).map_or(Found::Nothing, Found::Flow)
     }
 
     /// What shows no key of its own.
@@ -132,7 +219,7 @@ fn datagram(key: &FlowKey, id: u32) -> FlowKey {
 }
 
 /// Flags of TCP; zero for the rest.
-#[inline]
+#[inline(always)]
 pub(crate) fn tcp_flags(frame: &[u8], parsed: &Parsed) -> u8 {
     match (parsed.protocol, parsed.l4) {
         (protocol::TCP, 1..) => frame.get(usize::from(parsed.l4) + 13).copied().unwrap_or(0),

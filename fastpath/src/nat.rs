@@ -15,12 +15,12 @@ use model::PortKind;
 use packet::nat::{Quoted, is_icmp_error, translate, translate_error};
 use packet::{FlowKey, Kind, Parsed, protocol};
 use tables::{
-    Beginning, DropReason, Fate, Flow, Flows, HopState, Nat, NextHops, NotAdded, Ports, State, Ticks,
+    Beginning, DropReason, Fate, Flow, Flows, HopState, Nat, NextHops, NotAdded, Ports, Rows, State, Ticks,
     begins_flow,
 };
 
 use crate::batch::Run;
-use crate::flow::{Asked, Found, Memory, tcp_flags};
+use crate::flow::{Found, Memory, Seen, tcp_flags};
 use crate::policy::Policing;
 use crate::{BATCH, Batch};
 
@@ -31,15 +31,16 @@ const DYNAMIC: (u16, u16) = (49_152, 16_384);
 
 /// What this stage leaves from one call to the next, without gaps: most batches translate nothing.
 pub(crate) struct Columns {
-    /// Within `known_flows`: rows whose packets a rule or a policy may be about.
-    asked: Vec<(Asked, About)>,
+    /// Within `known_flows`: rows from workloads, and rows whose packets a rule may be about.
+    from_workloads: Rows,
+    concerned: Rows,
     /// Rows whose packets were translated.
     translated: Vec<Translated>,
     /// Rows that must not leave as they are.
     leaving: Vec<Leaving>,
 }
 
-/// What is known of a row before its look-up.
+/// What is known of a row whatever its look-up says.
 #[derive(Clone, Copy)]
 struct About {
     from_workload: bool,
@@ -63,7 +64,8 @@ struct Leaving {
 impl Columns {
     pub(crate) fn new() -> Columns {
         Columns {
-            asked: Vec::with_capacity(BATCH),
+            from_workloads: Rows::NONE,
+            concerned: Rows::NONE,
             translated: Vec::with_capacity(BATCH),
             leaving: Vec::with_capacity(BATCH),
         }
@@ -111,32 +113,27 @@ pub(crate) fn known_flows(
     ask(batch, state, memory, policing);
     let Memory { flows, time } = memory;
     let translator = Translator { nat: &state.nat, flows, now: time.now };
-    let Batch { frames, fates, parsed, nat, policy, .. } = batch;
-    let Columns { asked, translated, leaving } = nat;
-    flows.bring_near(asked.iter().map(|(asked, _)| &asked.probe));
-    for (asked, about) in asked.iter() {
-        let (row, at) = (asked.row, usize::from(asked.row));
+    let Batch { frames, fates, parsed, flows: columns, nat, policy, .. } = batch;
+    let others = columns.look_up(memory);
+    if policing.is_none() {
+        for row in columns.stirring {
+            flows.touch(&columns.flow(row), tcp_flags(frames[row].bytes(), &parsed[row]), time);
+        }
+    }
+    for at in others.rows {
         let (frame, parsed) = (&mut frames[at], &parsed[at]);
-        let mut seen = match memory.look_up(frame.bytes(), parsed, asked) {
-            Ok(known) if policing.is_some() => {
-                policy.known.push(known);
-                continue;
-            }
-            Ok(known) => {
-                flows.touch_plain(&known.flow, tcp_flags(frame.bytes(), parsed), time.now);
-                continue;
-            }
-            Err(seen) => seen,
-        };
-        let key = seen.key;
-        let to = match translator.step(frame, parsed, &key, about, &mut seen.found) {
+        let mut seen = columns.recall(&others, at, frame.bytes(), parsed, memory);
+        let about =
+            About { from_workload: nat.from_workloads.contains(at), concerns: nat.concerned.contains(at) };
+        let Seen { row, key, ref mut found } = seen;
+        let to = match translator.step(frame, parsed, &key, &about, found) {
             Step::AsIs => key,
             Step::Done(to) => {
-                translated.push(Translated { row, from: key, to });
+                nat.translated.push(Translated { row, from: key, to });
                 to
             }
             Step::IfLeaving(fate) => {
-                leaving.push(Leaving { row, key, fate });
+                nat.leaving.push(Leaving { row, key, fate });
                 key
             }
             Step::Drop(reason) => {
@@ -146,37 +143,60 @@ pub(crate) fn known_flows(
         };
         if policing.is_some() {
             policy.seen.push(seen);
-        } else if let Found::Flow(flow) | Found::Begun(flow) = seen.found {
-            flows.touch(&flow, tcp_flags(frame.bytes(), parsed), time.now);
+        } else if let Found::Flow(flow) | Found::Begun(flow) = found {
+            flows.touch(flow, tcp_flags(frame.bytes(), parsed), time);
             memory.remember_fragment(frame.bytes(), parsed, &key, &to);
         }
     }
-    asked.clear();
 }
 
 /// Finds the rows whose packets a rule or a policy may be about.
-#[inline]
 fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&Policing<'_>>) {
-    let Batch { frames, runs, fates, parsed, nat, .. } = batch;
-    let rules = (!state.nat.is_idle()).then_some(&state.nat);
-    for run in runs {
+    let Batch { runs, nat, .. } = batch;
+    (nat.from_workloads, nat.concerned) = (Rows::NONE, Rows::NONE);
+    for number in 0..runs.len() {
+        let run = batch.runs[number];
         let is_policed = policing.is_some_and(|policing| policing.asks_senders_at(run.ingress));
-        if rules.is_none() && !is_policed {
+        if !state.nat.is_idle() {
+            ask_by_rules(batch, &run, state, memory, is_policed);
+        } else if is_policed {
+            ask_of_all(batch, &run, memory);
+        }
+    }
+}
+
+/// Asks about all of a run.
+fn ask_of_all(batch: &mut Batch, run: &Run, memory: &Memory<'_>) {
+    let Batch { frames, fates, parsed, flows: columns, .. } = batch;
+    let unlike = columns.ask_plain(memory.flows, run.rows(), frames, fates, parsed);
+    for row in unlike {
+        let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
+        if let Some(key) = FlowKey::new(frame, parsed) {
+            columns.ask(memory.flows, row, frame, parsed, &key);
+        }
+    }
+}
+
+/// Asks about what of a run a rule may be about, and about the rest where it is policed.
+#[inline(never)]
+fn ask_by_rules(batch: &mut Batch, run: &Run, state: &State, memory: &Memory<'_>, is_policed: bool) {
+    let Batch { frames, fates, parsed, flows: columns, nat, .. } = batch;
+    let from_workload = may_be_workloads(run, &state.ports);
+    for row in run.rows() {
+        if fates[row] != Fate::Undecided {
             continue;
         }
-        let from_workload = may_be_workloads(run, &state.ports);
-        for row in run.rows() {
-            if fates[row] != Fate::Undecided {
-                continue;
-            }
-            let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
-            let Some(key) = FlowKey::plain_v4(frame, parsed).or_else(|| FlowKey::new(frame, parsed)) else {
-                continue;
-            };
-            let concerns = rules.is_some_and(|rules| may_concern(rules, &key, from_workload));
-            if concerns || is_policed {
-                nat.asked.push((memory.ask(row, parsed, &key), About { from_workload, concerns }));
-            }
+        let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
+        let Some(key) = FlowKey::new(frame, parsed) else { continue };
+        let concerns = may_concern(&state.nat, &key, from_workload);
+        if concerns {
+            nat.concerned.insert(row);
+        }
+        if from_workload {
+            nat.from_workloads.insert(row);
+        }
+        if concerns || is_policed {
+            columns.ask(memory.flows, row, frame, parsed, &key);
         }
     }
 }

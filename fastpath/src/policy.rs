@@ -21,12 +21,12 @@ use std::ops::Range;
 use model::{PortId, PortKind};
 use packet::{FlowKey, Parsed, protocol};
 use tables::{
-    Beginning, Between, Direction, DropReason, Fate, Flow, FlowTime, FlowVerdict, NotAdded, PlainFlow, Port,
-    PortPolicy, PuntReason, State, TcpPacket,
+    Beginning, Between, Direction, DropReason, Fate, Flow, FlowTime, FlowVerdict, NotAdded, Port, PortPolicy,
+    PuntReason, State, TcpPacket,
 };
 
 use crate::batch::Run;
-use crate::flow::{Asked, Found, Known, Memory, Seen, tcp_flags};
+use crate::flow::{Found, Memory, Seen, tcp_flags};
 use crate::nat;
 use crate::{BATCH, Batch};
 
@@ -35,28 +35,19 @@ use first::First;
 
 /// What this stage and `nat.rs` leave each other, without gaps.
 pub(crate) struct Columns {
-    /// Rows that have been looked up: of plain flows, and all others.
-    pub(crate) known: Vec<Known>,
+    /// Rows that have been looked up, but for those of plain flows.
     pub(crate) seen: Vec<Seen>,
-    /// Within [`judge`]: rows to look up.
-    asked: Vec<Asked>,
     /// Rows whose flows `nat.rs` is to begin, and how.
     beginnings: Vec<(u8, Beginning)>,
 }
 
 impl Columns {
     pub(crate) fn new() -> Columns {
-        Columns {
-            known: Vec::with_capacity(BATCH),
-            seen: Vec::with_capacity(BATCH),
-            asked: Vec::with_capacity(BATCH),
-            beginnings: Vec::with_capacity(BATCH),
-        }
+        Columns { seen: Vec::with_capacity(BATCH), beginnings: Vec::with_capacity(BATCH) }
     }
 
     #[inline]
     pub(crate) fn clear(&mut self) {
-        self.known.clear();
         self.seen.clear();
         self.beginnings.clear();
     }
@@ -173,31 +164,32 @@ pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<
     }
 }
 
-/// What belongs to plain flows: mostly, two words are compared, and nothing is written.
+/// What belongs to plain flows: of most packets, one word is compared and nothing written.
 #[inline(never)]
 fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
-    let Judge { policing, memory, epoch, .. } = judge;
-    let Batch { frames, runs, fates, parsed, hops, policy, .. } = batch;
-    let mut ways = Ways::new(policing, runs, *epoch);
-    let drops_invalid = judge.drops_invalid();
-    for Known { row, flow } in &policy.known {
-        let at = usize::from(*row);
+    let next_hops = &judge.policing.state.next_hops;
+    let Batch { frames, runs, fates, parsed, hops, flows: columns, .. } = batch;
+    let mut ways = Ways::new(&judge.policing, runs, judge.epoch);
+    for at in columns.known {
         if !is_open(fates[at]) {
             continue;
         }
-        ways.turn_to(at, policing.state.next_hops.get(hops[at]).port);
-        let (bytes, parsed) = (frames[at].bytes(), &parsed[at]);
-        let flags = tcp_flags(bytes, parsed);
-        let is_tcp = flow.protocol == protocol::TCP;
-        let is_allowed = flow.verdict == ways.allowed[usize::from(flow.direction == Direction::Reply)];
-        let is_invalid = is_tcp && drops_invalid && !flow.may_have(TcpPacket::of(flags));
-        if !ways.is_asked || is_allowed && !is_invalid {
-            memory.flows.touch_plain(flow, flags, memory.time.now);
-        } else if let Err(reason) = judge.known_row(bytes, parsed, flow, ways.way) {
+        ways.turn_to(at, next_hops.get(hops[at]).port);
+        let is_let_pass = !ways.is_asked || columns.plain[at].has(&ways.allowed);
+        if is_let_pass && !columns.stirring.contains(at) {
+            continue;
+        }
+        let key = columns.key(at);
+        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key: &key, way: ways.way };
+        let flow = columns.flow(at);
+        let outcome = match ways.is_asked {
+            true => judge.known(&packet, &flow),
+            false => judge.pass(&packet, &Found::Flow(flow)),
+        };
+        if let Err(reason) = outcome {
             fates[at] = Fate::Drop(reason);
         }
     }
-    policy.known.clear();
 }
 
 /// What belongs to no flow, to one that is translated, and what isn't TCP or UDP.
@@ -237,10 +229,9 @@ fn others(batch: &mut Batch, judge: &Judge<'_>) {
 /// Looks up what `nat.rs` hasn't, where something is asked of it.
 #[inline(never)]
 fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<'_>) {
-    let Batch { frames, runs, fates, parsed, hops, policy: Columns { known, seen, asked, .. }, .. } = batch;
-    let rows = known.iter().map(|known| known.row).chain(seen.iter().map(|seen| seen.row));
-    let looked_up = rows.fold(0u64, |rows, row| rows | 1 << row);
+    let Batch { frames, runs, fates, parsed, hops, flows: columns, policy, .. } = batch;
     let mut to = policing.end(None);
+    let mut is_any = false;
     for run in runs {
         let from = policing.end(run.ingress);
         // All that comes from where something is asked has been.
@@ -248,7 +239,7 @@ fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<'_>) {
             continue;
         }
         for row in run.rows() {
-            if looked_up >> row & 1 != 0 || !is_open(fates[row]) {
+            if columns.looked_up.contains(row) || !is_open(fates[row]) {
                 continue;
             }
             let leaves_by = policing.state.next_hops.get(hops[row]).port;
@@ -258,19 +249,17 @@ fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<'_>) {
             if policing.asks_on(&Way { from, to })
                 && let Some(key) = FlowKey::new(frames[row].bytes(), &parsed[row])
             {
-                asked.push(memory.ask(row, &parsed[row], &key));
+                columns.ask(memory.flows, row, frames[row].bytes(), &parsed[row], &key);
+                is_any = true;
             }
         }
     }
-    memory.flows.bring_near(asked.iter().map(|asked| &asked.probe));
-    for asked in asked.iter() {
-        let at = usize::from(asked.row);
-        match memory.look_up(frames[at].bytes(), &parsed[at], asked) {
-            Ok(flow) => known.push(flow),
-            Err(other) => seen.push(other),
+    if is_any {
+        let others = columns.look_up(memory);
+        for row in others.rows {
+            policy.seen.push(columns.recall(&others, row, frames[row].bytes(), &parsed[row], memory));
         }
     }
-    asked.clear();
 }
 
 /// Is a packet still to be judged? One that waits for its neighbour comes back as the slow path's own, and isn't asked then.
@@ -371,13 +360,6 @@ impl Judge<'_> {
             self.note(packet, flow);
         }
         Ok(())
-    }
-
-    /// A packet of a plain flow on another way than it was let pass, or since policy has changed, or that it may not have.
-    #[cold]
-    fn known_row(&self, bytes: &[u8], parsed: &Parsed, flow: &PlainFlow, way: Way) -> Result<(), DropReason> {
-        let Some(key) = FlowKey::new(bytes, parsed) else { return Ok(()) };
-        self.known(&Packet { bytes, parsed, key: &key, way }, &flow.of(&key))
     }
 
     /// A packet of a flow that is known.
@@ -493,7 +475,7 @@ impl Judge<'_> {
     /// Notes that a packet of a flow has passed.
     #[inline]
     fn note(&self, packet: &Packet<'_>, flow: &Flow) {
-        self.memory.flows.touch(flow, tcp_flags(packet.bytes, packet.parsed), self.memory.time.now);
+        self.memory.flows.touch(flow, tcp_flags(packet.bytes, packet.parsed), &self.memory.time);
         if packet.parsed.is_fragment() {
             self.memory.remember_fragment(packet.bytes, packet.parsed, packet.key, &flow.translated());
         }

@@ -11,11 +11,13 @@
 //! start. The free ones are a stack; where it is empty, the next row under the hand whose flow isn't established is
 //! evicted, so a flood of first packets pushes out first packets only. A second hand ages some rows at a time.
 //!
-//! `timeouts.rs` holds states and times, `verdict.rs` what policy has said of a flow, `connections.rs` how many of them
-//! an endpoint has; `rehearsal.rs` makes a small copy for packets that are made up; `mappings.rs` holds what keeps a workload's port to one outer port, `ports.rs` which of those are free.
+//! `glance.rs` looks a batch up; `timeouts.rs` holds states and times, `verdict.rs` what policy has said of a flow,
+//! `connections.rs` how many of them an endpoint has; `mappings.rs` holds what keeps a workload's port to one outer port,
+//! `ports.rs` which of those are free. `rehearsal.rs` makes a small copy for packets that are made up.
 
 mod connections;
 mod fragments;
+mod glance;
 mod index;
 mod mappings;
 mod ports;
@@ -36,16 +38,15 @@ use connections::Connections;
 use fragments::Fragments;
 use index::{Held, Index, Link, find_in, link, row_and_side};
 use ports::Ports;
-use row::{Life, Row, Words, key, protocol_of, reversed, words};
+use row::{Life, Row, Words, key, words};
 
+pub use glance::{Glanced, PlainFlow, Probe};
 pub(crate) use mappings::has_mapping;
 pub use timeouts::{FlowTime, FlowTimeouts, TcpPacket, Ticks, begins_flow};
 pub use verdict::{Beginning, Between, FlowVerdict};
 
 /// Rows looked at for one to evict: a bound for the work of one packet.
 const EVICTION_SCAN: u32 = 64;
-/// A row's last packet is noted once in so many ticks, not each time: most packets only read.
-const SEEN_EVERY: u32 = Ticks::PER_SECOND;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,75 +89,16 @@ impl Flow {
         FlowKey { dst: reply.src, dport: reply.sport, ..*original }
     }
 
-    /// The flow without its keys.
-    #[inline(always)]
-    pub fn plain(&self) -> PlainFlow {
-        let Flow { row, protocol, life, direction, verdict, .. } = *self;
-        PlainFlow { life, verdict, row, protocol, direction }
-    }
-
     /// May the flow have such a TCP packet, after what came before?
     #[inline]
     pub fn may_have(&self, packet: TcpPacket) -> bool {
-        self.plain().may_have(packet)
+        timeouts::may_follow(self.life.flags(), self.direction, packet)
     }
 
     /// What a packet with the asked key becomes.
     pub fn translated(&self) -> FlowKey {
         self.other.reversed()
     }
-}
-
-/// A key to be looked up: hashed once, however often it is looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Probe {
-    words: Words,
-    bucket: usize,
-}
-
-impl Probe {
-    /// The key.
-    pub fn key(&self) -> FlowKey {
-        key(&self.words)
-    }
-}
-
-/// A flow whose packets nobody translates, as a walk keeps it from stage to stage: without keys.
-#[derive(Clone, Copy, Debug)]
-pub struct PlainFlow {
-    life: Life,
-    /// What policy has said of it.
-    pub verdict: FlowVerdict,
-    row: u32,
-    /// Of its packets.
-    pub protocol: u8,
-    /// Which way packets with the asked key go.
-    pub direction: Direction,
-}
-
-impl PlainFlow {
-    /// The flow, as it was looked up by `asked`.
-    pub fn of(&self, asked: &FlowKey) -> Flow {
-        let PlainFlow { life, verdict, row, protocol, direction } = *self;
-        Flow { row, protocol, life, direction, other: asked.reversed(), verdict }
-    }
-
-    /// May the flow have such a TCP packet, after what came before?
-    #[inline(always)]
-    pub fn may_have(&self, packet: TcpPacket) -> bool {
-        timeouts::may_follow(self.life.flags(), self.direction, packet)
-    }
-}
-
-/// What one look at the table shows.
-#[derive(Clone, Copy, Debug)]
-pub enum Glance {
-    /// A flow that nobody translates.
-    Plain(PlainFlow),
-    /// No flow.
-    Nothing,
-    /// Something else: [`Flows::look_up_probe`] tells what.
-    Unclear,
 }
 
 /// Why a flow was not added.
@@ -236,9 +178,6 @@ struct Table {
 pub struct Flows(Arc<Table>);
 
 impl Flows {
-    /// Keys that are brought near together.
-    pub const AT_ONCE: usize = 64;
-
     /// A table of so many rows. A translated flow takes one, one more for its port unless another flow shares it, and one
     /// for its sender's address.
     ///
@@ -295,41 +234,18 @@ impl Flows {
         Ticks::from(self.0.made.elapsed())
     }
 
-    /// What looking a key up takes.
-    #[inline(always)]
-    pub fn probe(&self, key: &FlowKey) -> Probe {
-        let words = words(key);
-        Probe { words, bucket: self.0.index.bucket(&words) }
-    }
-
-    /// Brings near what looking these keys up will read. A look-up waits for its bucket, and then for its row; done for a whole
-    /// batch before, the buckets come together, and the rows. At most [`Flows::AT_ONCE`] of them.
-    #[inline]
-    pub fn bring_near<'a>(&self, probes: impl Iterator<Item = &'a Probe>) {
-        let mut heads: [Link; Flows::AT_ONCE] = [0; Flows::AT_ONCE];
-        let mut count = 0;
-        // Loops of few instructions, so that many of them wait for memory at the same time.
-        for (head, probe) in heads.iter_mut().zip(probes) {
-            *head = self.0.index.head(probe.bucket);
-            count += 1;
-        }
-        let rows = heads[..count].iter().filter_map(|head| self.0.rows.get(row_and_side(*head).0 as usize));
-        // The sum means nothing, but has to be made, so the rows have to be read.
-        std::hint::black_box(rows.fold(0, |sum: u64, row| sum.wrapping_add(row.near())));
-    }
-
     /// The flow that a packet with this key belongs to, whichever way it goes. Waits for nobody, unless its chain is being
     /// changed all the time.
     pub fn look_up(&self, asked: &FlowKey, now: Ticks, timeouts: &FlowTimeouts) -> Option<Flow> {
-        self.look_up_probe(&self.probe(asked), &FlowTime::new(now, timeouts))
+        self.look_up_probe(&self.probe(asked, 0), &FlowTime::new(now, timeouts))
     }
 
     /// [`Flows::look_up`] of a key that is hashed already.
-    #[inline(never)]
     pub fn look_up_probe(&self, probe: &Probe, time: &FlowTime<'_>) -> Option<Flow> {
         let Table { rows, index, .. } = &*self.0;
-        let read = |link, life| self.read(link, life, &probe.words);
-        let (_, life, flow) = index.find_and_read(rows, probe.bucket, &probe.words, read)?;
+        let asked = probe.key();
+        let read = |link, life, row: &Row| read(link, life, row, &asked);
+        let (_, life, flow) = index.find_and_read(rows, probe.bucket as usize, &probe.words, read)?;
         if time.may_be_over(life) && time.timeouts.is_over(flow.protocol, life, time.now) {
             self.remove(flow.row, life);
             return None;
@@ -337,75 +253,26 @@ impl Flows {
         Some(flow)
     }
 
-    /// Looks a key up that most likely belongs to a plain flow. Writes nothing, and returns what fits in registers.
-    #[inline(always)]
-    pub fn glance(&self, probe: &Probe, time: &FlowTime<'_>) -> Glance {
-        let Table { rows, index, .. } = &*self.0;
-        let verdict = |link, _| {
-            let (row, _) = row_and_side(link);
-            rows.get(row as usize).map_or(0, |row| row.verdict.load(Ordering::Relaxed))
-        };
-        match index.glance(rows, probe.bucket, &probe.words, verdict) {
-            Ok(Some((link, life, verdict))) if life.has(Life::PLAIN) && !time.may_be_over(life) => {
-                let (row, side) = row_and_side(link);
-                Glance::Plain(PlainFlow {
-                    life,
-                    verdict: FlowVerdict::of_word(verdict, life.generation()),
-                    row,
-                    protocol: protocol_of(&probe.words),
-                    direction: if side == 0 { Direction::Original } else { Direction::Reply },
-                })
-            }
-            Ok(None) => Glance::Nothing,
-            _ => Glance::Unclear,
-        }
-    }
-
-    /// What is known of a row that was found by this key. It means something only where the row hasn't gone to another flow
-    /// meanwhile.
-    #[inline(always)]
-    fn read(&self, found: Link, life: Life, asked: &Words) -> Flow {
-        let (row, side) = row_and_side(found);
-        let the_row = &self.0.rows[row as usize];
-        let other = if life.has(Life::PLAIN) { key(&reversed(asked)) } else { key(&the_row.words(1 - side)) };
-        let verdict = FlowVerdict::of_word(the_row.verdict.load(Ordering::Relaxed), life.generation());
-        let direction = if side == 0 { Direction::Original } else { Direction::Reply };
-        Flow { row, protocol: protocol_of(asked), life, direction, other, verdict }
-    }
-
     /// What was found, where it is still there.
-    fn reread(&self, (found, life): (Link, Life), asked: &Words) -> Option<Flow> {
-        let flow = self.read(found, life, asked);
+    fn reread(&self, (found, life): (Link, Life), asked: &FlowKey) -> Option<Flow> {
+        let (row, _) = row_and_side(found);
+        let row = &self.0.rows[row as usize];
+        let flow = read(found, life, row, asked);
         // Keys are written after a row's generation moved on: the same one means that these were the keys.
         fence(Ordering::Acquire);
-        let now = self.0.rows[flow.row as usize].life();
-        (now.generation() == life.generation() && now.has(Life::LIVE)).then_some(flow)
+        (row.life().generation() == life.generation() && row.life().has(Life::LIVE)).then_some(flow)
     }
 
     /// Notes that a packet of the flow has passed. `tcp_flags`: zero for other protocols.
-    #[inline]
-    pub fn touch(&self, flow: &Flow, tcp_flags: u8, now: Ticks) {
-        self.touch_plain(&flow.plain(), tcp_flags, now);
-    }
-
-    /// [`Flows::touch`], of a flow without its keys.
-    #[inline(always)]
-    pub fn touch_plain(&self, flow: &PlainFlow, tcp_flags: u8, now: Ticks) {
-        let is_recent = now.0 < flow.life.seen().saturating_add(SEEN_EVERY);
-        let PlainFlow { life, protocol, direction, .. } = *flow;
-        if !is_recent || timeouts::after(life.flags(), protocol, direction, tcp_flags) != life.flags() {
-            self.note(flow, tcp_flags, now);
-        }
-    }
-
-    /// Writes down what a packet changes.
-    #[cold]
-    fn note(&self, flow: &PlainFlow, tcp_flags: u8, now: Ticks) {
+    pub fn touch(&self, flow: &Flow, tcp_flags: u8, time: &FlowTime<'_>) {
         let row = &self.0.rows[flow.row as usize];
         let mut life = flow.life;
         loop {
             let flags = timeouts::after(life.flags(), flow.protocol, flow.direction, tcp_flags);
-            match row.change(life, life.with(flags, now.0.max(life.seen()))) {
+            if flags == life.flags() && time.is_recent(life) {
+                return;
+            }
+            match row.change(life, life.with(flags, time.now.0.max(life.seen()))) {
                 Ok(()) => return,
                 Err(changed) => life = changed,
             }
@@ -516,7 +383,7 @@ impl Flows {
                 self.give_row(number);
                 Err(match refused {
                     Refused::Known(found) => {
-                        self.reread(found, &keys[0]).map_or(NotAdded::Ambiguous, NotAdded::Known)
+                        self.reread(found, original).map_or(NotAdded::Ambiguous, NotAdded::Known)
                     }
                     Refused::Ambiguous => NotAdded::Ambiguous,
                 })
@@ -545,7 +412,10 @@ impl Flows {
         let low = index.hold(buckets[0].min(buckets[1]));
         let high = (buckets[0] != buckets[1]).then(|| index.hold(buckets[0].max(buckets[1])));
         let held = |side: usize| if low.bucket == buckets[side] { low } else { high.unwrap_or(low) };
-        let known = |side: usize| find_in(rows, held(side).head(), &keys[side], u32::MAX).unwrap_or(None);
+        let known = |side: usize| {
+            let found = find_in(rows, held(side).head(), &keys[side], u32::MAX).unwrap_or(None);
+            found.map(|(link, life, _)| (link, life))
+        };
         let release = |heads: [Link; 2]| {
             let head_of = |held: Held| heads[usize::from(held.bucket != buckets[0])];
             index.release(low, head_of(low));
@@ -715,6 +585,16 @@ impl Flows {
             same.then_some(FlowRow { original, reply, state: state(life), silent })
         })
     }
+}
+
+/// What a row says to whom it was found by this key. It means something only where the row hasn't gone to another flow
+/// meanwhile.
+fn read(found: Link, life: Life, row: &Row, asked: &FlowKey) -> Flow {
+    let (number, side) = row_and_side(found);
+    let other = if life.has(Life::PLAIN) { asked.reversed() } else { key(&row.words(1 - side)) };
+    let verdict = FlowVerdict::of_word(row.verdict.load(Ordering::Relaxed), life.generation());
+    let direction = if side == 0 { Direction::Original } else { Direction::Reply };
+    Flow { row: number, protocol: asked.protocol, life, direction, other, verdict }
 }
 
 /// Why a row was not linked.

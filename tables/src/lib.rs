@@ -43,6 +43,7 @@ mod policy_report;
 mod ports;
 mod punt;
 mod qos;
+mod rows;
 mod snapshot;
 mod stage;
 mod trace;
@@ -58,7 +59,7 @@ pub use fib::{Fib, FibReader};
 pub use flow_rules::FlowRules;
 pub use flows::{
     Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTime, FlowTimeouts, FlowVerdict, Flows,
-    Glance, NotAdded, OuterAddress, PlainFlow, Probe, TcpPacket, Ticks, begins_flow,
+    Glanced, NotAdded, OuterAddress, PlainFlow, Probe, TcpPacket, Ticks, begins_flow,
 };
 pub use group::{Group, GroupId};
 pub use inject::Inject;
@@ -71,6 +72,7 @@ pub use policy_report::{Decided, Judged, PolicyAct, PolicyEvent, PolicyReport, R
 pub use ports::{Endpoint, Port, Ports, QosUse};
 pub use punt::Punt;
 pub use qos::{DEFAULT_BURST, DEFAULT_PACKET_BURST, Policer, PolicerDrops, Qos};
+pub use rows::Rows;
 pub use snapshot::{Reader, Snapshot, State, Writer};
 pub use stage::{Stage, StageSample};
 pub use trace::{ANSWERS, Answer, FlowSeen, Headers, Left, RouteTaken, Trace, TraceFilter, Tracing};

@@ -85,7 +85,7 @@ impl Index {
 
     /// The row in whose life the key was found.
     pub(super) fn find_in_bucket(&self, rows: &[Row], bucket: usize, words: &Words) -> Option<(Link, Life)> {
-        self.find_and_read(rows, bucket, words, |_, _| ()).map(|(link, life, ())| (link, life))
+        self.find_and_read(rows, bucket, words, |_, _, _| ()).map(|(link, life, ())| (link, life))
     }
 
     /// [`Self::find_in_bucket`], and what `read` reads of the row: of the same flow as the key.
@@ -95,53 +95,53 @@ impl Index {
         rows: &[Row],
         bucket: usize,
         words: &Words,
-        read: impl Fn(Link, Life) -> T,
+        read: impl Fn(Link, Life, &Row) -> T,
     ) -> Option<(Link, Life, T)> {
+        let read = |(link, life, row)| (link, life, read(link, life, row));
         for _ in 0..LOOKS {
-            match self.glance(rows, bucket, words, &read) {
-                Ok(found) => return found,
-                Err(Changing) => std::hint::spin_loop(),
+            let before = self.buckets[bucket].load(Ordering::Acquire);
+            if before & HELD != 0 {
+                std::hint::spin_loop();
+                continue;
+            }
+            let found = find_in(rows, before as u32, words, STEPS).map(|found| found.map(read));
+            if self.is_still(bucket, before)
+                && let Ok(found) = found
+            {
+                return found;
             }
         }
-        self.find_held(rows, bucket, words, |(link, life)| (link, life, read(link, life)))
-    }
-
-    /// [`Self::find_and_read`] by one look at the chain: it may be changing.
-    #[inline(always)]
-    pub(super) fn glance<T>(
-        &self,
-        rows: &[Row],
-        bucket: usize,
-        words: &Words,
-        read: impl Fn(Link, Life) -> T,
-    ) -> Result<Option<(Link, Life, T)>, Changing> {
-        let before = self.buckets[bucket].load(Ordering::Acquire);
-        if before & HELD != 0 {
-            return Err(Changing);
-        }
-        let found = find_in(rows, before as u32, words, STEPS);
-        let found = found.map(|found| found.map(|(link, life)| (link, life, read(link, life))));
-        // Everything read above is read before the version is read again.
-        fence(Ordering::Acquire);
-        match self.buckets[bucket].load(Ordering::Relaxed) == before {
-            true => found,
-            false => Err(Changing),
-        }
-    }
-
-    /// Holding the bucket.
-    #[cold]
-    fn find_held<T>(
-        &self,
-        rows: &[Row],
-        bucket: usize,
-        words: &Words,
-        with_read: impl Fn((Link, Life)) -> T,
-    ) -> Option<T> {
         let held = self.hold(bucket);
-        let found = find_in(rows, held.head(), words, u32::MAX).unwrap_or(None).map(with_read);
+        let found = find_in(rows, held.head(), words, u32::MAX).unwrap_or(None).map(read);
         self.release(held, held.head());
         found
+    }
+
+    /// [`Self::find_and_read`] by one look at the first row of the chain: mostly, it is the one.
+    #[inline(always)]
+    pub(super) fn first(
+        &self,
+        rows: &[Row],
+        bucket: usize,
+        words: &Words,
+        read: impl Fn(&Row) -> u64,
+    ) -> Option<(Link, Life, u64)> {
+        let before = self.buckets[bucket].load(Ordering::Acquire);
+        let (number, side) = row_and_side(before as u32);
+        let row = rows.get(number as usize)?;
+        let life = row.life();
+        if before & HELD != 0 || !life.has(Life::LIVE) || !row.has_words(side, words, life) {
+            return None;
+        }
+        let read = read(row);
+        self.is_still(bucket, before).then_some((before as u32, life, read))
+    }
+
+    /// Is a bucket as it was when this was read? Everything read before is read before the version is read again.
+    #[inline(always)]
+    fn is_still(&self, bucket: usize, before: u64) -> bool {
+        fence(Ordering::Acquire);
+        self.buckets[bucket].load(Ordering::Relaxed) == before
     }
 
     /// Waits until nobody holds the bucket, and holds it: for some dozens of instructions, unless the holder loses its core.
@@ -193,12 +193,12 @@ impl Index {
 
 /// The first live row with this key in a chain; an error where the chain is longer than `steps`.
 #[inline(always)]
-pub(super) fn find_in(
-    rows: &[Row],
+pub(super) fn find_in<'a>(
+    rows: &'a [Row],
     head: Link,
     words: &Words,
     steps: u32,
-) -> Result<Option<(Link, Life)>, Changing> {
+) -> Result<Option<(Link, Life, &'a Row)>, Changing> {
     let mut at = head;
     for _ in 0..steps {
         if at == 0 {
@@ -208,7 +208,7 @@ pub(super) fn find_in(
         let Some(row) = rows.get(number as usize) else { return Err(Changing) };
         let life = row.life();
         if life.has(Life::LIVE) && row.has_words(side, words, life) {
-            return Ok(Some((at, life)));
+            return Ok(Some((at, life, row)));
         }
         at = row.next[side].load(Ordering::Relaxed);
     }

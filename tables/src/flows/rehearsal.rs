@@ -67,7 +67,7 @@ fn copy_what_is_known(row: &Row, life: Life, copy: &Row, new: Life) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Beginning, Between, FlowTimeouts, FlowVerdict};
+    use crate::{Beginning, Between, FlowTime, FlowTimeouts, FlowVerdict};
     use model::{Family, PortId};
 
     const NOW: Ticks = Ticks(1000);
@@ -88,7 +88,7 @@ mod tests {
             assert_eq!(found.verdict, verdict);
             assert_eq!(found.direction, flows.look_up(&asked, NOW, &timeouts).unwrap().direction);
             there.judge(&found, FlowVerdict::NONE);
-            there.touch(&found, 4, Ticks(5000));
+            there.touch(&found, 4, &FlowTime::new(Ticks(5000), &timeouts));
             there.add(&key(2), &key(2).reversed(), NOW, &timeouts).unwrap();
         }
         assert_eq!(flows.look_up(&key(1), NOW, &timeouts).unwrap().verdict, verdict);

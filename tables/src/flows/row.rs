@@ -30,12 +30,6 @@ pub(super) fn is_v6(words: &Words) -> bool {
     words[0] & 1 != 0
 }
 
-/// The protocol of a key.
-#[inline(always)]
-pub(super) fn protocol_of(words: &Words) -> u8 {
-    (words[0] >> 8) as u8
-}
-
 /// The words of the same key turned round.
 #[inline(always)]
 pub(super) fn reversed(words: &Words) -> Words {
@@ -103,6 +97,8 @@ impl Life {
     pub(super) const RESET: u16 = 1 << 5;
     /// No flow but what flows share: a mapping of a workload's port, or the count of them (`mappings.rs`).
     pub(super) const MAPPING: u16 = 1 << 6;
+    /// No row has this.
+    pub(super) const NEVER: u16 = 1 << 15;
     /// Nothing is translated: one key is the other one turned round.
     pub(super) const PLAIN: u16 = 1 << 7;
 
@@ -175,6 +171,12 @@ impl Row {
     #[inline(always)]
     pub(super) fn near(&self) -> u64 {
         self.life.load(Ordering::Relaxed)
+    }
+
+    /// What policy has said of the flow, as it lies here.
+    #[inline(always)]
+    pub(super) fn verdict_word(&self) -> u64 {
+        self.verdict.load(Ordering::Relaxed)
     }
 
     fn side(&self, side: usize) -> &[AtomicU64; 5] {

@@ -3,6 +3,7 @@ use model::Family;
 use packet::protocol;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 
 const NOW: Ticks = Ticks(1000);
@@ -30,6 +31,11 @@ fn timeouts() -> FlowTimeouts {
     FlowTimeouts::default()
 }
 
+fn time(now: Ticks) -> FlowTime<'static> {
+    static TIMEOUTS: LazyLock<FlowTimeouts> = LazyLock::new(FlowTimeouts::default);
+    FlowTime::new(now, &TIMEOUTS)
+}
+
 fn add(flows: &Flows, n: u32) -> Result<Flow, NotAdded> {
     flows.add(&original(n), &reply(n), NOW, &timeouts())
 }
@@ -41,7 +47,7 @@ fn look_up(flows: &Flows, asked: &FlowKey) -> Option<Flow> {
 /// Answered, and so established.
 fn establish(flows: &Flows, n: u32) {
     let answer = look_up(flows, &reply(n)).expect("just added");
-    flows.touch(&answer, 0, NOW);
+    flows.touch(&answer, 0, &time(NOW));
 }
 
 #[test]
@@ -94,7 +100,7 @@ fn flows_end_after_their_time_whether_aged_or_asked_for() {
     let late = Ticks(NOW.0 + timeouts().udp.0 + 1);
     (0..10).for_each(|n| assert!(add(&flows, n).is_ok()));
     let kept = look_up(&flows, &original(3)).unwrap();
-    flows.touch(&kept, 0, Ticks(NOW.0 + 100));
+    flows.touch(&kept, 0, &time(Ticks(NOW.0 + 100)));
     assert_eq!(flows.look_up(&original(9), late, &timeouts()), None);
     assert_eq!(flows.counts().in_use, 9);
     assert_eq!(flows.age(64, late, &timeouts()), 8);
@@ -108,7 +114,7 @@ fn a_row_that_went_to_another_flow_ignores_what_is_said_of_the_last() {
     add(&flows, 2).unwrap();
     let second = look_up(&flows, &original(2)).unwrap();
     assert_eq!(first.row, second.row);
-    flows.touch(&Flow { direction: Direction::Reply, ..first }, 0, NOW);
+    flows.touch(&Flow { direction: Direction::Reply, ..first }, 0, &time(NOW));
     assert_eq!(flows.rows().map(|row| row.state).collect::<Vec<_>>(), ["new"]);
 }
 
@@ -142,7 +148,7 @@ fn the_last_flow_of_a_mapping_takes_it_along() {
     }
     let asked = FlowKey { dst: 2, sport: 5000, ..original(0) };
     let later = Ticks(NOW.0 + timeouts.udp.0);
-    flows.touch(&look_up(&flows, &asked).unwrap(), 0, later);
+    flows.touch(&look_up(&flows, &asked).unwrap(), 0, &time(later));
     assert_eq!(flows.age(64, Ticks(later.0 + 1), &timeouts), 2);
     assert_eq!((flows.counts().in_use, flows.counts().ports), (3, 1));
     assert_eq!(flows.age(64, Ticks(later.0 + timeouts.udp.0 + 1), &timeouts), 1);
@@ -328,10 +334,10 @@ proptest! {
                     if is_over(model.get(&n), now) { model.remove(&n); }
                     prop_assert_eq!(found.is_some(), model.contains_key(&n));
                     if let Some(found) = found {
-                        flows.touch(&found, 0, now);
+                        flows.touch(&found, 0, &FlowTime::new(now, &timeouts));
                         let entry = model.get_mut(&n).unwrap();
                         // Noted once a second, or when the state changes.
-                        if !entry.1 || now.0 - entry.0 >= SEEN_EVERY { *entry = (now.0, true); }
+                        if !entry.1 || now.0 - entry.0 >= FlowTime::NOTED_EVERY { *entry = (now.0, true); }
                     }
                 }
                 Step::Ask(n) => {
@@ -401,7 +407,7 @@ fn under_a_flood_from_several_threads_no_entry_is_torn_and_no_established_flow_l
             let flooded = KEPT + next(&mut state) % 4096;
             if let Some(flow) = look_up(&flows, &original(flooded)) {
                 assert_eq!(flow.other, reply(flooded));
-                flows.touch(&flow, 0, NOW);
+                flows.touch(&flow, 0, &time(NOW));
             }
         }
         stop.store(true, Ordering::Relaxed);

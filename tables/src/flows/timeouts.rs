@@ -107,20 +107,33 @@ pub struct FlowTime<'a> {
     pub now: Ticks,
     /// How long flows are remembered.
     pub timeouts: &'a FlowTimeouts,
-    /// No flow is over of which a packet was seen since.
+    /// No flow is over of which a packet was noted since.
+    alive: u32,
+    /// Another packet need not be noted of a flow of which one was since.
     recent: u32,
 }
 
 impl FlowTime<'_> {
+    /// A row's last packet is noted once in so many ticks, not each time: most packets only read.
+    pub(super) const NOTED_EVERY: u32 = Ticks::PER_SECOND;
+
     /// This time.
     pub fn new(now: Ticks, timeouts: &FlowTimeouts) -> FlowTime<'_> {
-        FlowTime { now, timeouts, recent: now.0.saturating_sub(timeouts.shortest().0) }
+        let alive = now.0.saturating_sub(timeouts.shortest().0);
+        let recent = now.0.saturating_add(1).saturating_sub(FlowTime::NOTED_EVERY).max(alive);
+        FlowTime { now, timeouts, alive, recent }
     }
 
     /// Is [`FlowTimeouts::is_over`] worth asking?
     #[inline(always)]
     pub(super) fn may_be_over(&self, life: Life) -> bool {
-        life.seen() < self.recent
+        life.seen() < self.alive
+    }
+
+    /// Has a packet been noted so lately that another one need not be, and that the flow can't be over?
+    #[inline(always)]
+    pub(super) fn is_recent(&self, life: Life) -> bool {
+        life.seen() >= self.recent
     }
 }
 
@@ -222,6 +235,26 @@ pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u
     flags
 }
 
+/// What both sides' taking part is noted by.
+const TAKEN_PART: u16 = Life::ANSWERED | Life::ESTABLISHED;
+
+/// The flags that a flow needs for a TCP packet to be valid and change nothing, as most do: packets in the middle of
+/// an established connection. For others, one that no flow has.
+#[inline(always)]
+pub(super) fn steady(tcp_flags: u8) -> u16 {
+    match tcp_flags & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK) {
+        tcp::ACK => TAKEN_PART,
+        _ => Life::NEVER,
+    }
+}
+
+/// Does a packet that asks for these flags ([`steady`]; none by other protocols than TCP) change nothing?
+#[inline(always)]
+pub(super) fn is_steady(life: Life, direction: Direction, asked: u16) -> bool {
+    let asked = if direction == Direction::Reply { asked | TAKEN_PART } else { asked };
+    life.flags() & (asked | Life::RESET) == asked
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +270,25 @@ mod tests {
 
     fn lasts(packets: &[(Direction, u8)]) -> u32 {
         FlowTimeouts::default().of(protocol::TCP, tcp_flow(packets)).0 / Ticks::PER_SECOND
+    }
+
+    #[test]
+    fn what_is_taken_for_steady_changes_nothing_and_is_valid() {
+        for (flags, tcp_flags) in (0..256u16).flat_map(|flags| (0..=255u8).map(move |tcp| (flags, tcp))) {
+            let life = Life(0).with(flags | Life::LIVE, 0);
+            for direction in [Original, Reply] {
+                if is_steady(life, direction, steady(tcp_flags)) {
+                    assert_eq!(after(life.flags(), protocol::TCP, direction, tcp_flags), life.flags());
+                    assert!(may_follow(life.flags(), direction, TcpPacket::of(tcp_flags)));
+                }
+                if is_steady(life, direction, 0) {
+                    assert_eq!(after(life.flags(), protocol::UDP, direction, 0), life.flags());
+                }
+            }
+        }
+        let established = Life(0).with(Life::LIVE | TAKEN_PART, 0);
+        assert!(is_steady(established, Reply, steady(tcp::ACK)) && is_steady(established, Original, 0));
+        assert!(!is_steady(established, Original, steady(tcp::ACK | tcp::FIN)));
     }
 
     #[test]
