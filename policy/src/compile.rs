@@ -7,6 +7,7 @@
 mod address_rows;
 mod addresses;
 mod arrange;
+mod asks;
 mod atoms;
 mod build;
 mod classes;

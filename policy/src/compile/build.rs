@@ -9,6 +9,7 @@ use ahash::RandomState;
 use super::address_rows::{AddressRows, ClassRows};
 use super::addresses::Addresses;
 use super::arrange::Arrangement;
+use super::asks::Asks;
 use super::atoms::AtomId;
 use super::classes::ClassId;
 use super::conditions::groups;
@@ -51,12 +52,14 @@ impl Built {
         let name = |part: &Option<super::conditions::Part>| {
             part.as_ref().map_or(u32::MAX, |part| named(part.step, part.action))
         };
+        let lists = width > PLAIN_MAX;
         let program = Program {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             named: arrangement.parts.iter().map(name).collect(),
             stages: arrangement.stages.into(),
             words: words.new.into(),
-            lists: width > PLAIN_MAX,
+            lists,
+            asks: if lists { Asks::new(&arrangement.parts) } else { Asks::default() },
             bases: [base(&source), base(&destination)],
             asks_source_port: ports.asks_source,
             ports: ports.tables,

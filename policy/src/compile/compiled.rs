@@ -32,7 +32,9 @@ impl Compiled {
     pub fn judge_batch(&self, asked: &[(ProgramId, Packet)], out: &mut [Judgement]) {
         let mut scratch = Scratch::new();
         for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.judge_some(&mut scratch, asked, out, |program, id, rows| program.judge(id, rows, |_| {}));
+            self.judge_some(&mut scratch, asked, out, |program, id, packet, rows| {
+                program.judge(id, packet, rows, |_| {})
+            });
         }
     }
 
@@ -45,8 +47,8 @@ impl Compiled {
     ) {
         let Memo { remembered, scratch } = memo;
         for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.judge_some(scratch, asked, out, |program, id, rows| {
-                remembered.recall(program.serial, rows, || judge_anew(program, id, rows))
+            self.judge_some(scratch, asked, out, |program, id, packet, rows| {
+                remembered.recall(program.serial, rows, || judge_anew(program, id, packet, rows))
             });
         }
     }
@@ -70,7 +72,7 @@ impl Compiled {
         let source = class(program.source.is_some(), packet.source);
         let destination = class(program.destination.is_some(), packet.destination);
         match program.rows(source, destination, packet) {
-            Some(rows) => program.judge(id, &rows, met),
+            Some(rows) => program.judge(id, packet, &rows, met),
             None => Judgement::NO_PROGRAM,
         }
     }
@@ -83,7 +85,7 @@ impl Compiled {
         scratch: &mut Scratch,
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
-        mut judge: impl FnMut(&Program, ProgramId, &PacketRows) -> Judgement,
+        mut judge: impl FnMut(&Program, ProgramId, &Packet, &PacketRows) -> Judgement,
     ) {
         let Scratch { classes, v4, v6, rows } = scratch;
         for (number, (id, packet)) in asked.iter().enumerate() {
@@ -112,9 +114,9 @@ impl Compiled {
                 known |= 1 << number;
             }
         }
-        for (number, (((id, _), rows), out)) in asked.iter().zip(rows).zip(out).enumerate() {
+        for (number, (((id, packet), rows), out)) in asked.iter().zip(rows).zip(out).enumerate() {
             *out = match self.program(*id) {
-                Some(program) if known >> number & 1 != 0 => judge(program, *id, rows),
+                Some(program) if known >> number & 1 != 0 => judge(program, *id, packet, rows),
                 _ => Judgement::NO_PROGRAM,
             };
         }
@@ -142,8 +144,8 @@ impl Scratch {
 
 /// By itself, so that those who are remembered don't pay for its registers.
 #[inline(never)]
-fn judge_anew(program: &Program, id: ProgramId, rows: &PacketRows) -> Judgement {
-    program.judge(id, rows, |_| {})
+fn judge_anew(program: &Program, id: ProgramId, packet: &Packet, rows: &PacketRows) -> Judgement {
+    program.judge(id, packet, rows, |_| {})
 }
 
 /// Addresses of one family to look up, and which end of which packet each is: twice the packet's number, and 1 for the

@@ -293,7 +293,7 @@ impl Upper<'_> {
 }
 
 /// The ports that a condition admits, of one protocol.
-fn ranges(condition: &PortCondition, protocol: u8) -> Vec<(u32, u32)> {
+pub(super) fn ranges(condition: &PortCondition, protocol: u8) -> Vec<(u32, u32)> {
     let one = |port: u16| PortRange { first: port, last: port };
     if let Some((only, port)) = condition.only {
         return if only == protocol { without(&[one(port)], &condition.not_ports) } else { Vec::new() };

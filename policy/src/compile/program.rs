@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::address_rows::ClassRows;
 use super::arrange::Stage;
+use super::asks::{Asks, Shown};
 use super::classes::ClassId;
 use super::packet::{Packet, Upper};
 use super::port_rows::PortTables;
@@ -27,6 +28,8 @@ pub(super) struct Program {
     /// Where those bases lie: of sources, of destinations.
     pub(super) bases: [u32; 2],
     pub(super) ports: PortTables,
+    /// What each rule asks of protocol and ports, where rows of addresses list.
+    pub(super) asks: Asks,
     pub(super) source: Option<ClassRows>,
     pub(super) destination: Option<ClassRows>,
     pub(super) asks_source_port: bool,
@@ -79,23 +82,30 @@ impl Program {
 
     /// What becomes of a packet with these rows.
     #[inline(always)]
-    pub(super) fn judge(&self, id: ProgramId, rows: &PacketRows, met: impl FnMut(RuleId)) -> Judgement {
+    pub(super) fn judge(
+        &self,
+        id: ProgramId,
+        packet: &Packet,
+        rows: &PacketRows,
+        met: impl FnMut(RuleId),
+    ) -> Judgement {
+        let shown = Shown::of(packet);
         let PacketRows([upper, port, source, destination]) = *rows;
         let (from, to) = ((source, self.bases[0]), (destination, self.bases[1]));
         // The one end that is asked for, where one is.
         let one = if self.source.is_some() { from } else { to };
         let ends = usize::from(self.source.is_some()) + usize::from(self.destination.is_some());
         match (self.lists, self.asks_source_port, ends) {
-            (_, false, 0) => self.judge_by(id, [upper], [], met),
-            (_, true, 0) => self.judge_by(id, [upper, port], [], met),
-            (false, false, 1) => self.judge_by(id, [upper, one.0], [], met),
-            (false, true, 1) => self.judge_by(id, [upper, port, one.0], [], met),
-            (false, false, _) => self.judge_by(id, [upper, source, destination], [], met),
-            (false, true, _) => self.judge_by(id, [upper, port, source, destination], [], met),
-            (true, false, 1) => self.judge_by(id, [upper], [one], met),
-            (true, true, 1) => self.judge_by(id, [upper, port], [one], met),
-            (true, false, _) => self.judge_by(id, [upper], [from, to], met),
-            (true, true, _) => self.judge_by(id, [upper, port], [from, to], met),
+            (_, false, 0) => self.judge_by(id, shown, [upper], [], met),
+            (_, true, 0) => self.judge_by(id, shown, [upper, port], [], met),
+            (false, false, 1) => self.judge_by(id, shown, [upper, one.0], [], met),
+            (false, true, 1) => self.judge_by(id, shown, [upper, port, one.0], [], met),
+            (false, false, _) => self.judge_by(id, shown, [upper, source, destination], [], met),
+            (false, true, _) => self.judge_by(id, shown, [upper, port, source, destination], [], met),
+            (true, false, 1) => self.judge_by(id, shown, [upper], [one], met),
+            (true, true, 1) => self.judge_by(id, shown, [upper, port], [one], met),
+            (true, false, _) => self.judge_by(id, shown, [upper], [from, to], met),
+            (true, true, _) => self.judge_by(id, shown, [upper, port], [from, to], met),
         }
     }
 
@@ -103,6 +113,7 @@ impl Program {
     fn judge_by<const P: usize, const L: usize>(
         &self,
         id: ProgramId,
+        shown: Option<Shown>,
         plain: [u32; P],
         lists: [(u32, u32); L],
         mut met: impl FnMut(RuleId),
@@ -110,7 +121,7 @@ impl Program {
         let mut logs = 0;
         for stage in &self.stages {
             let mut first = NONE;
-            self.matches(plain, lists, stage.rules.start, stage.rules.end, |at, word| {
+            self.matches(shown, plain, lists, stage.rules.start, stage.rules.end, |at, word| {
                 // Without a branch on whether there is one, for as often as not there is none.
                 let bit = at as usize * WORD + word.trailing_zeros() as usize % WORD;
                 let none = if word == 0 { NONE } else { 0 };
@@ -118,7 +129,7 @@ impl Program {
             });
             let step = if first == NONE { stage.step } else { first >> 2 };
             if !stage.logs.is_empty() {
-                self.matches(plain, lists, stage.logs.start, stage.logs.end, |at, mut word| {
+                self.matches(shown, plain, lists, stage.logs.start, stage.logs.end, |at, mut word| {
                     while word != 0 {
                         let bit = at as usize * WORD + word.trailing_zeros() as usize;
                         let log = self.named.get(bit).copied().unwrap_or(NONE) >> 2;
@@ -145,10 +156,12 @@ impl Program {
     }
 
     /// Tells of words from `start` up to `end`, and which of their bits all rows have: maybe none. `plain` rows, and those
-    /// that list, each with its base; words that one of these doesn't fill are left out.
+    /// that list, each with its base; words that one of these doesn't fill are left out. What the plain ones would say of
+    /// few rules, these say for themselves.
     #[inline(always)]
     fn matches<const P: usize, const L: usize>(
         &self,
+        shown: Option<Shown>,
         plain: [u32; P],
         lists: [(u32, u32); L],
         start: u32,
@@ -177,11 +190,15 @@ impl Program {
             }
             while common != 0 {
                 let word = common.trailing_zeros();
-                let mut bits = of_plain((block * BLOCK) as u32 + word);
-                for (head, (_, base)) in heads.iter().zip(lists) {
-                    bits &= head.word(words, base as usize + block * BLOCK, word);
+                let at = (block * BLOCK) as u32 + word;
+                let ends = heads.iter().zip(lists);
+                let bits = ends.fold(!0, |bits, (head, (_, base))| {
+                    bits & head.word(words, base as usize + block * BLOCK, word)
+                });
+                if bits != 0 {
+                    let few = self.asks.of_few(at, bits, shown);
+                    found(at, few.unwrap_or_else(|| bits & of_plain(at)));
                 }
-                found((block * BLOCK) as u32 + word, bits);
                 common &= common - 1;
             }
             at = next;
@@ -195,6 +212,7 @@ impl Program {
             + size_of_val(&*self.named)
             + size_of_val(&*self.words)
             + self.ports.bytes()
+            + self.asks.bytes()
             + maps.map(|map| map.len() * 4).sum::<usize>()
     }
 }
