@@ -6,6 +6,7 @@ use std::time::Duration;
 use model::{AsNumber, Family};
 
 use crate::filter::Filter;
+use crate::guard::Guard;
 
 /// A peer's number, chosen by the caller and never reused for another peer while it is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,6 +185,8 @@ pub struct PeerConfig {
     /// We reflect routes between this peer and our other iBGP peers, in the cluster of this number (RFC 4456 §7).
     /// Heeded within our AS only.
     pub reflector_client: Option<Ipv4Addr>,
+    /// How its TCP connections are guarded, for whoever opens them.
+    pub guard: Guard,
     /// Which of the peer's routes we take.
     pub import: Filter,
     /// Which routes the peer gets.
@@ -217,6 +220,7 @@ impl PeerConfig {
             next_hop: NextHopMode::Auto,
             self_next_hops: SelfNextHops::default(),
             reflector_client: None,
+            guard: Guard::default(),
             import: Filter::accept_all(),
             export: Filter::accept_all(),
             description: String::new(),

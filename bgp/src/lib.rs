@@ -45,6 +45,7 @@
 
 // What comes in and goes out.
 mod config;
+mod guard;
 mod input;
 mod output;
 mod status;
@@ -79,6 +80,7 @@ pub use config::{
     Timers,
 };
 pub use filter::{Community, Filter, FilterAction, FilterMatch, FilterRule, Operation, PrefixMatch};
+pub use guard::{Guard, Password};
 pub use input::{Direction, Input, Origin, OriginatedRoute};
 pub use output::{BestPath, Output, PeerState, Reason};
 pub use speaker::Speaker;

@@ -22,6 +22,7 @@ mod policy_load;
 mod qos_limits;
 mod route_churn;
 mod route_reflector;
+mod session_guard;
 mod tenant_policy;
 mod tunnels;
 mod two_workers;
@@ -58,6 +59,7 @@ pub const ALL: &[Scenario] = &[
     fair_share::FAIR_SHARE,
     internet_table::INTERNET_TABLE,
     route_churn::ROUTE_CHURN,
+    session_guard::SESSION_GUARD,
     malformed::MALFORMED,
     hostile_bgp::HOSTILE_BGP,
     ipip_linux::IPIP_LINUX,

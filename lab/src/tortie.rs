@@ -29,11 +29,13 @@ pub struct Settings {
     pub workers: u32,
     /// Where metrics are served, if they are.
     pub metrics: Option<SocketAddr>,
+    /// Further lines, each with its end.
+    pub more: String,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { uplinks: vec!["eth0".to_owned()], workers: 1, metrics: None }
+        Settings { uplinks: vec!["eth0".to_owned()], workers: 1, metrics: None, more: String::new() }
     }
 }
 
@@ -71,13 +73,14 @@ impl TortieNode {
              control_socket: {}\n\
              log: {{ format: text, level: info }}\n\
              mode: auto\n\
-             {metrics}",
+             {metrics}{}",
             resources.display(),
             settings.uplinks.join(", "),
             // Not this machine's own: other labs have theirs, and a CNI plugin may read it.
             lab.directory().join(format!("{name}.mtu")).display(),
             settings.workers,
-            socket.display()
+            socket.display(),
+            settings.more
         );
         std::fs::write(&configuration, text)?;
         Ok(TortieNode {

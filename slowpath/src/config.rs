@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::PortOpener;
 use crate::peer_groups::BgpSettings;
 use crate::segments::Segment;
+use crate::session_guard::SocketOptions;
 use crate::status::{Answer, Query};
 
 /// Settings, checked before they come here.
@@ -20,6 +21,8 @@ pub struct Config {
     pub node: String,
     /// The directory of Calico resources.
     pub datastore: PathBuf,
+    /// The directory of BGP sessions' passwords: a file `NAME/KEY` for each that a resource names.
+    pub secrets: PathBuf,
     /// Interfaces that are uplinks.
     pub uplinks: Vec<String>,
     /// Interfaces whose names begin with this are workload ports: Calico's `interfacePrefix`.
@@ -60,6 +63,8 @@ pub struct Ends {
     pub policy_report: PolicyReport,
     /// Who opens ports.
     pub ports: Box<dyn PortOpener>,
+    /// Who sets the options of BGP's sockets that need unsafe code.
+    pub session_sockets: Arc<dyn SocketOptions>,
 }
 
 /// A question and where its answer goes.

@@ -120,6 +120,8 @@ pub(crate) struct Core {
     pub(crate) outputs: Vec<Output>,
     pub(crate) peers: Peers,
     pub(crate) established: BTreeMap<bgp::PeerId, u64>,
+    /// Why the latest attempt to connect failed.
+    pub(crate) connect_problems: BTreeMap<bgp::PeerId, String>,
     pub(crate) listen_problem: Option<String>,
     pub(crate) answerer: Answerer,
     pub(crate) punts_answered: BTreeMap<&'static str, u64>,
@@ -251,7 +253,7 @@ impl Core {
             introductions: Introductions::new(events.clone()),
             neighbours: Neighbours::default(),
             aggregates: Aggregates::default(),
-            peers: Peers::new(events),
+            peers: Peers::new(events, ends.session_sockets),
             punts: ends.punts,
             injects: ends.injects,
             opener: ends.ports,
@@ -265,12 +267,13 @@ impl Core {
             bgp_routes: BgpRoutes::default(),
             preserved: AHashSet::new(),
             preserve_until: None,
-            sessions: Sessions::default(),
+            sessions: Sessions::with_secrets(config.secrets.clone()),
             speaker: None,
             speaker_identity: None,
             nexthops: BTreeMap::new(),
             outputs: Vec::new(),
             established: BTreeMap::new(),
+            connect_problems: BTreeMap::new(),
             listen_problem: None,
             answerer: Answerer::new(),
             punts_answered: BTreeMap::new(),
@@ -326,12 +329,16 @@ impl Core {
             Event::Accepted { stream, remote } => self.accepted(stream, remote),
             Event::Introduced { stream, remote, as_number } => self.introduced(stream, remote, as_number),
             Event::Connected { attempt, stream } => match self.peers.conclude(attempt) {
-                Some(peer) => self.adopt(peer, stream, Direction::Outbound),
+                Some(peer) => {
+                    self.connect_problems.remove(&peer);
+                    self.adopt(peer, stream, Direction::Outbound);
+                }
                 None => debug!(?attempt, "dropped a connection that the speaker has given up"),
             },
             Event::ConnectFailed { attempt, error } => {
                 if let Some(peer) = self.peers.conclude(attempt) {
                     debug!(peer = self.peer_name(peer), %error, "could not connect");
+                    self.note_connect_problem(peer, &error);
                     self.tell(Input::ConnectFailed { peer });
                 }
             }
@@ -482,7 +489,7 @@ impl Core {
         if !self.ports.problems().is_empty() {
             self.dirty.kernel.get_or_insert_with(Instant::now);
         }
-        if self.listen_problem.is_some() {
+        if self.sessions.secrets_changed() || self.listen_problem.is_some() {
             self.apply_sessions();
         }
         if self.neighbours.forget_the_gone(Instant::now()) {

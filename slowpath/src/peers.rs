@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bgp::{ConnectionId, PeerId};
+use bgp::{ConnectionId, Direction, PeerConfig, PeerId};
+use model::Family;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,6 +22,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::event::Event;
+use crate::session_guard::{SessionGuards, SocketOptions, send_furthest};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -63,6 +65,12 @@ struct Attempt {
     task: AbortHandle,
 }
 
+/// A listening socket, and the task that accepts on it.
+struct Listening {
+    listener: Arc<TcpListener>,
+    task: AbortHandle,
+}
+
 /// All TCP connections of the speaker, and its listening sockets.
 pub struct Peers {
     events: mpsc::Sender<Event>,
@@ -71,13 +79,14 @@ pub struct Peers {
     next_attempt: u64,
     connections: HashMap<ConnectionId, Connection>,
     next_connection: u64,
-    listening: Option<(Vec<SocketAddr>, Vec<AbortHandle>)>,
+    listening: Option<(Vec<SocketAddr>, Vec<Listening>)>,
+    guards: SessionGuards,
     closing: Vec<JoinHandle<()>>,
 }
 
 impl Peers {
     /// No connections yet; everything that happens is sent to `events`.
-    pub fn new(events: mpsc::Sender<Event>) -> Peers {
+    pub fn new(events: mpsc::Sender<Event>, options: Arc<dyn SocketOptions>) -> Peers {
         Peers {
             events,
             attempts: HashMap::new(),
@@ -85,6 +94,7 @@ impl Peers {
             connections: HashMap::new(),
             next_connection: 0,
             listening: None,
+            guards: SessionGuards::new(options),
             closing: Vec::new(),
         }
     }
@@ -98,30 +108,30 @@ impl Peers {
         if self.listening.as_ref().is_some_and(|(listening, _)| listening == addresses) {
             return Ok(());
         }
-        if let Some((_, tasks)) = self.listening.take() {
-            tasks.iter().for_each(AbortHandle::abort);
+        if let Some((_, listening)) = self.listening.take() {
+            listening.iter().for_each(|listening| listening.task.abort());
         }
-        let mut tasks = Vec::new();
+        let mut listeners = Vec::new();
         for address in addresses {
-            match self.accept_on(*address) {
-                Ok(task) => tasks.push(task),
+            match listener(*address) {
+                Ok(listener) => listeners.push(Arc::new(listener)),
                 Err(_) if address.is_ipv6() && addresses.len() > 1 => {}
-                Err(error) => {
-                    tasks.iter().for_each(AbortHandle::abort);
-                    return Err(error);
-                }
+                Err(error) => return Err(ListenError { address: *address, error }),
             }
         }
-        self.listening = Some((addresses.to_vec(), tasks));
+        // Before anybody is let in.
+        self.guards.listen_anew(listeners.iter().map(|listener| &**listener));
+        let accepting = listeners.into_iter().map(|listener| self.accept_on(listener)).collect();
+        self.listening = Some((addresses.to_vec(), accepting));
         Ok(())
     }
 
-    fn accept_on(&self, address: SocketAddr) -> Result<AbortHandle, ListenError> {
-        let listener = listener(address).map_err(|error| ListenError { address, error })?;
+    fn accept_on(&self, listener: Arc<TcpListener>) -> Listening {
+        let accepting = Arc::clone(&listener);
         let events = self.events.clone();
         let task = tokio::spawn(async move {
             loop {
-                match listener.accept().await {
+                match accepting.accept().await {
                     Ok((stream, remote)) => {
                         if events.send(Event::Accepted { stream, remote }).await.is_err() {
                             return;
@@ -132,7 +142,28 @@ impl Peers {
                 }
             }
         });
-        Ok(task.abort_handle())
+        Listening { listener, task: task.abort_handle() }
+    }
+
+    /// The peer's connections are guarded so from now on; those that stand stay as they are.
+    pub fn guard(&mut self, config: &PeerConfig) {
+        let listening =
+            self.listening.as_ref().map(|(_, listening)| listening.as_slice()).unwrap_or_default();
+        let listeners = listening.iter().map(|listening| &*listening.listener);
+        self.guards.put(config.id, config.address, &config.guard, listeners);
+    }
+
+    /// The peer is none any more.
+    pub fn forget(&mut self, peer: PeerId) {
+        self.give_up(peer);
+        let listening =
+            self.listening.as_ref().map(|(_, listening)| listening.as_slice()).unwrap_or_default();
+        self.guards.remove(peer, listening.iter().map(|listening| &*listening.listener));
+    }
+
+    /// What may keep a peer from answering, besides that it isn't there.
+    pub fn hint(&self, peer: PeerId) -> Option<&'static str> {
+        self.guards.hint(peer)
     }
 
     /// Connects in the background and tells how it went. A former attempt for the peer is given up.
@@ -141,11 +172,16 @@ impl Peers {
         let id = AttemptId(self.next_attempt);
         self.next_attempt += 1;
         let events = self.events.clone();
+        let socket = connecting(remote, local).and_then(|socket| {
+            self.guards.guard_connecting(peer, &socket)?;
+            Ok(socket)
+        });
         let task = tokio::spawn(async move {
-            let outcome = match timeout(CONNECT_WITHIN, connect(remote, local)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            let outcome = match socket {
+                Ok(socket) => timeout(CONNECT_WITHIN, socket.connect(remote)).await,
+                Err(error) => Ok(Err(error)),
             };
+            let outcome = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             let event = match outcome {
                 Ok(stream) => Event::Connected { attempt: id, stream },
                 Err(error) => Event::ConnectFailed { attempt: id, error },
@@ -183,11 +219,19 @@ impl Peers {
         Some(peer)
     }
 
-    /// Takes a connection over: it is read and can be sent to from now on.
+    /// Takes a peer's connection over: it is read and can be sent to from now on.
     ///
     /// # Errors
-    /// Where the connection is already gone.
-    pub fn adopt(&mut self, stream: TcpStream) -> io::Result<(ConnectionId, SocketAddr)> {
+    /// Where the connection is already gone, or can't be guarded as it should.
+    pub fn adopt(
+        &mut self,
+        peer: PeerId,
+        stream: TcpStream,
+        direction: Direction,
+    ) -> io::Result<(ConnectionId, SocketAddr)> {
+        if direction == Direction::Inbound {
+            self.guards.guard_accepted(peer, &stream)?;
+        }
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
         let connection = ConnectionId(self.next_connection);
@@ -239,8 +283,8 @@ impl Peers {
 
 impl Drop for Peers {
     fn drop(&mut self) {
-        if let Some((_, tasks)) = &self.listening {
-            tasks.iter().for_each(AbortHandle::abort);
+        if let Some((_, listening)) = &self.listening {
+            listening.iter().for_each(|listening| listening.task.abort());
         }
         self.connections.values().for_each(|open| open.reader.abort());
         self.attempts.values().for_each(|attempt| attempt.task.abort());
@@ -255,16 +299,19 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    // A peer that asks for it wants even our answer to its SYN to come from near.
+    send_furthest(&socket, Family::of(address.ip()))?;
     socket.listen(1024)?;
     TcpListener::from_std(socket.into())
 }
 
-async fn connect(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpStream> {
+/// A socket that is to connect there.
+fn connecting(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpSocket> {
     let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(local) = local {
         socket.bind(SocketAddr::new(local, 0))?;
     }
-    socket.connect(remote).await
+    Ok(socket)
 }
 
 async fn read_all(connection: ConnectionId, mut read: OwnedReadHalf, events: mpsc::Sender<Event>) {
@@ -317,6 +364,16 @@ async fn write_all(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session_guard::tests::Noted;
+
+    /// With two peers on loopback.
+    fn peers(events: mpsc::Sender<Event>) -> Peers {
+        let mut peers = Peers::new(events, Arc::new(Noted::default()));
+        for id in [PeerId(1), PeerId(2)] {
+            peers.guard(&PeerConfig::new(id, [127, 0, 0, 1].into(), model::AsNumber(65001)));
+        }
+        peers
+    }
 
     fn on_loopback<T>(test: impl AsyncFnOnce() -> T) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test())
@@ -330,11 +387,11 @@ mod tests {
     fn bytes_cross_a_connection_and_the_last_ones_before_its_end() {
         on_loopback(async || {
             let (sender, mut events) = mpsc::channel(16);
-            let mut peers = Peers::new(sender);
+            let mut peers = peers(sender);
             let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
             peers.connect(PeerId(1), server.local_addr().unwrap(), None);
             let Event::Connected { stream, .. } = next(&mut events).await else { panic!("connects") };
-            let (connection, _) = peers.adopt(stream).unwrap();
+            let (connection, _) = peers.adopt(PeerId(1), stream, Direction::Outbound).unwrap();
             let (mut far, _) = server.accept().await.unwrap();
             far.write_all(b"hello").await.unwrap();
             let Event::Received { bytes, .. } = next(&mut events).await else { panic!("receives") };
@@ -353,7 +410,7 @@ mod tests {
     fn a_refused_connection_is_told() {
         on_loopback(async || {
             let (sender, mut events) = mpsc::channel(16);
-            let mut peers = Peers::new(sender);
+            let mut peers = peers(sender);
             let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
             peers.connect(PeerId(1), unused, None);
             let Event::ConnectFailed { attempt, .. } = next(&mut events).await else { panic!("fails") };
@@ -366,7 +423,7 @@ mod tests {
     fn what_comes_of_an_attempt_that_was_given_up_is_nobodys() {
         on_loopback(async || {
             let (sender, mut events) = mpsc::channel(16);
-            let mut peers = Peers::new(sender);
+            let mut peers = peers(sender);
             let (before, after) = (
                 TcpListener::bind("127.0.0.1:0").await.unwrap(),
                 TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -398,7 +455,7 @@ mod tests {
     fn an_attempt_asked_for_again_takes_the_former_ones_place() {
         on_loopback(async || {
             let (sender, mut events) = mpsc::channel(16);
-            let mut peers = Peers::new(sender);
+            let mut peers = peers(sender);
             let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let remote = server.local_addr().unwrap();
             peers.connect(PeerId(1), remote, None);
@@ -421,10 +478,10 @@ mod tests {
     fn a_peer_that_takes_nothing_is_congested_until_it_does() {
         on_loopback(async || {
             let (sender, mut events) = mpsc::channel(16);
-            let mut peers = Peers::new(sender);
+            let mut peers = peers(sender);
             let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let stream = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
-            let (connection, _) = peers.adopt(stream).unwrap();
+            let (connection, _) = peers.adopt(PeerId(1), stream, Direction::Outbound).unwrap();
             let (mut far, _) = server.accept().await.unwrap();
             let chunk = vec![0; 256 * 1024];
             let mut sent = 0;

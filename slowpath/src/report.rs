@@ -4,12 +4,12 @@ mod segments;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use model::{Family, Prefix};
 use packet::icmp::Problem;
 
-use crate::calico::PeerKind;
+use crate::calico::{DesiredPeer, PeerKind};
 use crate::config::Request;
 use crate::event_loop::Core;
 use crate::port_table::PortRow;
@@ -22,6 +22,9 @@ use crate::status::{
 };
 use crate::target::Gateway;
 use crate::workload_mtu;
+
+/// How long a peer may take to its OPEN before it is worth a word.
+const SILENCE: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Answers one question, or has it answered by who knows.
@@ -55,6 +58,7 @@ impl Core {
             .flat_map(|speaker| speaker.peers(now))
             .map(|status| self.peer(&status, now))
             .collect();
+        peers.extend(self.sessions.held_back().values().map(|(peer, problem)| held_back(peer, problem)));
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         BgpStatus {
             local_as: self.desired.as_number.0,
@@ -67,20 +71,22 @@ impl Core {
         let desired = self.sessions.desired(status.id);
         let age = now.saturating_duration_since(status.since);
         let up = status.state == bgp::PeerState::Established;
-        let last_error = status.last_error.as_ref().map(ToString::to_string);
+        let failed = status.last_error == Some(bgp::Reason::ConnectFailed);
+        let problem = self.connect_problems.get(&status.id).filter(|_| failed);
+        let last_error = status.last_error.as_ref().map(|reason| match problem {
+            Some(problem) => format!("{reason}: {problem}"),
+            None => reason.to_string(),
+        });
+        // A peer that connects from too far off gets this far: only then is it known who it is, and how far it may be.
+        let waits = status.state == bgp::PeerState::OpenSent && age >= SILENCE;
+        let silent = self.peers.hint(status.id).filter(|_| waits);
+        let last_error = silent.map(|hint| format!("no OPEN from the peer: {hint}")).or(last_error);
         let family = |family| status.family(family);
         PeerStatus {
             name: desired.map_or_else(|| status.description.clone(), |peer| peer.name.to_string()),
             address: status.address,
             asn: status.remote_as.0,
-            kind: match desired.map(|peer| peer.kind) {
-                Some(PeerKind::Mesh) => "node-to-node mesh",
-                Some(PeerKind::Global) => "global",
-                Some(PeerKind::Node) | None => "node specific",
-                Some(PeerKind::LocalWorkload) => "local workload",
-                Some(PeerKind::Dynamic) => "dynamic",
-            }
-            .to_owned(),
+            kind: kind(desired.map_or(PeerKind::Node, |peer| peer.kind)).to_owned(),
             state: status.state.to_string(),
             up,
             since: humantime::format_rfc3339_seconds(SystemTime::now() - age).to_string(),
@@ -313,6 +319,39 @@ impl Core {
             policy: self.policy_numbers(),
             bgp: self.bgp(),
         }
+    }
+}
+
+/// As calicoctl names them.
+fn kind(kind: PeerKind) -> &'static str {
+    match kind {
+        PeerKind::Mesh => "node-to-node mesh",
+        PeerKind::Global => "global",
+        PeerKind::Node => "node specific",
+        PeerKind::LocalWorkload => "local workload",
+        PeerKind::Dynamic => "dynamic",
+    }
+}
+
+/// A session that isn't begun, for want of what would make it safe.
+fn held_back(peer: &DesiredPeer, problem: &str) -> PeerStatus {
+    PeerStatus {
+        name: peer.name.to_string(),
+        address: peer.address,
+        asn: peer.as_number.0,
+        kind: kind(peer.kind).to_owned(),
+        state: bgp::PeerState::Idle.to_string(),
+        up: false,
+        since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        since_seconds: 0,
+        info: problem.to_owned(),
+        received: PerFamily::default(),
+        announced: PerFamily::default(),
+        hold_time_seconds: None,
+        messages_received: 0,
+        messages_sent: 0,
+        established_count: 0,
+        last_error: Some(problem.to_owned()),
     }
 }
 

@@ -5,18 +5,20 @@ mod filters;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp::{
-    Filter, FilterAction, FilterRule, Input, NextHopMode, Operation, OriginatedRoute, PeerConfig, PeerId,
-    SelfNextHops, SpeakerConfig,
+    Filter, FilterAction, FilterRule, Guard, Input, NextHopMode, Operation, OriginatedRoute, PeerConfig,
+    PeerId, SelfNextHops, SpeakerConfig,
 };
-use model::{AsNumber, Family, Prefix};
+use model::{AsNumber, Family, Prefix, SecretKey};
 
 use crate::calico::{
     Desired, DesiredPeer, ExportAction, ExportReach, ExportRule, ExportRules, NextHop, PeerName,
 };
 use crate::peer_groups::DefaultRoute;
+use crate::secrets::Secrets;
 
 /// The LOCAL_PREF that stands for a kernel metric, which is how Calico carries it across iBGP. A node that announced
 /// LOCAL_PREF 100 would lose to every Calico node.
@@ -28,8 +30,10 @@ pub const fn local_pref_of(metric: u32) -> u32 {
 const HOLD_TIME: Duration = Duration::from_secs(240);
 
 /// What the speaker has been told so far, so that only differences are told.
-#[derive(Default)]
 pub struct Sessions {
+    secrets: Secrets,
+    /// Sessions that lack what they need to be as safe as was asked for, and what that is.
+    held_back: BTreeMap<PeerName, (DesiredPeer, String)>,
     ids: BTreeMap<PeerName, PeerId>,
     told: BTreeMap<PeerId, (DesiredPeer, PeerConfig)>,
     originated: BTreeMap<Prefix, OriginatedRoute>,
@@ -37,12 +41,25 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    /// The speaker knows nothing yet; passwords are below this directory.
+    pub fn with_secrets(directory: PathBuf) -> Sessions {
+        Sessions {
+            secrets: Secrets::at(directory),
+            held_back: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            told: BTreeMap::new(),
+            originated: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
     /// What the speaker must be told to go from what it knows to `desired`.
     pub fn changes(&mut self, desired: &Desired) -> Vec<Input<'static>> {
         let mut inputs = Vec::new();
         self.originate(desired, &mut inputs);
+        let guards = self.guards(desired);
         let gone: Vec<PeerName> =
-            self.ids.keys().filter(|name| !desired.peers.contains_key(*name)).cloned().collect();
+            self.ids.keys().filter(|name| !guards.contains_key(*name)).cloned().collect();
         for name in gone {
             if let Some(id) = self.ids.remove(&name) {
                 self.told.remove(&id);
@@ -51,11 +68,13 @@ impl Sessions {
         }
         let export = export_filter(desired);
         for (name, peer) in &desired.peers {
+            let Some(guard) = guards.get(name) else { continue };
             let id = *self.ids.entry(name.clone()).or_insert_with(|| {
                 self.next += 1;
                 PeerId(self.next)
             });
-            let config = peer_config(id, peer, desired, export.clone());
+            let config =
+                PeerConfig { guard: guard.clone(), ..peer_config(id, peer, desired, export.clone()) };
             let known = self.told.get(&id).is_some_and(|(_, told)| *told == config);
             if !known {
                 inputs.push(Input::PutPeer(config.clone()));
@@ -63,6 +82,36 @@ impl Sessions {
             self.told.insert(id, (peer.clone(), config));
         }
         inputs
+    }
+
+    /// How each session is guarded. One whose password can't be had is held back rather than left open to anybody.
+    fn guards(&mut self, desired: &Desired) -> BTreeMap<PeerName, Guard> {
+        let is_needed =
+            |secret: &SecretKey| desired.peers.values().any(|peer| peer.password.as_ref() == Some(secret));
+        self.secrets.keep(is_needed);
+        self.held_back.clear();
+        let mut guards = BTreeMap::new();
+        for (name, peer) in &desired.peers {
+            match peer.password.as_ref().map(|secret| self.secrets.get(secret)).transpose() {
+                Ok(password) => {
+                    guards.insert(name.clone(), Guard { password, ttl_security: peer.ttl_security });
+                }
+                Err(error) => {
+                    self.held_back.insert(name.clone(), (peer.clone(), error.to_string()));
+                }
+            }
+        }
+        guards
+    }
+
+    /// Sessions that lack what they need to be as safe as was asked for, and what that is.
+    pub fn held_back(&self) -> &BTreeMap<PeerName, (DesiredPeer, String)> {
+        &self.held_back
+    }
+
+    /// Looks at the passwords in use again: is any of them another one?
+    pub fn secrets_changed(&mut self) -> bool {
+        self.secrets.look_again()
     }
 
     /// The speaker is new: it has been told nothing.

@@ -17,12 +17,12 @@ use crate::sessions;
 
 impl Core {
     pub(crate) fn adopt(&mut self, peer: bgp::PeerId, stream: TcpStream, direction: Direction) {
-        match self.peers.adopt(stream) {
+        match self.peers.adopt(peer, stream, direction) {
             Ok((connection, local)) => {
                 self.tell(Input::ConnectionOpened { peer, connection, direction, local });
             }
             Err(error) => {
-                debug!(peer = self.peer_name(peer), %error, "the connection was gone at once");
+                debug!(peer = self.peer_name(peer), %error, "the connection was gone at once, or can't be guarded");
                 if direction == Direction::Outbound {
                     self.tell(Input::ConnectFailed { peer });
                 }
@@ -118,6 +118,15 @@ impl Core {
         }
     }
 
+    /// A peer that drops what we send, as with another password or from too far off, is silent: only the clock tells.
+    pub(crate) fn note_connect_problem(&mut self, peer: bgp::PeerId, error: &std::io::Error) {
+        let problem = match self.peers.hint(peer) {
+            Some(hint) if error.kind() == std::io::ErrorKind::TimedOut => format!("no answer: {hint}"),
+            _ => error.to_string(),
+        };
+        self.connect_problems.insert(peer, problem);
+    }
+
     pub(crate) fn peer_name(&self, peer: bgp::PeerId) -> String {
         self.sessions.desired(peer).map_or_else(|| format!("{peer:?}"), |peer| peer.name.to_string())
     }
@@ -141,13 +150,24 @@ impl Core {
                 self.listen_problem = Some(problem);
             }
         }
-        for input in self.sessions.changes(&self.desired) {
+        let before = self.sessions.held_back().clone();
+        let changes = self.sessions.changes(&self.desired);
+        for (name, (_, problem)) in self.sessions.held_back() {
+            if before.get(name).is_none_or(|(_, before)| before != problem) {
+                warn!(peer = %name, "no BGP session: {problem}");
+            }
+        }
+        for input in changes {
             // The speaker asks anew where it needs to; a connection to where the peer was is not for its session.
             match &input {
                 Input::PutPeer(config) => {
+                    self.peers.guard(config);
                     self.peers.retarget(config.id, config.remote(), config.local_address);
                 }
-                Input::RemovePeer(peer) => self.peers.give_up(*peer),
+                Input::RemovePeer(peer) => {
+                    self.peers.forget(*peer);
+                    self.connect_problems.remove(peer);
+                }
                 _ => {}
             }
             self.tell(input);

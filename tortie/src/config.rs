@@ -14,7 +14,7 @@
 //! queues: 2
 //! waiting: adaptive
 //! segments: []
-//! bgp: { announce: calico }
+//! bgp: { announce: calico, secrets: /etc/tortie/secrets }
 //! ecmp: { symmetric: false }
 //! limits: { routes_v4: 1000000 }
 //! ```
@@ -43,6 +43,8 @@ use file::{Entry, File, LimitsFields, Section};
 
 /// Where the control socket is unless the file says otherwise.
 pub(crate) const CONTROL_SOCKET: &str = "/run/tortie/tortie.sock";
+/// Where passwords are unless the file says otherwise.
+const SECRETS: &str = "/etc/tortie/secrets";
 /// Where Calico's CNI plugin looks for it (`writeMTUFile` in `felix/dataplane/linux/int_dataplane.go`).
 const MTU_FILE: &str = "/var/lib/calico/mtu";
 
@@ -53,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) node: String,
     /// The directory of Calico resources.
     pub(crate) datastore: PathBuf,
+    /// The directory of BGP sessions' passwords.
+    pub(crate) secrets: PathBuf,
     /// Interfaces towards other nodes and routers; at least one, no two alike.
     pub(crate) uplinks: Vec<String>,
     /// Interfaces whose names begin with this lead to workloads.
@@ -164,6 +168,7 @@ impl Config {
         Ok(Config {
             node: node(file)?,
             datastore: datastore(file)?,
+            secrets: secrets(file)?,
             uplinks: uplinks(file, &workload_prefix)?,
             workload_prefix,
             lower_workload_mtu: lower_workload_mtu(file)?,
@@ -218,6 +223,12 @@ fn datastore(file: &File) -> Result<PathBuf, field::Fault> {
     let Section(section) = file.datastore.as_ref().ok_or(missing)?;
     let directory = required("datastore.directory", &section.directory, EXAMPLE)?;
     Ok(PathBuf::from(directory.text()?))
+}
+
+fn secrets(file: &File) -> Result<PathBuf, field::Fault> {
+    let entry = file.bgp.as_ref().and_then(|Section(section)| section.secrets.as_ref());
+    let field = entry.and_then(|entry| Field::new("bgp.secrets", entry));
+    field.map_or(Ok(PathBuf::from(SECRETS)), |field| field.text().map(PathBuf::from))
 }
 
 fn workload_prefix(file: &File) -> Result<String, field::Fault> {

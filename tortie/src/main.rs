@@ -34,6 +34,7 @@ mod ports;
 mod privileges;
 mod processor;
 mod run;
+mod session_sockets;
 mod show;
 mod signals;
 mod trace;

@@ -28,6 +28,7 @@ use crate::limits::{self, Memory};
 use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
 use crate::ports::{Ports, WorkerQueues};
+use crate::session_sockets::SessionSockets;
 use crate::signals::Signals;
 use crate::traces::Traces;
 use crate::{control, flow_hash, http, privileges};
@@ -187,7 +188,16 @@ fn start_workers(
     }
     let ports = Ports::new(config.mode, config.queues, queues, opened, counters);
     let flows = flows.clone();
-    Ok((workers, Ends { writer, punts, injects, flows, policy_report, ports: Box::new(ports) }))
+    let ends = Ends {
+        writer,
+        punts,
+        injects,
+        flows,
+        policy_report,
+        ports: Box::new(ports),
+        session_sockets: Arc::new(SessionSockets),
+    };
+    Ok((workers, ends))
 }
 
 /// What takes packets that are made up through the walk.
@@ -226,6 +236,7 @@ fn slow_path_config(config: &Config, size: FrameSize) -> slowpath::Config {
     slowpath::Config {
         node: config.node.clone(),
         datastore: config.datastore.clone(),
+        secrets: config.secrets.clone(),
         uplinks: config.uplinks.clone(),
         workload_prefix: config.workload_prefix.clone(),
         lower_workload_mtu: config.lower_workload_mtu,

@@ -57,7 +57,8 @@ struct Bench {
 impl Bench {
     /// A node with a block in a pool and one peer, not yet told.
     fn new() -> Bench {
-        let mut bench = Bench { calico: Calico::new("a"), sessions: Sessions::default() };
+        let mut bench =
+            Bench { calico: Calico::new("a"), sessions: Sessions::with_secrets("/nonexistent".into()) };
         bench.put(Resource::Node(Node {
             name: "a".to_owned(),
             as_number: None,
@@ -370,4 +371,41 @@ fn an_aggregate_stands_for_what_is_inside_it() {
     ] {
         assert_eq!(announces(&filter, route, NORMAL), announced, "{route}");
     }
+}
+
+#[test]
+fn a_session_without_its_password_is_held_back_until_it_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new();
+    bench.sessions = Sessions::with_secrets(directory.path().to_owned());
+    let Resource::BgpPeer(plain) = peer("tor", "10.0.0.9:179") else { unreachable!() };
+    let password = Some(SecretKey { name: "bgp".to_owned(), key: "tor".to_owned() });
+    bench.put(Resource::BgpPeer(BgpPeer { password, ttl_security: Some(1), ..plain.clone() }));
+    assert_eq!(told(&bench.changes()), ["originate 10.65.0.0/26"]);
+    let (name, (_, problem)) = bench.sessions.held_back().iter().next().unwrap();
+    assert_eq!(name.as_str(), "Global_10_0_0_9");
+    assert!(problem.contains("there is no such file"), "{problem}");
+
+    std::fs::create_dir(directory.path().join("bgp")).unwrap();
+    std::fs::write(directory.path().join("bgp/tor"), "first\n").unwrap();
+    assert!(bench.sessions.secrets_changed());
+    let guard = |changes: &[Input<'_>]| match changes {
+        [Input::PutPeer(config)] => config.guard.clone(),
+        other => panic!("{other:?}"),
+    };
+    let expected = |password: &[u8]| Guard { password: bgp::Password::new(password), ttl_security: Some(1) };
+    assert_eq!(guard(&bench.changes()), expected(b"first"));
+    assert!(bench.sessions.held_back().is_empty());
+
+    // Another password is another session; one that is taken away ends it.
+    std::fs::write(directory.path().join("bgp/tor"), "second").unwrap();
+    assert!(bench.sessions.secrets_changed());
+    assert_eq!(guard(&bench.changes()), expected(b"second"));
+    std::fs::remove_file(directory.path().join("bgp/tor")).unwrap();
+    assert!(bench.sessions.secrets_changed());
+    assert_eq!(told(&bench.changes()), ["remove"]);
+
+    bench.put(Resource::BgpPeer(plain));
+    assert_eq!(guard(&bench.changes()), Guard::default());
+    assert!(!bench.sessions.secrets_changed(), "nobody needs it any more");
 }

@@ -22,6 +22,7 @@ fn the_shortest_file_takes_every_default() {
         Config {
             node: "node1".to_owned(),
             datastore: PathBuf::from("/r"),
+            secrets: PathBuf::from("/etc/tortie/secrets"),
             uplinks: vec!["eth0".to_owned()],
             workload_prefix: "cali".to_owned(),
             lower_workload_mtu: true,
@@ -57,6 +58,7 @@ fn every_field_is_read() {
          mode: zero-copy\n\
          queues: 4\n\
          waiting: busy\n\
+         bgp: { secrets: /run/secrets }\n\
          ecmp: { symmetric: true, seed: 7 }\n\
          limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
          large_frames: 256, mtu: 9000, \
@@ -69,6 +71,7 @@ fn every_field_is_read() {
         Config {
             node: "node-1.example".to_owned(),
             datastore: PathBuf::from("/etc/tortie/resources"),
+            secrets: PathBuf::from("/run/secrets"),
             uplinks: vec!["eth0".to_owned(), "eth1".to_owned()],
             workload_prefix: "tap".to_owned(),
             lower_workload_mtu: false,

@@ -1,0 +1,230 @@
+//! What guards BGP's TCP connections: keys and least TTLs, on listening sockets, new connections and accepted ones.
+//!
+//! A listening socket serves all peers, so it has a key a peer (RFC 2385) and sends with the largest TTL, which no peer
+//! minds; a least TTL (RFC 5082) is one peer's, and set once it is known who has connected.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use bgp::{Guard, Password, PeerId};
+use model::{Family, Prefix};
+use socket2::SockRef;
+use tracing::warn;
+
+/// Socket options that no safe crate offers. `tortie`, which knows `afxdp`, implements it.
+pub trait SocketOptions: Send + Sync {
+    /// Segments to and from these addresses carry an MD5 signature made with this key, of at most [`Password::MAX`] bytes; an
+    /// empty key ends that.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn set_tcp_key(&self, socket: BorrowedFd<'_>, peers: Prefix, key: &[u8]) -> io::Result<()>;
+
+    /// Segments with a lower TTL are dropped.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn set_min_ttl(&self, socket: BorrowedFd<'_>, family: Family, ttl: u8) -> io::Result<()>;
+}
+
+/// The guards of all peers, and the options that make them so.
+pub struct SessionGuards {
+    options: Arc<dyn SocketOptions>,
+    peers: BTreeMap<PeerId, (IpAddr, Guard)>,
+    /// Keys that listening sockets have.
+    listening: BTreeMap<Prefix, Password>,
+}
+
+impl SessionGuards {
+    /// No peers yet.
+    pub fn new(options: Arc<dyn SocketOptions>) -> SessionGuards {
+        SessionGuards { options, peers: BTreeMap::new(), listening: BTreeMap::new() }
+    }
+
+    /// The peer is at this address now and guarded so; these sockets listen.
+    pub fn put<'a>(
+        &mut self,
+        peer: PeerId,
+        address: IpAddr,
+        guard: &Guard,
+        listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
+    ) {
+        self.peers.insert(peer, (address, guard.clone()));
+        self.arm(listeners);
+    }
+
+    /// The peer is none any more.
+    pub fn remove<'a>(
+        &mut self,
+        peer: PeerId,
+        listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
+    ) {
+        self.peers.remove(&peer);
+        self.arm(listeners);
+    }
+
+    /// The listening sockets are new, and have no keys yet.
+    pub fn listen_anew<'a>(&mut self, listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone) {
+        self.listening.clear();
+        self.arm(listeners);
+    }
+
+    /// Before it connects to a peer. A peer that isn't known is refused: it may need a key.
+    pub fn guard_connecting(&self, peer: PeerId, socket: &impl AsFd) -> io::Result<()> {
+        let (address, guard) = self.peers.get(&peer).ok_or(io::ErrorKind::NotFound)?;
+        if let Some(password) = &guard.password {
+            self.options.set_tcp_key(socket.as_fd(), Prefix::host(*address), password.bytes())?;
+        }
+        self.guard_connection(peer, socket)
+    }
+
+    /// A connection that the peer has opened. Without its key, where it should have one, it is refused: the kernel
+    /// would have let anybody in.
+    pub fn guard_accepted(&self, peer: PeerId, socket: &impl AsFd) -> io::Result<()> {
+        if let Some((address, Guard { password: Some(password), .. })) = self.peers.get(&peer)
+            && self.listening.get(&Prefix::host(*address)) != Some(password)
+        {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.guard_connection(peer, socket)
+    }
+
+    /// How far a connection's segments may come and go.
+    fn guard_connection(&self, peer: PeerId, socket: &impl AsFd) -> io::Result<()> {
+        let Some((address, guard)) = self.peers.get(&peer) else { return Ok(()) };
+        let Some(min_ttl) = guard.min_ttl() else { return Ok(()) };
+        let family = Family::of(*address);
+        send_furthest(socket, family)?;
+        self.options.set_min_ttl(socket.as_fd(), family, min_ttl)
+    }
+
+    /// What may keep a peer from answering, besides that it isn't there.
+    pub fn hint(&self, peer: PeerId) -> Option<&'static str> {
+        let (_, guard) = self.peers.get(&peer)?;
+        match (&guard.password, guard.ttl_security) {
+            (Some(_), None) => Some("is the password the same at both ends?"),
+            (Some(_), Some(_)) => {
+                Some("is the password the same at both ends, and is the peer within the hops of ttlSecurity?")
+            }
+            (None, Some(_)) => {
+                Some("is the peer within the hops of ttlSecurity, and does it send with a TTL of 255?")
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Gives listening sockets the keys that they should have and don't.
+    fn arm<'a>(&mut self, listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone) {
+        let mut wanted: BTreeMap<Prefix, Password> = BTreeMap::new();
+        for (address, guard) in self.peers.values() {
+            if let Some(password) = &guard.password {
+                // Of two peers at one address the first is who connects, whichever port the other has.
+                wanted.entry(Prefix::host(*address)).or_insert_with(|| password.clone());
+            }
+        }
+        let set = |peers: Prefix, key: &[u8]| {
+            let of_family = |listener: &&tokio::net::TcpListener| {
+                listener.local_addr().is_ok_and(|address| Family::of(address.ip()) == peers.family())
+            };
+            let mut done = true;
+            for listener in listeners.clone().filter(of_family) {
+                if let Err(error) = self.options.set_tcp_key(listener.as_fd(), peers, key) {
+                    warn!(%peers, %error, "the kernel doesn't take a TCP MD5 key; the peer can't connect to us");
+                    done = false;
+                }
+            }
+            done
+        };
+        for peers in self.listening.keys().filter(|peers| !wanted.contains_key(*peers)) {
+            set(*peers, &[]);
+        }
+        wanted.retain(|peers, password| {
+            self.listening.get(peers) == Some(password) || set(*peers, password.bytes())
+        });
+        self.listening = wanted;
+    }
+}
+
+/// What leaves by this socket begins with a TTL of 255. On a listening socket that is for the answer to a SYN, before it is
+/// known who asks.
+pub fn send_furthest(socket: &impl AsFd, family: Family) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    match family {
+        Family::V4 => socket.set_ttl_v4(u8::MAX.into()),
+        Family::V6 => socket.set_unicast_hops_v6(u8::MAX.into()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// What was asked of sockets, in words; nothing is done.
+    #[derive(Default)]
+    pub(crate) struct Noted(pub(crate) Mutex<Vec<String>>);
+
+    impl Noted {
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut *self.0.lock().unwrap())
+        }
+    }
+
+    impl SocketOptions for Noted {
+        fn set_tcp_key(&self, _: BorrowedFd<'_>, peers: Prefix, key: &[u8]) -> io::Result<()> {
+            self.0.lock().unwrap().push(format!("{peers} {}", String::from_utf8_lossy(key)));
+            Ok(())
+        }
+
+        fn set_min_ttl(&self, _: BorrowedFd<'_>, family: Family, ttl: u8) -> io::Result<()> {
+            self.0.lock().unwrap().push(format!("{family} {ttl}"));
+            Ok(())
+        }
+    }
+
+    fn guard(password: &str, ttl_security: Option<u8>) -> Guard {
+        Guard { password: Password::new(password.as_bytes()), ttl_security }
+    }
+
+    #[tokio::test]
+    async fn listening_sockets_have_the_keys_of_the_peers_that_there_are() {
+        let noted = Arc::new(Noted::default());
+        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted));
+        let listeners = [
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            tokio::net::TcpListener::bind("[::1]:0").await.unwrap(),
+        ];
+        let (one, two) = ("10.0.0.1".parse().unwrap(), "fd00::2".parse().unwrap());
+        guards.put(PeerId(1), one, &guard("a", None), listeners.iter());
+        assert_eq!(noted.take(), ["10.0.0.1/32 a"]);
+        guards.put(PeerId(2), two, &guard("b", None), listeners.iter());
+        assert_eq!(noted.take(), ["fd00::2/128 b"], "others' keys are left alone");
+        guards.put(PeerId(1), one, &guard("c", None), listeners.iter());
+        assert_eq!(noted.take(), ["10.0.0.1/32 c"]);
+        guards.put(PeerId(1), one, &guard("c", None), listeners.iter());
+        assert!(noted.take().is_empty());
+        guards.listen_anew(listeners.iter());
+        assert_eq!(noted.take(), ["10.0.0.1/32 c", "fd00::2/128 b"]);
+        guards.put(PeerId(1), one, &guard("", None), listeners.iter());
+        guards.remove(PeerId(2), listeners.iter());
+        assert_eq!(noted.take(), ["10.0.0.1/32 ", "fd00::2/128 "], "an empty key ends it");
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_the_key_before_it_begins_and_comes_from_near() {
+        let noted = Arc::new(Noted::default());
+        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted));
+        let peer = "10.0.0.1".parse().unwrap();
+        guards.put(PeerId(1), peer, &guard("a", Some(2)), [].iter());
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        guards.guard_connecting(PeerId(1), &socket).unwrap();
+        assert_eq!(noted.take(), ["10.0.0.1/32 a", "IPv4 254"]);
+        assert_eq!(SockRef::from(&socket).ttl_v4().unwrap(), 255);
+        assert!(guards.hint(PeerId(1)).unwrap().contains("password"));
+        assert!(guards.guard_connecting(PeerId(2), &socket).is_err(), "nobody knows whether it needs a key");
+    }
+}
