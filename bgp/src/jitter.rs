@@ -13,13 +13,18 @@ impl Jitter {
 
     /// The interval less up to a quarter of it.
     pub(crate) fn shorten(&mut self, interval: Duration) -> Duration {
+        let quarter = (interval / 4).as_nanos().min(u128::from(u64::MAX)) as u64;
+        interval - Duration::from_nanos(self.draw() % (quarter + 1))
+    }
+
+    /// Any number.
+    pub(crate) fn draw(&mut self) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let quarter = (interval / 4).as_nanos().min(u128::from(u64::MAX)) as u64;
-        interval - Duration::from_nanos((mixed ^ mixed >> 31) % (quarter + 1))
+        mixed ^ mixed >> 31
     }
 }
 

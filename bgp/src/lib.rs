@@ -43,6 +43,8 @@
 //! # Ok::<(), std::net::AddrParseError>(())
 //! ```
 
+// A protocol of its own: is the way to a peer alive?
+pub mod bfd;
 // What comes in and goes out.
 mod config;
 mod guard;
