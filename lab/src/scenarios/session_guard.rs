@@ -33,7 +33,7 @@ const SILENCE: Duration = Duration::from_secs(40);
 
 /// What the two ends of a session are told.
 struct Pair {
-    /// BIRD's address, and the session's name there.
+    /// BIRD's address.
     address: &'static str,
     /// The key of the Secret at Tortie's end, and what it holds; empty is a key that isn't there.
     password: Option<(&'static str, &'static str)>,
@@ -102,11 +102,6 @@ const PAIRS: [Pair; 8] = [
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     lab.step("raising a router and a BIRD with a session for each guard");
     let fabric = Fabric::raise(lab, "fabric")?;
-    let bits = |address: &str| if address.contains(':') { 64 } else { 24 };
-    let addresses: Vec<String> =
-        PAIRS.iter().map(|pair| format!("{}/{}", pair.address, bits(pair.address))).collect();
-    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let far = fabric.host(lab, "far", &addresses)?;
     let near = fabric.host(lab, "near", &ROUTER)?;
     near.forward()?;
     let secrets = Secrets::create(lab)?;
@@ -114,7 +109,16 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     let settings =
         Settings { more: format!("bgp: {{ secrets: {} }}\n", secrets.0.display()), ..Settings::default() };
     let router = TortieNode::configure(lab, &near, resources.directory(), &settings)?;
-    let bird = Bird::start(lab, &far, &configuration("cheese")?)?;
+    // A BIRD has one session with a neighbour, whichever address of its own it has: so there is one for each.
+    let birds: Vec<Bird> = PAIRS
+        .iter()
+        .enumerate()
+        .map(|(number, pair)| {
+            let bits = if pair.address.contains(':') { 64 } else { 24 };
+            let far = fabric.host(lab, &format!("far{number}"), &[&format!("{}/{bits}", pair.address)])?;
+            Bird::start(lab, &far, &configuration(pair, "cheese")?)
+        })
+        .collect::<Result<_>>()?;
     router.start(lab)?;
 
     let up = PAIRS.iter().filter(|pair| pair.problem.is_none()).count();
@@ -122,10 +126,9 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
         let peers = router.show::<ShowBgp>("bgp")?.peers;
         Ok((peers.iter().filter(|peer| peer.up).count() == up).then_some(()))
     })?;
-    for pair in &PAIRS {
+    for (pair, bird) in PAIRS.iter().zip(&birds) {
         let Some(problem) = pair.problem else {
-            let state = bird.ask(&format!("show protocols {}", name(pair)))?;
-            ensure!(state.contains("Established"), "BIRD says {state}");
+            bird.established(1)?;
             lab.proved(format!("{}: up, with {} at BIRD's end", pair.address, words(pair.bird)));
             continue;
         };
@@ -136,19 +139,21 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
         })?;
         lab.proved(format!("{}: not up, with {} at BIRD's end: {said}", pair.address, words(pair.bird)));
     }
-    new_password(lab, &router, &bird, &secrets)
+    new_password(lab, &router, &birds, &secrets)
 }
 
 /// Both ends get another one; sessions with other passwords never notice.
-fn new_password(lab: &Lab, router: &TortieNode, bird: &Bird, secrets: &Secrets) -> Result<()> {
+fn new_password(lab: &Lab, router: &TortieNode, birds: &[Bird], secrets: &Secrets) -> Result<()> {
     lab.step("changing a password at both ends");
     let others = ["fd09::2", "10.9.0.4"];
     let before: Vec<Peer> = others.iter().map(|other| peer(router, other)).collect::<Result<_>>()?;
     secrets.write("right", "pickle")?;
-    let file = lab.directory().join("bird-far.conf");
-    std::fs::write(&file, configuration("pickle")?)?;
-    let answer = bird.ask("configure")?;
-    ensure!(answer.contains("Reconfigur"), "{answer}");
+    for (pair, bird) in PAIRS.iter().zip(birds) {
+        let file = lab.directory().join(format!("bird-{}.conf", bird.namespace().name()));
+        std::fs::write(&file, configuration(pair, "pickle")?)?;
+        let answer = bird.ask("configure")?;
+        ensure!(answer.contains("econfigur"), "{answer}");
+    }
     lab.wait("the sessions with the new password", CONVERGE, || {
         let all = ["10.9.0.2", "10.9.0.3"].map(|address| peer(router, address));
         for peer in all {
@@ -215,28 +220,20 @@ fn resources(lab: &Lab) -> Result<Resources> {
     Ok(resources)
 }
 
-/// BIRD's sessions, with this password in place of `cheese`.
-fn configuration(password: &str) -> Result<String> {
+/// A BIRD's session, with this password in place of `cheese`.
+fn configuration(pair: &Pair, password: &str) -> Result<String> {
     let mut text = String::from("log stderr all;\nrouter id 10.9.0.2;\nprotocol device { scan time 2; }\n");
-    for pair in &PAIRS {
-        let (channel, own) =
-            if pair.address.contains(':') { ("ipv6", ROUTER[1]) } else { ("ipv4", ROUTER[0]) };
-        let own = own.split('/').next().unwrap_or(own);
-        writeln!(
-            text,
-            "protocol bgp {} {{ local {} as {BIRD_AS}; neighbor {own} as {ROUTER_AS}; direct; strict bind; \
-             connect delay time 1; connect retry time 3; error wait time 1,3; \
-             {} {channel} {{ import all; export none; }}; }}",
-            name(pair),
-            pair.address,
-            pair.bird.replace("cheese", password)
-        )?;
-    }
+    let (channel, own) = if pair.address.contains(':') { ("ipv6", ROUTER[1]) } else { ("ipv4", ROUTER[0]) };
+    let own = own.split('/').next().unwrap_or(own);
+    writeln!(
+        text,
+        "protocol bgp tortie {{ local {} as {BIRD_AS}; neighbor {own} as {ROUTER_AS}; direct; \
+         connect delay time 1; connect retry time 3; error wait time 1,3; \
+         {} {channel} {{ import all; export none; }}; }}",
+        pair.address,
+        pair.bird.replace("cheese", password)
+    )?;
     Ok(text)
-}
-
-fn name(pair: &Pair) -> String {
-    format!("to_{}", pair.address.replace(['.', ':'], "_"))
 }
 
 fn words(bird: &str) -> &str {
