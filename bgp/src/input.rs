@@ -71,6 +71,11 @@ pub enum Input<'a> {
         /// The IGP's cost to reach it (RFC 4271 §9.1.2.2 e); `None` is unreachable.
         metric: Option<u32>,
     },
+    /// The way to a peer is lost, as BFD tells: its session ends with Cease/10 (RFC 9384), and its routes go at once.
+    PathLost {
+        /// Whose.
+        peer: PeerId,
+    },
     /// Ask a peer for all its routes again (RFC 2918), if it can do that.
     RequestRefresh {
         /// Whom.

@@ -334,6 +334,16 @@ impl Session {
         self.close_all(notification, step)
     }
 
+    /// The way to the peer is lost: every connection ends, and the next one waits as after any error. The peer's routes
+    /// don't outlive it, whatever was agreed on for restarts: they lead where nothing arrives.
+    pub(crate) fn path_lost(&mut self, step: &mut Step<'_>) -> Option<Event> {
+        self.connections().next()?;
+        self.idle_until = Some(step.now + self.take_error_wait());
+        let event = self.close_all(Some(&Notification::new(CEASE, cease::BFD_DOWN)), step);
+        self.last_error = Some(Reason::Sent(Notification::new(CEASE, cease::BFD_DOWN)));
+        event
+    }
+
     /// Ends everything and begins again with another configuration.
     pub(crate) fn restart(&mut self, config: PeerConfig, step: &mut Step<'_>) -> Option<Event> {
         let event = self.close_all(Some(&Notification::new(CEASE, cease::RECONFIGURED)), step);

@@ -141,6 +141,7 @@ impl Speaker {
             }
             Input::Received { connection, bytes } => self.received(connection, bytes, now, out),
             Input::Congested { connection, congested } => self.congested(connection, congested),
+            Input::PathLost { peer } => self.path_lost(peer, now, out),
             Input::RequestRefresh { peer } => self.request_refresh(peer, out),
             Input::Originate(route) => self.originate(&route, out),
             Input::Withdraw(prefix) => {
@@ -393,6 +394,12 @@ impl Speaker {
             session.connect_failed(step);
             None::<()>
         });
+    }
+
+    fn path_lost(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Output>) {
+        let Some(&slot) = self.slots.get(&peer) else { return };
+        let event = self.with_session(slot, now, out, Session::path_lost);
+        self.session_event(slot, event, now, out);
     }
 
     fn request_refresh(&mut self, peer: PeerId, out: &mut Vec<Output>) {

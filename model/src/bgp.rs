@@ -192,6 +192,8 @@ pub struct BgpPeer {
     pub keepalive_time: Option<Duration>,
     /// `spec.ttlSecurity`: the peer is at most so many hops away, and packets from further off are not its (RFC 5082).
     pub ttl_security: Option<u8>,
+    /// `spec.failureDetectionMode: BFDIfDirectlyConnected`, which is Calico Enterprise's: the peer is watched by BFD.
+    pub bfd: bool,
     /// `spec.password`: where the session's TCP MD5 password stands (RFC 2385).
     pub password: Option<SecretKey>,
 }
@@ -216,6 +218,7 @@ impl BgpPeer {
             max_restart_time: None,
             keepalive_time: None,
             ttl_security: None,
+            bfd: false,
             password: None,
         }
     }

@@ -9,6 +9,7 @@ use tables::{Flows, Inject, PolicyReport, Punt, RingConsumer, RingProducer, Writ
 use tokio::sync::{mpsc, oneshot};
 
 use crate::PortOpener;
+use crate::bfd::BfdSettings;
 use crate::peer_groups::BgpSettings;
 use crate::segments::Segment;
 use crate::session_guard::SocketOptions;
@@ -23,6 +24,8 @@ pub struct Config {
     pub datastore: PathBuf,
     /// The directory of BGP sessions' passwords: a file `NAME/KEY` for each that a resource names.
     pub secrets: PathBuf,
+    /// How peers are watched whose BGPPeers ask for it.
+    pub bfd: BfdSettings,
     /// Interfaces that are uplinks.
     pub uplinks: Vec<String>,
     /// Interfaces whose names begin with this are workload ports: Calico's `interfacePrefix`.

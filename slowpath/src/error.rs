@@ -25,6 +25,9 @@ pub enum Error {
     /// The thread that keeps host endpoints' policy can't be started.
     #[error("could not start the thread of host endpoints' policy: {0}")]
     HostPolicyThread(#[source] std::io::Error),
+    /// The thread that watches peers by BFD can't be started.
+    #[error("could not start the thread of BFD: {0}")]
+    BfdThread(#[source] std::io::Error),
     /// A table of host endpoints' policy can't be removed.
     #[error("could not remove host endpoints' policy: {0}")]
     HostPolicy(#[from] NftError),

@@ -5,7 +5,7 @@
 //! made it necessary. `observing.rs` is the same state's end of the kernel, `speaking.rs` that of BGP, `answering.rs`
 //! that of punted packets, `flooding.rs` that of segments, `report.rs` that of questions; `preserving.rs` is what outlives a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,12 +22,14 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
+use crate::bfd::BfdThread;
 use crate::bgp_routes::BgpRoutes;
 use crate::calico::{Calico, Desired};
 use crate::config::{Config, Ends, Request, Slowpath};
 use crate::ending::Endings;
 use crate::error::Error;
 use crate::event::Event;
+use crate::failure_detection::Watch;
 use crate::flooding::Overlays;
 use crate::host_port::HostPort;
 use crate::install::{Installer, Surroundings};
@@ -77,6 +79,8 @@ pub(crate) struct Dirty {
     pub(crate) offers: bool,
     /// Anything that groups and adjacencies are made of.
     pub(crate) rows: bool,
+    /// A way is lost: groups go on without it before anything else is worked out.
+    pub(crate) way_lost: bool,
 }
 
 /// All state of the slow path.
@@ -119,6 +123,7 @@ pub(crate) struct Core {
     pub(crate) nexthops: BTreeMap<IpAddr, Option<u32>>,
     pub(crate) outputs: Vec<Output>,
     pub(crate) peers: Peers,
+    pub(crate) watch: Watch,
     pub(crate) established: BTreeMap<bgp::PeerId, u64>,
     /// Why the latest attempt to connect failed.
     pub(crate) connect_problems: BTreeMap<bgp::PeerId, String>,
@@ -189,6 +194,8 @@ impl Slowpath {
         let mut retry = interval(RETRY_EVERY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.load(Ordering::Relaxed) {
+            // Before anything that may be in the queue: traffic is being lost.
+            core.heed_bfd();
             let deadline = core.next_deadline();
             tokio::select! {
                 Some(event) = queue.recv() => {
@@ -196,8 +203,12 @@ impl Slowpath {
                     for _ in 1..TURN {
                         let Ok(event) = queue.try_recv() else { break };
                         core.handle(event)?;
+                        if core.watch.thread.has_news_now() {
+                            break;
+                        }
                     }
                 }
+                () = core.watch.thread.has_news() => core.heed_bfd(),
                 _ = sleep_until(deadline.into()) => core.tick(),
                 _ = punts.tick() => {
                     core.answer_punts();
@@ -253,6 +264,7 @@ impl Core {
             introductions: Introductions::new(events.clone()),
             neighbours: Neighbours::default(),
             aggregates: Aggregates::default(),
+            watch: Watch::new(BfdThread::start().map_err(Error::BfdThread)?),
             peers: Peers::new(events, ends.session_sockets),
             punts: ends.punts,
             injects: ends.injects,
@@ -283,6 +295,7 @@ impl Core {
                 host_policy: true,
                 offers: true,
                 rows: true,
+                way_lost: false,
             },
             warned: Vec::new(),
             overlays: Overlays::new(&config.segments),
@@ -410,18 +423,33 @@ impl Core {
             for prefix in &changed {
                 self.mirroring.update(&self.rib, *prefix, |family| self.desired.node_address(family));
             }
-            let around = Around { ports: &self.ports, neighbors: &self.neighbors, host: &self.host };
+            let around = Around {
+                ports: &self.ports,
+                neighbors: &self.neighbors,
+                host: &self.host,
+                lost: &self.watch.lost,
+            };
             self.installer.routes(&self.rib, changed, &around);
             self.dirty.rows = true;
         }
         if std::mem::take(&mut self.dirty.rows) {
-            let around = Around { ports: &self.ports, neighbors: &self.neighbors, host: &self.host };
-            self.installer.rows(&self.rib, &around);
+            self.rewrite_rows();
             self.ask_for_neighbors();
         }
         self.open_forwarding();
         self.end_flows();
         Ok(())
+    }
+
+    /// Brings groups and adjacencies into line with ports, neighbours and the RIB; how many groups have other members now.
+    pub(crate) fn rewrite_rows(&mut self) -> usize {
+        let around = Around {
+            ports: &self.ports,
+            neighbors: &self.neighbors,
+            host: &self.host,
+            lost: &self.watch.lost,
+        };
+        self.installer.rows(&self.rib, &around)
     }
 
     fn apply_resources(&mut self) {
@@ -458,6 +486,9 @@ impl Core {
         segments::offer(&self.overlays.all, self.desired.node.as_ref(), &mut after);
         offers::apply(&mut self.rib, &self.offers, &after);
         self.offers = after;
+        if std::mem::take(&mut self.dirty.way_lost) {
+            self.move_traffic();
+        }
         let watched: Vec<(IpAddr, Option<u32>)> =
             self.nexthops.iter().map(|(addr, metric)| (*addr, *metric)).collect();
         for (nexthop, before) in watched {
@@ -501,6 +532,8 @@ impl Core {
     }
 
     async fn shut_down(&mut self) {
+        // Peers must not take the silence for a failure.
+        self.watch.thread.stop();
         info!("closing BGP sessions so that peers keep our routes");
         self.tell(Input::Shutdown { graceful: true });
         if timeout(self.config.stop_within, self.peers.flush()).await.is_err() {
@@ -515,6 +548,7 @@ impl Core {
 
 /// What the installer must know, borrowed from the state.
 struct Around<'a> {
+    lost: &'a BTreeSet<NeighborAddr>,
     ports: &'a PortTable,
     neighbors: &'a NeighborTable,
     host: &'a HostPort,
@@ -531,5 +565,9 @@ impl Surroundings for Around<'_> {
 
     fn mac(&self, neighbor: NeighborAddr) -> Option<MacAddr> {
         self.neighbors.mac(neighbor.ifindex, neighbor.addr)
+    }
+
+    fn is_lost(&self, neighbor: NeighborAddr) -> bool {
+        self.lost.contains(&neighbor)
     }
 }

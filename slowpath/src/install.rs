@@ -24,6 +24,11 @@ pub trait Surroundings {
 
     /// A neighbour's MAC address, where it is known and usable.
     fn mac(&self, neighbor: NeighborAddr) -> Option<MacAddr>;
+
+    /// Has the neighbour been seen to fail? Groups with others go on without it.
+    fn is_lost(&self, _: NeighborAddr) -> bool {
+        false
+    }
 }
 
 /// Whom an adjacency is for.
@@ -142,13 +147,17 @@ impl Installer {
     }
 
     /// Brings groups and adjacencies into line with ports, neighbours and the ways to gateways. Routes stay.
-    pub fn rows(&mut self, rib: &Rib, surroundings: &impl Surroundings) {
+    ///
+    /// The groups whose members are others now are counted.
+    pub fn rows(&mut self, rib: &Rib, surroundings: &impl Surroundings) -> usize {
+        let mut rewritten = 0;
         let targets: Vec<TargetId> = self.groups.keys().copied().collect();
         for id in targets {
             let Some(target) = rib.targets().get(id) else { continue };
             let members = members(&resolve(rib, target), surroundings);
             if self.groups.get(&id).is_some_and(|row| row.members != members) {
                 self.replace_members(id, target, members);
+                rewritten += 1;
             }
         }
         for (key, row) in &self.adjacencies {
@@ -159,6 +168,7 @@ impl Installer {
         }
         self.drop_unused();
         self.writer.publish();
+        rewritten
     }
 
     /// The group of a target, made where it doesn't exist, counted as used once more. A route's set of next hops that
@@ -354,6 +364,10 @@ fn members(resolution: &Resolution, surroundings: &impl Surroundings) -> Vec<Adj
             None => vec![AdjacencyKey::Host],
         },
         Resolution::Neighbors(hops) => {
+            // Where all are lost, nothing is gained by leaving them out.
+            let alive: Vec<Hop> =
+                hops.iter().filter(|hop| !surroundings.is_lost(hop.neighbor)).copied().collect();
+            let hops = if alive.is_empty() { hops } else { &alive };
             let key = |hop: &Hop| match (surroundings.port(hop.neighbor.ifindex), hop.tunnel) {
                 (Some(_), _) => Some(AdjacencyKey::Neighbor(*hop)),
                 (None, None) => Some(AdjacencyKey::Host),

@@ -20,6 +20,7 @@
 //! **What it never does.** It never touches a frame that the fast path owns, and never names `fastpath` or `afxdp`.
 
 mod answering;
+mod bfd;
 mod bgp_routes;
 pub mod calico;
 mod cleanup;
@@ -29,6 +30,7 @@ mod error;
 mod ethtool;
 mod event;
 mod event_loop;
+mod failure_detection;
 mod flooding;
 mod forwarding_guard;
 mod host_policy;
@@ -74,6 +76,8 @@ mod workload_mtu;
 mod workload_policy;
 mod workload_side;
 
+pub use bfd::BfdSettings;
+pub use bgp::bfd::BfdConfig;
 pub use cleanup::cleanup;
 pub use config::{Config, Ends, Request, Slowpath};
 pub use error::Error;

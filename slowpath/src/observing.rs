@@ -23,10 +23,14 @@ impl Core {
             KernelEvent::NeighborChanged(fact) => self.observe(&fact, now),
             KernelEvent::NeighborRemoved { ifindex, addr } => self.forget(ifindex, addr),
             KernelEvent::LinkRemoved(ifindex) => {
+                self.carrier_lost(ifindex);
                 self.neighbors.remove_interface(ifindex);
                 self.dirty.kernel.get_or_insert(now);
             }
-            KernelEvent::LinkChanged(_) => {
+            KernelEvent::LinkChanged(link) => {
+                if !link.up {
+                    self.carrier_lost(link.ifindex);
+                }
                 // The kernel drops routes through a link that goes down and brings none back.
                 self.mirroring.mirror().resync();
                 self.dirty.kernel.get_or_insert(now);
@@ -97,6 +101,7 @@ impl Core {
         self.join_groups();
         self.reconcile_tunnel_addresses();
         self.reconcile_ports();
+        self.watch_peers();
         self.dirty.host_policy = true;
         self.dirty.offers = true;
         self.dirty.rows = true;

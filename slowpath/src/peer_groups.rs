@@ -255,6 +255,7 @@ fn dynamic_peer(address: IpAddr, as_number: AsNumber) -> DesiredPeer {
         import: Vec::new(),
         export: Vec::new(),
         ttl_security: None,
+        bfd: false,
         password: None,
         default_route: DefaultRoute::AsAny,
     }

@@ -1,5 +1,6 @@
 //! Answers to what `tortie show` and the metrics ask: the state, put into the forms of `status.rs`.
 
+mod bfd;
 mod segments;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ impl Core {
             Query::Route { address } => Answer::Route(self.route(*address)),
             Query::Neighbors => Answer::Neighbors(self.neighbors()),
             Query::Ports => Answer::Ports(self.port_status()),
+            Query::Bfd => Answer::Bfd(self.bfd()),
             Query::Icmp => Answer::Icmp(self.icmp()),
             Query::HostPolicy => return self.host_policy.ask(request.reply),
             Query::Policy { endpoint, all } => Answer::Policy(self.policy_status(endpoint.as_deref(), *all)),
@@ -317,6 +319,7 @@ impl Core {
                 .collect(),
             segments: self.segment_numbers(),
             policy: self.policy_numbers(),
+            bfd: self.bfd(),
             bgp: self.bgp(),
         }
     }

@@ -125,6 +125,11 @@ impl Sessions {
         self.told.iter().find(|(_, (peer, _))| peer.address == remote).map(|(id, _)| *id)
     }
 
+    /// Every session that the speaker has been told of.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerId, &DesiredPeer)> {
+        self.told.iter().map(|(id, (peer, _))| (*id, peer))
+    }
+
     /// What made a session.
     pub fn desired(&self, id: PeerId) -> Option<&DesiredPeer> {
         self.told.get(&id).map(|(peer, _)| peer)

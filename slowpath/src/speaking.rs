@@ -105,6 +105,7 @@ impl Core {
                 if to == PeerState::Established {
                     *self.established.entry(peer).or_default() += 1;
                     info!(peer = name, "BGP session established");
+                    self.peer_is_back(peer);
                 } else if from == PeerState::Established {
                     warn!(peer = name, state = %to, "BGP session lost: {reason}");
                 } else {
@@ -172,6 +173,7 @@ impl Core {
             }
             self.tell(input);
         }
+        self.watch_peers();
     }
 
     /// The node's identifier or AS is new: the sessions of the old one end.

@@ -9,12 +9,14 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::tunnel::{Encapsulation, Tunnel};
+mod bfd;
 mod host_policy;
 mod limits;
 mod policy;
 mod segments;
 mod traces;
 
+pub use bfd::{BfdSessionStatus, BfdStatus};
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
 pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal};
@@ -43,6 +45,8 @@ pub enum Query {
     Neighbors,
     /// Ports.
     Ports,
+    /// BFD sessions.
+    Bfd,
     /// ICMP errors.
     Icmp,
     /// What nftables keeps of host endpoints' policy.
@@ -78,6 +82,7 @@ pub enum Answer {
     Route(RouteStatus),
     Neighbors(NeighborsStatus),
     Ports(PortsStatus),
+    Bfd(BfdStatus),
     Icmp(IcmpStatus),
     HostPolicy(HostPolicyStatus),
     Policy(PolicyStatus),
@@ -362,6 +367,9 @@ pub struct Summary {
     /// What policy has decided.
     #[serde(default)]
     pub policy: PolicyNumbers,
+    /// Who is watched.
+    #[serde(default)]
+    pub bfd: BfdStatus,
     /// Sessions.
     pub bgp: BgpStatus,
 }

@@ -15,6 +15,7 @@
 //! waiting: adaptive
 //! segments: []
 //! bgp: { announce: calico, secrets: /etc/tortie/secrets }
+//! bfd: { minimum_recv_interval: 10, minimum_send_interval: 100, idle_send_interval: 1000, multiplier: 5 }
 //! ecmp: { symmetric: false }
 //! limits: { routes_v4: 1000000 }
 //! ```
@@ -31,11 +32,12 @@ mod segments;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(crate) use error::{ConfigError, Reason};
 
 use fastpath::Waiting;
-use slowpath::{BgpSettings, Segment};
+use slowpath::{BfdSettings, BgpSettings, Segment};
 
 use crate::limits::{self, Limits};
 use field::Field;
@@ -57,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) datastore: PathBuf,
     /// The directory of BGP sessions' passwords.
     pub(crate) secrets: PathBuf,
+    /// How peers are watched by BFD.
+    pub(crate) bfd: BfdSettings,
     /// Interfaces towards other nodes and routers; at least one, no two alike.
     pub(crate) uplinks: Vec<String>,
     /// Interfaces whose names begin with this lead to workloads.
@@ -169,6 +173,7 @@ impl Config {
             node: node(file)?,
             datastore: datastore(file)?,
             secrets: secrets(file)?,
+            bfd: bfd(file)?,
             uplinks: uplinks(file, &workload_prefix)?,
             workload_prefix,
             lower_workload_mtu: lower_workload_mtu(file)?,
@@ -229,6 +234,29 @@ fn secrets(file: &File) -> Result<PathBuf, field::Fault> {
     let entry = file.bgp.as_ref().and_then(|Section(section)| section.secrets.as_ref());
     let field = entry.and_then(|entry| Field::new("bgp.secrets", entry));
     field.map_or(Ok(PathBuf::from(SECRETS)), |field| field.text().map(PathBuf::from))
+}
+
+/// Milliseconds, and Calico Enterprise's names (BFDConfiguration).
+fn bfd(file: &File) -> Result<BfdSettings, field::Fault> {
+    let mut settings = BfdSettings::default();
+    let Some(Section(section)) = &file.bfd else { return Ok(settings) };
+    let pace = &mut settings.pace;
+    for (path, entry, interval) in [
+        ("bfd.minimum_recv_interval", &section.minimum_recv_interval, &mut pace.required_min_rx),
+        ("bfd.minimum_send_interval", &section.minimum_send_interval, &mut pace.desired_min_tx),
+        ("bfd.idle_send_interval", &section.idle_send_interval, &mut pace.idle_tx),
+    ] {
+        if let Some(field) = field(path, entry) {
+            *interval = Duration::from_millis(field.number(limits::BFD_INTERVAL)? as u64);
+        }
+    }
+    if let Some(field) = field("bfd.multiplier", &section.multiplier) {
+        pace.detect_mult = field.number((1, u8::MAX.into()))? as u8;
+    }
+    let truth = |path, entry| field(path, entry).map_or(Ok(false), |field| field.truth());
+    settings.multihop = truth("bfd.multihop", &section.multihop)?;
+    settings.mesh = truth("bfd.mesh", &section.mesh)?;
+    Ok(settings)
 }
 
 fn workload_prefix(file: &File) -> Result<String, field::Fault> {

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
-    BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus,
-    SegmentsStatus, TracesStatus,
+    BfdStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus,
+    RoutesStatus, SegmentsStatus, TracesStatus,
 };
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
@@ -61,6 +61,8 @@ pub(crate) enum Question {
     },
     /// The walk's books.
     Drops,
+    /// BFD sessions.
+    Bfd,
     /// ICMP errors.
     Icmp,
     /// What nftables keeps of host endpoints' policy.
@@ -117,6 +119,7 @@ pub(crate) enum Reply {
     Stages(StagesStatus),
     Flows(FlowsStatus),
     Drops(DropsStatus),
+    Bfd(BfdStatus),
     Icmp(IcmpStatus),
     HostPolicy(HostPolicyStatus),
     Policy(PolicyStatus),

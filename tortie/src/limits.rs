@@ -128,6 +128,8 @@ pub(crate) const SEGMENT_FLOOD: usize = 128;
 pub(crate) const SEGMENT_STATIONS: usize = 1_024;
 /// Seconds after which a station is forgotten that isn't heard again.
 pub(crate) const SEGMENT_AGEING: (usize, usize) = (4, 86_400);
+/// Milliseconds between BFD's packets.
+pub(crate) const BFD_INTERVAL: (usize, usize) = (1, 60_000);
 /// Workers: a queue index of the NIC each.
 pub(crate) const WORKERS: (usize, usize) = (1, 64);
 /// Descriptors in the transmit and completion rings of an uplink's queue.

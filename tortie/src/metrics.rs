@@ -5,7 +5,10 @@
 //! in the program.
 
 use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
-use slowpath::status::{BgpStatus, LimitStatus, PeerStatus, PerFamily, PolicyNumbers, PolicyTotal, Summary};
+use slowpath::status::{
+    BfdSessionStatus, BfdStatus, BgpStatus, LimitStatus, PeerStatus, PerFamily, PolicyNumbers, PolicyTotal,
+    Summary,
+};
 
 use crate::forms::{DropsStatus, StagesStatus};
 use crate::observer::CountedPort;
@@ -47,6 +50,7 @@ pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
         limits(&page, summary)?;
         policy(&page, &summary.policy)?;
         segments(&page, summary)?;
+        bfd(&page, &summary.bfd)?;
         bgp(&page, &summary.bgp)?;
     }
     let mut text = Vec::new();
@@ -308,6 +312,36 @@ fn segments(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         &["segment", "event"],
         events,
     )
+}
+
+fn bfd(page: &Page, bfd: &BfdStatus) -> prometheus::Result<()> {
+    let of = |count: fn(&BfdSessionStatus) -> f64| {
+        bfd.bfd_sessions.iter().map(move |session| {
+            let interface = session.interface.clone().unwrap_or_default();
+            (vec![session.address.to_string(), interface], count(session))
+        })
+    };
+    let labels = &["peer", "interface"];
+    let up = of(|session| f64::from(u8::from(session.state == "Up")));
+    page.gauges("tortie_bfd_up", "Is the BFD session up?", labels, up)?;
+    let detection = of(|session| session.detection_time_us.unwrap_or_default() as f64 / 1e6);
+    page.gauges(
+        "tortie_bfd_detection_seconds",
+        "After which silence a peer counts as lost; 0 until it is heard.",
+        labels,
+        detection,
+    )?;
+    let refused = bfd.refused.iter().map(|(reason, count)| (vec![reason.clone()], *count));
+    page.counters("tortie_bfd_refused_total", "BFD packets refused, by reason.", &["reason"], refused)?;
+    let counts = |count: fn(&BfdSessionStatus) -> u64| {
+        bfd.bfd_sessions.iter().map(move |session| {
+            let interface = session.interface.clone().unwrap_or_default();
+            (vec![session.address.to_string(), interface], count(session))
+        })
+    };
+    page.counters("tortie_bfd_ups_total", "How often a BFD session came up.", labels, counts(|s| s.ups))?;
+    page.counters("tortie_bfd_received_total", "BFD packets taken.", labels, counts(|s| s.received))?;
+    page.counters("tortie_bfd_sent_total", "BFD packets sent.", labels, counts(|s| s.sent))
 }
 
 fn bgp(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {

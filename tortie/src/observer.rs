@@ -1,8 +1,8 @@
 //! Whoever wants to know something about the running router asks here: the control socket and the metrics.
 
 use slowpath::status::{
-    Answer, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, PortsStatus, Query,
-    RouteStatus, RoutesStatus, SegmentsStatus, Summary, TracesStatus,
+    Answer, BfdStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, PortsStatus,
+    Query, RouteStatus, RoutesStatus, SegmentsStatus, Summary, TracesStatus,
 };
 use std::time::Duration;
 use tables::{Counters, FlowCounts, Flows};
@@ -79,6 +79,7 @@ impl Observer {
                 Reply::Flows(FlowsStatus::new(self.flows.rows(), self.flow_counts(), address, limit))
             }
             Question::Drops => Reply::Drops(self.drops().await),
+            Question::Bfd => Reply::Bfd(self.bfd().await?),
             Question::Icmp => Reply::Icmp(self.icmp().await?),
             Question::HostPolicy => Reply::HostPolicy(self.host_policy().await?),
             Question::Policy { endpoint, all } => {
@@ -187,6 +188,13 @@ impl Observer {
     async fn segments(&self) -> Result<SegmentsStatus, NoAnswer> {
         match self.ask(Query::Segments).await? {
             Answer::Segments(segments) => Ok(segments),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn bfd(&self) -> Result<BfdStatus, NoAnswer> {
+        match self.ask(Query::Bfd).await? {
+            Answer::Bfd(bfd) => Ok(bfd),
             _ => Err(NoAnswer::Mismatch),
         }
     }

@@ -237,6 +237,7 @@ fn slow_path_config(config: &Config, size: FrameSize) -> slowpath::Config {
         node: config.node.clone(),
         datastore: config.datastore.clone(),
         secrets: config.secrets.clone(),
+        bfd: config.bfd,
         uplinks: config.uplinks.clone(),
         workload_prefix: config.workload_prefix.clone(),
         lower_workload_mtu: config.lower_workload_mtu,

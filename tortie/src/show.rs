@@ -2,6 +2,7 @@
 //!
 //! One file per noun. A table shows what an operator looks for first; `-o json` shows everything.
 
+mod bfd;
 mod bgp;
 mod drops;
 pub(crate) mod flows;
@@ -25,8 +26,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slowpath::status::{
-    BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus,
-    SegmentsStatus,
+    BfdStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus,
+    RoutesStatus, SegmentsStatus,
 };
 
 use crate::config::CONTROL_SOCKET;
@@ -95,6 +96,8 @@ enum Noun {
         #[arg(long)]
         all: bool,
     },
+    /// Peers watched by BFD: their states, and how soon silence is noticed
+    Bfd,
     /// ICMP errors that senders were told, by what they say, and what stayed unanswered
     Icmp,
     /// Host endpoints' policy as nftables keeps it, and what each of its rules has decided
@@ -170,6 +173,7 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
             let question = Question::Flows { address: *address, limit: *limit };
             print(socket, *output, &question, flows::table, |_: &FlowsStatus| true)
         }
+        Noun::Bfd => print(socket, *output, &Question::Bfd, bfd::table, |_: &BfdStatus| true),
         Noun::Icmp => print(socket, *output, &Question::Icmp, icmp::table, |_: &IcmpStatus| true),
         Noun::HostPolicy { all } => {
             let table = |status: &HostPolicyStatus| host_policy::table(status, *all);

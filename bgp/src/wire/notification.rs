@@ -48,6 +48,8 @@ pub mod cease {
     pub const COLLISION: u8 = 7;
     /// Hard Reset (RFC 8538 §3).
     pub const HARD_RESET: u8 = 9;
+    /// BFD Down (RFC 9384).
+    pub const BFD_DOWN: u8 = 10;
 }
 
 /// Longest text that goes with a shutdown or reset, in octets (RFC 9003 §2).
@@ -168,7 +170,7 @@ fn name(code: u8, subcode: u8) -> &'static str {
         (CEASE, cease::COLLISION) => "Connection Collision Resolution",
         (CEASE, 8) => "Out of Resources",
         (CEASE, 9) => "Hard Reset",
-        (CEASE, 10) => "BFD Down",
+        (CEASE, cease::BFD_DOWN) => "BFD Down",
         (CEASE, _) => "Cease",
         (ROUTE_REFRESH_ERROR, 1) => "Invalid Message Length",
         (ROUTE_REFRESH_ERROR, _) => "ROUTE-REFRESH Message Error",

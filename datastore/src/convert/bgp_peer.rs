@@ -53,6 +53,10 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
             Some(field) => Some(field.number(0, u8::MAX.into())?).filter(|hops| *hops > 0),
             None => None,
         },
+        bfd: match spec.text("failureDetectionMode")? {
+            Some((field, _)) => field.one_of(&["None", "BFDIfDirectlyConnected"], &[false, true])?,
+            None => false,
+        },
         password: secret_key(spec, "password")?,
     };
     Ok(Outcome::of(Resource::BgpPeer(peer)))

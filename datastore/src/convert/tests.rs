@@ -296,11 +296,12 @@ fn bgp_settings_and_peers_are_read_whole() {
         max_restart_time: Some(Duration::from_secs(90)),
         keepalive_time: Some(Duration::from_secs(20)),
         ttl_security: Some(2),
+        bfd: true,
         password: Some(SecretKey { name: "passwords".to_owned(), key: "tor".to_owned() }),
     };
     let spec = "{node: n1, peerIP: '[fd00::1]:1790', asNumber: '65001', nextHopMode: Keep, sourceAddress: None, \
                 maxRestartTime: 90s, keepaliveTime: 20s, nodeSelector: '', filters: [f], localASNumber: 65010, \
-                numAllowedLocalASNumbers: 2, reachableBy: 'fd00::fe', reversePeering: Manual, ttlSecurity: 2, \
+                numAllowedLocalASNumbers: 2, reachableBy: 'fd00::fe', reversePeering: Manual, ttlSecurity: 2, failureDetectionMode: BFDIfDirectlyConnected, \
                 password: {secretKeyRef: {name: passwords, key: tor}}}";
     assert_eq!(resource(&document("BGPPeer", "tor", spec)), Resource::BgpPeer(peer));
 

@@ -124,6 +124,8 @@ pub struct DesiredPeer {
     pub export: Vec<BgpFilterRule>,
     /// The peer is at most so many hops away, and packets from further off are not its (RFC 5082).
     pub ttl_security: Option<u8>,
+    /// Is it to be watched by BFD?
+    pub bfd: bool,
     /// Where the password of its TCP connections stands (RFC 2385).
     pub password: Option<SecretKey>,
     /// What it is told of a default route.
@@ -208,6 +210,7 @@ impl Sessions<'_> {
             import: Vec::new(),
             export: Vec::new(),
             ttl_security: None,
+            bfd: false,
             password: self.calico.cluster().and_then(|cluster| cluster.mesh_password.clone()),
             default_route: DefaultRoute::AsAny,
         });
@@ -408,6 +411,7 @@ impl Sessions<'_> {
                 Family::V6 => &filter.export_v6,
             }),
             ttl_security: peer.ttl_security,
+            bfd: peer.bfd,
             password: peer.password.clone(),
             default_route: DefaultRoute::AsAny,
         }

@@ -59,6 +59,7 @@ pub(super) struct File {
     pub(super) waiting: Option<Entry>,
     pub(super) segments: Option<Vec<Section<SegmentFields>>>,
     pub(super) bgp: Option<Section<BgpFields>>,
+    pub(super) bfd: Option<Section<Bfd>>,
     pub(super) ecmp: Option<Section<Ecmp>>,
     pub(super) limits: Option<Section<LimitsFields>>,
 }
@@ -152,6 +153,18 @@ pub(super) struct Log {
     pub(super) level: Option<Entry>,
 }
 
+/// How peers are watched.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Bfd {
+    pub(super) minimum_recv_interval: Option<Entry>,
+    pub(super) minimum_send_interval: Option<Entry>,
+    pub(super) idle_send_interval: Option<Entry>,
+    pub(super) multiplier: Option<Entry>,
+    pub(super) multihop: Option<Entry>,
+    pub(super) mesh: Option<Entry>,
+}
+
 /// How flows choose among equally good next hops.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -220,6 +233,10 @@ impl Written for SegmentFields {
 impl Written for EndFields {
     const EXPECTED: &'static str =
         "a mapping such as `{ remote: 192.168.1.3, address: 10.244.1.0, mac: \"5a:00:00:00:00:01\" }`";
+}
+
+impl Written for Bfd {
+    const EXPECTED: &'static str = "a mapping such as `bfd: { minimum_send_interval: 100, multiplier: 5 }`";
 }
 
 impl Written for BgpFields {

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use slowpath::BfdConfig;
 
 pub(super) const GOOD: &str = "node: node1\ndatastore: { directory: /r }\nuplinks: [eth0]\n";
 
@@ -23,6 +24,7 @@ fn the_shortest_file_takes_every_default() {
             node: "node1".to_owned(),
             datastore: PathBuf::from("/r"),
             secrets: PathBuf::from("/etc/tortie/secrets"),
+            bfd: BfdSettings::default(),
             uplinks: vec!["eth0".to_owned()],
             workload_prefix: "cali".to_owned(),
             lower_workload_mtu: true,
@@ -59,6 +61,8 @@ fn every_field_is_read() {
          queues: 4\n\
          waiting: busy\n\
          bgp: { secrets: /run/secrets }\n\
+         bfd: { minimum_recv_interval: 20, minimum_send_interval: 50, idle_send_interval: 2000, multiplier: 3, \
+         multihop: true, mesh: true }\n\
          ecmp: { symmetric: true, seed: 7 }\n\
          limits: { routes_v4: 100, routes_v6: 200, ports: 8, adjacencies: 16, groups: 17, frames: 8192, \
          large_frames: 256, mtu: 9000, \
@@ -72,6 +76,16 @@ fn every_field_is_read() {
             node: "node-1.example".to_owned(),
             datastore: PathBuf::from("/etc/tortie/resources"),
             secrets: PathBuf::from("/run/secrets"),
+            bfd: BfdSettings {
+                pace: BfdConfig {
+                    detect_mult: 3,
+                    desired_min_tx: Duration::from_millis(50),
+                    required_min_rx: Duration::from_millis(20),
+                    idle_tx: Duration::from_millis(2000),
+                },
+                multihop: true,
+                mesh: true,
+            },
             uplinks: vec!["eth0".to_owned(), "eth1".to_owned()],
             workload_prefix: "tap".to_owned(),
             lower_workload_mtu: false,

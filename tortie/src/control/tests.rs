@@ -98,6 +98,7 @@ fn questions_survive_a_round_trip() {
         Question::Neighbors,
         Question::Ports,
         Question::Drops,
+        Question::Bfd,
         Question::Icmp,
         Question::HostPolicy,
         Question::Policy { endpoint: Some("ns/a".to_owned()), all: true },
