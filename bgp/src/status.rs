@@ -1,5 +1,6 @@
 //! What the speaker tells about itself, for `show bgp` and for metrics.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -175,6 +176,26 @@ pub enum Step {
     PathId,
 }
 
+impl fmt::Display for Step {
+    /// Why the path that lost is the worse one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Step::Local => "not our own",
+            Step::LocalPref => "lower LOCAL_PREF",
+            Step::AsPathLength => "longer AS_PATH",
+            Step::Origin => "higher ORIGIN",
+            Step::Med => "higher MULTI_EXIT_DISC",
+            Step::PeerKind => "from our own AS",
+            Step::Metric => "farther next hop",
+            Step::Stale => "stale",
+            Step::RouterId => "higher BGP identifier",
+            Step::ClusterList => "longer CLUSTER_LIST",
+            Step::PeerAddress => "higher peer address",
+            Step::PathId => "higher path identifier",
+        })
+    }
+}
+
 /// Why a path takes no part in the decision process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ineligible {
@@ -188,4 +209,16 @@ pub enum Ineligible {
     OwnNextHop,
     /// The next hop cannot be reached, or nobody has said so yet.
     Unreachable,
+}
+
+impl fmt::Display for Ineligible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Ineligible::Filtered => "rejected by the import filter",
+            Ineligible::AsLoop => "our AS is in AS_PATH",
+            Ineligible::ReflectionLoop => "it has been reflected by us",
+            Ineligible::OwnNextHop => "we are its next hop",
+            Ineligible::Unreachable => "the next hop can't be reached",
+        })
+    }
 }

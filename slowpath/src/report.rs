@@ -1,6 +1,7 @@
 //! Answers to what `tortie show` and the metrics ask: the state, put into the forms of `status.rs`.
 
 mod bfd;
+mod bgp_route;
 mod segments;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,9 @@ use crate::punt::Silence;
 use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
 use crate::status::{
-    Answer, BgpStatus, IcmpStatus, NeighborStatus, NeighborsStatus, NexthopStatus, PeerStatus, PerFamily,
-    PortProblem, PortStatus, PortsStatus, QosStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
+    Answer, BgpRouteStatus, BgpStatus, IcmpStatus, NeighborStatus, NeighborsStatus, NexthopStatus,
+    PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, QosStatus, Query, RouteStatus, RoutesStatus,
+    Summary, TunnelStatus,
 };
 use crate::target::Gateway;
 use crate::workload_mtu;
@@ -35,6 +37,10 @@ impl Core {
         }
         let answer = match &request.query {
             Query::Bgp => Answer::Bgp(self.bgp()),
+            Query::BgpRoute { prefix } => Answer::BgpRoute(match prefix.parse() {
+                Ok(prefix) => self.bgp_route(prefix),
+                Err(_) => BgpRouteStatus { prefix: prefix.clone(), paths: Vec::new() },
+            }),
             Query::Routes { limit, source } => Answer::Routes(self.routes(*limit, source.as_deref())),
             Query::Route { address } => Answer::Route(self.route(*address)),
             Query::Neighbors => Answer::Neighbors(self.neighbors()),

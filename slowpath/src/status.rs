@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tunnel::{Encapsulation, Tunnel};
 mod bfd;
+mod bgp_route;
 mod host_policy;
 mod limits;
 mod policy;
@@ -17,6 +18,7 @@ mod segments;
 mod traces;
 
 pub use bfd::{BfdSessionStatus, BfdStatus};
+pub use bgp_route::{BgpPathStatus, BgpRouteStatus};
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
 pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal};
@@ -29,6 +31,11 @@ pub use traces::{TracedHeaders, TracedPacket, TracedPolicy, TracedRoute, TracedS
 pub enum Query {
     /// Sessions.
     Bgp,
+    /// Every path that BGP has to a prefix.
+    BgpRoute {
+        /// The prefix, as text.
+        prefix: String,
+    },
     /// The winning routes, at most `limit` of them listed; all are counted.
     Routes {
         /// How many to list.
@@ -78,6 +85,7 @@ pub enum Query {
 #[allow(missing_docs, reason = "each variant is the form of its own name")]
 pub enum Answer {
     Bgp(BgpStatus),
+    BgpRoute(BgpRouteStatus),
     Routes(RoutesStatus),
     Route(RouteStatus),
     Neighbors(NeighborsStatus),

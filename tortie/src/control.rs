@@ -15,8 +15,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
-    BfdStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus,
-    RoutesStatus, SegmentsStatus, TracesStatus,
+    BfdStatus, BgpRouteStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus,
+    RouteStatus, RoutesStatus, SegmentsStatus, TracesStatus,
 };
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
@@ -32,6 +32,11 @@ pub(crate) use server::Server;
 pub(crate) enum Question {
     /// Sessions.
     Bgp,
+    /// Every path that BGP has to a prefix.
+    BgpRoute {
+        /// The prefix.
+        prefix: String,
+    },
     /// Winning routes.
     Routes {
         /// How many to list.
@@ -112,6 +117,7 @@ pub(crate) enum Question {
 #[allow(missing_docs, reason = "each variant is the form of its own name")]
 pub(crate) enum Reply {
     Bgp(BgpStatus),
+    BgpRoute(BgpRouteStatus),
     Routes(RoutesStatus),
     Route(RouteStatus),
     Neighbors(NeighborsStatus),

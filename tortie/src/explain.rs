@@ -1,7 +1,8 @@
 //! `tortie explain`: answers that need no running router.
 //!
-//! One file per noun. Exit status 0 is yes, 1 is no, 2 is a question that makes no sense.
+//! One file per noun. Exit status 0 is yes, 1 is no, 2 is a question that makes no sense, or a message that ends a session.
 
+mod bgp;
 mod policy;
 mod selector;
 
@@ -30,6 +31,10 @@ enum Noun {
     /// What becomes of a packet at an endpoint, and by which rule? Exit status 1 where it is denied
     #[command(after_help = policy::EXAMPLES)]
     Policy(policy::PolicyArgs),
+    /// What a BGP message says, or what becomes of it: exit status 1 where RFC 7606 contains its errors, 2 where the
+    /// session would end
+    #[command(after_help = bgp::EXAMPLES)]
+    Bgp(bgp::BgpArgs),
 }
 
 /// Answers and prints.
@@ -40,5 +45,6 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     match &args.noun {
         Noun::Selector(selector) => selector::run(selector, args.output),
         Noun::Policy(policy) => policy::run(policy, args.output),
+        Noun::Bgp(bgp) => bgp::run(bgp, args.output),
     }
 }

@@ -66,6 +66,10 @@ impl Observer {
     pub(crate) async fn answer(&self, question: Question) -> Result<Reply, NoAnswer> {
         Ok(match question {
             Question::Bgp => Reply::Bgp(self.bgp().await?),
+            Question::BgpRoute { prefix } => match self.ask(Query::BgpRoute { prefix }).await? {
+                Answer::BgpRoute(route) => Reply::BgpRoute(route),
+                _ => return Err(NoAnswer::Mismatch),
+            },
             Question::Routes { limit, source } => {
                 let limit = limit.min(limits::ROUTES_SHOWN);
                 Reply::Routes(self.routes(limit, source).await?)

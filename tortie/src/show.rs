@@ -4,6 +4,7 @@
 
 mod bfd;
 mod bgp;
+mod bgp_route;
 mod drops;
 pub(crate) mod flows;
 mod host_policy;
@@ -23,11 +24,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use model::Prefix;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slowpath::status::{
-    BfdStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus,
-    RoutesStatus, SegmentsStatus,
+    BfdStatus, BgpRouteStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus,
+    RouteStatus, RoutesStatus, SegmentsStatus,
 };
 
 use crate::config::CONTROL_SOCKET;
@@ -53,8 +55,12 @@ pub(crate) struct ShowArgs {
 
 #[derive(Debug, Subcommand)]
 enum Noun {
-    /// BGP sessions: who, since when, how many prefixes
-    Bgp,
+    /// BGP sessions: who, since when, how many prefixes; or every path to PREFIX, and why each is used or not
+    Bgp {
+        /// A network; exit status 1 where BGP has no path to it
+        #[arg(value_name = "PREFIX")]
+        prefix: Option<Prefix>,
+    },
     /// The routes in force, and where each leads
     Routes {
         /// How many to list; all are counted
@@ -151,7 +157,14 @@ const NO: u8 = 1;
 pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let ShowArgs { noun, output, socket } = args;
     match noun {
-        Noun::Bgp => print(socket, *output, &Question::Bgp, bgp::table, |_: &BgpStatus| true),
+        Noun::Bgp { prefix: None } => {
+            print(socket, *output, &Question::Bgp, bgp::table, |_: &BgpStatus| true)
+        }
+        Noun::Bgp { prefix: Some(prefix) } => {
+            let question = Question::BgpRoute { prefix: prefix.to_string() };
+            let known = |route: &BgpRouteStatus| !route.paths.is_empty();
+            print(socket, *output, &question, bgp_route::table, known)
+        }
         Noun::Routes { limit, source } => {
             let question = Question::Routes { limit: *limit, source: source.clone() };
             print(socket, *output, &question, routes::table, |_: &RoutesStatus| true)

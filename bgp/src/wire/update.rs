@@ -28,6 +28,11 @@ pub struct UpdateContext {
 }
 
 impl UpdateContext {
+    /// What two speakers of this time agree on: AS numbers of four octets and both families; a path a prefix.
+    pub fn usual(kind: PeerKind) -> UpdateContext {
+        UpdateContext { kind, four_octet_as: true, families: [true; 2], add_path: [false; 2] }
+    }
+
     fn uses(&self, family: Family) -> bool {
         self.families[family as usize]
     }
@@ -127,6 +132,11 @@ impl<'a> Update<'a> {
             self.error.get_or_insert(AttributeError::NextHop);
         }
         self.announced[0] = Some(Announced { nlri, nexthop });
+    }
+
+    /// The attributes that are kept, in the order of their codes, without those of RFC 4760.
+    pub fn attributes(&self) -> impl Iterator<Item = RawAttribute<'a>> {
+        self.attributes.iter().copied()
     }
 
     fn require(&mut self, code: u8) {
