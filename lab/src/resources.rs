@@ -111,6 +111,22 @@ impl Resources {
         self.manifest("Node", name, &format!("  labels: {{{REFLECTOR}: \"true\"}}\n"), &spec)
     }
 
+    /// A node with these labels, in YAML's flow form, and this `spec`, indented.
+    ///
+    /// # Errors
+    /// As [`Resources::write`].
+    pub fn labelled_node(&self, name: &str, labels: &str, spec: &str) -> Result<()> {
+        self.manifest("Node", name, &format!("  labels: {labels}\n"), spec)
+    }
+
+    /// A BGPPeer with this `spec`, indented.
+    ///
+    /// # Errors
+    /// As [`Resources::write`].
+    pub fn bgp_peer_of(&self, name: &str, spec: &str) -> Result<()> {
+        self.manifest("BGPPeer", name, "", spec)
+    }
+
     /// BGP sessions between the nodes that one selector finds and those that another finds.
     ///
     /// # Errors

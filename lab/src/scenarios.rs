@@ -20,6 +20,7 @@ mod one_node;
 mod path_mtu;
 mod policy_load;
 mod qos_limits;
+mod racks;
 mod route_churn;
 mod route_reflector;
 mod session_guard;
@@ -40,6 +41,9 @@ pub const ALL: &[Scenario] = &[
     full_mesh::FULL_MESH,
     full_mesh::FULL_MESH_BIRD,
     route_reflector::ROUTE_REFLECTOR,
+    racks::AS_PER_RACK,
+    racks::AS_PER_SERVER,
+    racks::DOWNWARD_DEFAULT,
     tunnels::IPIP_ALWAYS,
     tunnels::IPIP_CROSS_SUBNET,
     tunnels::VXLAN_ALWAYS,
