@@ -100,9 +100,6 @@ pub struct BgpConfiguration {
     pub normal_route_priority_v4: Option<u32>,
     /// `spec.ipv6NormalRoutePriority`, likewise.
     pub normal_route_priority_v6: Option<u32>,
-    /// `spec.programClusterRoutes`: which routes to other nodes' workloads are BGP's; absent means those without
-    /// encapsulation.
-    pub program_cluster_routes: Option<ClusterRoutes>,
 }
 
 /// What a network's routes are told with, where this node announces them.
@@ -121,16 +118,6 @@ pub struct SecretKey {
     pub name: String,
     /// `secretKeyRef.key`.
     pub key: String,
-}
-
-/// The routes to other nodes' workloads that somebody takes care of (`programClusterRoutes`). Those of VXLAN are Felix's
-/// always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClusterRoutes {
-    /// Those into pools of IPIP.
-    pub ipip: bool,
-    /// Those into pools without encapsulation.
-    pub plain: bool,
 }
 
 /// Which of our nodes a [`BgpPeer`] is for.

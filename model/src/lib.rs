@@ -32,7 +32,7 @@ mod update;
 
 pub use addr::{Family, InterfaceAddr, MacAddr, ParseAddrError, Prefix};
 pub use bgp::{
-    AsNumber, BgpConfiguration, BgpPeer, ClusterRoutes, ParseAsNumberError, PeerNodes, PeerTarget,
+    AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes, PeerTarget,
     PrefixAdvertisement, SecretKey,
 };
 pub use bgp_filter::{

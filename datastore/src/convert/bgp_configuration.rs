@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use model::{
-    BgpCommunity, BgpConfiguration, ClusterRoutes, InterfaceAddr, Prefix, PrefixAdvertisement, Resource,
+    BgpCommunity, BgpConfiguration, InterfaceAddr, Prefix, PrefixAdvertisement, Resource,
 };
 
 use super::{Identity, Outcome, bgp_filter, bgp_peer};
@@ -24,7 +24,6 @@ const UNREAD_FOR_ONE_NODE: &[&str] = &[
     "serviceLoadBalancerIPs",
     "ipv4NormalRoutePriority",
     "ipv6NormalRoutePriority",
-    "programClusterRoutes",
     "localWorkloadPeeringIPV4",
     "localWorkloadPeeringIPV6",
 ];
@@ -34,6 +33,7 @@ const COMMUNITIES_MAX: usize = 50;
 /// LOCAL_PREF stands for a kernel metric below this.
 const PRIORITY_MAX: i64 = 2_147_483_646;
 
+/// `programClusterRoutes` shares routes out between BIRD and Felix: here one program is both, and has all of them.
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
     check_name(identity)?;
     let for_all = identity.name == "default";
@@ -47,7 +47,6 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         return Err(field.fault(Reason::Needs("spec.nodeToNodeMeshEnabled")));
     }
     let mesh_password = bgp_peer::secret_key(spec, "nodeMeshPassword")?;
-    let program_cluster_routes = program_cluster_routes(spec)?;
     let config = BgpConfiguration {
         name: identity.name.clone(),
         node_to_node_mesh: mesh,
@@ -74,7 +73,6 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         local_workload_peering_v6: address(spec, "localWorkloadPeeringIPV6")?,
         normal_route_priority_v4: priority(spec, "ipv4NormalRoutePriority")?,
         normal_route_priority_v6: priority(spec, "ipv6NormalRoutePriority")?,
-        program_cluster_routes,
     };
     let mut outcome = Outcome::of(Resource::BgpConfiguration(config));
     let unread = UNREAD_FOR_ONE_NODE.iter().filter(|_| !for_all).filter_map(|name| spec.field(name));
@@ -170,22 +168,4 @@ fn value_or_named(field: &Field<'_>, names: &BTreeMap<String, BgpCommunity>) -> 
         Some(named) => Ok(*named),
         None => bgp_filter::community(field),
     }
-}
-
-/// A value that isn't one of these is the default, as confd has it.
-fn program_cluster_routes(spec: &Object<'_>) -> Result<Option<ClusterRoutes>, Fault> {
-    let Some((_, text)) = spec.text("programClusterRoutes")? else { return Ok(None) };
-    Ok(cluster_routes(text))
-}
-
-/// The words of `programClusterRoutes`.
-pub(super) fn cluster_routes(text: &str) -> Option<ClusterRoutes> {
-    let (ipip, plain) = match text {
-        "Enabled" => (true, true),
-        "Disabled" => (false, false),
-        "EnabledIPIPOnly" => (true, false),
-        "EnabledNoEncapOnly" => (false, true),
-        _ => return None,
-    };
-    Some(ClusterRoutes { ipip, plain })
 }

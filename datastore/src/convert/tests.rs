@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use model::{
     AffinityState, AllocationAttributes, AsNumber, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity,
-    ClusterRoutes, ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort,
+    ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort,
     FelixConfiguration, IpNat, IpPool, IpamBlock, LogRate, NatOutgoingExclusions, Node, PeerNodes,
     PeerTarget, PrefixAdvertisement, Protocol, QosControls, QosDirection, Resource, ReversePath, SecretKey,
     WorkloadEndpoint,
@@ -252,18 +252,11 @@ fn what_is_told_with_networks_is_read_by_value_and_by_name() {
         load_balancers_one_by_one: true,
         bind_to_node_address: true,
         normal_route_priority_v4: Some(5000),
-        program_cluster_routes: Some(ClusterRoutes { ipip: true, plain: true }),
         local_workload_peering_v4: Some([10, 64, 0, 1].into()),
         mesh_password: Some(SecretKey { name: "passwords".to_owned(), key: "mesh".to_owned() }),
         ..BgpConfiguration::default()
     };
     assert_eq!(resource(&document("BGPConfiguration", "default", spec)), Resource::BgpConfiguration(config));
-    let newer = "{programClusterRoutes: EnabledOtherwise}";
-    assert_eq!(
-        resource(&document("BGPConfiguration", "default", newer)),
-        resource(&document("BGPConfiguration", "default", "{}")),
-        "as with confd, a word that isn't known is the default"
-    );
 }
 
 #[test]
