@@ -114,7 +114,7 @@ fn neighbors_watch_each_other_and_a_failure_is_told_from_a_farewell() {
 fn ports_are_had_while_they_are_needed_and_a_link_that_is_down_needs_no_silence() {
     in_namespace(|| {
         let taken = UdpSocket::bind("0.0.0.0:3784").unwrap();
-        ip("link add near0 type dummy");
+        let _far = Neighborhood::behind("near0", "far0");
         ip("addr add 10.0.0.1/24 dev near0");
         let mut thread = BfdThread::start().unwrap();
         watch(&mut thread, &[path("10.0.0.2", "10.0.0.1", Some(index("near0")))]);

@@ -24,6 +24,7 @@ const HOST: PortId = PortId(9);
 #[derive(Default)]
 struct Fake {
     macs: BTreeMap<NeighborAddr, MacAddr>,
+    lost: BTreeSet<NeighborAddr>,
 }
 
 impl Surroundings for Fake {
@@ -41,6 +42,10 @@ impl Surroundings for Fake {
 
     fn mac(&self, neighbor: NeighborAddr) -> Option<MacAddr> {
         self.macs.get(&neighbor).copied()
+    }
+
+    fn is_lost(&self, neighbor: NeighborAddr) -> bool {
+        self.lost.contains(&neighbor)
     }
 }
 
@@ -376,4 +381,44 @@ proptest! {
         }
         prop_assert_eq!(bench.installer.tables().taken(), fresh.installer.tables().taken());
     }
+}
+
+#[test]
+fn a_neighbour_that_fails_costs_a_row_a_group_however_many_routes_lead_there() {
+    const ROUTES: u32 = 100_000;
+    let mut bench = Bench::new(ROUTES as usize + 1);
+    let route =
+        |number: u32| Prefix::new(IpAddr::from((0x1400_0000 + (number << 8)).to_be_bytes()), 24).unwrap();
+    // Most by both, a few by the one that fails alone, a few by the other alone.
+    let gateways = |number| match number % 1000 {
+        0 => via(&["172.18.0.2"]),
+        1 => via(&["172.18.0.3"]),
+        _ => via(&["172.18.0.2", "172.18.0.3"]),
+    };
+    for number in 0..ROUTES {
+        bench.rib.insert(route(number), Source::Bgp, &gateways(number), 0);
+    }
+    bench.resolve("172.18.0.2", 0x22);
+    bench.resolve("172.18.0.3", 0x33);
+    bench.settle();
+    let both = forward(&[(0, Some(0x22)), (0, Some(0x33))]);
+    assert_eq!(bench.ways("20.0.2.1"), both);
+
+    let lost = NeighborAddr { ifindex: ETH0, addr: "172.18.0.2".parse().unwrap() };
+    bench.around.lost.insert(lost);
+    bench.reader.go_offline();
+    assert_eq!(bench.installer.rows(&bench.rib, &bench.around), 1, "one group of three has an alternative");
+    assert_eq!(bench.ways("20.0.2.1"), forward(&[(0, Some(0x33))]));
+    assert_eq!(bench.ways("21.134.158.1"), forward(&[(0, Some(0x33))]), "the last of them too");
+    assert_eq!(
+        bench.ways("20.0.0.1"),
+        forward(&[(0, Some(0x22))]),
+        "where there is no other, it is tried on"
+    );
+    assert!(!bench.rib.has_changed(), "no route was touched");
+
+    bench.around.lost.clear();
+    bench.reader.go_offline();
+    assert_eq!(bench.installer.rows(&bench.rib, &bench.around), 1);
+    assert_eq!(bench.ways("20.0.2.1"), both);
 }
