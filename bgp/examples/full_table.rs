@@ -85,7 +85,7 @@ fn establish(speaker: &mut Speaker, peer: u32, now: Instant, out: &mut Vec<Outpu
     let mut config = PeerConfig::new(PeerId(peer), address.into(), AsNumber(as_number));
     config.families = Family::ALL.to_vec();
     config.self_next_hops.v6 = "2001:db8::1".parse().ok();
-    config.passive = true;
+    (config.passive, config.policy_required) = (true, false);
     speaker.handle(Input::PutPeer(config), now, out);
     let connection = ConnectionId(peer.into());
     let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 254)), 179);

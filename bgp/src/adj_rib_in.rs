@@ -12,8 +12,9 @@ use crate::interner::Interner;
 use crate::loc_rib::{Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
 use crate::nexthops::Nexthops;
 use crate::output::Output;
+use crate::rewrite::Rewrite;
 use crate::status::ErrorCounters;
-use crate::wire::attributes::Attributes;
+use crate::wire::attributes::{Attributes, LLGR_STALE, NO_LLGR};
 use crate::wire::nlri::Nlri;
 use crate::wire::update::Update;
 
@@ -130,6 +131,7 @@ impl AdjRibIn {
             update.canonical_key(announced.nexthop, &mut key);
             let received = tables.interner.intern(&key);
             let marks = policy.marks(&received);
+            errors.route_leaks += u64::from(marks & mark::ROUTE_LEAK != 0) * announced.nlri.count() as u64;
             for nlri in announced.nlri {
                 if is_forwardable(nlri.prefix) {
                     self.announce(nlri, &received, marks, policy, tables, out)?;
@@ -145,7 +147,7 @@ impl AdjRibIn {
         &mut self,
         nlri: Nlri,
         received: &Arc<Attributes>,
-        marks: u8,
+        marks: u16,
         policy: &ImportPolicy<'_>,
         tables: &mut Tables,
         out: &mut Vec<Output>,
@@ -160,6 +162,7 @@ impl AdjRibIn {
             imported,
             source: self.slot,
             path_id: nlri.path_id,
+            sent_id: 0,
             marks: marks | filtered,
         };
         match tables.insert(nlri.prefix, path, out) {
@@ -192,9 +195,20 @@ impl AdjRibIn {
     }
 
     /// Removes paths that have all of `marks`.
-    fn remove_marked(&mut self, family: Family, marks: u8, tables: &mut Tables, out: &mut Vec<Output>) {
+    fn remove_marked(&mut self, family: Family, marks: u16, tables: &mut Tables, out: &mut Vec<Output>) {
         let slot = self.slot;
         let goes = |path: &Path| path.source == slot && path.marks & marks == marks;
+        self.remove_paths(family, goes, tables, out);
+    }
+
+    /// Removes paths of ours that `goes` says.
+    fn remove_paths(
+        &mut self,
+        family: Family,
+        goes: impl Fn(&Path) -> bool,
+        tables: &mut Tables,
+        out: &mut Vec<Output>,
+    ) {
         let Tables { rib, nexthops, .. } = tables;
         let (mut removed, mut stale) = (0, 0);
         let gone = |path: Path| {
@@ -223,7 +237,7 @@ impl AdjRibIn {
             table.change_each(|_, path| {
                 let ours = path.source == slot;
                 if ours {
-                    path.marks |= mark::STALE;
+                    path.marks = path.marks & !mark::UNREFRESHED | mark::STALE;
                 }
                 ours
             });
@@ -233,6 +247,55 @@ impl AdjRibIn {
             Family::V6 => mark_all(&mut tables.rib.v6, self.slot),
         }
         self.stale[family as usize] = self.received[family as usize];
+    }
+
+    /// The peer announces all it has in a family anew: what it doesn't is gone when it is through (RFC 7313 §4).
+    pub(crate) fn begin_refresh(&mut self, family: Family, tables: &mut Tables) {
+        fn mark_all<K: Key>(table: &mut Table<K>, slot: Slot) {
+            table.change_each(|_, path| {
+                if path.source == slot {
+                    path.marks |= mark::UNREFRESHED;
+                }
+                // Nothing has become better or worse.
+                false
+            });
+        }
+        match family {
+            Family::V4 => mark_all(&mut tables.rib.v4, self.slot),
+            Family::V6 => mark_all(&mut tables.rib.v6, self.slot),
+        }
+    }
+
+    /// The peer is through: removes what it has not announced again.
+    pub(crate) fn finish_refresh(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        if self.received[family as usize] > 0 {
+            self.remove_marked(family, mark::UNREFRESHED, tables, out);
+        }
+    }
+
+    /// The stale paths of a family stay on as a last resort: they carry LLGR_STALE from here on, and those that
+    /// must not be kept so long go (RFC 9494 §4.2).
+    pub(crate) fn live_long(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        let slot = self.slot;
+        let is_stale = |path: &Path| path.source == slot && path.has(mark::STALE);
+        self.remove_paths(family, |path| is_stale(path) && path.received.has_community(NO_LLGR), tables, out);
+        let Tables { rib, interner, .. } = tables;
+        let mut age = |path: &mut Path| {
+            if !is_stale(path) {
+                return false;
+            }
+            for attributes in [&mut path.received, &mut path.imported] {
+                let (mut rewrite, mut key) = (Rewrite::of(attributes), Vec::new());
+                rewrite.add_communities(&[LLGR_STALE], &[]);
+                rewrite.write(attributes.nexthop(), &mut key);
+                *attributes = interner.intern(&key);
+            }
+            true
+        };
+        match family {
+            Family::V4 => rib.v4.change_each(|_, path| age(path)),
+            Family::V6 => rib.v6.change_each(|_, path| age(path)),
+        }
     }
 
     /// Runs all paths through a changed policy.

@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ahash::RandomState;
-use model::{Family, Prefix};
+use model::Family;
 
 use crate::loc_rib::{Key, KeyV4, KeyV6, Table};
 use crate::wire::attributes::Attributes;
-use crate::wire::update::{emit_announcements, emit_end_of_rib, emit_withdrawals};
+use crate::wire::nlri::Nlri;
+use crate::wire::update::{Form, emit_announcements, emit_end_of_rib, emit_withdrawals};
 
 /// A run through the whole table that a peer is waiting for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ struct Run<K> {
 #[derive(Debug)]
 pub(crate) struct OutTable<K> {
     announced: HashMap<K, Arc<Attributes>, RandomState>,
+    /// In place of that towards a peer that takes several paths (RFC 7911), each with its identifier; never empty.
+    several: HashMap<K, Vec<(u32, Arc<Attributes>)>, RandomState>,
     requested: Option<Request>,
     run: Option<Run<K>>,
     /// The peer is told of changes as they come: its first run has begun.
@@ -38,11 +41,18 @@ pub(crate) struct OutTable<K> {
 
 impl<K: Key> OutTable<K> {
     fn new(hasher: RandomState) -> OutTable<K> {
-        OutTable { announced: HashMap::with_hasher(hasher), requested: None, run: None, follows: false }
+        OutTable {
+            announced: HashMap::with_hasher(hasher.clone()),
+            several: HashMap::with_hasher(hasher),
+            requested: None,
+            run: None,
+            follows: false,
+        }
     }
 
+    /// Prefixes that the peer has been told of.
     pub(crate) fn len(&self) -> usize {
-        self.announced.len()
+        self.announced.len() + self.several.len()
     }
 
     /// Asks for a run; one that has begun is finished first.
@@ -70,18 +80,25 @@ impl<K: Key> OutTable<K> {
         (self.requested.is_some() || self.run.is_some()) && (!deferring || self.follows)
     }
 
-    /// Begins a requested run unless one is under way.
-    pub(crate) fn begin(&mut self, table: &Table<K>) {
+    /// Begins a requested run unless one is under way; says whether it did.
+    pub(crate) fn begin(&mut self, table: &Table<K>) -> bool {
         if self.run.is_some() {
-            return;
+            return false;
         }
-        let Some(request) = self.requested.take() else { return };
+        let Some(request) = self.requested.take() else { return false };
         let mut keys = table.keys_by_attributes();
         let has_best = |key: &K| table.get(*key).is_some_and(|entry| entry.best().is_some());
-        let gone: BTreeSet<_> = self.announced.keys().filter(|key| !has_best(key)).copied().collect();
+        let told = self.announced.keys().chain(self.several.keys());
+        let gone: BTreeSet<_> = told.filter(|key| !has_best(key)).copied().collect();
         keys.extend(gone);
         self.run = Some(Run { keys: keys.into_iter(), request });
         self.follows = true;
+        true
+    }
+
+    /// What the run under way was asked for.
+    pub(crate) fn running(&self) -> Option<Request> {
+        self.run.as_ref().map(|run| run.request)
     }
 
     /// The next prefix of the run under way and whether to announce it in any case.
@@ -90,10 +107,9 @@ impl<K: Key> OutTable<K> {
         Some((run.keys.next()?, run.request.force))
     }
 
-    /// Ends a run that has no prefix left; says whether End-of-RIB is due.
-    pub(crate) fn finish_run(&mut self) -> bool {
-        let finished = self.run.take_if(|run| run.keys.len() == 0);
-        finished.is_some_and(|run| run.request.end_of_rib)
+    /// Ends a run that has no prefix left; gives what it was asked for.
+    pub(crate) fn finish_run(&mut self) -> Option<Request> {
+        Some(self.run.take_if(|run| run.keys.len() == 0)?.request)
     }
 
     /// Compares what the peer is to be told with what it has been told, and notes the difference.
@@ -103,14 +119,40 @@ impl<K: Key> OutTable<K> {
                 let before = self.announced.insert(key, Arc::clone(&attributes));
                 let same = before.is_some_and(|before| Arc::ptr_eq(&before, &attributes));
                 if force || !same {
-                    stage.announce(key.prefix(), attributes);
+                    stage.announce(Nlri { path_id: 0, prefix: key.prefix() }, attributes);
                 }
             }
             None => {
                 if self.announced.remove(&key).is_some() {
-                    stage.withdrawn.push(key.prefix());
+                    stage.withdrawn.push(Nlri { path_id: 0, prefix: key.prefix() });
                 }
             }
+        }
+    }
+
+    /// The same for a peer that takes several paths.
+    pub(crate) fn stage_several(
+        &mut self,
+        key: K,
+        told: Vec<(u32, Arc<Attributes>)>,
+        force: bool,
+        stage: &mut Stage,
+    ) {
+        let before = self.several.remove(&key).unwrap_or_default();
+        let nlri = |path_id: u32| Nlri { path_id, prefix: key.prefix() };
+        for &(id, _) in &before {
+            if told.iter().all(|&(other, _)| other != id) {
+                stage.withdrawn.push(nlri(id));
+            }
+        }
+        for (id, attributes) in &told {
+            let is_told = |(other, said): &(u32, _)| other == id && Arc::ptr_eq(said, attributes);
+            if force || !before.iter().any(is_told) {
+                stage.announce(nlri(*id), Arc::clone(attributes));
+            }
+        }
+        if !told.is_empty() {
+            self.several.insert(key, told);
         }
     }
 }
@@ -147,35 +189,35 @@ impl AdjRibOut {
 /// What a peer is to be told, gathered so that prefixes of equal attributes share UPDATEs.
 #[derive(Debug, Default)]
 pub(crate) struct Stage {
-    withdrawn: Vec<Prefix>,
-    groups: Vec<(Arc<Attributes>, Vec<Prefix>)>,
+    withdrawn: Vec<Nlri>,
+    groups: Vec<(Arc<Attributes>, Vec<Nlri>)>,
     /// From an attribute set's serial number to its group.
     group_of: HashMap<u32, usize>,
 }
 
 impl Stage {
-    fn announce(&mut self, prefix: Prefix, attributes: Arc<Attributes>) {
+    fn announce(&mut self, nlri: Nlri, attributes: Arc<Attributes>) {
         match self.groups.last_mut() {
-            Some((last, prefixes)) if Arc::ptr_eq(last, &attributes) => prefixes.push(prefix),
+            Some((last, group)) if Arc::ptr_eq(last, &attributes) => group.push(nlri),
             _ => {
                 let next = self.groups.len();
                 let at = *self.group_of.entry(attributes.serial).or_insert(next);
                 match self.groups.get_mut(at) {
-                    Some((of, prefixes)) if Arc::ptr_eq(of, &attributes) => prefixes.push(prefix),
-                    _ => self.groups.push((attributes, vec![prefix])),
+                    Some((of, group)) if Arc::ptr_eq(of, &attributes) => group.push(nlri),
+                    _ => self.groups.push((attributes, vec![nlri])),
                 }
             }
         }
     }
 
     /// Appends the UPDATEs, withdrawals first, and forgets what they say.
-    pub(crate) fn emit(&mut self, family: Family, end_of_rib: bool, out: &mut Vec<u8>) {
-        emit_withdrawals(out, family, &self.withdrawn);
-        for (attributes, prefixes) in &self.groups {
-            emit_announcements(out, attributes, prefixes);
+    pub(crate) fn emit(&mut self, form: Form, end_of_rib: bool, out: &mut Vec<u8>) {
+        emit_withdrawals(out, form, &self.withdrawn);
+        for (attributes, group) in &self.groups {
+            emit_announcements(out, form, attributes, group);
         }
         if end_of_rib {
-            emit_end_of_rib(out, family);
+            emit_end_of_rib(out, form.family);
         }
         self.withdrawn.clear();
         self.groups.clear();

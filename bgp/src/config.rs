@@ -7,6 +7,7 @@ use model::{AsNumber, Family};
 
 use crate::filter::Filter;
 use crate::guard::Guard;
+use crate::wire::capability::Role;
 
 /// A peer's number, chosen by the caller and never reused for another peer while it is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +90,8 @@ pub struct Timers {
     pub selection_deferral: Duration,
     /// How long stale routes outlive the peer's return without an End-of-RIB (RFC 4724 §4.2, last paragraph).
     pub stale_after_return: Duration,
+    /// The most that a peer's long-lived stale time counts (RFC 9494 §4.2).
+    pub long_lived_max: Duration,
     /// Hold time until the peer's OPEN has come (RFC 4271 §8.2.2 suggests 4 minutes).
     pub open_hold_time: Duration,
     /// A session that stood this long forgets earlier errors.
@@ -100,6 +103,7 @@ impl Default for Timers {
         Timers {
             selection_deferral: Duration::from_secs(120),
             stale_after_return: Duration::from_secs(360),
+            long_lived_max: Duration::from_secs(24 * 3600),
             open_hold_time: Duration::from_secs(240),
             error_forget: Duration::from_secs(300),
         }
@@ -115,6 +119,17 @@ pub enum NextHopMode {
     SelfAddress,
     /// Unchanged, except for our own routes.
     Keep,
+}
+
+/// How many of the paths to a prefix a peer is told of (RFC 7911).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendPaths {
+    /// The best alone.
+    Best,
+    /// The best, the best of the others, and so on, so many in all.
+    UpTo(usize),
+    /// All that could be used.
+    All,
 }
 
 /// What we announce as "ourselves".
@@ -176,8 +191,26 @@ pub struct PeerConfig {
     /// keepalives (RFC 8538), not only where its connection is lost. Off unless asked for: a node that is gone for
     /// good is then believed in for its restart time.
     pub survive_notification: bool,
-    /// Offer to receive several paths for one prefix (RFC 7911); we announce one.
+    /// How long the peer shall keep our routes beyond the restart time, as a last resort (RFC 9494), less than 2^24
+    /// seconds; zero offers none of our own but still helps the peer's.
+    pub long_lived_time: Duration,
+    /// Offer to receive several paths for one prefix (RFC 7911).
     pub add_path: bool,
+    /// Which paths for one prefix we announce where the peer takes several.
+    pub send_paths: SendPaths,
+    /// Offer messages of up to 65535 octets (RFC 8654).
+    pub extended_messages: bool,
+    /// Offer IPv4 routes with IPv6 next hops (RFC 8950).
+    pub v4_over_v6: bool,
+    /// What we are to a peer in another AS; keeps routes from leaking (RFC 9234).
+    pub role: Option<Role>,
+    /// Refuse a peer that says nothing of its role (RFC 9234 §4.2, strict mode). Only with [`Self::role`].
+    pub strict_role: bool,
+    /// Take BLACKHOLE for what it says: packets to such routes are dropped (RFC 7999).
+    pub blackhole: bool,
+    /// From and to another AS nothing passes a filter that accepts everything without a rule, as if it were not set
+    /// (RFC 8212). Off, such a filter is taken at its word.
+    pub policy_required: bool,
     /// Which next hop we announce.
     pub next_hop: NextHopMode,
     /// What "ourselves" is in each family.
@@ -197,7 +230,8 @@ pub struct PeerConfig {
 
 impl PeerConfig {
     /// BIRD's defaults around a peer's number, address and AS: IPv4 and IPv6 by the address's family only,
-    /// everything imported and exported.
+    /// everything imported and exported within our AS, nothing from and to another (RFC 8212) before
+    /// [`Self::policy_required`] is taken back or a filter has a rule.
     pub fn new(id: PeerId, address: IpAddr, peer_as: AsNumber) -> PeerConfig {
         PeerConfig {
             id,
@@ -216,7 +250,15 @@ impl PeerConfig {
             error_wait: ErrorWait { min: Duration::from_secs(5), max: Duration::from_secs(30) },
             restart_time: Duration::from_secs(120),
             survive_notification: false,
+            long_lived_time: Duration::ZERO,
             add_path: false,
+            send_paths: SendPaths::Best,
+            extended_messages: true,
+            v4_over_v6: false,
+            role: None,
+            strict_role: false,
+            blackhole: false,
+            policy_required: true,
             next_hop: NextHopMode::Auto,
             self_next_hops: SelfNextHops::default(),
             reflector_client: None,
@@ -239,6 +281,9 @@ impl PeerConfig {
             next_hop: NextHopMode::Auto,
             self_next_hops: SelfNextHops::default(),
             passive: false,
+            strict_role: false,
+            blackhole: false,
+            policy_required: false,
             connect_delay: Duration::ZERO,
             connect_retry: Duration::ZERO,
             error_wait: ErrorWait { min: Duration::ZERO, max: Duration::ZERO },

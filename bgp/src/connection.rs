@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use model::{AsNumber, Family};
 
-use crate::config::{ConnectionId, PeerConfig, PeerKind};
+use crate::config::{ConnectionId, PeerConfig, PeerKind, SendPaths};
 use crate::input::Direction;
-use crate::wire::Framer;
-use crate::wire::capability::{AddPathMode, Capability, GracefulRestart};
+use crate::wire::capability::{
+    AddPathMode, Capability, GracefulRestart, LongLived, MAX_STALE_TIME, NextHopEncoding, code,
+};
 use crate::wire::nlri::AfiSafi;
-use crate::wire::notification::{Notification, OPEN_ERROR};
+use crate::wire::notification::{Notification, OPEN_ERROR, ROLE_MISMATCH};
 use crate::wire::open::{AS_TRANS, Open};
-use crate::wire::update::UpdateContext;
+use crate::wire::update::{Form, UpdateContext};
+use crate::wire::{Framer, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN};
 
 /// What an OPEN of ours says besides the peer's configuration.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +44,26 @@ impl Identity {
             restart_time,
             families: if restart_time == 0 { Vec::new() } else { kept },
         }));
-        if config.add_path {
-            let receive = AddPathMode { receive: true, send: false };
-            capabilities.push(Capability::AddPath(families().map(|family| (family, receive)).collect()));
+        let long_lived_time = config.long_lived_time.as_secs().min(MAX_STALE_TIME.into()) as u32;
+        let long_lived =
+            |family| LongLived { family, preserved: self.forwarding_preserved, stale_time: long_lived_time };
+        // An empty list says that we know what LLGR_STALE means (RFC 9494 §4.3).
+        let offered = families().filter(|_| long_lived_time != 0).map(long_lived).collect();
+        capabilities.push(Capability::LongLived(offered));
+        let mode = AddPathMode { receive: config.add_path, send: config.send_paths != SendPaths::Best };
+        if mode.receive || mode.send {
+            capabilities.push(Capability::AddPath(families().map(|family| (family, mode)).collect()));
         }
+        capabilities.push(Capability::EnhancedRefresh);
+        if config.extended_messages {
+            capabilities.push(Capability::ExtendedMessage);
+        }
+        if config.v4_over_v6 {
+            capabilities.push(Capability::ExtendedNextHop(vec![NextHopEncoding::V4_OVER_V6]));
+        }
+        // Only between ASes (RFC 9234 §4).
+        let external = config.peer_as != self.local_as;
+        capabilities.extend(config.role.filter(|_| external).map(Capability::Role));
         Open {
             my_as: u16::try_from(local_as).unwrap_or(AS_TRANS),
             hold_time: offered_hold_time(config).as_secs() as u16,
@@ -72,7 +90,15 @@ pub(crate) struct Negotiated {
     /// Zero is never.
     pub(crate) keepalive_time: Duration,
     pub(crate) update: UpdateContext,
+    /// Prefixes we send carry path identifiers (RFC 7911), by [`Family`].
+    pub(crate) send_several: [bool; 2],
+    /// The longest message that either side sends.
+    pub(crate) max_message_len: usize,
     pub(crate) route_refresh: bool,
+    /// Begin and end of a refresh are marked (RFC 7313).
+    pub(crate) enhanced_refresh: bool,
+    /// What the peer's long-lived graceful restart says of its families; `None` if it knows nothing of it.
+    pub(crate) long_lived: Option<Vec<LongLived>>,
     pub(crate) graceful_restart: Option<GracefulRestart>,
     /// Both keep routes also where a session ends by NOTIFICATION, unless that is a Hard Reset (RFC 8538 §2).
     pub(crate) survives_notification: bool,
@@ -96,6 +122,9 @@ impl Negotiated {
         if kind == PeerKind::Ibgp && open.router_id == identity.router_id {
             return Err(Notification::with_data(OPEN_ERROR, 3, &open.router_id.octets()));
         }
+        if kind == PeerKind::Ebgp {
+            roles_suit(&open, config)?;
+        }
         let families = common_families(&open, config)?;
         let hold_time = offered_hold_time(config).min(Duration::from_secs(open.hold_time.into()));
         let third = hold_time / 3;
@@ -105,8 +134,11 @@ impl Negotiated {
             kind,
             four_octet_as: open.four_octet_as().is_some(),
             families,
-            add_path: Family::ALL.map(|family| config.add_path && sends_several_paths(&open, family)),
+            add_path: Family::ALL.map(|family| config.add_path && several_paths(&open, family).send),
+            v4_over_v6: config.v4_over_v6 && takes_v4_over_v6(&open),
         };
+        let has = |wanted: Capability| open.capabilities.contains(&wanted);
+        let extended = config.extended_messages && has(Capability::ExtendedMessage);
         let graceful_restart = open.capabilities.iter().rev().find_map(|capability| match capability {
             Capability::GracefulRestart(restart) => Some(restart.clone()),
             _ => None,
@@ -116,7 +148,15 @@ impl Negotiated {
             hold_time,
             keepalive_time: if hold_time.is_zero() { Duration::ZERO } else { keepalive_time },
             update,
-            route_refresh: open.capabilities.contains(&Capability::RouteRefresh),
+            send_several: Family::ALL
+                .map(|family| config.send_paths != SendPaths::Best && several_paths(&open, family).receive),
+            max_message_len: if extended { MAX_EXTENDED_LEN } else { MAX_MESSAGE_LEN },
+            route_refresh: has(Capability::RouteRefresh),
+            enhanced_refresh: has(Capability::EnhancedRefresh),
+            long_lived: open.capabilities.iter().rev().find_map(|capability| match capability {
+                Capability::LongLived(families) => Some(families.clone()),
+                _ => None,
+            }),
             survives_notification: config.survive_notification
                 && graceful_restart.as_ref().is_some_and(|restart| restart.notification),
             graceful_restart,
@@ -126,6 +166,18 @@ impl Negotiated {
 
     pub(crate) fn uses(&self, family: Family) -> bool {
         self.update.families[family as usize]
+    }
+
+    /// How the peer reads what we send of a family.
+    pub(crate) fn form(&self, family: Family) -> Form {
+        Form { family, max_len: self.max_message_len, add_path: self.send_several[family as usize] }
+    }
+
+    /// Does the peer ask us to keep its routes of this family long after its restart time?
+    pub(crate) fn lives_long(&self, family: Family) -> Option<LongLived> {
+        let wanted = AfiSafi::unicast(family);
+        let found = self.long_lived.iter().flatten().find(|entry| entry.family == wanted);
+        found.copied().filter(|_| self.uses(family))
     }
 
     /// Does the peer ask us to keep its routes of this family while it restarts? `Some(F bit)` if so.
@@ -157,13 +209,37 @@ fn common_families(open: &Open, config: &PeerConfig) -> Result<[bool; 2], Notifi
     Err(Notification { code: OPEN_ERROR, subcode: 7, data })
 }
 
-fn sends_several_paths(open: &Open, family: Family) -> bool {
-    open.capabilities.iter().any(|capability| match capability {
-        Capability::AddPath(families) => {
-            families.iter().any(|&(of, mode)| of == AfiSafi::unicast(family) && mode.send)
-        }
-        _ => false,
+/// What the peer can do with several paths in a family.
+fn several_paths(open: &Open, family: Family) -> AddPathMode {
+    let modes = open.capabilities.iter().filter_map(|capability| match capability {
+        Capability::AddPath(families) => Some(families),
+        _ => None,
+    });
+    let mut modes = modes.flatten().filter(|(of, _)| *of == AfiSafi::unicast(family));
+    modes.next().map_or(AddPathMode { receive: false, send: false }, |&(_, mode)| mode)
+}
+
+fn takes_v4_over_v6(open: &Open) -> bool {
+    open.capabilities.iter().any(|capability| {
+        matches!(capability, Capability::ExtendedNextHop(encodings)
+            if encodings.contains(&NextHopEncoding::V4_OVER_V6))
     })
+}
+
+/// Roles fit together, or one side names none (RFC 9234 §4.2).
+fn roles_suit(open: &Open, config: &PeerConfig) -> Result<(), Notification> {
+    let Some(ours) = config.role else { return Ok(()) };
+    let mut named = open.capabilities.iter().filter_map(|capability| match capability {
+        Capability::Role(role) => Some(Some(*role)),
+        Capability::Other { code: code::ROLE, .. } => Some(None),
+        _ => None,
+    });
+    let suits = match named.next() {
+        // Given more than once, all must be the same.
+        Some(theirs) => theirs == Some(ours.counterpart()) && named.all(|again| again == theirs),
+        None => !config.strict_role,
+    };
+    if suits { Ok(()) } else { Err(Notification::new(OPEN_ERROR, ROLE_MISMATCH)) }
 }
 
 /// How far the handshake is.

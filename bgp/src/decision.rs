@@ -7,21 +7,22 @@
 //! 1. [`Step::Local`]: our own routes. Ours: the RFC leaves the preference of local routes to policy, and BIRD
 //!    puts static routes before BGP's. One that is given a LOCAL_PREF is held against the others by it, and comes first
 //!    among those of the same: a workload that has moved is announced with a higher one by its new node.
-//! 2. [`Step::LocalPref`]: the highest LOCAL_PREF; 100 where a peer gives none.
-//! 3. [`Step::AsPathLength`] (a): the fewest ASes in AS_PATH; a set is one, confederation segments none.
-//! 4. [`Step::Origin`] (b): the lowest ORIGIN.
-//! 5. [`Step::Med`] (c): among routes of the same neighbouring AS, the lowest MULTI_EXIT_DISC; none is 0.
-//! 6. [`Step::PeerKind`] (d): eBGP routes, if there are any.
-//! 7. [`Step::Metric`] (e): the lowest cost to the next hop.
+//! 2. [`Step::LongLivedStale`]: routes without LLGR_STALE before any with it (RFC 9494 §4.3).
+//! 3. [`Step::LocalPref`]: the highest LOCAL_PREF; 100 where a peer gives none.
+//! 4. [`Step::AsPathLength`] (a): the fewest ASes in AS_PATH; a set is one, confederation segments none.
+//! 5. [`Step::Origin`] (b): the lowest ORIGIN.
+//! 6. [`Step::Med`] (c): among routes of the same neighbouring AS, the lowest MULTI_EXIT_DISC; none is 0.
+//! 7. [`Step::PeerKind`] (d): eBGP routes, if there are any.
+//! 8. [`Step::Metric`] (e): the lowest cost to the next hop.
 //!
 //! What is left here is equally good and is used together (ECMP). Ours, as BIRD's `merge paths`: the paths may
 //! lead through different ASes as long as they are equally long. One of them is the best and is announced:
 //!
-//! 8. [`Step::Stale`]: fresh before stale, so that what we announce is what somebody still vouches for. Ours.
-//! 9. [`Step::RouterId`] (f): the lowest BGP identifier; ORIGINATOR_ID in its place (RFC 4456 §9).
-//! 10. [`Step::ClusterList`]: the shortest CLUSTER_LIST (RFC 4456 §9).
-//! 11. [`Step::PeerAddress`] (g): the lowest peer address.
-//! 12. [`Step::PathId`]: the lowest path identifier, for peers that announce several. Ours.
+//! 9. [`Step::Stale`]: fresh before stale, so that what we announce is what somebody still vouches for. Ours.
+//! 10. [`Step::RouterId`] (f): the lowest BGP identifier; ORIGINATOR_ID in its place (RFC 4456 §9).
+//! 11. [`Step::ClusterList`]: the shortest CLUSTER_LIST (RFC 4456 §9).
+//! 12. [`Step::PeerAddress`] (g): the lowest peer address.
+//! 13. [`Step::PathId`]: the lowest path identifier, for peers that announce several. Ours.
 //!
 //! As every step looks at all that is left, the outcome does not depend on the order in which paths came.
 
@@ -78,7 +79,7 @@ impl Candidate<'_> {
 pub(crate) struct Rules {
     /// The best path and its equals are at most so many, and at least one.
     pub(crate) max_paths: usize,
-    /// Step 5 compares routes of all neighbouring ASes.
+    /// Step 6 compares routes of all neighbouring ASes.
     pub(crate) always_compare_med: bool,
 }
 
@@ -110,6 +111,9 @@ impl Decision {
         self.alive.extend((0..paths.len()).filter(|&at| of(at).is_some()));
         if self.alive.len() > 1 {
             self.keep_lowest(Step::Local, |at| of(at).map(|path| !path.is_beyond_comparison()));
+            self.keep_lowest(Step::LongLivedStale, |at| {
+                of(at).map(|path| path.attributes.is_long_lived_stale())
+            });
             self.keep_lowest(Step::LocalPref, |at| of(at).map(|path| Reverse(path.local_pref())));
             self.keep_lowest(Step::Local, |at| of(at).map(|path| path.peer.is_some()));
             self.keep_lowest(Step::AsPathLength, |at| of(at).map(|path| path.attributes.hops()));

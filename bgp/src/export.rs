@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use model::{AsNumber, Family, Prefix};
 
 use crate::config::{NextHopMode, PeerConfig, PeerKind};
+use crate::connection::Negotiated;
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::filter::{FilterRule, Verdict};
 use crate::loc_rib::{Path, Slot};
 use crate::rewrite::Rewrite;
 use crate::wire::attributes::{AsPath, Scope, code, flag};
+use crate::wire::capability::Role;
 use crate::wire::open::AS_TRANS;
-use crate::wire::update::MAX_ATTRIBUTES_LEN;
+use crate::wire::update::attributes_room;
 
 /// The peer that is to be told.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +22,7 @@ pub(crate) struct ExportPolicy<'a> {
     pub(crate) config: &'a PeerConfig,
     pub(crate) kind: PeerKind,
     pub(crate) local_as: AsNumber,
-    /// AS numbers have four octets.
-    pub(crate) four_octet_as: bool,
+    pub(crate) negotiated: &'a Negotiated,
     /// Our address on the session.
     pub(crate) local_address: IpAddr,
 }
@@ -50,16 +51,31 @@ impl<'a> ExportPolicy<'a> {
         // client (RFC 4456 §6).
         let within = learned.filter(|learned| internal && learned.kind == PeerKind::Ibgp);
         let allowed = path.source != self.slot
+            && self.may_hear_of(path)
             && within.is_none_or(|learned| learned.client.or(self.config.reflector_client).is_some())
             && match path.imported.scope() {
                 Scope::Anywhere => true,
                 Scope::OwnAs => internal,
                 Scope::Nobody => false,
             };
-        match self.config.export.verdict(prefix, &path.imported, learned.is_some()) {
+        let filter = self.config.export.in_force(self.config.policy_required, self.kind);
+        match filter.verdict(prefix, &path.imported, learned.is_some()) {
             Verdict::Accept(rule) if allowed => Permit::Yes(rule),
             _ => Permit::No,
         }
+    }
+
+    /// Not of what the peer would not know to use last (RFC 9494 §4.3), nor of what must only go down (RFC 9234 §5,
+    /// egress 2).
+    fn may_hear_of(&self, path: &Path) -> bool {
+        let upwards =
+            matches!(self.external_role(), Some(Role::Customer | Role::RouteServerClient | Role::Peer));
+        (!path.imported.is_long_lived_stale() || self.negotiated.long_lived.is_some())
+            && !(upwards && path.imported.only_to_customer().is_some())
+    }
+
+    fn external_role(&self) -> Option<Role> {
+        self.config.role.filter(|_| self.kind == PeerKind::Ebgp)
     }
 
     /// Writes the canonical key of what the peer is told over `key`; `false` where it cannot be told: we have
@@ -96,11 +112,11 @@ impl<'a> ExportPolicy<'a> {
             }
             PeerKind::Ebgp => self.leave_as(&mut rewrite, path),
         }
-        if !self.four_octet_as {
+        if !self.negotiated.update.four_octet_as {
             to_two_octets(&mut rewrite);
         }
         rewrite.write(Some(nexthop), key);
-        key.len() <= MAX_ATTRIBUTES_LEN
+        key.len() <= attributes_room(self.negotiated.max_message_len)
     }
 
     /// What changes where a route goes from one iBGP peer to another: who brought it into the AS, and which clusters it
@@ -129,6 +145,12 @@ impl<'a> ExportPolicy<'a> {
         rewrite.filter_list(code::EXTENDED_COMMUNITIES, 8, transitive);
         rewrite.filter_list(code::IPV6_EXTENDED_COMMUNITIES, 20, transitive);
         rewrite.prepend_as(self.local_as);
+        // From here on the route goes down only (RFC 9234 §5, egress 1).
+        let downwards = matches!(self.external_role(), Some(Role::Provider | Role::RouteServer | Role::Peer));
+        if downwards && rewrite.value(code::ONLY_TO_CUSTOMER).is_none() {
+            let value = self.local_as.0.to_be_bytes().to_vec();
+            rewrite.set(flag::OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, value);
+        }
     }
 
     /// RFC 4271 §5.1.3, or what the peer's configuration says instead.
@@ -137,6 +159,8 @@ impl<'a> ExportPolicy<'a> {
         let theirs = path.imported.nexthop().filter(|_| learned.is_some());
         // "A BGP speaker … MUST NOT advertise an address of a peer to that peer as a NEXT_HOP".
         let theirs = theirs.filter(|&nexthop| nexthop != self.config.address);
+        let theirs =
+            theirs.filter(|&nexthop| Family::of(nexthop) == family || self.negotiated.update.v4_over_v6);
         match (self.config.next_hop, self.kind) {
             (NextHopMode::SelfAddress, _) | (NextHopMode::Auto, PeerKind::Ebgp) => ours,
             (NextHopMode::Keep, _) | (NextHopMode::Auto, PeerKind::Ibgp) => theirs.or(ours),
@@ -144,12 +168,18 @@ impl<'a> ExportPolicy<'a> {
     }
 
     fn own_next_hop(&self, family: Family) -> Option<IpAddr> {
-        let configured = match family {
-            Family::V4 => self.config.self_next_hops.v4.map(IpAddr::V4),
-            Family::V6 => self.config.self_next_hops.v6.map(IpAddr::V6),
+        let of_family = |family| {
+            let configured = match family {
+                Family::V4 => self.config.self_next_hops.v4.map(IpAddr::V4),
+                Family::V6 => self.config.self_next_hops.v6.map(IpAddr::V6),
+            };
+            let session = Some(self.local_address);
+            configured.or(session.filter(|&addr| Family::of(addr) == family && !addr.is_unspecified()))
         };
-        let session = Some(self.local_address);
-        configured.or(session.filter(|&addr| Family::of(addr) == family && !addr.is_unspecified()))
+        // Over a session of IPv6, which is where IPv4 has no addresses to go through (RFC 8950 §1).
+        let over_v6 =
+            family == Family::V4 && self.negotiated.update.v4_over_v6 && self.local_address.is_ipv6();
+        over_v6.then(|| of_family(Family::V6)).flatten().or_else(|| of_family(family))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use model::{AsNumber, Prefix};
 
+use crate::config::PeerKind;
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::wire::attributes::Attributes;
 
@@ -103,7 +104,16 @@ pub struct FilterRule {
     pub operations: Vec<Operation>,
 }
 
+/// What a filter that must be set and isn't lets pass (RFC 8212 §3).
+static NOTHING: Filter = Filter { rules: Vec::new(), default: FilterAction::Reject };
+
 impl Filter {
+    /// The filter in force: in another AS nothing passes where a policy is required and none was set.
+    pub(crate) fn in_force(&self, policy_required: bool, kind: PeerKind) -> &Filter {
+        let is_unset = self.rules.is_empty() && self.default == FilterAction::Accept;
+        if policy_required && is_unset && kind == PeerKind::Ebgp { &NOTHING } else { self }
+    }
+
     /// Lets everything pass.
     pub fn accept_all() -> Filter {
         Filter { rules: Vec::new(), default: FilterAction::Accept }

@@ -1,26 +1,57 @@
-//! Graceful restart (RFC 4724): keeping a restarting peer's routes, and restarting ourselves.
+//! Graceful restart (RFC 4724), also long-lived (RFC 9494): keeping a restarting peer's routes, and restarting
+//! ourselves.
 
 use std::time::{Duration, Instant};
 
 use model::Family;
 
 use crate::adj_rib_in::{AdjRibIn, Tables};
+use crate::config::Timers;
 use crate::connection::Negotiated;
 use crate::output::Output;
 
-/// The helper's side of one peer.
-#[derive(Debug, Default)]
-pub(crate) struct Helper {
-    /// When stale routes go: first the restart time, then, once the peer is back, the wait for End-of-RIB.
-    deadline: Option<Instant>,
-    /// What the session that stood last negotiated: families the peer wants kept, and for how long.
-    keeps: [bool; 2],
-    restart_time: Duration,
+/// What becomes of a family's routes while its peer is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is stale.
+    #[default]
+    Fresh,
+    /// They wait for the peer to come back.
+    Restarting { until: Instant },
+    /// They are a last resort (RFC 9494), also when the peer is back and has not announced everything yet.
+    LongLived { until: Instant },
+    /// The peer is back; they wait for End-of-RIB.
+    Returned { until: Instant },
 }
+
+impl Phase {
+    fn until(self) -> Option<Instant> {
+        match self {
+            Phase::Fresh => None,
+            Phase::Restarting { until } | Phase::LongLived { until } | Phase::Returned { until } => {
+                Some(until)
+            }
+        }
+    }
+}
+
+/// What the session that stood last negotiated for a family, and how it stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    /// How long the peer's routes are kept while it restarts; zero is not at all.
+    restart_time: Duration,
+    /// How long they are a last resort after that; zero is not at all.
+    long_lived_time: Duration,
+    phase: Phase,
+}
+
+/// The helper's side of one peer, by [`Family`].
+#[derive(Debug, Default)]
+pub(crate) struct Helper([Kept; 2]);
 
 impl Helper {
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.0.iter().filter_map(|kept| kept.phase.until()).min()
     }
 
     /// The session stands (again): stale routes wait for End-of-RIB, except in families whose forwarding state
@@ -28,25 +59,38 @@ impl Helper {
     pub(crate) fn session_up(
         &mut self,
         negotiated: &Negotiated,
-        stale_after_return: Duration,
+        timers: &Timers,
         now: Instant,
         rib_in: &mut AdjRibIn,
         tables: &mut Tables,
         out: &mut Vec<Output>,
     ) {
         for family in Family::ALL {
-            let preserved = negotiated.restarts(family);
-            self.keeps[family as usize] = preserved.is_some();
+            let kept = &mut self.0[family as usize];
+            let (restarts, lives_long) = (negotiated.restarts(family), negotiated.lives_long(family));
+            let preserved = match kept.phase {
+                // RFC 9494 §4.2 has an F bit of its own.
+                Phase::LongLived { .. } => lives_long.map(|entry| entry.preserved),
+                _ => restarts,
+            };
             if preserved != Some(true) {
                 rib_in.sweep_stale(family, tables, out);
             }
+            kept.phase = match kept.phase {
+                _ if rib_in.stale[family as usize] == 0 => Phase::Fresh,
+                // "The timer continues to run."
+                Phase::LongLived { until } => Phase::LongLived { until },
+                _ => Phase::Returned { until: now + timers.stale_after_return },
+            };
+            let restart = negotiated.graceful_restart.as_ref().filter(|_| restarts.is_some());
+            let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+            kept.restart_time = seconds(restart.map_or(0, |restart| restart.restart_time.into()));
+            kept.long_lived_time =
+                seconds(lives_long.map_or(0, |entry| entry.stale_time)).min(timers.long_lived_max);
         }
-        let restart_time = negotiated.graceful_restart.as_ref().map_or(0, |restart| restart.restart_time);
-        self.restart_time = Duration::from_secs(restart_time.into());
-        self.deadline = (rib_in.stale != [0; 2]).then(|| now + stale_after_return);
     }
 
-    /// The session is gone. Without a NOTIFICATION the peer's routes stay for its restart time.
+    /// The session is gone. Unless it was said that they are to go, the peer's routes stay for its restart time.
     pub(crate) fn session_down(
         &mut self,
         graceful: bool,
@@ -56,13 +100,21 @@ impl Helper {
         out: &mut Vec<Output>,
     ) {
         for family in Family::ALL {
-            if graceful && self.keeps[family as usize] && !self.restart_time.is_zero() {
-                rib_in.mark_stale(family, tables, out);
-            } else {
+            let kept = &mut self.0[family as usize];
+            let is_kept = !kept.restart_time.is_zero() || !kept.long_lived_time.is_zero();
+            if !graceful || !is_kept {
                 rib_in.clear(family, tables, out);
+                kept.phase = Phase::Fresh;
+                continue;
             }
+            rib_in.mark_stale(family, tables, out);
+            kept.phase = match rib_in.stale[family as usize] {
+                0 => Phase::Fresh,
+                // Already due where there is no restart time: the long-lived phase begins at once (RFC 9494 §4.2).
+                _ => Phase::Restarting { until: now + kept.restart_time },
+            };
         }
-        self.deadline = (rib_in.stale != [0; 2]).then(|| now + self.restart_time);
+        self.tick(now, rib_in, tables, out);
     }
 
     /// The peer has announced all it has: what is still stale is gone.
@@ -74,12 +126,10 @@ impl Helper {
         out: &mut Vec<Output>,
     ) {
         rib_in.sweep_stale(family, tables, out);
-        if rib_in.stale == [0; 2] {
-            self.deadline = None;
-        }
+        self.0[family as usize].phase = Phase::Fresh;
     }
 
-    /// Sweeps once the deadline has passed.
+    /// What is over is over: stale routes go, or become a last resort.
     pub(crate) fn tick(
         &mut self,
         now: Instant,
@@ -87,9 +137,21 @@ impl Helper {
         tables: &mut Tables,
         out: &mut Vec<Output>,
     ) {
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.deadline = None;
-            Family::ALL.into_iter().for_each(|family| rib_in.sweep_stale(family, tables, out));
+        for family in Family::ALL {
+            let kept = &mut self.0[family as usize];
+            if kept.phase.until().is_none_or(|until| until > now) {
+                continue;
+            }
+            kept.phase = match kept.phase {
+                Phase::Restarting { .. } if !kept.long_lived_time.is_zero() => {
+                    rib_in.live_long(family, tables, out);
+                    Phase::LongLived { until: now + kept.long_lived_time }
+                }
+                _ => {
+                    rib_in.sweep_stale(family, tables, out);
+                    Phase::Fresh
+                }
+            };
         }
     }
 }

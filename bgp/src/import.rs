@@ -8,16 +8,24 @@ use std::sync::Arc;
 
 use model::Prefix;
 
+use crate::config::PeerKind;
 use crate::filter::{Filter, Verdict};
 use crate::interner::Interner;
 use crate::loc_rib::mark;
 use crate::rewrite::Rewrite;
-use crate::wire::attributes::Attributes;
+use crate::wire::attributes::{Attributes, BLACKHOLE, NO_EXPORT, Scope, code, flag};
+use crate::wire::capability::Role;
 
 /// What decides about a peer's routes besides themselves.
 #[derive(Clone, Debug)]
 pub(crate) struct ImportPolicy<'a> {
     pub(crate) filter: &'a Filter,
+    pub(crate) kind: PeerKind,
+    /// What we are to the peer.
+    pub(crate) role: Option<Role>,
+    pub(crate) peer_as: u32,
+    /// BLACKHOLE is heeded.
+    pub(crate) blackhole: bool,
     /// Our AS numbers: the speaker's, and the one we show this peer.
     pub(crate) own_as: [u32; 2],
     /// How often they may be in an AS_PATH.
@@ -30,7 +38,7 @@ pub(crate) struct ImportPolicy<'a> {
 
 impl ImportPolicy<'_> {
     /// Marks for what makes all routes with these attributes ineligible.
-    pub(crate) fn marks(&self, attributes: &Attributes) -> u8 {
+    pub(crate) fn marks(&self, attributes: &Attributes) -> u16 {
         let mut marks = 0;
         let ours = attributes.as_path().as_numbers().filter(|number| self.own_as.contains(number));
         if ours.count() > usize::from(self.allowed_own_as) {
@@ -40,6 +48,9 @@ impl ImportPolicy<'_> {
         let is_ours = |cluster| cluster == self.router_id || self.clusters.contains(&cluster);
         if attributes.originator_id() == Some(self.router_id) || attributes.cluster_list().any(is_ours) {
             marks |= mark::REFLECTION_LOOP;
+        }
+        if self.leaks(attributes) {
+            marks |= mark::ROUTE_LEAK;
         }
         let nexthop = attributes.nexthop();
         if nexthop.is_some() && self.own_addresses.contains(&nexthop) {
@@ -54,17 +65,55 @@ impl ImportPolicy<'_> {
         prefix: Prefix,
         received: &Arc<Attributes>,
         interner: &mut Interner,
-    ) -> (Arc<Attributes>, u8) {
+    ) -> (Arc<Attributes>, u16) {
         match self.filter.verdict(prefix, received, true) {
             Verdict::Reject => (Arc::clone(received), mark::FILTERED),
-            Verdict::Accept(None) => (Arc::clone(received), 0),
-            Verdict::Accept(Some(rule)) => {
+            Verdict::Accept(rule) => {
+                let own_as_only = self.own_as_only(received);
+                let from = self.goes_down_from(received);
+                if rule.is_none() && !own_as_only && from.is_none() {
+                    return (Arc::clone(received), 0);
+                }
                 let (mut rewrite, mut key) = (Rewrite::of(received), Vec::new());
-                rewrite.operate(rule);
+                if let Some(rule) = rule {
+                    rewrite.operate(rule);
+                }
+                if own_as_only {
+                    rewrite.add_communities(&[NO_EXPORT], &[]);
+                }
+                if let Some(from) = from {
+                    let value = from.to_be_bytes().to_vec();
+                    rewrite.set(flag::OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, value);
+                }
                 rewrite.write(received.nexthop(), &mut key);
                 (interner.intern(&key), 0)
             }
         }
+    }
+
+    /// Did the route go down to a customer once, and comes up again or across? (RFC 9234 §5, ingress 1 and 2)
+    fn leaks(&self, attributes: &Attributes) -> bool {
+        match (self.external_role(), attributes.only_to_customer()) {
+            (Some(Role::Provider | Role::RouteServer), Some(_)) => true,
+            (Some(Role::Peer), Some(from)) => from != self.peer_as,
+            _ => false,
+        }
+    }
+
+    /// The AS from where on the route goes down only, where nobody has noted that yet (RFC 9234 §5, ingress 3).
+    fn goes_down_from(&self, attributes: &Attributes) -> Option<u32> {
+        let role = self.external_role()?;
+        let comes_down = matches!(role, Role::Customer | Role::Peer | Role::RouteServerClient);
+        (comes_down && attributes.only_to_customer().is_none()).then_some(self.peer_as)
+    }
+
+    fn external_role(&self) -> Option<Role> {
+        self.role.filter(|_| self.kind == PeerKind::Ebgp)
+    }
+
+    /// A blackhole that we heed is for us to know, and must not leave our AS (RFC 7999 §3.2).
+    fn own_as_only(&self, attributes: &Attributes) -> bool {
+        self.blackhole && attributes.scope() == Scope::Anywhere && attributes.has_community(BLACKHOLE)
     }
 }
 

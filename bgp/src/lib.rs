@@ -78,8 +78,8 @@ mod view;
 mod work;
 
 pub use config::{
-    ConnectionId, ErrorWait, Limits, NextHopMode, PeerConfig, PeerId, PeerKind, SelfNextHops, SpeakerConfig,
-    Timers,
+    ConnectionId, ErrorWait, Limits, NextHopMode, PeerConfig, PeerId, PeerKind, SelfNextHops, SendPaths,
+    SpeakerConfig, Timers,
 };
 pub use filter::{Community, Filter, FilterAction, FilterMatch, FilterRule, Operation, PrefixMatch};
 pub use guard::{Guard, Password};
@@ -91,5 +91,5 @@ pub use status::{
     Step,
 };
 pub use wire::attributes::Attributes;
-pub use wire::capability::Capability;
+pub use wire::capability::{Capability, Role};
 pub use wire::notification::Notification;

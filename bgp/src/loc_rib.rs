@@ -26,21 +26,25 @@ impl Slot {
 /// What is known of a path, one bit each.
 pub(crate) mod mark {
     /// The import filter rejects it.
-    pub(crate) const FILTERED: u8 = 1;
+    pub(crate) const FILTERED: u16 = 1;
     /// Our AS is in its AS_PATH.
-    pub(crate) const AS_LOOP: u8 = 1 << 1;
+    pub(crate) const AS_LOOP: u16 = 1 << 1;
     /// We are its originator, or in its cluster list.
-    pub(crate) const REFLECTION_LOOP: u8 = 1 << 2;
+    pub(crate) const REFLECTION_LOOP: u16 = 1 << 2;
     /// Its next hop is ours.
-    pub(crate) const OWN_NEXT_HOP: u8 = 1 << 3;
+    pub(crate) const OWN_NEXT_HOP: u16 = 1 << 3;
     /// Kept from before the peer's restart.
-    pub(crate) const STALE: u8 = 1 << 4;
+    pub(crate) const STALE: u16 = 1 << 4;
     /// Chosen: the best, or as good.
-    pub(crate) const CHOSEN: u8 = 1 << 5;
+    pub(crate) const CHOSEN: u16 = 1 << 5;
     /// Chosen, and the best.
-    pub(crate) const BEST: u8 = 1 << 6;
+    pub(crate) const BEST: u16 = 1 << 6;
+    /// Not announced again yet in the refresh under way (RFC 7313).
+    pub(crate) const UNREFRESHED: u16 = 1 << 7;
+    /// It went down to a customer once and came up again (RFC 9234 §5).
+    pub(crate) const ROUTE_LEAK: u16 = 1 << 8;
     /// Any of these keeps a path out of the decision process.
-    pub(crate) const INELIGIBLE: u8 = FILTERED | AS_LOOP | REFLECTION_LOOP | OWN_NEXT_HOP;
+    pub(crate) const INELIGIBLE: u16 = FILTERED | AS_LOOP | REFLECTION_LOOP | OWN_NEXT_HOP | ROUTE_LEAK;
 }
 
 /// One path to a prefix.
@@ -52,11 +56,14 @@ pub(crate) struct Path {
     pub(crate) imported: Arc<Attributes>,
     pub(crate) source: Slot,
     pub(crate) path_id: u32,
-    pub(crate) marks: u8,
+    /// Tells the prefix's paths apart towards peers that take several (RFC 7911): the lowest that was free. Set by
+    /// [`Table::insert`].
+    pub(crate) sent_id: u32,
+    pub(crate) marks: u16,
 }
 
 impl Path {
-    pub(crate) fn has(&self, marks: u8) -> bool {
+    pub(crate) fn has(&self, marks: u16) -> bool {
         self.marks & marks != 0
     }
 
@@ -96,7 +103,8 @@ impl Paths {
         self.as_slice().iter().position(|path| path.source == source && path.path_id == path_id)
     }
 
-    fn push(&mut self, path: Path) {
+    fn push(&mut self, mut path: Path) {
+        path.sent_id = self.free_sent_id();
         *self = match std::mem::take(self) {
             Paths::None => Paths::One(path),
             Paths::One(first) => Paths::Many(vec![first, path]),
@@ -105,6 +113,12 @@ impl Paths {
                 Paths::Many(paths)
             }
         };
+    }
+
+    /// The lowest number from 1 on that no path here is told apart by.
+    fn free_sent_id(&self) -> u32 {
+        let taken = |id: &u32| self.as_slice().iter().any(|path| path.sent_id == *id);
+        (1..).find(|id| !taken(id)).unwrap_or(0)
     }
 
     fn remove(&mut self, at: usize) -> Option<Path> {
@@ -235,17 +249,18 @@ impl<K: Key> Table<K> {
         let chosen = mark::CHOSEN | mark::BEST;
         let same = Arc::ptr_eq(&old.received, &path.received)
             && Arc::ptr_eq(&old.imported, &path.imported)
-            && (old.marks ^ path.marks) & !(chosen | mark::STALE) == 0;
+            && (old.marks ^ path.marks) & !(chosen | mark::STALE | mark::UNREFRESHED) == 0;
         if same {
             let replaced = old.clone();
             let was_stale = old.has(mark::STALE);
-            old.marks &= !mark::STALE;
+            old.marks &= !(mark::STALE | mark::UNREFRESHED);
             if was_stale {
                 enqueue(entry, key, &mut self.queue);
             }
             return Inserted::Replaced(replaced);
         }
         entry.chosen_changed |= old.has(mark::CHOSEN);
+        path.sent_id = old.sent_id;
         std::mem::swap(old, &mut path);
         enqueue(entry, key, &mut self.queue);
         Inserted::Replaced(path)

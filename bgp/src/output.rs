@@ -74,6 +74,8 @@ pub struct BestPath {
     pub local_pref: u32,
     /// MULTI_EXIT_DISC, where there is one.
     pub med: Option<u32>,
+    /// Packets are to be dropped rather than sent there: a BLACKHOLE of a peer that is heeded (RFC 7999).
+    pub discard: bool,
 }
 
 /// The states of RFC 4271 §8.2.2.

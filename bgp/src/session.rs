@@ -131,6 +131,17 @@ impl Session {
         self.established.as_ref()
     }
 
+    /// What was agreed on over a connection, once both OPENs have been seen.
+    pub(crate) fn negotiated_on(&self, id: ConnectionId) -> Option<&Negotiated> {
+        let established =
+            self.established.as_ref().map(|established| (&established.link, &established.negotiated));
+        let opening = self.opening.iter().flatten().filter_map(|opening| match &opening.phase {
+            Phase::OpenConfirm(negotiated) => Some((&opening.link, &**negotiated)),
+            Phase::OpenSent => None,
+        });
+        opening.chain(established).find(|(link, _)| link.id == id).map(|(_, negotiated)| negotiated)
+    }
+
     pub(crate) fn uptime(&self, now: Instant) -> Option<Duration> {
         self.established.as_ref().map(|established| now.saturating_duration_since(established.since))
     }

@@ -308,9 +308,16 @@ impl Speaker {
         let Some(mut peer) = self.take_peer(slot) else { return };
         let new = &peer.session.config;
         let own_addresses_changed = new.self_next_hops != old.self_next_hops;
-        let export_changed =
-            new.export != old.export || new.next_hop != old.next_hop || own_addresses_changed;
-        if new.import != old.import || own_addresses_changed {
+        let policy_changed = new.policy_required != old.policy_required;
+        let export_changed = policy_changed
+            || new.export != old.export
+            || new.next_hop != old.next_hop
+            || own_addresses_changed;
+        if new.import != old.import
+            || policy_changed
+            || new.blackhole != old.blackhole
+            || own_addresses_changed
+        {
             let policy = self.import_policy(&peer.session);
             peer.rib_in.import_again(&policy, &mut self.tables, out);
         }
@@ -337,8 +344,13 @@ impl Speaker {
     fn import_policy<'a>(&self, session: &'a Session) -> ImportPolicy<'a> {
         let config = &session.config;
         let local = session.established().map(|established| established.link.local);
+        let (_, kind) = self.relation(config);
         ImportPolicy {
-            filter: &config.import,
+            filter: config.import.in_force(config.policy_required, kind),
+            kind,
+            role: config.role,
+            peer_as: config.peer_as.0,
+            blackhole: config.blackhole,
             own_as: [self.config.local_as, config.local_as.unwrap_or(self.config.local_as)]
                 .map(|number| number.0),
             allowed_own_as: config.allowed_own_as,
@@ -442,8 +454,8 @@ impl Speaker {
                 if let Some(established) = session.established() {
                     rib_in.kind = established.negotiated.update.kind;
                     rib_in.router_id = Some(established.negotiated.router_id);
-                    let wait = self.config.timers.stale_after_return;
-                    helper.session_up(&established.negotiated, wait, now, rib_in, &mut self.tables, out);
+                    let (negotiated, timers) = (&established.negotiated, &self.config.timers);
+                    helper.session_up(negotiated, timers, now, rib_in, &mut self.tables, out);
                 }
                 self.request_run(&mut peer, Request { force: false, end_of_rib: true });
                 self.peers[slot.0 as usize] = Some(peer);
@@ -480,6 +492,7 @@ impl Speaker {
             imported: attributes,
             source: Slot::LOCAL,
             path_id: 0,
+            sent_id: 0,
             marks: 0,
         };
         self.tables.insert(route.prefix, path, out);
@@ -489,13 +502,17 @@ impl Speaker {
         if !self.tables.nexthops.set(nexthop, metric) {
             return;
         }
-        // A next hop is of the family of its routes: IPv4 over IPv6 next hops (RFC 8950) is not offered.
         fn queue<K: crate::loc_rib::Key>(table: &mut Table<K>, nexthop: IpAddr) {
             table.change_each(|_, path| path.used_nexthop() == Some(nexthop));
         }
-        match Family::of(nexthop) {
-            Family::V4 => queue(&mut self.tables.rib.v4, nexthop),
-            Family::V6 => queue(&mut self.tables.rib.v6, nexthop),
+        let of = Family::of(nexthop);
+        // An IPv6 next hop may be that of IPv4 routes (RFC 8950).
+        let v4_over_v6 = self.peers.iter().flatten().any(|peer| peer.session.config.v4_over_v6);
+        if of == Family::V4 || v4_over_v6 {
+            queue(&mut self.tables.rib.v4, nexthop);
+        }
+        if of == Family::V6 {
+            queue(&mut self.tables.rib.v6, nexthop);
         }
     }
 

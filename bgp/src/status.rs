@@ -53,6 +53,8 @@ pub struct ErrorCounters {
     pub not_announceable: u64,
     /// Sessions ended because the peer sent too many prefixes.
     pub prefix_limit: u64,
+    /// Routes announced that leaked: they went down to a customer once and came up again (RFC 9234 §5).
+    pub route_leaks: u64,
     /// Sessions lost or refused.
     pub sessions_lost: u64,
 }
@@ -152,6 +154,8 @@ pub enum Standing {
 pub enum Step {
     /// Our own routes come first.
     Local,
+    /// Not LLGR_STALE (RFC 9494 §4.3).
+    LongLivedStale,
     /// Higher LOCAL_PREF.
     LocalPref,
     /// Shorter AS_PATH.
@@ -181,6 +185,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Step::Local => "not our own",
+            Step::LongLivedStale => "long-lived stale",
             Step::LocalPref => "lower LOCAL_PREF",
             Step::AsPathLength => "longer AS_PATH",
             Step::Origin => "higher ORIGIN",
@@ -205,6 +210,8 @@ pub enum Ineligible {
     AsLoop,
     /// Our identifier is its ORIGINATOR_ID or in CLUSTER_LIST (RFC 4456 §8).
     ReflectionLoop,
+    /// It went down to a customer once and came up again (RFC 9234 §5).
+    RouteLeak,
     /// Its next hop is one of our addresses (RFC 4271 §5.1.3).
     OwnNextHop,
     /// The next hop cannot be reached, or nobody has said so yet.
@@ -217,6 +224,7 @@ impl fmt::Display for Ineligible {
             Ineligible::Filtered => "rejected by the import filter",
             Ineligible::AsLoop => "our AS is in AS_PATH",
             Ineligible::ReflectionLoop => "it has been reflected by us",
+            Ineligible::RouteLeak => "it has leaked from a customer or a peer",
             Ineligible::OwnNextHop => "we are its next hop",
             Ineligible::Unreachable => "the next hop can't be reached",
         })

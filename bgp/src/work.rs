@@ -9,7 +9,8 @@ use std::sync::Arc;
 use model::Family;
 
 use crate::adj_rib_in::Tables;
-use crate::adj_rib_out::{AdjRibOut, OutTable, Stage};
+use crate::adj_rib_out::{AdjRibOut, OutTable, Request, Stage};
+use crate::config::SendPaths;
 use crate::decision::{Candidate, CandidatePeer, DEFAULT_LOCAL_PREF, Decision, Rules};
 use crate::export::{ExportPolicy, Learned, Permit};
 use crate::interner::Interner;
@@ -18,8 +19,10 @@ use crate::nexthops::Nexthops;
 use crate::output::{BestPath, Output};
 use crate::session::count;
 use crate::speaker::{Peer, Speaker};
-use crate::status::{Ineligible, Standing};
-use crate::wire::attributes::Attributes;
+use crate::status::{Ineligible, MessageCounters, Standing};
+use crate::wire::attributes::{Attributes, BLACKHOLE};
+use crate::wire::nlri::AfiSafi;
+use crate::wire::route_refresh::{self, RouteRefresh};
 use crate::wire::{HEADER_LEN, MessageType};
 
 /// Where the tables of a key's family are.
@@ -65,10 +68,10 @@ impl Speaker {
     }
 
     fn work_family<K: FamilyKey>(&mut self, portion: usize, out: &mut Vec<Output>) {
-        let changed = self.decide::<K>(portion, out);
+        let decided = self.decide::<K>(portion, out);
         let deferring = self.is_deferring();
         // News concerns everybody, the rest only those that wait for it.
-        let concerned: Vec<usize> = if changed.is_empty() {
+        let concerned: Vec<usize> = if decided.is_empty() {
             self.agenda.waiting().iter().map(|slot| slot.0 as usize).collect()
         } else {
             (0..self.peers.len()).collect()
@@ -76,24 +79,24 @@ impl Speaker {
         for at in concerned {
             let is_told = self.peers[at].as_mut().is_some_and(|peer| {
                 let out_table = K::out_table(&mut peer.rib_out);
-                let due = out_table.is_due(deferring) || out_table.follows && !changed.is_empty();
+                let due = out_table.is_due(deferring) || out_table.follows && !decided.is_empty();
                 due && peer.can_be_told()
             });
             if is_told && let Some(mut peer) = self.peers[at].take() {
                 let slot = Slot(at as u32);
-                self.tell::<K>(slot, &mut peer, &changed, portion, deferring, out);
+                self.tell::<K>(slot, &mut peer, &decided, portion, deferring, out);
                 self.agenda.touch(slot);
                 self.peers[at] = Some(peer);
             }
         }
     }
 
-    /// Decides up to `portion` prefixes; gives those whose best path is another or has changed.
-    fn decide<K: FamilyKey>(&mut self, portion: usize, out: &mut Vec<Output>) -> Vec<K> {
+    /// Decides up to `portion` prefixes; gives them, each with whether its best path is another or has changed.
+    fn decide<K: FamilyKey>(&mut self, portion: usize, out: &mut Vec<Output>) -> Vec<(K, bool)> {
         let Speaker { peers, tables: Tables { rib, nexthops, .. }, decision, config, .. } = self;
         let table = K::table(rib);
         let rules = Rules::of(config);
-        let mut changed = Vec::new();
+        let mut decided = Vec::new();
         for _ in 0..portion {
             let Some((key, entry)) = table.next_queued() else { break };
             // A route that moves to a next hop nobody has asked about yet stays where it is until the answer, which queues it
@@ -104,8 +107,9 @@ impl Speaker {
                 continue;
             }
             run_decision(entry.paths.as_slice(), peers, nexthops, rules, decision);
-            if apply_decision(entry, decision) {
-                changed.push(key);
+            let changed = apply_decision(entry, decision);
+            decided.push((key, changed));
+            if changed {
                 let paths = best_paths(entry, decision, peers);
                 if !paths.is_empty() || entry.given {
                     entry.given = !paths.is_empty();
@@ -114,7 +118,7 @@ impl Speaker {
             }
             table.drop_if_empty(key);
         }
-        changed
+        decided
     }
 
     /// Tells one peer of what changed, then of the next portion of a run through the table.
@@ -122,7 +126,7 @@ impl Speaker {
         &mut self,
         slot: Slot,
         peer: &mut Peer,
-        changed: &[K],
+        decided: &[(K, bool)],
         portion: usize,
         deferring: bool,
         out: &mut Vec<Output>,
@@ -134,35 +138,63 @@ impl Speaker {
             config: &peer.session.config,
             kind,
             local_as,
-            four_octet_as: established.negotiated.update.four_octet_as,
+            negotiated: &established.negotiated,
             local_address: established.link.local,
         };
         let connection = established.link.id;
+        let form = established.negotiated.form(K::FAMILY);
+        let refresh_is_marked = established.negotiated.enhanced_refresh;
         let out_table = K::out_table(&mut peer.rib_out);
-        let Tables { rib, interner, .. } = &mut self.tables;
+        let Tables { rib, interner, nexthops } = &mut self.tables;
         let table = K::table(rib);
-        let mut teller =
-            Teller { policy, peers: &self.peers, interner, latest: None, key: Vec::new(), unsayable: 0 };
+        let mut teller = Teller {
+            policy,
+            peers: &self.peers,
+            nexthops,
+            rules: Rules::of(&self.config),
+            interner,
+            latest: None,
+            key: Vec::new(),
+            unsayable: 0,
+        };
         let mut stage = Stage::default();
-        if out_table.follows {
-            for &key in changed {
-                out_table.stage(key, teller.told(key, table), false, &mut stage);
-            }
-        }
-        let mut end_of_rib = false;
-        if out_table.is_due(deferring) {
-            out_table.begin(table);
-            for _ in 0..portion {
-                let Some((key, force)) = out_table.next_of_run() else { break };
+        let mut tell = |key: K, force: bool, out_table: &mut OutTable<K>| {
+            if form.add_path {
+                out_table.stage_several(key, teller.several(key, table), force, &mut stage);
+            } else {
                 out_table.stage(key, teller.told(key, table), force, &mut stage);
             }
-            end_of_rib = out_table.finish_run();
+        };
+        if out_table.follows {
+            // Of several paths any may have changed, not just the best.
+            for &(key, _) in decided.iter().filter(|&&(_, changed)| changed || form.add_path) {
+                tell(key, false, out_table);
+            }
+        }
+        let (mut begun, mut finished) = (false, None);
+        if out_table.is_due(deferring) {
+            begun = out_table.begin(table);
+            for _ in 0..portion {
+                let Some((key, force)) = out_table.next_of_run() else { break };
+                tell(key, force, out_table);
+            }
+            finished = out_table.finish_run();
         }
         peer.errors.not_announceable += teller.unsayable;
+        // No mark before the first End-of-RIB (RFC 7313 §4).
+        let is_asked_for =
+            |request: Option<Request>| request.is_some_and(|request| request.force && !request.end_of_rib);
+        let marks = |subtype, due: bool, bytes: &mut Vec<u8>| {
+            if due && refresh_is_marked {
+                RouteRefresh { family: AfiSafi::unicast(K::FAMILY), subtype }.emit(bytes);
+            }
+        };
         let mut bytes = Vec::new();
-        stage.emit(K::FAMILY, end_of_rib, &mut bytes);
+        marks(route_refresh::BEGIN, begun && is_asked_for(out_table.running().or(finished)), &mut bytes);
+        stage.emit(form, finished.is_some_and(|request| request.end_of_rib), &mut bytes);
+        marks(route_refresh::END, is_asked_for(finished), &mut bytes);
         if !bytes.is_empty() {
-            count(&mut peer.session.messages_out, MessageType::Update, count_messages(&bytes));
+            count_sent(&mut peer.session.messages_out, &bytes);
             out.push(Output::Send { connection, bytes });
         }
     }
@@ -172,6 +204,8 @@ impl Speaker {
 struct Teller<'a> {
     policy: ExportPolicy<'a>,
     peers: &'a [Option<Peer>],
+    nexthops: &'a Nexthops,
+    rules: Rules,
     interner: &'a mut Interner,
     /// The latest answer and what it was made of; neighbours in a run mostly share it.
     latest: Option<(Made, Option<Arc<Attributes>>)>,
@@ -201,7 +235,42 @@ impl Eq for SetRef {}
 
 impl Teller<'_> {
     fn told<K: FamilyKey>(&mut self, key: K, table: &Table<K>) -> Option<Arc<Attributes>> {
-        let best = table.get(key)?.best()?;
+        self.told_of(key, table.get(key)?.best()?)
+    }
+
+    /// What is said of several paths, each with its identifier.
+    fn several<K: FamilyKey>(&mut self, key: K, table: &Table<K>) -> Vec<(u32, Arc<Attributes>)> {
+        let Some(entry) = table.get(key) else { return Vec::new() };
+        // What a peer said is not for itself.
+        let mut paths: Vec<&Path> =
+            entry.paths.as_slice().iter().filter(|path| path.source != self.policy.slot).collect();
+        let mut told = Vec::new();
+        match self.policy.config.send_paths {
+            SendPaths::Best => {}
+            SendPaths::All => {
+                for path in paths {
+                    if candidate(path, self.peers, self.nexthops).is_ok() {
+                        told.extend(self.told_of(key, path).map(|said| (path.sent_id, said)));
+                    }
+                }
+            }
+            // The best, then the best of what is left.
+            SendPaths::UpTo(most) => {
+                let mut decision = Decision::default();
+                while told.len() < most {
+                    let candidates: Vec<_> =
+                        paths.iter().map(|path| candidate(path, self.peers, self.nexthops)).collect();
+                    decision.run(&candidates, self.rules);
+                    let Some(&best) = decision.chosen.first() else { break };
+                    let path = paths.swap_remove(best);
+                    told.extend(self.told_of(key, path).map(|said| (path.sent_id, said)));
+                }
+            }
+        }
+        told
+    }
+
+    fn told_of<K: FamilyKey>(&mut self, key: K, best: &Path) -> Option<Arc<Attributes>> {
         let learned = learned_from(self.peers, best.source);
         let Permit::Yes(rule) = self.policy.permits(key.prefix(), best, learned) else { return None };
         let made = Made {
@@ -232,14 +301,14 @@ fn learned_from(peers: &[Option<Peer>], source: Slot) -> Option<Learned> {
     })
 }
 
-fn count_messages(mut bytes: &[u8]) -> u64 {
-    let mut messages = 0;
-    while let Some(&[high, low]) = bytes.get(16..18).and_then(|length| length.first_chunk()) {
-        messages += 1;
+/// Counts what stands in `bytes`: UPDATEs, and the marks around a refresh.
+fn count_sent(counters: &mut MessageCounters, mut bytes: &[u8]) {
+    while let Some(&[high, low, kind]) = bytes.get(16..19).and_then(|length| length.first_chunk()) {
+        let is_refresh = kind == MessageType::RouteRefresh as u8;
+        count(counters, if is_refresh { MessageType::RouteRefresh } else { MessageType::Update }, 1);
         let len = usize::from(u16::from_be_bytes([high, low])).max(HEADER_LEN);
         bytes = bytes.get(len..).unwrap_or_default();
     }
-    messages
 }
 
 /// Runs the decision process over one prefix's paths.
@@ -267,6 +336,7 @@ fn candidate<'a>(
     for (marks, reason) in [
         (mark::AS_LOOP, Ineligible::AsLoop),
         (mark::REFLECTION_LOOP, Ineligible::ReflectionLoop),
+        (mark::ROUTE_LEAK, Ineligible::RouteLeak),
         (mark::OWN_NEXT_HOP, Ineligible::OwnNextHop),
         (mark::FILTERED, Ineligible::Filtered),
     ] {
@@ -320,6 +390,7 @@ fn best_paths(entry: &Entry, decision: &Decision, peers: &[Option<Peer>]) -> Vec
             kind: peer.rib_in.kind,
             local_pref: path.imported.local_pref().unwrap_or(DEFAULT_LOCAL_PREF),
             med: path.imported.med(),
+            discard: peer.session.config.blackhole && path.imported.has_community(BLACKHOLE),
         })
     };
     let mut best: Vec<BestPath> = Vec::with_capacity(decision.chosen.len());

@@ -21,7 +21,7 @@ fn actor(row: &Value) -> Actor {
 
 fn context(actor: Actor) -> UpdateContext {
     let kind = if actor.as_number == 65000 { PeerKind::Ibgp } else { PeerKind::Ebgp };
-    UpdateContext { kind, four_octet_as: true, families: [true; 2], add_path: [false; 2] }
+    UpdateContext::usual(kind)
 }
 
 /// Prefixes that an UPDATE announces, if it can be read.

@@ -283,12 +283,7 @@ fn what_we_announce_reads_back_as_what_we_hold() {
         route.communities = vec![0xfde8_0000 + at / 100];
         bench.give(Input::Originate(route));
     }
-    let context = UpdateContext {
-        kind: PeerKind::Ebgp,
-        four_octet_as: true,
-        families: [true; 2],
-        add_path: [false; 2],
-    };
+    let context = UpdateContext::usual(PeerKind::Ebgp);
     let mut prefixes = Vec::new();
     for (_, body) in bench.sent(OBSERVER) {
         let update = Update::parse(&body, &context).expect("our own UPDATE");

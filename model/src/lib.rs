@@ -32,8 +32,8 @@ mod update;
 
 pub use addr::{Family, InterfaceAddr, MacAddr, ParseAddrError, Prefix};
 pub use bgp::{
-    AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes, PeerTarget,
-    PrefixAdvertisement, SecretKey,
+    AsNumber, BgpConfiguration, BgpPeer, ParseAsNumberError, PeerNodes, PeerTarget, PrefixAdvertisement,
+    SecretKey,
 };
 pub use bgp_filter::{
     BgpCommunity, BgpFilter, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bgp::{
     Filter, FilterAction, FilterRule, Guard, Input, NextHopMode, Operation, OriginatedRoute, PeerConfig,
-    PeerId, SelfNextHops, SpeakerConfig,
+    PeerId, SelfNextHops, SendPaths, SpeakerConfig,
 };
 use model::{AsNumber, Family, Prefix, SecretKey};
 
@@ -223,7 +223,10 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
     config.passive = peer.passive;
     config.hold_time = HOLD_TIME;
     config.keepalive_time = peer.keepalive_time;
+    // `add paths on` in Calico's templates is both directions; its peers have a filter of their own or need none.
     config.add_path = true;
+    config.send_paths = SendPaths::All;
+    config.policy_required = false;
     if let Some(restart_time) = peer.restart_time {
         config.restart_time = restart_time;
     }

@@ -7,9 +7,21 @@ use crate::collision::{Side, stays};
 use crate::config::ConnectionId;
 use crate::connection::{Negotiated, Opening, Phase};
 use crate::output::{Output, Reason};
-use crate::wire::MessageType;
-use crate::wire::notification::{CEASE, FSM_ERROR, Notification, cease};
+use crate::wire::notification::{CEASE, FSM_ERROR, HEADER_ERROR, Notification, ROUTE_REFRESH_ERROR, cease};
 use crate::wire::open::Open;
+use crate::wire::{MessageType, emit_message, route_refresh};
+
+/// A ROUTE-REFRESH that is not four octets long (RFC 7313 §5, else RFC 4271 §6.1).
+fn bad_refresh_length(body: &[u8], enhanced: bool) -> Notification {
+    let mut message = Vec::new();
+    emit_message(&mut message, MessageType::RouteRefresh, |out| out.extend(body));
+    match body.get(2) {
+        Some(&(route_refresh::BEGIN | route_refresh::END)) if enhanced => {
+            Notification::with_data(ROUTE_REFRESH_ERROR, 1, &message)
+        }
+        _ => Notification::with_data(HEADER_ERROR, 2, &message[16..18]),
+    }
+}
 
 impl Session {
     /// A message came.
@@ -35,7 +47,11 @@ impl Session {
             }
             match kind {
                 MessageType::Update => return Received::Update,
-                MessageType::RouteRefresh => return Received::RouteRefresh,
+                MessageType::RouteRefresh if body.len() == 4 => return Received::RouteRefresh,
+                MessageType::RouteRefresh => {
+                    let enhanced = self.established.as_ref().is_some_and(|it| it.negotiated.enhanced_refresh);
+                    self.fail(id, bad_refresh_length(body, enhanced), step)
+                }
                 MessageType::Keepalive => None,
                 _ => self.fail(id, Notification::new(FSM_ERROR, 3), step),
             }

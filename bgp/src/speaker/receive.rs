@@ -9,11 +9,11 @@ use crate::loc_rib::Slot;
 use crate::output::Output;
 use crate::session::Received;
 use crate::speaker::{Peer, Speaker};
-use crate::wire::MessageType;
 use crate::wire::nlri::AfiSafi;
 use crate::wire::notification::{CEASE, Notification, cease};
-use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::route_refresh::{self, RouteRefresh};
 use crate::wire::update::Update;
+use crate::wire::{MAX_MESSAGE_LEN, MessageType};
 
 impl Speaker {
     pub(super) fn received(
@@ -36,15 +36,26 @@ impl Speaker {
                     break;
                 }
             };
+            let (kind, _) = message;
             self.message(slot, connection, message, now, out);
             if !self.has_connection(slot, connection) {
                 break;
+            }
+            if kind == MessageType::Open && self.takes_extended(slot, connection) {
+                framer.extend();
             }
         }
         self.with_session(slot, now, out, |session, _| {
             session.return_framer(connection, framer);
             None::<()>
         });
+    }
+
+    /// Have both sides of a connection offered extended messages?
+    fn takes_extended(&self, slot: Slot, connection: ConnectionId) -> bool {
+        let peer = self.peers.get(slot.0 as usize).and_then(Option::as_ref);
+        let negotiated = peer.and_then(|peer| peer.session.negotiated_on(connection));
+        negotiated.is_some_and(|negotiated| negotiated.max_message_len > MAX_MESSAGE_LEN)
     }
 
     fn has_connection(&self, slot: Slot, connection: ConnectionId) -> bool {
@@ -71,7 +82,7 @@ impl Speaker {
                     self.fail(slot, connection, notification, now, out);
                 }
             }
-            Some(Received::RouteRefresh) => self.route_refresh(slot, body),
+            Some(Received::RouteRefresh) => self.route_refresh(slot, body, out),
         }
     }
 
@@ -115,15 +126,25 @@ impl Speaker {
         )
     }
 
-    fn route_refresh(&mut self, slot: Slot, body: &[u8]) {
-        let Some(RouteRefresh { family, subtype: 0 }) = RouteRefresh::parse(body) else { return };
+    fn route_refresh(&mut self, slot: Slot, body: &[u8], out: &mut Vec<Output>) {
         self.agenda.touch(slot);
+        let Some(refresh) = RouteRefresh::parse(body) else { return };
         let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
         // A family that was not negotiated is ignored (RFC 2918 §4).
-        if let Some(family) = family.family()
-            && peer.negotiated().is_some_and(|negotiated| negotiated.uses(family))
-        {
-            peer.rib_out.request(family, Request { force: true, end_of_rib: false });
+        let Some(negotiated) = peer.negotiated() else { return };
+        let Some(family) = refresh.family.family().filter(|&family| negotiated.uses(family)) else { return };
+        match refresh.subtype {
+            route_refresh::REQUEST => {
+                peer.rib_out.request(family, Request { force: true, end_of_rib: false });
+            }
+            route_refresh::BEGIN if negotiated.enhanced_refresh => {
+                peer.rib_in.begin_refresh(family, &mut self.tables);
+            }
+            route_refresh::END if negotiated.enhanced_refresh => {
+                peer.rib_in.finish_refresh(family, &mut self.tables, out);
+            }
+            // RFC 7313 §5.
+            _ => {}
         }
     }
 }

@@ -56,6 +56,12 @@ pub const NO_ADVERTISE: u32 = 0xffff_ff02;
 pub const NO_EXPORT: u32 = 0xffff_ff01;
 /// Routes not to leave the member AS.
 pub const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
+/// Routes whose peer is gone for long: the last to be used (RFC 9494 §3.2).
+pub const LLGR_STALE: u32 = 0xffff_0006;
+/// Routes that are not to be kept for long (RFC 9494 §3.3).
+pub const NO_LLGR: u32 = 0xffff_0007;
+/// Packets to these destinations are not wanted (RFC 7999).
+pub const BLACKHOLE: u32 = 0xffff_029a;
 
 /// One attribute as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +224,7 @@ pub struct Attributes {
     hops: u16,
     origin: Origin,
     scope: Scope,
+    long_lived_stale: bool,
 }
 
 /// How far a route may go (RFC 1997, well-known communities).
@@ -243,6 +250,7 @@ impl Attributes {
             hops: 0,
             origin: Origin::Incomplete,
             scope: Scope::Anywhere,
+            long_lived_stale: false,
         };
         for attribute in iterate(key_attributes(key)) {
             let number = || attribute.value.first_chunk().map(|octets| u32::from_be_bytes(*octets));
@@ -261,7 +269,10 @@ impl Attributes {
                 }
                 code::MULTI_EXIT_DISC => attributes.med = number(),
                 code::LOCAL_PREF => attributes.local_pref = number(),
-                code::COMMUNITIES => attributes.scope = scope(attribute.value),
+                code::COMMUNITIES => {
+                    attributes.scope = scope(attribute.value);
+                    attributes.long_lived_stale = has_community(attribute.value, LLGR_STALE);
+                }
                 _ => {}
             }
         }
@@ -332,6 +343,21 @@ impl Attributes {
         self.scope
     }
 
+    /// Does LLGR_STALE say that the route is the last to be used?
+    pub fn is_long_lived_stale(&self) -> bool {
+        self.long_lived_stale
+    }
+
+    /// Does the route carry this community?
+    pub fn has_community(&self, community: u32) -> bool {
+        has_community(self.value(code::COMMUNITIES).unwrap_or_default(), community)
+    }
+
+    /// Only to Customer (RFC 9234 §5): the AS from where on a route goes down only.
+    pub fn only_to_customer(&self) -> Option<u32> {
+        self.value(code::ONLY_TO_CUSTOMER)?.first_chunk().map(|octets| u32::from_be_bytes(*octets))
+    }
+
     /// COMMUNITIES (RFC 1997).
     pub fn communities(&self) -> impl Iterator<Item = u32> + '_ {
         numbers(self.value(code::COMMUNITIES).unwrap_or_default())
@@ -362,8 +388,12 @@ fn numbers(octets: &[u8]) -> impl Iterator<Item = u32> + '_ {
     octets.as_chunks().0.iter().map(|octets| u32::from_be_bytes(*octets))
 }
 
+fn has_community(communities: &[u8], wanted: u32) -> bool {
+    numbers(communities).any(|community| community == wanted)
+}
+
 fn scope(communities: &[u8]) -> Scope {
-    let has = |wanted| numbers(communities).any(|community| community == wanted);
+    let has = |wanted| has_community(communities, wanted);
     if has(NO_ADVERTISE) {
         Scope::Nobody
     } else if has(NO_EXPORT) || has(NO_EXPORT_SUBCONFED) {

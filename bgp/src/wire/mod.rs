@@ -16,8 +16,10 @@ use notification::{HEADER_ERROR, Notification};
 
 /// Marker, length and type.
 pub const HEADER_LEN: usize = 19;
-/// The largest message; extended messages (RFC 8654) are not offered.
+/// The largest message.
 pub const MAX_MESSAGE_LEN: usize = 4096;
+/// The largest message where both sides take extended ones (RFC 8654 §4): all but OPEN and KEEPALIVE.
+pub const MAX_EXTENDED_LEN: usize = 65535;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,32 +50,33 @@ impl MessageType {
         MessageType::ALL.get(usize::from(code).checked_sub(1)?).copied()
     }
 
-    /// Lengths that a whole message of this type can have.
-    fn lengths(self) -> std::ops::RangeInclusive<usize> {
+    /// Lengths that a whole message of this type can have, where `max` is that of the longest of all.
+    fn lengths(self, max: usize) -> std::ops::RangeInclusive<usize> {
         match self {
             MessageType::Open => 29..=MAX_MESSAGE_LEN,
-            MessageType::Update => 23..=MAX_MESSAGE_LEN,
-            MessageType::Notification => 21..=MAX_MESSAGE_LEN,
+            MessageType::Update => 23..=max,
+            MessageType::Notification => 21..=max,
             MessageType::Keepalive => HEADER_LEN..=HEADER_LEN,
-            MessageType::RouteRefresh => 23..=23,
+            // A length that is wrong is an error of its own where refreshes are enhanced (RFC 7313 §5).
+            MessageType::RouteRefresh => 22..=max,
         }
     }
 }
 
 /// Checks a header; gives the type and the whole message's length (RFC 4271 §6.1).
-fn parse_header(header: &[u8; HEADER_LEN]) -> Result<(MessageType, usize), Notification> {
+fn parse_header(header: &[u8; HEADER_LEN], max: usize) -> Result<(MessageType, usize), Notification> {
     if header[..16] != [0xff; 16] {
         return Err(Notification::new(HEADER_ERROR, 1));
     }
     let length = [header[16], header[17]];
     let len = usize::from(u16::from_be_bytes(length));
     let bad_length = || Notification::with_data(HEADER_ERROR, 2, &length);
-    if !(HEADER_LEN..=MAX_MESSAGE_LEN).contains(&len) {
+    if !(HEADER_LEN..=max).contains(&len) {
         return Err(bad_length());
     }
     let kind = MessageType::from_code(header[18])
         .ok_or_else(|| Notification::with_data(HEADER_ERROR, 3, &header[18..]))?;
-    if kind.lengths().contains(&len) { Ok((kind, len)) } else { Err(bad_length()) }
+    if kind.lengths(max).contains(&len) { Ok((kind, len)) } else { Err(bad_length()) }
 }
 
 /// Cuts a stream of bytes into messages, holding back at most one incomplete message.
@@ -83,9 +86,16 @@ pub struct Framer {
     held: Vec<u8>,
     /// `held` was given out.
     spent: bool,
+    /// Messages may be extended.
+    extended: bool,
 }
 
 impl Framer {
+    /// Takes extended messages from now on (RFC 8654).
+    pub fn extend(&mut self) {
+        self.extended = true;
+    }
+
     /// The next whole message of what was held back and `rest`, which is advanced past it: its type and body.
     ///
     /// # Errors
@@ -98,10 +108,11 @@ impl Framer {
             self.held.clear();
             self.spent = false;
         }
+        let max = if self.extended { MAX_EXTENDED_LEN } else { MAX_MESSAGE_LEN };
         if self.held.is_empty()
             && let Some(header) = rest.first_chunk()
         {
-            let (kind, len) = parse_header(header)?;
+            let (kind, len) = parse_header(header, max)?;
             if let Some((message, after)) = rest.split_at_checked(len) {
                 *rest = after;
                 return Ok(Some((kind, &message[HEADER_LEN..])));
@@ -109,7 +120,7 @@ impl Framer {
         }
         self.hold(rest, HEADER_LEN);
         let Some(header) = self.held.first_chunk() else { return Ok(None) };
-        let (kind, len) = parse_header(header)?;
+        let (kind, len) = parse_header(header, max)?;
         self.hold(rest, len);
         if self.held.len() < len {
             return Ok(None);
@@ -201,6 +212,21 @@ mod tests {
             assert_eq!(seen.len(), 3, "pieces of {size}");
             assert_eq!(seen[1], (MessageType::Notification, b"\x06\x02bye".to_vec()));
         }
+    }
+
+    #[test]
+    fn long_messages_are_for_those_who_agreed_on_them() {
+        let mut long = Vec::new();
+        emit_message(&mut long, MessageType::Update, |out| out.resize(out.len() + 50_000, 0));
+        let bad_length = Notification::with_data(1, 2, &(HEADER_LEN as u16 + 50_000).to_be_bytes());
+        assert_eq!(Framer::default().next(&mut &long[..]), Err(bad_length));
+        let mut framer = Framer::default();
+        framer.extend();
+        let (kind, body) = framer.next(&mut &long[..]).expect("fine").expect("whole");
+        assert_eq!((kind, body.len()), (MessageType::Update, 50_000));
+        // OPEN stays short (RFC 8654 §4).
+        long[18] = MessageType::Open as u8;
+        assert!(framer.next(&mut &long[..]).is_err());
     }
 
     #[test]

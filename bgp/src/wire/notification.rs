@@ -30,6 +30,9 @@ pub const CEASE: u8 = 6;
 /// ROUTE-REFRESH Message Error (RFC 7313).
 pub const ROUTE_REFRESH_ERROR: u8 = 7;
 
+/// The subcode of OPEN Message Error for roles that don't fit (RFC 9234 §4.2).
+pub const ROLE_MISMATCH: u8 = 11;
+
 /// The subcodes of Cease (RFC 4486, RFC 8538).
 pub mod cease {
     /// Maximum Number of Prefixes Reached.
@@ -143,7 +146,7 @@ fn name(code: u8, subcode: u8) -> &'static str {
         (OPEN_ERROR, 4) => "Unsupported Optional Parameter",
         (OPEN_ERROR, 6) => "Unacceptable Hold Time",
         (OPEN_ERROR, 7) => "Unsupported Capability",
-        (OPEN_ERROR, 11) => "Role Mismatch",
+        (OPEN_ERROR, ROLE_MISMATCH) => "Role Mismatch",
         (OPEN_ERROR, _) => "OPEN Message Error",
         (UPDATE_ERROR, 1) => "Malformed Attribute List",
         (UPDATE_ERROR, 2) => "Unrecognized Well-known Attribute",

@@ -1,14 +1,21 @@
-//! ROUTE-REFRESH messages (RFC 2918 §3).
+//! ROUTE-REFRESH messages (RFC 2918 §3, RFC 7313 §3.2).
 
 use super::nlri::AfiSafi;
 use super::{MessageType, Reader, emit_message};
 
-/// A request to announce one family's routes again.
+/// Announce everything again (RFC 2918).
+pub const REQUEST: u8 = 0;
+/// Everything follows (BoRR, RFC 7313 §3.2).
+pub const BEGIN: u8 = 1;
+/// That was everything (EoRR, RFC 7313 §3.2).
+pub const END: u8 = 2;
+
+/// A request to announce one family's routes again, or a mark around such announcements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteRefresh {
     /// Which family.
     pub family: AfiSafi,
-    /// 0 is the request; 1 and 2 mark begin and end of enhanced refresh (RFC 7313), which we do not offer.
+    /// [`REQUEST`], [`BEGIN`] or [`END`]; others are to be ignored (RFC 7313 §5).
     pub subtype: u8,
 }
 

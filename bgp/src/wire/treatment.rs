@@ -172,7 +172,7 @@ pub(crate) fn kept_flags(attribute: RawAttribute<'_>) -> u8 {
     let partial = attribute.flags & flag::PARTIAL;
     match expected_flags(attribute.code) {
         Some(flag::OPTIONAL_TRANSITIVE) => match attribute.code {
-            code::PMSI_TUNNEL | code::TUNNEL_ENCAPSULATION | code::ONLY_TO_CUSTOMER | code::PREFIX_SID => {
+            code::PMSI_TUNNEL | code::TUNNEL_ENCAPSULATION | code::PREFIX_SID => {
                 flag::OPTIONAL_TRANSITIVE | flag::PARTIAL
             }
             _ => flag::OPTIONAL_TRANSITIVE | partial,

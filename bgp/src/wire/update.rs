@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use model::{Family, Prefix};
+use model::Family;
 
 use super::attributes::{
     AsPath, Attributes, RawAttribute, SegmentKind, code, emit, emit_key_nexthop, emit_segment, flag,
@@ -11,7 +11,7 @@ use super::nlri::{self, AfiSafi, Nlri, NlriField};
 use super::notification::{Notification, UPDATE_ERROR};
 use super::open::AS_TRANS;
 use super::treatment::{AttributeError, Reading, Treatment, is_unicast, judge, kept_flags};
-use super::{HEADER_LEN, MAX_MESSAGE_LEN, MessageType, Reader, emit_message};
+use super::{HEADER_LEN, MessageType, Reader, emit_message};
 use crate::config::PeerKind;
 
 /// What a session negotiated, as far as UPDATEs go.
@@ -25,12 +25,20 @@ pub struct UpdateContext {
     pub families: [bool; 2],
     /// Where prefixes we receive carry path identifiers (RFC 7911), in the same order.
     pub add_path: [bool; 2],
+    /// IPv4 routes may have IPv6 next hops (RFC 8950).
+    pub v4_over_v6: bool,
 }
 
 impl UpdateContext {
     /// What two speakers of this time agree on: AS numbers of four octets and both families; a path a prefix.
     pub fn usual(kind: PeerKind) -> UpdateContext {
-        UpdateContext { kind, four_octet_as: true, families: [true; 2], add_path: [false; 2] }
+        UpdateContext {
+            kind,
+            four_octet_as: true,
+            families: [true; 2],
+            add_path: [false; 2],
+            v4_over_v6: false,
+        }
     }
 
     fn uses(&self, family: Family) -> bool {
@@ -296,16 +304,18 @@ fn parse_mp_reach<'a>(
     let nexthop = value.take(usize::from(nexthop_len)).ok_or_else(unexpected_nexthop)?;
     let _reserved = value.u8().ok_or_else(optional_error)?;
     let Some(family) = family.family().filter(|&family| context.uses(family)) else { return Ok(None) };
-    let nexthop = mp_nexthop(family, nexthop).ok_or_else(unexpected_nexthop)?;
+    let nexthop = mp_nexthop(family, nexthop, context.v4_over_v6).ok_or_else(unexpected_nexthop)?;
     let nlri = context.field(value.0, family).ok_or_else(optional_error)?;
     Ok(Some(Announced { nlri, nexthop }))
 }
 
-/// One address of the family; with 32 octets a link-local one follows the global one (RFC 2545 §3).
-fn mp_nexthop(family: Family, octets: &[u8]) -> Option<IpAddr> {
+/// One address of the family, or an IPv6 one for IPv4 routes where that was agreed on (RFC 8950 §3). With 32 octets
+/// a link-local one follows the global one (RFC 2545 §3).
+fn mp_nexthop(family: Family, octets: &[u8], v4_over_v6: bool) -> Option<IpAddr> {
     match (family, octets.len()) {
         (Family::V4, 4) => octets.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets))),
-        (Family::V6, 16 | 32) => octets.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
+        (Family::V4, 16 | 32) if !v4_over_v6 => None,
+        (_, 16 | 32) => octets.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
         _ => None,
     }
 }
@@ -320,53 +330,66 @@ fn parse_mp_unreach<'a>(value: &'a [u8], context: &UpdateContext) -> Option<Opti
     }
 }
 
-/// The longest attributes that leave room for any one prefix in an UPDATE.
-///
-/// Beside them stand: the header, two lengths, MP_REACH_NLRI with its own header, one next hop, and a prefix.
-pub(crate) const MAX_ATTRIBUTES_LEN: usize = MAX_MESSAGE_LEN - HEADER_LEN - 4 - (4 + 5 + 16) - 17;
+/// How a peer reads the UPDATEs of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) family: Family,
+    /// The longest message it takes.
+    pub(crate) max_len: usize,
+    /// Prefixes carry path identifiers (RFC 7911).
+    pub(crate) add_path: bool,
+}
 
-/// Appends UPDATEs that withdraw the prefixes of one family; as many in each as fit.
-pub(crate) fn emit_withdrawals(out: &mut Vec<u8>, family: Family, prefixes: &[Prefix]) {
-    let overhead = HEADER_LEN + 4 + if family == Family::V6 { 4 + 3 } else { 0 };
-    for chunk in chunks_that_fit(prefixes, MAX_MESSAGE_LEN - overhead) {
-        emit_message(out, MessageType::Update, |out| match family {
+/// The longest attributes that leave room for any one prefix in a message of at most `max_len`.
+///
+/// Beside them stand: the header, two lengths, MP_REACH_NLRI with its own header, one next hop, and a prefix with
+/// its path identifier.
+pub(crate) const fn attributes_room(max_len: usize) -> usize {
+    max_len - HEADER_LEN - 4 - (4 + 5 + 16) - (17 + 4)
+}
+
+/// Appends UPDATEs that withdraw prefixes; as many in each as fit.
+pub(crate) fn emit_withdrawals(out: &mut Vec<u8>, form: Form, nlri: &[Nlri]) {
+    let overhead = HEADER_LEN + 4 + if form.family == Family::V6 { 4 + 3 } else { 0 };
+    for chunk in chunks_that_fit(nlri, form, overhead) {
+        emit_message(out, MessageType::Update, |out| match form.family {
             Family::V4 => {
-                emit_counted(out, |out| emit_prefixes(out, chunk));
+                emit_counted(out, |out| emit_nlri(out, chunk, form));
                 out.extend([0, 0]);
             }
             Family::V6 => {
                 out.extend([0, 0]);
-                emit_counted(out, |out| emit_mp_unreach(out, family, chunk));
+                emit_counted(out, |out| emit_mp_unreach(out, chunk, form));
             }
         });
     }
 }
 
-/// Appends UPDATEs that announce prefixes of one family with the same attributes; as many in each as fit.
+/// Appends UPDATEs that announce prefixes with the same attributes; as many in each as fit.
 ///
-/// The attributes must be at most [`MAX_ATTRIBUTES_LEN`] long and have a next hop of the family.
-pub(crate) fn emit_announcements(out: &mut Vec<u8>, attributes: &Attributes, prefixes: &[Prefix]) {
+/// The attributes must have a next hop and be no longer than [`attributes_room`].
+pub(crate) fn emit_announcements(out: &mut Vec<u8>, form: Form, attributes: &Attributes, nlri: &[Nlri]) {
     let bytes = attributes.bytes();
     match attributes.nexthop() {
         None => {}
         Some(IpAddr::V4(nexthop)) => {
             let overhead = HEADER_LEN + 4 + bytes.len() + 7;
-            for chunk in chunks_that_fit(prefixes, MAX_MESSAGE_LEN - overhead) {
+            for chunk in chunks_that_fit(nlri, form, overhead) {
                 emit_message(out, MessageType::Update, |out| {
                     out.extend([0, 0]);
                     emit_counted(out, |out| emit_with_nexthop(out, bytes, nexthop));
-                    emit_prefixes(out, chunk);
+                    emit_nlri(out, chunk, form);
                 });
             }
         }
         Some(IpAddr::V6(nexthop)) => {
             let overhead = HEADER_LEN + 4 + bytes.len() + 4 + 5 + 16;
-            for chunk in chunks_that_fit(prefixes, MAX_MESSAGE_LEN - overhead) {
+            for chunk in chunks_that_fit(nlri, form, overhead) {
                 emit_message(out, MessageType::Update, |out| {
                     out.extend([0, 0]);
                     emit_counted(out, |out| {
                         // First of all attributes, as RFC 7606 §5.1 asks.
-                        emit_mp_reach(out, nexthop, chunk);
+                        emit_mp_reach(out, nexthop, chunk, form);
                         out.extend_from_slice(bytes);
                     });
                 });
@@ -381,19 +404,20 @@ pub(crate) fn emit_end_of_rib(out: &mut Vec<u8>, family: Family) {
         Family::V4 => out.extend([0; 4]),
         Family::V6 => {
             out.extend([0, 0]);
-            emit_counted(out, |out| emit_mp_unreach(out, family, &[]));
+            let form = Form { family, max_len: super::MAX_MESSAGE_LEN, add_path: false };
+            emit_counted(out, |out| emit_mp_unreach(out, &[], form));
         }
     });
 }
 
-/// Cuts a list into runs whose encoding takes at most `room` octets.
-fn chunks_that_fit(prefixes: &[Prefix], room: usize) -> impl Iterator<Item = &[Prefix]> {
-    let mut rest = prefixes;
+/// Cuts a list into runs that fit a message beside `overhead` octets.
+fn chunks_that_fit(nlri: &[Nlri], form: Form, overhead: usize) -> impl Iterator<Item = &[Nlri]> {
+    let mut rest = nlri;
     std::iter::from_fn(move || {
-        let mut used = 0;
-        let fits = rest.iter().take_while(|&&prefix| {
-            used += nlri::emitted_len(prefix, false);
-            used <= room
+        let mut used = overhead;
+        let fits = rest.iter().take_while(|nlri| {
+            used += nlri::emitted_len(nlri.prefix, form.add_path);
+            used <= form.max_len
         });
         let (chunk, after) = rest.split_at(fits.count());
         rest = after;
@@ -401,8 +425,8 @@ fn chunks_that_fit(prefixes: &[Prefix], room: usize) -> impl Iterator<Item = &[P
     })
 }
 
-fn emit_prefixes(out: &mut Vec<u8>, prefixes: &[Prefix]) {
-    prefixes.iter().for_each(|&prefix| nlri::emit(out, Nlri { path_id: 0, prefix }, false));
+fn emit_nlri(out: &mut Vec<u8>, nlri: &[Nlri], form: Form) {
+    nlri.iter().for_each(|&nlri| nlri::emit(out, nlri, form.add_path));
 }
 
 /// Appends what `body` appends, behind its length in two octets.
@@ -433,22 +457,24 @@ fn emit_with_nexthop(out: &mut Vec<u8>, bytes: &[u8], nexthop: Ipv4Addr) {
     out.extend_from_slice(&bytes[before..]);
 }
 
-fn emit_mp_reach(out: &mut Vec<u8>, nexthop: Ipv6Addr, prefixes: &[Prefix]) {
+fn emit_mp_reach(out: &mut Vec<u8>, nexthop: Ipv6Addr, nlri: &[Nlri], form: Form) {
+    let AfiSafi { afi, safi } = AfiSafi::unicast(form.family);
     out.extend([flag::OPTIONAL | flag::EXTENDED_LENGTH, code::MP_REACH_NLRI]);
     emit_counted(out, |out| {
-        out.extend([0, 2, 1, 16]);
+        out.extend(afi.to_be_bytes());
+        out.extend([safi, 16]);
         out.extend(nexthop.octets());
         out.push(0);
-        emit_prefixes(out, prefixes);
+        emit_nlri(out, nlri, form);
     });
 }
 
-fn emit_mp_unreach(out: &mut Vec<u8>, family: Family, prefixes: &[Prefix]) {
-    let AfiSafi { afi, safi } = AfiSafi::unicast(family);
+fn emit_mp_unreach(out: &mut Vec<u8>, nlri: &[Nlri], form: Form) {
+    let AfiSafi { afi, safi } = AfiSafi::unicast(form.family);
     out.extend([flag::OPTIONAL | flag::EXTENDED_LENGTH, code::MP_UNREACH_NLRI]);
     emit_counted(out, |out| {
         out.extend(afi.to_be_bytes());
         out.push(safi);
-        emit_prefixes(out, prefixes);
+        emit_nlri(out, nlri, form);
     });
 }

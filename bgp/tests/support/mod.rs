@@ -149,6 +149,7 @@ impl Bench {
         config.families = Family::ALL.to_vec();
         config.self_next_hops.v6 = Some("2001:db8:ffff::1".parse().expect("an address"));
         config.passive = true;
+        config.policy_required = false;
         config
     }
 

@@ -84,7 +84,8 @@ impl Network {
 
     /// A peer's configuration towards another node.
     pub fn config(&self, to: usize, as_number: u32) -> PeerConfig {
-        PeerConfig::new(PeerId(to as u32), self.nodes[to].address, model::AsNumber(as_number))
+        let config = PeerConfig::new(PeerId(to as u32), self.nodes[to].address, model::AsNumber(as_number));
+        PeerConfig { policy_required: false, ..config }
     }
 
     /// Puts a new process in a node's place: connections break without a word, routes stay in its table.

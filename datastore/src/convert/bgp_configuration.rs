@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use model::{
-    BgpCommunity, BgpConfiguration, InterfaceAddr, Prefix, PrefixAdvertisement, Resource,
-};
+use model::{BgpCommunity, BgpConfiguration, InterfaceAddr, Prefix, PrefixAdvertisement, Resource};
 
 use super::{Identity, Outcome, bgp_filter, bgp_peer};
 use crate::fields::{Fault, Field, Object};

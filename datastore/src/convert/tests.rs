@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use model::{
     AffinityState, AllocationAttributes, AsNumber, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity,
-    ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort,
-    FelixConfiguration, IpNat, IpPool, IpamBlock, LogRate, NatOutgoingExclusions, Node, PeerNodes,
-    PeerTarget, PrefixAdvertisement, Protocol, QosControls, QosDirection, Resource, ReversePath, SecretKey,
-    WorkloadEndpoint,
+    ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort, FelixConfiguration, IpNat,
+    IpPool, IpamBlock, LogRate, NatOutgoingExclusions, Node, PeerNodes, PeerTarget, PrefixAdvertisement,
+    Protocol, QosControls, QosDirection, Resource, ReversePath, SecretKey, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest};
