@@ -16,6 +16,8 @@ pub struct Learned {
     pub nexthops: Vec<IpAddr>,
     /// It is of more than normal priority: it comes before a workload's address here, which is about to be gone.
     pub elevated: bool,
+    /// Packets there are not wanted: they are dropped rather than sent on (RFC 7999).
+    pub discard: bool,
 }
 
 impl Learned {
@@ -66,7 +68,11 @@ impl BgpRoutes {
             let Some(offer) = rib.offers(prefix).find(is_bgps) else { continue };
             let Some(there) = rib.targets().get(offer.target) else { continue };
             let nexthops = there.gateways().iter().map(|gateway| gateway.addr).collect();
-            let learned = Learned { nexthops, elevated: offer.source == Source::Elevated };
+            let learned = Learned {
+                nexthops,
+                elevated: offer.source == Source::Elevated,
+                discard: *there == Target::Blackhole,
+            };
             // A million routes of the internet lead where they led: those are left alone.
             if target(desired, prefix, &learned).as_ref() != Some(there) {
                 offered.push((prefix, learned));
@@ -98,6 +104,9 @@ fn is_bgps(offer: &Offer) -> bool {
 fn target(desired: &Desired, prefix: Prefix, learned: &Learned) -> Option<Target> {
     if desired.services.is_local(prefix) {
         return None;
+    }
+    if learned.discard {
+        return Some(Target::Blackhole);
     }
     desired.tunnels.bgp_target(prefix, learned.nexthops.iter().copied())
 }
@@ -135,7 +144,7 @@ mod tests {
     }
 
     fn via(nexthop: IpAddr) -> Learned {
-        Learned { nexthops: vec![nexthop], elevated: false }
+        Learned { nexthops: vec![nexthop], ..Learned::default() }
     }
 
     /// What the RIB has of BGP's for a prefix: is it encapsulated?
@@ -170,6 +179,24 @@ mod tests {
         assert_eq!(has(&rib, BLOCK), None);
         routes.clear(&mut rib);
         assert!(rib.is_empty());
+    }
+
+    #[test]
+    fn what_is_discarded_stays_so_whatever_the_pools_do() {
+        let (mut rib, mut routes) = (Rib::default(), BgpRoutes::default());
+        let is_blackhole = |rib: &Rib| {
+            let offer = rib.offers(BLOCK.parse().unwrap()).next().unwrap();
+            rib.targets().get(offer.target) == Some(&Target::Blackhole)
+        };
+        let nexthop = via("172.16.199.114".parse().unwrap());
+        let now = desired(EncapMode::Never, EncapMode::Never);
+        let unwanted = Learned { discard: true, ..nexthop.clone() };
+        routes.offer(&mut rib, &now, BLOCK.parse().unwrap(), unwanted);
+        assert!(is_blackhole(&rib));
+        routes.offer_all(&mut rib, &desired(EncapMode::Always, EncapMode::Never));
+        assert!(is_blackhole(&rib));
+        routes.offer(&mut rib, &now, BLOCK.parse().unwrap(), nexthop);
+        assert!(!is_blackhole(&rib));
     }
 
     #[test]

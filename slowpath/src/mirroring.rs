@@ -99,6 +99,7 @@ fn target(
                         hops.iter().map(|hop| (hop.neighbor.addr, hop.neighbor.ifindex)).collect();
                     Some(MirrorTarget::Nexthops(gateways))
                 }
+                Resolution::Blackhole => Some(MirrorTarget::Blackhole),
                 _ => None,
             }
         }

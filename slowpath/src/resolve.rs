@@ -173,6 +173,14 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv4_route_leads_to_an_ipv6_neighbour() {
+        let mut rib = Rib::default();
+        rib.insert(prefix("2001:db8::/64"), Source::Connected, &Target::Attached(ETH0), 0);
+        assert_eq!(resolve(&rib, &via(&["2001:db8::2"])), on_eth0(&["2001:db8::2"]));
+        assert_eq!(metric(&rib, addr("2001:db8::2")), Some(0));
+    }
+
+    #[test]
     fn gateways_in_a_circle_reach_nothing() {
         let mut rib = attached();
         rib.insert(prefix("10.1.0.0/16"), Source::Static, &via(&["10.2.0.1"]), 0);

@@ -92,8 +92,14 @@ impl Core {
                 }
                 let normal = sessions::local_pref_of(self.desired.normal_priority(prefix.family()));
                 let elevated = paths.first().is_some_and(|best| best.local_pref > normal);
+                let discard = paths.first().is_some_and(|best| best.discard);
                 let nexthops = paths.iter().map(|path| path.nexthop).collect();
-                self.bgp_routes.offer(&mut self.rib, &self.desired, prefix, Learned { nexthops, elevated });
+                self.bgp_routes.offer(
+                    &mut self.rib,
+                    &self.desired,
+                    prefix,
+                    Learned { nexthops, elevated, discard },
+                );
             }
             Output::PeerStateChanged { peer, from, to, reason } => {
                 let name = self.peer_name(peer);

@@ -41,7 +41,7 @@ pub fn run(feed: &Feed) -> Result<Taken> {
     let before = resident_bytes()?;
     for (id, address, peer_as) in [(1, FEEDER, FEEDER_AS), (2, SINK, SINK_AS)] {
         let mut config = PeerConfig::new(PeerId(id), IpAddr::V4(address), AsNumber(peer_as));
-        config.passive = true;
+        (config.passive, config.policy_required) = (true, false);
         bench.give(Input::PutPeer(config));
         let connection = ConnectionId(u64::from(id));
         bench.give(Input::ConnectionOpened {
