@@ -73,6 +73,7 @@ mod rewrite;
 // All together.
 mod agenda;
 mod graceful_restart;
+pub mod mrt;
 mod speaker;
 mod view;
 mod work;

@@ -336,6 +336,13 @@ impl<K: Key> Table<K> {
         }
     }
 
+    /// All prefixes, in order.
+    pub(crate) fn sorted(&self) -> impl Iterator<Item = (Prefix, &Entry)> {
+        let mut keys: Vec<K> = self.entries.keys().copied().collect();
+        keys.sort_unstable();
+        keys.into_iter().filter_map(|key| Some((key.prefix(), self.entries.get(&key)?)))
+    }
+
     /// Prefixes that have a best path, those of equal attributes side by side.
     pub(crate) fn keys_by_attributes(&self) -> Vec<K> {
         let mut keys: Vec<_> = self
