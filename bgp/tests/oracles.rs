@@ -233,3 +233,6 @@ fn lengths_that_crashed_others_do_not_crash_us() {
 
 #[path = "oracles/valid_messages.rs"]
 mod valid_messages;
+
+#[path = "oracles/wire_suite.rs"]
+mod wire_suite;
