@@ -39,6 +39,7 @@ pub mod command;
 pub mod demo;
 pub mod dissected;
 pub mod hostile;
+pub mod interop;
 mod lab;
 pub mod link;
 pub mod netns;

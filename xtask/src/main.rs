@@ -7,6 +7,7 @@ mod ci;
 mod demo;
 mod fuzz;
 mod install;
+mod interop;
 mod lab;
 mod lanes;
 mod simulate;
@@ -44,6 +45,10 @@ enum Chore {
     ///
     /// Fails where a packet loops, is lost for longer than it may be, or a table isn't what it must be.
     Simulate(simulate::Arguments),
+    /// Hold sessions with the BGP daemons of others, and print what each exchanged with ours.
+    ///
+    /// Needs root and debootstrap: each daemon runs from a small Debian below target/interop, made once.
+    Interop(interop::Arguments),
     /// Run one fuzz target, or all, for a while.
     Fuzz(fuzz::Arguments),
     /// Measure how fast Tortie is: look-ups, table changes, the walk in memory; in minutes, without root.
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Lab(arguments) => lab::run(&arguments),
         Chore::Simulate(arguments) => simulate::run(&arguments),
+        Chore::Interop(arguments) => interop::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Ci => ci::run(),

@@ -37,6 +37,13 @@ pub(crate) fn build_agent() -> Result<::lab::Tools> {
     Ok(::lab::Tools { tortie: PathBuf::new(), agent: executable(&text, "lab-agent")? })
 }
 
+/// Builds the speaker of the interop matrix.
+pub(crate) fn build_speaker() -> Result<PathBuf> {
+    println!("building the interop speaker (release)");
+    let text = cargo_build(&["-p", "lab", "--bin", "interop-speaker"])?;
+    executable(&text, "interop-speaker")
+}
+
 /// Runs cargo with its own progress on the terminal and returns its messages.
 fn cargo_build(what: &[&str]) -> Result<String> {
     let mut build = cargo();

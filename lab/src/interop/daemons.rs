@@ -1,0 +1,497 @@
+//! The daemons: how each is configured, started, and asked what it has.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+use model::Prefix;
+use serde_json::Value;
+
+use super::{OUR_AS, TWICE};
+
+/// Their routes of IPv4, and ours.
+const THEIRS_V4: [&str; 5] =
+    ["10.88.0.0/24", "10.88.1.0/24", "10.88.2.128/25", "10.88.64.0/18", "10.88.255.1/32"];
+const OURS_V4: [&str; 5] =
+    ["10.66.0.0/24", "10.66.1.0/24", "10.66.2.128/25", "10.66.64.0/18", "10.66.255.1/32"];
+/// Their routes of IPv6, and ours.
+const THEIRS_V6: [&str; 3] = ["fd88:0:1::/48", "fd88:0:2:8000::/49", "fd88::1/128"];
+const OURS_V6: [&str; 3] = ["fd66:0:1::/48", "fd66:0:2:8000::/49", "fd66::1/128"];
+
+/// A release of Debian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// Debian 12.
+    Bookworm,
+    /// What is newest.
+    Sid,
+}
+
+impl Suite {
+    /// As the mirror calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Suite::Bookworm => "bookworm",
+            Suite::Sid => "sid",
+        }
+    }
+}
+
+/// One of the sessions that are held with each daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// Between two ASes of four octets, over IPv4, of IPv4.
+    External,
+    /// The same over IPv6, of both families.
+    OverIpv6,
+    /// Within an AS: the daemon is our client.
+    Internal,
+}
+
+impl Session {
+    /// All.
+    pub const ALL: [Session; 3] = [Session::External, Session::OverIpv6, Session::Internal];
+
+    /// The column that fails where the session doesn't come up.
+    pub fn column(self) -> &'static str {
+        match self {
+            Session::External => "IPv4, AS4",
+            Session::OverIpv6 => "IPv6",
+            Session::Internal => "reflection",
+        }
+    }
+
+    /// Our end and theirs.
+    pub fn ends(self) -> (IpAddr, IpAddr) {
+        match self {
+            Session::OverIpv6 => {
+                let end = |last| IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last));
+                (end(1), end(2))
+            }
+            _ => (Ipv4Addr::new(10, 77, 0, 1).into(), Ipv4Addr::new(10, 77, 0, 2).into()),
+        }
+    }
+
+    /// The daemon's AS.
+    pub fn their_as(self) -> u32 {
+        if self == Session::Internal { 65100 } else { 4_200_000_002 }
+    }
+
+    fn our_as(self) -> u32 {
+        if self == Session::Internal { self.their_as() } else { OUR_AS }
+    }
+
+    /// What the daemon announces.
+    pub fn their_routes(self) -> Vec<Prefix> {
+        self.of_families(&THEIRS_V4, &THEIRS_V6)
+    }
+
+    /// What we announce ourselves.
+    pub fn our_routes(self) -> Vec<Prefix> {
+        self.of_families(&OURS_V4, &OURS_V6)
+    }
+
+    fn of_families(self, v4: &[&str], v6: &[&str]) -> Vec<Prefix> {
+        let six = if self == Session::OverIpv6 { v6 } else { &[] };
+        v4.iter().chain(six).filter_map(|text| text.parse().ok()).collect()
+    }
+}
+
+/// What a daemon says that it has: its words, and where they say how many paths there are to [`TWICE`].
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    text: String,
+    twice: usize,
+}
+
+impl Told {
+    /// Is the prefix, in its usual form, among the words?
+    pub fn knows(&self, prefix: &str) -> bool {
+        let ends = |at: usize| !self.text[at..].starts_with(|next: char| next.is_ascii_digit());
+        self.text.match_indices(prefix).any(|(at, _)| ends(at + prefix.len()))
+    }
+
+    /// How many paths there are to the prefix that is announced twice.
+    pub fn paths(&self, prefix: &str) -> usize {
+        if prefix == TWICE { self.twice } else { usize::from(self.knows(prefix)) }
+    }
+}
+
+/// Runs a program beside the daemon and gives what it printed.
+pub type Ask<'a> = &'a dyn Fn(&[&str]) -> Result<String>;
+
+/// A BGP daemon.
+pub struct Daemon {
+    /// What people call it.
+    pub name: &'static str,
+    /// Where it comes from.
+    pub suite: Suite,
+    /// Its package.
+    pub package: &'static str,
+    /// It takes several paths for a prefix, and says so.
+    pub takes_paths: bool,
+    /// It asks to have its routes kept while it restarts.
+    pub restarts: bool,
+    /// It takes messages of more than 4096 octets.
+    pub takes_long: bool,
+    /// It has IPv4 routes with IPv6 next hops.
+    pub v4_over_v6: bool,
+    /// What is in its file.
+    pub config: fn(Session) -> String,
+    /// How it is started; its file is `/mnt/daemon.conf`.
+    pub start: &'static [&'static str],
+    /// What is run once it has started.
+    pub after: fn(Session) -> Vec<Vec<&'static str>>,
+    /// How it is asked what it has.
+    pub told: fn(Ask<'_>) -> Result<Told>,
+}
+
+const BIRD_START: &[&str] = &["bird", "-f", "-R", "-c", "/mnt/daemon.conf", "-s", "/mnt/bird.ctl"];
+// Alone, without zebra: what it says to peers is what is tried.
+const FRR_START: &[&str] = &[
+    "/usr/lib/frr/bgpd",
+    "-f",
+    "/mnt/daemon.conf",
+    "-i",
+    "/mnt/bgpd.pid",
+    "--vty_socket",
+    "/mnt",
+    "-Z",
+    "-S",
+    "--log",
+    "stdout",
+    "--log-level",
+    "warnings",
+];
+const GOBGP_START: &[&str] = &["gobgpd", "-f", "/mnt/daemon.conf", "--api-hosts", "127.0.0.1:50051"];
+const OPENBGPD_START: &[&str] = &["sh", "-c", "mkdir -p /run/openbgpd; exec bgpd -d -f /mnt/daemon.conf"];
+const EXABGP_START: &[&str] =
+    &["env", "exabgp_daemon_user=root", "exabgp.daemon.user=root", "exabgp", "/mnt/daemon.conf"];
+
+fn nothing(_: Session) -> Vec<Vec<&'static str>> {
+    Vec::new()
+}
+
+/// All, in the order of the table.
+pub const DAEMONS: &[Daemon] = &[
+    Daemon {
+        name: "BIRD",
+        suite: Suite::Bookworm,
+        package: "bird2",
+        takes_paths: true,
+        restarts: true,
+        takes_long: true,
+        v4_over_v6: true,
+        config: bird,
+        start: BIRD_START,
+        after: nothing,
+        told: bird_told,
+    },
+    Daemon {
+        name: "BIRD",
+        suite: Suite::Sid,
+        package: "bird3",
+        takes_paths: true,
+        restarts: true,
+        takes_long: true,
+        v4_over_v6: true,
+        config: bird,
+        start: BIRD_START,
+        after: nothing,
+        told: bird_told,
+    },
+    Daemon {
+        name: "FRR",
+        suite: Suite::Bookworm,
+        package: "frr",
+        takes_paths: true,
+        restarts: true,
+        takes_long: true,
+        v4_over_v6: true,
+        config: frr,
+        start: FRR_START,
+        after: nothing,
+        told: frr_told,
+    },
+    Daemon {
+        name: "FRR",
+        suite: Suite::Sid,
+        package: "frr",
+        takes_paths: true,
+        restarts: true,
+        takes_long: true,
+        v4_over_v6: true,
+        config: frr,
+        start: FRR_START,
+        after: nothing,
+        told: frr_told,
+    },
+    Daemon {
+        name: "GoBGP",
+        suite: Suite::Bookworm,
+        package: "gobgpd",
+        takes_paths: true,
+        // Its routes are put in by command after it has started, so none are there before its End-of-RIB.
+        restarts: false,
+        takes_long: false,
+        v4_over_v6: true,
+        config: gobgp,
+        start: GOBGP_START,
+        after: gobgp_routes,
+        told: gobgp_told,
+    },
+    Daemon {
+        name: "GoBGP",
+        suite: Suite::Sid,
+        package: "gobgpd",
+        takes_paths: true,
+        restarts: false,
+        takes_long: false,
+        v4_over_v6: true,
+        config: gobgp,
+        start: GOBGP_START,
+        after: gobgp_routes,
+        told: gobgp_told,
+    },
+    Daemon {
+        name: "OpenBGPD",
+        suite: Suite::Bookworm,
+        package: "openbgpd",
+        takes_paths: true,
+        // It helps others and names no families of its own.
+        restarts: false,
+        takes_long: false,
+        v4_over_v6: false,
+        config: openbgpd,
+        start: OPENBGPD_START,
+        after: nothing,
+        told: openbgpd_told,
+    },
+    Daemon {
+        name: "OpenBGPD",
+        suite: Suite::Sid,
+        package: "openbgpd",
+        takes_paths: true,
+        restarts: false,
+        takes_long: true,
+        v4_over_v6: true,
+        config: openbgpd_new,
+        start: OPENBGPD_START,
+        after: nothing,
+        told: openbgpd_told,
+    },
+    Daemon {
+        name: "ExaBGP",
+        suite: Suite::Bookworm,
+        package: "exabgp",
+        takes_paths: true,
+        // It keeps nothing of its peers', and has no forwarding state to preserve.
+        restarts: false,
+        takes_long: true,
+        v4_over_v6: false,
+        config: exabgp,
+        start: EXABGP_START,
+        after: nothing,
+        told: exabgp_told,
+    },
+    Daemon {
+        name: "ExaBGP",
+        suite: Suite::Sid,
+        package: "exabgp",
+        takes_paths: true,
+        restarts: false,
+        takes_long: true,
+        v4_over_v6: false,
+        config: exabgp,
+        start: EXABGP_START,
+        after: nothing,
+        told: exabgp_told,
+    },
+];
+
+/// Lines for each of the daemon's routes of a family.
+fn routes(session: Session, six: bool, line: impl Fn(&Prefix) -> String) -> String {
+    session.their_routes().iter().filter(|prefix| prefix.addr().is_ipv6() == six).map(line).collect()
+}
+
+fn bird(session: Session) -> String {
+    let (us, them) = session.ends();
+    let (our_as, their_as) = (session.our_as(), session.their_as());
+    let v4 = routes(session, false, |prefix| format!("  route {prefix} blackhole;\n"));
+    let v6 = routes(session, true, |prefix| format!("  route {prefix} blackhole;\n"));
+    let own = "import all; export where source = RTS_STATIC; add paths rx;";
+    let channels = match session {
+        Session::OverIpv6 => format!("  ipv6 {{ {own} }};\n  ipv4 {{ {own} extended next hop on; }};\n"),
+        _ => format!("  ipv4 {{ {own} }};\n"),
+    };
+    format!(
+        "log stderr all;\nrouter id 10.77.0.2;\nprotocol device {{}}\nprotocol direct {{ ipv4; ipv6; }}\n\
+         protocol static four {{ ipv4;\n{v4}}}\nprotocol static six {{ ipv6;\n{v6}}}\n\
+         protocol bgp tortie {{\n  local {them} as {their_as};\n  neighbor {us} as {our_as};\n  direct;\n\
+         \x20 graceful restart on;\n  enable extended messages on;\n  connect delay time 1;\n  connect retry time 1;\n\
+         \x20 error wait time 1, 2;\n{channels}}}\n"
+    )
+}
+
+fn bird_told(ask: Ask<'_>) -> Result<Told> {
+    let text = ask(&["birdc", "-s", "/mnt/bird.ctl", "show", "route", "protocol", "tortie"])?;
+    // It fails where there is no such route.
+    let twice = ask(&["birdc", "-s", "/mnt/bird.ctl", "show", "route", TWICE]).unwrap_or_default();
+    Ok(Told { twice: twice.matches("[tortie").count(), text })
+}
+
+fn frr(session: Session) -> String {
+    let (us, _) = session.ends();
+    let (our_as, their_as) = (session.our_as(), session.their_as());
+    let family = |name: &str, six: bool| {
+        let networks = routes(session, six, |prefix| format!("  network {prefix}\n"));
+        format!(" address-family {name} unicast\n{networks}  neighbor {us} activate\n exit-address-family\n")
+    };
+    let (six, extended) = match session {
+        Session::OverIpv6 => (family("ipv6", true), format!(" neighbor {us} capability extended-nexthop\n")),
+        _ => (String::new(), String::new()),
+    };
+    let external = if session == Session::Internal {
+        String::new()
+    } else {
+        format!(" neighbor {us} disable-connected-check\n")
+    };
+    format!(
+        "router bgp {their_as}\n bgp router-id 10.77.0.2\n no bgp default ipv4-unicast\n no bgp ebgp-requires-policy\n\
+         \x20no bgp network import-check\n bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n\
+         \x20neighbor {us} remote-as {our_as}\n neighbor {us} timers connect 1\n{external}{extended}\
+         {}{six}exit\n",
+        family("ipv4", false)
+    )
+}
+
+fn frr_told(ask: Ask<'_>) -> Result<Told> {
+    let show = |what: &str| ask(&["vtysh", "--vty_socket", "/mnt", "-d", "bgpd", "-c", what]);
+    let text = show("show bgp ipv4 unicast")? + &show("show bgp ipv6 unicast")?;
+    let twice = show(&format!("show bgp ipv4 unicast {TWICE} json")).unwrap_or_default();
+    let twice: Value = serde_json::from_str(&twice).unwrap_or_default();
+    Ok(Told { text, twice: twice["paths"].as_array().map_or(0, Vec::len) })
+}
+
+fn gobgp(session: Session) -> String {
+    let (us, them) = session.ends();
+    let family = |name: &str| {
+        format!(
+            "  [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{name}\"\n\
+             \x20   [neighbors.afi-safis.add-paths.config]\n      receive = true\n"
+        )
+    };
+    let families = match session {
+        Session::OverIpv6 => family("ipv6-unicast") + &family("ipv4-unicast"),
+        _ => family("ipv4-unicast"),
+    };
+    format!(
+        "[global.config]\n  as = {}\n  router-id = \"10.77.0.2\"\n  local-address-list = [\"{them}\"]\n[[neighbors]]\n\
+         \x20 [neighbors.config]\n    neighbor-address = \"{us}\"\n    peer-as = {}\n{families}",
+        session.their_as(),
+        session.our_as()
+    )
+}
+
+fn gobgp_routes(session: Session) -> Vec<Vec<&'static str>> {
+    let add = |family, prefix, nexthop| {
+        vec!["gobgp", "global", "rib", "add", "-a", family, prefix, "nexthop", nexthop]
+    };
+    let four = if session == Session::OverIpv6 { "fd77::2" } else { "10.77.0.2" };
+    let mut commands: Vec<_> = THEIRS_V4.iter().map(|prefix| add("ipv4", prefix, four)).collect();
+    if session == Session::OverIpv6 {
+        commands.extend(THEIRS_V6.iter().map(|prefix| add("ipv6", prefix, "fd77::2")));
+    }
+    commands
+}
+
+fn gobgp_told(ask: Ask<'_>) -> Result<Told> {
+    let text =
+        ask(&["gobgp", "global", "rib", "-a", "ipv4"])? + &ask(&["gobgp", "global", "rib", "-a", "ipv6"])?;
+    let twice = ask(&["gobgp", "global", "rib", TWICE, "-j"]).unwrap_or_default();
+    let twice: Value = serde_json::from_str(&twice).unwrap_or_default();
+    let paths = twice[TWICE].as_array().or(twice.as_array()).map_or(0, Vec::len);
+    Ok(Told { text, twice: paths })
+}
+
+fn openbgpd(session: Session) -> String {
+    openbgpd_with(session, "")
+}
+
+fn openbgpd_new(session: Session) -> String {
+    let extended = if session == Session::OverIpv6 { "  announce extended nexthop yes\n" } else { "" };
+    openbgpd_with(session, &format!("  announce extended yes\n{extended}"))
+}
+
+fn openbgpd_with(session: Session, more: &str) -> String {
+    let (us, them) = session.ends();
+    let networks =
+        session.their_routes().iter().map(|prefix| format!("network {prefix}\n")).collect::<String>();
+    let families = match session {
+        Session::OverIpv6 => "  announce IPv6 unicast\n  announce IPv4 unicast\n",
+        _ => "  announce IPv4 unicast\n",
+    };
+    format!(
+        "AS {}\nrouter-id 10.77.0.2\nlisten on {them}\nsocket \"/mnt/bgpd.sock\"\nfib-update no\n{networks}\
+         neighbor {us} {{\n  remote-as {}\n  local-address {them}\n  announce add-path recv yes\n{families}{more}}}\n\
+         allow from any\nallow to any\n",
+        session.their_as(),
+        session.our_as()
+    )
+}
+
+fn openbgpd_told(ask: Ask<'_>) -> Result<Told> {
+    let text = ask(&["bgpctl", "-s", "/mnt/bgpd.sock", "show", "rib"])?;
+    let twice = text.lines().filter(|line| line.split_whitespace().any(|word| word == TWICE)).count();
+    Ok(Told { twice, text })
+}
+
+fn exabgp(session: Session) -> String {
+    let (us, them) = session.ends();
+    let (families, six) = match session {
+        Session::OverIpv6 => ("ipv6 unicast;", true),
+        _ => ("ipv4 unicast;", false),
+    };
+    let statics = routes(session, six, |prefix| format!("    route {prefix} next-hop self;\n"));
+    format!(
+        "process log {{\n  run /bin/sh -c \"cat >> /mnt/received.json\";\n  encoder json;\n}}\n\
+         neighbor {us} {{\n  router-id 10.77.0.2;\n  local-address {them};\n  local-as {};\n  peer-as {};\n\
+         \x20 family {{ {families} }}\n  capability {{ add-path receive; route-refresh enable; asn4 enable; }}\n\
+         \x20 static {{\n{statics}  }}\n  api {{ processes [ log ]; receive {{ parsed; update; }} }}\n}}\n",
+        session.their_as(),
+        session.our_as()
+    )
+}
+
+fn exabgp_told(ask: Ask<'_>) -> Result<Told> {
+    let text = ask(&["cat", "/mnt/received.json"])?;
+    let ids: std::collections::BTreeSet<&str> = text
+        .match_indices(&format!("\"{TWICE}\""))
+        .filter_map(|(at, _)| text[at..].split("path-information\": \"").nth(1)?.split('"').next())
+        .collect();
+    Ok(Told { twice: ids.len(), text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::REFLECTED;
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_known_only_as_a_whole() {
+        let told = Told { text: format!("{REFLECTED} via\n10.66.2.128/25\n"), twice: 2 };
+        assert!(told.knows(REFLECTED) && told.knows("10.66.2.128/25"));
+        assert!(!told.knows("10.66.2.128/2") && !told.knows("10.66.1.0/24"));
+        assert_eq!((told.paths(TWICE), told.paths(REFLECTED)), (2, 1));
+    }
+
+    #[test]
+    fn every_daemon_is_told_of_our_end_and_of_its_routes() {
+        for daemon in DAEMONS {
+            for session in Session::ALL {
+                let config = (daemon.config)(session);
+                assert!(config.contains(&session.ends().0.to_string()), "{} {session:?}", daemon.name);
+                assert!(config.contains(&session.our_as().to_string()), "{} {session:?}", daemon.name);
+            }
+        }
+    }
+}

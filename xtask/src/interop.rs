@@ -1,0 +1,35 @@
+//! `cargo xtask interop`: our BGP before the daemons of others.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use lab::interop::{self, Cell};
+use lab::wait;
+
+use crate::tools;
+
+/// What one may ask of `cargo xtask interop`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only daemons whose names contain one of these, such as `bird`.
+    names: Vec<String>,
+    /// Write the table to this file as well.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    wait::catch_signals()?;
+    let speaker = tools::build_speaker()?;
+    println!("{}", interop::head());
+    let lines = interop::run(&speaker, &tools::workspace().join("target"), &arguments.names)?;
+    if let Some(file) = &arguments.record {
+        let rows: Vec<String> = lines.iter().map(interop::row).collect();
+        std::fs::write(file, format!("{}\n{}\n", interop::head(), rows.join("\n")))?;
+    }
+    let failed = lines.iter().flat_map(|line| line.cells.iter().flatten());
+    let failed = failed.filter(|cell| matches!(cell, Cell::Failed(_))).count();
+    println!("{failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
