@@ -228,7 +228,9 @@ impl<'a> Bench<'a> {
         match self.session {
             Session::External => {
                 note("IPv4, AS4", self.both_ways(&theirs, &self.session.our_routes()));
-                note("refresh", self.refresh());
+                if self.daemon.refreshes {
+                    note("refresh", self.refresh());
+                }
                 let able = |what: &str| {
                     Ok::<_, anyhow::Error>(self.ask("state")?.capabilities.iter().any(|c| c.contains(what)))
                 };

@@ -127,6 +127,8 @@ pub struct Daemon {
     pub suite: Suite,
     /// Its package.
     pub package: &'static str,
+    /// Asked for its routes again, it says them again.
+    pub refreshes: bool,
     /// It takes several paths for a prefix, and says so.
     pub takes_paths: bool,
     /// It asks to have its routes kept while it restarts.
@@ -177,6 +179,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "BIRD",
         suite: Suite::Bookworm,
         package: "bird2",
+        refreshes: true,
         takes_paths: true,
         restarts: true,
         takes_long: true,
@@ -190,6 +193,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "BIRD",
         suite: Suite::Sid,
         package: "bird3",
+        refreshes: true,
         takes_paths: true,
         restarts: true,
         takes_long: true,
@@ -203,6 +207,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "FRR",
         suite: Suite::Bookworm,
         package: "frr",
+        refreshes: true,
         takes_paths: true,
         restarts: true,
         takes_long: true,
@@ -216,6 +221,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "FRR",
         suite: Suite::Sid,
         package: "frr",
+        refreshes: true,
         takes_paths: true,
         restarts: true,
         takes_long: true,
@@ -229,6 +235,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "GoBGP",
         suite: Suite::Bookworm,
         package: "gobgpd",
+        refreshes: true,
         takes_paths: true,
         // Its routes are put in by command after it has started, so none are there before its End-of-RIB.
         restarts: false,
@@ -243,6 +250,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "GoBGP",
         suite: Suite::Sid,
         package: "gobgpd",
+        refreshes: true,
         takes_paths: true,
         restarts: false,
         takes_long: false,
@@ -256,6 +264,8 @@ pub const DAEMONS: &[Daemon] = &[
         name: "OpenBGPD",
         suite: Suite::Bookworm,
         package: "openbgpd",
+        // 7.7 logs "route refresh: AID IPv4 unicast not negotiated" for the family that it exchanges.
+        refreshes: false,
         takes_paths: true,
         // It helps others and names no families of its own.
         restarts: false,
@@ -270,6 +280,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "OpenBGPD",
         suite: Suite::Sid,
         package: "openbgpd",
+        refreshes: true,
         takes_paths: true,
         restarts: false,
         takes_long: true,
@@ -283,6 +294,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "ExaBGP",
         suite: Suite::Bookworm,
         package: "exabgp",
+        refreshes: true,
         takes_paths: true,
         // It keeps nothing of its peers', and has no forwarding state to preserve.
         restarts: false,
@@ -297,6 +309,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "ExaBGP",
         suite: Suite::Sid,
         package: "exabgp",
+        refreshes: true,
         takes_paths: true,
         restarts: false,
         takes_long: true,
@@ -419,7 +432,7 @@ fn openbgpd(session: Session) -> String {
 
 fn openbgpd_new(session: Session) -> String {
     let extended = if session == Session::OverIpv6 { "  announce extended nexthop yes\n" } else { "" };
-    openbgpd_with(session, &format!("  announce extended yes\n{extended}"))
+    openbgpd_with(session, &format!("  announce extended message yes\n{extended}"))
 }
 
 fn openbgpd_with(session: Session, more: &str) -> String {

@@ -152,7 +152,9 @@ impl Network {
 
     /// A peer's configuration as seen from anywhere; its number is the node's.
     pub fn peer(&self, node: NodeId, as_number: u32) -> PeerConfig {
-        PeerConfig::new(PeerId(node as u32), self.nodes[node].address, model::AsNumber(as_number))
+        let config =
+            PeerConfig::new(PeerId(node as u32), self.nodes[node].address, model::AsNumber(as_number));
+        PeerConfig { policy_required: false, ..config }
     }
 
     /// Is there a link between two nodes that packets and connections may take?
