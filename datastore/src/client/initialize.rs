@@ -69,6 +69,14 @@ impl Client<'_> {
     pub fn set_ready(&self, ready: bool) -> Result<(), ClientError> {
         let mut cluster = self.get(ResourceKind::ClusterInformation, "", "default")?;
         cluster.set_spec("datastoreReady", ready);
+        self.write_cluster_information(cluster)
+    }
+
+    /// Writes the cluster's own resource anew, which no other write may touch.
+    ///
+    /// # Errors
+    /// That it has been written since it was read, or that the store can't be asked.
+    pub fn write_cluster_information(&self, cluster: ApiObject) -> Result<(), ClientError> {
         self.update_as_is(cluster.canonical()).map(drop)
     }
 }

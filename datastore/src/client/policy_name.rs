@@ -3,8 +3,9 @@
 
 use serde_json::json;
 
-use super::ApiObject;
 use super::defaults::is_tiered;
+use super::{ApiObject, Client, ClientError};
+use crate::{Key, ResourceKind, Under};
 
 /// The annotation that says a policy's name.
 const ANNOTATION: &str = "projectcalico.org/metadata";
@@ -51,4 +52,31 @@ pub(super) fn restore(object: &mut ApiObject) {
         None => return,
     };
     object.set_text("name", &name);
+}
+
+impl Client<'_> {
+    /// Stores the policies of a kind under the names that they go by; gives how many weren't.
+    ///
+    /// # Errors
+    /// That one couldn't be read, written or removed. What has been moved until then stays so, and nothing is lost: the
+    /// new name is written before the old one goes.
+    pub fn migrate_policy_names(&self, kind: ResourceKind) -> Result<usize, ClientError> {
+        let mut moved = 0;
+        for stored in self.store().list(&Under::Kind { kind, namespace: None })?.stored {
+            let Key::Resource(key) = &stored.key else { continue };
+            let Ok(object) = super::loaded(kind, &stored) else { continue };
+            if object.name() == key.name || object.name().starts_with("knp.default.") {
+                continue;
+            }
+            let mut new = object.clone();
+            new.set_text("resourceVersion", "");
+            match self.create_as_is(new) {
+                Ok(_) | Err(ClientError::AlreadyExists(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.store().delete(&stored.key, Some(stored.revision))?;
+            moved += 1;
+        }
+        Ok(moved)
+    }
 }

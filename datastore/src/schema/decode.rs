@@ -129,7 +129,7 @@ impl Decoder {
         let plain = match ty {
             Type::Text | Type::Time => value.is_string().then(|| value.clone()),
             Type::Bool => value.is_boolean().then(|| value.clone()),
-            Type::Float => value.is_number().then(|| value.clone()),
+            Type::Float => value.is_number().then(|| short(value)),
             Type::Int(int) => whole(int, value),
             Type::Texts => texts(value),
             Type::Duration => return own(scalar::duration(value), value, at),
@@ -229,6 +229,16 @@ fn is_zero(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty(),
+    }
+}
+
+/// A number as Go writes it: 100, and not 100.0.
+fn short(number: &Value) -> Value {
+    /// Above it Go writes an exponent, and a double no longer holds every whole number.
+    const WHOLE: f64 = 9_007_199_254_740_992.0;
+    match number.as_f64() {
+        Some(value) if value.fract() == 0.0 && value.abs() < WHOLE => (value as i64).into(),
+        _ => number.clone(),
     }
 }
 

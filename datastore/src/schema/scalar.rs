@@ -79,9 +79,9 @@ fn print_duration(nanoseconds: i128) -> String {
         format!("{}{point}{fraction}", all / unit)
     };
     match all {
-        ..1_000 => format!("{sign}{all}ns"),
-        ..1_000_000 => format!("{sign}{}µs", decimal(1_000)),
-        ..1_000_000_000 => format!("{sign}{}ms", decimal(1_000_000)),
+        0..1_000 => format!("{sign}{all}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", decimal(1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(1_000_000)),
         _ => {
             let whole = all / 1_000_000_000;
             let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
