@@ -8,6 +8,7 @@
 //! workers: 2
 //! cores: [2, 3]
 //! control_socket: /run/tortie/tortie.sock
+//! bird_sockets: /var/run/calico
 //! metrics: { listen: "127.0.0.1:9191" }
 //! log: { format: text, level: info }
 //! mode: auto
@@ -75,6 +76,8 @@ pub(crate) struct Config {
     pub(crate) cores: Option<Vec<usize>>,
     /// Where `tortie show` asks.
     pub(crate) control_socket: PathBuf,
+    /// The directory of BIRD's control sockets, where calicoctl asks; absent is off.
+    pub(crate) bird_sockets: Option<PathBuf>,
     /// Where metrics are served; absent is off.
     pub(crate) metrics: Option<SocketAddr>,
     /// How the log is written.
@@ -181,6 +184,7 @@ impl Config {
             workers,
             cores: cores(file, workers)?,
             control_socket: control_socket(file)?,
+            bird_sockets: bird_sockets(file)?,
             metrics: metrics(file)?,
             log: log(file)?,
             mode: mode(file)?,
@@ -314,15 +318,25 @@ fn cores(file: &File, workers: usize) -> Result<Option<Vec<usize>>, field::Fault
     Ok(Some(cores))
 }
 
+/// `sun_path` of `sockaddr_un`, without its closing zero (unix(7)).
+const SOCKET_PATH_BYTES: usize = 107;
+
 fn control_socket(file: &File) -> Result<PathBuf, field::Fault> {
-    /// `sun_path` of `sockaddr_un`, without its closing zero (unix(7)).
-    const MAX: usize = 107;
     let Some(field) = field("control_socket", &file.control_socket) else {
         return Ok(PathBuf::from(CONTROL_SOCKET));
     };
+    socket_path(&field, SOCKET_PATH_BYTES)
+}
+
+fn bird_sockets(file: &File) -> Result<Option<PathBuf>, field::Fault> {
+    let field = field("bird_sockets", &file.bird_sockets);
+    field.map(|field| socket_path(&field, SOCKET_PATH_BYTES - "/bird6.ctl".len())).transpose()
+}
+
+fn socket_path(field: &field::Field<'_>, max: usize) -> Result<PathBuf, field::Fault> {
     let path = field.text()?;
-    if path.len() > MAX {
-        return Err(field.fault(Reason::SocketPath { bytes: path.len(), max: MAX }));
+    if path.len() > max {
+        return Err(field.fault(Reason::SocketPath { bytes: path.len(), max }));
     }
     Ok(PathBuf::from(path))
 }

@@ -9,6 +9,7 @@
 //! ```
 
 mod client;
+mod listener;
 mod server;
 
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ use crate::show::flows::FlowsStatus;
 use crate::traces::{FilterQuestion, PacketQuestion};
 
 pub(crate) use client::{AskError, ask};
+pub(crate) use listener::{ListenError, Listener};
 pub(crate) use server::Server;
 
 /// What can be asked.

@@ -13,6 +13,7 @@
 //!
 //! **What it never does.** It knows no protocol, no route and no packet.
 
+mod bird;
 mod check;
 mod cleanup;
 mod config;
@@ -69,6 +70,7 @@ All else has defaults:
   mode: auto                                        # auto, zero-copy or copy
   waiting: adaptive                                 # an idle worker: adaptive, busy or interrupt
   control_socket: /run/tortie/tortie.sock           # where `tortie show` asks
+  bird_sockets: /var/run/calico                     # where `calicoctl node status` asks; off by default
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
   log: { format: text, level: info }                # text or json; RUST_LOG overrides the level
   ecmp: { symmetric: false }                        # true: both directions of a flow choose alike; also seed: 7

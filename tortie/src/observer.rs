@@ -161,7 +161,7 @@ impl Observer {
         self.questions.is_closed()
     }
 
-    async fn bgp(&self) -> Result<BgpStatus, NoAnswer> {
+    pub(crate) async fn bgp(&self) -> Result<BgpStatus, NoAnswer> {
         match self.ask(Query::Bgp).await? {
             Answer::Bgp(bgp) => Ok(bgp),
             _ => Err(NoAnswer::Mismatch),

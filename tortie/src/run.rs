@@ -31,7 +31,7 @@ use crate::ports::{Ports, WorkerQueues};
 use crate::session_sockets::SessionSockets;
 use crate::signals::Signals;
 use crate::traces::Traces;
-use crate::{control, flow_hash, http, privileges};
+use crate::{bird, control, flow_hash, http, privileges};
 
 /// How often the workers are looked after.
 const WATCH: Duration = Duration::from_secs(1);
@@ -54,6 +54,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("can't listen for signals")?;
     // First of all, so that a second router of the same name ends before it touches an interface.
     let control = control::Server::listen(&config.control_socket)?;
+    let bird = config.bird_sockets.as_deref().map(bird::Servers::listen).transpose()?;
     let http = match config.metrics {
         Some(address) => Some(http::Server::listen(address).await?),
         None => None,
@@ -80,7 +81,13 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     tracing::info!(socket = %config.control_socket.display(), "tortie runs");
 
     let outcome = {
-        let serving = async { tokio::join!(control.serve(&observer), serve_http(http.as_ref(), &observer)) };
+        let serving = async {
+            tokio::join!(
+                control.serve(&observer),
+                serve_bird(bird.as_ref(), &observer),
+                serve_http(http.as_ref(), &observer)
+            )
+        };
         tokio::select! {
             _ = serving => unreachable!("servers serve until dropped"),
             signal = signals.next() => {
@@ -96,7 +103,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     // A second signal ends the process wherever the orderly way is: everything that matters stays in the kernel.
     let stopping = async {
         slow.stop().await;
-        drop((control, http));
+        drop((control, bird, http));
         workers.stop().await
     };
     tokio::select! {
@@ -111,6 +118,13 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
          mirrored routes and the nftables tables; `tortie cleanup -c FILE` removes them"
     );
     outcome
+}
+
+async fn serve_bird(servers: Option<&bird::Servers>, observer: &Observer) {
+    match servers {
+        Some(servers) => servers.serve(observer).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn serve_http(server: Option<&http::Server>, observer: &Observer) {

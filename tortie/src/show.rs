@@ -3,7 +3,7 @@
 //! One file per noun. A table shows what an operator looks for first; `-o json` shows everything.
 
 mod bfd;
-mod bgp;
+pub(crate) mod bgp;
 mod bgp_route;
 mod drops;
 pub(crate) mod flows;
@@ -17,7 +17,7 @@ mod route;
 mod routes;
 mod segments;
 mod stages;
-mod table;
+pub(crate) mod table;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

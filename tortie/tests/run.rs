@@ -1,5 +1,7 @@
 //! The router itself, from start to clean stop, in a network namespace of the test's own.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -128,6 +130,7 @@ fn configure(directory: &Path) {
     std::fs::write(
         directory.join("tortie.yaml"),
         "node: node1\ndatastore: { directory: resources }\nuplinks: [up0]\ncontrol_socket: t.sock\n\
+         bird_sockets: bird\n\
          metrics: { listen: \"127.0.0.1:9191\" }\n\
          workloads: { mtu_file: calico/mtu }\n\
          limits: { frames: 8192, routes_v4: 1000, routes_v6: 1000 }\n",
@@ -144,6 +147,22 @@ fn ask(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
         .output()
         .expect("it runs");
     (status.code(), String::from_utf8(stdout).expect("UTF-8"))
+}
+
+/// What calicoctl reads of a BIRD.
+fn as_calicoctl(socket: &Path) -> String {
+    let mut stream = UnixStream::connect(socket).expect("a socket");
+    stream.write_all(b"show protocols\n").expect("a question");
+    let mut said = String::new();
+    for line in BufReader::new(stream).lines() {
+        let line = line.expect("an answer");
+        said.push_str(&line);
+        said.push('\n');
+        if line.starts_with("0000") {
+            break;
+        }
+    }
+    said
 }
 
 fn root() -> bool {
@@ -185,6 +204,10 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     let (status, text) = ask(path, &["bgp", "-o", "json"]);
     let bgp: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((status, bgp["local_as"].as_u64()), (Some(0), Some(64512)));
+    for socket in ["bird/bird.ctl", "bird/bird6.ctl"] {
+        let said = as_calicoctl(&path.join(socket));
+        assert!(said.starts_with("0001 BIRD ") && said.contains("\n2002-name "), "{said}");
+    }
     let (status, text) = ask(path, &["route", "203.0.113.1"]);
     assert_eq!(status, Some(1), "there is no such route: {text}");
     let (status, text) = ask(path, &["route", "192.0.2.77", "-o", "json"]);

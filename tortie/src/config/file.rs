@@ -52,6 +52,7 @@ pub(super) struct File {
     pub(super) workers: Option<Entry>,
     pub(super) cores: Option<Entry>,
     pub(super) control_socket: Option<Entry>,
+    pub(super) bird_sockets: Option<Entry>,
     pub(super) metrics: Option<Section<Metrics>>,
     pub(super) log: Option<Section<Log>>,
     pub(super) mode: Option<Entry>,

@@ -32,6 +32,7 @@ fn the_shortest_file_takes_every_default() {
             workers: 1,
             cores: None,
             control_socket: PathBuf::from(CONTROL_SOCKET),
+            bird_sockets: None,
             metrics: None,
             log: LogConfig { format: LogFormat::Text, level: tracing::Level::INFO },
             mode: Mode::Auto,
@@ -55,6 +56,7 @@ fn every_field_is_read() {
          workers: 2\n\
          cores: [0, 3]\n\
          control_socket: /tmp/t.sock\n\
+         bird_sockets: /tmp/bird\n\
          metrics: { listen: \"[::1]:9191\" }\n\
          log: { format: json, level: debug }\n\
          mode: zero-copy\n\
@@ -93,6 +95,7 @@ fn every_field_is_read() {
             workers: 2,
             cores: Some(vec![0, 3]),
             control_socket: PathBuf::from("/tmp/t.sock"),
+            bird_sockets: Some(PathBuf::from("/tmp/bird")),
             metrics: Some("[::1]:9191".parse().unwrap()),
             log: LogConfig { format: LogFormat::Json, level: tracing::Level::DEBUG },
             mode: Mode::ZeroCopy,

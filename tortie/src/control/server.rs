@@ -1,43 +1,22 @@
 //! The router's end of the control socket.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::listener::{ListenError, Listener};
 use super::{Line, Question, Reply};
 use crate::limits;
 use crate::observer::Observer;
 
-/// Owner and group may ask, nobody else.
-const MODE: u32 = 0o660;
-
-/// Why the control socket can't be opened.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its variant means")]
-pub(crate) enum ListenError {
-    #[error(
-        "another router answers at {path}: two can't serve one control socket; stop it, or set another control_socket"
-    )]
-    Alive { path: String },
-    #[error("{path} is there and is no socket; remove it, or set another control_socket")]
-    NotASocket { path: String },
-    #[error(
-        "can't open the control socket {path}: {source}; does its directory exist, and may this user write to it?"
-    )]
-    Io { path: String, source: io::Error },
-}
-
 /// An open control socket. Its file goes when this is dropped.
 pub(crate) struct Server {
-    listener: UnixListener,
-    path: PathBuf,
+    listener: Listener,
 }
 
 impl Server {
@@ -46,27 +25,7 @@ impl Server {
     /// # Errors
     /// A live router answers there, or the file can't be made.
     pub(crate) fn listen(path: &Path) -> Result<Server, ListenError> {
-        let shown = || path.display().to_string();
-        let failed = |source| ListenError::Io { path: shown(), source };
-        match std::fs::symlink_metadata(path) {
-            Ok(file) if !file.file_type().is_socket() => {
-                return Err(ListenError::NotASocket { path: shown() });
-            }
-            Ok(_) if BlockingStream::connect(path).is_ok() => {
-                return Err(ListenError::Alive { path: shown() });
-            }
-            Ok(_) => std::fs::remove_file(path).map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(directory) = path.parent() {
-                    std::fs::create_dir_all(directory).map_err(failed)?;
-                }
-            }
-            Err(error) => return Err(failed(error)),
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        let server = Server { listener, path: path.to_owned() };
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(failed)?;
-        Ok(server)
+        Ok(Server { listener: Listener::open(path, "control_socket")? })
     }
 
     /// Answers until the future is dropped.
@@ -75,30 +34,15 @@ impl Server {
         loop {
             // More questioners than places wait in the kernel's queue of connections.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let observer = observer.clone();
-                    tokio::spawn(async move {
-                        if let Err(error) = converse(stream, &observer).await {
-                            tracing::debug!(%error, "a questioner on the control socket went away");
-                        }
-                        drop(place);
-                    });
+            let stream = self.listener.next().await;
+            let observer = observer.clone();
+            tokio::spawn(async move {
+                if let Err(error) = converse(stream, &observer).await {
+                    tracing::debug!(%error, "a questioner on the control socket went away");
                 }
-                Err(error) => {
-                    // Out of file descriptors, most likely: it passes.
-                    tracing::warn!(%error, "the control socket can't take a connection; trying again in a second");
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                }
-            }
+                drop(place);
+            });
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Another router would replace what is left anyway.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

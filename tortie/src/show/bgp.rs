@@ -42,7 +42,7 @@ fn sessions<'a>(peers: impl Iterator<Item = &'a PeerStatus>) -> Table {
 }
 
 /// The time of day, or the date where that is longer ago.
-fn since(peer: &PeerStatus) -> String {
+pub(crate) fn since(peer: &PeerStatus) -> String {
     match peer.since.split_once('T') {
         Some((_, time)) if peer.since_seconds < DAY => time.get(..8).unwrap_or(time).to_owned(),
         Some((date, _)) => date.to_owned(),
@@ -59,7 +59,8 @@ fn prefixes(peer: &PeerStatus, count: &PerFamily) -> String {
     if other == 0 { own.to_string() } else { format!("{own} + {other} {name}") }
 }
 
-fn info(peer: &PeerStatus) -> String {
+/// The FSM's state, and what else an operator should know.
+pub(crate) fn info(peer: &PeerStatus) -> String {
     let more = match (&peer.last_error, peer.info.as_str()) {
         (Some(error), _) if !peer.up => error.as_str(),
         (_, info) => info,

@@ -5,28 +5,28 @@ const PADDING: usize = 3;
 
 /// Rows under headings, in columns as wide as their widest cell.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(headings: &[&str]) -> Table {
+    pub(crate) fn new(headings: &[&str]) -> Table {
         Table { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
     }
 
     /// Adds a row; it has as many cells as there are headings.
-    pub(super) fn row(&mut self, cells: Vec<String>) {
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.rows[0].len(), "a cell for every heading");
         self.rows.push(cells);
     }
 
     /// Is there nothing but headings?
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }
 
     /// Aligned columns without lines.
-    pub(super) fn columns(&self) -> String {
+    pub(crate) fn columns(&self) -> String {
         let widths = self.widths();
         let mut text = String::new();
         for row in &self.rows {
@@ -41,7 +41,7 @@ impl Table {
     }
 
     /// Cells in boxes of `+`, `-` and `|`.
-    pub(super) fn boxes(&self) -> String {
+    pub(crate) fn boxes(&self) -> String {
         let widths = self.widths();
         let rule: String =
             widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>() + "+\n";
