@@ -5,20 +5,23 @@
 //!
 //! **How things pass through it.** `main.rs` reads the command line → [`config`] → [`run`] makes [`limits`]' tables,
 //! starts workers and slow path, and waits. [`ports`] opens AF_XDP for the slow path. Everybody who asks how things
-//! are ([`control`] for `tortie show`, [`http`] for Prometheus) asks the [`observer`].
+//! are ([`control`] for `tortie show`, [`http`] for Prometheus, [`bird`] for calicoctl) asks the [`observer`]. What
+//! works on a datastore, without the router, is in [`ctl`].
 //!
 //! **What it promises.** A configuration that is accepted can't be wrong in itself; every error names what, where
 //! and what to do; memory is known at the start; a question never holds up a packet or a session. Exit status: 0 yes,
-//! 1 no or failed, 2 wrong usage or no answer.
+//! 1 no or failed, 2 wrong usage or no answer. [`ctl`]'s commands have calicoctl's.
 //!
 //! **What it never does.** It knows no protocol, no route and no packet.
 
 mod bird;
 mod check;
 mod cleanup;
+mod completion;
 mod config;
 mod control;
 mod cores;
+mod ctl;
 mod explain;
 mod flow_hash;
 mod forms;
@@ -42,10 +45,11 @@ mod trace;
 mod traces;
 mod validate;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use config::Config;
 
@@ -91,6 +95,8 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "tortie", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct CommandLine {
+    #[command(flatten)]
+    global: ctl::GlobalArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -122,8 +128,13 @@ enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// Print the version
-    Version,
+    #[command(flatten)]
+    Ctl(ctl::Command),
+    /// Print completions for a shell: source <(tortie completion bash)
+    Completion(completion::CompletionArgs),
+    /// Write a manual page for every command
+    #[command(hide = true)]
+    Man(completion::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -138,7 +149,13 @@ fn main() -> ExitCode {
         eprintln!("tortie: {lacks}");
         return ExitCode::from(FAILED);
     }
-    let CommandLine { command } = CommandLine::parse();
+    if ctl::is_calicoctl() {
+        return ctl::calicoctl().unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            ExitCode::from(FAILED)
+        });
+    }
+    let CommandLine { global, command } = CommandLine::parse_from(words());
     let (outcome, status) = match command {
         Command::Run { file, check: true } => (check(&file), FAILED),
         Command::Run { file, check: false } => (run(&file), FAILED),
@@ -147,12 +164,22 @@ fn main() -> ExitCode {
         Command::Explain(args) => (explain::run(&args), TROUBLE),
         Command::Validate(args) => (validate::run(&args), TROUBLE),
         Command::Cleanup { file } => (cleanup(&file), FAILED),
-        Command::Version => (version(), TROUBLE),
+        Command::Ctl(command) => (command.run(&global), FAILED),
+        Command::Completion(args) => (completion::completion(&args, CommandLine::command()), FAILED),
+        Command::Man(args) => (completion::man(&args, CommandLine::command()), FAILED),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("tortie: {error:#}");
         ExitCode::from(status)
     })
+}
+
+/// The command line. calicoctl knows a node by the first word after a process's name: `-felix` there says nothing to us.
+fn words() -> impl Iterator<Item = OsString> {
+    std::env::args_os()
+        .enumerate()
+        .filter(|(place, word)| *place != 1 || word != "-felix")
+        .map(|(_, word)| word)
 }
 
 fn run(file: &ConfigFile) -> anyhow::Result<ExitCode> {
@@ -176,7 +203,12 @@ fn cleanup(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn version() -> anyhow::Result<ExitCode> {
-    output::print(&format!("tortie {}\n", env!("CARGO_PKG_VERSION")))?;
-    Ok(ExitCode::SUCCESS)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
 }

@@ -223,7 +223,10 @@ fn the_example_of_the_help_is_a_good_configuration() {
 fn the_version_is_the_crates() {
     let (_kept, path) = box_of("node1");
     let expected = format!("tortie {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(tortie(&path, &["version"]), (0, expected, String::new()));
+    assert_eq!(tortie(&path, &["--version"]), (0, expected, String::new()));
+    let (status, out, _) = tortie(&path, &["version", "--client"]);
+    let expected = format!("Client Version:    v{}\nGit commit:        ", env!("CARGO_PKG_VERSION"));
+    assert!(status == 0 && out.starts_with(&expected), "{out}");
 }
 
 #[test]
