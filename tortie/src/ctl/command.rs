@@ -97,6 +97,10 @@ pub(crate) fn calicoctl() -> anyhow::Result<ExitCode> {
                 error.print()?;
                 Ok(ExitCode::SUCCESS)
             }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                error.print()?;
+                Ok(ExitCode::FAILURE)
+            }
             _ => {
                 let words: Vec<String> =
                     words.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();

@@ -8,7 +8,7 @@ use crate::processor;
 /// The first kernel whose AF_XDP, BPF links and nftables do all that is asked of them.
 const LEAST_KERNEL: (u32, u32) = (5, 10);
 
-/// What the kernel must have: its name as a module or in /proc, and in the kernel's configuration.
+/// What the kernel must have: its name as a module, where it can be one, and in the kernel's configuration.
 const NEEDED: [(&str, &str); 8] = [
     ("bpf_syscall", "CONFIG_BPF_SYSCALL"),
     ("xdp_sockets", "CONFIG_XDP_SOCKETS"),
@@ -19,6 +19,9 @@ const NEEDED: [(&str, &str); 8] = [
     ("vxlan", "CONFIG_VXLAN"),
     ("tcp_md5sig", "CONFIG_TCP_MD5SIG"),
 ];
+
+/// Those that are never modules: only the configuration tells.
+const BUILT_IN: [&str; 3] = ["bpf_syscall", "xdp_sockets", "tcp_md5sig"];
 
 /// What a machine says of itself.
 struct System {
@@ -71,6 +74,12 @@ fn said(system: &System) -> Said {
     }
     out.push_str("Checking kernel modules...\n");
     for (module, option) in NEEDED {
+        if BUILT_IN.contains(&module) && system.config.is_empty() {
+            out.push_str(&format!(
+                "WARNING: Unable to tell {module} without the kernel's configuration; give it by -f\n"
+            ));
+            continue;
+        }
         let found = system.has(module, option);
         if !found {
             out.push_str(&format!(
