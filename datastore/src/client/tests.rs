@@ -258,3 +258,22 @@ fn a_pool_that_goes_takes_its_empty_blocks_along() {
     let affinities = Under::Affinities { node: None, family: model::Family::V4 };
     assert_eq!(store.list(&affinities).unwrap().stored, []);
 }
+
+#[test]
+fn a_node_that_goes_gives_back_its_addresses_and_blocks() {
+    let store = initialized();
+    let client = Client::new(&store);
+    client.create_new(&with_spec("IPPool", "pool1", json!({ "cidr": "10.1.0.0/16" }))).unwrap();
+    let spec = json!({ "ipv4VXLANTunnelAddr": "10.1.0.0" });
+    client.create_new(&with_spec("Node", "n", spec)).unwrap();
+    let block = "10.1.0.0/26".parse::<model::Prefix>().unwrap();
+    let ipam = crate::ipam::Ipam::new(&store);
+    ipam.claim_affinity(block, "n").unwrap();
+    let addr = "10.1.0.0".parse().unwrap();
+    let owner = std::collections::BTreeMap::new();
+    let taken = crate::ipam::Assign { addr, node: "n", handle: Some("tunnel"), owner, usage: None };
+    ipam.assign(&taken).unwrap();
+    client.delete(&ApiObject::named(ResourceKind::Node, "", "n")).unwrap();
+    assert_eq!(store.list(&Under::Blocks(model::Family::V4)).unwrap().stored, []);
+    assert_eq!(store.list(&Under::Handles).unwrap().stored, []);
+}
