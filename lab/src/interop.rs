@@ -234,7 +234,7 @@ impl<'a> Bench<'a> {
                 let able = |what: &str| {
                     Ok::<_, anyhow::Error>(self.ask("state")?.capabilities.iter().any(|c| c.contains(what)))
                 };
-                if able("ExtendedMessage")? {
+                if self.daemon.takes_long && able("ExtendedMessage")? {
                     note(
                         "extended",
                         self.settle("a long message's route", || Ok(self.told()?.knows("10.66.1.0/24"))),
