@@ -235,16 +235,19 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
         NextHop::Keep => NextHopMode::Keep,
         NextHop::OwnAddress => NextHopMode::SelfAddress,
     };
-    config.self_next_hops = SelfNextHops {
-        v4: match desired.node_address(Family::V4) {
-            Some(IpAddr::V4(addr)) => Some(addr),
-            _ => None,
-        },
-        v6: match desired.node_address(Family::V6) {
-            Some(IpAddr::V6(addr)) => Some(addr),
-            _ => None,
-        },
-    };
+    // Without an address to connect from, "ourselves" is the session's own end: a ToR has one in each network.
+    if peer.source_address.is_some() {
+        config.self_next_hops = SelfNextHops {
+            v4: match desired.node_address(Family::V4) {
+                Some(IpAddr::V4(addr)) => Some(addr),
+                _ => None,
+            },
+            v6: match desired.node_address(Family::V6) {
+                Some(IpAddr::V6(addr)) => Some(addr),
+                _ => None,
+            },
+        };
+    }
     let internal = peer.as_number == peer.local_as.unwrap_or(desired.as_number);
     config.import = Filter { rules: filters::rules(&peer.import, internal, desired), ..Filter::accept_all() };
     // What the peer's own filters don't decide, what all peers may be told does.

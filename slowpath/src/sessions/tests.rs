@@ -409,3 +409,17 @@ fn a_session_without_its_password_is_held_back_until_it_is_there() {
     assert_eq!(guard(&bench.changes()), Guard::default());
     assert!(!bench.sessions.secrets_changed(), "nobody needs it any more");
 }
+
+#[test]
+fn where_no_address_is_bound_the_sessions_own_end_is_the_next_hop() {
+    let mut bench = Bench::new();
+    let mut own = |bind| {
+        let Resource::BgpPeer(tor) = peer("tor", "10.0.0.9:179") else { unreachable!() };
+        bench.put(Resource::BgpPeer(BgpPeer { bind_to_node_address: bind, ..tor }));
+        let mut changes = bench.changes();
+        let Some(Input::PutPeer(config)) = changes.pop() else { panic!("{changes:?}") };
+        config.self_next_hops.v4
+    };
+    assert_eq!(own(true), Some(Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!(own(false), None);
+}
