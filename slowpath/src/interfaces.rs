@@ -143,7 +143,7 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
     })
 }
 
-fn addresses(netlink: &mut Netlink) -> Result<Vec<Address>, NetlinkError> {
+pub(crate) fn addresses(netlink: &mut Netlink) -> Result<Vec<Address>, NetlinkError> {
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     netlink.dump("list addresses", request, |row| match row {
         RouteNetlinkMessage::NewAddress(address) => Address::from_message(&address),

@@ -21,7 +21,7 @@
 //! limits: { routes_v4: 1000000 }
 //! ```
 //!
-//! Only `node`, `datastore` and `uplinks` must be there. Unknown fields are refused: a misspelt one would otherwise
+//! Only `node` (or `NODENAME` in the environment), `datastore` and `uplinks` must be there. Unknown fields are refused: a misspelt one would otherwise
 //! silently leave its default in force.
 
 mod bgp;
@@ -29,8 +29,9 @@ mod error;
 mod field;
 mod file;
 mod segments;
+mod startup;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,6 +97,8 @@ pub(crate) struct Config {
     pub(crate) ecmp: EcmpConfig,
     /// The size of every table.
     pub(crate) limits: Limits,
+    /// What calico/node does at its start, by environment variable; absent where the datastore is only read.
+    pub(crate) startup: Option<BTreeMap<&'static str, String>>,
 }
 
 /// How flows choose among equally good next hops.
@@ -197,6 +200,7 @@ impl Config {
             bgp: bgp::settings(file)?,
             ecmp: ecmp(file)?,
             limits: table_limits(file.limits.as_ref().map(|Section(fields)| fields))?,
+            startup: startup::startup(file)?,
         })
     }
 }
@@ -215,15 +219,25 @@ fn required<'a>(
 }
 
 fn node(file: &File) -> Result<String, field::Fault> {
-    let field = required("node", &file.node, "node: node1")?;
+    let Some(field) = field("node", &file.node) else {
+        // As calico/node is told.
+        return std::env::var("NODENAME")
+            .ok()
+            .filter(|name| is_node_name(name))
+            .ok_or_else(|| field::Fault::missing("node", "node: node1"));
+    };
     let name = field.text()?;
-    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = name.as_bytes();
-    let framed = bytes.first().is_some_and(|b| letter(*b)) && bytes.last().is_some_and(|b| letter(*b));
-    if !framed || name.len() > 253 || !bytes.iter().all(|b| letter(*b) || b"-.".contains(b)) {
+    if !is_node_name(name) {
         return Err(field.fault(Reason::NodeName { given: name.to_owned() }));
     }
     Ok(name.to_owned())
+}
+
+fn is_node_name(name: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    let framed = bytes.first().is_some_and(|b| letter(*b)) && bytes.last().is_some_and(|b| letter(*b));
+    framed && name.len() <= 253 && bytes.iter().all(|b| letter(*b) || b"-.".contains(b))
 }
 
 fn datastore(file: &File) -> Result<PathBuf, field::Fault> {

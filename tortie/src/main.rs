@@ -41,6 +41,7 @@ mod run;
 mod session_sockets;
 mod show;
 mod signals;
+mod startup;
 mod trace;
 mod traces;
 mod validate;
@@ -78,6 +79,7 @@ All else has defaults:
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
   log: { format: text, level: info }                # text or json; RUST_LOG overrides the level
   ecmp: { symmetric: false }                        # true: both directions of a flow choose alike; also seed: 7
+  startup: { ip: autodetect }                       # do what calico/node does at its start; off by default
   limits: { routes_v4: 2200000, frames: 131072 }    # sizes of tables; see --check for all and their memory
 
 Examples:

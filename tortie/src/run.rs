@@ -31,7 +31,7 @@ use crate::ports::{Ports, WorkerQueues};
 use crate::session_sockets::SessionSockets;
 use crate::signals::Signals;
 use crate::traces::Traces;
-use crate::{bird, control, flow_hash, http, privileges};
+use crate::{bird, control, flow_hash, http, privileges, startup};
 
 /// How often the workers are looked after.
 const WATCH: Duration = Duration::from_secs(1);
@@ -58,6 +58,14 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let http = match config.metrics {
         Some(address) => Some(http::Server::listen(address).await?),
         None => None,
+    };
+    // Before the slow path, which then finds the node complete.
+    let startup = tokio::select! {
+        startup = startup::on_a_thread(config) => startup.context("the node can't start up")?,
+        signal = signals.next() => {
+            tracing::info!(signal, "ending before the start is over");
+            return Ok(());
+        }
     };
     let largest = LargestPacket::of(config);
     let size = FrameSize::for_mtu(largest.mtu);
@@ -103,7 +111,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     // A second signal ends the process wherever the orderly way is: everything that matters stays in the kernel.
     let stopping = async {
         slow.stop().await;
-        drop((control, bird, http));
+        drop((control, bird, http, startup));
         workers.stop().await
     };
     tokio::select! {

@@ -1,5 +1,6 @@
 //! `tortie.yaml` as it is written: every value with its place, nothing judged yet.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -63,6 +64,7 @@ pub(super) struct File {
     pub(super) bfd: Option<Section<Bfd>>,
     pub(super) ecmp: Option<Section<Ecmp>>,
     pub(super) limits: Option<Section<LimitsFields>>,
+    pub(super) startup: Option<Section<StartupFields>>,
 }
 
 /// A VXLAN segment.
@@ -197,6 +199,11 @@ pub(super) struct LimitsFields {
     pub(super) policy_bytes: Option<Entry>,
 }
 
+/// What the node tells of itself at its start, by name: the names are `config/startup.rs`'s.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct StartupFields(pub(super) BTreeMap<String, Entry>);
+
 /// A mapping that says what it should look like where something else stands in its place.
 #[derive(Debug, Default)]
 pub(super) struct Section<T>(pub(super) T);
@@ -258,6 +265,10 @@ impl Written for Ecmp {
 
 impl Written for LimitsFields {
     const EXPECTED: &'static str = "a mapping such as `limits: { routes_v4: 100000 }`";
+}
+
+impl Written for StartupFields {
+    const EXPECTED: &'static str = "a mapping such as `startup: { ip: autodetect, as: 64512 }`";
 }
 
 impl<'de, T: Deserialize<'de> + Written> Deserialize<'de> for Section<T> {

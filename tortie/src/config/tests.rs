@@ -42,6 +42,7 @@ fn the_shortest_file_takes_every_default() {
             bgp: BgpSettings::default(),
             ecmp: EcmpConfig { symmetric: false, seed: None },
             limits: Limits::default(),
+            startup: None,
         }
     );
 }
@@ -123,6 +124,7 @@ fn every_field_is_read() {
                 policy_members: 24,
                 policy_bytes: 1_048_577,
             },
+            startup: None,
         }
     );
 }
@@ -228,4 +230,20 @@ proptest! {
         let config = parse(&format!("{GOOD}limits: {{ routes_v4: {routes}, frames: {frames} }}\n")).unwrap();
         prop_assert_eq!(config.limits, Limits { routes_v4: routes, frames, ..Limits::default() });
     }
+}
+
+#[test]
+fn what_the_node_tells_of_itself_is_said_as_calicos_variables_are() {
+    let text = "node: node1\ndatastore: { directory: /d }\nuplinks: [eth0]\n";
+    let parsed = |startup: &str| Config::parse(Path::new("tortie.yaml"), &format!("{text}{startup}"));
+    assert_eq!(parsed("").unwrap().startup, None);
+    assert_eq!(parsed("startup: {}").unwrap().startup, Some(BTreeMap::new()));
+    let said = parsed("startup: { ip: autodetect, as: 64512, no_default_pools: true, ip6: }")
+        .unwrap()
+        .startup
+        .unwrap();
+    let said: Vec<(&str, &str)> = said.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(said, [("AS", "64512"), ("IP", "autodetect"), ("NO_DEFAULT_POOLS", "true")]);
+    let error = parsed("startup: { pi: x }").unwrap_err().to_string();
+    assert!(error.starts_with("tortie.yaml: startup: is `pi`; use one of ip, ip6, "), "{error}");
 }
