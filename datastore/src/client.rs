@@ -115,8 +115,11 @@ impl<'a> Client<'a> {
         self.create_as_is(object)
     }
 
-    /// Writes a new resource without asking what it says.
-    pub(crate) fn create_as_is(&self, mut object: ApiObject) -> Result<ApiObject, ClientError> {
+    /// Writes a new resource without asking what it says, as `UnsafeCreate` of Calico's client does.
+    ///
+    /// # Errors
+    /// That it is there already, or that the store can't be asked.
+    pub fn create_as_is(&self, mut object: ApiObject) -> Result<ApiObject, ClientError> {
         if object.metadata("creationTimestamp").is_empty() {
             object.set_text(
                 "creationTimestamp",

@@ -133,16 +133,27 @@ fn put(store: &dyn Store, kind: ResourceKind, name: &str, value: &Value) {
     store.create(&key, value).unwrap();
 }
 
-/// Lets writers at an empty store, and looks at the books when they are done.
+/// Lets writers at an empty store, each through one of these ways to it, and looks at the books when they are done.
 ///
 /// # Panics
 /// An address was handed out twice, or the books are wrong.
-pub fn run(store: &dyn Store, plan: &Plan, site: Site) {
+pub fn run(stores: &[&dyn Store], plan: &Plan, site: Site) {
+    let store = stores[0];
     // 64 addresses in 16 blocks: ten writers run into each other all the time.
-    let pool = json!({"metadata": {"name": "pool"}, "spec": {"cidr": "10.0.0.0/26", "blockSize": 30}});
+    let pool = json!({
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "IPPool",
+        "metadata": {"name": "pool"},
+        "spec": {"cidr": "10.0.0.0/26", "blockSize": 30},
+    });
     put(store, ResourceKind::IpPool, "pool", &pool);
     for number in 0..NODES {
-        put(store, ResourceKind::Node, &node(number), &json!({"metadata": {"name": node(number)}}));
+        let resource = json!({
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "Node",
+            "metadata": {"name": node(number)},
+        });
+        put(store, ResourceKind::Node, &node(number), &resource);
     }
     let config = IpamConfig {
         strict_affinity: site.strict,
@@ -154,8 +165,12 @@ pub fn run(store: &dyn Store, plan: &Plan, site: Site) {
     let held = Held::default();
     let left: Vec<Vec<String>> = thread::scope(|scope| {
         let held = &held;
-        let writers: Vec<_> =
-            (0..plan.writers).map(|writer| scope.spawn(move || write(store, plan, writer, held))).collect();
+        let writers: Vec<_> = (0..plan.writers)
+            .map(|writer| {
+                let store = stores[writer % stores.len()];
+                scope.spawn(move || write(store, plan, writer, held))
+            })
+            .collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
     let ipam = Ipam::new(store);
