@@ -7,11 +7,22 @@ const PADDING: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    /// Columns of boxes whose cells, but not headings, stand at the right.
+    right: Vec<usize>,
 }
 
 impl Table {
     pub(crate) fn new(headings: &[&str]) -> Table {
-        Table { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+        Table {
+            rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()],
+            right: Vec::new(),
+        }
+    }
+
+    /// With these columns of boxes at the right.
+    pub(crate) fn right(mut self, columns: impl IntoIterator<Item = usize>) -> Table {
+        self.right.extend(columns);
+        self
     }
 
     /// Adds a row; it has as many cells as there are headings.
@@ -47,8 +58,12 @@ impl Table {
             widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>() + "+\n";
         let mut text = rule.clone();
         for (number, row) in self.rows.iter().enumerate() {
-            for (cell, width) in row.iter().zip(&widths) {
-                text.push_str(&format!("| {} ", pad(cell, *width)));
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                if number > 0 && self.right.contains(&column) {
+                    text.push_str(&format!("| {cell:>width$} "));
+                } else {
+                    text.push_str(&format!("| {} ", pad(cell, *width)));
+                }
             }
             text.push_str("|\n");
             if number == 0 {
@@ -112,6 +127,16 @@ mod tests {
              | a      | 10.0.0.0/8 |\n\
              | müller | -          |\n\
              +--------+------------+\n"
+        );
+    }
+
+    #[test]
+    fn cells_of_boxes_may_stand_at_the_right() {
+        let mut table = Table::new(&["NAME", "IPS"]).right([1]);
+        table.row(vec!["a".to_owned(), "7".to_owned()]);
+        assert_eq!(
+            table.boxes(),
+            "+------+-----+\n| NAME | IPS |\n+------+-----+\n| a    |   7 |\n+------+-----+\n"
         );
     }
 
