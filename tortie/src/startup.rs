@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use datastore::{DirectoryStore, ResourceKind, Store, StoreError};
+use datastore::{ClientError, DirectoryStore, ResourceKind, Store, StoreError};
 use model::Family;
 use slowpath::HostInterface;
 use tokio::sync::oneshot;
@@ -31,6 +31,8 @@ use resources::Resources;
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 /// How often a datastore that can't be asked is asked again, where it is to be waited for.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often the node's resource is tried to be written where others write it too, as calico/node has it.
+const ATTEMPTS: usize = 5;
 
 /// What an operator says about the start: the environment first, then the file.
 #[derive(Clone, Debug, Default)]
@@ -112,10 +114,29 @@ fn start(
 ) -> anyhow::Result<()> {
     let resources = Resources::new(store);
     let host = addresses::Host { interfaces, source_towards: &source_towards };
-    addresses::configure(&resources, node, variables, &host)?;
+    again_on_conflict(|| addresses::configure(&resources, node, variables, &host))?;
     pools::configure(&resources, variables, interfaces, ipv6_is_there())?;
     cluster::configure(&resources, node, &variables.get("CLUSTER_TYPE"))?;
-    tunnels::reconcile(store, node).context("can't set the addresses of the node's tunnels")
+    again_on_conflict(|| tunnels::reconcile(store, node))
+        .context("can't set the addresses of the node's tunnels")
+}
+
+/// Begins anew where somebody else has written what this was about to write.
+fn again_on_conflict(work: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    for _ in 1..ATTEMPTS {
+        match work() {
+            Err(error) if is_conflict(&error) => tracing::info!("trying again: {error:#}"),
+            outcome => return outcome,
+        }
+    }
+    work()
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(StoreError::Conflict(_)))
+            || matches!(cause.downcast_ref(), Some(ClientError::AlreadyExists(_)))
+    })
 }
 
 fn wait_for(store: &dyn Store, node: &str) -> anyhow::Result<()> {

@@ -1,7 +1,9 @@
 //! What a start makes of a store.
 
+use std::sync::atomic::AtomicUsize;
+
 use datastore::ipam::{Ipam, Use};
-use datastore::{Key, MemoryStore, Under};
+use datastore::{Key, Listed, MemoryStore, Revision, Stored, Under};
 use model::InterfaceAddr;
 use serde_json::{Value, json};
 
@@ -266,4 +268,54 @@ fn a_tunnels_address_that_is_another_s_is_left_to_it() {
     assert_ne!(node["spec"]["bgp"]["ipv4IPIPTunnelAddr"], json!(pods.to_string()));
     assert_eq!(ipam.assignment(pods).unwrap().handle(), Some("pod"));
     assert!(store.get(&Key::Handle("ipip-tunnel-addr-node1".to_owned())).is_ok());
+}
+
+/// A store where somebody else writes a moment before, a few times.
+struct Contested(MemoryStore, AtomicUsize);
+
+impl Store for Contested {
+    fn get(&self, key: &Key) -> Result<Stored, StoreError> {
+        self.0.get(key)
+    }
+
+    fn list(&self, under: &Under) -> Result<Listed, StoreError> {
+        self.0.list(under)
+    }
+
+    fn create(&self, key: &Key, value: &Value) -> Result<Revision, StoreError> {
+        self.0.create(key, value)
+    }
+
+    fn update(&self, key: &Key, value: &Value, revision: Revision) -> Result<Revision, StoreError> {
+        let is_nodes = *key == resources::key(ResourceKind::Node, "node1");
+        let less_one = |left: usize| left.checked_sub(1);
+        if is_nodes && self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one).is_ok() {
+            return Err(StoreError::Conflict(key.clone()));
+        }
+        self.0.update(key, value, revision)
+    }
+
+    fn put(&self, key: &Key, value: &Value, lifetime: Option<Duration>) -> Result<Revision, StoreError> {
+        self.0.put(key, value, lifetime)
+    }
+
+    fn delete(&self, key: &Key, revision: Option<Revision>) -> Result<Stored, StoreError> {
+        self.0.delete(key, revision)
+    }
+}
+
+#[test]
+fn a_node_that_others_write_too_is_completed_all_the_same() {
+    let started_after = |conflicts| {
+        let store = Contested(MemoryStore::default(), AtomicUsize::new(conflicts));
+        put(&store.0, ResourceKind::Node, "node1", json!({}));
+        let pairs = variables(&[("CALICO_IPV4POOL_IPIP", "Always"), ("CALICO_IPV6POOL_CIDR", "none")]);
+        start(&store, "node1", &pairs, &interfaces()).map(|()| store.0)
+    };
+    let store = started_after(ATTEMPTS - 1).unwrap();
+    let tunnel = value(&store, ResourceKind::Node, "node1")["spec"]["bgp"]["ipv4IPIPTunnelAddr"].clone();
+    let addr = tunnel.as_str().unwrap().parse().unwrap();
+    let held = Ipam::new(&store).assignment(addr).unwrap();
+    assert_eq!(held.handle.as_deref(), Some("ipip-tunnel-addr-node1"));
+    assert!(started_after(ATTEMPTS).is_err(), "somebody writes all the time");
 }

@@ -81,11 +81,9 @@ pub(super) fn reconcile(store: &dyn Store, name: &str) -> anyhow::Result<()> {
     if node.value == before {
         return Ok(());
     }
-    if let Err(error) = resources.write(&node) {
-        // The resource doesn't name them, so nobody would use them.
-        give_back(&ipam, &assigned);
-        return Err(error);
-    }
+    // Where this fails, nobody knows whether it was written after all: what was assigned stays, and the next pass keeps it or
+    // gives it back by its handle.
+    resources.write(&node)?;
     for tunnel in &TUNNELS {
         tracing::info!(node = name, address = node.text(tunnel.field), "{}", tunnel.attribute);
     }
