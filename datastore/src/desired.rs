@@ -212,7 +212,7 @@ pub(crate) enum Rank {
 }
 
 impl Rank {
-    fn of(key: &Key) -> Rank {
+    pub(crate) fn of(key: &Key) -> Rank {
         match key {
             Key::FelixConfiguration(_) => Rank::FelixConfiguration,
             Key::BgpConfiguration(_) => Rank::BgpConfiguration,

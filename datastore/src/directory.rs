@@ -121,6 +121,9 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
+    /// An etcd can't be followed as it was asked.
+    #[error(transparent)]
+    Etcd(#[from] crate::StoreError),
     /// No thread could be started.
     #[error("the thread that watches {} can't be started", path.display())]
     Thread {

@@ -2,9 +2,14 @@
 //! plugin and we can write the same store at the same time.
 
 mod client;
+mod entry;
+mod follow;
 mod message;
 mod path;
 mod reactor;
+mod state;
+
+pub use self::follow::{Etcd, EtcdConfig};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +18,8 @@ use serde_json::Value;
 
 use self::client::{Client, Failure};
 use self::message::{
-    Compare, DeleteRangeRequest, Expected, KeyValue, PutRequest, RangeRequest, Request, RequestOp, Response,
-    Target, TxnRequest, TxnResponse,
+    Compare, DeleteRangeRequest, Expected, Header, KeyValue, PutRequest, RangeRequest, Request, RequestOp,
+    Response, Target, TxnRequest, TxnResponse,
 };
 use self::reactor::Reactor;
 use crate::settings::EtcdSettings;
@@ -159,16 +164,25 @@ impl Store for EtcdStore {
 async fn all(client: &Client, prefix: &str) -> Result<(Vec<KeyValue>, i64), Failure> {
     let mut attempts = 1;
     loop {
-        match all_once(client, prefix).await {
+        match listed_at(client, prefix, 0).await {
             Err(failure) if failure.is_compacted() && attempts < LIST_ATTEMPTS => attempts += 1,
-            result => return result,
+            result => {
+                let (found, header) = result?;
+                return Ok((found, header.map_or(0, |header| header.revision)));
+            }
         }
     }
 }
 
-async fn all_once(client: &Client, prefix: &str) -> Result<(Vec<KeyValue>, i64), Failure> {
+/// Everything under a prefix as it was at a revision, or is now where that is 0. Also what the first answer said of the
+/// store, which then is the revision that all of it is from.
+async fn listed_at(
+    client: &Client,
+    prefix: &str,
+    mut revision: i64,
+) -> Result<(Vec<KeyValue>, Option<Header>), Failure> {
     let mut next = prefix.as_bytes().to_vec();
-    let (mut found, mut revision, mut limit) = (Vec::new(), 0, PAGE);
+    let (mut found, mut header, mut limit) = (Vec::new(), None, PAGE);
     loop {
         let request = RangeRequest { key: next.clone(), range_end: path::end_of(prefix), limit, revision };
         let answer = match client.range(request).await {
@@ -181,6 +195,7 @@ async fn all_once(client: &Client, prefix: &str) -> Result<(Vec<KeyValue>, i64),
         if revision == 0 {
             revision = answer.header.as_ref().map_or(0, |header| header.revision);
         }
+        header = header.or(answer.header);
         found.extend(answer.kvs);
         match found.last() {
             Some(last) if answer.more => {
@@ -188,7 +203,7 @@ async fn all_once(client: &Client, prefix: &str) -> Result<(Vec<KeyValue>, i64),
                 // The first key behind it.
                 next.push(0);
             }
-            _ => return Ok((found, revision)),
+            _ => return Ok((found, header)),
         }
     }
 }

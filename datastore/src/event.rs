@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use crate::{Invalid, Position};
 
-/// One event of a watched directory.
+/// One event of a datastore that is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A change of the resources, or the in-sync mark.
     Update(model::Update),
-    /// A file (or the directory itself) can't be used as it stands; what it last held stays in force.
+    /// A file (or the directory itself) can't be used as it stands; what it last held stays in force. In etcd it is a key,
+    /// and counts as absent, as with Calico's own readers.
     ///
     /// Replaces the file's earlier `Invalid`, if any. It is the first of the file's problems and counts the rest.
     Invalid(Invalid),
@@ -19,6 +20,14 @@ pub enum Event {
         /// The file, or the directory.
         file: PathBuf,
     },
+    /// The datastore can't be followed, or is closed by its own `datastoreReady`. What was told last stays in force; it may
+    /// be out of date from now on. Told again where the reason is another.
+    Stale {
+        /// Why.
+        reason: String,
+    },
+    /// The datastore is followed again, and everything that has changed meanwhile has been told.
+    Current,
     /// Something valid that this version makes no use of. Told once for as long as it stays.
     Ignored(Ignored),
 }

@@ -74,6 +74,9 @@ pub enum Reason {
     /// The file can't be read.
     #[error("can't be read: {0}")]
     Unreadable(io::ErrorKind),
+    /// A value of etcd's isn't JSON.
+    #[error("it isn't JSON: {0}")]
+    Json(String),
     /// The file exceeds [`crate::DirectoryConfig::max_file_bytes`].
     #[error("{bytes} bytes are too many: a file may have {max}; split it")]
     FileTooLarge {

@@ -25,6 +25,7 @@
 //! of a file, and has budgets against hostile input. The fields are read by hand from the spanned tree rather
 //! than by derived structs, because serde's own errors know neither the path of a field nor its place.
 
+mod books;
 mod client;
 mod convert;
 mod desired;
@@ -54,12 +55,13 @@ pub use client::{
     ApiObject, Client, ClientError, DEFAULT_ALLOW, ErroredField, ObjectList, check as check_object,
 };
 pub use directory::{Directory, DirectoryConfig, OpenError, check};
-pub use etcd::EtcdStore;
+pub use etcd::{Etcd, EtcdConfig, EtcdStore};
 pub use event::{Event, Ignored};
 pub use invalid::{Invalid, Position, Reason};
 pub use kind::ResourceKind;
 pub use objects::{ReadError, read_objects};
 pub use reading::{Found, Reading, Source, read};
+pub use settings::{DatastoreSettings, Following};
 pub use store::{
     DirectoryStore, Key, Listed, MemoryStore, ResourceKey, Revision, StatusKey, Store, StoreError, Stored,
     Under,

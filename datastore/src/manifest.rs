@@ -50,6 +50,16 @@ pub(crate) fn fault(document: &Value) -> Option<(String, Reason)> {
     reading.problems.into_iter().next().map(|problem| (problem.field.unwrap_or_default(), problem.reason))
 }
 
+/// Reads a resource that has been taken apart already.
+///
+/// # Errors
+/// Every problem found.
+pub(crate) fn of_tree(file: &Path, tree: &Value) -> Result<Manifest, Vec<Invalid>> {
+    let mut reading = Reading { file, manifest: Manifest::default(), problems: Vec::new() };
+    reading.document(tree);
+    if reading.problems.is_empty() { Ok(reading.manifest) } else { Err(reading.problems) }
+}
+
 /// A problem of a whole file.
 pub(crate) fn whole_file(file: &Path, reason: Reason) -> Invalid {
     Invalid { file: file.to_owned(), position: None, resource: None, field: None, reason, more: 0 }

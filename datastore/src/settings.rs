@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::etcd::EtcdStore;
+use crate::directory::{Directory, DirectoryConfig, OpenError};
+use crate::etcd::{Etcd, EtcdConfig, EtcdStore};
+use crate::event::Event;
 use crate::store::{DirectoryStore, Store, StoreError};
 
 /// Where calicoctl looks for its configuration unless it is told otherwise.
@@ -52,6 +54,19 @@ pub enum Pem {
     File(PathBuf),
     /// Here.
     Inline(String),
+}
+
+/// As an operator is told of it.
+impl fmt::Display for DatastoreSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DatastoreSettings::Directory(path) => write!(f, "directory {}", path.display()),
+            DatastoreSettings::Etcd(EtcdSettings { discovery_srv: Some(domain), .. }) => {
+                write!(f, "etcd of {domain}")
+            }
+            DatastoreSettings::Etcd(settings) => write!(f, "etcd at {}", settings.endpoints.join(", ")),
+        }
+    }
 }
 
 /// Passwords and keys are not for logs.
@@ -135,7 +150,32 @@ pub fn load(config: &Path) -> Result<DatastoreSettings, SettingsError> {
     }
 }
 
+/// A datastore that is followed. Dropping it ends that; when `drop` returns, the sink is called no more.
+#[derive(Debug)]
+pub enum Following {
+    /// A watched directory.
+    Directory(Directory),
+    /// An etcd.
+    Etcd(Etcd),
+}
+
 impl DatastoreSettings {
+    /// Begins to follow the datastore: all that is there, `InSync`, then changes, to a sink that is called from a thread of
+    /// this room.
+    ///
+    /// # Errors
+    /// As [`Directory::open`] and [`Etcd::open`].
+    pub fn follow(&self, sink: impl FnMut(Event) + Send + 'static) -> Result<Following, OpenError> {
+        Ok(match self {
+            DatastoreSettings::Directory(path) => {
+                Following::Directory(Directory::open(DirectoryConfig::at(path), sink)?)
+            }
+            DatastoreSettings::Etcd(settings) => {
+                Following::Etcd(Etcd::open(EtcdConfig::at(settings.clone()), sink)?)
+            }
+        })
+    }
+
     /// Opens the store. An etcd is asked for the first time when it is first used.
     ///
     /// # Errors

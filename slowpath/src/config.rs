@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use datastore::DatastoreSettings;
 use tables::{Flows, Inject, PolicyReport, Punt, RingConsumer, RingProducer, Writer};
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,8 +21,8 @@ use crate::status::{Answer, Query};
 pub struct Config {
     /// This node's name in the datastore.
     pub node: String,
-    /// The directory of Calico resources.
-    pub datastore: PathBuf,
+    /// Where Calico's resources are.
+    pub datastore: DatastoreSettings,
     /// The directory of BGP sessions' passwords: a file `NAME/KEY` for each that a resource names.
     pub secrets: PathBuf,
     /// How peers are watched whose BGPPeers ask for it.

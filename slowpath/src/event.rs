@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use bgp::ConnectionId;
 use model::AsNumber;
@@ -18,7 +19,12 @@ pub enum Event {
     /// The kernel can't be listened to any more.
     KernelLost(String),
     /// A resource, or a file that is no resource.
-    Datastore(datastore::Event),
+    Datastore {
+        /// What the datastore told.
+        event: datastore::Event,
+        /// When.
+        at: Instant,
+    },
     /// Somebody connected to the BGP port.
     Accepted {
         /// The connection.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashSet;
 use bgp::{Direction, Input, Output, Speaker};
-use datastore::{Directory, DirectoryConfig};
+use datastore::DatastoreSettings;
 use model::{IfIndex, MacAddr, PortId, Prefix, Update};
 use policy::resolve::Resolver;
 use tables::{Flows, Inject, NatRules, Punt, RingConsumer, RingProducer};
@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::failure_detection::Watch;
 use crate::flooding::Overlays;
+use crate::freshness::Freshness;
 use crate::host_port::HostPort;
 use crate::install::{Installer, Surroundings};
 use crate::interfaces::{self, KernelState, Monitor};
@@ -106,6 +107,7 @@ pub(crate) struct Core {
     pub(crate) in_sync: bool,
     pub(crate) ready: bool,
     pub(crate) invalid: BTreeMap<PathBuf, String>,
+    pub(crate) freshness: Freshness,
     offers: Offers,
     pub(crate) rib: Rib,
     pub(crate) bgp_routes: BgpRoutes,
@@ -183,10 +185,9 @@ impl Slowpath {
                 }
             }
         });
-        let directory = DirectoryConfig::at(core.config.datastore.clone());
-        let _directory = Directory::open(directory, move |event| {
+        let _following = core.config.datastore.follow(move |event| {
             // A queue that is gone means that the slow path has ended.
-            let _ = events.blocking_send(Event::Datastore(event));
+            let _ = events.blocking_send(Event::Datastore { event, at: Instant::now() });
         })?;
 
         let mut punts = interval(PUNTS_EVERY);
@@ -274,6 +275,7 @@ impl Core {
             in_sync: false,
             ready: false,
             invalid: BTreeMap::new(),
+            freshness: Freshness::default(),
             offers: Offers::new(),
             rib: Rib::default(),
             bgp_routes: BgpRoutes::default(),
@@ -338,7 +340,7 @@ impl Core {
         match event {
             Event::Kernel(event) => self.kernel_changed(event),
             Event::KernelLost(reason) => return Err(Error::KernelLost(reason)),
-            Event::Datastore(event) => self.datastore_changed(event),
+            Event::Datastore { event, at } => self.datastore_changed(event, at),
             Event::Accepted { stream, remote } => self.accepted(stream, remote),
             Event::Introduced { stream, remote, as_number } => self.introduced(stream, remote, as_number),
             Event::Connected { attempt, stream } => match self.peers.conclude(attempt) {
@@ -372,7 +374,7 @@ impl Core {
         Ok(())
     }
 
-    fn datastore_changed(&mut self, event: datastore::Event) {
+    fn datastore_changed(&mut self, event: datastore::Event, at: Instant) {
         match event {
             datastore::Event::Update(Update::InSync) => {
                 self.resolver.apply(&Update::InSync);
@@ -381,12 +383,18 @@ impl Core {
                 self.dirty.resources = true;
             }
             datastore::Event::Update(update) => {
+                self.freshness.changed(at);
                 self.calico.apply(&update);
                 self.resolver.apply(&update);
                 self.dirty.resources = true;
             }
             datastore::Event::Invalid(invalid) => {
-                error!("{invalid}; the last good state stays in force");
+                match self.config.datastore {
+                    DatastoreSettings::Directory(_) => {
+                        error!("{invalid}; the last good state stays in force")
+                    }
+                    DatastoreSettings::Etcd(_) => error!("{invalid}; it counts as absent"),
+                }
                 self.invalid.insert(invalid.file.clone(), invalid.to_string());
             }
             datastore::Event::Mended { file } => {
@@ -394,6 +402,15 @@ impl Core {
                 self.invalid.remove(&file);
             }
             datastore::Event::Ignored(ignored) => info!("{ignored}"),
+            datastore::Event::Stale { reason } => {
+                if self.freshness.lost(reason.clone(), at) {
+                    warn!(reason, "the datastore can't be followed; the last state stays in force");
+                }
+            }
+            datastore::Event::Current => {
+                let stale = self.freshness.found(at);
+                info!(seconds = stale.as_secs(), "the datastore is followed again");
+            }
         }
     }
 
@@ -438,6 +455,9 @@ impl Core {
         }
         self.open_forwarding();
         self.end_flows();
+        if self.in_sync {
+            self.freshness.in_force(Instant::now());
+        }
         Ok(())
     }
 

@@ -33,6 +33,7 @@ mod event_loop;
 mod failure_detection;
 mod flooding;
 mod forwarding_guard;
+mod freshness;
 mod host_interfaces;
 mod host_policy;
 mod host_port;

@@ -19,9 +19,9 @@ use crate::punt::Silence;
 use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
 use crate::status::{
-    Answer, BgpRouteStatus, BgpStatus, IcmpStatus, NeighborStatus, NeighborsStatus, NexthopStatus,
-    PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, QosStatus, Query, RouteStatus, RoutesStatus,
-    Summary, TunnelStatus,
+    Answer, BgpRouteStatus, BgpStatus, DatastoreStatus, IcmpStatus, NeighborStatus, NeighborsStatus,
+    NexthopStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, QosStatus, Query,
+    RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
 use crate::target::Gateway;
 use crate::workload_mtu;
@@ -52,6 +52,7 @@ impl Core {
             Query::Staged => Answer::Policy(self.staged_status()),
             Query::Segments => Answer::Segments(self.segments()),
             Query::Traces { traces } => Answer::Traces(self.traces(traces)),
+            Query::Datastore => Answer::Datastore(self.datastore()),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
         };
         // A questioner that went away doesn't need the answer.
@@ -288,6 +289,17 @@ impl Core {
         Some(QosStatus::new(qos, self.flows.connections_of(port.id)))
     }
 
+    fn datastore(&self) -> DatastoreStatus {
+        DatastoreStatus {
+            invalid: self.invalid_files(),
+            ..self.freshness.status(&self.config.datastore, self.in_sync)
+        }
+    }
+
+    fn invalid_files(&self) -> BTreeMap<String, String> {
+        self.invalid.iter().map(|(file, message)| (file.display().to_string(), message.clone())).collect()
+    }
+
     fn summary(&self) -> Summary {
         let tables = self.installer.tables();
         let (adjacencies, groups) = tables.taken();
@@ -306,11 +318,8 @@ impl Core {
             neighbors: self.neighbors.len(),
             refused_neighbors: self.neighbors.refused(),
             mirrored_routes: self.mirroring.mirror().status().installed,
-            invalid_files: self
-                .invalid
-                .iter()
-                .map(|(file, message)| (file.display().to_string(), message.clone()))
-                .collect(),
+            datastore: self.freshness.status(&self.config.datastore, self.in_sync),
+            invalid_files: self.invalid_files(),
             punts_answered: self
                 .punts_answered
                 .iter()

@@ -75,6 +75,8 @@ pub enum Query {
         #[serde(skip)]
         traces: Vec<tables::Trace>,
     },
+    /// The datastore.
+    Datastore,
     /// Numbers for the metrics.
     Summary,
 }
@@ -96,7 +98,33 @@ pub enum Answer {
     Policy(PolicyStatus),
     Segments(SegmentsStatus),
     Traces(TracesStatus),
+    Datastore(DatastoreStatus),
     Summary(Box<Summary>),
+}
+
+/// `show datastore`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatastoreStatus {
+    /// Which it is, and where.
+    pub datastore: String,
+    /// Is its first snapshot in?
+    pub in_sync: bool,
+    /// Since when it can't be followed: RFC 3339, UTC. Absent while it can.
+    pub stale_since: Option<String>,
+    /// The same in seconds; 0 while it can be followed.
+    pub stale_seconds: u64,
+    /// Why.
+    pub stale_reason: Option<String>,
+    /// Changes of resources that came and are in force.
+    pub changes: u64,
+    /// How long the last of them took, from the datastore's word until it was in force.
+    pub last_delay_seconds: f64,
+    /// The longest that one took.
+    pub longest_delay_seconds: f64,
+    /// All of them together.
+    pub total_delay_seconds: f64,
+    /// Files, or etcd's keys, that can't be read now, with the reason for each.
+    pub invalid: BTreeMap<String, String>,
 }
 
 /// `show bgp`.
@@ -357,6 +385,9 @@ pub struct Summary {
     pub refused_neighbors: u64,
     /// Routes that the kernel's mirror holds.
     pub mirrored_routes: usize,
+    /// How well the datastore is followed.
+    #[serde(default)]
+    pub datastore: DatastoreStatus,
     /// Datastore files that are malformed now, with the message for each.
     pub invalid_files: BTreeMap<String, String>,
     /// Punted packets answered, by what was done.

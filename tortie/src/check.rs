@@ -12,6 +12,7 @@ use crate::frame_size::{FrameSize, LargestPacket};
 use crate::limits::Memory;
 use crate::ports::{self, QueuePlan};
 use crate::privileges;
+use datastore::{DatastoreSettings, Key, ResourceKey, ResourceKind, StoreError};
 
 /// How a finding is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,9 +87,27 @@ pub(crate) fn run(path: &Path) -> Report {
     report
 }
 
+/// Asks for this node's resource, which shows whether we are let in.
+fn etcd(report: &mut Report, config: &Config) {
+    let name = config.node.clone();
+    let key = Key::Resource(ResourceKey { kind: ResourceKind::Node, namespace: String::new(), name });
+    let (datastore, node) = (&config.datastore, &config.node);
+    match datastore.open().and_then(|store| store.get(&key)) {
+        Ok(_) => report.add(Verdict::Ok, format!("{datastore}: it holds Node({node})")),
+        Err(StoreError::NotFound(_)) => report
+            .add(Verdict::Warn, format!("{datastore}: no Node resource is named {node}: BGP waits for one")),
+        // The router starts all the same, and waits for it.
+        Err(error) => report.add(Verdict::Error, format!("{datastore}: {error}")),
+    }
+}
+
 fn datastore(report: &mut Report, config: &Config) {
-    let directory = config.datastore.display();
-    match datastore::check(&config.datastore) {
+    let path = match &config.datastore {
+        DatastoreSettings::Directory(path) => path,
+        DatastoreSettings::Etcd(_) => return etcd(report, config),
+    };
+    let directory = path.display();
+    match datastore::check(path) {
         Ok(resources) => {
             report.add(Verdict::Ok, format!("{directory}: {} resources", resources.len()));
             let ours = |resource: &model::Resource| match resource {

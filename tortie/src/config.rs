@@ -25,6 +25,7 @@
 //! silently leave its default in force.
 
 mod bgp;
+mod datastore;
 mod error;
 mod field;
 mod file;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 pub(crate) use error::{ConfigError, Reason};
 
+use ::datastore::DatastoreSettings;
 use fastpath::Waiting;
 use slowpath::{BfdSettings, BgpSettings, Segment};
 
@@ -57,8 +59,8 @@ const MTU_FILE: &str = "/var/lib/calico/mtu";
 pub(crate) struct Config {
     /// This node's name in the datastore.
     pub(crate) node: String,
-    /// The directory of Calico resources.
-    pub(crate) datastore: PathBuf,
+    /// Where Calico's resources are.
+    pub(crate) datastore: DatastoreSettings,
     /// The directory of BGP sessions' passwords.
     pub(crate) secrets: PathBuf,
     /// How peers are watched by BFD.
@@ -177,7 +179,7 @@ impl Config {
         let workload_prefix = workload_prefix(file)?;
         Ok(Config {
             node: node(file)?,
-            datastore: datastore(file)?,
+            datastore: datastore::datastore(file)?,
             secrets: secrets(file)?,
             bfd: bfd(file)?,
             uplinks: uplinks(file, &workload_prefix)?,
@@ -238,14 +240,6 @@ fn is_node_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     let framed = bytes.first().is_some_and(|b| letter(*b)) && bytes.last().is_some_and(|b| letter(*b));
     framed && name.len() <= 253 && bytes.iter().all(|b| letter(*b) || b"-.".contains(b))
-}
-
-fn datastore(file: &File) -> Result<PathBuf, field::Fault> {
-    const EXAMPLE: &str = "datastore: { directory: /etc/tortie/resources }";
-    let missing = field::Fault::missing("datastore.directory", EXAMPLE);
-    let Section(section) = file.datastore.as_ref().ok_or(missing)?;
-    let directory = required("datastore.directory", &section.directory, EXAMPLE)?;
-    Ok(PathBuf::from(directory.text()?))
 }
 
 fn secrets(file: &File) -> Result<PathBuf, field::Fault> {

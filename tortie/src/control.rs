@@ -16,8 +16,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
-    BfdStatus, BgpRouteStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus,
-    RouteStatus, RoutesStatus, SegmentsStatus, TracesStatus,
+    BfdStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus,
+    PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, TracesStatus,
 };
 
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
@@ -111,6 +111,8 @@ pub(crate) enum Question {
         /// Likewise.
         id: u64,
     },
+    /// The datastore.
+    Datastore,
 }
 
 /// The answer to the [`Question`] of the same name.
@@ -133,6 +135,7 @@ pub(crate) enum Reply {
     Policy(PolicyStatus),
     Segments(SegmentsStatus),
     Traces(TracesStatus),
+    Datastore(DatastoreStatus),
 }
 
 /// What a line of the server's says: an answer, or why there is none.

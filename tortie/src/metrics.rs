@@ -202,7 +202,13 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         &["family", "error"],
         errors,
     )?;
-    let gauges: [(&str, &str, f64); 10] = [
+    page.counters(
+        "tortie_datastore_changes_total",
+        "Changes of the datastore that are in force.",
+        &[],
+        [(Vec::new(), summary.datastore.changes)],
+    )?;
+    let gauges: [(&str, &str, f64); 13] = [
         ("tortie_ready", "Is forwarding open?", f64::from(u8::from(summary.ready))),
         (
             "tortie_datastore_in_sync",
@@ -213,6 +219,21 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
             "tortie_datastore_invalid_files",
             "Files of the datastore that are malformed now.",
             summary.invalid_files.len() as f64,
+        ),
+        (
+            "tortie_datastore_stale_seconds",
+            "How long the datastore hasn't been followed; 0 while it is.",
+            summary.datastore.stale_seconds as f64,
+        ),
+        (
+            "tortie_datastore_delay_seconds",
+            "What the last change of the datastore took to be in force.",
+            summary.datastore.last_delay_seconds,
+        ),
+        (
+            "tortie_datastore_delay_longest_seconds",
+            "The longest that a change of the datastore took to be in force.",
+            summary.datastore.longest_delay_seconds,
         ),
         ("tortie_fib_bytes", "Memory of the fast path's look-up structures.", summary.fib_bytes as f64),
         ("tortie_adjacencies", "Neighbours that frames can be addressed to.", summary.adjacencies as f64),

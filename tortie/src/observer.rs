@@ -1,8 +1,8 @@
 //! Whoever wants to know something about the running router asks here: the control socket and the metrics.
 
 use slowpath::status::{
-    Answer, BfdStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, PortsStatus,
-    Query, RouteStatus, RoutesStatus, SegmentsStatus, Summary, TracesStatus,
+    Answer, BfdStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus,
+    PolicyStatus, PortsStatus, Query, RouteStatus, RoutesStatus, SegmentsStatus, Summary, TracesStatus,
 };
 use std::time::Duration;
 use tables::{Counters, FlowCounts, Flows};
@@ -107,6 +107,7 @@ impl Observer {
                 self.traces()?.end(Some(id));
                 Reply::Traces(TracesStatus { id, ..TracesStatus::default() })
             }
+            Question::Datastore => Reply::Datastore(self.datastore().await?),
         })
     }
 
@@ -225,6 +226,13 @@ impl Observer {
         }
         match self.ask(Query::Traces { traces }).await? {
             Answer::Traces(traces) => Ok(traces),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    async fn datastore(&self) -> Result<DatastoreStatus, NoAnswer> {
+        match self.ask(Query::Datastore).await? {
+            Answer::Datastore(datastore) => Ok(datastore),
             _ => Err(NoAnswer::Mismatch),
         }
     }

@@ -5,6 +5,7 @@
 mod bfd;
 pub(crate) mod bgp;
 mod bgp_route;
+mod datastore;
 mod drops;
 pub(crate) mod flows;
 mod host_policy;
@@ -28,8 +29,8 @@ use model::Prefix;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slowpath::status::{
-    BfdStatus, BgpRouteStatus, BgpStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus,
-    RouteStatus, RoutesStatus, SegmentsStatus,
+    BfdStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus,
+    PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus,
 };
 
 use crate::config::CONTROL_SOCKET;
@@ -96,6 +97,8 @@ enum Noun {
         #[arg(long, default_value_t = 1000, value_name = "N")]
         limit: usize,
     },
+    /// Whether the datastore can be followed, since when not, and how long changes take
+    Datastore,
     /// What became of every packet: the walk's books, by reason
     Drops {
         /// Also reasons that never occurred
@@ -204,6 +207,9 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
                 false => segments::table(status),
             };
             print(socket, *output, &Question::Segments, table, |_: &SegmentsStatus| true)
+        }
+        Noun::Datastore => {
+            print(socket, *output, &Question::Datastore, datastore::table, |_: &DatastoreStatus| true)
         }
         Noun::Ports { .. } => print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true),
         Noun::Drops { all } => {

@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use datastore::{ClientError, DirectoryStore, ResourceKind, Store, StoreError};
+use datastore::{ClientError, ResourceKind, Store, StoreError};
 use model::Family;
 use slowpath::HostInterface;
 use tokio::sync::oneshot;
@@ -93,10 +93,7 @@ pub(crate) async fn on_a_thread(config: &Config) -> anyhow::Result<Option<Startu
 
 fn run(config: &Config) -> anyhow::Result<Option<Startup>> {
     let Some(variables) = config.startup.clone().map(Variables) else { return Ok(None) };
-    let store: Box<dyn Store> = Box::new(
-        DirectoryStore::open(&config.datastore)
-            .with_context(|| format!("can't write to {}", config.datastore.display()))?,
-    );
+    let store = config.datastore.open().context("can't write to the datastore")?;
     if variables.is_true("WAIT_FOR_DATASTORE") {
         wait_for(&*store, &config.node)?;
     }

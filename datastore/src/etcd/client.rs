@@ -319,7 +319,10 @@ impl tonic::codegen::tokio_stream::Stream for Requests {
 }
 
 fn failure(status: Status, repeat: Repeat) -> Failure {
-    let reason = status.message().to_owned();
+    let reason = match Error::source(&status) {
+        Some(source) => innermost(source),
+        None => status.message().to_owned(),
+    };
     if repeat == Repeat::Yes || never_sent(&status) {
         Failure::Unreachable(reason)
     } else {

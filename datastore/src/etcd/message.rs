@@ -8,6 +8,9 @@ use prost::{Enumeration, Message, Oneof};
 /// Who answered, and what the store's last write was.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Header {
+    /// Another one after an etcd was restored from a copy.
+    #[prost(uint64, tag = "1")]
+    pub(crate) cluster_id: u64,
     #[prost(int64, tag = "3")]
     pub(crate) revision: i64,
 }
@@ -216,9 +219,9 @@ pub(crate) struct WatchCreateRequest {
     /// The first write to be told of.
     #[prost(int64, tag = "3")]
     pub(crate) start_revision: i64,
-    /// Tell of what was there before, too.
-    #[prost(bool, tag = "6")]
-    pub(crate) prev_kv: bool,
+    /// What its answers are to be told apart by.
+    #[prost(int64, tag = "7")]
+    pub(crate) watch_id: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -229,6 +232,8 @@ pub(crate) struct WatchProgressRequest {}
 pub(crate) struct WatchResponse {
     #[prost(message, optional, tag = "1")]
     pub(crate) header: Option<Header>,
+    #[prost(int64, tag = "2")]
+    pub(crate) watch_id: i64,
     #[prost(bool, tag = "3")]
     pub(crate) created: bool,
     #[prost(bool, tag = "4")]
@@ -248,8 +253,6 @@ pub(crate) struct WatchEvent {
     pub(crate) kind: i32,
     #[prost(message, optional, tag = "2")]
     pub(crate) kv: Option<KeyValue>,
-    #[prost(message, optional, tag = "3")]
-    pub(crate) prev_kv: Option<KeyValue>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]

@@ -9,7 +9,6 @@
 //! of one. A resource's revision is the time at which its file was written, in nanoseconds, made to rise with every
 //! write; resources in one file share it.
 
-mod books;
 mod file;
 
 use std::collections::BTreeMap;
@@ -26,6 +25,7 @@ use serde_json::Value;
 use self::file::File;
 use super::{Key, Listed, ResourceKey, Revision, Store, StoreError, Stored, Under};
 use crate::ResourceKind;
+use crate::books;
 use crate::directory::DirectoryConfig;
 use crate::scan::{self, Contents};
 

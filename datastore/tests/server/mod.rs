@@ -3,6 +3,8 @@
 // Each test takes what it needs of this.
 #![allow(dead_code)]
 
+pub mod proxy;
+
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -108,6 +110,30 @@ impl Etcd {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+
+    /// Puts a copy in the place of what it had stored, as an operator would after a loss.
+    pub fn restore(&self, copy: &Path) {
+        let data = self.directory.path().join("data");
+        std::fs::remove_dir_all(&data).expect("its data");
+        let peer = format!("http://{}", self.peer);
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore"])
+            .arg(copy)
+            .args([
+                "--name",
+                "t",
+                "--initial-cluster",
+                &format!("t={peer}"),
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args(["--initial-cluster-token", "restored", "--data-dir"])
+            .arg(data)
+            .output()
+            .expect("Debian's etcd-client is installed with etcd-server");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// How a store gets at it.

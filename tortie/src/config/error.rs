@@ -112,6 +112,8 @@ pub(crate) enum Reason {
     NobodyAccepted,
     #[error("is asked for, and the segment has no {family} address to ask from; add one to `addresses`")]
     NothingToAskFrom { family: Family },
+    #[error("is one datastore and `directory` another; name one of them")]
+    TwoDatastores,
     #[error("is one too many: at most {max} are taken; remove some")]
     TooMany { max: usize },
 }

@@ -130,6 +130,19 @@ pub(super) struct PeerGroupFields {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Datastore {
     pub(super) directory: Option<Entry>,
+    pub(super) etcd: Option<Section<EtcdFields>>,
+}
+
+/// An etcd that keeps resources.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EtcdFields {
+    pub(super) endpoints: Option<Entry>,
+    pub(super) username: Option<Entry>,
+    pub(super) password: Option<Entry>,
+    pub(super) ca_file: Option<Entry>,
+    pub(super) cert_file: Option<Entry>,
+    pub(super) key_file: Option<Entry>,
 }
 
 /// Which interfaces lead to workloads.
@@ -219,6 +232,10 @@ impl Written for File {
 
 impl Written for Datastore {
     const EXPECTED: &'static str = "a mapping such as `datastore: { directory: /etc/tortie/resources }`";
+}
+
+impl Written for EtcdFields {
+    const EXPECTED: &'static str = "a mapping such as `etcd: { endpoints: [\"https://etcd1:2379\"] }`";
 }
 
 impl Written for Workloads {

@@ -1,5 +1,7 @@
 //! Every error names file, line, field and reason; every good file gives what it says.
 
+use ::datastore::settings::{EtcdSettings, Pem};
+
 use super::*;
 use proptest::prelude::*;
 use slowpath::BfdConfig;
@@ -22,7 +24,7 @@ fn the_shortest_file_takes_every_default() {
         config,
         Config {
             node: "node1".to_owned(),
-            datastore: PathBuf::from("/r"),
+            datastore: DatastoreSettings::Directory("/r".into()),
             secrets: PathBuf::from("/etc/tortie/secrets"),
             bfd: BfdSettings::default(),
             uplinks: vec!["eth0".to_owned()],
@@ -77,7 +79,7 @@ fn every_field_is_read() {
         config,
         Config {
             node: "node-1.example".to_owned(),
-            datastore: PathBuf::from("/etc/tortie/resources"),
+            datastore: DatastoreSettings::Directory("/etc/tortie/resources".into()),
             secrets: PathBuf::from("/run/secrets"),
             bfd: BfdSettings {
                 pace: BfdConfig {
@@ -130,6 +132,23 @@ fn every_field_is_read() {
 }
 
 #[test]
+fn an_etcd_is_read_with_login_and_certificates() {
+    let config = parse(
+        "node: node1\nuplinks: [eth0]\ndatastore:\n  etcd:\n    endpoints: [\"https://a:2379\", \"b:2379\"]\n    \
+         username: tortie\n    password: secret\n    ca_file: /ca\n    cert_file: /cert\n    key_file: /key\n",
+    )
+    .unwrap();
+    let expected = EtcdSettings {
+        endpoints: vec!["https://a:2379".to_owned(), "b:2379".to_owned()],
+        discovery_srv: None,
+        login: Some(("tortie".to_owned(), "secret".to_owned())),
+        ca: Some(Pem::File("/ca".into())),
+        identity: Some((Pem::File("/cert".into()), Pem::File("/key".into()))),
+    };
+    assert_eq!(config.datastore, DatastoreSettings::Etcd(expected));
+}
+
+#[test]
 fn sections_left_empty_take_their_defaults() {
     assert_eq!(parse(&format!("{GOOD}limits:\nlog:\nworkloads:\nmode:\n")), parse(GOOD));
 }
@@ -139,6 +158,20 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("", &["t.yaml: ", "node", "missing", "node: node1"]),
     ("node: node1\nuplinks: [eth0]\n", &["datastore.directory", "missing", "{ directory:"]),
     ("node: node1\ndatastore: {}\nuplinks: [eth0]\n", &["datastore.directory", "missing"]),
+    ("node: node1\ndatastore: { etcd: {} }\nuplinks: [eth0]\n", &["datastore.etcd.endpoints", "missing"]),
+    ("node: node1\ndatastore: { etcd: { endpoints: [] } }\nuplinks: [eth0]\n", &["datastore.etcd.endpoints"]),
+    (
+        "node: node1\ndatastore: { etcd: { endpoints: [a], username: u } }\nuplinks: [eth0]\n",
+        &["datastore.etcd.password", "missing"],
+    ),
+    (
+        "node: node1\ndatastore: { etcd: { endpoints: [a], cert_file: /c } }\nuplinks: [eth0]\n",
+        &["datastore.etcd.key_file", "missing"],
+    ),
+    (
+        "node: node1\ndatastore: { directory: /r, etcd: { endpoints: [a] } }\nuplinks: [eth0]\n",
+        &["datastore.etcd", "name one of them"],
+    ),
     (
         "node: node1\ndatastore: /r\nuplinks: [eth0]\n",
         &["t.yaml:2:", "expected a mapping such as `datastore: {"],

@@ -104,6 +104,7 @@ fn questions_survive_a_round_trip() {
         Question::Policy { endpoint: Some("ns/a".to_owned()), all: true },
         Question::Staged,
         Question::Segments,
+        Question::Datastore,
     ] {
         let text = serde_json::to_string(&question).unwrap();
         assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), question, "{text}");

@@ -125,6 +125,8 @@ fn the_page_is_what_prometheus_reads() {
         ("tortie_mirrored_routes", "", 0.0),
         ("tortie_datastore_in_sync", "", 1.0),
         ("tortie_datastore_invalid_files", "", 1.0),
+        ("tortie_datastore_stale_seconds", "", 0.0),
+        ("tortie_datastore_changes_total", "", 0.0),
         ("tortie_ready", "", 1.0),
         ("tortie_slow_path_answering", "", 1.0),
         ("tortie_bgp_prefixes_received", "family=\"ipv6\",peer=\"Mesh_10_0_0_2\"", 4.0),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::books;
+use crate::books;
 use crate::convert::{self, DEFAULT_NAMESPACE};
 use crate::document::{self, Content};
 use crate::fields::Object;

@@ -213,7 +213,7 @@ fn who_watches_the_directory_sees_what_is_written() {
     let mut config = DirectoryConfig::at(dir.path());
     config.debounce = Duration::from_millis(20);
     let _watching = Directory::open(config, move |event| drop(sender.send(event))).unwrap();
-    let mut next = || loop {
+    let next = || loop {
         match events.recv_timeout(Duration::from_secs(30)).expect("an event should have come") {
             Event::Update(Update::InSync) => {}
             Event::Update(update) => break format!("{update:?}"),

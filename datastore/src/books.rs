@@ -15,7 +15,7 @@ const RESPELLED: &[(&str, &str)] = &[
 ];
 
 /// The resource of a book's value; nothing where the key is no book's, or the value no mapping.
-pub(super) fn resource(key: &Key, value: &Value) -> Option<Value> {
+pub(crate) fn resource(key: &Key, value: &Value) -> Option<Value> {
     let mut spec: Map<String, Value> = value
         .as_object()?
         .iter()
@@ -46,7 +46,7 @@ pub(super) fn resource(key: &Key, value: &Value) -> Option<Value> {
 }
 
 /// The key and the value of a book's resource.
-pub(super) fn book(kind: &str, resource: &Value) -> Option<(Key, Value)> {
+pub(crate) fn book(kind: &str, resource: &Value) -> Option<(Key, Value)> {
     let mut spec = resource["spec"].as_object()?.clone();
     let prefix = |spec: &Map<String, Value>| spec.get("cidr")?.as_str()?.parse().ok();
     let key = match kind {
