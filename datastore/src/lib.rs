@@ -1,25 +1,32 @@
-//! # datastore: Calico resources in
+//! # datastore: Calico resources in and out
 //!
 //! **What this room is for.** To read the resources that an operator keeps as YAML or JSON files in one
-//! directory, to watch that directory, and to hand every change on as [`model::Update`]s. Selectors are read to see that
+//! directory, or that Calico keeps in etcd v3; to follow either and hand every change on as [`model::Update`]s; and to
+//! read and write single values of either for commands and IPAM. Selectors are read to see that
 //! they are good, by `policy`, and handed on as they were written.
 //!
-//! **How things pass through it.** One file at a time: bytes → `document` (a tree that knows its lines) →
+//! **How things pass through it.** From files, one at a time: bytes → `document` (a tree that knows its lines) →
 //! `manifest` (its documents, each one resource; `v1` brings old ones into the present form) → `convert` (fields → `model`, held to the rules of
 //! `validate`). All files together: `desired` merges what the files say into one set; `directory` scans,
 //! watches, compares with what was announced before, and calls the sink with the difference.
+//! From etcd, one key at a time: `etcd/path` (which resource) → `etcd/entry` (the value as that resource, through the same
+//! `manifest` and `convert`) → `etcd/state` (all keys together, and what of them was told); `etcd/follow` lists, watches and
+//! calls the sink.
 //!
-//! **What it promises.** The announced set is a function of the files' last good contents alone, never of the
-//! order in which they came. A malformed file is named with line, column, resource, field and reason; its last
-//! good contents stay in force and no other file is disturbed. `InSync` is sent once, after the first full
-//! load. What a file may cost is bounded: its size, depth, aliases and number of resources.
-//!
-//! **The other way in.** `store` reads and writes values by key. `client` stands on it as Calico's own client does: it takes
+//! **The other way in.** [`Store`] is a datastore by key, each write by compare-and-swap; `etcd` and `store/directory` are
+//! the two, `settings` says which, `transfer` moves a site from one to the other. `client` stands on it as Calico's own client does: it takes
 //! resources as trees (`objects` reads them from manifests), held to the fields that Calico's types have (`schema`), fills in
 //! defaults, holds them to the same rules, and stores what Calico would have stored.
 //!
-//! **What it never does.** The reading of a directory never writes, never evaluates what resources mean for a node, never guesses at a
-//! field it cannot honour, and lets no file form leak past `convert`.
+//! **What it promises.** The announced set is a function of the files' last good contents, or of etcd's present keys, alone, never of the
+//! order in which they came. A malformed file is named with line, column, resource, field and reason; its last
+//! good contents stay in force and no other file is disturbed. A malformed value in etcd is named likewise and counts as
+//! absent, as with Calico's own readers. `InSync` is sent once, after the first full
+//! load. What a file may cost is bounded: its size, depth, aliases and number of resources; so is how many resources etcd
+//! may hold. A datastore that can't be reached changes nothing.
+//!
+//! **What it never does.** It never evaluates what resources mean for a node, never guesses at a
+//! field it cannot honour, and lets no form of a file or of etcd leak past `convert`. Who follows never writes.
 //!
 //! YAML is read by `serde-saphyr`: it gives line and column for every value, counts lines over all documents
 //! of a file, and has budgets against hostile input. The fields are read by hand from the spanned tree rather

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::etcd::Etcd;
 use crate::netns::Namespace;
 use crate::process::{Identity, Process};
 use crate::progress::Progress;
@@ -41,6 +42,8 @@ pub struct Lab {
     kept: Rc<Cell<bool>>,
     namespaces: RefCell<Vec<Namespace>>,
     proofs: RefCell<Vec<String>>,
+    uses_etcd: Cell<bool>,
+    etcd: RefCell<Option<Etcd>>,
 }
 
 impl Lab {
@@ -68,6 +71,8 @@ impl Lab {
             kept: Rc::default(),
             namespaces: RefCell::default(),
             proofs: RefCell::default(),
+            uses_etcd: Cell::default(),
+            etcd: RefCell::default(),
         })
     }
 
@@ -148,6 +153,27 @@ impl Lab {
         })
     }
 
+    /// Routers that are configured from now on read their resources from an etcd.
+    pub fn store_in_etcd(&self) {
+        self.uses_etcd.set(true);
+    }
+
+    /// Where a router finds the resources of a directory, in YAML's flow form: there, or in the etcd that mirrors them.
+    ///
+    /// # Errors
+    /// The etcd does not start.
+    pub fn datastore(&self, resources: &Path) -> Result<String> {
+        if !self.uses_etcd.get() {
+            return Ok(format!("{{ directory: {} }}", resources.display()));
+        }
+        let mut etcd = self.etcd.borrow_mut();
+        let etcd = match &mut *etcd {
+            Some(etcd) => etcd,
+            none => none.insert(Etcd::start(self, resources)?),
+        };
+        Ok(format!("{{ etcd: {{ endpoints: [\"{}\"] }} }}", etcd.endpoint()))
+    }
+
     /// Leaves everything running when this lab is dropped.
     pub fn keep(&self) {
         self.kept.set(true);
@@ -161,6 +187,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Nobody writes to an etcd that is being taken away.
+        drop(self.etcd.take());
         if self.kept.get() {
             return;
         }

@@ -18,6 +18,8 @@ pub struct Options {
     pub keep: bool,
     /// The whole internet table rather than a tenth of it.
     pub full: bool,
+    /// Resources are kept in an etcd, which the lab starts, rather than read from their directory.
+    pub etcd: bool,
     /// Other scenarios run meanwhile: every line names its own.
     pub beside_others: bool,
 }
@@ -108,6 +110,9 @@ fn in_a_lab(scenario: &Scenario, lab: Lab, options: &Options, proofs: &mut Vec<S
     if options.keep {
         // Before anything is started: what a scenario starts ends with the scenario otherwise.
         lab.keep();
+    }
+    if options.etcd {
+        lab.store_in_etcd();
     }
     let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&lab, options)))
         .unwrap_or_else(|_| Err(anyhow!("the scenario panicked")));

@@ -66,7 +66,7 @@ impl TortieNode {
             settings.metrics.map_or(String::new(), |listen| format!("metrics: {{ listen: \"{listen}\" }}\n"));
         let text = format!(
             "node: {name}\n\
-             datastore: {{ directory: {} }}\n\
+             datastore: {}\n\
              uplinks: [{}]\n\
              workloads: {{ prefix: cali, mtu_file: {} }}\n\
              workers: {}\n\
@@ -74,7 +74,7 @@ impl TortieNode {
              log: {{ format: text, level: info }}\n\
              mode: auto\n\
              {metrics}{}",
-            resources.display(),
+            lab.datastore(resources)?,
             settings.uplinks.join(", "),
             // Not this machine's own: other labs have theirs, and a CNI plugin may read it.
             lab.directory().join(format!("{name}.mtu")).display(),

@@ -27,12 +27,22 @@ pub(crate) struct Arguments {
     /// Remove every lab that was kept, or left by a killed run.
     #[arg(long)]
     clean: bool,
+    /// Where routers read their resources
+    #[arg(long, value_enum, default_value = "directory")]
+    store: Store,
     /// Announce the whole internet table, not a tenth of it.
     #[arg(long)]
     full: bool,
     /// Test this binary rather than the one built from these sources.
     #[arg(long, value_name = "PATH")]
     tortie: Option<PathBuf>,
+}
+
+/// Where routers read their resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Store {
+    Directory,
+    Etcd,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -52,7 +62,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         bail!("--keep takes the name of one scenario; `cargo xtask lab --list` shows them");
     }
     install::install_for_scenarios(&chosen)?;
-    let options = Options { keep: arguments.keep, full: arguments.full, beside_others: false };
+    let etcd = arguments.store == Store::Etcd;
+    let options = Options { keep: arguments.keep, full: arguments.full, etcd, beside_others: false };
     let mut tally = Tally::default();
     run_all(&chosen, &options, arguments.tortie.as_deref(), &mut tally)?;
     Ok(tally.close())

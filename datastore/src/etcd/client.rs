@@ -81,9 +81,16 @@ struct Connecting {
     connections: u64,
 }
 
+/// A member of an etcd.
+struct Member {
+    /// As the operator wrote it.
+    address: String,
+    endpoint: Endpoint,
+}
+
 /// An etcd of one or several members.
 pub(crate) struct Client {
-    members: Vec<Endpoint>,
+    members: Vec<Member>,
     login: Option<(String, String)>,
     connecting: Mutex<Connecting>,
 }
@@ -106,7 +113,7 @@ impl Client {
         let uses_tls = settings.ca.is_some() || settings.identity.is_some();
         let mut members = Vec::new();
         for address in &settings.endpoints {
-            members.push(member(address, uses_tls, &tls)?);
+            members.push(Member { address: address.clone(), endpoint: endpoint(address, uses_tls, &tls)? });
         }
         Ok(Client { members, login: settings.login.clone(), connecting: Mutex::default() })
     }
@@ -206,7 +213,7 @@ impl Client {
         for offset in 0..self.members.len() {
             let index = first.wrapping_add(offset) % self.members.len();
             let member = &self.members[index];
-            match self.connect(member).await {
+            match self.connect(&member.endpoint).await {
                 Ok((channel, token)) => {
                     let mut connecting = self.connecting();
                     connecting.connections += 1;
@@ -215,15 +222,15 @@ impl Client {
                     connecting.current = Some(connection.clone());
                     return Ok(connection);
                 }
-                Err(Failure::Unreachable(reason)) => reasons.push(format!("{}: {reason}", member.uri())),
+                Err(Failure::Unreachable(reason)) => reasons.push(format!("{}: {reason}", member.address)),
                 Err(failure) => return Err(failure),
             }
         }
         Err(Failure::Unreachable(reasons.join("; ")))
     }
 
-    async fn connect(&self, member: &Endpoint) -> Result<(Channel, Option<MetadataValue<Ascii>>), Failure> {
-        let connected = tokio::time::timeout(CONNECT, member.connect()).await;
+    async fn connect(&self, endpoint: &Endpoint) -> Result<(Channel, Option<MetadataValue<Ascii>>), Failure> {
+        let connected = tokio::time::timeout(CONNECT, endpoint.connect()).await;
         let no_answer = || Failure::Unreachable(format!("no answer within {} s", CONNECT.as_secs()));
         let channel =
             connected.map_err(|_| no_answer())?.map_err(|error| Failure::Unreachable(innermost(&error)))?;
@@ -367,7 +374,7 @@ fn innermost(error: &dyn Error) -> String {
     error.to_string()
 }
 
-fn member(address: &str, uses_tls: bool, tls: &ClientTlsConfig) -> Result<Endpoint, String> {
+fn endpoint(address: &str, uses_tls: bool, tls: &ClientTlsConfig) -> Result<Endpoint, String> {
     let url = match address.contains("://") {
         true => address.to_owned(),
         false if uses_tls => format!("https://{address}"),
@@ -384,9 +391,10 @@ fn member(address: &str, uses_tls: bool, tls: &ClientTlsConfig) -> Result<Endpoi
         .keep_alive_while_idle(true);
     match url.split_once("://") {
         Some(("https", _)) => endpoint.tls_config(tls.clone()).map_err(bad),
-        Some(("http", _)) => Ok(endpoint),
+        // The path of a socket stands behind the scheme, as etcd's own client has it.
+        Some(("http" | "unix", _)) => Ok(endpoint),
         _ => Err(format!(
-            "{address:?} is no endpoint of an etcd: it begins neither with http:// nor with https://"
+            "{address:?} is no endpoint of an etcd: it begins with none of http://, https:// and unix://"
         )),
     }
 }

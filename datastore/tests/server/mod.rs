@@ -8,6 +8,7 @@ pub mod proxy;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Etcd {
     directory: tempfile::TempDir,
     process: Option<Child>,
+    has_run: bool,
     pub client: SocketAddr,
     peer: SocketAddr,
     scheme: &'static str,
@@ -41,6 +43,7 @@ impl Etcd {
         let mut etcd = Etcd {
             directory: tempfile::tempdir().expect("a directory"),
             process: None,
+            has_run: false,
             client: free_port(),
             peer: free_port(),
             scheme,
@@ -57,11 +60,14 @@ impl Etcd {
             let process = self.command().spawn().expect("etcd starts");
             self.process = Some(process);
             if self.is_up() {
+                self.has_run = true;
                 return;
             }
             self.kill();
-            // Somebody else may have taken a port meanwhile.
-            (self.client, self.peer) = (free_port(), free_port());
+            // Somebody else may have taken a port meanwhile; once it has run, others know its address.
+            if !self.has_run {
+                (self.client, self.peer) = (free_port(), free_port());
+            }
         }
         panic!("etcd doesn't come up: {}", std::fs::read_to_string(self.log()).unwrap_or_default());
     }
@@ -173,8 +179,16 @@ impl Drop for Etcd {
     }
 }
 
-/// An address where nobody listens just now.
+/// An address where nobody listens, and nobody will by chance: it is below the ports that the kernel gives away, and no
+/// other test of this process gets it. So an etcd that was ended finds it free again.
 pub fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address")
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(61).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + (number % 12_000) as u16;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
