@@ -224,13 +224,35 @@ fn an_etcd_that_dies_and_comes_back_is_followed_on() {
 }
 
 #[test]
+fn a_member_that_dies_is_replaced_by_another() {
+    let Some(mut members) = Etcd::cluster() else { return };
+    let endpoints = members.iter().map(Etcd::url).collect();
+    let settings = EtcdSettings { endpoints, ..EtcdSettings::default() };
+    let store = EtcdStore::open(&settings).unwrap();
+    let mut told = follow(settings);
+    told.until_in_sync();
+    put_pool(&store, "first", 1);
+    told.until("the first pool", |told| told.has("first"));
+    // The one that both are connected to; the others may have to choose a leader first.
+    members[0].kill();
+    let end = Instant::now() + PATIENCE;
+    while let Err(error) = store.put(&pool_key("last"), &pool("last", 2), None) {
+        assert!(Instant::now() < end, "{error}");
+    }
+    told.until_as_fresh(&members[1], "last");
+}
+
+#[test]
 fn an_etcd_that_comes_later_is_waited_for() {
     let Some(mut etcd) = Etcd::start() else { return };
+    // One that is killed before its first write may not remember that it is its own cluster's only member.
+    put_pool(&EtcdStore::open(&etcd.settings()).unwrap(), "first", 1);
     etcd.kill();
     let mut told = follow(etcd.settings());
     told.until_stale();
     etcd.run();
     told.until_in_sync();
+    assert!(told.has("first"));
 }
 
 #[test]

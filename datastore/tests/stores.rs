@@ -211,10 +211,10 @@ fn an_affinity_without_a_value_is_an_old_one() {
 #[test]
 fn a_list_of_many_pages_is_whole() {
     let Some((_etcd, store)) = etcd() else { return };
-    // Two pages and a half, and values that together exceed what one answer may have on the way.
-    let names: Vec<String> = (0..2_500).map(|number| format!("h.{number:05}")).collect();
+    // More than a page, of values that together exceed what gRPC takes at once by itself.
+    let names: Vec<String> = (0..6_000).map(|number| format!("h.{number:05}")).collect();
     for name in &names {
-        store.create(&Key::Handle(name.clone()), &json!({"block": {}, "filler": "x".repeat(2_000)})).unwrap();
+        store.create(&Key::Handle(name.clone()), &json!({"block": {}, "filler": "x".repeat(1_000)})).unwrap();
     }
     let listed = store.list(&Under::Handles).unwrap();
     let expected: Vec<String> = names.iter().map(|name| format!("IPAMHandle({name})")).collect();

@@ -17,11 +17,14 @@ use datastore::settings::EtcdSettings;
 /// How long it may take to come up on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running etcd of one member.
+/// A running etcd of one member, or a member of one.
 pub struct Etcd {
     directory: tempfile::TempDir,
     process: Option<Child>,
     has_run: bool,
+    name: String,
+    /// All members and their addresses, where there are several.
+    members: Option<String>,
     pub client: SocketAddr,
     peer: SocketAddr,
     scheme: &'static str,
@@ -34,23 +37,46 @@ impl Etcd {
         Etcd::with("http", &[])
     }
 
+    /// Three members of one etcd.
+    pub fn cluster() -> Option<Vec<Etcd>> {
+        let mut cluster: Vec<Etcd> = (0..3).map(|_| Etcd::stopped("http", &[])).collect::<Option<_>>()?;
+        for (number, member) in cluster.iter_mut().enumerate() {
+            member.name = format!("t{number}");
+        }
+        let members = cluster.iter().map(|member| format!("{}=http://{}", member.name, member.peer));
+        let members = members.collect::<Vec<_>>().join(",");
+        // None is up before most of them are.
+        for member in &mut cluster {
+            member.members = Some(members.clone());
+            member.process = Some(member.command().spawn().expect("etcd starts"));
+        }
+        assert!(cluster.iter_mut().all(Etcd::is_up), "the members find each other");
+        Some(cluster)
+    }
+
     /// The same with more arguments.
     pub fn with(scheme: &'static str, arguments: &[&str]) -> Option<Etcd> {
+        let mut etcd = Etcd::stopped(scheme, arguments)?;
+        etcd.run();
+        Some(etcd)
+    }
+
+    fn stopped(scheme: &'static str, arguments: &[&str]) -> Option<Etcd> {
         if Command::new("etcd").arg("--version").output().is_err() {
             println!("skipped: no etcd here (Debian's etcd-server has it)");
             return None;
         }
-        let mut etcd = Etcd {
+        Some(Etcd {
             directory: tempfile::tempdir().expect("a directory"),
             process: None,
             has_run: false,
+            name: "t".to_owned(),
+            members: None,
             client: free_port(),
             peer: free_port(),
             scheme,
             arguments: arguments.iter().map(ToString::to_string).collect(),
-        };
-        etcd.run();
-        Some(etcd)
+        })
     }
 
     /// Runs it again, with what it had stored, at the same place.
@@ -75,14 +101,15 @@ impl Etcd {
     fn command(&self) -> Command {
         let client = format!("{}://{}", self.scheme, self.client);
         let peer = format!("http://{}", self.peer);
+        let members = self.members.clone().unwrap_or_else(|| format!("{}={peer}", self.name));
         let log = std::fs::File::create(self.log()).expect("a log");
         let mut command = Command::new("etcd");
         command
-            .args(["--name", "t", "--data-dir"])
+            .args(["--name", &self.name, "--data-dir"])
             .arg(self.directory.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("t={peer}"), "--log-level", "error"])
+            .args(["--initial-cluster", &members, "--log-level", "error"])
             .args(&self.arguments)
             .stdout(Stdio::null())
             .stderr(log);
