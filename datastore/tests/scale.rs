@@ -101,7 +101,7 @@ fn a_large_site_is_loaded_and_followed() {
                 let policies = (writer..POLICIES).step_by(WRITERS).map(policy);
                 endpoints
                     .chain(policies)
-                    .for_each(|(key, value)| drop(store.put(&key, &value, None).unwrap()));
+                    .for_each(|(key, value)| assert!(store.put(&key, &value, None).is_ok()));
             });
         }
     });
