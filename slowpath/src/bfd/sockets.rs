@@ -12,7 +12,8 @@ use nix::sys::socket::{
     sockopt::{Ipv4PacketInfo, Ipv4RecvTtl, Ipv6RecvHopLimit, Ipv6RecvPacketInfo},
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
 use tracing::debug;
 
 use crate::session_guard::send_furthest;
@@ -34,7 +35,7 @@ const TOS: u32 = 0xc0;
 pub(super) struct Receivers(Vec<Receiver>);
 
 struct Receiver {
-    socket: AsyncFd<Socket>,
+    socket: UdpSocket,
     multihop: bool,
 }
 
@@ -45,7 +46,9 @@ impl Receivers {
         for (port, multihop) in PORTS {
             for family in Family::ALL {
                 match receiver(family, port) {
-                    Ok(socket) => all.push(Receiver { socket: AsyncFd::new(socket)?, multihop }),
+                    Ok(socket) => {
+                        all.push(Receiver { socket: UdpSocket::from_std(socket.into())?, multihop })
+                    }
                     // A host without IPv6 has no such socket to give.
                     Err(error) if family == Family::V6 && error.kind() != io::ErrorKind::AddrInUse => {}
                     Err(error) => return Err(error),
@@ -71,28 +74,19 @@ impl Receivers {
         for receiver in &self.0 {
             let mut bytes = [0; READ_BYTES];
             for _ in 0..BURST {
-                let Some(Ok(mut guard)) = poll_now(receiver) else { break };
-                match guard.try_io(|socket| read(socket.get_ref(), &mut bytes)) {
-                    Ok(Ok(Some((len, from, to, link, ttl)))) => {
+                let socket = &receiver.socket;
+                match socket.try_io(Interest::READABLE, || read(socket, &mut bytes)) {
+                    Ok(Some((len, from, to, link, ttl))) => {
                         let bytes = &bytes[..len.min(READ_BYTES)];
                         take(BfdDatagram { from, to, link, multihop: receiver.multihop, ttl, bytes });
                     }
                     // Without its addresses or TTL it can't be judged; the kernel always tells them.
-                    Ok(Ok(None)) => {}
+                    Ok(None) => {}
                     // An ICMP error about something sent, or nothing more.
-                    Ok(Err(_)) | Err(_) => break,
+                    Err(_) => break,
                 }
             }
         }
-    }
-}
-
-/// The socket's readiness as it is known now.
-fn poll_now(receiver: &Receiver) -> Option<io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Socket>>> {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match receiver.socket.poll_read_ready(&mut context) {
-        std::task::Poll::Ready(guard) => Some(guard),
-        std::task::Poll::Pending => None,
     }
 }
 
@@ -121,7 +115,7 @@ fn receiver(family: Family, port: u16) -> io::Result<Socket> {
 /// Length, sender, our address, link and TTL of a datagram.
 type Read = (usize, IpAddr, IpAddr, u32, u8);
 
-fn read(socket: &Socket, bytes: &mut [u8]) -> io::Result<Option<Read>> {
+fn read(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<Option<Read>> {
     let mut pieces = [IoSliceMut::new(bytes)];
     // Room for either family's addresses and TTL.
     let mut control = nix::cmsg_space!([u8; 64]);
