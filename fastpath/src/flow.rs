@@ -55,17 +55,20 @@ impl Columns {
         }
     }
 
-    /// Asks for those of these rows that are TCP or UDP in plain IPv4 frames, and says which are something else.
+    /// Asks for those of these rows, but for `untracked` ones, that are TCP or UDP in plain IPv4 frames, and says which are
+    /// something else.
     #[inline(never)]
     pub(crate) fn ask_plain(
         &mut self,
         flows: &Flows,
         rows: Range<usize>,
+        untracked: Rows,
         frames: &[Frame],
         fates: &[Fate; BATCH],
         parsed: &[Parsed; BATCH],
     ) -> Rows {
         let on_way: Rows = rows.filter(|row| fates[*row] == Fate::Undecided).collect();
+        let on_way = on_way.without(untracked);
         let ordinary: Rows = on_way
             .into_iter()
             .filter(|row| {

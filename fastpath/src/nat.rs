@@ -167,8 +167,8 @@ fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&
 
 /// Asks about all of a run.
 fn ask_of_all(batch: &mut Batch, run: &Run, memory: &Memory<'_>) {
-    let Batch { frames, fates, parsed, flows: columns, .. } = batch;
-    let unlike = columns.ask_plain(memory.flows, run.rows(), frames, fates, parsed);
+    let Batch { frames, fates, parsed, flows: columns, policy, .. } = batch;
+    let unlike = columns.ask_plain(memory.flows, run.rows(), policy.untracked, frames, fates, parsed);
     for row in unlike {
         let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
         if let Some(key) = FlowKey::new(frame, parsed) {
@@ -180,10 +180,10 @@ fn ask_of_all(batch: &mut Batch, run: &Run, memory: &Memory<'_>) {
 /// Asks about what of a run a rule may be about, and about the rest where it is policed.
 #[inline(never)]
 fn ask_by_rules(batch: &mut Batch, run: &Run, state: &State, memory: &Memory<'_>, is_policed: bool) {
-    let Batch { frames, fates, parsed, flows: columns, nat, .. } = batch;
+    let Batch { frames, fates, parsed, flows: columns, nat, policy, .. } = batch;
     let from_workload = may_be_workloads(run, &state.ports);
     for row in run.rows() {
-        if fates[row] != Fate::Undecided {
+        if fates[row] != Fate::Undecided || policy.untracked.contains(row) {
             continue;
         }
         let (frame, parsed) = (frames[row].bytes(), &parsed[row]);

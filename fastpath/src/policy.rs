@@ -5,6 +5,9 @@
 //!  to a workload        its endpoint's ingress policy, unless the host sends
 //!  of a known flow      nothing is asked, as long as policy and ways are those that it was let pass under; else both ends'
 //!                       policies are asked again, of the packet that began it, whichever way this one goes
+//!  forwarded            by ports of host endpoints: pre-DNAT policy and that on forwarded traffic of the one that it came by
+//!                       before all that, that of the one that it leaves by after it
+//!  untracked            each packet, before any flow is looked for: what such policy allows belongs to none
 //!  an ICMP error        goes with the flow of the packet that it quotes
 //!  a later fragment     goes with the first one of its datagram
 //! ```
@@ -15,6 +18,7 @@
 
 mod ask;
 mod first;
+mod untracked;
 
 use std::ops::Range;
 
@@ -22,7 +26,7 @@ use model::{PortId, PortKind};
 use packet::{FlowKey, Parsed, protocol};
 use tables::{
     Beginning, Between, Direction, DropReason, Fate, Flow, FlowTime, FlowVerdict, NotAdded, Port, PortPolicy,
-    PuntReason, State, TcpPacket,
+    PuntReason, Rows, State, TcpPacket,
 };
 
 use crate::batch::Run;
@@ -32,6 +36,7 @@ use crate::{BATCH, Batch};
 
 pub(crate) use ask::{Reporter, asked as as_policy_sees};
 use first::First;
+pub(crate) use untracked::untracked;
 
 /// What this stage and `nat.rs` leave each other, without gaps.
 pub(crate) struct Columns {
@@ -39,17 +44,24 @@ pub(crate) struct Columns {
     pub(crate) seen: Vec<Seen>,
     /// Rows whose flows `nat.rs` is to begin, and how.
     beginnings: Vec<(u8, Beginning)>,
+    /// Rows that untracked policy has allowed.
+    pub(crate) untracked: Rows,
 }
 
 impl Columns {
     pub(crate) fn new() -> Columns {
-        Columns { seen: Vec::with_capacity(BATCH), beginnings: Vec::with_capacity(BATCH) }
+        Columns {
+            seen: Vec::with_capacity(BATCH),
+            beginnings: Vec::with_capacity(BATCH),
+            untracked: Rows::NONE,
+        }
     }
 
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.seen.clear();
         self.beginnings.clear();
+        self.untracked = Rows::NONE;
     }
 
     /// What is known of a row's flow that begins under another source.
@@ -73,13 +85,20 @@ struct End {
     port: PortId,
     /// `None`: the slow path itself.
     kind: Option<PortKind>,
-    /// A workload's, at which something is asked.
+    /// Something is asked there, of a workload's or of what is forwarded.
     is_asked: bool,
+    /// A host endpoint's, that asks something of what is forwarded.
+    is_host_endpoints: bool,
 }
 
 impl End {
     fn is(&self, kind: PortKind) -> bool {
         self.kind == Some(kind)
+    }
+
+    /// Is it an end of what is forwarded, rather than of what the host itself sends or gets?
+    fn is_forwarding(&self) -> bool {
+        self.kind.is_some_and(|kind| kind != PortKind::Host)
     }
 }
 
@@ -97,8 +116,11 @@ impl Way {
             Direction::Original => (self.from, self.to),
             Direction::Reply => (self.to, self.from),
         };
-        let sends = from.is(PortKind::Workload);
-        let gets = to.is(PortKind::Workload) && !from.is(PortKind::Host) || to.is(PortKind::Host) && sends;
+        let is_forwarded = from.is_forwarding() && to.is_forwarding();
+        let sends = from.is(PortKind::Workload) || is_forwarded && from.is_host_endpoints;
+        let gets = to.is(PortKind::Workload) && !from.is(PortKind::Host)
+            || to.is(PortKind::Host) && from.is(PortKind::Workload)
+            || is_forwarded && to.is_host_endpoints;
         Between { egress: sends.then_some(from.port), ingress: gets.then_some(to.port) }
     }
 }
@@ -127,14 +149,22 @@ impl<'a> Policing<'a> {
             port: port.unwrap_or(PortId(u16::MAX)),
             kind: row.map(|row| row.kind),
             is_asked: self.asks_at_endpoints && row.is_some_and(|row| self.asks_at(row)),
+            is_host_endpoints: row.is_some_and(|row| self.is_host_endpoints(row)),
         }
     }
 
     fn asks_at(&self, port: &Port) -> bool {
         let qos = port.endpoint.as_ref().and_then(|endpoint| endpoint.qos.as_ref());
-        port.kind == PortKind::Workload
-            && (self.state.policy.of(port.id) != PortPolicy::default()
-                || qos.is_some_and(|qos| qos.ingress_connections().or(qos.egress_connections()).is_some()))
+        let is_workloads = port.kind == PortKind::Workload;
+        self.is_host_endpoints(port)
+            || is_workloads
+                && (self.state.policy.of(port.id) != PortPolicy::default()
+                    || qos
+                        .is_some_and(|qos| qos.ingress_connections().or(qos.egress_connections()).is_some()))
+    }
+
+    fn is_host_endpoints(&self, port: &Port) -> bool {
+        self.state.policy.of_host(port.id) != PortPolicy::default()
     }
 
     /// Is anything asked of packets on this way?
@@ -142,7 +172,10 @@ impl<'a> Policing<'a> {
         let Way { from, to } = way;
         let with_host = from.is(PortKind::Workload) && to.is(PortKind::Host)
             || from.is(PortKind::Host) && to.is(PortKind::Workload);
+        // What others than workloads send to the host, and it to them, the kernel asks of.
+        let is_hosts = !with_host && (from.is(PortKind::Host) || to.is(PortKind::Host));
         from.kind.is_some()
+            && !is_hosts
             && (from.is_asked || to.is_asked || with_host && self.state.flow_rules.drops_to_host)
     }
 
@@ -161,6 +194,9 @@ pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<
     known_flows(batch, &judge);
     if !batch.policy.seen.is_empty() {
         others(batch, &judge);
+    }
+    if !batch.policy.untracked.is_empty() {
+        untracked::forwarded(batch, &judge);
     }
 }
 
@@ -239,7 +275,7 @@ fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<'_>) {
             continue;
         }
         for row in run.rows() {
-            if columns.looked_up.contains(row) || !is_open(fates[row]) {
+            if columns.looked_up.with(policy.untracked).contains(row) || !is_open(fates[row]) {
                 continue;
             }
             let leaves_by = policing.state.next_hops.get(hops[row]).port;

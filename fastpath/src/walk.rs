@@ -38,6 +38,10 @@ pub(crate) fn walk(
     reverse_path::sources(batch, tables);
     watch.lap(Stage::ReversePath, batch, tables);
     let policing = Policing::of(tables.state);
+    if tables.state.policy.has_untracked() {
+        policy::untracked(batch, tables.state, reporter);
+        watch.lap(Stage::Policy, batch, tables);
+    }
     let memory = flow::remembering(tables.state, flows, policing.is_some());
     if let Some(memory) = &memory {
         nat::known_flows(batch, tables.state, memory, policing.as_ref());

@@ -5,7 +5,9 @@
 mod support;
 
 use model::{PortId, ReversePath, WorkerId};
-use support::policed::{SYN, Talk, allow, deny, drop_to_host, limit_connections, police};
+use support::policed::{
+    SYN, Talk, allow, deny, drop_to_host, forward, limit_connections, police, police_host,
+};
 use support::translation::{
     self, OUTER, POD, SERVER, error_frame, fragments, icmp_frame, outward, tcp_frame, translating,
 };
@@ -207,6 +209,9 @@ fn drop_case(reason: DropReason) -> Case {
                 |rig| police(rig, Some(deny()), Some(allow())),
                 vec![Build::outward().to(POD).frame()],
             );
+        }
+        DropReason::ForwardDenied => {
+            return Case::Policed(|rig| police_host(rig, UPLINK, forward(None, Some(deny()))), vec![Build::outward().frame()]);
         }
         DropReason::WorkloadToHost => {
             return Case::Policed(drop_to_host, vec![Build::outward().to(OUTER).dport(80).frame()]);

@@ -199,6 +199,13 @@ impl TortieNode {
         command
     }
 
+    /// `tortie trace` of this node, with some arguments and as JSON: the command that asks.
+    pub fn trace_command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("trace").args(arguments.split(' ')).args(["-o", "json", "--socket"]).arg(&self.socket);
+        command
+    }
+
     /// The BGP sessions that are Established, or why not all are.
     ///
     /// # Errors

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use model::{HostEndpoint, HostInterface, Key, Prefix};
 use policy::resolve::{EndpointPolicy, Resolver, host_endpoint_of};
 use policy::rule::{AfterTiers, Checks, SetId};
+use tables::HostEndpoints;
 
 use crate::event_loop::Core;
 use crate::host_policy::{self, HostEndpointPolicy, HostPolicy, Interface, Sets, Settings};
 use crate::interfaces::KernelState;
 use crate::tunneling::traffic;
+use crate::workload_policy::host_name;
 
 impl Core {
     /// Works policy out and stages what the walk asks of workloads' packets: before ports are in line with the resources.
@@ -37,6 +39,7 @@ impl Core {
         let desired = &self.desired;
         if desired.host_endpoints.is_empty() {
             self.host_policy.apply(HostPolicy::default());
+            self.name_host_endpoints(&[]);
             return;
         }
         let endpoints = endpoints_at(&desired.host_endpoints, &self.kernel, |name| {
@@ -44,6 +47,8 @@ impl Core {
             let known = self.resolver.endpoint(&Key::HostEndpoint(name.to_owned()));
             known.cloned().unwrap_or_else(|| Arc::new(closed()))
         });
+        self.name_host_endpoints(&endpoints);
+        let desired = &self.desired;
         let nodes = desired.node_addresses.iter().map(|addr| Prefix::host(*addr));
         self.host_policy.apply(HostPolicy {
             sets: sets_of(&endpoints, &self.resolver),
@@ -52,6 +57,28 @@ impl Core {
             workloads: desired.endpoints.values().flat_map(|workload| workload.ip_networks.clone()).collect(),
             tunnel_ends: nodes.chain(desired.felix.external_nodes.iter().copied()).collect(),
         });
+    }
+}
+
+impl Core {
+    /// Tells the walk which ports are whose, so that what it forwards is held to their policy.
+    fn name_host_endpoints(&mut self, endpoints: &[HostEndpointPolicy]) {
+        let felix = &self.desired.felix;
+        let mut host_endpoints = HostEndpoints::default();
+        if !endpoints.is_empty() {
+            host_endpoints.failsafe_inbound.clone_from(&felix.failsafe_inbound);
+            host_endpoints.failsafe_outbound.clone_from(&felix.failsafe_outbound);
+        }
+        for endpoint in endpoints {
+            let name = host_name(&endpoint.name);
+            match &endpoint.interface {
+                Interface::Named(interface) => drop(host_endpoints.named.insert(interface.clone(), name)),
+                Interface::Every => host_endpoints.every = Some(name),
+            }
+        }
+        let writer = self.installer.writer();
+        writer.set_host_endpoints(host_endpoints);
+        writer.publish();
     }
 }
 

@@ -80,12 +80,11 @@ impl PolicyCounts {
                 packets: count.packets.saturating_sub(before.packets),
                 bytes: count.bytes.saturating_sub(before.bytes),
             };
-            let ports = &writer.staged().ports;
-            let endpoint = ports.get(decided.port).and_then(|port| port.endpoint.as_ref());
+            let endpoint = endpoint_of(writer, decided);
             let (Some(endpoint), Some(name)) = (endpoint, policy_log::name(writer, decided.rule)) else {
                 continue;
             };
-            if !self.add(&endpoint.name, decided, name, new) {
+            if !self.add(endpoint, decided, name, new) {
                 self.left_out += new.packets;
             }
         }
@@ -214,7 +213,26 @@ impl Core {
         let mut status = self.policy_counts.rows(asked().filter(|asked| !asked.is_staged), all);
         status.closed = self.workload_policy.closed().filter(|name| is_meant(name)).collect();
         status.known = asked().next().is_some();
+        self.put_into_words(&mut status, false);
         status
+    }
+
+    /// Puts rules into words, and says whose they are.
+    fn put_into_words(&self, status: &mut PolicyStatus, is_staged: bool) {
+        for row in &mut status.rules {
+            let PolicyRuleStatus { tier, policy, rule, direction, .. } = &*row;
+            let name =
+                RuleName { tier: tier.clone(), policy: policy.clone(), rule: *rule, action: String::new() };
+            let (text, staged) = (
+                self.rule_text(&name, direction == "ingress", is_staged),
+                is_staged
+                    && self
+                        .resolver
+                        .policy(tier, policy, true)
+                        .is_some_and(|policy| policy.key.kind.is_staged()),
+            );
+            (row.text, row.staged) = (text, staged);
+        }
     }
 
     /// What the rules of staged policy have decided, and what they would have denied.
@@ -222,6 +240,7 @@ impl Core {
         let asked = || self.workload_policy.asked().filter(|asked| asked.is_staged);
         let mut status = self.policy_counts.rows(asked(), false);
         status.known = asked().next().is_some();
+        self.put_into_words(&mut status, true);
         status
     }
 
@@ -243,8 +262,28 @@ impl Core {
     }
 }
 
+/// Whose rule it is: the workload's behind the port, or that of the host endpoint that the port is.
+pub(crate) fn endpoint_of(writer: &Writer, decided: Decided) -> Option<&str> {
+    let port = writer.staged().ports.get(decided.port)?;
+    match is_host_endpoints(writer, decided) {
+        true => writer.staged().policy.host_endpoints().at(port),
+        false => port.endpoint.as_ref().map(|endpoint| endpoint.name.as_str()),
+    }
+}
+
+/// Is it a rule that a host endpoint's port is asked?
+fn is_host_endpoints(writer: &Writer, decided: Decided) -> bool {
+    let of = writer.staged().policy.of_host(decided.port);
+    let asked =
+        if decided.is_ingress { [of.ingress, of.pre_dnat, of.untracked] } else { [of.egress, None, None] };
+    decided.judged == Judged::Enforced && asked.contains(&Some(decided.rule.program()))
+}
+
 /// Is the rule one of those that the port is asked now?
 fn is_asked(writer: &Writer, decided: Decided) -> bool {
+    if is_host_endpoints(writer, decided) {
+        return true;
+    }
     let of = writer.staged().policy.of(decided.port);
     let program = match (decided.judged, decided.is_ingress) {
         (Judged::Enforced, true) => of.ingress,
@@ -297,6 +336,8 @@ fn row(side: &Side, name: RuleName, sum: Sum) -> PolicyRuleStatus {
         rule: name.rule,
         what,
         action: name.action,
+        text: None,
+        staged: false,
         packets: sum.all.packets,
         bytes: sum.all.bytes,
         would_deny_packets: sum.would_deny.packets,

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use model::{PortId, PortKind, Protocol, ReversePath};
 use packet::{FlowKey, Fragment};
 use tables::{
-    Answer, Direction, Fate, FlowSeen, Headers, HopState, Judged, Left, RouteTaken, Stage, State, Trace,
+    Answer, Decided, Direction, Fate, FlowSeen, Headers, HopState, Judged, Left, RouteTaken, Stage, State,
+    Trace,
 };
 
 use crate::event_loop::Core;
-use crate::policy_counts::what;
+use crate::policy_counts::{self, what};
 use crate::policy_log;
 use crate::status::{TracedHeaders, TracedPacket, TracedPolicy, TracedRoute, TracedStage, TracesStatus};
 
@@ -75,11 +76,12 @@ impl Core {
         let mut said = Vec::new();
         for answer in trace.answers.iter().flatten() {
             let Answer { port, is_ingress, judged, rule, is_recalled, .. } = *answer;
-            let endpoint = state.ports.get(port).and_then(|port| port.endpoint.as_ref());
-            let Some(name) = policy_log::name(self.installer.writer(), rule) else { continue };
             let staged = judged != Judged::Enforced;
+            let decided = Decided { rule, port, is_ingress, judged };
+            let endpoint = policy_counts::endpoint_of(self.installer.writer(), decided).map(str::to_owned);
+            let Some(name) = policy_log::name(self.installer.writer(), rule) else { continue };
             said.push(TracedPolicy {
-                endpoint: endpoint.map_or_else(|| port_name(state, port), |endpoint| endpoint.name.clone()),
+                endpoint: endpoint.unwrap_or_else(|| port_name(state, port)),
                 direction: if is_ingress { "ingress" } else { "egress" }.to_owned(),
                 staged,
                 text: self.rule_text(&name, is_ingress, staged),

@@ -1,4 +1,4 @@
-//! What workloads may send and get: resolved policy, handed to the walk's tables.
+//! What workloads may send and get, and what host endpoints' ports may forward: resolved policy, handed to the walk's tables.
 //!
 //! What doesn't fit the tables closes the endpoints that it is about, until it fits.
 
@@ -72,6 +72,13 @@ impl WorkloadPolicy {
         }
         for (key, policy) in changes.endpoints {
             let Some(name) = name(&key) else { continue };
+            // What the kernel alone is asked to keep is none of the walk's.
+            let nothing = tables::EndpointPolicy::default();
+            let policy = policy
+                .filter(|policy| !matches!(key, Key::HostEndpoint(_)) || asked_of(&key, policy) != nothing);
+            if policy.is_none() && !self.wanted.contains_key(&key) {
+                continue;
+            }
             match policy {
                 Some(policy) => {
                     self.leaving.workloads.remove(&name);
@@ -86,9 +93,8 @@ impl WorkloadPolicy {
             }
         }
         if !self.overflowing.is_empty() {
-            let without = |policy: &EndpointPolicy| refers(policy, &self.overflowing);
-            affected
-                .extend(self.wanted.iter().filter(|(_, policy)| without(policy)).map(|(key, _)| key.clone()));
+            let without = self.wanted.iter().filter(|(key, policy)| refers(key, policy, &self.overflowing));
+            affected.extend(without.map(|(key, _)| key.clone()));
         }
         for key in affected {
             let Err(reason) = self.put(&key, writer) else { continue };
@@ -114,15 +120,24 @@ impl WorkloadPolicy {
 
     /// What is to be asked of workloads, by their names; not of those that are allowed everything.
     pub(crate) fn asked(&self) -> impl Iterator<Item = Asked<'_>> {
-        self.wanted.iter().filter_map(|(key, policy)| Some((name(key)?, policy))).flat_map(
-            |(endpoint, policy)| {
-                let EndpointPolicy { normal, staged, .. } = &**policy;
-                let sides = [
-                    (true, false, unless_free(normal.ingress.as_ref())),
-                    (false, false, unless_free(normal.egress.as_ref())),
-                    (true, true, staged.ingress.as_ref()),
-                    (false, true, staged.egress.as_ref()),
-                ];
+        self.wanted.iter().filter_map(|(key, policy)| Some((key, name(key)?, policy))).flat_map(
+            |(key, endpoint, policy)| {
+                let EndpointPolicy { normal, staged, untracked, pre_dnat, forward } = &**policy;
+                // In the order in which they are asked.
+                let sides = match key {
+                    Key::HostEndpoint(_) => [
+                        (true, false, untracked.ingress.as_ref()),
+                        (true, false, pre_dnat.as_ref()),
+                        (true, false, forward.ingress.as_ref()),
+                        (false, false, forward.egress.as_ref()),
+                    ],
+                    _ => [
+                        (true, false, unless_free(normal.ingress.as_ref())),
+                        (false, false, unless_free(normal.egress.as_ref())),
+                        (true, true, staged.ingress.as_ref()),
+                        (false, true, staged.egress.as_ref()),
+                    ],
+                };
                 sides.into_iter().filter_map(move |(is_ingress, is_staged, checks)| {
                     Some(Asked { endpoint: endpoint.clone(), is_ingress, is_staged, checks: &**checks? })
                 })
@@ -145,13 +160,8 @@ impl WorkloadPolicy {
             }
             deny
         });
-        let asked = tables::EndpointPolicy {
-            ingress: unless_free(policy.normal.ingress.as_ref()).cloned(),
-            egress: unless_free(policy.normal.egress.as_ref()).cloned(),
-            staged_ingress: policy.staged.ingress.clone(),
-            staged_egress: policy.staged.egress.clone(),
-        };
-        let outcome = if refers(policy, &self.overflowing) {
+        let asked = asked_of(key, policy);
+        let outcome = if refers(key, policy, &self.overflowing) {
             Err("a set of addresses has more members than limits.policy_members leaves room for".to_owned())
         } else {
             writer.put_policy(&name, &asked).map_err(|full| full.to_string())
@@ -176,11 +186,37 @@ fn unless_free(checks: Option<&Arc<Checks>>) -> Option<&Arc<Checks>> {
     checks.filter(|checks| !checks.allow_everything())
 }
 
-/// How the tables call a workload; `None` of a host endpoint.
+/// How the tables call an endpoint.
 fn name(key: &Key) -> Option<String> {
     match key {
         Key::WorkloadEndpoint(namespace, name) => Some(format!("{namespace}/{name}")),
+        Key::HostEndpoint(name) => Some(host_name(name)),
         _ => None,
+    }
+}
+
+/// How the tables call a host endpoint: no workload's name begins so.
+pub(crate) fn host_name(name: &str) -> String {
+    format!("HostEndpoint({name})")
+}
+
+/// What the walk asks at an endpoint. At a host's, of what is forwarded: the rest is the kernel's.
+fn asked_of(key: &Key, policy: &EndpointPolicy) -> tables::EndpointPolicy {
+    match key {
+        Key::HostEndpoint(_) => tables::EndpointPolicy {
+            ingress: policy.forward.ingress.clone(),
+            egress: policy.forward.egress.clone(),
+            pre_dnat: policy.pre_dnat.clone(),
+            untracked: policy.untracked.ingress.clone(),
+            ..tables::EndpointPolicy::default()
+        },
+        _ => tables::EndpointPolicy {
+            ingress: unless_free(policy.normal.ingress.as_ref()).cloned(),
+            egress: unless_free(policy.normal.egress.as_ref()).cloned(),
+            staged_ingress: policy.staged.ingress.clone(),
+            staged_egress: policy.staged.egress.clone(),
+            ..tables::EndpointPolicy::default()
+        },
     }
 }
 
@@ -191,12 +227,17 @@ fn deny() -> tables::EndpointPolicy {
     tables::EndpointPolicy { ingress: both.0, egress: both.1, ..tables::EndpointPolicy::default() }
 }
 
-/// Does anything that a workload is asked name one of these sets?
-fn refers(policy: &EndpointPolicy, sets: &BTreeSet<SetId>) -> bool {
-    let EndpointPolicy { normal, staged, .. } = policy;
-    let checks = [&normal.ingress, &normal.egress, &staged.ingress, &staged.egress];
-    !sets.is_empty()
-        && checks.into_iter().flatten().any(|checks| checks.sets().any(|set| sets.contains(&set)))
+/// Does anything that an endpoint is asked name one of these sets?
+fn refers(key: &Key, policy: &EndpointPolicy, sets: &BTreeSet<SetId>) -> bool {
+    if sets.is_empty() {
+        return false;
+    }
+    let tables::EndpointPolicy { ingress, egress, staged_ingress, staged_egress, pre_dnat, untracked } =
+        asked_of(key, policy);
+    [ingress, egress, staged_ingress, staged_egress, pre_dnat, untracked]
+        .iter()
+        .flatten()
+        .any(|checks| checks.sets().any(|set| sets.contains(&set)))
 }
 
 #[cfg(test)]

@@ -110,6 +110,7 @@ reasons! {
         IngressBandwidth = "ingress_bandwidth": "To a workload, above its endpoint's ingress bandwidth or peak rate.",
         EgressDenied = "egress_denied": "From a workload, and its endpoint's egress policy denies it.",
         IngressDenied = "ingress_denied": "To a workload, and its endpoint's ingress policy denies it.",
+        ForwardDenied = "forward_denied": "A host endpoint's policy denies it: of what is forwarded, before translation, or untracked.",
         WorkloadToHost = "workload_to_host": "From a workload to this node itself, which defaultEndpointToHostAction drops.",
         FlowInvalid = "flow_invalid": "From or to a workload that policy is about: belongs to no flow and can begin none, as a reset or an answer that nobody asked for.",
         EgressConnections = "egress_connections": "A new TCP connection of a workload's, above its endpoint's egressMaxConnections.",

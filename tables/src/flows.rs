@@ -89,6 +89,14 @@ impl Flow {
         FlowKey { dst: reply.src, dport: reply.sport, ..*original }
     }
 
+    /// The key of its first packet as it came. `asked`: the key that it was found by.
+    pub fn original_of(&self, asked: &FlowKey) -> FlowKey {
+        match self.direction {
+            Direction::Original => *asked,
+            Direction::Reply => self.other,
+        }
+    }
+
     /// May the flow have such a TCP packet, after what came before?
     #[inline]
     pub fn may_have(&self, packet: TcpPacket) -> bool {

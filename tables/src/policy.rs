@@ -3,14 +3,14 @@
 //! The slow path stages sets and endpoints' checks by [`crate::Writer`]; [`crate::Writer::publish`] shows them all at
 //! once: one [`Policy`] is one publication, whose rules never meet the sets of another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ::policy::compile::{Compiled, Compiler, Full, Judgement, Limits, Memo, Packet, ProgramId};
 use ::policy::rule::Checks;
-use model::PortId;
+use model::{FailsafePort, PortId, PortKind};
 
-use crate::{Ports, TableFull};
+use crate::{Port, Ports, TableFull};
 
 /// What is asked at one endpoint, as the slow path says it. Absent is not asked: everything passes.
 ///
@@ -26,6 +26,11 @@ pub struct EndpointPolicy {
     pub staged_ingress: Option<Arc<Checks>>,
     /// What egress would be.
     pub staged_egress: Option<Arc<Checks>>,
+    /// Of a host endpoint, whose `ingress` and `egress` are about what is forwarded: of what comes in, before its destination
+    /// is translated.
+    pub pre_dnat: Option<Arc<Checks>>,
+    /// Likewise: of every packet that comes in, before it is known what flow it belongs to.
+    pub untracked: Option<Arc<Checks>>,
 }
 
 /// The programs of a port's endpoint. Absent is a port without policy.
@@ -39,12 +44,42 @@ pub struct PortPolicy {
     pub staged_ingress: Option<ProgramId>,
     /// Asked beside `egress`, alike.
     pub staged_egress: Option<ProgramId>,
+    /// As in [`EndpointPolicy`].
+    pub pre_dnat: Option<ProgramId>,
+    /// As in [`EndpointPolicy`].
+    pub untracked: Option<ProgramId>,
+}
+
+/// Which ports are host endpoints', by their names. One without a name of its own here is that of every other port, of
+/// workloads' ports, too (`felix/rules/dispatch.go`, `hostDispatchChains`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostEndpoints {
+    /// By the interface: under which name its policy is kept.
+    pub named: BTreeMap<String, String>,
+    /// Of every other interface.
+    pub every: Option<String>,
+    /// What untracked and pre-DNAT policy never close: `failsafeInboundHostPorts`, by the destination's port.
+    pub failsafe_inbound: Vec<FailsafePort>,
+    /// `failsafeOutboundHostPorts`, by the source's port: answers, which untracked policy never closes.
+    pub failsafe_outbound: Vec<FailsafePort>,
+}
+
+impl HostEndpoints {
+    /// The name under which the policy of a port's host endpoint is kept.
+    pub fn at(&self, port: &Port) -> Option<&str> {
+        let every = self.every.as_deref();
+        match port.kind {
+            PortKind::Uplink => self.named.get(&port.name).map(String::as_str).or(every),
+            PortKind::Workload => every,
+            PortKind::Host => None,
+        }
+    }
 }
 
 impl PortPolicy {
     fn programs(&self) -> impl Iterator<Item = ProgramId> {
-        let PortPolicy { ingress, egress, staged_ingress, staged_egress } = *self;
-        [ingress, egress, staged_ingress, staged_egress].into_iter().flatten()
+        let PortPolicy { ingress, egress, staged_ingress, staged_egress, pre_dnat, untracked } = *self;
+        [ingress, egress, staged_ingress, staged_egress, pre_dnat, untracked].into_iter().flatten()
     }
 }
 
@@ -53,6 +88,10 @@ impl PortPolicy {
 pub struct Policy {
     epoch: u64,
     ports: Vec<PortPolicy>,
+    /// Of ports that are host endpoints'; no row where none has anything to ask.
+    hosts: Vec<PortPolicy>,
+    has_untracked: bool,
+    host_endpoints: Arc<HostEndpoints>,
     compiled: Compiled,
 }
 
@@ -70,10 +109,27 @@ impl Policy {
         self.ports.get(port.index()).copied().unwrap_or_default()
     }
 
+    /// The programs of a port's host endpoint: of what is forwarded.
+    #[inline]
+    pub fn of_host(&self, port: PortId) -> PortPolicy {
+        self.hosts.get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// Has any host endpoint untracked policy?
+    #[inline]
+    pub fn has_untracked(&self) -> bool {
+        self.has_untracked
+    }
+
+    /// Which ports are host endpoints', and what these never close.
+    pub fn host_endpoints(&self) -> &HostEndpoints {
+        &self.host_endpoints
+    }
+
     /// Has no port a program? Then there is nothing to ask.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.ports.is_empty()
+        self.ports.is_empty() && self.hosts.is_empty()
     }
 
     /// What a program makes of a packet. Of a program that isn't there, nothing good.
@@ -109,6 +165,7 @@ impl Policy {
 pub(crate) struct PolicyWriter {
     pub(crate) compiler: Compiler,
     endpoints: HashMap<String, PortPolicy>,
+    host_endpoints: Arc<HostEndpoints>,
     /// A verdict may differ from what is published.
     pub(crate) changed: bool,
     epoch: u64,
@@ -116,17 +173,25 @@ pub(crate) struct PolicyWriter {
 
 impl PolicyWriter {
     pub(crate) fn new(limits: Limits) -> PolicyWriter {
-        PolicyWriter { compiler: Compiler::new(limits), endpoints: HashMap::new(), changed: false, epoch: 0 }
+        PolicyWriter {
+            compiler: Compiler::new(limits),
+            endpoints: HashMap::new(),
+            host_endpoints: Arc::default(),
+            changed: false,
+            epoch: 0,
+        }
     }
 
     pub(crate) fn put(&mut self, endpoint: &str, policy: &EndpointPolicy) -> Result<(), TableFull> {
         let mut taken = PortPolicy::default();
-        let EndpointPolicy { ingress, egress, staged_ingress, staged_egress } = policy;
+        let EndpointPolicy { ingress, egress, staged_ingress, staged_egress, pre_dnat, untracked } = policy;
         let wanted = [
             (ingress, &mut taken.ingress),
             (egress, &mut taken.egress),
             (staged_ingress, &mut taken.staged_ingress),
             (staged_egress, &mut taken.staged_egress),
+            (pre_dnat, &mut taken.pre_dnat),
+            (untracked, &mut taken.untracked),
         ];
         let mut outcome = Ok(());
         for (checks, program) in wanted {
@@ -157,24 +222,42 @@ impl PolicyWriter {
         }
     }
 
+    pub(crate) fn set_host_endpoints(&mut self, host_endpoints: HostEndpoints) {
+        if *self.host_endpoints != host_endpoints {
+            self.host_endpoints = Arc::new(host_endpoints);
+            self.changed = true;
+        }
+    }
+
     /// What is to be published instead of `before`; `None` where nothing would differ. `wait` returns when every reader has
     /// `before`.
     pub(crate) fn publish(&mut self, ports: &Ports, before: &Policy, wait: impl FnOnce()) -> Option<Policy> {
-        let rows = self.rows(ports);
-        if !self.changed && rows == before.ports {
+        let rows = self.rows(ports, |port| port.endpoint.as_ref().map(|endpoint| endpoint.name.as_str()));
+        let asked = |policy: &PortPolicy| *policy != PortPolicy::default();
+        let mut hosts = self.rows(ports, |port| self.host_endpoints.at(port));
+        if !hosts.iter().any(asked) {
+            hosts.clear();
+        }
+        if !self.changed && rows == before.ports && hosts == before.hosts {
             return None;
         }
         wait();
         self.changed = false;
         self.epoch += 1;
-        Some(Policy { epoch: self.epoch, ports: rows, compiled: self.compiler.publish() })
+        let has_untracked = hosts.iter().any(|policy| policy.untracked.is_some());
+        let host_endpoints = Arc::clone(&self.host_endpoints);
+        let compiled = self.compiler.publish();
+        Some(Policy { epoch: self.epoch, ports: rows, hosts, has_untracked, host_endpoints, compiled })
     }
 
-    fn rows(&self, ports: &Ports) -> Vec<PortPolicy> {
+    /// The programs of what is kept under each port's name.
+    fn rows<'a>(&self, ports: &'a Ports, name: impl Fn(&'a Port) -> Option<&'a str>) -> Vec<PortPolicy>
+    where
+        Self: 'a,
+    {
         let mut rows = Vec::new();
         for port in ports.iter() {
-            let endpoint = port.endpoint.as_ref();
-            if let Some(policy) = endpoint.and_then(|endpoint| self.endpoints.get(&endpoint.name)) {
+            if let Some(policy) = name(port).and_then(|name| self.endpoints.get(name)) {
                 rows.resize(rows.len().max(port.id.index() + 1), PortPolicy::default());
                 rows[port.id.index()] = *policy;
             }

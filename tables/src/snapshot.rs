@@ -25,8 +25,8 @@ use crate::buckets::Buckets;
 use crate::epoch::Epochs;
 use crate::policy::{self, PolicyWriter};
 use crate::{
-    AddressSet, Adjacency, AdjacencyId, EndpointPolicy, Fib, FibReader, FlowRules, Group, GroupId, Limits,
-    Nat, NextHops, Policy, Port, Ports, TableFull, TunnelEnd, WorkloadTunnels,
+    AddressSet, Adjacency, AdjacencyId, EndpointPolicy, Fib, FibReader, FlowRules, Group, GroupId,
+    HostEndpoints, Limits, Nat, NextHops, Policy, Port, Ports, TableFull, TunnelEnd, WorkloadTunnels,
 };
 
 /// Everything but the routes, as one epoch shows it.
@@ -307,6 +307,11 @@ impl Writer {
     /// Stages that nothing is asked at an endpoint any more.
     pub fn remove_policy(&mut self, endpoint: &str) {
         self.policy.remove(endpoint);
+    }
+
+    /// Stages which ports are host endpoints'.
+    pub fn set_host_endpoints(&mut self, host_endpoints: HostEndpoints) {
+        self.policy.set_host_endpoints(host_endpoints);
     }
 
     /// Stages a whole set of addresses or ports: what it had before is forgotten.

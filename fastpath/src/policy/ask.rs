@@ -2,9 +2,12 @@
 
 use ::policy::compile::{Packet as Asked, ProgramId, Upper};
 use ::policy::judge::Verdict;
-use model::{Family, PortId, PortKind};
+use model::{FailsafePort, Family, PortId, PortKind};
 use packet::{FlowKey, icmp, protocol};
-use tables::{Answer, Between, Decided, DropReason, Flow, Judged, PolicyAct, PolicyEvent, PolicyReport};
+use tables::{
+    Answer, Between, Decided, DropReason, Flow, Judged, PolicyAct, PolicyEvent, PolicyReport, PortPolicy,
+    State,
+};
 
 use super::{Judge, Packet};
 use crate::trace::Answers;
@@ -34,7 +37,8 @@ impl Judge<'_> {
         found_by: &FlowKey,
         between: Between,
     ) -> Result<(), DropReason> {
-        self.ask(packet, &flow.judged_as(found_by), self.first_icmp(flow, packet.key), between)
+        let (key, icmp) = (flow.judged_as(found_by), self.first_icmp(flow, packet.key));
+        self.ask_all(packet, &key, Some(&flow.original_of(found_by)), icmp, between, false)
     }
 
     /// Type and code of the ICMP message that began a flow: an echo request where it isn't remembered.
@@ -55,10 +59,28 @@ impl Judge<'_> {
         icmp: Option<(u8, u8)>,
         between: Between,
     ) -> Result<(), DropReason> {
+        self.ask_all(packet, key, None, icmp, between, false)
+    }
+
+    /// [`Self::ask`]. `before_dnat`: the key before its destination was translated, where that was another. `is_untracked`:
+    /// untracked policy has let it in.
+    pub(super) fn ask_all(
+        &self,
+        packet: &Packet<'_>,
+        key: &FlowKey,
+        before_dnat: Option<&FlowKey>,
+        icmp: Option<(u8, u8)>,
+        between: Between,
+        is_untracked: bool,
+    ) -> Result<(), DropReason> {
         let state = self.policing.state;
         let asked = asked(key, icmp);
         let bytes = packet.bytes;
+        let is_to_host = self.is_hosts(between.ingress);
         if let Some(port) = between.egress {
+            if !is_untracked {
+                self.ask_host_endpoint(packet, port, key, before_dnat, &asked, is_to_host)?;
+            }
             let of = state.policy.of(port);
             let programs = Programs { enforced: of.egress, staged: of.staged_egress };
             if !self.ask_at(port, &programs, &asked, bytes, false) {
@@ -66,7 +88,7 @@ impl Judge<'_> {
             }
         }
         let Some(port) = between.ingress else { return Ok(()) };
-        if state.ports.get(port).is_some_and(|port| port.kind == PortKind::Host) {
+        if is_to_host {
             return match state.flow_rules.drops_to_host {
                 true => Err(DropReason::WorkloadToHost),
                 false => Ok(()),
@@ -74,9 +96,56 @@ impl Judge<'_> {
         }
         let of = state.policy.of(port);
         let programs = Programs { enforced: of.ingress, staged: of.staged_ingress };
-        match self.ask_at(port, &programs, &asked, bytes, true) {
-            true => Ok(()),
-            false => Err(DropReason::IngressDenied),
+        if !self.ask_at(port, &programs, &asked, bytes, true) {
+            return Err(DropReason::IngressDenied);
+        }
+        let forward = state.policy.of_host(port).egress;
+        match forward.map(|program| judge(state, self.reporter, program, &asked, (port, false), bytes)) {
+            None | Some(Verdict::Allow) => Ok(()),
+            Some(_) => Err(DropReason::ForwardDenied),
+        }
+    }
+
+    fn is_hosts(&self, port: Option<PortId>) -> bool {
+        let row = port.and_then(|port| self.policing.state.ports.get(port));
+        row.is_some_and(|row| row.kind == PortKind::Host)
+    }
+
+    /// Asks the host endpoint that a packet came in by: before its destination was translated, and of what is forwarded, which
+    /// the first spares it (`felix/rules/static.go`, `StaticFilterForwardChains`).
+    fn ask_host_endpoint(
+        &self,
+        packet: &Packet<'_>,
+        port: PortId,
+        key: &FlowKey,
+        before_dnat: Option<&FlowKey>,
+        asked_now: &Asked,
+        is_to_host: bool,
+    ) -> Result<(), DropReason> {
+        let state = self.policing.state;
+        let PortPolicy { ingress, pre_dnat, .. } = state.policy.of_host(port);
+        let judge =
+            |program, asked: &Asked| judge(state, self.reporter, program, asked, (port, true), packet.bytes);
+        if let Some(program) = pre_dnat {
+            let first = asked(before_dnat.unwrap_or(key), self.first_message(asked_now));
+            let is_failsafe = is_one_of(&state.policy.host_endpoints().failsafe_inbound, &first, true);
+            match judge(program, &first) {
+                _ if is_failsafe => {}
+                Verdict::Allow => return Ok(()),
+                Verdict::Deny => return Err(DropReason::ForwardDenied),
+                Verdict::NoMatch => {}
+            }
+        }
+        match ingress.filter(|_| !is_to_host).map(|program| judge(program, asked_now)) {
+            None | Some(Verdict::Allow) => Ok(()),
+            Some(_) => Err(DropReason::ForwardDenied),
+        }
+    }
+
+    fn first_message(&self, asked: &Asked) -> Option<(u8, u8)> {
+        match asked.upper {
+            Upper::Icmp { icmp_type, code } => Some((icmp_type, code)),
+            _ => None,
         }
     }
 
@@ -89,46 +158,74 @@ impl Judge<'_> {
         bytes: &[u8],
         is_ingress: bool,
     ) -> bool {
-        let policy = &self.policing.state.policy;
-        let Reporter { report, worker, answers } = self.reporter;
-        let tell = |act, rule| report.tell(PolicyEvent { act, rule, port, is_ingress, packet: *asked });
-        let count =
-            |rule, judged| report.count(worker, Decided { rule, port, is_ingress, judged }, bytes.len());
-        let answer = |rule, judged, verdict| {
-            if let Some(answers) = answers {
-                let is_recalled = false;
-                answers.put(bytes, Answer { port, is_ingress, judged, rule, verdict, is_recalled });
-            }
-        };
-        let mut passes = true;
-        if let Some(program) = programs.enforced {
-            let judgement = policy.judge(program, asked);
-            count(judgement.rule, Judged::Enforced);
-            answer(judgement.rule, Judged::Enforced, Some(judgement.verdict));
-            if judgement.logs > 0 {
-                policy.logs(program, asked, |rule| {
-                    count(rule, Judged::Enforced);
-                    answer(rule, Judged::Enforced, None);
-                    tell(PolicyAct::Logged, rule);
-                });
-            }
-            passes = judgement.verdict == Verdict::Allow;
-            if !passes {
-                tell(PolicyAct::Denied, judgement.rule);
-            }
-        }
+        let state = self.policing.state;
+        let verdict = |program| judge(state, self.reporter, program, asked, (port, is_ingress), bytes);
+        let passes = programs.enforced.is_none_or(|program| verdict(program) == Verdict::Allow);
         if let Some(program) = programs.staged {
-            let judgement = policy.judge(program, asked);
-            answer(judgement.rule, Judged::Staged, Some(judgement.verdict));
-            if passes && judgement.verdict != Verdict::Allow {
-                count(judgement.rule, Judged::WouldBeDenied);
-                tell(PolicyAct::WouldBeDenied, judgement.rule);
-            } else {
-                count(judgement.rule, Judged::Staged);
+            let Reporter { report, worker, answers } = self.reporter;
+            let judgement = state.policy.judge(program, asked);
+            let would_deny = passes && judgement.verdict != Verdict::Allow;
+            let judged = if would_deny { Judged::WouldBeDenied } else { Judged::Staged };
+            let rule = judgement.rule;
+            report.count(worker, Decided { rule, port, is_ingress, judged }, bytes.len());
+            if would_deny {
+                let act = PolicyAct::WouldBeDenied;
+                report.tell(PolicyEvent { act, rule, port, is_ingress, packet: *asked });
+            }
+            if let Some(answers) = answers {
+                let (verdict, is_recalled) = (Some(judgement.verdict), false);
+                let judged = Judged::Staged;
+                answers.put(bytes, Answer { port, is_ingress, judged, rule, verdict, is_recalled });
             }
         }
         passes
     }
+}
+
+/// What a program that is enforced makes of a packet, told to all who want to know. `(port, is_ingress)`: where it is asked.
+pub(super) fn judge(
+    state: &State,
+    Reporter { report, worker, answers }: Reporter<'_>,
+    program: ProgramId,
+    asked: &Asked,
+    (port, is_ingress): (PortId, bool),
+    bytes: &[u8],
+) -> Verdict {
+    let tell = |act, rule| report.tell(PolicyEvent { act, rule, port, is_ingress, packet: *asked });
+    let judged = Judged::Enforced;
+    let count = |rule| report.count(worker, Decided { rule, port, is_ingress, judged }, bytes.len());
+    let answer = |rule, verdict| {
+        if let Some(answers) = answers {
+            let is_recalled = false;
+            answers.put(bytes, Answer { port, is_ingress, judged, rule, verdict, is_recalled });
+        }
+    };
+    let judgement = state.policy.judge(program, asked);
+    count(judgement.rule);
+    answer(judgement.rule, Some(judgement.verdict));
+    if judgement.logs > 0 {
+        state.policy.logs(program, asked, |rule| {
+            count(rule);
+            answer(rule, None);
+            tell(PolicyAct::Logged, rule);
+        });
+    }
+    if judgement.verdict == Verdict::Deny {
+        tell(PolicyAct::Denied, judgement.rule);
+    }
+    judgement.verdict
+}
+
+/// Goes the packet to one of these ports, or comes it from there? Of answers, `net` is where they come from, too.
+pub(super) fn is_one_of(ports: &[FailsafePort], asked: &Asked, by_destination: bool) -> bool {
+    let Upper::Ports { source, destination } = asked.upper else { return false };
+    let number = if by_destination { destination } else { source };
+    let peer = policy::judge::Packet::from(asked).source;
+    ports.iter().any(|port| {
+        port.protocol.0 == asked.protocol
+            && port.port == number
+            && port.net.is_none_or(|net| net.contains(peer))
+    })
 }
 
 /// A packet as policy sees it. `icmp`: type and code, which stand where others have ports.

@@ -20,9 +20,20 @@ pub(super) fn answers(trace: &mut Trace, state: &State, flows: &Flows) {
     };
     let asked = as_policy_sees(&first, flows.icmp_of(&flow).or(echo));
     let between = policing.ends_of_flow(trace.ingress, route.hop.port, direction);
-    let egress = between.egress.and_then(|port| Some((port, false, state.policy.of(port).egress?)));
-    let ingress = between.ingress.and_then(|port| Some((port, true, state.policy.of(port).ingress?)));
-    for (port, is_ingress, program) in [egress, ingress].into_iter().flatten() {
+    let is_hosts = |port| state.ports.get(port).is_some_and(|row| row.kind == model::PortKind::Host);
+    let is_forwarded = !between.ingress.is_some_and(is_hosts);
+    let at = |port: Option<_>, is_ingress, program: Option<_>| Some((port?, is_ingress, program?));
+    let of = |port: Option<_>| port.map(|port| state.policy.of(port)).unwrap_or_default();
+    let of_host = |port: Option<_>| {
+        port.filter(|_| is_forwarded).map(|port| state.policy.of_host(port)).unwrap_or_default()
+    };
+    let asked_in_order = [
+        at(between.egress, true, of_host(between.egress).ingress),
+        at(between.egress, false, of(between.egress).egress),
+        at(between.ingress, true, of(between.ingress).ingress),
+        at(between.ingress, false, of_host(between.ingress).egress),
+    ];
+    for (port, is_ingress, program) in asked_in_order.into_iter().flatten() {
         let judgement = state.policy.judge(program, &asked);
         let (rule, verdict) = (judgement.rule, Some(judgement.verdict));
         let judged = Judged::Enforced;

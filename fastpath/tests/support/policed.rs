@@ -71,6 +71,38 @@ pub fn police_endpoint(
     rig.publish();
 }
 
+/// Policy on what is forwarded by a host endpoint's port.
+pub fn forward(ingress: Option<Arc<Checks>>, egress: Option<Arc<Checks>>) -> EndpointPolicy {
+    EndpointPolicy { ingress, egress, ..EndpointPolicy::default() }
+}
+
+/// Makes a port a host endpoint's with this policy.
+pub fn police_host(rig: &mut Rig, port: PortId, policy: EndpointPolicy) {
+    let name = format!("host {port}");
+    let mut host_endpoints = rig.writer.staged().policy.host_endpoints().clone();
+    host_endpoints.named.insert(super::port(port).name, name.clone());
+    rig.writer.put_policy(&name, &policy).unwrap();
+    rig.writer.set_host_endpoints(host_endpoints);
+    rig.publish();
+}
+
+/// Makes all ports that are no host endpoint's one that is of every interface.
+pub fn police_every_port(rig: &mut Rig, policy: EndpointPolicy) {
+    let mut host_endpoints = rig.writer.staged().policy.host_endpoints().clone();
+    host_endpoints.every = Some("host *".to_owned());
+    rig.writer.put_policy("host *", &policy).unwrap();
+    rig.writer.set_host_endpoints(host_endpoints);
+    rig.publish();
+}
+
+/// Rules that have no opinion of what they don't match, as untracked and pre-DNAT policy.
+pub fn opinion(rules: Vec<Rule>) -> Arc<Checks> {
+    let policy = Policy { name: "opinion".to_owned(), rules };
+    let tier =
+        Tier { name: "default".to_owned(), policies: vec![Arc::new(policy)], default: TierDefault::Pass };
+    Arc::new(Checks { tiers: vec![tier], after: AfterTiers::NoMatch })
+}
+
 /// A second workload, [`NEIGHBOR`], with these policies.
 pub fn neighbor(rig: &mut Rig, ingress: Option<Arc<Checks>>, egress: Option<Arc<Checks>>) {
     let endpoint =

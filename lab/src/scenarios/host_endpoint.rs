@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use crate::cluster::CONVERGE;
@@ -15,7 +15,7 @@ use crate::scenario::{Options, Scenario};
 use crate::tortie::{Settings, TortieNode};
 use crate::traffic::{self, Knock, Session};
 use crate::workload::Workload;
-use crate::{Lab, books};
+use crate::{Lab, books, command};
 
 /// Host endpoints, one after the other, over sessions that must live through all of it.
 pub(super) const HOST_ENDPOINT: Scenario = Scenario {
@@ -72,6 +72,28 @@ struct Rule {
     packets: Option<u64>,
 }
 
+/// `tortie trace -o json`, as far as the scenario reads it.
+#[derive(Deserialize)]
+struct Traces {
+    packets: Vec<Traced>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Traced {
+    made_up: bool,
+    fate: String,
+    reason: Option<String>,
+    leaves_by: Option<String>,
+    policy: Vec<TracedPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TracedPolicy {
+    policy: String,
+    what: String,
+    text: Option<String>,
+}
+
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let site = raise(lab)?;
     site.router.start(lab)?;
@@ -95,8 +117,10 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     ssh.beats_on(5)?;
     transit.beats_on(5)?;
 
-    lab.step("SIGKILL to the router");
     forwarded_policy(&site)?;
+    what_the_walk_forwards_is_held_to_it(&site)?;
+    transit.beats_on(5)?;
+    lab.step("SIGKILL to the router");
     site.router.kill()?;
     ssh.beats_on(5)?;
     transit.beats_on(5)?;
@@ -255,6 +279,49 @@ fn forwarded_policy(site: &Site<'_>) -> Result<()> {
         let shown: ShowHostPolicy = site.router.show("host-policy")?;
         Ok(shown.rules.iter().any(|rule| rule.name == "forwarded").then_some(()))
     })
+}
+
+/// By one uplink in and by the other out, past the kernel; and `tortie trace` says which rule it is.
+fn what_the_walk_forwards_is_held_to_it(site: &Site<'_>) -> Result<()> {
+    site.until("the walk drops what is forwarded to port 7001", &site.right, LEFT[0], 7001, Knock::Silent)?;
+    site.knocks("forwarded by the walk", &site.right, LEFT, &[7000], Knock::Open)?;
+    site.knocks("forwarded by the walk against policy", &site.right, LEFT, &[7001], Knock::Silent)?;
+    let drops: crate::tortie::ShowDrops = site.router.show("drops")?;
+    let denied = drops.dropped.of("forward_denied");
+    ensure!(denied >= 3, "the walk has dropped {denied} packets by policy on what is forwarded");
+    let made_up = "--in eth1 --src 10.2.0.2 --dst 10.1.0.2 --proto tcp --dport";
+    let asked = |arguments: String| -> Result<Traced> {
+        let said = command::output(&mut site.router.trace_command(&arguments), IN_FORCE)?;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let traces: Traces = serde_json::from_str(&text).with_context(|| format!("{arguments}: {text}"))?;
+        traces.packets.into_iter().next().with_context(|| format!("{arguments}: no packet in {text}"))
+    };
+    let open = asked(format!("{made_up} 7000"))?;
+    ensure!(open.fate == "forward" && open.leaves_by.as_deref() == Some("eth0"), "{open:?}");
+    let closed = asked(format!("{made_up} 7001"))?;
+    ensure!(closed.fate == "drop" && closed.reason.as_deref() == Some("forward_denied"), "{closed:?}");
+    let by = closed.policy.last().with_context(|| format!("no rule in {closed:?}"))?;
+    ensure!(by.policy == "forwarded" && by.what == "ingress[0]", "{closed:?}");
+    ensure!(by.text.as_deref() == Some("Deny TCP to ports 7001, 9000"), "{closed:?}");
+    let after: crate::tortie::ShowDrops = site.router.show("drops")?;
+    ensure!(after.dropped.of("forward_denied") == denied, "what is made up is counted nowhere");
+    let follow = site.router.trace_command("--live --dropped --dport 7001 --count 1");
+    let mut live = site.lab.spawn("trace", follow)?;
+    let server = SocketAddr::new(LEFT[0].parse()?, 7001);
+    site.lab.wait("a packet that is followed", IN_FORCE, || {
+        traffic::knock(site.lab, &site.right, server)?;
+        Ok((!live.is_running()).then_some(()))
+    })?;
+    let text = live.finish(IN_FORCE)?;
+    let traces: Traces = serde_json::from_str(&text).with_context(|| text.clone())?;
+    let [followed] = &traces.packets[..] else { anyhow::bail!("one packet is to be followed: {text}") };
+    ensure!(followed.reason.as_deref() == Some("forward_denied") && !followed.made_up, "{followed:?}");
+    site.lab.proved(format!(
+        "the walk holds what it forwards to the host endpoint's policy; `tortie trace` names {} {}, of a packet that is made \
+         up and of one that passed",
+        by.policy, by.what
+    ));
+    Ok(())
 }
 
 fn host_endpoint(name: &str, interface: &str) -> String {

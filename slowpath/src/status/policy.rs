@@ -34,6 +34,12 @@ pub struct PolicyRuleStatus {
     pub what: String,
     /// `allow`, `deny`, `pass` or `log`.
     pub action: String,
+    /// The rule as one would say it; absent where no rule decides, or its resource is gone.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Is it a staged policy's? In `show staged`, where enforced ones are asked beside them.
+    #[serde(default)]
+    pub staged: bool,
     /// Packets that it decided on.
     pub packets: u64,
     /// Their bytes, with Ethernet headers.

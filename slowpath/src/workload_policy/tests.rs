@@ -126,6 +126,52 @@ fn a_packet_meets_the_policy_of_its_endpoint_as_resources_come_and_go() {
     assert_eq!(bench.verdict("10.0.0.2"), Some(Verdict::Deny));
 }
 
+/// The kernel keeps the rest of a host endpoint's policy.
+#[test]
+fn a_host_endpoints_port_is_asked_of_what_it_forwards_alone() {
+    let mut bench = Bench::new(100);
+    let uplink = PortId(2);
+    let web = bench.writer.staged().ports.get(WEB).cloned().unwrap();
+    let port = Port { id: uplink, name: "eth0".to_owned(), kind: PortKind::Uplink, endpoint: None, ..web };
+    bench.writer.put_port(port).unwrap();
+    let named = [("eth0".to_owned(), host_name("up"))].into();
+    bench.writer.set_host_endpoints(tables::HostEndpoints { named, ..tables::HostEndpoints::default() });
+    bench.put(Resource::HostEndpoint(model::HostEndpoint {
+        name: "up".to_owned(),
+        labels: [("role".to_owned(), "web".to_owned())].into(),
+        node: "here".to_owned(),
+        interface: model::HostInterface::Named("eth0".to_owned()),
+        expected_ips: Vec::new(),
+        profiles: Vec::new(),
+        ports: Vec::new(),
+        dscp: None,
+    }));
+    bench.put(policy());
+    bench.come();
+    let programs = |bench: &Bench| bench.writer.staged().policy.of_host(uplink);
+    assert_eq!(programs(&bench), tables::PortPolicy::default(), "it isn't about what is forwarded");
+    assert_eq!(bench.policy.asked().count(), 0);
+    let Resource::NetworkPolicy(policy) = policy() else { unreachable!("it is a policy") };
+    bench.put(Resource::NetworkPolicy(NetworkPolicy { apply_on_forward: true, ..policy.clone() }));
+    bench.come();
+    assert!(programs(&bench).ingress.is_some() && programs(&bench).egress.is_none());
+    let asked: Vec<_> = bench.policy.asked().map(|asked| (asked.endpoint, asked.is_ingress)).collect();
+    assert_eq!(asked, [("HostEndpoint(up)".to_owned(), true)]);
+    let early = NetworkPolicy { apply_on_forward: true, pre_dnat: true, ..policy.clone() };
+    bench.put(Resource::NetworkPolicy(early));
+    bench.come();
+    assert!(programs(&bench).pre_dnat.is_some() && programs(&bench).ingress.is_none());
+    let untracked = NetworkPolicy { apply_on_forward: true, do_not_track: true, ..policy };
+    bench.put(Resource::NetworkPolicy(untracked));
+    bench.come();
+    assert!(programs(&bench).untracked.is_some() && programs(&bench).pre_dnat.is_none());
+    assert!(bench.writer.staged().policy.has_untracked());
+    bench.resolver.apply(&Update::Remove(Key::HostEndpoint("up".to_owned())));
+    bench.come();
+    bench.go();
+    assert_eq!(programs(&bench), tables::PortPolicy::default());
+}
+
 #[test]
 fn who_is_allowed_everything_is_not_asked() {
     let mut bench = Bench::new(100);

@@ -17,11 +17,20 @@ pub(super) fn table(status: &PolicyStatus) -> String {
         text.push_str("nothing is asked of such a workload endpoint on this node: there is none, or it is allowed everything\n");
         return text;
     }
-    let mut rules =
-        Table::new(&["ENDPOINT", "DIRECTION", "TIER", "POLICY", "RULE", "ACTION", "PACKETS", "BYTES"]);
+    let mut rules = Table::new(&[
+        "ENDPOINT",
+        "DIRECTION",
+        "TIER",
+        "POLICY",
+        "RULE",
+        "ACTION",
+        "PACKETS",
+        "BYTES",
+        "TEXT",
+    ]);
     for rule in &status.rules {
         let mut cells = named(rule);
-        cells.extend([rule.packets.to_string(), table::bytes(rule.bytes)]);
+        cells.extend([rule.packets.to_string(), table::bytes(rule.bytes), words(rule)]);
         rules.row(cells);
     }
     match rules.is_empty() {
@@ -46,11 +55,14 @@ pub(super) fn staged(status: &PolicyStatus) -> String {
         "PACKETS",
         "WOULD DENY",
         "BYTES",
+        "STAGED",
+        "TEXT",
     ]);
     for rule in &status.rules {
         let mut cells = named(rule);
         let denied = (rule.would_deny_packets.to_string(), table::bytes(rule.would_deny_bytes));
-        cells.extend([rule.packets.to_string(), denied.0, denied.1]);
+        let staged = if rule.staged { "yes" } else { "-" }.to_owned();
+        cells.extend([rule.packets.to_string(), denied.0, denied.1, staged, words(rule)]);
         rules.row(cells);
     }
     let text = match rules.is_empty() {
@@ -58,6 +70,11 @@ pub(super) fn staged(status: &PolicyStatus) -> String {
         false => rules.columns(),
     };
     text + &missing(status)
+}
+
+/// The rule in one line; what stands in place of one says all that there is to say.
+fn words(rule: &PolicyRuleStatus) -> String {
+    rule.text.clone().unwrap_or_default()
 }
 
 fn named(rule: &PolicyRuleStatus) -> Vec<String> {
@@ -99,6 +116,8 @@ mod tests {
             rule: (!policy.is_empty()).then_some(1),
             what: what.to_owned(),
             action: action.to_owned(),
+            text: (!policy.is_empty()).then(|| "Allow TCP to ports 80".to_owned()),
+            staged: !policy.is_empty(),
             packets,
             bytes: packets * 60,
             would_deny_packets: would_deny,
@@ -117,8 +136,8 @@ mod tests {
         assert_eq!(
             table(&status()),
             "\
-ENDPOINT     DIRECTION   TIER      POLICY     RULE          ACTION   PACKETS   BYTES
-shop/web-0   ingress     default   shop/web   ingress[1]    allow    7         420 B
+ENDPOINT     DIRECTION   TIER      POLICY     RULE          ACTION   PACKETS   BYTES   TEXT
+shop/web-0   ingress     default   shop/web   ingress[1]    allow    7         420 B   Allow TCP to ports 80
 shop/web-0   ingress     default   -          end of tier   deny     3         180 B
 "
         );
@@ -129,9 +148,9 @@ shop/web-0   ingress     default   -          end of tier   deny     3         1
         assert_eq!(
             staged(&status()),
             "\
-ENDPOINT     DIRECTION   TIER      POLICY     RULE          ACTION   PACKETS   WOULD DENY   BYTES
-shop/web-0   ingress     default   shop/web   ingress[1]    allow    7         0            0 B
-shop/web-0   ingress     default   -          end of tier   deny     3         2            120 B
+ENDPOINT     DIRECTION   TIER      POLICY     RULE          ACTION   PACKETS   WOULD DENY   BYTES   STAGED   TEXT
+shop/web-0   ingress     default   shop/web   ingress[1]    allow    7         0            0 B     yes      Allow TCP to ports 80
+shop/web-0   ingress     default   -          end of tier   deny     3         2            120 B   -
 "
         );
     }
