@@ -25,8 +25,8 @@ use std::ops::Range;
 use model::{PortId, PortKind};
 use packet::{FlowKey, Parsed, protocol};
 use tables::{
-    Beginning, Between, Direction, DropReason, Fate, Flow, FlowTime, FlowVerdict, NotAdded, Port, PortPolicy,
-    PuntReason, Rows, State, TcpPacket,
+    Beginning, Between, Direction, DropReason, Fate, Flow, FlowTime, FlowVerdict, NextHop, NotAdded, Port,
+    PortPolicy, PuntReason, Rows, State, TUNNELS, TcpPacket,
 };
 
 use crate::batch::Run;
@@ -135,12 +135,32 @@ impl<'a> Policing<'a> {
 
     /// Is anything asked of what comes in here, wherever it goes?
     pub(crate) fn asks_senders_at(&self, ingress: Option<PortId>) -> bool {
-        self.end(ingress).is_asked
+        // Which of them come out of a tunnel, and so by another interface, is seen when they are judged.
+        ingress.is_some() && self.state.policy.asks_of_forwarded() || self.end(ingress).is_asked
     }
 
     /// Whose policies the flow of a packet on this way is held to.
-    pub(crate) fn ends_of_flow(&self, from: Option<PortId>, to: PortId, direction: Direction) -> Between {
-        Way { from: self.end(from), to: self.end(Some(to)) }.between(direction)
+    pub(crate) fn ends_of_flow(
+        &self,
+        from: Option<PortId>,
+        was_inside: bool,
+        to: &NextHop,
+        direction: Direction,
+    ) -> Between {
+        Way { from: self.end_by(from, was_inside), to: self.end_by(Some(to.port), !to.is_plain()) }
+            .between(direction)
+    }
+
+    /// The end of a packet that comes by this port, or leaves by it, perhaps by a tunnel.
+    fn end_by(&self, port: Option<PortId>, by_tunnel: bool) -> End {
+        let end = self.end(port);
+        match by_tunnel && end.is(PortKind::Uplink) {
+            true => {
+                let asks = self.state.policy.of_host(TUNNELS) != PortPolicy::default();
+                End { port: TUNNELS, is_asked: asks, is_host_endpoints: asks, ..end }
+            }
+            false => end,
+        }
     }
 
     fn end(&self, port: Option<PortId>) -> End {
@@ -185,7 +205,7 @@ impl<'a> Policing<'a> {
     }
 }
 
-/// Drops what policy denies, what belongs to no flow and can begin none, and connections above an endpoint's limit. Begins
+/// Drops what policy denies and what belongs to no flow and can begin none; sends up connections above an endpoint's limit. Begins
 /// flows, but for those that leave under another source.
 pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<'_>, reporter: Reporter<'_>) {
     look_up(batch, policing, memory);
@@ -204,13 +224,13 @@ pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<
 #[inline(never)]
 fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
     let next_hops = &judge.policing.state.next_hops;
-    let Batch { frames, runs, fates, parsed, hops, flows: columns, .. } = batch;
-    let mut ways = Ways::new(&judge.policing, runs, judge.epoch);
+    let Batch { frames, runs, fates, parsed, hops, opened, flows: columns, .. } = batch;
+    let mut ways = Ways::new(&judge.policing, runs, *opened, judge.epoch);
     for at in columns.known {
         if !is_open(fates[at]) {
             continue;
         }
-        ways.turn_to(at, next_hops.get(hops[at]).port);
+        ways.turn_to(at, next_hops.get(hops[at]));
         let is_let_pass = !ways.is_asked || columns.plain[at].has(&ways.allowed);
         if is_let_pass && !columns.stirring.contains(at) {
             continue;
@@ -222,8 +242,8 @@ fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
             true => judge.known(&packet, &flow),
             false => judge.pass(&packet, &Found::Flow(flow)),
         };
-        if let Err(reason) = outcome {
-            fates[at] = Fate::Drop(reason);
+        if let Err(fate) = outcome {
+            fates[at] = fate;
         }
     }
 }
@@ -233,15 +253,15 @@ fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
 fn others(batch: &mut Batch, judge: &Judge<'_>) {
     let Judge { policing, epoch, .. } = judge;
     let state = policing.state;
-    let Batch { frames, runs, fates, parsed, hops, nat, policy, .. } = batch;
-    let mut ways = Ways::new(policing, runs, *epoch);
+    let Batch { frames, runs, fates, parsed, hops, opened, nat, policy, .. } = batch;
+    let mut ways = Ways::new(policing, runs, *opened, *epoch);
     for Seen { row, key, found } in &policy.seen {
         let (row, at) = (*row, usize::from(*row));
         if !is_open(fates[at]) {
             continue;
         }
         let hop = hops[at];
-        ways.turn_to(at, state.next_hops.get(hop).port);
+        ways.turn_to(at, state.next_hops.get(hop));
         let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key, way: ways.way };
         let outcome = match found {
             _ if !ways.is_asked => judge.pass(&packet, found),
@@ -255,8 +275,8 @@ fn others(batch: &mut Batch, judge: &Judge<'_>) {
                 judge.first(&packet, leaves_hidden, |beginning| policy.beginnings.push((row, beginning)))
             }
         };
-        if let Err(reason) = outcome {
-            fates[at] = Fate::Drop(reason);
+        if let Err(fate) = outcome {
+            fates[at] = fate;
         }
     }
     policy.seen.clear();
@@ -271,7 +291,7 @@ fn look_up(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<'_>) {
     for run in runs {
         let from = policing.end(run.ingress);
         // All that comes from where something is asked has been.
-        if from.is_asked || !policing.may_ask_from(&from) {
+        if policing.asks_senders_at(run.ingress) || !policing.may_ask_from(&from) {
             continue;
         }
         for row in run.rows() {
@@ -326,6 +346,10 @@ struct Ways<'a> {
     policing: &'a Policing<'a>,
     runs: &'a [Run],
     epoch: u64,
+    /// Something is asked of what is forwarded, so that tunnels are interfaces of their own.
+    tells_tunnels: bool,
+    /// Frames that came out of one.
+    opened: u64,
     run: usize,
     rows: Range<usize>,
     way: Way,
@@ -336,12 +360,14 @@ struct Ways<'a> {
 }
 
 impl<'a> Ways<'a> {
-    fn new(policing: &'a Policing<'a>, runs: &'a [Run], epoch: u64) -> Ways<'a> {
+    fn new(policing: &'a Policing<'a>, runs: &'a [Run], opened: u64, epoch: u64) -> Ways<'a> {
         let nowhere = policing.end(None);
         let mut ways = Ways {
             policing,
             runs,
             epoch,
+            tells_tunnels: policing.state.policy.asks_of_forwarded(),
+            opened,
             run: 0,
             rows: runs.first().map_or(0..0, Run::rows),
             way: Way { from: policing.end(runs.first().and_then(|run| run.ingress)), to: nowhere },
@@ -354,21 +380,24 @@ impl<'a> Ways<'a> {
 
     /// The way of the packet in this row. What `nat.rs` looked up comes first, in order; then, in order, the rest.
     #[inline(always)]
-    fn turn_to(&mut self, row: usize, leaves_by: PortId) {
-        if !self.rows.contains(&row) || self.way.to.port != leaves_by {
-            self.turn(row, leaves_by);
+    fn turn_to(&mut self, row: usize, hop: &NextHop) {
+        if !self.rows.contains(&row) || self.way.to.port != hop.port || self.tells_tunnels {
+            self.turn(row, hop);
         }
     }
 
     #[inline(never)]
-    fn turn(&mut self, row: usize, leaves_by: PortId) {
+    fn turn(&mut self, row: usize, hop: &NextHop) {
         while !self.rows.contains(&row) {
             self.run = (self.run + 1) % self.runs.len();
             self.rows = self.runs[self.run].rows();
             self.way.from = self.policing.end(self.runs[self.run].ingress);
         }
-        if self.way.to.port != leaves_by {
-            self.way.to = self.policing.end(Some(leaves_by));
+        if self.tells_tunnels {
+            self.way.from = self.policing.end_by(self.runs[self.run].ingress, self.opened >> row & 1 != 0);
+            self.way.to = self.policing.end_by(Some(hop.port), !hop.is_plain());
+        } else if self.way.to.port != hop.port {
+            self.way.to = self.policing.end(Some(hop.port));
         }
         self.learn();
     }
@@ -391,7 +420,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// Nothing is asked; a flow is one all the same.
-    fn pass(&self, packet: &Packet<'_>, found: &Found) -> Result<(), DropReason> {
+    fn pass(&self, packet: &Packet<'_>, found: &Found) -> Result<(), Fate> {
         if let Found::Flow(flow) | Found::Begun(flow) = found {
             self.note(packet, flow);
         }
@@ -399,12 +428,12 @@ impl Judge<'_> {
     }
 
     /// A packet of a flow that is known.
-    fn known(&self, packet: &Packet<'_>, flow: &Flow) -> Result<(), DropReason> {
+    fn known(&self, packet: &Packet<'_>, flow: &Flow) -> Result<(), Fate> {
         let flags = tcp_flags(packet.bytes, packet.parsed);
         let is_icmp = match packet.key.protocol {
             protocol::TCP => {
                 if self.drops_invalid() && !flow.may_have(TcpPacket::of(flags)) {
-                    return Err(DropReason::FlowInvalid);
+                    return Err(DropReason::FlowInvalid.into());
                 }
                 false
             }
@@ -426,10 +455,10 @@ impl Judge<'_> {
 
     /// A packet that a flow has begun with already, as its destination is translated.
     #[cold]
-    fn begun(&self, packet: &Packet<'_>, flow: &Flow) -> Result<(), DropReason> {
+    fn begun(&self, packet: &Packet<'_>, flow: &Flow) -> Result<(), Fate> {
         let between = packet.way.between(Direction::Original);
         let may_begin = || match First::of(packet) {
-            First::Invalid if self.drops_invalid() => Err(DropReason::FlowInvalid),
+            First::Invalid if self.drops_invalid() => Err(DropReason::FlowInvalid.into()),
             _ => self.ask_of_flow(packet, flow, packet.key, between),
         };
         match may_begin().and_then(|()| self.count(packet.key, between)) {
@@ -439,16 +468,16 @@ impl Judge<'_> {
                 self.note(packet, flow);
                 Ok(())
             }
-            Err(reason) => {
+            Err(fate) => {
                 self.memory.flows.forget(flow);
-                Err(reason)
+                Err(fate)
             }
         }
     }
 
     /// An ICMP error, which shares its flow's fate. `answer`: the key that the flow was found by.
     #[cold]
-    fn related(&self, packet: &Packet<'_>, flow: &Flow, answer: &FlowKey) -> Result<(), DropReason> {
+    fn related(&self, packet: &Packet<'_>, flow: &Flow, answer: &FlowKey) -> Result<(), Fate> {
         if flow.verdict.is_of(self.epoch) {
             return Ok(());
         }
@@ -464,9 +493,9 @@ impl Judge<'_> {
         packet: &Packet<'_>,
         leaves_hidden: Option<bool>,
         begin_hidden: impl FnOnce(Beginning),
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Fate> {
         if packet.parsed.is_later_fragment() {
-            return Err(DropReason::FragmentUnknown);
+            return Err(DropReason::FragmentUnknown.into());
         }
         let Way { from, to } = packet.way;
         if to.is(PortKind::Host) && first::is_exempt(packet) {
@@ -476,7 +505,7 @@ impl Judge<'_> {
         let between = packet.way.between(Direction::Original);
         let is_hosts = from.is(PortKind::Host);
         if first == First::Invalid && self.drops_invalid() && !is_hosts {
-            return Err(DropReason::FlowInvalid);
+            return Err(DropReason::FlowInvalid.into());
         }
         self.ask(packet, packet.key, packet.icmp(), between)?;
         if first != First::Begins {
@@ -500,7 +529,7 @@ impl Judge<'_> {
                 flows.uncount(counted);
                 // Known: another worker has begun it meanwhile. Ambiguous: it is its own answer, and needs no flow.
                 if not_added == NotAdded::Full {
-                    return Err(DropReason::FlowTableFull);
+                    return Err(DropReason::FlowTableFull.into());
                 }
             }
         }
@@ -522,7 +551,7 @@ impl Judge<'_> {
     }
 
     /// Counts a new connection at both ends, where they have limits.
-    fn count(&self, key: &FlowKey, between: Between) -> Result<Between, DropReason> {
+    fn count(&self, key: &FlowKey, between: Between) -> Result<Between, Fate> {
         let mut counted = Between::default();
         if key.protocol != protocol::TCP || !self.policing.state.ports.qos_use().connections {
             return Ok(counted);
@@ -534,7 +563,7 @@ impl Judge<'_> {
         {
             if !flows.count_egress(port, limit) {
                 qos.refuse_egress();
-                return Err(DropReason::EgressConnections);
+                return Err(PuntReason::EgressConnections.into());
             }
             counted.egress = Some(port);
         }
@@ -544,7 +573,7 @@ impl Judge<'_> {
             if !flows.count_ingress(port, limit) {
                 qos.refuse_ingress();
                 flows.uncount(counted);
-                return Err(DropReason::IngressConnections);
+                return Err(PuntReason::IngressConnections.into());
             }
             counted.ingress = Some(port);
         }

@@ -31,7 +31,21 @@ fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
         PuntReason::Prohibited => (WORKLOAD, Build::outward().to("10.77.0.1").frame()),
         PuntReason::BadOption => (WORKLOAD, with_options(&Build::outward().frame(), &[7, 0, 0, 0])),
         PuntReason::BeyondScope => (UPLINK, Build::packet(UPLINK, "fe80::7", "fd65::2").frame()),
+        PuntReason::EgressConnections | PuntReason::IngressConnections => {
+            let [_, second] = &to_itself()[..] else { unreachable!("two connections") };
+            (WORKLOAD, second.clone())
+        }
     }
+}
+
+/// What must be so for it, and packets that go before.
+fn ready_for(reason: PuntReason, rig: &mut Rig) -> Vec<Vec<u8>> {
+    match reason {
+        PuntReason::EgressConnections => limit_connections(rig, Some(1), None),
+        PuntReason::IngressConnections => limit_connections(rig, None, Some(1)),
+        _ => return Vec::new(),
+    }
+    to_itself()[..1].to_vec()
 }
 
 #[test]
@@ -39,6 +53,9 @@ fn every_punt_reason_happens_and_moves_its_counter_alone() {
     for reason in PuntReason::ALL {
         let mut rig = Rig::new();
         let (port, frame) = punt_case(*reason);
+        for before in ready_for(*reason, &mut rig) {
+            assert_eq!(rig.send(port, &before).forwarded(), 1, "{reason}");
+        }
         let moved = rig.send(port, &frame);
         assert_eq!(moved.punts(), [(reason.as_str(), 1)], "{moved:?}");
         assert_eq!((moved.received(), moved.forwarded(), moved.drops()), (1, 0, vec![]), "{reason}");
@@ -219,12 +236,6 @@ fn drop_case(reason: DropReason) -> Case {
         // A reset.
         DropReason::FlowInvalid => {
             return Case::Policed(|rig| police(rig, None, Some(allow())), vec![tcp_frame(0x04, 1000)]);
-        }
-        DropReason::EgressConnections => {
-            return Case::Policed(|rig| limit_connections(rig, Some(1), None), to_itself());
-        }
-        DropReason::IngressConnections => {
-            return Case::Policed(|rig| limit_connections(rig, None, Some(1)), to_itself());
         }
         DropReason::NoReversePath
         | DropReason::ReversePathElsewhere

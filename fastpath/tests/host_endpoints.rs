@@ -8,7 +8,7 @@ use packet::protocol::{TCP, UDP};
 use policy::rule::{Action, Rule};
 use support::policed::*;
 use support::translation::FLOATING;
-use support::{HOST, Moved, NARROW, OUR_END, Rig, UPLINK, WORKLOAD, translation};
+use support::{FAR_END, HOST, Moved, NARROW, OUR_END, Rig, UPLINK, WORKLOAD, in_ipip, translation};
 use tables::{DropReason, EndpointPolicy, Nat};
 
 const POD: &str = "10.65.0.2";
@@ -208,5 +208,30 @@ fn untracked_policy_is_asked_of_every_packet_and_what_it_allows_begins_no_flow()
     // And that of the port by which it leaves.
     police_host(&mut rig, NARROW, forward(None, Some(deny())));
     is_dropped(&mut rig, UPLINK, &transit(1).tcp(UPLINK, ACK), DropReason::ForwardDenied);
+    rig.audit();
+}
+
+/// In Linux a tunnel is an interface of its own: an endpoint that names the uplink isn't asked of what is inside, and that of
+/// every interface is.
+#[test]
+fn what_comes_and_goes_by_tunnels_is_asked_by_the_endpoint_of_every_interface_alone() {
+    let mut rig = Rig::new();
+    let inward = |sport| in_ipip(&Talk::new("10.72.0.9", POD).ports(sport, 80).udp(UPLINK), FAR_END, OUR_END);
+    let outward = |sport| Talk::new(POD, "10.72.0.9").ports(sport, 80).udp(WORKLOAD);
+    police_host(&mut rig, UPLINK, forward(Some(deny()), Some(deny())));
+    passes(&mut rig, UPLINK, &inward(1));
+    passes(&mut rig, WORKLOAD, &outward(2));
+    assert_eq!(rig.flows.counts().in_use, 0, "nothing is asked of it");
+    is_dropped(&mut rig, WORKLOAD, &Talk::new(POD, REMOTE).udp(WORKLOAD), DropReason::ForwardDenied);
+    // As for a workload's interface, too.
+    police_every_port(&mut rig, forward(Some(deny()), None));
+    is_dropped(&mut rig, UPLINK, &inward(3), DropReason::ForwardDenied);
+    police_every_port(&mut rig, forward(Some(rules(vec![to_port(Action::Allow, UDP, 80)])), Some(deny())));
+    is_dropped(&mut rig, WORKLOAD, &outward(4), DropReason::ForwardDenied);
+    police_every_port(&mut rig, forward(Some(allow()), Some(allow())));
+    passes(&mut rig, WORKLOAD, &outward(5));
+    let answer = Talk::new(POD, "10.72.0.9").ports(5, 80).answer();
+    passes(&mut rig, UPLINK, &in_ipip(&answer.udp(UPLINK), FAR_END, OUR_END));
+    assert_eq!(rig.flows.counts().in_use, 1);
     rig.audit();
 }

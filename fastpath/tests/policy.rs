@@ -555,10 +555,19 @@ fn two_workers_answer_as_one() {
     assert!(left(&outside, WORKLOAD) && left(&outside, UPLINK) | left(&inside, UPLINK));
 }
 
+/// It goes up as it came, so that its sender can be told.
+#[track_caller]
+fn is_refused(rig: &mut Rig, by: PortId, frame: &[u8], reason: PuntReason) {
+    let moved = rig.send(by, frame);
+    assert_eq!((moved.punts(), moved.drops()), (vec![(reason.as_str(), 1)], vec![]));
+    let bytes = rig.punts.pop(|_, bytes| bytes.to_vec());
+    assert_eq!(bytes.as_deref(), Some(frame));
+}
+
 #[test]
 fn connections_above_an_endpoints_limit_are_refused_until_one_ends() {
     for (is_ingress, reason) in
-        [(false, DropReason::EgressConnections), (true, DropReason::IngressConnections)]
+        [(false, PuntReason::EgressConnections), (true, PuntReason::IngressConnections)]
     {
         let mut rig = Rig::new();
         limit_connections(&mut rig, (!is_ingress).then_some(2), is_ingress.then_some(2));
@@ -569,7 +578,7 @@ fn connections_above_an_endpoints_limit_are_refused_until_one_ends() {
         };
         passes(&mut rig, by, &talk(1).tcp(by, SYN));
         passes(&mut rig, by, &talk(2).tcp(by, SYN));
-        is_dropped(&mut rig, by, &talk(3).tcp(by, SYN), reason);
+        is_refused(&mut rig, by, &talk(3).tcp(by, SYN), reason);
         passes(&mut rig, by, &talk(2).tcp(by, SYN));
         passes(&mut rig, by, &talk(4).udp(by));
         // The other direction has no limit.
@@ -594,10 +603,10 @@ fn a_connection_to_a_floating_ip_or_under_another_source_counts_once() {
     limit_connections(&mut rig, Some(1), Some(1));
     passes(&mut rig, WORKLOAD, &Talk::new(POD, SERVER).tcp(WORKLOAD, SYN));
     let second = Talk::new(POD, SERVER).ports(2, 80);
-    is_dropped(&mut rig, WORKLOAD, &second.tcp(WORKLOAD, SYN), DropReason::EgressConnections);
+    is_refused(&mut rig, WORKLOAD, &second.tcp(WORKLOAD, SYN), PuntReason::EgressConnections);
     passes(&mut rig, UPLINK, &Talk::new(REMOTE, FLOATING).tcp(UPLINK, SYN));
     let second = Talk::new(REMOTE, FLOATING).ports(2, 80);
-    is_dropped(&mut rig, UPLINK, &second.tcp(UPLINK, SYN), DropReason::IngressConnections);
+    is_refused(&mut rig, UPLINK, &second.tcp(UPLINK, SYN), PuntReason::IngressConnections);
     assert_eq!(rig.flows.connections_of(WORKLOAD), (1, 1));
     assert_eq!(rig.flows.rows().count(), 2);
     rig.flows.end(0..64, |_, _| true);

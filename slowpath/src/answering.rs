@@ -53,6 +53,10 @@ impl Core {
                 self.inject(worker, Inject::Walk, &bytes);
                 "icmp_error"
             }
+            Answer::Reset(bytes) => {
+                self.inject(worker, Inject::Walk, &bytes);
+                "tcp_reset"
+            }
             Answer::Transmit(port, bytes) => {
                 self.inject(worker, Inject::Transmit(port), &bytes);
                 "neighbor_reply"

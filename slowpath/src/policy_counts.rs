@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use policy::judge::Step;
 use policy::rule::{AfterTiers, Checks};
-use tables::{Decided, Judged, PolicyReport, RuleCount, Writer};
+use tables::{Decided, Judged, PolicyReport, RuleCount, TUNNELS, Writer};
 
 use crate::event_loop::Core;
 use crate::policy_log::{self, RuleName};
@@ -264,6 +264,9 @@ impl Core {
 
 /// Whose rule it is: the workload's behind the port, or that of the host endpoint that the port is.
 pub(crate) fn endpoint_of(writer: &Writer, decided: Decided) -> Option<&str> {
+    if decided.port == TUNNELS {
+        return writer.staged().policy.host_endpoints().every.as_deref();
+    }
     let port = writer.staged().ports.get(decided.port)?;
     match is_host_endpoints(writer, decided) {
         true => writer.staged().policy.host_endpoints().at(port),

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | ARP, neighbour discovery | by proxy on workload ports ([`arp`], [`nd`]); what the packet teaches is reported |
 //! | TTL exceeded, no route, rejected, prohibited, too big, bad option | the ICMP error, if the rate allows |
+//! | too many connections | a TCP reset, if the rate allows |
 //! | beyond scope | the ICMP error, on the link that it came by |
 //! | unresolved | none yet; the ICMP error once resolution has failed |
 //! | inside a segment | none here: `flooding.rs` knows the segments |
@@ -25,8 +26,9 @@ use crate::host_port::{GATEWAY_V4, GATEWAY_V6};
 use crate::neighbors::{arp, nd};
 
 mod rate;
+mod reset;
 
-use rate::Limiter;
+use rate::{Budget, Limiter};
 
 /// Largest ICMP error with an Ethernet header: IPv6's minimum MTU (RFC 4443 §2.4 (c)).
 const ERROR_BYTES_MAX: usize = ETHERNET_BYTES + 1280;
@@ -47,6 +49,8 @@ pub trait OurAddresses {
 pub enum Answer {
     /// Inject this frame as one of the host's own, to be routed; its Ethernet addresses are the walk's to write.
     Walk(Vec<u8>),
+    /// The same with a TCP reset.
+    Reset(Vec<u8>),
     /// Send this frame through this port as it is: ARP or neighbour discovery.
     Transmit(PortId, Vec<u8>),
     /// Send this frame, an ICMP error, back through the port that its cause came by, as it is.
@@ -152,6 +156,9 @@ impl Answerer {
         let problem = match punt.reason {
             PuntReason::Arp => return answer_arp(frame, port),
             PuntReason::NeighborDiscovery => return answer_nd(frame, port),
+            PuntReason::EgressConnections | PuntReason::IngressConnections => {
+                return self.reset(frame, port, now).unwrap_or_else(Answer::Nothing).into();
+            }
             // Answered inside (`flooding.rs`): nothing on this link asked.
             PuntReason::InsideSegment => return Silence::NotAsked.into(),
             PuntReason::TtlExceeded => Problem::TtlExceeded,
@@ -182,6 +189,14 @@ impl Answerer {
         &self.sent
     }
 
+    fn reset(&mut self, frame: &[u8], port: Option<&Port>, now: Instant) -> Result<Answer, Silence> {
+        let reset = reset::build(frame).ok_or(Silence::Forbidden)?;
+        match self.limiter.may_send(Budget::Resets, port.map(|port| port.id), now) {
+            true => Ok(Answer::Reset(reset)),
+            false => Err(Silence::RateLimited),
+        }
+    }
+
     fn error(
         &mut self,
         problem: Problem,
@@ -209,7 +224,7 @@ impl Answerer {
             .map_err(|_| Silence::Forbidden)?;
         answer.truncate(ETHERNET_BYTES + length);
         // Last, so that only what would be sent is counted.
-        if !self.limiter.may_send(problem, port.map(|port| port.id), now) {
+        if !self.limiter.may_send(Budget::of(problem), port.map(|port| port.id), now) {
             return Err(Silence::RateLimited);
         }
         *self.sent.entry((Family::of(destination), problem.as_str())).or_default() += 1;

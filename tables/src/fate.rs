@@ -70,6 +70,8 @@ reasons! {
         Unresolved = "unresolved": "The next hop's MAC address isn't known yet; the slow path asks for it.",
         TooBig = "too_big": "Larger than the next port's MTU and not to be fragmented; the sender is told by ICMP.",
         BadOption = "bad_option": "An IPv4 option's length is wrong; the sender is told by ICMP.",
+        EgressConnections = "egress_connections": "A new TCP connection of a workload's, above its endpoint's egressMaxConnections; the sender is told by a reset.",
+        IngressConnections = "ingress_connections": "A new TCP connection to a workload, above its endpoint's ingressMaxConnections; the sender is told by a reset.",
         BeyondScope = "beyond_scope": "From a link-local address to one that isn't; the sender is told by ICMP.",
     }
 }
@@ -113,8 +115,6 @@ reasons! {
         ForwardDenied = "forward_denied": "A host endpoint's policy denies it: of what is forwarded, before translation, or untracked.",
         WorkloadToHost = "workload_to_host": "From a workload to this node itself, which defaultEndpointToHostAction drops.",
         FlowInvalid = "flow_invalid": "From or to a workload that policy is about: belongs to no flow and can begin none, as a reset or an answer that nobody asked for.",
-        EgressConnections = "egress_connections": "A new TCP connection of a workload's, above its endpoint's egressMaxConnections.",
-        IngressConnections = "ingress_connections": "A new TCP connection to a workload, above its endpoint's ingressMaxConnections.",
         UnknownTunnelSource = "unknown_tunnel_source": "A tunnel packet for this router from an address that is no known end of the tunnel.",
         UnknownVni = "unknown_vni": "A VXLAN packet for this router with a network identifier that no tunnel end here has.",
         TunnelMalformed = "tunnel_malformed": "A tunnel packet for this router whose headers contradict each other, or without an IP packet inside.",
@@ -140,6 +140,18 @@ reasons! {
         OverFairShare = "over_fair_share": "The port's transmit ring is nearly full, and the port that the packet came by has had its share.",
         HandoffRingFull = "handoff_ring_full": "The ring to the worker that owns the port's queue is full, or the packet too long for it.",
         PuntRingFull = "punt_ring_full": "The slow path is behind: its ring is full.",
+    }
+}
+
+impl From<PuntReason> for Fate {
+    fn from(reason: PuntReason) -> Fate {
+        Fate::Punt(reason)
+    }
+}
+
+impl From<DropReason> for Fate {
+    fn from(reason: DropReason) -> Fate {
+        Fate::Drop(reason)
     }
 }
 

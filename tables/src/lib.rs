@@ -67,7 +67,7 @@ pub use limits::{Limits, TableFull};
 pub use meter::{Allowance, Meter, MeterTime};
 pub use nat::{Nat, NatRules, Outgoing};
 pub use next_hops::{CameBy, HopIndex, HopState, NextHop, NextHops, WayBack};
-pub use policy::{EndpointPolicy, HostEndpoints, Policy, PortPolicy};
+pub use policy::{EndpointPolicy, HostEndpoints, Policy, PortPolicy, TUNNELS};
 pub use policy_report::{Decided, Judged, PolicyAct, PolicyEvent, PolicyReport, RuleCount};
 pub use ports::{Endpoint, Port, Ports, QosUse};
 pub use punt::Punt;

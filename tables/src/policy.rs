@@ -50,6 +50,10 @@ pub struct PortPolicy {
     pub untracked: Option<ProgramId>,
 }
 
+/// Stands for the tunnels that end and begin here, as a port of what is forwarded: in Linux they are interfaces of their own,
+/// so that the endpoint of every interface is asked there, and none that names an uplink. No row of the table of ports.
+pub const TUNNELS: PortId = PortId(u16::MAX - 1);
+
 /// Which ports are host endpoints', by their names. One without a name of its own here is that of every other port, of
 /// workloads' ports, too (`felix/rules/dispatch.go`, `hostDispatchChains`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,6 +94,8 @@ pub struct Policy {
     ports: Vec<PortPolicy>,
     /// Of ports that are host endpoints'; no row where none has anything to ask.
     hosts: Vec<PortPolicy>,
+    /// Likewise of [`TUNNELS`].
+    tunnels: PortPolicy,
     has_untracked: bool,
     host_endpoints: Arc<HostEndpoints>,
     compiled: Compiled,
@@ -112,7 +118,16 @@ impl Policy {
     /// The programs of a port's host endpoint: of what is forwarded.
     #[inline]
     pub fn of_host(&self, port: PortId) -> PortPolicy {
-        self.hosts.get(port.index()).copied().unwrap_or_default()
+        match port {
+            TUNNELS => self.tunnels,
+            _ => self.hosts.get(port.index()).copied().unwrap_or_default(),
+        }
+    }
+
+    /// Is anything asked of what is forwarded, at any port?
+    #[inline]
+    pub fn asks_of_forwarded(&self) -> bool {
+        !self.hosts.is_empty()
     }
 
     /// Has any host endpoint untracked policy?
@@ -235,10 +250,14 @@ impl PolicyWriter {
         let rows = self.rows(ports, |port| port.endpoint.as_ref().map(|endpoint| endpoint.name.as_str()));
         let asked = |policy: &PortPolicy| *policy != PortPolicy::default();
         let mut hosts = self.rows(ports, |port| self.host_endpoints.at(port));
-        if !hosts.iter().any(asked) {
+        let every = self.host_endpoints.every.as_ref().and_then(|name| self.endpoints.get(name));
+        let tunnels = PortPolicy { untracked: None, ..every.copied().unwrap_or_default() };
+        if asked(&tunnels) {
+            hosts.resize(hosts.len().max(1), PortPolicy::default());
+        } else if !hosts.iter().any(asked) {
             hosts.clear();
         }
-        if !self.changed && rows == before.ports && hosts == before.hosts {
+        if !self.changed && (&rows, &hosts, tunnels) == (&before.ports, &before.hosts, before.tunnels) {
             return None;
         }
         wait();
@@ -247,7 +266,15 @@ impl PolicyWriter {
         let has_untracked = hosts.iter().any(|policy| policy.untracked.is_some());
         let host_endpoints = Arc::clone(&self.host_endpoints);
         let compiled = self.compiler.publish();
-        Some(Policy { epoch: self.epoch, ports: rows, hosts, has_untracked, host_endpoints, compiled })
+        Some(Policy {
+            epoch: self.epoch,
+            ports: rows,
+            hosts,
+            tunnels,
+            has_untracked,
+            host_endpoints,
+            compiled,
+        })
     }
 
     /// The programs of what is kept under each port's name.

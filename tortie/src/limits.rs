@@ -89,7 +89,7 @@ impl Limits {
     /// What a limit may be set to. The upper ends keep a slip of the finger from asking for terabytes.
     pub(crate) const ROUTES: (usize, usize) = (1, 16_000_000);
     /// A port number has 16 bits and the highest is kept free.
-    pub(crate) const PORTS: (usize, usize) = (2, 65_535);
+    pub(crate) const PORTS: (usize, usize) = (2, 65_534);
     /// See [`Self::ROUTES`].
     pub(crate) const ROWS: (usize, usize) = (16, 1_000_000);
     /// Routes name their group by 16 bits (`lpm/src/ipv4/codes.rs`), and a few of those numbers mean something else.

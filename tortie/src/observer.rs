@@ -104,7 +104,7 @@ impl Observer {
                 Reply::Traces(TracesStatus { running, missed, id, ..words })
             }
             Question::EndFollowing { id } => {
-                self.traces()?.end(Some(id));
+                self.traces()?.end(id);
                 Reply::Traces(TracesStatus { id, ..TracesStatus::default() })
             }
             Question::Datastore => Reply::Datastore(self.datastore().await?),
@@ -214,7 +214,7 @@ impl Observer {
         let id = traces.follow(filter, count, seconds)?;
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(seconds.clamp(1, limits::FOLLOWED_SECONDS))).await;
-            traces.end(Some(id));
+            traces.end(id);
         });
         Ok(TracesStatus { id, running: true, ..TracesStatus::default() })
     }

@@ -170,11 +170,10 @@ impl Traces {
         Ok((traces, more, self.0.tracing.missed()))
     }
 
-    /// Follows these packets no more. Without a number, whatever has lasted long enough.
-    pub(crate) fn end(&self, id: Option<u64>) {
+    /// Follows these packets no more; what was found of them may still be asked for.
+    pub(crate) fn end(&self, id: u64) {
         let mut session = self.session();
-        let is_over = session.until.is_some_and(|until| until <= Instant::now());
-        if id.map_or(is_over, |id| id == session.id) && session.until.take().is_some() {
+        if id == session.id && session.until.take().is_some() {
             self.0.tracing.stop();
         }
     }
@@ -304,10 +303,9 @@ mod tests {
         assert!(matches!(traces.follow(&all, 3, 60), Err(Untraceable::Busy(_))));
         assert_eq!(traces.found(id), Ok((Vec::new(), true, 0)));
         assert_eq!(traces.found(id + 1), Err(Untraceable::Over));
-        // It has not lasted long enough.
-        traces.end(None);
-        assert!(traces.0.tracing.is_on());
-        traces.end(Some(id));
+        traces.end(id + 1);
+        assert!(traces.0.tracing.is_on(), "that was somebody else");
+        traces.end(id);
         assert!(!traces.0.tracing.is_on());
         assert_eq!(traces.found(id), Ok((Vec::new(), false, 0)), "what was found may still be asked for");
         assert_eq!(traces.follow(&all, 3, 60), Ok(id + 1));

@@ -5,8 +5,8 @@ use ::policy::judge::Verdict;
 use model::{FailsafePort, Family, PortId, PortKind};
 use packet::{FlowKey, icmp, protocol};
 use tables::{
-    Answer, Between, Decided, DropReason, Flow, Judged, PolicyAct, PolicyEvent, PolicyReport, PortPolicy,
-    State,
+    Answer, Between, Decided, DropReason, Fate, Flow, Judged, PolicyAct, PolicyEvent, PolicyReport,
+    PortPolicy, State,
 };
 
 use super::{Judge, Packet};
@@ -36,7 +36,7 @@ impl Judge<'_> {
         flow: &Flow,
         found_by: &FlowKey,
         between: Between,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Fate> {
         let (key, icmp) = (flow.judged_as(found_by), self.first_icmp(flow, packet.key));
         self.ask_all(packet, &key, Some(&flow.original_of(found_by)), icmp, between, false)
     }
@@ -58,7 +58,7 @@ impl Judge<'_> {
         key: &FlowKey,
         icmp: Option<(u8, u8)>,
         between: Between,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Fate> {
         self.ask_all(packet, key, None, icmp, between, false)
     }
 
@@ -72,7 +72,7 @@ impl Judge<'_> {
         icmp: Option<(u8, u8)>,
         between: Between,
         is_untracked: bool,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Fate> {
         let state = self.policing.state;
         let asked = asked(key, icmp);
         let bytes = packet.bytes;
@@ -84,25 +84,25 @@ impl Judge<'_> {
             let of = state.policy.of(port);
             let programs = Programs { enforced: of.egress, staged: of.staged_egress };
             if !self.ask_at(port, &programs, &asked, bytes, false) {
-                return Err(DropReason::EgressDenied);
+                return Err(DropReason::EgressDenied.into());
             }
         }
         let Some(port) = between.ingress else { return Ok(()) };
         if is_to_host {
             return match state.flow_rules.drops_to_host {
-                true => Err(DropReason::WorkloadToHost),
+                true => Err(DropReason::WorkloadToHost.into()),
                 false => Ok(()),
             };
         }
         let of = state.policy.of(port);
         let programs = Programs { enforced: of.ingress, staged: of.staged_ingress };
         if !self.ask_at(port, &programs, &asked, bytes, true) {
-            return Err(DropReason::IngressDenied);
+            return Err(DropReason::IngressDenied.into());
         }
         let forward = state.policy.of_host(port).egress;
         match forward.map(|program| judge(state, self.reporter, program, &asked, (port, false), bytes)) {
             None | Some(Verdict::Allow) => Ok(()),
-            Some(_) => Err(DropReason::ForwardDenied),
+            Some(_) => Err(DropReason::ForwardDenied.into()),
         }
     }
 
@@ -121,7 +121,7 @@ impl Judge<'_> {
         before_dnat: Option<&FlowKey>,
         asked_now: &Asked,
         is_to_host: bool,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Fate> {
         let state = self.policing.state;
         let PortPolicy { ingress, pre_dnat, .. } = state.policy.of_host(port);
         let judge =
@@ -132,13 +132,13 @@ impl Judge<'_> {
             match judge(program, &first) {
                 _ if is_failsafe => {}
                 Verdict::Allow => return Ok(()),
-                Verdict::Deny => return Err(DropReason::ForwardDenied),
+                Verdict::Deny => return Err(DropReason::ForwardDenied.into()),
                 Verdict::NoMatch => {}
             }
         }
         match ingress.filter(|_| !is_to_host).map(|program| judge(program, asked_now)) {
             None | Some(Verdict::Allow) => Ok(()),
-            Some(_) => Err(DropReason::ForwardDenied),
+            Some(_) => Err(DropReason::ForwardDenied.into()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use model::Family;
 use packet::protocol;
-use tables::{Direction, DropReason, Flow, TcpPacket};
+use tables::{Direction, DropReason, Fate, Flow, TcpPacket};
 
 use super::{Judge, Packet};
 use crate::flow::tcp_flags;
@@ -86,13 +86,13 @@ impl Judge<'_> {
     }
 
     /// A query or an answer that crosses another's flow: it is held to what policy says of the query, each for itself.
-    pub(super) fn crossing(&self, packet: &Packet<'_>) -> Result<(), DropReason> {
-        let Some((icmp_type, code)) = packet.icmp() else { return Err(DropReason::FlowInvalid) };
+    pub(super) fn crossing(&self, packet: &Packet<'_>) -> Result<(), Fate> {
+        let Some((icmp_type, code)) = packet.icmp() else { return Err(DropReason::FlowInvalid.into()) };
         let answered = queries(packet.key.family).iter().find(|(_, answer)| *answer == icmp_type);
         let (key, direction, icmp_type) = match answered {
             Some((query, _)) => (packet.key.reversed(), Direction::Reply, *query),
             None if First::of(packet) == First::Begins => (*packet.key, Direction::Original, icmp_type),
-            None => return Err(DropReason::FlowInvalid),
+            None => return Err(DropReason::FlowInvalid.into()),
         };
         self.ask(packet, &key, Some((icmp_type, code)), packet.way.between(direction))
     }

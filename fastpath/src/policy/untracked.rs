@@ -14,13 +14,14 @@ use crate::Batch;
 /// Asks it of a batch, where any host endpoint has such policy.
 #[cold]
 pub(crate) fn untracked(batch: &mut Batch, state: &State, reporter: Reporter<'_>) {
-    let Batch { frames, runs, fates, parsed, policy, .. } = batch;
+    let Batch { frames, runs, fates, parsed, opened, policy, .. } = batch;
     let host_endpoints = state.policy.host_endpoints();
     for run in runs {
         let Some(port) = run.ingress else { continue };
         let Some(program) = state.policy.of_host(port).untracked else { continue };
         for row in run.rows() {
-            if fates[row] != Fate::Undecided {
+            // What comes out of a tunnel comes by no interface that has such policy.
+            if fates[row] != Fate::Undecided || *opened >> row & 1 != 0 {
                 continue;
             }
             let bytes = frames[row].bytes();
@@ -45,19 +46,19 @@ pub(crate) fn untracked(batch: &mut Batch, state: &State, reporter: Reporter<'_>
 #[cold]
 pub(super) fn forwarded(batch: &mut Batch, judge: &Judge<'_>) {
     let policing: &Policing<'_> = &judge.policing;
-    let Batch { frames, runs, fates, parsed, hops, policy, .. } = batch;
-    let mut ways = Ways::new(policing, runs, judge.epoch);
+    let Batch { frames, runs, fates, parsed, hops, opened, policy, .. } = batch;
+    let mut ways = Ways::new(policing, runs, *opened, judge.epoch);
     for row in policy.untracked {
         if !is_open(fates[row]) {
             continue;
         }
-        ways.turn_to(row, policing.state.next_hops.get(hops[row]).port);
+        ways.turn_to(row, policing.state.next_hops.get(hops[row]));
         let (bytes, parsed) = (frames[row].bytes(), &parsed[row]);
         let Some(key) = FlowKey::new(bytes, parsed).filter(|_| ways.is_asked) else { continue };
         let packet = Packet { bytes, parsed, key: &key, way: ways.way };
         let between = packet.way.between(tables::Direction::Original);
-        if let Err(reason) = judge.ask_all(&packet, &key, None, packet.icmp(), between, true) {
-            fates[row] = Fate::Drop(reason);
+        if let Err(fate) = judge.ask_all(&packet, &key, None, packet.icmp(), between, true) {
+            fates[row] = fate;
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn answers(trace: &mut Trace, state: &State, flows: &Flows) {
         _ => None,
     };
     let asked = as_policy_sees(&first, flows.icmp_of(&flow).or(echo));
-    let between = policing.ends_of_flow(trace.ingress, route.hop.port, direction);
+    let between = policing.ends_of_flow(trace.ingress, trace.inside.is_some(), &route.hop, direction);
     let is_hosts = |port| state.ports.get(port).is_some_and(|row| row.kind == model::PortKind::Host);
     let is_forwarded = !between.ingress.is_some_and(is_hosts);
     let at = |port: Option<_>, is_ingress, program: Option<_>| Some((port?, is_ingress, program?));

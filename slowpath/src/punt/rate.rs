@@ -18,13 +18,17 @@ const RATE_OF_PORT: Rate = Rate { per_second: 100, burst: 20 };
 
 /// Whose budget an error is paid from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Budget {
+pub(super) enum Budget {
+    /// ICMP errors that tell the path's MTU.
     PathMtu,
+    /// TCP resets: a flood of connections can't keep the router from telling anything else.
+    Resets,
+    /// All other ICMP errors.
     Others,
 }
 
 impl Budget {
-    fn of(problem: Problem) -> Budget {
+    pub(super) fn of(problem: Problem) -> Budget {
         match problem {
             Problem::TooBig { .. } => Budget::PathMtu,
             _ => Budget::Others,
@@ -36,18 +40,19 @@ impl Budget {
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     path_mtu: Bucket,
+    resets: Bucket,
     others: Bucket,
-    /// At most two for each row of the table of ports. A port that takes over another's row takes over its buckets, which
+    /// At most three for each row of the table of ports. A port that takes over another's row takes over its buckets, which
     /// are full again in a fifth of a second.
     ports: AHashMap<(PortId, Budget), Bucket>,
 }
 
 impl Limiter {
-    /// May this error be sent now? Then it counts as sent. `port` is where its cause came in; `None` is ourselves.
-    pub(super) fn may_send(&mut self, problem: Problem, port: Option<PortId>, now: Instant) -> bool {
-        let budget = Budget::of(problem);
+    /// May an answer of this kind be sent now? Then it counts as sent. `port` is where its cause came in; `None` is ourselves.
+    pub(super) fn may_send(&mut self, budget: Budget, port: Option<PortId>, now: Instant) -> bool {
         let all = match budget {
             Budget::PathMtu => &mut self.path_mtu,
+            Budget::Resets => &mut self.resets,
             Budget::Others => &mut self.others,
         };
         let Some(port) = port else { return all.take(RATE_OF_ALL, now) };

@@ -201,6 +201,24 @@ fn all_ports_together_have_a_limit_too() {
     assert_eq!(total, 50);
 }
 
+#[test]
+fn resets_have_a_limit_of_their_own() {
+    let start = Instant::now();
+    let mut answerer = Answerer::new();
+    let port = port(1, PortKind::Workload);
+    // No segment, so nothing is told, and nothing is drawn.
+    let mut refuse = |frame: &[u8]| {
+        let punt = punt(PuntReason::EgressConnections);
+        answerer.answer(&punt, frame, Some(&port), false, &Ours, start).answer
+    };
+    assert_eq!(refuse(&to_v4(REMOTE)), Answer::Nothing(Silence::Forbidden));
+    let segment = super::reset::tests::segment(0x02, b"", false);
+    let told = (0..100).filter(|_| matches!(refuse(&segment), Answer::Reset(_))).count();
+    assert_eq!(told, 20);
+    assert_eq!(refuse(&segment), Answer::Nothing(Silence::RateLimited));
+    assert_eq!(answered(&mut answerer, 1, 30, start), 20, "errors have theirs");
+}
+
 proptest! {
     #[test]
     fn any_frame_gets_an_outcome_without_panic(
