@@ -306,3 +306,109 @@ fn fate(trace: &Trace, state: &State) -> String {
         Fate::Undecided => "undecided".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Family, IfIndex, MacAddr, WorkerId};
+    use tables::{DropReason, Endpoint, Limits, PolicyLimits, Port, Writer};
+
+    fn state() -> State {
+        let mut writer = Writer::new(Limits {
+            ports: 4,
+            adjacencies: 1,
+            groups: 1,
+            routes_v4: 1,
+            routes_v6: 1,
+            policy: PolicyLimits::NONE,
+            readers: 1,
+        });
+        let endpoint = Endpoint { name: "shop/web".to_owned(), addresses: Vec::new(), qos: None };
+        let port = Port {
+            id: PortId(1),
+            name: "cali1".to_owned(),
+            ifindex: IfIndex(1),
+            kind: PortKind::Workload,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            up: true,
+            queues: 1,
+            endpoint: Some(endpoint),
+        };
+        writer.put_port(port).unwrap();
+        writer.staged().clone()
+    }
+
+    fn trace() -> Trace {
+        let key = FlowKey {
+            src: 0x0a41_0002,
+            dst: 0x0a41_0107,
+            sport: 4000,
+            dport: 443,
+            protocol: 6,
+            family: Family::V4,
+        };
+        let came = Headers {
+            key,
+            ttl: 64,
+            dscp: 46,
+            len: 40,
+            tcp_flags: 0x12,
+            icmp: None,
+            fragment: Fragment::Whole,
+        };
+        Trace { came: Some(came), ..Trace::begun(Some(WorkerId(0)), Some(PortId(1)), 60) }
+    }
+
+    fn told(trace: &Trace, policy: &[TracedPolicy]) -> Vec<String> {
+        let stages = stages(trace, &state(), None, policy);
+        stages.into_iter().map(|stage| format!("{}: {}", stage.stage, stage.found)).collect()
+    }
+
+    #[test]
+    fn what_ends_early_is_told_as_far_as_it_came() {
+        let broken = Trace {
+            came: None,
+            ended: Stage::Parse,
+            fate: Fate::Drop(DropReason::Ipv4BadChecksum),
+            ..trace()
+        };
+        assert_eq!(
+            told(&broken, &[]),
+            ["parse: drop: ipv4_bad_checksum: The IPv4 header checksum is wrong."]
+        );
+        let spoofed =
+            Trace { ended: Stage::WorkloadSend, fate: Fate::Drop(DropReason::SpoofedSource), ..trace() };
+        let told = told(&spoofed, &[]);
+        assert_eq!(told[0], "parse: TCP 10.65.0.2:4000 -> 10.65.1.7:443 SYN,ACK, ttl 64, 40 bytes, dscp 46");
+        assert_eq!(told[1], "admit: for this router, by workload cali1");
+        assert!(told[2].starts_with("workload_send: drop: spoofed_source: "), "{told:?}");
+        assert_eq!(told.len(), 3);
+    }
+
+    #[test]
+    fn the_rule_that_decides_stands_in_the_way() {
+        let said = TracedPolicy {
+            endpoint: "shop/web".to_owned(),
+            direction: "egress".to_owned(),
+            tier: "default".to_owned(),
+            policy: "shop/out".to_owned(),
+            what: "egress[1]".to_owned(),
+            action: "deny".to_owned(),
+            text: Some("Deny TCP to ports 443".to_owned()),
+            ..TracedPolicy::default()
+        };
+        let denied = Trace {
+            flow: FlowSeen::Unknown,
+            policy_asks: true,
+            ended: Stage::Policy,
+            fate: Fate::Drop(DropReason::EgressDenied),
+            ..trace()
+        };
+        let told = told(&denied, &[said]);
+        assert!(told.contains(&"nat: no flow is known".to_owned()), "{told:?}");
+        let rule = "policy: egress of shop/web: deny by tier default, policy shop/out, egress[1]: Deny TCP to ports 443";
+        assert_eq!(told[told.len() - 2], rule);
+        assert!(told[told.len() - 1].starts_with("policy: drop: egress_denied"), "{told:?}");
+    }
+}
