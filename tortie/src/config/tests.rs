@@ -208,7 +208,7 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("GOODlog: { colour: red }\n", &["t.yaml:4:", "colour"]),
     ("GOODmetrics: {}\n", &["metrics.listen", "missing", "127.0.0.1:9191"]),
     ("GOODmetrics: { listen: localhost }\n", &["t.yaml:4:20: metrics.listen", "no address with a port"]),
-    ("GOODlimits: { ports: 70000 }\n", &["t.yaml:4:18: limits.ports", "from 2 to 65535"]),
+    ("GOODlimits: { ports: 70000 }\n", &["t.yaml:4:18: limits.ports", "from 2 to 65534"]),
     ("GOODlimits: { frames: 1 }\n", &["limits.frames", "from 8192"]),
     ("GOODlimits: { rutes: 1 }\n", &["t.yaml:4:", "rutes", "routes_v4"]),
     ("GOODnode: again\n", &["t.yaml:4:", "node"]),

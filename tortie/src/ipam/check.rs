@@ -128,6 +128,9 @@ pub(super) fn run(
     Ok(())
 }
 
+/// Keys whose values nobody can read, and why.
+type Unreadable = Vec<(Key, String)>;
+
 impl Checker<'_> {
     fn say(&mut self, line: &str) {
         self.out.push_str(line);
@@ -147,7 +150,8 @@ impl Checker<'_> {
         self.list(&Under::Kind { kind, namespace: None }, what)
     }
 
-    fn blocks(&mut self) -> Result<(Vec<Block>, Vec<(Key, String)>), Failure> {
+    /// The blocks that can be read, and what can't be, with its reason.
+    fn blocks(&mut self) -> Result<(Vec<Block>, Unreadable), Failure> {
         self.say("Loading all IPAM blocks...");
         let (mut blocks, mut unreadable) = (Vec::new(), Vec::new());
         for family in Family::ALL {

@@ -25,7 +25,7 @@ fn messages_are_told_one_after_the_other() {
         answer.text(),
         "\
 KEEPALIVE, 19 octets: accept
-UPDATE, 57 octets: accept
+UPDATE, 54 octets: accept
   ORIGIN            IGP
   AS_PATH           65001
   NEXT_HOP          10.0.0.2
