@@ -1,6 +1,7 @@
 //! The scenarios, in the order in which a newcomer would want them shown.
 
 mod baseline;
+mod bfd;
 mod fair_share;
 mod floating_ip;
 mod four_fabrics;
@@ -64,6 +65,7 @@ pub const ALL: &[Scenario] = &[
     internet_table::INTERNET_TABLE,
     route_churn::ROUTE_CHURN,
     session_guard::SESSION_GUARD,
+    bfd::BFD,
     malformed::MALFORMED,
     hostile_bgp::HOSTILE_BGP,
     ipip_linux::IPIP_LINUX,
