@@ -50,7 +50,7 @@ const OTHERS: [(Kind, &str, &str, &str); 4] = [
     (Kind::OpenBgpd, "openbgpd", "usr/sbin/bgpd", "-V"),
 ];
 
-/// Every daemon found, in rounds.
+/// Every daemon found, in rounds. One that can't be measured is named among what was skipped.
 pub fn measure(arguments: &Arguments, results: &mut Results) -> Result<()> {
     lab::wait::catch_signals()?;
     let cores = std::thread::available_parallelism()?.get();
@@ -64,9 +64,13 @@ pub fn measure(arguments: &Arguments, results: &mut Results) -> Result<()> {
     for round in 0..arguments.rounds {
         for (daemon, row) in daemons.iter().zip(&mut results.rows) {
             println!("round {} of {}: {}", round + 1, arguments.rounds, daemon.name);
-            once(daemon, arguments, row).with_context(|| daemon.name.clone())?;
+            if let Err(error) = once(daemon, arguments, row) {
+                println!("{}: {error:#}", daemon.name);
+                results.skipped.push(format!("{} in round {}: {error:#}", daemon.name, round + 1));
+            }
         }
     }
+    results.rows.retain(|row| !row.load_seconds.0.is_empty());
     Ok(())
 }
 
