@@ -30,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use datastore::Store;
+use datastore::settings::CALICOCTL_CONFIG;
 
 use crate::output;
 
@@ -54,9 +55,6 @@ use patch::run as patch;
 use version::run as version;
 use write::{apply, create, delete, replace, validate};
 
-/// Where calicoctl's configuration is.
-const CONFIG: &str = "/etc/calico/calicoctl.cfg";
-
 /// Flags that all of calicoctl's commands take, before or after the command.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct GlobalArgs {
@@ -78,7 +76,7 @@ pub(crate) struct GlobalArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StoreArgs {
     /// Connection settings in YAML or JSON, as calicoctl has them; without the usual file, its environment variables count
-    #[arg(short, long, value_name = "CONFIG", default_value = CONFIG)]
+    #[arg(short, long, value_name = "CONFIG", default_value = CALICOCTL_CONFIG)]
     pub(crate) config: PathBuf,
 }
 

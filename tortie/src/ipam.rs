@@ -10,14 +10,15 @@ mod split;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use datastore::ipam::{Ipam, IpamError};
-use datastore::settings::{CALICOCTL_CONFIG, SettingsError};
+use datastore::settings::SettingsError;
 use datastore::{Key, ResourceKey, ResourceKind, Store, StoreError, Stored};
 
+use crate::ctl::StoreArgs;
 use crate::output;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -32,13 +33,13 @@ Examples:
 /// The version that reports are of, as releases of addresses ask for it again.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct IpamArgs {
     #[command(subcommand)]
     command: IpamCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum IpamCommand {
     /// How full pools and blocks are, or who has one address
     Show {
@@ -75,14 +76,6 @@ enum IpamCommand {
         #[command(flatten)]
         what: configure::ConfigureArgs,
     },
-}
-
-/// Which datastore to work on.
-#[derive(Debug, Args)]
-struct StoreArgs {
-    /// Connection settings in YAML or JSON, as calicoctl has them; without the usual file, its environment variables count
-    #[arg(short, long, value_name = "CONFIG", default_value = CALICOCTL_CONFIG)]
-    config: PathBuf,
 }
 
 /// Why a command failed, in calicoctl's words; empty where it has said so already.

@@ -126,9 +126,6 @@ enum Command {
     /// Are these resources good, and are they likely to be meant? Needs no running router
     #[command(after_help = validate::EXAMPLES)]
     Validate(validate::ValidateArgs),
-    /// Addresses and who has them, on the datastore that calicoctl would work on
-    #[command(after_help = ipam::EXAMPLES)]
-    Ipam(ipam::IpamArgs),
     /// Remove what a router that has ended leaves on purpose: XDP programs, mirrored routes, the nftables tables
     Cleanup {
         #[command(flatten)]
@@ -169,7 +166,6 @@ fn main() -> ExitCode {
         Command::Trace(args) => (trace::run(&args), TROUBLE),
         Command::Explain(args) => (explain::run(&args), TROUBLE),
         Command::Validate(args) => (validate::run(&args), TROUBLE),
-        Command::Ipam(args) => (ipam::run(&args), FAILED),
         Command::Cleanup { file } => (cleanup(&file), FAILED),
         Command::Ctl(command) => (command.run(&global), FAILED),
         Command::Completion(args) => (completion::completion(&args, CommandLine::command()), FAILED),

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::ipam;
+
 use super::files::FileArgs;
 use super::{
     ConfigArgs, ConvertArgs, CreateArgs, DatastoreArgs, DeleteArgs, GetArgs, GlobalArgs, LabelArgs, NodeArgs,
@@ -36,6 +38,9 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     /// Move a whole site
     Datastore(DatastoreArgs),
+    /// Addresses and who has them
+    #[command(after_help = ipam::EXAMPLES)]
+    Ipam(ipam::IpamArgs),
     /// This node: its BGP sessions, what it lacks, what helps to find an error
     Node(NodeArgs),
     /// Print the versions of this program and of the cluster
@@ -59,6 +64,7 @@ impl Command {
             Command::Convert(args) => super::convert(args),
             Command::Config(args) => super::config(args, global),
             Command::Datastore(args) => super::datastore(args, global),
+            Command::Ipam(args) => ipam::run(args),
             Command::Node(args) => super::node(args, global),
             Command::Version(args) => super::version(args, global),
         }

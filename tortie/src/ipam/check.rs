@@ -22,7 +22,7 @@ const TOP_NODES: usize = 20;
 /// Whose blocks of the load balancer's are.
 const LOAD_BALANCER: &str = "virtual:load-balancer";
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct CheckArgs {
     /// Print all IPs that are checked
     #[arg(long)]

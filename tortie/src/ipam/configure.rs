@@ -5,7 +5,7 @@ use datastore::ipam::Ipam;
 
 use super::Failure;
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct ConfigureArgs {
     /// Set StrictAffinity to true/false. When StrictAffinity is true, borrowing IP addresses is not allowed
     #[arg(long, value_name = "true/false")]

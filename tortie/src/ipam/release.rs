@@ -11,7 +11,7 @@ use datastore::{Key, Store, StoreError, Stored};
 use super::report::{HandleInfo, Report};
 use super::{Failure, VERSION, address, cluster_information, is_locked};
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct ReleaseArgs {
     /// IP address to release
     #[arg(long, value_name = "IP")]

@@ -11,7 +11,7 @@ use super::go_number::{five_digits, part};
 use super::{Failure, address};
 use crate::show::table::Table;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ShowArgs {
     /// Report whether this specific IP address is in use
     #[arg(long, value_name = "IP")]

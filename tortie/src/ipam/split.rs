@@ -11,7 +11,7 @@ use super::{Failure, cluster_information, is_locked, resource};
 /// The longest name of a resource.
 const NAME_BYTES: usize = 253;
 
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct SplitArgs {
     /// Number of smaller pools, a power of two
     #[arg(value_name = "NUMBER")]
