@@ -51,6 +51,13 @@ const PACKAGES_FOR_MACHINES: &[Package] = &[
     Package { name: "busybox-static", program: "busybox", reason: "is most of what runs in it" },
 ];
 
+/// What `cargo xtask interop` needs besides: it has the daemons of other Debian suites in trees of their own.
+const PACKAGES_FOR_INTEROP: &[Package] = &[Package {
+    name: "debootstrap",
+    program: "debootstrap",
+    reason: "makes a Debian tree for others' daemons",
+}];
+
 /// What `cargo xtask bench --peers` needs besides; nothing else does.
 const PACKAGES_FOR_PEERS: &[Package] = &[
     Package { name: "gcc", program: "gcc", reason: "builds what asks DPDK for look-ups, and l3fwd" },
@@ -96,6 +103,11 @@ pub(crate) fn install_for_scenarios(chosen: &[&'static Scenario]) -> Result<Inst
 /// As [`install`], with what the peers of the benchmarks need.
 pub(crate) fn install_for_peers() -> Result<Installed> {
     install_all(PACKAGES.iter().chain(PACKAGES_FOR_PEERS))
+}
+
+/// As [`install`], with what the interop matrix needs.
+pub(crate) fn install_for_interop() -> Result<Installed> {
+    install_all(PACKAGES.iter().chain(PACKAGES_FOR_INTEROP))
 }
 
 fn install_all(packages: impl Iterator<Item = &'static Package>) -> Result<Installed> {

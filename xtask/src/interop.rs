@@ -7,7 +7,7 @@ use anyhow::Result;
 use lab::interop::{self, Cell};
 use lab::wait;
 
-use crate::tools;
+use crate::{install, tools};
 
 /// What one may ask of `cargo xtask interop`.
 #[derive(clap::Args)]
@@ -21,6 +21,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     wait::catch_signals()?;
+    install::install_for_interop()?;
     let speaker = tools::build_speaker()?;
     println!("{}", interop::head());
     let lines = interop::run(&speaker, &tools::workspace().join("target"), &arguments.names)?;
