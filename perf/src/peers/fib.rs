@@ -55,7 +55,7 @@ const V6: [Variant; 3] = [
     Variant { name: "rte_fib6 4 B AVX-512", kind: "fib4", lookup: "vector", huge: false },
 ];
 
-/// A table, and the addresses to ask it for, with the goals of issue 3.
+/// A table, and the addresses to ask it for, with the goals.
 struct Work<'a, K> {
     prefixes: &'a Prefixes<K>,
     mixes: &'a [(&'static str, Mix, Option<f64>)],
