@@ -21,8 +21,8 @@ use slowpath::calico::NextHop;
 use slowpath::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup};
 
 use super::error::Reason;
-use super::field::{Fault, Field};
-use super::file::{AggregateFields, Entry, File, PeerGroupFields, Scalar, Section};
+use super::field::{Fault, Field, optional, required};
+use super::file::{AggregateFields, File, PeerGroupFields, Scalar, Section};
 use crate::limits;
 
 /// As FRR's `bgp listen limit` has it.
@@ -111,19 +111,6 @@ fn as_numbers(field: &Field<'_>) -> Result<RangeInclusive<u32>, Fault> {
 
 fn network(field: &Field<'_>) -> Result<Prefix, Fault> {
     field.parse("network", "10.1.0.0/24")
-}
-
-fn optional<'a>(path: &str, name: &str, entry: &'a Option<Entry>) -> Option<Field<'a>> {
-    Field::new(&format!("{path}.{name}"), entry.as_ref()?)
-}
-
-fn required<'a>(
-    path: &str,
-    name: &str,
-    entry: &'a Option<Entry>,
-    example: &'static str,
-) -> Result<Field<'a>, Fault> {
-    optional(path, name, entry).ok_or_else(|| Fault::missing(&format!("{path}.{name}"), example))
 }
 
 #[cfg(test)]

@@ -41,6 +41,21 @@ pub(super) struct Field<'a> {
     entry: &'a Entry,
 }
 
+/// A field of a section or of a list's item, if it is there.
+pub(super) fn optional<'a>(path: &str, name: &str, entry: &'a Option<Entry>) -> Option<Field<'a>> {
+    Field::new(&format!("{path}.{name}"), entry.as_ref()?)
+}
+
+/// A field of a section or of a list's item that must be there.
+pub(super) fn required<'a>(
+    path: &str,
+    name: &str,
+    entry: &'a Option<Entry>,
+    example: &'static str,
+) -> Result<Field<'a>, Fault> {
+    optional(path, name, entry).ok_or_else(|| Fault::missing(&format!("{path}.{name}"), example))
+}
+
 impl<'a> Field<'a> {
     /// The field, unless it is empty.
     pub(super) fn new(path: &str, entry: &'a Entry) -> Option<Field<'a>> {

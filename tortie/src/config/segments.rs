@@ -31,8 +31,8 @@ use model::{Family, MacAddr, Prefix};
 use slowpath::{Learning, Segment, SegmentEnd, Station};
 
 use super::error::Reason;
-use super::field::{Fault, Field};
-use super::file::{EndFields, Entry, File, Section, SegmentFields};
+use super::field::{Fault, Field, optional, required};
+use super::file::{EndFields, File, Section, SegmentFields};
 use crate::limits;
 
 /// What flannel takes where its network configuration names no `VNI`, and the port that Linux gives it.
@@ -212,19 +212,6 @@ fn outer_address(field: &Field<'_>, family: Family) -> Result<IpAddr, Fault> {
         return Err(field.fault(Reason::OtherFamily { given: outer.to_string(), family }));
     }
     Ok(outer)
-}
-
-fn optional<'a>(path: &str, name: &str, entry: &'a Option<Entry>) -> Option<Field<'a>> {
-    Field::new(&format!("{path}.{name}"), entry.as_ref()?)
-}
-
-fn required<'a>(
-    path: &str,
-    name: &str,
-    entry: &'a Option<Entry>,
-    example: &'static str,
-) -> Result<Field<'a>, Fault> {
-    optional(path, name, entry).ok_or_else(|| Fault::missing(&format!("{path}.{name}"), example))
 }
 
 fn address(field: &Field<'_>) -> Result<IpAddr, Fault> {
