@@ -6,6 +6,7 @@
 //! shelf a byte, from the longest on, and mostly the first or the second one knows.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use ahash::RandomState;
 
@@ -72,16 +73,17 @@ impl<K: Key> PrefixStore<K> {
 
     /// The address's bits beyond `len` must be zero, here and below.
     pub(crate) fn insert(&mut self, addr: K, len: u8, value: Value) -> Option<Value> {
-        if let Some(old) = self.get_mut(addr, len) {
-            return Some(std::mem::replace(old, value));
-        }
-        self.len += 1;
-        if len == 0 {
-            self.default = Some(value);
-            return None;
-        }
+        let old = if len == 0 { self.default.replace(value) } else { self.put_on_shelf(addr, len, value) };
+        self.len += usize::from(old.is_none());
+        old
+    }
+
+    fn put_on_shelf(&mut self, addr: K, len: u8, value: Value) -> Option<Value> {
         let (key, place) = find(addr, len);
         let shelf = self.shelves.entry(key).or_default();
+        if let Some(old) = shelf.get_mut(place) {
+            return Some(std::mem::replace(old, value));
+        }
         let index = shelf.index(place);
         shelf.taken[place / 64] |= 1 << (place % 64);
         shelf.values.insert(index, value);
@@ -89,18 +91,22 @@ impl<K: Key> PrefixStore<K> {
     }
 
     pub(crate) fn remove(&mut self, addr: K, len: u8) -> Option<Value> {
-        let removed = if len == 0 { self.default.take() } else { self.remove_from_shelf(addr, len) };
+        let removed = if len == 0 { self.default.take() } else { self.take_from_shelf(addr, len) };
         self.len -= usize::from(removed.is_some());
         removed
     }
 
-    fn remove_from_shelf(&mut self, addr: K, len: u8) -> Option<Value> {
+    fn take_from_shelf(&mut self, addr: K, len: u8) -> Option<Value> {
         let (key, place) = find(addr, len);
-        let shelf = self.shelves.get_mut(&key).filter(|shelf| shelf.has(place))?;
+        let Entry::Occupied(mut entry) = self.shelves.entry(key) else { return None };
+        let shelf = entry.get_mut();
+        if !shelf.has(place) {
+            return None;
+        }
         let value = shelf.values.remove(shelf.index(place));
         shelf.taken[place / 64] &= !(1 << (place % 64));
         if shelf.values.is_empty() {
-            self.shelves.remove(&key);
+            entry.remove();
         }
         Some(value)
     }
