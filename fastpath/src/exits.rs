@@ -2,13 +2,13 @@
 
 use afxdp::{Frame, FramePool};
 use model::PortId;
-use tables::{DropReason, Fate, PortCount, Ports, Punt, PuntReason, RingProducer, State};
+use tables::{Capture, DropReason, Fate, PortCount, Ports, Punt, PuntReason, RingProducer, State};
 
 use crate::fragment::Pieces;
 use crate::handoff::Handoffs;
 use crate::queues::{OwnedQueue, Queues};
 use crate::tally::Tally;
-use crate::{BATCH, Batch, transmit};
+use crate::{BATCH, Batch, capture, transmit};
 
 /// Where frames can go.
 pub(crate) struct Exits<'a> {
@@ -18,6 +18,8 @@ pub(crate) struct Exits<'a> {
     pub(crate) punt: &'a mut RingProducer<Punt>,
     pub(crate) pool: &'a mut FramePool,
     pub(crate) tally: &'a mut Tally,
+    /// Who wants copies of what leaves.
+    pub(crate) capture: Option<&'a Capture>,
 }
 
 impl Exits<'_> {
@@ -61,14 +63,14 @@ impl Exits<'_> {
             self.pool.put(frame);
             return;
         };
-        make_room(owned, self.pool, self.tally);
+        make_room(owned, self.pool, self.tally, self.capture);
         owned.waiting.push(frame);
     }
 
     /// Leaves a fragment with its port's queue, or with the worker that owns it.
     fn leave_piece(&mut self, port: PortId, piece: Frame, ingress: Option<PortId>, ports: &Ports) {
         if let Some(owned) = self.queues.of_port(port) {
-            make_room(owned, self.pool, self.tally);
+            make_room(owned, self.pool, self.tally, self.capture);
             owned.pieces.push(owned.waiting.len());
         }
         self.leave(port, piece, ingress, ports);
@@ -110,7 +112,7 @@ impl Exits<'_> {
                 if !transmit::has_room(owned, self.pool) {
                     transmit::drop_unfair(owned, batch, self.pool, self.tally);
                 }
-                send(owned, self.pool, self.tally);
+                send(owned, self.pool, self.tally, self.capture);
             }
             owned.gone = 0;
         }
@@ -119,20 +121,23 @@ impl Exits<'_> {
 
 /// Makes sure that one more frame may wait: fragments are more frames than came in. Where the ring is nearly full they go.
 #[inline]
-fn make_room(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally) {
+fn make_room(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally, capture: Option<&Capture>) {
     if owned.waiting.len() < BATCH {
         return;
     }
     if transmit::has_room(owned, pool) {
         owned.gone += owned.waiting.len() - owned.pieces.len();
-        send(owned, pool, tally);
+        send(owned, pool, tally, capture);
     } else {
         transmit::drop_pieces(owned, pool, tally);
     }
 }
 
 /// Gives what waits at a queue to its ring, and counts it.
-fn send(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally) {
+fn send(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally, capture: Option<&Capture>) {
+    if let Some(capture) = capture {
+        capture::leaving(owned.port, &owned.waiting, capture);
+    }
     owned.pieces.clear();
     let sent = transmit::waiting(owned, pool);
     tally.books.forwarded += sent.frames;

@@ -34,6 +34,7 @@
 
 mod admit;
 mod batch;
+mod capture;
 mod decapsulate;
 mod exits;
 mod fair_share;

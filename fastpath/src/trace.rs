@@ -167,7 +167,7 @@ impl Followed {
 }
 
 /// Is this a packet that is asked for, by its own headers or by those inside?
-fn matches(filter: &TraceFilter, frame: &[u8]) -> bool {
+pub(crate) fn matches(filter: &TraceFilter, frame: &[u8]) -> bool {
     match packet::parse(frame) {
         Ok(parsed) => {
             let keys = [FlowKey::new(frame, &parsed), FlowKey::inside(frame, &parsed)];

@@ -10,9 +10,11 @@ use afxdp::{FramePool, Sleeper};
 use crossbeam_channel::{Receiver, Sender};
 use model::{PortId, WorkerId};
 use tables::{
-    Counters, Flows, Inject, PolicyReport, Punt, Reader, RingConsumer, RingProducer, Snapshot, Stage, Tracing,
+    Capturing, Counters, Flows, Inject, PolicyReport, Punt, Reader, RingConsumer, RingProducer, Snapshot,
+    Stage, Tracing,
 };
 
+use crate::capture::Copies;
 use crate::exits::Exits;
 use crate::handoff::Handoffs;
 use crate::policy::Reporter;
@@ -73,6 +75,8 @@ pub struct WorkerEnds {
     pub policy_report: PolicyReport,
     /// Which packets are followed, and what was found of them.
     pub tracing: Tracing,
+    /// Which frames are copied for somebody, and the copies.
+    pub capturing: Capturing,
     /// All counters; the worker writes its own row.
     pub counters: Counters,
     /// Copies of packets for the slow path.
@@ -116,6 +120,7 @@ pub struct Worker {
     watch: Watch,
     /// What policy says of packets that are followed.
     answers: Answers,
+    copies: Copies,
     first: usize,
     statistics_read: Instant,
     sleeper: Sleeper,
@@ -154,6 +159,7 @@ impl Worker {
             tally,
             watch,
             answers: Answers::default(),
+            copies: Copies::new(),
             first: 0,
             statistics_read: Instant::now(),
             sleeper: Sleeper::default(),
@@ -183,7 +189,7 @@ impl Worker {
 
     /// One batch: refill, receive, walk, transmit, count. Says how many frames it took.
     pub fn round(&mut self) -> usize {
-        let Worker { config, ends, queues, batch, tally, first, watch, answers, .. } = self;
+        let Worker { config, ends, queues, batch, tally, first, watch, answers, copies, .. } = self;
         watch.begin();
         for owned in queues.iter_mut() {
             owned.queue.reap(&mut ends.pool);
@@ -202,11 +208,18 @@ impl Worker {
         let snapshot = ends.reader.snapshot();
         let worker = config.id.index();
         let follows = ends.tracing.is_on() && watch.follow(batch, config.id, &ends.tracing);
+        let capture = ends.capturing.current();
+        if let Some(capture) = &capture {
+            copies.take(batch, capture);
+        }
         let answers = &*answers;
         let reporter = Reporter { report: &ends.policy_report, worker, answers: follows.then_some(answers) };
         walk(batch, &snapshot, &ends.flows, reporter, watch);
         if follows {
             watch.tell(&snapshot, answers, &ends.tracing);
+        }
+        if let Some(capture) = &capture {
+            copies.hand_on(batch, capture);
         }
         let stopwatch = &mut watch.stopwatch;
         let mut exits = Exits {
@@ -216,6 +229,7 @@ impl Worker {
             punt: &mut ends.punt,
             pool: &mut ends.pool,
             tally,
+            capture: capture.as_deref(),
         };
         exits.settle(batch, snapshot.state);
         stopwatch.lap(Stage::Exits);

@@ -199,6 +199,13 @@ impl TortieNode {
         command
     }
 
+    /// The command that captures frames into a file, with these arguments.
+    pub fn capture_command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("capture").args(arguments.split(' ')).arg("--socket").arg(&self.socket);
+        command
+    }
+
     /// `tortie trace` of this node, with some arguments and as JSON: the command that asks.
     pub fn trace_command(&self, arguments: &str) -> Command {
         let mut command = Command::new(&self.binary);

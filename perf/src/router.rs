@@ -13,8 +13,8 @@ use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, QosControls, WorkerId};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, Rule, Tier, TierDefault};
 use tables::{
-    AddressSet, Adjacency, Counters, Endpoint, EndpointPolicy, Flows, Group, GroupId, Limits, Nat, NatRules,
-    PolicyLimits, PolicyReport, Port, Qos, Tracing, TunnelEnd, TunnelKind, Writer, copy_ring,
+    AddressSet, Adjacency, Capturing, Counters, Endpoint, EndpointPolicy, Flows, Group, GroupId, Limits, Nat,
+    NatRules, PolicyLimits, PolicyReport, Port, Qos, Tracing, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
 use crate::data::Prefixes;
@@ -246,6 +246,7 @@ impl Router {
             counters: self.counters.clone(),
             policy_report: PolicyReport::new(self.workers, 1024, 64),
             tracing: Tracing::new(1),
+            capturing: Capturing::new(),
             punt,
             inject,
             handoffs: handoffs(self.workers, 16, 2048).remove(number),

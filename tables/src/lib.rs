@@ -25,6 +25,7 @@
 mod address_set;
 mod adjacency;
 mod buckets;
+mod capture;
 mod copy_ring;
 mod counters;
 mod epoch;
@@ -52,6 +53,7 @@ mod tunnels;
 pub use ::policy::compile::Limits as PolicyLimits;
 pub use address_set::AddressSet;
 pub use adjacency::{Adjacency, AdjacencyId};
+pub use capture::{Capture, CaptureFilter, Captured, Capturing, Passage};
 pub use copy_ring::{Full, RingConsumer, RingProducer, copy_ring};
 pub use counters::{Books, Counters, PortCount, WorkerCounters};
 pub use fate::{DropReason, Fate, PuntReason};

@@ -20,6 +20,7 @@ use slowpath::status::{
     PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, TracesStatus,
 };
 
+use crate::captures::{CaptureQuestion, CapturesStatus};
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::show::flows::FlowsStatus;
 use crate::traces::{FilterQuestion, PacketQuestion};
@@ -111,6 +112,25 @@ pub(crate) enum Question {
         /// Likewise.
         id: u64,
     },
+    /// Frames that pass are to be copied.
+    Capture {
+        /// Which.
+        filter: CaptureQuestion,
+        /// How many at most.
+        count: u32,
+        /// How long at most.
+        seconds: u64,
+    },
+    /// What was copied since this was asked last.
+    Captured {
+        /// As the answer to [`Question::Capture`] said.
+        id: u64,
+    },
+    /// Nobody waits for them any more.
+    EndCapture {
+        /// Likewise.
+        id: u64,
+    },
     /// The datastore.
     Datastore,
 }
@@ -135,6 +155,7 @@ pub(crate) enum Reply {
     Policy(PolicyStatus),
     Segments(SegmentsStatus),
     Traces(TracesStatus),
+    Captures(CapturesStatus),
     Datastore(DatastoreStatus),
 }
 

@@ -170,8 +170,13 @@ mod tests {
                 }
             });
         }
-        let observer =
-            Observer::new(questions, Counters::new(1, 1), OpenPorts::default(), tables::Flows::new(16));
+        let observer = Observer::new(
+            questions,
+            Counters::new(1, 1),
+            OpenPorts::default(),
+            tables::Flows::new(16),
+            tables::Capturing::new(),
+        );
         let server = Server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.address().unwrap();
         let client = async {
@@ -219,8 +224,13 @@ mod tests {
         assert!(exchange(&get("/healthz"), ready()).await.starts_with("HTTP/1.1 200 "));
         let (questions, requests) = mpsc::channel(1);
         drop(requests);
-        let observer =
-            Observer::new(questions, Counters::new(1, 1), OpenPorts::default(), tables::Flows::new(16));
+        let observer = Observer::new(
+            questions,
+            Counters::new(1, 1),
+            OpenPorts::default(),
+            tables::Flows::new(16),
+            tables::Capturing::new(),
+        );
         let response = respond(&Method::GET, "/healthz", &observer).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -167,6 +167,14 @@ pub(crate) const FOLLOWED_PACKETS: u32 = 10_000;
 pub(crate) const FOLLOWED_AT_ONCE: usize = 128;
 /// How long packets are followed for one who asks, at most, in seconds.
 pub(crate) const FOLLOWED_SECONDS: u64 = 3_600;
+/// Copies of frames that nobody has asked for yet.
+pub(crate) const CAPTURED_WAITING: usize = 1_024;
+/// Bytes of a captured frame, at most: a jumbo frame in a tunnel.
+pub(crate) const CAPTURED_BYTES: usize = 9_728;
+/// Base64 digits of captured frames in one answer, about.
+pub(crate) const CAPTURED_BYTES_AT_ONCE: usize = 1 << 20;
+/// How long frames are captured for one who asks, at most, in seconds.
+pub(crate) const CAPTURED_SECONDS: u64 = 3_600;
 /// Frames for packets that are made up: one, and what a queue of memory takes.
 pub(crate) const REHEARSAL_FRAMES: u32 = 64;
 /// Questions that wait for the slow path.
@@ -251,6 +259,11 @@ impl Memory {
                 line("look-up tables, IPv6", 1, lpm::Table::<u128>::new(v6).bytes()),
                 line("IPv4 routes of BGP and the RIB, about", limits.routes_v4, ROUTE_V4_BYTES),
                 line("IPv6 routes of BGP and the RIB, about", limits.routes_v6, ROUTE_V6_BYTES),
+                line(
+                    "copies of frames, during a capture",
+                    1,
+                    tables::Capturing::bytes(CAPTURED_BYTES, CAPTURED_WAITING),
+                ),
                 line("policy: sets, programs and rules", 1, tables::PolicyLimits::bytes(&limits.policy())),
                 line("limits of endpoints, one a port", limits.ports, 2_048),
                 line("adjacencies", limits.adjacencies, 64),

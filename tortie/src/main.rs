@@ -15,6 +15,8 @@
 //! **What it never does.** It knows no protocol, no route and no packet.
 
 mod bird;
+mod capture;
+mod captures;
 mod check;
 mod cleanup;
 mod completion;
@@ -45,6 +47,7 @@ mod signals;
 mod startup;
 mod trace;
 mod traces;
+mod turns;
 mod validate;
 
 use std::ffi::OsString;
@@ -121,6 +124,9 @@ enum Command {
     /// See a packet's way through the running router, stage by stage: one that is made up, or ones that pass
     #[command(after_help = trace::EXAMPLES)]
     Trace(Box<trace::TraceArgs>),
+    /// Copy frames that pass the running router into a file for tcpdump and Wireshark, with what became of each
+    #[command(after_help = capture::EXAMPLES)]
+    Capture(Box<capture::CaptureArgs>),
     /// Ask what needs no running router
     Explain(explain::ExplainArgs),
     /// Are these resources good, and are they likely to be meant? Needs no running router
@@ -164,6 +170,7 @@ fn main() -> ExitCode {
         Command::Run { file, check: false } => (run(&file), FAILED),
         Command::Show(args) => (show::run(&args), TROUBLE),
         Command::Trace(args) => (trace::run(&args), TROUBLE),
+        Command::Capture(args) => (capture::run(&args), TROUBLE),
         Command::Explain(args) => (explain::run(&args), TROUBLE),
         Command::Validate(args) => (validate::run(&args), TROUBLE),
         Command::Cleanup { file } => (cleanup(&file), FAILED),

@@ -5,9 +5,10 @@ use slowpath::status::{
     PolicyStatus, PortsStatus, Query, RouteStatus, RoutesStatus, SegmentsStatus, Summary, TracesStatus,
 };
 use std::time::Duration;
-use tables::{Counters, FlowCounts, Flows};
+use tables::{Capturing, Counters, FlowCounts, Flows};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::captures::{CaptureQuestion, Captures, CapturesStatus};
 use crate::control::{Question, Reply};
 use crate::forms::{DropsStatus, PortView, PortsView, QueueView, StagesStatus, XdpCounts};
 use crate::limits;
@@ -18,6 +19,8 @@ use crate::traces::{FilterQuestion, Traces, Untraceable};
 /// A batch takes microseconds; after this many looks the books are reported as they are.
 const LOOKS_AT_BOOKS: u32 = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+/// How long what was captured may still be asked for when its time is over.
+const CAPTURE_LEFT: Duration = Duration::from_secs(2);
 
 /// Why a question got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +47,7 @@ pub(crate) struct Observer {
     ports: OpenPorts,
     flows: Flows,
     traces: Option<Traces>,
+    captures: Captures,
 }
 
 impl Observer {
@@ -52,8 +56,10 @@ impl Observer {
         counters: Counters,
         ports: OpenPorts,
         flows: Flows,
+        capturing: Capturing,
     ) -> Observer {
-        Observer { questions, counters, ports, flows, traces: None }
+        let captures = Captures::new(capturing);
+        Observer { questions, counters, ports, flows, traces: None, captures }
     }
 
     /// The same, who can show packets' ways.
@@ -106,6 +112,14 @@ impl Observer {
             Question::EndFollowing { id } => {
                 self.traces()?.end(id);
                 Reply::Traces(TracesStatus { id, ..TracesStatus::default() })
+            }
+            Question::Capture { filter, count, seconds } => {
+                Reply::Captures(self.capture(&filter, count, seconds)?)
+            }
+            Question::Captured { id } => Reply::Captures(self.captures.found(id, self.traces()?)?),
+            Question::EndCapture { id } => {
+                self.captures.end(id);
+                Reply::Captures(CapturesStatus { id, ..CapturesStatus::default() })
             }
             Question::Datastore => Reply::Datastore(self.datastore().await?),
         })
@@ -219,6 +233,20 @@ impl Observer {
         Ok(TracesStatus { id, running: true, ..TracesStatus::default() })
     }
 
+    /// Begins to copy frames, and sees to it that it ends even if nobody asks for them any more.
+    fn capture(&self, asked: &CaptureQuestion, count: u32, seconds: u64) -> Result<CapturesStatus, NoAnswer> {
+        let captures = self.captures.clone();
+        let id = captures.start(asked, self.traces()?, count, seconds)?;
+        tokio::spawn(async move {
+            tokio::time::sleep(
+                Duration::from_secs(seconds.clamp(1, limits::CAPTURED_SECONDS)) + CAPTURE_LEFT,
+            )
+            .await;
+            captures.end(id);
+        });
+        Ok(CapturesStatus { id, running: true, ..CapturesStatus::default() })
+    }
+
     /// What the walk has found, in the slow path's words.
     async fn in_words(&self, traces: Vec<tables::Trace>) -> Result<TracesStatus, NoAnswer> {
         if traces.is_empty() {
@@ -321,7 +349,16 @@ mod tests {
 
     fn observer() -> (Observer, mpsc::Receiver<slowpath::Request>) {
         let (questions, requests) = mpsc::channel(4);
-        (Observer::new(questions, Counters::new(1, 4), OpenPorts::default(), Flows::new(16)), requests)
+        (
+            Observer::new(
+                questions,
+                Counters::new(1, 4),
+                OpenPorts::default(),
+                Flows::new(16),
+                Capturing::new(),
+            ),
+            requests,
+        )
     }
 
     fn port_status(name: &str) -> slowpath::status::PortStatus {

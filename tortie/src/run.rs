@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use fastpath::{Rehearsal, WorkerConfig, WorkerEnds};
 use model::WorkerId;
 use slowpath::{Ends, Slowpath};
-use tables::{Counters, Flows, PolicyReport, Tracing, Writer, copy_ring};
+use tables::{Capturing, Counters, Flows, PolicyReport, Tracing, Writer, copy_ring};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -80,9 +80,12 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let (questions, requests) = mpsc::channel(limits::QUESTIONS);
     // At most `Limits::NAT_PORTS`.
     let flows = Flows::with_share(config.limits.flows, config.limits.nat_ports_per_address as u32);
-    let observer = Observer::new(questions, counters.clone(), opened.clone(), flows.clone());
+    let capturing = Capturing::new();
+    let observer =
+        Observer::new(questions, counters.clone(), opened.clone(), flows.clone(), capturing.clone());
     let tracing = Tracing::new(limits::FOLLOWED_WAITING);
-    let (workers, mut ends) = start_workers(config, size, plan, opened, counters, &flows, &tracing)?;
+    let watching = (tracing.clone(), capturing);
+    let (workers, mut ends) = start_workers(config, size, plan, opened, counters, &flows, &watching)?;
     let observer =
         observer.with_traces(Traces::new(rehearsal(config, size, &mut ends.writer, flows)?, tracing));
     let mut slow = SlowPathThread::start(config, size, ends, requests)?;
@@ -158,7 +161,7 @@ fn start_workers(
     opened: OpenPorts,
     counters: Counters,
     flows: &Flows,
-    tracing: &Tracing,
+    (tracing, capturing): &(Tracing, Capturing),
 ) -> anyhow::Result<(Workers, Ends)> {
     let mut writer = Writer::new(table_limits(config));
     writer.set_flow_hash(flow_hash::of(config));
@@ -180,13 +183,14 @@ fn start_workers(
         let (orders, commands) = crossbeam_channel::bounded(limits::COMMANDS);
         let reader = writer.reader().context("a table reader for every worker")?;
         let (counters, flows, policy_report) = (counters.clone(), flows.clone(), policy_report.clone());
-        let tracing = tracing.clone();
+        let (tracing, capturing) = (tracing.clone(), capturing.clone());
         let ends = WorkerEnds {
             pool,
             reader,
             flows,
             policy_report,
             tracing,
+            capturing,
             counters,
             punt,
             inject,

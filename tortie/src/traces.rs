@@ -1,7 +1,7 @@
 //! The router's end of `tortie trace`: packets that are made up, and one list at a time of packets that are followed.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fastpath::{MadeUp, Outer, Rehearsal};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tables::{DropReason, Trace, TraceFilter, Tracing};
 
 use crate::limits;
+use crate::turns::Turns;
 
 /// A packet that an operator makes up. Absent fields have the defaults that `tortie trace --help` names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,16 +81,12 @@ pub(crate) enum Untraceable {
     NotANetwork(String),
     #[error("nothing is dropped for the reason {0}; `tortie show drops --all` lists them")]
     NoSuchReason(String),
-    #[error("packets are being followed for somebody else, for {} s more at most; try again then", .0.as_secs() + 1)]
+    #[error(
+        "somebody else is being told of packets, for {} s more at most; try again then", .0.as_secs() + 1
+    )]
     Busy(Duration),
-    #[error("these packets are followed no more")]
+    #[error("somebody else is being told of packets by now; ask anew")]
     Over,
-}
-
-/// Who is being told of packets.
-struct Session {
-    id: u64,
-    until: Option<Instant>,
 }
 
 /// What `tortie trace` asks. Cheap to clone.
@@ -99,19 +96,18 @@ pub(crate) struct Traces(Arc<Inner>);
 struct Inner {
     rehearsal: Mutex<Rehearsal>,
     tracing: Tracing,
-    session: Mutex<Session>,
+    turns: Mutex<Turns>,
 }
 
 impl Traces {
     pub(crate) fn new(rehearsal: Rehearsal, tracing: Tracing) -> Traces {
-        let session = Mutex::new(Session { id: 0, until: None });
-        Traces(Arc::new(Inner { rehearsal: Mutex::new(rehearsal), tracing, session }))
+        Traces(Arc::new(Inner { rehearsal: Mutex::new(rehearsal), tracing, turns: Mutex::default() }))
     }
 
     /// Takes a packet that is made up through the walk.
     pub(crate) fn walk(&self, asked: &PacketQuestion) -> Result<Trace, Untraceable> {
         let (source, destination) = asked.source.zip(asked.destination).ok_or(Untraceable::NoAddress)?;
-        let mut rehearsal = self.0.rehearsal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rehearsal = self.rehearsal();
         let ingress = match &asked.port {
             Some(name) => rehearsal.port_named(name).ok_or_else(|| Untraceable::NoPort(name.clone()))?,
             None => rehearsal.port_of_sender(source).ok_or(Untraceable::NoSender(source))?,
@@ -145,25 +141,17 @@ impl Traces {
         seconds: u64,
     ) -> Result<u64, Untraceable> {
         let filter = self.filter(asked)?;
-        let mut session = self.session();
-        let now = Instant::now();
-        if let Some(left) = session.until.and_then(|until| until.checked_duration_since(now)) {
-            return Err(Untraceable::Busy(left));
-        }
         let lasts = Duration::from_secs(seconds.clamp(1, limits::FOLLOWED_SECONDS));
-        session.id += 1;
-        session.until = Some(now + lasts);
+        let mut turns = self.turns();
+        let id = turns.begin(Instant::now(), lasts).map_err(Untraceable::Busy)?;
         self.0.tracing.start(filter, packets.clamp(1, limits::FOLLOWED_PACKETS));
-        Ok(session.id)
+        Ok(id)
     }
 
     /// What has been found since this was asked last, and whether there may be more; and how many were missed.
     pub(crate) fn found(&self, id: u64) -> Result<(Vec<Trace>, bool, u64), Untraceable> {
-        let session = self.session();
-        if session.id != id {
-            return Err(Untraceable::Over);
-        }
-        let is_on = session.until.is_some() && self.0.tracing.is_on();
+        let goes_on = self.turns().ask(id, Instant::now()).ok_or(Untraceable::Over)?;
+        let is_on = goes_on && self.0.tracing.is_on();
         let traces: Vec<Trace> =
             std::iter::from_fn(|| self.0.tracing.next()).take(limits::FOLLOWED_AT_ONCE).collect();
         let more = is_on || traces.len() == limits::FOLLOWED_AT_ONCE;
@@ -172,17 +160,22 @@ impl Traces {
 
     /// Follows these packets no more; what was found of them may still be asked for.
     pub(crate) fn end(&self, id: u64) {
-        let mut session = self.session();
-        if id == session.id && session.until.take().is_some() {
+        let mut turns = self.turns();
+        if turns.end(id) {
             self.0.tracing.stop();
         }
     }
 
-    fn session(&self) -> std::sync::MutexGuard<'_, Session> {
-        self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rehearsal(&self) -> MutexGuard<'_, Rehearsal> {
+        self.0.rehearsal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn filter(&self, asked: &FilterQuestion) -> Result<TraceFilter, Untraceable> {
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The filter that is asked for, with ports by their numbers.
+    pub(crate) fn filter(&self, asked: &FilterQuestion) -> Result<TraceFilter, Untraceable> {
         let net = |text: &Option<String>| -> Result<Option<Prefix>, Untraceable> {
             let parse = |text: &String| text.parse().map_err(|_| Untraceable::NotANetwork(text.clone()));
             text.as_ref().map(parse).transpose()
@@ -211,9 +204,14 @@ impl Traces {
         })
     }
 
-    fn port(&self, name: &str) -> Result<PortId, Untraceable> {
-        let mut rehearsal = self.0.rehearsal.lock().unwrap_or_else(PoisonError::into_inner);
-        rehearsal.port_named(name).ok_or_else(|| Untraceable::NoPort(name.to_owned()))
+    /// What every port is called.
+    pub(crate) fn port_names(&self) -> Vec<(PortId, String)> {
+        self.rehearsal().port_names()
+    }
+
+    /// The port of this name, or of the endpoint of this name.
+    pub(crate) fn port(&self, name: &str) -> Result<PortId, Untraceable> {
+        self.rehearsal().port_named(name).ok_or_else(|| Untraceable::NoPort(name.to_owned()))
     }
 }
 

@@ -12,7 +12,8 @@ use afxdp::FramePool;
 use model::{PortId, WorkerId};
 use packet::FlowKey;
 use tables::{
-    Counters, Flows, PolicyReport, Port, Punt, Reader, RingConsumer, Trace, TraceFilter, Tracing, copy_ring,
+    Capturing, Counters, Flows, PolicyReport, Port, Punt, Reader, RingConsumer, Trace, TraceFilter, Tracing,
+    copy_ring,
 };
 
 use super::{MadeUp, Unfit};
@@ -44,6 +45,7 @@ impl Rehearsal {
             flows: flows.clone(),
             policy_report: PolicyReport::new(1, 1, 1),
             tracing: tracing.clone(),
+            capturing: Capturing::new(),
             counters: Counters::new(1, ports),
             punt,
             inject,
@@ -70,6 +72,13 @@ impl Rehearsal {
     /// The port of the workload that has this address.
     pub fn port_of_sender(&mut self, source: IpAddr) -> Option<PortId> {
         self.port(|port| port.endpoint.as_ref().is_some_and(|endpoint| endpoint.owns(source)))
+    }
+
+    /// What every port is called.
+    pub fn port_names(&mut self) -> Vec<(PortId, String)> {
+        self.worker.look_at_tables(|tables| {
+            tables.state.ports.iter().map(|port| (port.id, port.name.clone())).collect()
+        })
     }
 
     fn port(&mut self, is_it: impl Fn(&Port) -> bool) -> Option<PortId> {

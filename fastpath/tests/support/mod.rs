@@ -27,7 +27,7 @@ use packet::checksum::{self, L4Checksum};
 use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{ethernet, icmp, ipv4, ipv6, protocol, udp};
 use tables::{
-    AddressSet, Adjacency, Books, Counters, Endpoint, Flows, Group, Inject, Limits, PolicyLimits,
+    AddressSet, Adjacency, Books, Capturing, Counters, Endpoint, Flows, Group, Inject, Limits, PolicyLimits,
     PolicyReport, Port, Punt, RingConsumer, RingProducer, Tracing, TunnelEnd, TunnelKind, Writer, copy_ring,
 };
 
@@ -221,6 +221,7 @@ pub struct Rig {
     pub counters: Counters,
     pub report: PolicyReport,
     pub tracing: Tracing,
+    pub capturing: Capturing,
     pub punts: RingConsumer<Punt>,
     pub inject: RingProducer<Inject>,
     pub commands: Sender<Command>,
@@ -247,8 +248,8 @@ impl Rig {
         let flows = Flows::with_share(sizes.flows, sizes.ports_per_address);
         let shared = (Counters::new(1, 16), flows.clone());
         let (worker, parts) = worker(&mut writer, WorkerId(0), shared, handoffs, &PORTS, sizes);
-        let Parts { wires, counters, report, tracing, punts, inject, commands } = parts;
-        Rig { writer, worker, wires, flows, counters, report, tracing, punts, inject, commands }
+        let Parts { wires, counters, report, tracing, capturing, punts, inject, commands } = parts;
+        Rig { writer, worker, wires, flows, counters, report, tracing, capturing, punts, inject, commands }
     }
 
     /// Shows the worker what is staged.
@@ -303,6 +304,7 @@ pub struct Parts {
     pub counters: Counters,
     pub report: PolicyReport,
     pub tracing: Tracing,
+    pub capturing: Capturing,
     pub punts: RingConsumer<Punt>,
     pub inject: RingProducer<Inject>,
     pub commands: Sender<Command>,
@@ -318,6 +320,7 @@ pub fn worker(
     sizes: Sizes,
 ) -> (Worker, Parts) {
     let (report, tracing) = (PolicyReport::new(1 + id.index(), 64, 64), Tracing::new(8));
+    let capturing = Capturing::new();
     let (punt, punts) = copy_ring(sizes.punt_slots, if sizes.large_frames > 0 { LARGE_BYTES } else { 2048 });
     let (inject, injected) = copy_ring(64, 2048);
     let (commands, taken) = crossbeam_channel::unbounded();
@@ -328,6 +331,7 @@ pub fn worker(
         counters: counters.clone(),
         policy_report: report.clone(),
         tracing: tracing.clone(),
+        capturing: capturing.clone(),
         punt,
         inject: injected,
         handoffs,
@@ -349,7 +353,7 @@ pub fn worker(
         commands.send(command).unwrap();
     }
     worker.housekeeping();
-    (worker, Parts { wires, counters, report, tracing, punts, inject, commands })
+    (worker, Parts { wires, counters, report, tracing, capturing, punts, inject, commands })
 }
 
 /// Frames of 2048 bytes, and large ones as for an MTU of 9000.

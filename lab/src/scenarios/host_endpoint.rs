@@ -316,12 +316,37 @@ fn what_the_walk_forwards_is_held_to_it(site: &Site<'_>) -> Result<()> {
     let traces: Traces = serde_json::from_str(&text).with_context(|| text.clone())?;
     let [followed] = &traces.packets[..] else { anyhow::bail!("one packet is to be followed: {text}") };
     ensure!(followed.reason.as_deref() == Some("forward_denied") && !followed.made_up, "{followed:?}");
+    let captured = captured_drops(site, server)?;
     site.lab.proved(format!(
         "the walk holds what it forwards to the host endpoint's policy; `tortie trace` names {} {}, of a packet that is made \
-         up and of one that passed",
+         up and of one that passed; `tortie capture` copied the same, as tshark reads it: {captured}",
         by.policy, by.what
     ));
     Ok(())
+}
+
+/// Captures a packet that the walk drops; what tshark says of it.
+fn captured_drops(site: &Site<'_>, server: SocketAddr) -> Result<String> {
+    let file = site.lab.directory().join("denied.pcapng");
+    let arguments = format!("--dropped forward_denied --in eth1 --dport 7001 -c 1 -w {}", file.display());
+    let mut capture = site.lab.spawn("capture", site.router.capture_command(&arguments))?;
+    site.lab.wait("a packet that is captured", IN_FORCE, || {
+        traffic::knock(site.lab, &site.right, server)?;
+        Ok((!capture.is_running()).then_some(()))
+    })?;
+    capture.finish(IN_FORCE)?;
+    let fields = ["frame.interface_name", "ip.dst", "tcp.dstport", "tcp.flags.syn", "frame.comment"];
+    let mut tshark = std::process::Command::new("tshark");
+    tshark.arg("-r").arg(&file).args(["-T", "fields"]).args(fields.iter().flat_map(|field| ["-e", field]));
+    let said = command::output(&mut tshark, IN_FORCE)?;
+    let text = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    let found: Vec<&str> = text.split('\t').collect();
+    let comment = "drop: forward_denied. ";
+    ensure!(
+        matches!(found[..], ["eth1", to, "7001", "1" | "True", why] if to == LEFT[0] && why.starts_with(comment)),
+        "tshark reads {text:?}"
+    );
+    Ok(text.replace('\t', " "))
 }
 
 fn host_endpoint(name: &str, interface: &str) -> String {

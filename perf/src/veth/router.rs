@@ -12,7 +12,8 @@ use fastpath::{Command, QueueStatistics, Waiting, Worker, WorkerConfig, WorkerEn
 use model::{IfIndex, MacAddr, PortId, PortKind, Prefix, WorkerId};
 use perf::{data, packets};
 use tables::{
-    Adjacency, Counters, Flows, Group, Limits, PolicyReport, Port, Stage, Tracing, Writer, copy_ring,
+    Adjacency, Capturing, Counters, Flows, Group, Limits, PolicyReport, Port, Stage, Tracing, Writer,
+    copy_ring,
 };
 
 use super::rig::{self, Told};
@@ -65,6 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         flows,
         policy_report,
         tracing: Tracing::new(1),
+        capturing: Capturing::new(),
         counters: counters_too,
         punt,
         inject,

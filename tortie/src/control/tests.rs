@@ -61,8 +61,13 @@ fn with_server<T: Send + 'static>(asking: impl FnOnce(PathBuf) -> T + Send + 'st
     runtime.block_on(async {
         let (questions, requests) = mpsc::channel(4);
         tokio::spawn(slow_path(requests));
-        let observer =
-            Observer::new(questions, Counters::new(1, 4), OpenPorts::default(), tables::Flows::new(16));
+        let observer = Observer::new(
+            questions,
+            Counters::new(1, 4),
+            OpenPorts::default(),
+            tables::Flows::new(16),
+            tables::Capturing::new(),
+        );
         let server = Server::listen(&path).unwrap();
         let asked = tokio::task::spawn_blocking({
             let path = path.clone();
