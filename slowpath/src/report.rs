@@ -18,6 +18,7 @@ use crate::port_table::PortRow;
 use crate::punt::Silence;
 use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
+use crate::status::PolicyUse;
 use crate::status::{
     Answer, BgpRouteStatus, BgpStatus, DatastoreStatus, IcmpStatus, NeighborStatus, NeighborsStatus,
     NexthopStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, QosStatus, Query,
@@ -334,6 +335,7 @@ impl Core {
                 .collect(),
             segments: self.segment_numbers(),
             policy: self.policy_numbers(),
+            policy_use: PolicyUse::new(&tables.policy_usage()),
             bfd: self.bfd(),
             bgp: self.bgp(),
         }

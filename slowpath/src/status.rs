@@ -21,7 +21,7 @@ pub use bfd::{BfdSessionStatus, BfdStatus};
 pub use bgp_route::{BgpPathStatus, BgpRouteStatus};
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
-pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal};
+pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal, PolicyUse};
 pub use segments::{EndStatus, FdbEntry, SegmentStatus, SegmentsStatus};
 pub use traces::{TracedHeaders, TracedPacket, TracedPolicy, TracedRoute, TracedStage, TracesStatus};
 
@@ -323,7 +323,7 @@ pub struct PortsStatus {
 }
 
 /// One port.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PortStatus {
     /// Its number in the fast path.
     pub id: u16,
@@ -406,6 +406,9 @@ pub struct Summary {
     /// What policy has decided.
     #[serde(default)]
     pub policy: PolicyNumbers,
+    /// What of policy's tables is in use.
+    #[serde(default)]
+    pub policy_use: PolicyUse,
     /// Who is watched.
     #[serde(default)]
     pub bfd: BfdStatus,

@@ -23,6 +23,7 @@ use slowpath::status::{
 use crate::captures::{CaptureQuestion, CapturesStatus};
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::show::flows::FlowsStatus;
+use crate::table_use::TablesStatus;
 use crate::traces::{FilterQuestion, PacketQuestion};
 
 pub(crate) use client::{AskError, ask};
@@ -67,6 +68,8 @@ pub(crate) enum Question {
         /// How many to list.
         limit: usize,
     },
+    /// How full the tables are.
+    Tables,
     /// The walk's books.
     Drops,
     /// BFD sessions.
@@ -156,6 +159,7 @@ pub(crate) enum Reply {
     Segments(SegmentsStatus),
     Traces(TracesStatus),
     Captures(CapturesStatus),
+    Tables(TablesStatus),
     Datastore(DatastoreStatus),
 }
 

@@ -119,7 +119,9 @@ async fn page(observer: &Observer) -> Response<Full<Bytes>> {
     let drops = observer.drops().await;
     let (ports, stages) = (observer.counted_ports(), observer.stages());
     let flows = observer.flow_counts();
-    let sample = Sample { ports, drops, stages, flows, summary: observer.summary().await.ok() };
+    let summary = observer.summary().await.ok();
+    let tables = summary.as_ref().map(|summary| observer.tables(summary)).unwrap_or_default();
+    let sample = Sample { ports, drops, stages, flows, tables, summary };
     match metrics::render(&sample) {
         Ok(page) => response(StatusCode::OK, metrics::CONTENT_TYPE, page),
         Err(error) => {

@@ -45,6 +45,8 @@ mod session_sockets;
 mod show;
 mod signals;
 mod startup;
+mod table_use;
+mod top;
 mod trace;
 mod traces;
 mod turns;
@@ -124,6 +126,9 @@ enum Command {
     /// See a packet's way through the running router, stage by stage: one that is made up, or ones that pass
     #[command(after_help = trace::EXAMPLES)]
     Trace(Box<trace::TraceArgs>),
+    /// What passes the running router now: rates of ports, and why packets are dropped
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::TopArgs),
     /// Copy frames that pass the running router into a file for tcpdump and Wireshark, with what became of each
     #[command(after_help = capture::EXAMPLES)]
     Capture(Box<capture::CaptureArgs>),
@@ -170,6 +175,7 @@ fn main() -> ExitCode {
         Command::Run { file, check: false } => (run(&file), FAILED),
         Command::Show(args) => (show::run(&args), TROUBLE),
         Command::Trace(args) => (trace::run(&args), TROUBLE),
+        Command::Top(args) => (top::run(&args), TROUBLE),
         Command::Capture(args) => (capture::run(&args), TROUBLE),
         Command::Explain(args) => (explain::run(&args), TROUBLE),
         Command::Validate(args) => (validate::run(&args), TROUBLE),

@@ -12,6 +12,7 @@ use slowpath::status::{
 
 use crate::forms::{DropsStatus, StagesStatus};
 use crate::observer::CountedPort;
+use crate::table_use::{TableUse, TablesStatus};
 
 /// `Content-Type` of the page.
 pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -23,6 +24,8 @@ pub(crate) struct Sample {
     pub(crate) drops: DropsStatus,
     pub(crate) stages: StagesStatus,
     pub(crate) flows: tables::FlowCounts,
+    /// How full the tables are, where the slow path answered.
+    pub(crate) tables: TablesStatus,
     /// Absent where the slow path didn't answer in time.
     pub(crate) summary: Option<Summary>,
 }
@@ -47,6 +50,7 @@ pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
     )?;
     if let Some(summary) = &sample.summary {
         slow_path(&page, summary)?;
+        table_use(&page, &sample.tables)?;
         limits(&page, summary)?;
         policy(&page, &summary.policy)?;
         segments(&page, summary)?;
@@ -104,6 +108,16 @@ fn xdp(page: &Page, ports: &[CountedPort]) -> prometheus::Result<()> {
         page.counters(&format!("tortie_xdp_{name}_total"), help, &["port", "queue"], rows)?;
     }
     Ok(())
+}
+
+fn table_use(page: &Page, status: &TablesStatus) -> prometheus::Result<()> {
+    let rows = |count: fn(&TableUse) -> u64| {
+        status.tables.iter().map(move |table| (vec![table.limit.clone()], count(table) as f64))
+    };
+    let help = "Rows in use of the table whose size this key below limits: in tortie.yaml sets.";
+    page.gauges("tortie_table_rows", help, &["table"], rows(|table| table.in_use))?;
+    let help = "Rows of the table whose size this key below limits: in tortie.yaml sets.";
+    page.gauges("tortie_table_size", help, &["table"], rows(|table| table.size))
 }
 
 fn flows(page: &Page, flows: &tables::FlowCounts) -> prometheus::Result<()> {

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::captures::{CaptureQuestion, Captures, CapturesStatus};
 use crate::control::{Question, Reply};
 use crate::forms::{DropsStatus, PortView, PortsView, QueueView, StagesStatus, XdpCounts};
-use crate::limits;
+use crate::limits::{self, Limits};
 use crate::open_ports::{OpenPorts, since};
 use crate::show::flows::FlowsStatus;
+use crate::table_use::TablesStatus;
 use crate::traces::{FilterQuestion, Traces, Untraceable};
 
 /// A batch takes microseconds; after this many looks the books are reported as they are.
@@ -48,6 +49,7 @@ pub(crate) struct Observer {
     flows: Flows,
     traces: Option<Traces>,
     captures: Captures,
+    limits: Limits,
 }
 
 impl Observer {
@@ -59,7 +61,13 @@ impl Observer {
         capturing: Capturing,
     ) -> Observer {
         let captures = Captures::new(capturing);
-        Observer { questions, counters, ports, flows, traces: None, captures }
+        Observer { questions, counters, ports, flows, traces: None, captures, limits: Limits::default() }
+    }
+
+    /// The same, where tables have these sizes.
+    #[must_use]
+    pub(crate) fn with_limits(self, limits: Limits) -> Observer {
+        Observer { limits, ..self }
     }
 
     /// The same, who can show packets' ways.
@@ -88,6 +96,7 @@ impl Observer {
                 let limit = limit.min(limits::ROUTES_SHOWN);
                 Reply::Flows(FlowsStatus::new(self.flows.rows(), self.flow_counts(), address, limit))
             }
+            Question::Tables => Reply::Tables(self.tables(&self.summary().await?)),
             Question::Drops => Reply::Drops(self.drops().await),
             Question::Bfd => Reply::Bfd(self.bfd().await?),
             Question::Icmp => Reply::Icmp(self.icmp().await?),
@@ -169,6 +178,11 @@ impl Observer {
             Answer::Summary(summary) => Ok(*summary),
             _ => Err(NoAnswer::Mismatch),
         }
+    }
+
+    /// How full the tables are.
+    pub(crate) fn tables(&self, summary: &Summary) -> TablesStatus {
+        TablesStatus::new(&self.limits, summary, &self.flow_counts(), self.ports.list().len())
     }
 
     /// Has the slow path ended? Waits for nothing.

@@ -82,7 +82,8 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let flows = Flows::with_share(config.limits.flows, config.limits.nat_ports_per_address as u32);
     let capturing = Capturing::new();
     let observer =
-        Observer::new(questions, counters.clone(), opened.clone(), flows.clone(), capturing.clone());
+        Observer::new(questions, counters.clone(), opened.clone(), flows.clone(), capturing.clone())
+            .with_limits(config.limits);
     let tracing = Tracing::new(limits::FOLLOWED_WAITING);
     let watching = (tracing.clone(), capturing);
     let (workers, mut ends) = start_workers(config, size, plan, opened, counters, &flows, &watching)?;

@@ -19,6 +19,7 @@ mod routes;
 mod segments;
 mod stages;
 pub(crate) mod table;
+mod tables;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ use crate::config::CONTROL_SOCKET;
 use crate::control::{self, AskError, Question};
 use crate::forms::{DropsStatus, PortsView, StagesStatus};
 use crate::output::{self, Form};
+use crate::table_use::TablesStatus;
 use flows::FlowsStatus;
 
 /// What `tortie show` was asked for.
@@ -99,6 +101,8 @@ enum Noun {
     },
     /// Whether the datastore can be followed, since when not, and how long changes take
     Datastore,
+    /// How full each table is, and what a full one has refused
+    Tables,
     /// What became of every packet: the walk's books, by reason
     Drops {
         /// Also reasons that never occurred
@@ -211,6 +215,7 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         Noun::Datastore => {
             print(socket, *output, &Question::Datastore, datastore::table, |_: &DatastoreStatus| true)
         }
+        Noun::Tables => print(socket, *output, &Question::Tables, tables::table, |_: &TablesStatus| true),
         Noun::Ports { .. } => print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true),
         Noun::Drops { all } => {
             let table = |drops: &DropsStatus| drops::table(drops, *all);

@@ -59,6 +59,28 @@ pub struct PolicyNumbers {
     pub uncounted: u64,
 }
 
+/// What of policy's tables is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyUse {
+    /// Different lists of rules, a direction each.
+    pub programs: usize,
+    /// Of those: there was no room for what packets would be judged by, so they deny.
+    pub denying: usize,
+    /// Rules in all lists.
+    pub rules: usize,
+    /// Members of the sets that rules name.
+    pub members: usize,
+    /// Bytes of what packets are judged by.
+    pub bytes: usize,
+}
+
+impl PolicyUse {
+    pub(crate) fn new(usage: &policy::compile::Usage) -> PolicyUse {
+        let policy::compile::Usage { programs, denying, rules, members, bytes, .. } = *usage;
+        PolicyUse { programs, denying, rules, members, bytes }
+    }
+}
+
 /// What a policy's rules of one action have decided, at all endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyTotal {

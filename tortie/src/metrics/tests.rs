@@ -4,6 +4,7 @@ use super::exposition::read;
 use super::*;
 use crate::forms::StagesStatus;
 use crate::forms::XdpCounts;
+use crate::limits::Limits;
 use slowpath::status::QosStatus;
 use tables::{Books, DropReason, PortCount, PuntReason, Stage};
 
@@ -80,6 +81,7 @@ fn sample() -> Sample {
         }]),
         ports: vec![CountedPort { id: 0, name: "eth0".to_owned(), count, queues }],
         drops: DropsStatus::new(&books),
+        tables: TablesStatus::new(&Limits::default(), &summary, &tables::FlowCounts::default(), 1),
         summary: Some(summary),
     }
 }
@@ -127,6 +129,8 @@ fn the_page_is_what_prometheus_reads() {
         ("tortie_datastore_invalid_files", "", 1.0),
         ("tortie_datastore_stale_seconds", "", 0.0),
         ("tortie_datastore_changes_total", "", 0.0),
+        ("tortie_table_rows", "table=\"routes_v4\"", 13.0),
+        ("tortie_table_size", "table=\"ports\"", 512.0),
         ("tortie_ready", "", 1.0),
         ("tortie_slow_path_answering", "", 1.0),
         ("tortie_bgp_prefixes_received", "family=\"ipv6\",peer=\"Mesh_10_0_0_2\"", 4.0),
