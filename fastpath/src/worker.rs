@@ -247,6 +247,7 @@ impl Worker {
 
     /// Takes commands, ages some flows, tells the writer that it holds no old tables; now and then reads the kernel's counters.
     pub fn housekeeping(&mut self) {
+        self.ends.counters.worker(self.config.id.index()).add_turn();
         while let Ok(command) = self.ends.commands.try_recv() {
             match command {
                 Command::AddQueue { port, queue, statistics } => {

@@ -43,6 +43,7 @@ struct PortCounters {
 
 /// What one worker counts.
 pub struct WorkerCounters {
+    turns: Counter,
     received: Counter,
     injected: Counter,
     forwarded: Counter,
@@ -129,6 +130,7 @@ impl Books {
 impl WorkerCounters {
     fn new(ports: usize) -> WorkerCounters {
         WorkerCounters {
+            turns: Counter::default(),
             received: Counter::default(),
             injected: Counter::default(),
             forwarded: Counter::default(),
@@ -141,6 +143,16 @@ impl WorkerCounters {
             timed_packets: Counter::default(),
             stage_ticks: std::array::from_fn(|_| Counter::default()),
         }
+    }
+
+    /// The worker has come round to its housekeeping once more.
+    pub fn add_turn(&self) {
+        self.turns.add(1);
+    }
+
+    /// How often it has: within milliseconds it is more, unless the worker hangs or has no core.
+    pub fn turns(&self) -> u64 {
+        self.turns.get()
     }
 
     /// Adds a batch's books.

@@ -45,6 +45,7 @@ mod session_sockets;
 mod show;
 mod signals;
 mod startup;
+mod supervisor;
 mod table_use;
 mod top;
 mod trace;

@@ -185,6 +185,11 @@ impl Observer {
         TablesStatus::new(&self.limits, summary, &self.flow_counts(), self.ports.list().len())
     }
 
+    /// How often each worker has come round, by worker.
+    pub(crate) fn turns(&self) -> Vec<u64> {
+        (0..self.counters.workers()).map(|worker| self.counters.worker(worker).turns()).collect()
+    }
+
     /// Has the slow path ended? Waits for nothing.
     pub(crate) fn slow_path_ended(&self) -> bool {
         self.questions.is_closed()

@@ -31,7 +31,7 @@ use crate::ports::{Ports, WorkerQueues};
 use crate::session_sockets::SessionSockets;
 use crate::signals::Signals;
 use crate::traces::Traces;
-use crate::{bird, control, flow_hash, http, privileges, startup};
+use crate::{bird, control, flow_hash, http, privileges, startup, supervisor};
 
 /// How often the workers are looked after.
 const WATCH: Duration = Duration::from_secs(1);
@@ -97,13 +97,15 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
             tokio::join!(
                 control.serve(&observer),
                 serve_bird(bird.as_ref(), &observer),
-                serve_http(http.as_ref(), &observer)
+                serve_http(http.as_ref(), &observer),
+                supervisor::keep_told(&observer)
             )
         };
         tokio::select! {
             _ = serving => unreachable!("servers serve until dropped"),
             signal = signals.next() => {
                 tracing::info!(signal, "stopping; the same signal again ends at once");
+                supervisor::stopping();
                 Ok(())
             }
             ended = slow.ended() => Err(ended),

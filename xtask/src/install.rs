@@ -58,6 +58,20 @@ const PACKAGES_FOR_INTEROP: &[Package] = &[Package {
     reason: "makes a Debian tree for others' daemons",
 }];
 
+/// What `cargo xtask deb` needs besides.
+const PACKAGES_FOR_PACKAGES: &[Package] = &[
+    Package {
+        name: "dpkg-dev",
+        program: "dpkg-shlibdeps",
+        reason: "knows which libraries the package needs",
+    },
+    Package {
+        name: "binutils",
+        program: "strip",
+        reason: "takes from the binary what only a debugger reads",
+    },
+];
+
 /// What `cargo xtask bench --peers` needs besides; nothing else does.
 const PACKAGES_FOR_PEERS: &[Package] = &[
     Package { name: "gcc", program: "gcc", reason: "builds what asks DPDK for look-ups, and l3fwd" },
@@ -103,6 +117,11 @@ pub(crate) fn install_for_scenarios(chosen: &[&'static Scenario]) -> Result<Inst
 /// As [`install`], with what the peers of the benchmarks need.
 pub(crate) fn install_for_peers() -> Result<Installed> {
     install_all(PACKAGES.iter().chain(PACKAGES_FOR_PEERS))
+}
+
+/// What the Debian package is made with, and nothing else.
+pub(crate) fn install_for_packages() -> Result<Installed> {
+    install_all(PACKAGES_FOR_PACKAGES.iter())
 }
 
 /// As [`install`], with what the interop matrix needs.

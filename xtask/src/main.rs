@@ -4,6 +4,7 @@
 
 mod bench;
 mod ci;
+mod deb;
 mod demo;
 mod fuzz;
 mod install;
@@ -55,6 +56,8 @@ enum Chore {
     ///
     /// With --peers: beside DPDK, Linux, and VPP where an installed one is named, on the same work and core.
     Bench(bench::Arguments),
+    /// Make the Debian package for nodes: target/deb/tortie_VERSION_ARCHITECTURE.deb.
+    Deb(deb::Arguments),
     /// What .ci/run runs: `cargo xtask test` with everything in it.
     Ci,
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Chore::Interop(arguments) => interop::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Deb(arguments) => deb::run(&arguments),
         Chore::Ci => ci::run(),
     };
     ended.unwrap_or_else(|error| {

@@ -30,6 +30,13 @@ pub(crate) fn build(tortie: Option<&Path>) -> Result<::lab::Tools> {
     Ok(::lab::Tools { tortie: executable(&text, "tortie")?, agent: executable(&text, "lab-agent")? })
 }
 
+/// Builds the router alone, as it is shipped.
+pub(crate) fn build_tortie() -> Result<PathBuf> {
+    println!("building tortie (release)");
+    let text = cargo_build(&["-p", "tortie", "--bin", "tortie"])?;
+    executable(&text, "tortie")
+}
+
 /// Builds the agent alone, for scenarios without the router.
 pub(crate) fn build_agent() -> Result<::lab::Tools> {
     println!("building the lab's agent (release)");
