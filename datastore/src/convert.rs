@@ -15,6 +15,7 @@ mod policy;
 mod profile;
 mod rule;
 mod tier;
+pub(crate) mod unused;
 mod workload_endpoint;
 mod workload_endpoint_name;
 

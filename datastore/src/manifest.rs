@@ -106,6 +106,7 @@ impl Reading<'_> {
             if !convert::is_known(kind) {
                 return Err(kind_field.fault(Reason::UnknownKind(kind.to_owned())));
             }
+            convert::unused::check(kind, &object.object("spec")?)?;
             // Handles and IPAM's settings are for those who write them, and there may be one a workload.
             if !convert::is_book(kind) {
                 self.ignore(title, None, object.position());

@@ -49,6 +49,8 @@ pub struct FelixConfiguration {
     pub conntrack_timeouts: ConntrackTimeouts,
     /// `spec.interfacePrefix`: what names of workloads' interfaces begin with, at least one.
     pub interface_prefixes: Option<Vec<String>>,
+    /// `spec.interfaceExclude`: interfaces that are no host endpoints; an expression between slashes, or a name.
+    pub interface_exclude: Option<Vec<String>>,
     /// `spec.defaultEndpointToHostAction`.
     pub endpoint_to_host: Option<EndpointToHost>,
     /// `spec.failsafeInboundHostPorts`; empty is none at all.

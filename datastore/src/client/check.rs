@@ -4,7 +4,6 @@
 use serde_json::Value;
 
 use super::{ApiObject, ClientError, ErroredField};
-use crate::ResourceKind;
 use crate::document;
 use crate::invalid::Reason;
 use crate::manifest;
@@ -14,7 +13,6 @@ use crate::manifest;
 /// # Errors
 /// The first field that breaks a rule.
 pub fn check(object: &ApiObject) -> Result<(), ClientError> {
-    reservations(object)?;
     let Some((path, reason)) = manifest::fault(&document::Value::of_json(object.value())) else {
         return Ok(());
     };
@@ -43,18 +41,6 @@ fn is_bad_port(path: &str, reason: &Reason) -> bool {
 /// Rules of this router, or of Calico's that the client holds in its own place.
 fn is_ours(reason: &Reason) -> bool {
     matches!(reason, Reason::NotSupported(_) | Reason::BadBgpConfigurationName(_) | Reason::DefaultOnly)
-}
-
-/// The only field of a kind that has no reader of its own.
-fn reservations(object: &ApiObject) -> Result<(), ClientError> {
-    if object.kind() != ResourceKind::IpReservation {
-        return Ok(());
-    }
-    let bad = |cidr: &&Value| cidr.as_str().is_none_or(|cidr| cidr.parse::<model::Prefix>().is_err());
-    match object.spec("reservedCIDRs").as_array().into_iter().flatten().find(bad) {
-        Some(cidr) => Err(ErroredField::new("ReservedCIDRs", cidr.clone(), "not a CIDR").into()),
-        None => Ok(()),
-    }
 }
 
 /// The number that is none of a port's: the whole, or one end of a range.

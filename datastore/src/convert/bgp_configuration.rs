@@ -39,6 +39,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         return Err(field.fault(Reason::DefaultOnly));
     }
     check_ignored_interfaces(spec)?;
+    check_severity(spec)?;
     let mesh = spec.flag("nodeToNodeMeshEnabled")?;
     let of_mesh = ["nodeMeshPassword", "nodeMeshMaxRestartTime"].iter().find_map(|name| spec.field(name));
     if let (Some(false), Some(field)) = (mesh, of_mesh) {
@@ -87,11 +88,26 @@ fn check_name(identity: &Identity<'_>) -> Result<(), Fault> {
     Err(identity.name_field.fault(Reason::BadBgpConfigurationName(identity.name.clone())))
 }
 
+/// What BIRD would log, in whichever case.
+fn check_severity(spec: &Object<'_>) -> Result<(), Fault> {
+    const WORDS: &[&str] = &["Trace", "Debug", "Info", "Warning", "Error", "Fatal"];
+    match spec.text("logSeverityScreen")? {
+        Some((field, given)) if !WORDS.iter().any(|word| word.eq_ignore_ascii_case(given)) => {
+            Err(field.fault(Reason::NotOneOf { allowed: WORDS, given: given.to_owned() }))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Interfaces whose networks BIRD would not announce. Here none are announced in the first place, so that there is nothing to
 /// remember.
 fn check_ignored_interfaces(spec: &Object<'_>) -> Result<(), Fault> {
     let Some(field) = spec.field("ignoredInterfaces") else { return Ok(()) };
-    field.items()?.try_for_each(|item| bgp_filter::interface(&item, item.text()?).map(drop))
+    field.items()?.try_for_each(|item| match item.text()? {
+        // All of them at once is what Calico refuses.
+        "*" => Err(item.fault(Reason::BadInterface("*".to_owned()))),
+        name => bgp_filter::interface(&item, name).map(drop),
+    })
 }
 
 fn priority(spec: &Object<'_>, name: &str) -> Result<Option<u32>, Fault> {
@@ -147,13 +163,12 @@ fn advertisement(
     names: &BTreeMap<String, BgpCommunity>,
 ) -> Result<PrefixAdvertisement, Fault> {
     let mut communities = Vec::new();
-    if let Some(field) = of.field("communities") {
-        validate::at_most(&field, field.items()?.count(), COMMUNITIES_MAX, "communities")?;
-        for item in field.items()? {
-            let community = value_or_named(&item, names)?;
-            if !communities.contains(&community) {
-                communities.push(community);
-            }
+    let field = of.required("communities")?;
+    validate::at_most(&field, field.items()?.count(), COMMUNITIES_MAX, "communities")?;
+    for item in field.items()? {
+        let community = value_or_named(&item, names)?;
+        if !communities.contains(&community) {
+            communities.push(community);
         }
     }
     Ok(PrefixAdvertisement { cidr: network(of)?, communities })

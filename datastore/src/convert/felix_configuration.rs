@@ -1,13 +1,17 @@
 //! FelixConfiguration (`api/pkg/apis/projectcalico/v3/felixconfig.go`).
 
+mod unread;
+
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use model::{
-    ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
-    NatOutgoingExclusions, ParseAddrError, Prefix, Protocol, Resource, ReversePath,
+    ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, Family, FelixConfiguration, InterfaceAddr,
+    LogRate, NatOutgoingExclusions, ParseAddrError, Prefix, Protocol, Resource, ReversePath,
 };
+
+use regex::Regex;
 
 use super::{Identity, Outcome, refuse_unsupported};
 use crate::document::Content;
@@ -17,6 +21,8 @@ use crate::validate;
 
 /// Obeyed for all nodes, a configuration for some of them would do what nobody asked for.
 const UNSUPPORTED: &[(&str, &str)] = &[("nodeSelector", "spec.nodeSelector")];
+/// Longest name of an interface (include/uapi/linux/if.h).
+const INTERFACE_MAX: usize = 15;
 /// Smallest MTU that IPv4 asks for, and the largest that a port has (RFC 791 §3.2).
 const MTU: (i64, i64) = (68, 9216);
 /// 24 bits (RFC 7348 §5).
@@ -24,6 +30,7 @@ const VNI_MAX: i64 = 0xff_ffff;
 
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
     refuse_unsupported(spec, UNSUPPORTED)?;
+    unread::check(spec)?;
     let config = FelixConfiguration {
         name: identity.name.clone(),
         ipip_enabled: spec.flag("ipipEnabled")?,
@@ -49,7 +56,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
             &["IPPoolsOnly", "IPPoolsAndHostIPs"],
             &[NatOutgoingExclusions::IpPoolsOnly, NatOutgoingExclusions::IpPoolsAndHostIps],
         )?,
-        reverse_path: word(
+        reverse_path: any_case(
             spec,
             "bpfEnforceRPF",
             &["Disabled", "Loose", "Strict"],
@@ -57,6 +64,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         )?,
         conntrack_timeouts: conntrack_timeouts(&spec.object("bpfConntrackTimeouts")?)?,
         interface_prefixes: interface_prefixes(spec)?,
+        interface_exclude: interface_exclude(spec)?,
         endpoint_to_host: any_case(
             spec,
             "defaultEndpointToHostAction",
@@ -115,14 +123,30 @@ fn deny_action(spec: &Object<'_>) -> Result<Option<DenyAction>, Fault> {
 
 /// Names' beginnings, joined by commas.
 fn interface_prefixes(spec: &Object<'_>) -> Result<Option<Vec<String>>, Fault> {
-    const PREFIX_MAX: usize = 15;
     let Some((field, text)) = spec.text("interfacePrefix")? else { return Ok(None) };
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    let good = |prefix: &str| (1..=PREFIX_MAX).contains(&prefix.len()) && prefix.bytes().all(legal);
+    let good = |prefix: &str| (1..=INTERFACE_MAX).contains(&prefix.len()) && prefix.bytes().all(legal);
     if text.split(',').all(good) {
         return Ok(Some(text.split(',').map(str::to_owned).collect()));
     }
     let expected = "up to 15 letters, digits, '_' and '-', and more of them after commas";
+    Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
+}
+
+/// Names, and expressions between slashes, joined by commas (`RegexpPatternListParam` in `felix/config/param_types.go`).
+fn interface_exclude(spec: &Object<'_>) -> Result<Option<Vec<String>>, Fault> {
+    let Some((field, text)) = spec.text("interfaceExclude")? else { return Ok(None) };
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let good = |item: &str| match item.strip_prefix('/').and_then(|item| item.strip_suffix('/')) {
+        Some(expression) => Regex::new(expression).is_ok(),
+        None => (1..=INTERFACE_MAX).contains(&item.len()) && item.bytes().all(legal),
+    };
+    let items = || text.split(',').map(str::trim);
+    if items().all(good) {
+        return Ok(Some(items().map(str::to_owned).collect()));
+    }
+    let expected =
+        "names of interfaces, or regular expressions between slashes, and more of them after commas";
     Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
 }
 
@@ -142,7 +166,8 @@ fn failsafe_port(port: &Object<'_>) -> Result<FailsafePort, Fault> {
     };
     Ok(FailsafePort {
         protocol,
-        port: validate::port(&port.required("port")?)?,
+        // Unlike elsewhere a zero is legal, and no packet's.
+        port: port.required("port")?.number(0, u16::MAX.into())?,
         net: port.text("net")?.map(|(field, _)| field.parse()).transpose()?,
     })
 }
@@ -174,9 +199,18 @@ fn log_rate(spec: &Object<'_>) -> Result<Option<LogRate>, Fault> {
     Ok(Some(LogRate { packets, per: Duration::from_secs(seconds) }))
 }
 
+/// Networks of IPv4 that may have host bits, as Calico has it.
 fn external_nodes(spec: &Object<'_>) -> Result<Option<Vec<Prefix>>, Fault> {
     let Some(list) = spec.field("externalNodesList") else { return Ok(None) };
-    list.items()?.map(|item| item.parse()).collect::<Result<Vec<Prefix>, Fault>>().map(Some)
+    let network = |item: Field<'_>| -> Result<Prefix, Fault> {
+        let given: InterfaceAddr = item.parse()?;
+        let expected = Family::V4;
+        if Family::of(given.addr) != expected {
+            return Err(item.fault(Reason::WrongFamily { given: item.text()?.to_owned(), expected }));
+        }
+        Ok(given.network())
+    };
+    list.items()?.map(network).collect::<Result<_, _>>().map(Some)
 }
 
 fn ipv4_address(field: &Field<'_>, text: &str) -> Result<Ipv4Addr, Fault> {

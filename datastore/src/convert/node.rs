@@ -1,6 +1,6 @@
 //! Node (`libcalico-go/lib/apis/internalapi/node.go`).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use model::{Family, InterfaceAddr, MacAddr, Node, ParseAddrError, Resource};
@@ -18,6 +18,16 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     let address = |name, family| -> Result<Option<InterfaceAddr>, Fault> {
         bgp.text(name)?.map(|(field, _)| validate::node_address(&field, family)).transpose()
     };
+    // Nothing here encrypts, but calicoctl holds them to their form.
+    let wireguard = spec.object("wireguard")?;
+    for (name, family) in [("interfaceIPv4Address", Family::V4), ("interfaceIPv6Address", Family::V6)] {
+        if let Some((field, text)) = wireguard.text(name)? {
+            let given: IpAddr = parsed(&field, text, "IP address")?;
+            if Family::of(given) != family {
+                return Err(field.fault(Reason::WrongFamily { given: text.to_owned(), expected: family }));
+            }
+        }
+    }
     Ok(Outcome::of(Resource::Node(Node {
         name: identity.name.clone(),
         labels: identity.labels.clone(),

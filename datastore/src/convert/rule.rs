@@ -82,7 +82,8 @@ fn rule(rule: &Object<'_>, place: Place, unused: &mut Unused) -> Result<PolicyRu
     if let Some(field) = rule.field("http") {
         check_http(&field, &read, place)?;
     }
-    // Of requests and of services nothing is known here, so such a rule matches nothing.
+    // Requests aren't looked into, so such a rule is about all packets that the rest of it is about; of services nothing
+    // is known, so theirs matches nothing. Felix does the same without an application layer and without Kubernetes.
     for field in [rule.field("http"), source.field("services"), destination.field("services")] {
         unused.extend(field.map(|field| (field.path().to_owned(), field.position())));
     }

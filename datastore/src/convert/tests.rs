@@ -173,7 +173,7 @@ fn settings_of_the_dataplane_are_read_whole() {
                 vxlanPort: 8472, vxlanVNI: 1, allowIPIPPacketsFromWorkloads: true, externalNodesList: [10.9.0.0/16], \
                 workloadSourceSpoofing: Any, floatingIPs: Enabled, natOutgoingAddress: 192.0.2.1, \
                 natPortRange: '1024:65535', natOutgoingExclusions: IPPoolsAndHostIPs, bpfEnforceRPF: Strict, \
-                bpfConntrackTimeouts: {udpTimeout: 30s, tcpFinsSeen: Auto}, interfacePrefix: 'cali,tap', \
+                bpfConntrackTimeouts: {udpTimeout: 30s, tcpFinsSeen: Auto}, interfacePrefix: 'cali,tap', interfaceExclude: '/^kube/,veth1', \
                 defaultEndpointToHostAction: accept, failsafeInboundHostPorts: [{protocol: tcp, port: 22, net: \
                 10.0.0.0/8}, {port: 179}], failsafeOutboundHostPorts: [], disableConntrackInvalidCheck: true, \
                 iptablesFilterDenyAction: Drop, nftablesFilterDenyAction: REJECT, logPrefix: 'a b%', \
@@ -201,6 +201,7 @@ fn settings_of_the_dataplane_are_read_whole() {
             ..ConntrackTimeouts::default()
         },
         interface_prefixes: Some(vec!["cali".to_owned(), "tap".to_owned()]),
+        interface_exclude: Some(vec!["/^kube/".to_owned(), "veth1".to_owned()]),
         endpoint_to_host: Some(EndpointToHost::Accept),
         failsafe_inbound: Some(vec![
             FailsafePort { protocol: Protocol::TCP, port: 22, net: Some("10.0.0.0/8".parse().unwrap()) },
