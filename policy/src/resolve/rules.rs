@@ -67,11 +67,12 @@ fn draft(
         source,
         destination,
     };
-    // Methods and paths are out of a router's sight; what is behind a service is Kubernetes', not Calico's, to say.
-    let out_of_sight = rule.http || [&rule.source, &rule.destination].iter().any(|end| end.service.is_some());
+    // Methods and paths are the application layer's to look into: as in Felix, the rest of the rule holds without them. What
+    // is behind a service is Kubernetes' to say; as in Felix without it, that is nobody.
+    let nobody = [&rule.source, &rule.destination].iter().any(|end| end.service.is_some());
     match families(rule).as_slice() {
         [] => Ok(Draft { rule: Rule::never(rule.action), sets: Vec::new() }),
-        _ if out_of_sight => Ok(Draft { rule: Rule::never(rule.action), sets: Vec::new() }),
+        _ if nobody => Ok(Draft { rule: Rule::never(rule.action), sets: Vec::new() }),
         [family] => Ok(Draft { rule: of_family(compiled, *family), sets }),
         _ => Ok(Draft { rule: compiled, sets }),
     }
@@ -226,9 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_router_cannot_see_never_matches() {
-        let rule = PolicyRule { http: true, ..PolicyRule::any(Action::Allow) };
-        assert_eq!(compiled(&rule).0, Rule::never(Action::Allow));
+    fn requests_are_not_looked_into_and_behind_a_service_is_nobody() {
+        let selected = EntityRule { selector: Some("a == 'b'".to_owned()), ..EntityRule::default() };
+        let rule = PolicyRule { protocol: Some(Protocol::TCP), ..from(selected) };
+        assert_eq!(compiled(&PolicyRule { http: true, ..rule.clone() }), compiled(&rule));
         let service = Some(ServiceMatch { name: "web".to_owned(), namespace: None });
         let rule = from(EntityRule { service, ..EntityRule::default() });
         assert_eq!(compiled(&rule), (Rule::never(Action::Allow), vec![]));

@@ -143,14 +143,22 @@ fn rule(rule: &Value, sets: &RowSets) -> Rule {
     }
 }
 
+fn name(of: &Value) -> String {
+    of["name"].as_str().expect("a name").to_owned()
+}
+
+/// Policies, or profiles.
+fn policies(of: &Value, field: &str, sets: &RowSets) -> Vec<Arc<Policy>> {
+    list(of, field, |policy| {
+        let rules = list(policy, "rules", |one| rule(one, sets));
+        Arc::new(Policy { name: name(policy), rules })
+    })
+}
+
 fn tiers(of: &Value, field: &str, sets: &RowSets) -> Vec<Tier> {
-    let name = |of: &Value| of["name"].as_str().expect("a name").to_owned();
     list(of, field, |tier| Tier {
         name: name(tier),
-        policies: list(tier, "policies", |policy| {
-            let rules = list(policy, "rules", |one| rule(one, sets));
-            Arc::new(Policy { name: name(policy), rules })
-        }),
+        policies: policies(tier, "policies", sets),
         default: if tier["end_action"] == "pass" { TierDefault::Pass } else { TierDefault::Deny },
     })
 }
@@ -187,6 +195,7 @@ pub fn verdict(
     let (policy, row) = (&row["policy"], packet_row);
     let flag = |of: &Value, field: &str| of[field].as_bool().unwrap_or(false);
     let tiers_of = |field: &str| tiers(policy, field, sets);
+    let profiles_of = |field: &str| AfterTiers::Profiles(policies(policy, field, sets));
     let mut by = |tiers: Vec<Tier>, after: AfterTiers, packet: &Packet| ask(&Checks { tiers, after }, packet);
     if flag(policy, "for_xdp") {
         return by(tiers_of("host_normal_tiers"), AfterTiers::NoMatch, &packet(row));
@@ -205,9 +214,9 @@ pub fn verdict(
                 return host;
             }
         }
-        let normal = tiers_of("host_normal_tiers");
-        if hosts_own && !normal.is_empty() && !flag(policy, "suppress_normal_host_policy") {
-            let host = by(normal, AfterTiers::Profiles(Vec::new()), &packet(row));
+        // What the host itself sends and gets is asked of profiles, too: without either, it is denied.
+        if hosts_own && !flag(policy, "suppress_normal_host_policy") {
+            let host = by(tiers_of("host_normal_tiers"), profiles_of("host_profiles"), &packet(row));
             if host == Verdict::Deny {
                 return host;
             }
@@ -216,7 +225,7 @@ pub fn verdict(
     if is_host {
         return Verdict::Allow;
     }
-    by(tiers_of("tiers"), AfterTiers::Profiles(Vec::new()), &packet(row))
+    by(tiers_of("tiers"), profiles_of("profiles"), &packet(row))
 }
 
 /// What a packet of a row ought to come to.
