@@ -12,7 +12,7 @@ use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Parts, Rig, Sizes, UPLINK, VNI, WORKLOAD, arp_request,
     fill, limits, port, worker,
 };
-use tables::{Counters, DropReason, Flows, Qos, Writer};
+use tables::{Counters, DropReason, Flows, Nat, NatRules, Qos, Writer};
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MILLISECOND;
@@ -226,6 +226,21 @@ fn packets_from_the_workload_leave_the_node_with_its_dscp_and_others_with_their_
         assert_eq!((moved.forwarded(), moved.drops()), (1, vec![]));
         assert_eq!(tos(&rig.left_by(to)), expected, "{from} to {to}");
         rig.audit();
+    }
+}
+
+#[test]
+fn packets_to_a_pool_stay_in_the_cluster_and_keep_their_dscp() {
+    let pools = ["10.65.0.0/16", "fd65:1::/64"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    for frame in [Build::outward(), Build::packet(WORKLOAD, "fd65::2", "fd65:1::2")] {
+        for (pools, expected) in [(Vec::new(), 46 << 2), (pools.clone(), 0)] {
+            let (mut rig, _) = rig(marked(46));
+            rig.writer.set_nat(Nat::new(&NatRules { pools, ..NatRules::default() }));
+            rig.writer.publish();
+            rig.send(WORKLOAD, &frame.frame());
+            assert_eq!(tos(&rig.left_by(UPLINK)), expected);
+            rig.audit();
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! tables; whoever asks compares two answers and acts on the difference.
 
 mod blocks;
+mod excluded;
 mod export;
 mod felix;
 mod peers;
@@ -25,6 +26,7 @@ use model::{
     WorkloadEndpoint,
 };
 
+pub use excluded::Excluded;
 use export::Exported;
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
 pub use felix::Felix;

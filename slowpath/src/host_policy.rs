@@ -17,6 +17,7 @@
 //!  output        raw            untracked, egress       isn't tracked, and nothing below is asked of it
 //!  output        filter         normal, egress          leaves
 //!  postrouting   mangle         normal, egress          leaves: what DNAT has sent to another interface
+//!  postrouting   mangle, +1     nothing: marks          leaves with the DSCP of its source's endpoint
 //! ```
 //!
 //! Packets that the walk forwards meet none of this: policy for them is the walk's. The forward chains are for what the
@@ -41,6 +42,7 @@ mod ruleset;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::{DenyAction, FailsafePort, LogRate, Prefix};
@@ -73,6 +75,19 @@ pub struct HostPolicy {
     pub workloads: Vec<Prefix>,
     /// Whose tunnel packets may come and go: nodes, and `externalNodesList`.
     pub tunnel_ends: Vec<Prefix>,
+    /// What packets of the host's own leave the cluster with.
+    pub marks: Vec<Mark>,
+    /// Networks of workloads anywhere: what goes there stays in the cluster.
+    pub pools: Vec<Prefix>,
+}
+
+/// The DSCP of what the host sends from some of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The addresses.
+    pub sources: Vec<IpAddr>,
+    /// 0 to 63.
+    pub dscp: u8,
 }
 
 /// A host endpoint at an interface.

@@ -9,8 +9,9 @@ use policy::resolve::{EndpointPolicy, Resolver, host_endpoint_of};
 use policy::rule::{AfterTiers, Checks, SetId};
 use tables::HostEndpoints;
 
+use crate::calico::Excluded;
 use crate::event_loop::Core;
-use crate::host_policy::{self, HostEndpointPolicy, HostPolicy, Interface, Sets, Settings};
+use crate::host_policy::{self, HostEndpointPolicy, HostPolicy, Interface, Mark, Sets, Settings};
 use crate::interfaces::KernelState;
 use crate::tunneling::traffic;
 use crate::workload_policy::host_name;
@@ -42,7 +43,8 @@ impl Core {
             self.name_host_endpoints(&[]);
             return;
         }
-        let endpoints = endpoints_at(&desired.host_endpoints, &self.kernel, |name| {
+        let excluded = &desired.felix.interface_exclude;
+        let endpoints = endpoints_at(&desired.host_endpoints, &self.kernel, excluded, |name| {
             // One that the resolver doesn't know is closed.
             let known = self.resolver.endpoint(&Key::HostEndpoint(name.to_owned()));
             known.cloned().unwrap_or_else(|| Arc::new(closed()))
@@ -56,6 +58,8 @@ impl Core {
             settings: Settings::of(&desired.felix, traffic(&desired.tunnels.ends)),
             workloads: desired.endpoints.values().flat_map(|workload| workload.ip_networks.clone()).collect(),
             tunnel_ends: nodes.chain(desired.felix.external_nodes.iter().copied()).collect(),
+            marks: desired.host_endpoints.values().filter_map(mark).collect(),
+            pools: desired.pools.values().map(|pool| pool.cidr).collect(),
         });
     }
 }
@@ -90,10 +94,19 @@ fn closed() -> EndpointPolicy {
     EndpointPolicy { normal, ..EndpointPolicy::default() }
 }
 
-/// Which endpoint is asked at which interface. An interface that is named and isn't there yet is closed before it comes.
+/// What the host's packets from an endpoint's addresses leave with; nothing of one that expects no address, as in Felix.
+fn mark(endpoint: &HostEndpoint) -> Option<Mark> {
+    let dscp = endpoint.dscp?;
+    let sources = endpoint.expected_ips.clone();
+    (!sources.is_empty()).then_some(Mark { sources, dscp })
+}
+
+/// Which endpoint is asked at which interface. An interface that is named and isn't there yet is closed before it comes; one
+/// that is excluded is no endpoint, named or not.
 fn endpoints_at(
     endpoints: &BTreeMap<String, HostEndpoint>,
     kernel: &KernelState,
+    excluded: &Excluded,
     policy_of: impl Fn(&str) -> Arc<EndpointPolicy>,
 ) -> Vec<HostEndpointPolicy> {
     let mut interfaces: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
@@ -106,6 +119,7 @@ fn endpoints_at(
         let addresses = kernel.addresses.iter().filter(|address| address.ifindex == link.ifindex);
         interfaces.entry(&link.name).or_default().extend(addresses.map(|address| address.addr.addr));
     }
+    interfaces.retain(|interface, _| !excluded.has(interface));
     let mut at = Vec::new();
     let mut is_at = |endpoint: &HostEndpoint, interface: Interface| {
         at.push(HostEndpointPolicy {
@@ -195,14 +209,18 @@ mod tests {
             ("eth1", &["192.0.2.1/24"]),
             ("eth2", &[]),
         ]);
-        let at = endpoints_at(&endpoints, &kernel, |_| Arc::new(closed()));
-        let at: Vec<(String, String)> = (at.into_iter())
-            .map(|endpoint| match endpoint.interface {
+        let at = |excluded: &[&str]| -> Vec<(String, String)> {
+            let excluded = Excluded::new(excluded.iter().map(|text| (*text).to_owned()).collect());
+            let at = endpoints_at(&endpoints, &kernel, &excluded, |_| Arc::new(closed()));
+            let name = |endpoint: HostEndpointPolicy| match endpoint.interface {
                 Interface::Named(interface) => (interface, endpoint.name),
                 Interface::Every => ("*".to_owned(), endpoint.name),
-            })
-            .collect();
+            };
+            at.into_iter().map(name).collect()
+        };
         let expected = [("eth0", "uplink"), ("eth1", "by-address"), ("wg9", "not-there-yet"), ("*", "all")];
-        assert_eq!(at, expected.map(|(interface, name)| (interface.to_owned(), name.to_owned())));
+        let expected = expected.map(|(interface, name)| (interface.to_owned(), name.to_owned()));
+        assert_eq!(at(&[]), expected);
+        assert_eq!(at(&["eth1", "/^wg/"]), [expected[0].clone(), expected[3].clone()]);
     }
 }

@@ -59,7 +59,8 @@ fn rules(desired: &Desired, local: &BTreeSet<IpAddr>) -> NatRules {
     let felix = &desired.felix;
     let sources: Vec<Prefix> =
         desired.pools.values().filter(|pool| pool.nat_outgoing).map(|pool| pool.cidr).collect();
-    let mut exempt: Vec<Prefix> = desired.pools.values().map(|pool| pool.cidr).collect();
+    let pools: Vec<Prefix> = desired.pools.values().map(|pool| pool.cidr).collect();
+    let mut exempt = pools.clone();
     if felix.nat_outgoing_exclusions == NatOutgoingExclusions::IpPoolsAndHostIps {
         exempt.extend(desired.node_addresses.iter().copied().map(Prefix::host));
     }
@@ -80,6 +81,7 @@ fn rules(desired: &Desired, local: &BTreeSet<IpAddr>) -> NatRules {
         floating: nats.filter(|_| felix.floating_ips).collect(),
         sources,
         exempt,
+        pools,
         timeouts: FlowTimeouts {
             creation_grace: timeouts.creation_grace_period.into(),
             tcp_syn_sent: timeouts.tcp_syn_sent.into(),

@@ -28,6 +28,8 @@ pub struct NatRules {
     pub sources: Vec<Prefix>,
     /// Destinations that see the true source all the same.
     pub exempt: Vec<Prefix>,
+    /// Networks of workloads anywhere: what goes there stays in the cluster.
+    pub pools: Vec<Prefix>,
     /// Floating IPs of local workloads.
     pub floating: Vec<IpNat>,
     /// How long flows are remembered.
@@ -40,6 +42,7 @@ pub struct Nat {
     outgoing: [Option<Outgoing>; 2],
     sources: Vec<Range>,
     exempt: Vec<Range>,
+    pools: Vec<Range>,
     /// External to internal, in order of the first.
     floating: Vec<(Family, u128, u128)>,
     /// Internal to external, in order of the first.
@@ -116,6 +119,7 @@ impl Nat {
             outgoing,
             sources: rules.sources.iter().copied().map(Range::of).collect(),
             exempt: rules.exempt.iter().copied().map(Range::of).collect(),
+            pools: rules.pools.iter().copied().map(Range::of).collect(),
             floating: pairs(|nat| (nat.external, nat.internal)),
             internal: pairs(|nat| (nat.internal, nat.external)),
             timeouts: rules.timeouts,
@@ -131,6 +135,11 @@ impl Nat {
     /// Must a workload's packet not leave under its own source?
     pub fn hides_source(&self, key: &FlowKey) -> bool {
         within(&self.sources, key.family, key.src) && !within(&self.exempt, key.family, key.dst)
+    }
+
+    /// Does an address lie in a pool, whoever has it?
+    pub fn is_in_a_pool(&self, address: IpAddr) -> bool {
+        within(&self.pools, Family::of(address), number(address))
     }
 
     /// Would these rules make the same of the first packet of a flow with these keys? True of what isn't translated at all:

@@ -10,6 +10,8 @@ use model::{
 };
 use tables::{FlowRules, WorkloadTunnels};
 
+use super::excluded::Excluded;
+
 /// FelixConfiguration, merged (defaults: `felix/config/config_params.go`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Felix {
@@ -49,6 +51,8 @@ pub struct Felix {
     pub timeouts: FlowTimeouts,
     /// What the names of workloads' interfaces begin with.
     pub interface_prefixes: Vec<String>,
+    /// Interfaces that are no host endpoints.
+    pub interface_exclude: Excluded,
     /// What becomes of packets from a workload to its host.
     pub endpoint_to_host: EndpointToHost,
     /// Ports of the host that policy doesn't close to others.
@@ -172,6 +176,9 @@ impl Felix {
             timeouts: FlowTimeouts::of(sources),
             interface_prefixes: first(sources, |config| config.interface_prefixes.clone())
                 .unwrap_or_else(|| vec!["cali".to_owned()]),
+            interface_exclude: first(sources, |config| config.interface_exclude.clone())
+                .map(Excluded::new)
+                .unwrap_or_default(),
             endpoint_to_host: first(sources, |config| config.endpoint_to_host).unwrap_or_default(),
             failsafe_inbound: first(sources, |config| config.failsafe_inbound.clone())
                 .unwrap_or_else(|| failsafe(FAILSAFE_INBOUND)),

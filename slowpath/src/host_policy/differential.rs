@@ -1,10 +1,12 @@
-//! The renderer held to the slow judge, with the kernel in between: random policy with fixed seeds, and what Calico's own
-//! tests ask.
+//! The renderer held to the slow judge and to the compiled form, with the kernel in between: random policy with fixed seeds,
+//! and what Calico's own tests ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use model::{Family, Prefix};
+use policy::compile::{Compiler, Limits, ProgramId};
 use policy::judge::{self, Packet, Step, Verdict, judge};
 use policy::rule::{
     Action, AfterTiers, Checks, EndMatch, IcmpMatch, Policy, PortRange, Rule, SetId, Tier, TierDefault,
@@ -220,10 +222,11 @@ fn matches_of(counted: &HostPolicyStatus) -> Matches {
 }
 
 #[test]
-fn the_kernel_judges_random_policy_as_the_slow_judge_does() {
+fn the_kernel_judges_random_policy_as_the_slow_judge_and_the_compiled_form_do() {
     const SEEDS: u8 = 6;
     const PROGRAMS: usize = 60;
     const PACKETS: usize = 25;
+    const ROOM: Limits = Limits { programs: PROGRAMS, rules: 10_000, members: 10_000, bytes: 1 << 26 };
     if !has("nft") {
         return;
     }
@@ -239,9 +242,17 @@ fn the_kernel_judges_random_policy_as_the_slow_judge_does() {
                 .map(|(checks, packets)| Program { checks, packets })
                 .collect();
             let (said, counted) = kernel.verdicts(&asked, &sets, class);
+            let mut compiler = Compiler::new(ROOM);
+            for (id, members) in &sets {
+                compiler.put_set(*id, members.iter().copied()).unwrap();
+            }
+            let compile = |checks: &Checks| compiler.program(&Arc::new(checks.clone())).unwrap();
+            let ids: Vec<ProgramId> = programs.iter().map(compile).collect();
+            let compiled = compiler.publish();
             let mut steps = Matches::new();
-            for (program, said) in asked.iter().zip(&said) {
+            for ((program, said), id) in asked.iter().zip(&said).zip(ids) {
                 for (packet, said) in program.packets.iter().zip(said) {
+                    assert_eq!(compiled.judge(id, &packet.into()).verdict, *said, "seed {seed}: {packet:?}");
                     let right = judge(program.checks, packet, &Known(&sets));
                     assert_eq!(
                         *said, right.verdict,

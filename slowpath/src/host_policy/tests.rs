@@ -12,11 +12,11 @@ use policy::rule::{Action, AfterTiers, Checks, Policy, PortRange, Rule, Tier, Ti
 use super::enforcing::Table;
 use super::render::{Rendering, render};
 use super::ruleset::{About, Line};
-use super::{Enforcer, HostEndpointPolicy, HostPolicy, Interface, Settings, TABLE, remove};
+use super::{Enforcer, HostEndpointPolicy, HostPolicy, Interface, Mark, Settings, TABLE, remove};
 use crate::nft;
 use crate::status::{Answer, HostPolicyStatus};
 use crate::sysctl;
-use crate::testing::{Neighborhood, has, in_namespace, ip};
+use crate::testing::{Neighborhood, has, in_namespace, ip, run};
 
 /// How long an answer may take that will come.
 const SURELY: Duration = Duration::from_secs(10);
@@ -179,6 +179,51 @@ fn an_endpoint_without_policy_is_closed_but_for_failsafe_ports() {
         assert_eq!(nft::has_table(TABLE), Ok(false));
         for addr in ["192.0.1.1", "fd00:1::1"] {
             reaches(&outside, addr, 8080);
+        }
+    });
+}
+
+#[test]
+fn what_leaves_the_cluster_has_the_dscp_of_its_sources_endpoint() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        outside.ip("addr add 10.65.7.2/32 dev eth0");
+        ip("route add 10.65.7.2/32 via 192.0.1.2 dev up0");
+        ip("addr add 192.0.1.3/24 dev up0");
+        outside.inside(|| {
+            nft::apply(
+                "table inet seen {\n counter marked {}\n counter plain {}\n chain in {\n  \
+                 type filter hook input priority 0 ;\n  meta l4proto 17 ip dscp 46 counter name marked\n  \
+                 meta l4proto 17 ip6 dscp 46 counter name marked\n  meta l4proto 17 ip dscp 0 counter name plain\n  \
+                 meta l4proto 17 ip6 dscp 0 counter name plain\n }\n}\n",
+            )
+            .unwrap();
+        });
+        let counted = |name: &str| {
+            let list = outside.inside(|| run("nft", &format!("-j list counter inet seen {name}")));
+            let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+            let counters = list["nftables"].as_array().unwrap().iter();
+            counters.filter_map(|object| object["counter"]["packets"].as_u64()).sum::<u64>()
+        };
+        let sources = ["192.0.1.1", "fd00:1::1"].map(|addr| addr.parse().unwrap()).to_vec();
+        let pools = vec!["10.65.0.0/16".parse().unwrap()];
+        let marks = vec![Mark { sources, dscp: 46 }];
+        let _table = enforce(&HostPolicy { marks, pools, ..policy(&[("up0", &open())]) });
+        for (from, to, is_marked) in [
+            ("192.0.1.1", "192.0.1.2", true),
+            ("fd00:1::1", "fd00:1::2", true),
+            // To a pool, and from an address that no endpoint expects.
+            ("192.0.1.1", "10.65.7.2", false),
+            ("192.0.1.3", "192.0.1.2", false),
+        ] {
+            let addr = |text: &str, port| SocketAddr::new(text.parse().unwrap(), port);
+            let theirs = outside.inside(|| UdpSocket::bind(addr(to, 9)).unwrap());
+            theirs.set_read_timeout(Some(SURELY)).unwrap();
+            let before = (counted("marked"), counted("plain"));
+            UdpSocket::bind(addr(from, 0)).unwrap().send_to(b"x", addr(to, 9)).unwrap();
+            theirs.recv(&mut [0; 8]).expect("it comes");
+            let marked = (before.0 + u64::from(is_marked), before.1 + u64::from(!is_marked));
+            assert_eq!((counted("marked"), counted("plain")), marked, "{from} to {to}");
         }
     });
 }

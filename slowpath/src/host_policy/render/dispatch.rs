@@ -1,13 +1,14 @@
 //! Hooks, what comes before all policy, and which packets are asked by which endpoint.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use model::{FailsafePort, Prefix};
 use policy::resolve::Directions;
 use policy::rule::Checks;
 
 use super::super::ruleset::{About, Line, quotable};
-use super::super::{HostEndpointPolicy, HostPolicy, Interface};
+use super::super::{HostEndpointPolicy, HostPolicy, Interface, Mark};
 use super::{ACCEPTED, Class, Direction, Renderer, counted, names, says_something};
 use crate::host_port::KERNEL_SIDE;
 
@@ -15,6 +16,8 @@ use crate::host_port::KERNEL_SIDE;
 const WORKLOADS: &str = "workloads";
 /// Set of those whose tunnel packets may come and go.
 const TUNNEL_ENDS: &str = "tunnel-ends";
+/// Set of the pools of workloads.
+const POOLS: &str = "pools";
 /// What keeps IPv6 alive on a link: multicast listeners' messages (RFC 2710, RFC 3810) and neighbour discovery (RFC 4861)
 /// without redirects. Connection tracking has no state for them.
 const LINK_MESSAGES: &str = "meta l4proto 58 icmpv6 type { 130, 131, 132, 133, 134, 135, 136, 143 }";
@@ -34,6 +37,7 @@ struct Targets {
 /// Renders all of it; what can't be kept, and why.
 pub fn all(renderer: &mut Renderer<'_>, policy: &HostPolicy) -> Vec<String> {
     let mut problems = Vec::new();
+    marking(renderer, policy);
     let endpoints: Vec<&HostEndpointPolicy> =
         policy.endpoints.iter().filter(|endpoint| can_be_kept(endpoint, &mut problems)).collect();
     if endpoints.is_empty() {
@@ -47,6 +51,34 @@ pub fn all(renderer: &mut Renderer<'_>, policy: &HostPolicy) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Writes DSCPs into what leaves the cluster, as Felix does (`cali-egress-dscp`): what goes to a pool, or to the host itself,
+/// keeps its own.
+fn marking(renderer: &mut Renderer<'_>, policy: &HostPolicy) {
+    let mut lines = Vec::new();
+    for Mark { sources, dscp } in &policy.marks {
+        for (header, digit, is_v4) in [("ip", 4, true), ("ip6", 6, false)] {
+            let sources: Vec<String> =
+                sources.iter().filter(|addr| addr.is_ipv4() == is_v4).map(IpAddr::to_string).collect();
+            if !sources.is_empty() {
+                let from = sources.join(", ");
+                lines.push(Line::plain(format!(
+                    "{header} saddr {{ {from} }} {header} daddr != @{POOLS}{digit} fib daddr type != local \
+                     {header} dscp set {dscp}"
+                )));
+            }
+        }
+    }
+    if !lines.is_empty() {
+        renderer.add_nets(POOLS, &policy.pools);
+        renderer.add(
+            names::chain(&["dscp-marks"]),
+            Some("postrouting priority mangle + 1"),
+            About::Hook,
+            lines,
+        );
+    }
 }
 
 fn can_be_kept(endpoint: &HostEndpointPolicy, problems: &mut Vec<String>) -> bool {
