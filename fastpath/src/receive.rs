@@ -78,6 +78,10 @@ pub(crate) fn injected(
         let fate = match how {
             Inject::Transmit(port) => Fate::Forward(port),
             Inject::Walk => Fate::Undecided,
+            Inject::WalkAsIs => {
+                batch.policy.untracked.insert(batch.frames.len() - 1);
+                Fate::Undecided
+            }
         };
         batch.admit_from(None, fate);
     }

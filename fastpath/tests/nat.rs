@@ -162,6 +162,17 @@ fn a_waiting_packet_that_the_slow_path_sends_again_is_translated() {
     ends_are(&rig.left_by(OUT), OUTER, 50_007, SERVER, 53);
 }
 
+/// A client outside asked the pod itself, so it knows no other address.
+#[test]
+fn a_reset_in_the_name_of_a_pod_has_its_own_address() {
+    const RST_ACK: u8 = 0x14;
+    let mut rig = rig();
+    rig.inject.push(tables::Inject::WalkAsIs, &tcp_frame(RST_ACK, 1000)).unwrap();
+    rig.run();
+    ends_are(&rig.left_by(OUT), POD, 1000, SERVER, 80);
+    rig.audit();
+}
+
 #[test]
 fn a_floating_ip_leads_to_its_workload_and_back() {
     let mut rig = rig();

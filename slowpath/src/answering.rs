@@ -54,7 +54,7 @@ impl Core {
                 "icmp_error"
             }
             Answer::Reset(bytes) => {
-                self.inject(worker, Inject::Walk, &bytes);
+                self.inject(worker, Inject::WalkAsIs, &bytes);
                 "tcp_reset"
             }
             Answer::Transmit(port, bytes) => {

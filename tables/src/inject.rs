@@ -9,4 +9,7 @@ pub enum Inject {
     Transmit(PortId),
     /// Routed like a packet from the host: ICMP errors. The Ethernet addresses are written by the walk.
     Walk,
+    /// Routed likewise, but belongs to no flow and is translated nowhere: sent in the name of somebody who was asked, as
+    /// who asked knows it.
+    WalkAsIs,
 }
