@@ -8,7 +8,7 @@ use std::ops::Range;
 use afxdp::Frame;
 use packet::nat::{Quoted, fragment_id, is_icmp_error, quoted};
 use packet::{FlowKey, Parsed, protocol};
-use tables::{Fate, Flow, FlowTime, Flows, PlainFlow, Probe, Rows, State};
+use tables::{Fate, Flow, FlowTime, Flows, Glanced, Glimpse, Probe, Rows, State};
 
 use crate::BATCH;
 
@@ -21,10 +21,10 @@ pub(crate) struct Columns {
     /// Rows that have been looked up.
     pub(crate) looked_up: Rows,
     /// Rows whose packets, of TCP or UDP and whole, belong to flows that nobody translates; those among them that may change
-    /// their flow, or that it may not have; and the flows.
+    /// their flow, or that it may not have; and the flows, with those of translated ones.
     pub(crate) known: Rows,
     pub(crate) stirring: Rows,
-    pub(crate) plain: [PlainFlow; BATCH],
+    pub(crate) glimpses: [Glimpse; BATCH],
 }
 
 const _: () = assert!(BATCH == Rows::MOST, "a batch is looked up at once");
@@ -38,7 +38,7 @@ impl Columns {
             looked_up: Rows::NONE,
             known: Rows::NONE,
             stirring: Rows::NONE,
-            plain: [PlainFlow::NONE; BATCH],
+            glimpses: [Glimpse::NONE; BATCH],
         }
     }
 
@@ -86,16 +86,17 @@ impl Columns {
     pub(crate) fn look_up(&mut self, memory: &Memory<'_>) -> Others {
         let (ordinary, asked) = (self.ordinary, self.ordinary.with(self.special));
         (self.ordinary, self.special) = (Rows::NONE, Rows::NONE);
-        let glanced = memory.flows.glance(&self.probes, ordinary, &memory.time, &mut self.plain);
+        let glanced = memory.flows.glance(&self.probes, ordinary, &memory.time, &mut self.glimpses);
         self.looked_up = self.looked_up.with(asked);
         self.known = self.known.with(glanced.plain);
         self.stirring = self.stirring.with(glanced.stirring);
-        Others { rows: asked.without(glanced.plain), ordinary, nothing: glanced.nothing }
+        let Glanced { plain, translated, nothing, .. } = glanced;
+        Others { rows: asked.without(plain), ordinary, translated, nothing }
     }
 
     /// The flow of a known row's packet.
     pub(crate) fn flow(&self, row: usize) -> Flow {
-        self.plain[row].of(&self.probes[row].key())
+        self.glimpses[row].of_plain(&self.probes[row].key())
     }
 
     /// The key of a row that has been looked up.
@@ -115,6 +116,11 @@ impl Columns {
     ) -> Seen {
         let probe = &self.probes[row];
         let key = probe.key();
+        if others.translated.contains(row)
+            && let Some(flow) = memory.flows.look_again(&self.glimpses[row], &key, &memory.time)
+        {
+            return Seen { row: row as u8, key, found: Found::Flow(flow) };
+        }
         let found = match others.nothing.contains(row) {
             true => Found::Nothing,
             false => memory.recall(probe, &key, others.ordinary.contains(row), frame, parsed),
@@ -128,6 +134,7 @@ impl Columns {
 pub(crate) struct Others {
     pub(crate) rows: Rows,
     ordinary: Rows,
+    translated: Rows,
     nothing: Rows,
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Columns {
     pub(crate) seen: Vec<Seen>,
     /// Rows whose flows `nat.rs` is to begin, and how.
     beginnings: Vec<(u8, Beginning)>,
-    /// Rows that untracked policy has allowed.
+    /// Rows that untracked policy has allowed, and what the slow path sends as it is: of no flow.
     pub(crate) untracked: Rows,
 }
 
@@ -231,7 +231,7 @@ fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
             continue;
         }
         ways.turn_to(at, next_hops.get(hops[at]));
-        let is_let_pass = !ways.is_asked || columns.plain[at].has(&ways.allowed);
+        let is_let_pass = !ways.is_asked || columns.glimpses[at].has(&ways.allowed);
         if is_let_pass && !columns.stirring.contains(at) {
             continue;
         }

@@ -40,7 +40,7 @@ use index::{Held, Index, Link, find_in, link, row_and_side};
 use ports::Ports;
 use row::{Life, Row, Words, key, words};
 
-pub use glance::{Glanced, PlainFlow, Probe};
+pub use glance::{Glanced, Glimpse, Probe};
 pub(crate) use mappings::has_mapping;
 pub use timeouts::{FlowTime, FlowTimeouts, TcpPacket, Ticks, begins_flow};
 pub use verdict::{Beginning, Between, FlowVerdict};

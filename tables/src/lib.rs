@@ -61,7 +61,7 @@ pub use fib::{Fib, FibReader};
 pub use flow_rules::FlowRules;
 pub use flows::{
     Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTime, FlowTimeouts, FlowVerdict, Flows,
-    Glanced, NotAdded, OuterAddress, PlainFlow, Probe, TcpPacket, Ticks, begins_flow,
+    Glanced, Glimpse, NotAdded, OuterAddress, Probe, TcpPacket, Ticks, begins_flow,
 };
 pub use group::{Group, GroupId};
 pub use inject::Inject;

@@ -1,7 +1,7 @@
 //! Looking up a batch: most of its packets belong to flows that nobody translates, change nothing, and so need little.
 //!
 //! ```text
-//!  keys ─► buckets, read together ─► rows, read together ─► one look at each chain: plain flow, none, or something else
+//!  keys ─► buckets, read together ─► rows, read together ─► one look at each chain: plain flow, translated one, none, or else
 //! ```
 //!
 //! What is far away is read in loops of few instructions, so that a core waits for as many cache lines at once as it can. Nothing
@@ -34,21 +34,21 @@ impl Probe {
     }
 }
 
-/// A flow whose packets nobody translates, as a walk keeps it from stage to stage: without keys.
+/// A flow as a walk keeps it from stage to stage: without keys.
 #[derive(Clone, Copy, Debug)]
-pub struct PlainFlow {
+pub struct Glimpse {
     life: Life,
     /// As it lies in the row.
     verdict: u64,
     link: Link,
 }
 
-impl PlainFlow {
+impl Glimpse {
     /// What stands in rows of a batch whose packets belong to none.
-    pub const NONE: PlainFlow = PlainFlow { life: Life(0), verdict: 0, link: 0 };
+    pub const NONE: Glimpse = Glimpse { life: Life(0), verdict: 0, link: 0 };
 
-    /// The flow, as it was looked up by `asked`.
-    pub fn of(&self, asked: &FlowKey) -> Flow {
+    /// The flow, as it was looked up by `asked`. Nobody translates it.
+    pub fn of_plain(&self, asked: &FlowKey) -> Flow {
         let (row, _) = row_and_side(self.link);
         Flow {
             row,
@@ -68,11 +68,13 @@ impl PlainFlow {
     }
 }
 
-/// What was found of a batch's rows. Of those in neither `plain` nor `nothing`, [`Flows::look_up_probe`] tells.
+/// What was found of a batch's rows. Of those of no kind here, [`Flows::look_up_probe`] tells.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Glanced {
     /// Rows of plain flows, which have been written down.
     pub plain: Rows,
+    /// Rows of translated flows, which have been written down: [`Flows::look_again`] tells.
+    pub translated: Rows,
     /// Those among them whose packet may change something, or may be one that the flow may not have.
     pub stirring: Rows,
     /// Rows of no flow.
@@ -100,9 +102,23 @@ impl Flows {
         for row in asked {
             heads[row] = index.head(probes[row].bucket as usize);
         }
-        let near = |row| rows.get(row_and_side(heads[row]).0 as usize).map_or(0, Row::near);
+        let at = |row: usize| rows.get(row_and_side(heads[row]).0 as usize);
+        let mut translated = Rows::NONE;
+        for row in asked {
+            if at(row).is_some_and(|flow| !flow.life().has(Life::PLAIN)) {
+                translated.insert(row);
+            }
+        }
         // The sum means nothing, but has to be made, so the rows have to be read.
-        std::hint::black_box(asked.into_iter().map(near).fold(0, u64::wrapping_add));
+        let far = |row| at(row).map_or(0, Row::far);
+        std::hint::black_box(translated.into_iter().map(far).fold(0, u64::wrapping_add));
+    }
+
+    /// A flow that is translated, as far as a glance has seen it; `None`: it has changed since.
+    #[inline]
+    pub fn look_again(&self, seen: &Glimpse, asked: &FlowKey, time: &FlowTime<'_>) -> Option<Flow> {
+        let flow = self.reread((seen.link, seen.life), asked)?;
+        (!time.may_be_over(seen.life)).then_some(flow)
     }
 
     /// Looks up a batch's rows.
@@ -112,12 +128,17 @@ impl Flows {
         probes: &[Probe; Rows::MOST],
         asked: Rows,
         time: &FlowTime<'_>,
-        found: &mut [PlainFlow; Rows::MOST],
+        found: &mut [Glimpse; Rows::MOST],
     ) -> Glanced {
         let Table { rows, index, .. } = &*self.0;
-        let (mut plain, mut stirring, mut nothing) = (Rows::NONE, Rows::NONE, Rows::NONE);
-        let mut keep = |row: usize, link: Link, life: Life, verdict: u64| {
-            found[row] = PlainFlow { life, verdict, link };
+        let (mut plain, mut translated) = (Rows::NONE, Rows::NONE);
+        let (mut stirring, mut nothing) = (Rows::NONE, Rows::NONE);
+        let mut keep = |row: usize, (link, life, verdict): (Link, Life, u64)| {
+            found[row] = Glimpse { life, verdict, link };
+            if !life.has(Life::PLAIN) {
+                translated.insert(row);
+                return;
+            }
             plain.insert(row);
             if !timeouts::is_steady(life, direction(link), probes[row].steady) || !time.is_recent(life) {
                 stirring.insert(row);
@@ -127,21 +148,20 @@ impl Flows {
         let mut others = Rows::NONE;
         for row in asked {
             match index.first(rows, probes[row].bucket as usize, &probes[row].words, Row::verdict_word) {
-                Some((link, life, verdict)) if life.has(Life::PLAIN) => keep(row, link, life, verdict),
-                _ => others.insert(row),
+                Some(seen) => keep(row, seen),
+                None => others.insert(row),
             }
         }
-        // Further down their chains, translated, or of no flow.
+        // Further down their chains, or of no flow.
         for row in others {
             let read = |_, _, row: &Row| row.verdict_word();
             match index.find_and_read(rows, probes[row].bucket as usize, &probes[row].words, read) {
-                Some((link, life, verdict)) if life.has(Life::PLAIN) => keep(row, link, life, verdict),
-                Some(_) => {}
+                Some(seen) => keep(row, seen),
                 None => nothing.insert(row),
             }
         }
         let over: Rows = stirring.into_iter().filter(|row| time.may_be_over(found[*row].life)).collect();
-        Glanced { plain: plain.without(over), stirring: stirring.without(over), nothing }
+        Glanced { plain: plain.without(over), translated, stirring: stirring.without(over), nothing }
     }
 }
 
@@ -186,22 +206,26 @@ mod tests {
             for (probe, (key, tcp_flags)) in probes.iter_mut().zip(&asked) {
                 *probe = flows.probe(key, *tcp_flags);
             }
-            let mut found = [PlainFlow::NONE; Rows::MOST];
+            let mut found = [Glimpse::NONE; Rows::MOST];
             let rows: Rows = (0..asked.len()).filter(|row| row % 5 != 3).collect();
             let glanced = flows.glance(&probes, rows, &time, &mut found);
-            prop_assert!(glanced.plain.with(glanced.nothing).without(rows).is_empty());
+            prop_assert!(glanced.plain.with(glanced.nothing).with(glanced.translated).without(rows).is_empty());
             prop_assert!(glanced.stirring.without(glanced.plain).is_empty());
             for row in rows {
                 let (key, tcp_flags) = &asked[row];
                 let expected = flows.look_up(key, time.now, &timeouts);
                 if glanced.plain.contains(row) {
-                    let flow = found[row].of(key);
+                    let flow = found[row].of_plain(key);
                     prop_assert_eq!(Some(flow), expected);
                     prop_assert!(!flow.is_translated());
                     let tcp_flags = if key.protocol == protocol::TCP { *tcp_flags } else { 0 };
                     let flags = timeouts::after(flow.life.flags(), key.protocol, flow.direction, tcp_flags);
                     let changes = flags != flow.life.flags() || !time.is_recent(flow.life);
                     prop_assert!(!changes || glanced.stirring.contains(row), "what changes a flow stirs");
+                } else if glanced.translated.contains(row) {
+                    let again = flows.look_again(&found[row], key, &time);
+                    prop_assert!(again.is_none_or(|flow| Some(flow) == expected && flow.is_translated()));
+                    prop_assert!(again.is_some() || expected.is_none_or(|flow| time.may_be_over(flow.life)));
                 } else if glanced.nothing.contains(row) {
                     prop_assert_eq!(expected, None);
                 } else {
@@ -219,7 +243,7 @@ mod tests {
         let time = FlowTime::new(Ticks(9), &timeouts);
         let verdicts = [1, 2].map(|epoch| FlowVerdict::allowed(epoch, crate::Between::default()));
         let glance = |key: &FlowKey| {
-            let mut found = [PlainFlow::NONE; Rows::MOST];
+            let mut found = [Glimpse::NONE; Rows::MOST];
             let glanced = flows.glance(&[flows.probe(key, 0); Rows::MOST], Rows(1), &time, &mut found);
             assert!(glanced.plain.contains(0));
             found[0]

@@ -167,10 +167,10 @@ impl Row {
         self.life.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).map(drop).map_err(Life)
     }
 
-    /// A word of its first cache line.
+    /// A word of its second cache line.
     #[inline(always)]
-    pub(super) fn near(&self) -> u64 {
-        self.life.load(Ordering::Relaxed)
+    pub(super) fn far(&self) -> u64 {
+        self.reply[0].load(Ordering::Relaxed)
     }
 
     /// What policy has said of the flow, as it lies here.
