@@ -1,17 +1,22 @@
 //! All files together: the set of resources that they ask for, and the difference from what was announced.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::{Key, Resource, Update};
+use model::{Key, Resource};
 
 use crate::event::Ignored;
 use crate::invalid::{Invalid, Position, Reason};
 use crate::manifest::{self, Entry, Manifest};
-use crate::scan::{self, Contents, Seen};
+use crate::scan::{self, Contents, Seen, Stamp};
+
+/// Files that are read before what they say is taken: their trees take memory meanwhile.
+const PORTION: usize = 4096;
+/// Files that are worth a thread of their own.
+const WORTH_A_THREAD: usize = 64;
 
 /// The limits of what is read.
 #[derive(Clone, Copy, Debug)]
@@ -28,15 +33,36 @@ pub(crate) struct Files {
     files: BTreeMap<PathBuf, Known>,
     /// More files than may be; those past the limit, in the order of their names, are left out.
     too_many: bool,
+    /// Who gives each resource. The file whose name comes first is obeyed.
+    givers: BTreeMap<Key, BTreeMap<PathBuf, Entry>>,
+    touched: Touched,
+    /// What was said last was about everything, as a limit was exceeded.
+    said_all: bool,
+}
+
+/// What may say something else than when it was asked last.
+#[derive(Debug, Default)]
+struct Touched {
+    files: BTreeSet<PathBuf>,
+    resources: BTreeSet<Key>,
 }
 
 #[derive(Debug)]
 struct Known {
     seen: Seen,
+    /// Which state of the file that was; nothing where another one could have the same.
+    stamp: Option<Stamp>,
     /// The last good contents, empty where there never were any.
     manifest: Manifest,
     /// Why the present contents are not in force.
     problems: Vec<Invalid>,
+}
+
+/// What became of reading a file.
+enum Reading {
+    Absent,
+    Same(Option<Stamp>),
+    Other { seen: Seen, stamp: Option<Stamp>, manifest: Result<Manifest, Vec<Invalid>> },
 }
 
 /// The resources in force, by dependency and then by key.
@@ -51,19 +77,50 @@ pub(crate) struct Desired {
     pub(crate) problems: BTreeMap<PathBuf, Vec<Invalid>>,
 }
 
+/// What some of it is now.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Nothing for those that are gone.
+    pub(crate) resources: Vec<(Key, Option<Arc<Resource>>)>,
+    /// Files, what of them is ignored, and every problem of theirs.
+    pub(crate) files: BTreeMap<PathBuf, (Vec<Ignored>, Vec<Invalid>)>,
+}
+
+/// What has to be looked at of what files say.
+#[derive(Debug)]
+pub(crate) enum Said {
+    All(Desired),
+    Some(Changes),
+}
+
 impl Files {
     pub(crate) fn new(limits: Limits) -> Files {
-        Files { limits, hasher: RandomState::new(), files: BTreeMap::new(), too_many: false }
+        Files {
+            limits,
+            hasher: RandomState::new(),
+            files: BTreeMap::new(),
+            too_many: false,
+            givers: BTreeMap::new(),
+            touched: Touched::default(),
+            said_all: false,
+        }
     }
 
     /// Do the files hold anything else than what was read last?
     pub(crate) fn differ(&self, paths: &[PathBuf]) -> bool {
         let mut present = 0;
         for path in self.within_limit(paths) {
-            let contents = scan::read(path, self.limits.max_file_bytes);
-            let Some(seen) = Seen::of(&contents, &self.hasher) else { continue };
+            let known = self.files.get(path);
+            let is_same = match known.and_then(|known| known.stamp) {
+                Some(stamp) if Stamp::at(path) == Some(stamp) => true,
+                _ => {
+                    let contents = scan::read(path, self.limits.max_file_bytes);
+                    let Some(seen) = Seen::of(&contents, &self.hasher) else { continue };
+                    known.is_some_and(|known| known.seen == seen)
+                }
+            };
             present += 1;
-            if self.files.get(path).is_none_or(|known| known.seen != seen) {
+            if !is_same {
                 return true;
             }
         }
@@ -74,43 +131,173 @@ impl Files {
         &paths[..paths.len().min(self.limits.max_resources)]
     }
 
-    /// Reads the files anew; those whose contents are as before are not parsed again.
+    /// Reads the files anew, which are all that there are; those that are as before are not parsed again.
     pub(crate) fn load(&mut self, paths: &[PathBuf]) {
         self.too_many = paths.len() > self.limits.max_resources;
-        let mut before = std::mem::take(&mut self.files);
-        for path in self.within_limit(paths) {
-            let contents = scan::read(path, self.limits.max_file_bytes);
-            let Some(seen) = Seen::of(&contents, &self.hasher) else { continue };
-            let known = match before.remove(path) {
-                Some(known) if known.seen == seen => known,
-                earlier => {
-                    let last_good = earlier.map(|known| known.manifest).unwrap_or_default();
-                    self.parse(path, contents, seen, last_good)
-                }
-            };
-            self.files.insert(path.clone(), known);
+        let paths = self.within_limit(paths);
+        let present: BTreeSet<&PathBuf> = paths.iter().collect();
+        let gone: Vec<PathBuf> = self.files.keys().filter(|path| !present.contains(path)).cloned().collect();
+        gone.iter().for_each(|path| self.forget(path));
+        let suspects: Vec<&PathBuf> = paths.iter().filter(|path| !self.is_as_stamped(path)).collect();
+        for some in suspects.chunks(PORTION) {
+            for (path, reading) in self.read(some) {
+                self.put(path, reading);
+            }
         }
+    }
+
+    /// Reads some of the files anew. False: there are too many for that to do, and all have to be.
+    pub(crate) fn reload(&mut self, paths: &BTreeSet<PathBuf>) -> bool {
+        if self.too_many || self.files.len() + paths.len() > self.limits.max_resources {
+            return false;
+        }
+        let paths: Vec<&PathBuf> = paths.iter().collect();
+        for some in paths.chunks(PORTION) {
+            for (path, reading) in self.read(some) {
+                self.put(path, reading);
+            }
+        }
+        true
+    }
+
+    fn is_as_stamped(&self, path: &Path) -> bool {
+        let stamp = self.files.get(path).and_then(|known| known.stamp);
+        stamp.is_some_and(|stamp| Stamp::at(path) == Some(stamp))
+    }
+
+    /// Reads and parses, on all cores where it is worth it.
+    fn read<'a>(&self, paths: &[&'a PathBuf]) -> Vec<(&'a PathBuf, Reading)> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = paths.len().div_ceil(cores).max(WORTH_A_THREAD);
+        let read = |paths: &[&'a PathBuf]| -> Vec<_> {
+            paths.iter().map(|path| (*path, self.read_one(path))).collect()
+        };
+        if paths.len() <= share {
+            return read(paths);
+        }
+        std::thread::scope(|scope| {
+            let shares: Vec<_> = paths.chunks(share).map(|some| scope.spawn(move || read(some))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| match thread.join() {
+                Ok(readings) => readings,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            shares.into_iter().flat_map(join).collect()
+        })
+    }
+
+    fn read_one(&self, path: &Path) -> Reading {
+        // Before it is read: a change in between makes it another one.
+        let stamp = Stamp::at(path).filter(Stamp::is_settled);
+        let contents = scan::read(path, self.limits.max_file_bytes);
+        let Some(seen) = Seen::of(&contents, &self.hasher) else { return Reading::Absent };
+        match self.files.get(path) {
+            Some(known) if known.seen == seen => Reading::Same(stamp),
+            _ => Reading::Other { seen, stamp, manifest: self.manifest(path, contents) },
+        }
+    }
+
+    fn put(&mut self, path: &Path, reading: Reading) {
+        let (seen, stamp, manifest) = match reading {
+            Reading::Absent => return self.forget(path),
+            Reading::Same(stamp) => {
+                if let Some(known) = self.files.get_mut(path) {
+                    known.stamp = stamp;
+                }
+                return;
+            }
+            Reading::Other { seen, stamp, manifest } => (seen, stamp, manifest),
+        };
+        self.touched.files.insert(path.to_owned());
+        match manifest {
+            Ok(manifest) => {
+                self.take_back(path);
+                for entry in &manifest.entries {
+                    let key = entry.resource.key();
+                    self.givers.entry(key.clone()).or_default().insert(path.to_owned(), entry.clone());
+                    self.touched.resources.insert(key);
+                }
+                self.files.insert(path.to_owned(), Known { seen, stamp, manifest, problems: Vec::new() });
+            }
+            Err(problems) => {
+                let last_good = self.files.remove(path).map(|known| known.manifest).unwrap_or_default();
+                self.files.insert(path.to_owned(), Known { seen, stamp, manifest: last_good, problems });
+            }
+        }
+    }
+
+    fn forget(&mut self, path: &Path) {
+        self.take_back(path);
+        if self.files.remove(path).is_some() {
+            self.touched.files.insert(path.to_owned());
+        }
+    }
+
+    /// A file gives nothing any more.
+    fn take_back(&mut self, path: &Path) {
+        let Some(known) = self.files.get(path) else { return };
+        for key in known.manifest.entries.iter().map(|entry| entry.resource.key()) {
+            if let Some(givers) = self.givers.get_mut(&key) {
+                givers.remove(path);
+                if givers.is_empty() {
+                    self.givers.remove(&key);
+                }
+            }
+            self.touched.resources.insert(key);
+        }
+    }
+
+    /// What may be other than when this was asked last, and what it is now.
+    pub(crate) fn said(&mut self, directory: &Path) -> Said {
+        let touched = std::mem::take(&mut self.touched);
+        let is_too_much = self.too_many || self.givers.len() > self.limits.max_resources;
+        if std::mem::replace(&mut self.said_all, is_too_much) || is_too_much {
+            return Said::All(self.desired(directory));
+        }
+        let Touched { mut files, resources } = touched;
+        let mut changes = Changes::default();
+        for key in resources {
+            let givers = self.givers.get(&key);
+            // Who was one of two may be the only one now.
+            files.extend(givers.into_iter().flat_map(BTreeMap::keys).cloned());
+            let resource = givers.and_then(BTreeMap::first_key_value).map(|(_, entry)| &entry.resource);
+            changes.resources.push((key, resource.cloned()));
+        }
+        for file in files {
+            let (ignored, problems) = match self.files.get(&file) {
+                Some(known) => (known.manifest.ignored.clone(), self.problems(&file, known)),
+                None => Default::default(),
+            };
+            changes.files.insert(file, (ignored, problems));
+        }
+        Said::Some(changes)
+    }
+
+    /// Why a file's present contents aren't in force, and which of its resources others give.
+    fn problems(&self, file: &Path, known: &Known) -> Vec<Invalid> {
+        let mut problems = known.problems.clone();
+        for entry in &known.manifest.entries {
+            let key = entry.resource.key();
+            if let Some((first, obeyed)) = self.givers.get(&key).and_then(BTreeMap::first_key_value)
+                && first != file
+            {
+                problems.push(manifest::duplicate(file, entry, &key, first, obeyed.position));
+            }
+        }
+        problems
     }
 
     /// Takes contents that stand in no file, under a name for messages.
     pub(crate) fn add(&mut self, name: &Path, bytes: Vec<u8>) {
         let contents = scan::within(bytes, self.limits.max_file_bytes);
         let Some(seen) = Seen::of(&contents, &self.hasher) else { return };
-        let known = self.parse(name, contents, seen, Manifest::default());
-        self.files.insert(name.to_owned(), known);
+        let manifest = self.manifest(name, contents);
+        self.put(name, Reading::Other { seen, stamp: None, manifest });
     }
 
     /// What the files say, each with its file.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&Path, &Entry)> {
         let files = self.files.iter();
         files.flat_map(|(path, known)| known.manifest.entries.iter().map(|entry| (path.as_path(), entry)))
-    }
-
-    fn parse(&self, path: &Path, contents: Contents, seen: Seen, last_good: Manifest) -> Known {
-        match self.manifest(path, contents) {
-            Ok(manifest) => Known { seen, manifest, problems: Vec::new() },
-            Err(problems) => Known { seen, manifest: last_good, problems },
-        }
     }
 
     fn manifest(&self, path: &Path, contents: Contents) -> Result<Manifest, Vec<Invalid>> {
@@ -181,15 +368,6 @@ fn too_many(file: &Path, entry: &Entry, key: &Key, max: usize) -> Invalid {
         resource: Some(key.to_string()),
         ..manifest::whole_file(file, Reason::TooManyResources { max })
     }
-}
-
-/// The changes that lead from one set to another: puts, what others lean on first; then removals, the other way
-/// round. Putting first lets a renamed resource take over from its older self without a gap.
-pub(crate) fn difference(before: &Set, after: &Set) -> Vec<Update> {
-    let puts = after.iter().filter(|(key, resource)| before.get(key) != Some(resource));
-    let removals = before.keys().rev().filter(|key| !after.contains_key(key));
-    let put = |(_, resource): (_, &Arc<Resource>)| Update::Put(Arc::clone(resource));
-    puts.map(put).chain(removals.map(|(_, key)| Update::Remove(key.clone()))).collect()
 }
 
 /// Which resources a resource leans on: those of a lower rank are put first and removed last.

@@ -7,8 +7,9 @@
 //!                                       └── and every `rescan` without being told ┘
 //! ```
 //!
-//! A wake-up says only *that* something changed. What changed is found by comparing contents, so lost,
-//! doubled and reordered notifications can do no harm.
+//! A wake-up says only *that* something changed, and notifications which files to look at. What changed in them is found
+//! by comparing contents, so doubled and reordered notifications can do no harm, and lost ones are made good by the
+//! periodic look at all files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,19 +22,19 @@ use std::time::{Duration, Instant};
 
 use model::{Resource, Update};
 
-use crate::desired::{Desired, Files, Limits, Set, difference};
-use crate::event::Event;
+use crate::desired::{Changes, Desired, Files, Limits, Rank, Said, Set};
+use crate::event::{Event, Ignored};
 use crate::invalid::{Invalid, Reason};
 use crate::manifest;
 use crate::scan;
-use crate::watch::Watch;
+use crate::watch::{Named, Watch};
 
 /// How often a missing directory is looked for.
 const MISSING_RETRY: Duration = Duration::from_secs(1);
 /// Looking around more often than this would be all that the thread does.
 const RESCAN_MIN: Duration = Duration::from_millis(10);
 /// A directory that never becomes quiet is read all the same after this many debounce times.
-const DEBOUNCE_MAX: u32 = 20;
+const DEBOUNCE_MAX: u32 = 5;
 
 /// Where the resources are, and what they may cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +52,14 @@ pub struct DirectoryConfig {
 }
 
 impl DirectoryConfig {
-    /// The usual limits: a look every 10 s, 100 ms of quiet, files of 4 MiB, 100 000 resources.
+    /// The usual limits: a look every 10 s, 100 ms of quiet, files of 4 MiB, 500 000 resources.
     pub fn at(path: impl Into<PathBuf>) -> DirectoryConfig {
         DirectoryConfig {
             path: path.into(),
             rescan: Duration::from_secs(10),
             debounce: Duration::from_millis(100),
             max_file_bytes: 4 << 20,
-            max_resources: 100_000,
+            max_resources: 500_000,
         }
     }
 
@@ -199,8 +200,8 @@ impl Drop for Directory {
 struct Announced {
     set: Set,
     problems: BTreeMap<PathBuf, Invalid>,
-    /// File, resource and field; the place may move without a word.
-    ignored: BTreeSet<(PathBuf, String, Option<String>)>,
+    /// By file: resource and field; the place may move without a word.
+    ignored: BTreeMap<PathBuf, BTreeSet<(String, Option<String>)>>,
 }
 
 struct Watcher {
@@ -230,7 +231,10 @@ impl Watcher {
             let patience = if self.available { rescan } else { rescan.min(MISSING_RETRY) };
             match self.woken.recv_timeout(patience) {
                 Ok(()) => break,
-                Err(RecvTimeoutError::Timeout) if self.unnoticed_change() => break,
+                Err(RecvTimeoutError::Timeout) if self.unnoticed_change() => {
+                    self.watch.name_anything();
+                    break;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -263,54 +267,112 @@ impl Watcher {
     fn load(&mut self, sink: &mut impl FnMut(Event)) {
         // Watched before it is listed: what changes in between is told of.
         self.watch.renew(&self.config.path);
+        if let Named::Files(files) = self.watch.named()
+            && self.available
+            && self.files.reload(&files)
+        {
+            return self.tell(None, sink);
+        }
         let listed = scan::list(&self.config.path);
         self.available = listed.is_ok();
-        let unavailable = match listed {
+        match listed {
             Ok(paths) => {
                 self.files.load(&paths);
-                None
+                self.tell(None, sink);
             }
-            Err(error) => Some(Reason::DirectoryUnavailable(error.kind())),
-        };
-        let mut desired = self.files.desired(&self.config.path);
-        if let Some(reason) = unavailable {
-            let problem = manifest::whole_file(&self.config.path, reason);
-            desired.problems.entry(self.config.path.clone()).or_default().insert(0, problem);
+            Err(error) => self.tell(Some(Reason::DirectoryUnavailable(error.kind())), sink),
         }
-        self.announced.announce(desired, sink);
+    }
+
+    fn tell(&mut self, unavailable: Option<Reason>, sink: &mut impl FnMut(Event)) {
+        let directory = &self.config.path;
+        let mut changes = match self.files.said(directory) {
+            Said::Some(changes) => changes,
+            Said::All(desired) => self.announced.changes(desired),
+        };
+        let (_, problems) = changes.files.entry(directory.clone()).or_default();
+        problems.splice(0..0, unavailable.map(|reason| manifest::whole_file(directory, reason)));
+        self.announced.announce(changes, sink);
     }
 }
 
 impl Announced {
-    fn announce(&mut self, desired: Desired, sink: &mut impl FnMut(Event)) {
-        let problems: BTreeMap<_, _> = desired.problems.into_iter().filter_map(first_of_file).collect();
-        for (file, problem) in &problems {
-            if self.problems.get(file) != Some(problem) {
-                sink(Event::Invalid(problem.clone()));
+    /// What is otherwise where this is all there is.
+    fn changes(&self, desired: Desired) -> Changes {
+        let Desired { set, ignored, problems } = desired;
+        let mut changes = Changes::default();
+        for file in self.problems.keys().chain(self.ignored.keys()) {
+            changes.files.entry(file.clone()).or_default();
+        }
+        for found in ignored {
+            changes.files.entry(found.file.clone()).or_default().0.push(found);
+        }
+        for (file, problems) in problems {
+            changes.files.entry(file).or_default().1 = problems;
+        }
+        let gone = self.set.keys().filter(|key| !set.contains_key(*key));
+        changes.resources.extend(gone.map(|(_, key)| (key.clone(), None)));
+        changes.resources.extend(set.into_iter().map(|((_, key), resource)| (key, Some(resource))));
+        changes
+    }
+
+    /// Tells what is new of this: puts, what others lean on first; then removals, the other way round. Putting first lets a
+    /// renamed resource take over from its older self without a gap.
+    fn announce(&mut self, changes: Changes, sink: &mut impl FnMut(Event)) {
+        let Changes { resources, files } = changes;
+        let (mut mended, mut newly_ignored) = (Vec::new(), Vec::new());
+        for (file, (ignored, problems)) in files {
+            newly_ignored.extend(self.ignore(&file, ignored));
+            match first_of_file(problems) {
+                Some(problem) if self.problems.get(&file) == Some(&problem) => {}
+                Some(problem) => {
+                    sink(Event::Invalid(problem.clone()));
+                    self.problems.insert(file, problem);
+                }
+                None if self.problems.remove(&file).is_some() => mended.push(file),
+                None => {}
             }
         }
-        for update in difference(&self.set, &desired.set) {
-            sink(Event::Update(update));
-        }
-        for file in self.problems.keys().filter(|file| !problems.contains_key(*file)) {
-            sink(Event::Mended { file: file.clone() });
-        }
-        let mut ignored = BTreeSet::new();
-        for found in desired.ignored {
-            let what = (found.file.clone(), found.resource.clone(), found.field.clone());
-            if !self.ignored.contains(&what) && !ignored.contains(&what) {
-                sink(Event::Ignored(found));
+        let (mut puts, mut removals) = (Set::new(), BTreeSet::new());
+        for (key, resource) in resources {
+            let key = (Rank::of(&key), key);
+            match resource {
+                Some(resource) if self.set.get(&key) == Some(&resource) => {}
+                Some(resource) => {
+                    self.set.insert(key.clone(), Arc::clone(&resource));
+                    puts.insert(key, resource);
+                }
+                None if self.set.remove(&key).is_some() => drop(removals.insert(key)),
+                None => {}
             }
-            ignored.insert(what);
         }
-        *self = Announced { set: desired.set, problems, ignored };
+        puts.into_values().for_each(|resource| sink(Event::Update(Update::Put(resource))));
+        removals.into_iter().rev().for_each(|(_, key)| sink(Event::Update(Update::Remove(key))));
+        mended.into_iter().for_each(|file| sink(Event::Mended { file }));
+        newly_ignored.into_iter().for_each(|found| sink(Event::Ignored(found)));
+    }
+
+    /// Gives what of a file hasn't been told yet.
+    fn ignore(&mut self, file: &Path, ignored: Vec<Ignored>) -> Vec<Ignored> {
+        let before = self.ignored.remove(file).unwrap_or_default();
+        let mut now = BTreeSet::new();
+        let mut is_new = |found: &Ignored| {
+            let what = (found.resource.clone(), found.field.clone());
+            let was_told = before.contains(&what);
+            now.insert(what) && !was_told
+        };
+        let new = ignored.into_iter().filter(&mut is_new).collect();
+        if !now.is_empty() {
+            self.ignored.insert(file.to_owned(), now);
+        }
+        new
     }
 }
 
-fn first_of_file((file, problems): (PathBuf, Vec<Invalid>)) -> Option<(PathBuf, Invalid)> {
+/// The first of a file's problems, which counts the others.
+fn first_of_file(problems: Vec<Invalid>) -> Option<Invalid> {
     let more = problems.len().saturating_sub(1);
-    let first = problems.into_iter().next()?;
-    Some((file, Invalid { more, ..first }))
+    problems.into_iter().next().map(|first| Invalid { more, ..first })
 }
 
 #[cfg(test)]

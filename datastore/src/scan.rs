@@ -1,9 +1,11 @@
 //! Which files of a directory count, and their bytes, each within its limit.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::invalid::Reason;
 
@@ -15,13 +17,26 @@ pub(crate) fn counts(path: &Path) -> bool {
     !name.starts_with(['.', '#']) && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
+/// Is it a file that only writers of ours use?
+pub(crate) fn is_writers_own(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name == LOCK || name == LAST || name.starts_with('.') && name.ends_with(ASIDE)
+}
+
+/// Held by whoever writes.
+pub(crate) const LOCK: &str = ".lock";
+/// The last revision that was given.
+pub(crate) const LAST: &str = ".revision";
+/// What the name of a file ends with that is to take another's place; it begins with a dot.
+pub(crate) const ASIDE: &str = ".new";
+
 /// The files that count, in the order of their names.
 ///
 /// # Errors
 /// Where the directory is missing or can't be listed.
 pub(crate) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
+    for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if counts(&path) {
             files.push(path);
@@ -63,7 +78,7 @@ pub(crate) fn within(bytes: Vec<u8>, max_bytes: u64) -> Contents {
 
 fn try_read(path: &Path, max_bytes: u64) -> io::Result<Contents> {
     // Asked before opening: to open a FIFO would wait for its writer.
-    if !std::fs::metadata(path)?.is_file() {
+    if !fs::metadata(path)?.is_file() {
         return Ok(Contents::Absent);
     }
     let file = File::open(path)?;
@@ -75,6 +90,44 @@ fn try_read(path: &Path, max_bytes: u64) -> io::Result<Contents> {
     // It may have grown since; one byte beyond the limit is enough to know.
     file.take(max_bytes.saturating_add(1)).read_to_end(&mut contents)?;
     Ok(within(contents, max_bytes))
+}
+
+/// Which state of a file it is, without a look into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    inode: u64,
+    bytes: u64,
+    /// When its contents were written: nanoseconds since 1970.
+    pub(crate) modified: i64,
+    changed: i64,
+}
+
+/// Two changes within the grain of a file system's clock look like one.
+const GRAIN: Duration = Duration::from_secs(1);
+
+impl Stamp {
+    pub(crate) fn of(metadata: &fs::Metadata) -> Stamp {
+        let nanoseconds =
+            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Stamp {
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// The state of a file now; nothing where there is none.
+    pub(crate) fn at(path: &Path) -> Option<Stamp> {
+        fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
+    }
+
+    /// Is it so old that every later change has another stamp?
+    pub(crate) fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let changed = Duration::from_nanos(u64::try_from(self.changed).unwrap_or(0));
+        changed + GRAIN < now
+    }
 }
 
 /// What a file held when it was last read: enough to tell whether it changed.

@@ -418,7 +418,11 @@ proptest! {
                 take(step, good.path());
             }
             files.load(&scan::list(dir.path()).unwrap());
-            announced.announce(files.desired(dir.path()), &mut |event| match event {
+            let changes = match files.said(dir.path()) {
+                Said::Some(changes) => changes,
+                Said::All(desired) => announced.changes(desired),
+            };
+            announced.announce(changes, &mut |event| match event {
                 Event::Update(Update::Put(resource)) => drop(set.insert(resource.key(), Resource::clone(&resource))),
                 Event::Update(Update::Remove(key)) => assert!(set.remove(&key).is_some()),
                 _ => {}
