@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::etcd::Etcd;
+use crate::etcd::MirroringEtcd;
 use crate::netns::Namespace;
 use crate::process::{Identity, Process};
 use crate::progress::Progress;
@@ -43,7 +43,7 @@ pub struct Lab {
     namespaces: RefCell<Vec<Namespace>>,
     proofs: RefCell<Vec<String>>,
     uses_etcd: Cell<bool>,
-    etcd: RefCell<Option<Etcd>>,
+    etcd: RefCell<Option<MirroringEtcd>>,
 }
 
 impl Lab {
@@ -169,7 +169,7 @@ impl Lab {
         let mut etcd = self.etcd.borrow_mut();
         let etcd = match &mut *etcd {
             Some(etcd) => etcd,
-            none => none.insert(Etcd::start(self, resources)?),
+            none => none.insert(MirroringEtcd::start(self, resources)?),
         };
         Ok(format!("{{ etcd: {{ endpoints: [\"{}\"] }} }}", etcd.endpoint()))
     }

@@ -38,7 +38,7 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod dissected;
-mod etcd;
+pub mod etcd;
 pub mod hostile;
 pub mod interop;
 mod lab;

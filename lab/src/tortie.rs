@@ -29,13 +29,21 @@ pub struct Settings {
     pub workers: u32,
     /// Where metrics are served, if they are.
     pub metrics: Option<SocketAddr>,
+    /// Where resources are read, in YAML's flow form; as the lab has it where nothing is said.
+    pub datastore: Option<String>,
     /// Further lines, each with its end.
     pub more: String,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { uplinks: vec!["eth0".to_owned()], workers: 1, metrics: None, more: String::new() }
+        Settings {
+            uplinks: vec!["eth0".to_owned()],
+            workers: 1,
+            metrics: None,
+            datastore: None,
+            more: String::new(),
+        }
     }
 }
 
@@ -64,6 +72,10 @@ impl TortieNode {
         let socket = lab.directory().join(format!("{name}.sock"));
         let metrics =
             settings.metrics.map_or(String::new(), |listen| format!("metrics: {{ listen: \"{listen}\" }}\n"));
+        let datastore = match &settings.datastore {
+            Some(datastore) => datastore.clone(),
+            None => lab.datastore(resources)?,
+        };
         let text = format!(
             "node: {name}\n\
              datastore: {}\n\
@@ -74,7 +86,7 @@ impl TortieNode {
              log: {{ format: text, level: info }}\n\
              mode: auto\n\
              {metrics}{}",
-            lab.datastore(resources)?,
+            datastore,
             settings.uplinks.join(", "),
             // Not this machine's own: other labs have theirs, and a CNI plugin may read it.
             lab.directory().join(format!("{name}.mtu")).display(),
@@ -346,6 +358,29 @@ pub struct Tunnel {
     pub remote: IpAddr,
     /// VXLAN's network identifier.
     pub vni: Option<u32>,
+}
+
+/// `tortie show datastore`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ShowDatastore {
+    /// Whether its first snapshot is in.
+    pub in_sync: bool,
+    /// How long it took until that was in force.
+    pub load_seconds: Option<f64>,
+    /// Since when it can't be followed: RFC 3339.
+    pub stale_since: Option<String>,
+    /// Why.
+    pub stale_reason: Option<String>,
+    /// Changes that came and are in force.
+    pub changes: u64,
+    /// Half of those since the first snapshot took no longer, from the datastore's word until they were in force.
+    pub median_delay_seconds: f64,
+    /// 99 of 100 of them took no longer.
+    pub p99_delay_seconds: f64,
+    /// The longest that one took.
+    pub longest_delay_seconds: f64,
+    /// What can't be read, with the reason for each.
+    pub invalid: BTreeMap<String, String>,
 }
 
 /// `tortie show ports`.

@@ -11,6 +11,7 @@ mod lookup;
 mod loss;
 mod next_hop_loss;
 mod peers;
+mod site;
 mod table_load;
 mod updates;
 mod veth;
@@ -47,6 +48,8 @@ enum What {
     NextHopLoss(next_hop_loss::Arguments),
     /// A whole internet table through BGP: in from one peer, out to another, beside other daemons.
     TableLoad(table_load::Arguments),
+    /// A site of 100,000 endpoints from either store: loaded, then followed while it changes; needs root.
+    Site(site::Arguments),
     /// Instructions a packet, counted by callgrind and held against the record.
     Instructions(instructions::Arguments),
     /// Forward packets of one kind of work: what `perf instructions` runs under valgrind.
@@ -66,6 +69,7 @@ fn main() -> Result<ExitCode> {
         What::Loss(arguments) => loss::run(&arguments),
         What::NextHopLoss(arguments) => next_hop_loss::run(&arguments),
         What::TableLoad(arguments) => table_load::run(&arguments),
+        What::Site(arguments) => site::run(&arguments),
         What::Instructions(arguments) => instructions::run(&arguments),
         What::Count(arguments) => instructions::count(&arguments),
     }?;

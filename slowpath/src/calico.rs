@@ -50,6 +50,7 @@ pub struct Calico {
     node_name: String,
     nodes: BTreeMap<String, Node>,
     pools: BTreeMap<String, IpPool>,
+    /// Those that run here; there may be a thousand times as many elsewhere.
     endpoints: BTreeMap<EndpointName, WorkloadEndpoint>,
     configurations: BTreeMap<String, BgpConfiguration>,
     peers: BTreeMap<String, BgpPeer>,
@@ -145,35 +146,67 @@ impl Calico {
         }
     }
 
+    /// May a change, once it is taken, change what is desired? What is about workloads elsewhere or about policy alone doesn't.
+    pub fn concerns(&self, update: &Update) -> bool {
+        let is_here = |namespace: &String, name: &String| {
+            self.endpoints.contains_key(&(namespace.clone(), name.clone()))
+        };
+        match update {
+            Update::InSync => true,
+            Update::Put(resource) => match &**resource {
+                Resource::WorkloadEndpoint(endpoint) => {
+                    endpoint.node == self.node_name || is_here(&endpoint.namespace, &endpoint.name)
+                }
+                Resource::Tier(_)
+                | Resource::NetworkPolicy(_)
+                | Resource::Profile(_)
+                | Resource::NetworkSet(_) => false,
+                _ => true,
+            },
+            Update::Remove(key) => match key {
+                Key::WorkloadEndpoint(namespace, name) => is_here(namespace, name),
+                Key::Tier(_) | Key::NetworkPolicy(_) | Key::Profile(_) | Key::NetworkSet(..) => false,
+                _ => true,
+            },
+        }
+    }
+
     /// Takes one change. `InSync` changes nothing: whether the view is complete is for the caller to remember.
     pub fn apply(&mut self, update: &Update) {
         match update {
-            Update::Put(resource) => self.put(Resource::clone(resource)),
+            Update::Put(resource) => self.put(resource),
             Update::Remove(key) => self.remove(key),
             Update::InSync => {}
         }
     }
 
-    fn put(&mut self, resource: Resource) {
+    fn put(&mut self, resource: &Resource) {
         match resource {
-            Resource::Node(node) => drop(self.nodes.insert(node.name.clone(), node)),
-            Resource::IpPool(pool) => drop(self.pools.insert(pool.name.clone(), pool)),
+            Resource::Node(node) => drop(self.nodes.insert(node.name.clone(), node.clone())),
+            Resource::IpPool(pool) => drop(self.pools.insert(pool.name.clone(), pool.clone())),
             Resource::WorkloadEndpoint(endpoint) => {
                 let name = (endpoint.namespace.clone(), endpoint.name.clone());
-                self.endpoints.insert(name, endpoint);
+                if endpoint.node == self.node_name {
+                    self.endpoints.insert(name, endpoint.clone());
+                } else {
+                    // It may have been here.
+                    self.endpoints.remove(&name);
+                }
             }
             Resource::BgpConfiguration(configuration) => {
-                self.configurations.insert(configuration.name.clone(), configuration);
+                self.configurations.insert(configuration.name.clone(), configuration.clone());
             }
-            Resource::BgpPeer(peer) => drop(self.peers.insert(peer.name.clone(), peer)),
-            Resource::BgpFilter(filter) => drop(self.filters.insert(filter.name.clone(), filter)),
+            Resource::BgpPeer(peer) => drop(self.peers.insert(peer.name.clone(), peer.clone())),
+            Resource::BgpFilter(filter) => drop(self.filters.insert(filter.name.clone(), filter.clone())),
             Resource::BlockAffinity(block) => {
-                self.blocks.insert((block.cidr, block.node.clone()), block);
+                self.blocks.insert((block.cidr, block.node.clone()), block.clone());
             }
-            Resource::IpamBlock(block) => drop(self.ipam_blocks.insert(block.cidr, block)),
-            Resource::FelixConfiguration(config) => drop(self.felix.insert(config.name.clone(), config)),
+            Resource::IpamBlock(block) => drop(self.ipam_blocks.insert(block.cidr, block.clone())),
+            Resource::FelixConfiguration(config) => {
+                drop(self.felix.insert(config.name.clone(), config.clone()))
+            }
             Resource::HostEndpoint(endpoint) => {
-                self.host_endpoints.insert(endpoint.name.clone(), endpoint);
+                self.host_endpoints.insert(endpoint.name.clone(), endpoint.clone());
             }
             // Policy isn't made of what routes are made of.
             Resource::Tier(_)
@@ -300,8 +333,7 @@ impl Calico {
     fn own_endpoints(&self, warnings: &mut Vec<Warning>) -> BTreeMap<EndpointName, WorkloadEndpoint> {
         let mut holders: BTreeMap<&str, &EndpointName> = BTreeMap::new();
         let mut own = BTreeMap::new();
-        for (name, endpoint) in self.endpoints.iter().filter(|(_, endpoint)| endpoint.node == self.node_name)
-        {
+        for (name, endpoint) in &self.endpoints {
             if let Some(holder) = holders.get(endpoint.interface.as_str()) {
                 warnings.push(Warning::InterfaceShared {
                     interface: endpoint.interface.clone(),

@@ -74,6 +74,8 @@ pub(crate) struct Dirty {
     pub(crate) kernel: Option<Instant>,
     /// Calico's resources.
     pub(crate) resources: bool,
+    /// Resources that policy is made of.
+    pub(crate) policy: bool,
     /// Anything that host endpoints' policy is made of.
     pub(crate) host_policy: bool,
     /// Anything that offers are made of.
@@ -275,7 +277,7 @@ impl Core {
             in_sync: false,
             ready: false,
             invalid: BTreeMap::new(),
-            freshness: Freshness::default(),
+            freshness: Freshness::began(Instant::now()),
             offers: Offers::new(),
             rib: Rib::default(),
             bgp_routes: BgpRoutes::default(),
@@ -294,6 +296,7 @@ impl Core {
             dirty: Dirty {
                 kernel: Some(Instant::now()),
                 resources: true,
+                policy: true,
                 host_policy: true,
                 offers: true,
                 rows: true,
@@ -380,13 +383,15 @@ impl Core {
                 self.resolver.apply(&Update::InSync);
                 info!("the datastore is in sync");
                 self.in_sync = true;
+                self.freshness.in_sync();
                 self.dirty.resources = true;
             }
             datastore::Event::Update(update) => {
                 self.freshness.changed(at);
+                self.dirty.resources |= self.calico.concerns(&update);
+                self.dirty.policy = true;
                 self.calico.apply(&update);
                 self.resolver.apply(&update);
-                self.dirty.resources = true;
             }
             datastore::Event::Invalid(invalid) => {
                 match self.config.datastore {
@@ -420,12 +425,18 @@ impl Core {
             self.sum_up_policy();
             self.read_kernel()?;
         }
-        if std::mem::take(&mut self.dirty.resources) && self.in_sync {
+        if self.in_sync && (self.dirty.resources || self.dirty.policy) {
             self.sum_up_policy();
-            self.apply_workload_policy();
-            self.apply_resources();
-            self.forget_workload_policy();
-            self.dirty.host_policy = true;
+            self.dirty.policy = false;
+            let mut endpoints_changed = self.apply_workload_policy();
+            if std::mem::take(&mut self.dirty.resources) {
+                self.apply_resources();
+                self.dirty.host_policy = true;
+                endpoints_changed = true;
+            }
+            if endpoints_changed {
+                self.forget_workload_policy();
+            }
         }
         if self.in_sync && self.kernel_read && std::mem::take(&mut self.dirty.host_policy) {
             self.apply_host_policy();

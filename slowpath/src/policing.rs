@@ -18,12 +18,17 @@ use crate::workload_policy::host_name;
 
 impl Core {
     /// Works policy out and stages what the walk asks of workloads' packets: before ports are in line with the resources.
-    pub(crate) fn apply_workload_policy(&mut self) {
+    /// Gives whether any endpoint is asked something else, or a set is gone.
+    pub(crate) fn apply_workload_policy(&mut self) -> bool {
         let changes = self.resolver.changes();
+        let endpoints_changed = !changes.endpoints.is_empty() || !changes.sets.removed.is_empty();
+        // The kernel has sets of its own.
+        self.dirty.host_policy |= !changes.is_empty();
         let writer = self.installer.writer();
         if self.workload_policy.come(changes, &self.resolver, writer) {
             writer.publish();
         }
+        endpoints_changed
     }
 
     /// Forgets what is asked of workloads that are gone: after ports are in line with the resources.

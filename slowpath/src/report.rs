@@ -291,10 +291,7 @@ impl Core {
     }
 
     fn datastore(&self) -> DatastoreStatus {
-        DatastoreStatus {
-            invalid: self.invalid_files(),
-            ..self.freshness.status(&self.config.datastore, self.in_sync)
-        }
+        DatastoreStatus { invalid: self.invalid_files(), ..self.freshness.status(&self.config.datastore) }
     }
 
     fn invalid_files(&self) -> BTreeMap<String, String> {
@@ -319,7 +316,7 @@ impl Core {
             neighbors: self.neighbors.len(),
             refused_neighbors: self.neighbors.refused(),
             mirrored_routes: self.mirroring.mirror().status().installed,
-            datastore: self.freshness.status(&self.config.datastore, self.in_sync),
+            datastore: self.freshness.status(&self.config.datastore),
             invalid_files: self.invalid_files(),
             punts_answered: self
                 .punts_answered

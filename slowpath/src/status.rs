@@ -109,6 +109,9 @@ pub struct DatastoreStatus {
     pub datastore: String,
     /// Is its first snapshot in?
     pub in_sync: bool,
+    /// How long it took from the start until that was in force. Absent until it is.
+    #[serde(default)]
+    pub load_seconds: Option<f64>,
     /// Since when it can't be followed: RFC 3339, UTC. Absent while it can.
     pub stale_since: Option<String>,
     /// The same in seconds; 0 while it can be followed.
@@ -119,6 +122,12 @@ pub struct DatastoreStatus {
     pub changes: u64,
     /// How long the last of them took, from the datastore's word until it was in force.
     pub last_delay_seconds: f64,
+    /// Half of those since the first snapshot took no longer.
+    #[serde(default)]
+    pub median_delay_seconds: f64,
+    /// 99 of 100 of them took no longer.
+    #[serde(default)]
+    pub p99_delay_seconds: f64,
     /// The longest that one took.
     pub longest_delay_seconds: f64,
     /// All of them together.

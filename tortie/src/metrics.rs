@@ -222,7 +222,14 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         &[],
         [(Vec::new(), summary.datastore.changes)],
     )?;
-    let gauges: [(&str, &str, f64); 13] = [
+    page.gauges(
+        "tortie_datastore_delay_quantile_seconds",
+        "What this share of the datastore's changes since the start took at most to be in force.",
+        &["quantile"],
+        [("0.5", summary.datastore.median_delay_seconds), ("0.99", summary.datastore.p99_delay_seconds)]
+            .map(|(quantile, delay)| (vec![quantile.to_owned()], delay)),
+    )?;
+    let gauges: [(&str, &str, f64); 14] = [
         ("tortie_ready", "Is forwarding open?", f64::from(u8::from(summary.ready))),
         (
             "tortie_datastore_in_sync",
@@ -238,6 +245,11 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
             "tortie_datastore_stale_seconds",
             "How long the datastore hasn't been followed; 0 while it is.",
             summary.datastore.stale_seconds as f64,
+        ),
+        (
+            "tortie_datastore_load_seconds",
+            "What the datastore's first snapshot took, from the start until it was in force; 0 before.",
+            summary.datastore.load_seconds.unwrap_or(0.0),
         ),
         (
             "tortie_datastore_delay_seconds",

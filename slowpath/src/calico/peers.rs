@@ -302,9 +302,7 @@ impl Sessions<'_> {
     fn local_workloads(&mut self, peer: &BgpPeer, selector: &str) {
         let (Ok(selector), Some(as_number)) = (selector.parse::<Selector>(), peer.as_number) else { return };
         let calico = self.calico;
-        let meant = |endpoint: &&WorkloadEndpoint| {
-            endpoint.node == self.own.name && selector.matches(&endpoint.labels)
-        };
+        let meant = |endpoint: &&WorkloadEndpoint| selector.matches(&endpoint.labels);
         let endpoints: Vec<&WorkloadEndpoint> = calico.endpoints.values().filter(meant).collect();
         for address in endpoints.into_iter().flat_map(|endpoint| &endpoint.ip_networks) {
             let own = address_of(self.own, address.family());

@@ -8,15 +8,20 @@ use super::table::Table;
 pub(super) fn table(status: &DatastoreStatus) -> String {
     let state = match (&status.stale_since, status.in_sync) {
         (Some(since), _) => format!("stale since {since} ({} s)", status.stale_seconds),
-        (None, true) => "current".to_owned(),
+        (None, true) => match status.load_seconds {
+            Some(load) => format!("current, loaded in {load:.2} s"),
+            None => "current".to_owned(),
+        },
         (None, false) => "not in sync yet".to_owned(),
     };
-    let mut facts = Table::new(&["DATASTORE", "STATE", "CHANGES", "LAST DELAY", "LONGEST DELAY"]);
+    let mut facts =
+        Table::new(&["DATASTORE", "STATE", "CHANGES", "LAST DELAY", "99 % WITHIN", "LONGEST DELAY"]);
     facts.row(vec![
         status.datastore.clone(),
         state,
         status.changes.to_string(),
         milliseconds(status.last_delay_seconds),
+        milliseconds(status.p99_delay_seconds),
         milliseconds(status.longest_delay_seconds),
     ]);
     let mut text = facts.columns();
@@ -48,6 +53,7 @@ mod tests {
             stale_reason: Some("etcd can't be reached: connection refused".to_owned()),
             changes: 3,
             last_delay_seconds: 0.0015,
+            p99_delay_seconds: 0.02,
             longest_delay_seconds: 0.25,
             invalid: [("/k".to_owned(), "/k: it isn't JSON".to_owned())].into(),
             ..DatastoreStatus::default()
@@ -55,8 +61,8 @@ mod tests {
         assert_eq!(
             table(&status),
             "\
-DATASTORE               STATE                                    CHANGES   LAST DELAY   LONGEST DELAY
-etcd at http://a:2379   stale since 2026-01-01T00:00:00Z (7 s)   3         1.5 ms       250.0 ms
+DATASTORE               STATE                                    CHANGES   LAST DELAY   99 % WITHIN   LONGEST DELAY
+etcd at http://a:2379   stale since 2026-01-01T00:00:00Z (7 s)   3         1.5 ms       20.0 ms       250.0 ms
 
 etcd can't be reached: connection refused; the last state stays in force
 
