@@ -11,6 +11,7 @@ mod ipam_block;
 mod kubernetes_policy;
 mod network_set;
 mod node;
+mod node_status;
 mod policy;
 mod profile;
 mod rule;
@@ -51,6 +52,7 @@ pub(crate) enum Kind {
     NetworkSet,
     GlobalNetworkSet,
     HostEndpoint,
+    NodeStatus,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             "NetworkSet" => Kind::NetworkSet,
             "GlobalNetworkSet" => Kind::GlobalNetworkSet,
             "HostEndpoint" => Kind::HostEndpoint,
+            "CalicoNodeStatus" => Kind::NodeStatus,
             _ => return None,
         })
     }
@@ -94,8 +97,7 @@ pub(crate) fn is_book(kind: &str) -> bool {
 }
 
 /// Calico's kinds that have no effect here (`libcalico-go/lib/backend/model/resource.go`).
-const UNUSED_KINDS: [&str; 8] = [
-    "CalicoNodeStatus",
+const UNUSED_KINDS: [&str; 7] = [
     "ClusterInformation",
     "IPAMConfig",
     "IPAMConfiguration",
@@ -159,6 +161,7 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
         Kind::NetworkSet => network_set::convert(Some(&identity.namespace), identity, spec),
         Kind::GlobalNetworkSet => network_set::convert(None, identity, spec),
         Kind::HostEndpoint => host_endpoint::convert(identity, spec),
+        Kind::NodeStatus => node_status::convert(identity, spec),
     }
 }
 

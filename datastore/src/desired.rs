@@ -387,6 +387,7 @@ pub(crate) enum Rank {
     NetworkPolicy,
     WorkloadEndpoint,
     HostEndpoint,
+    NodeStatus,
 }
 
 impl Rank {
@@ -406,6 +407,7 @@ impl Rank {
             Key::NetworkPolicy(_) => Rank::NetworkPolicy,
             Key::WorkloadEndpoint(..) => Rank::WorkloadEndpoint,
             Key::HostEndpoint(_) => Rank::HostEndpoint,
+            Key::NodeStatus(_) => Rank::NodeStatus,
         }
     }
 }

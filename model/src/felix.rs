@@ -67,6 +67,21 @@ pub struct FelixConfiguration {
     pub log_rate: Option<LogRate>,
     /// `spec.logActionRateLimitBurst`: lines that may come at once, beside a rate.
     pub log_burst: Option<u16>,
+    /// What the node tells of itself.
+    pub reporting: Reporting,
+}
+
+/// How a node tells of itself in the datastore; each is absent where nothing is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reporting {
+    /// `spec.reportingInterval`: how often it says that it is alive; zero is never.
+    pub interval: Option<Duration>,
+    /// `spec.reportingTTL`: how long that counts.
+    pub ttl: Option<Duration>,
+    /// `spec.endpointReportingEnabled`.
+    pub endpoints: Option<bool>,
+    /// `spec.endpointReportingDelay`: the least time between two of its words about endpoints.
+    pub endpoint_delay: Option<Duration>,
 }
 
 /// What becomes of packets from a workload to its own host that the workload's policy allows.

@@ -21,6 +21,7 @@ mod host_endpoint;
 mod ids;
 mod network_set;
 mod node;
+mod node_status;
 mod order;
 mod policy;
 mod pool;
@@ -42,12 +43,13 @@ pub use block::{AffinityState, AllocationAttributes, BlockAffinity, IpamBlock};
 pub use endpoint::{EndpointPort, IpNat, QosControls, QosDirection, WorkloadEndpoint};
 pub use felix::{
     ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
-    NatOutgoingExclusions, ReversePath,
+    NatOutgoingExclusions, Reporting, ReversePath,
 };
 pub use host_endpoint::{HostEndpoint, HostInterface};
 pub use ids::{IfIndex, PortId, PortKind, WorkerId};
 pub use network_set::NetworkSet;
 pub use node::Node;
+pub use node_status::{NodeStatusClass, NodeStatusRequest};
 pub use order::Order;
 pub use policy::{NetworkPolicy, PolicyKey, PolicyKind, StagedAction};
 pub use pool::{EncapMode, IpPool};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, FelixConfiguration, HostEndpoint, IpPool, IpamBlock,
-    NetworkPolicy, NetworkSet, Node, PolicyKey, Prefix, Profile, Tier, WorkloadEndpoint,
+    NetworkPolicy, NetworkSet, Node, NodeStatusRequest, PolicyKey, Prefix, Profile, Tier, WorkloadEndpoint,
 };
 
 /// A resource that the router reads.
@@ -39,6 +39,8 @@ pub enum Resource {
     NetworkSet(NetworkSet),
     /// A host's own interface.
     HostEndpoint(HostEndpoint),
+    /// What is to be told of a node.
+    NodeStatus(NodeStatusRequest),
 }
 
 /// What names a resource: its kind and name.
@@ -72,6 +74,8 @@ pub enum Key {
     NetworkSet(Option<String>, String),
     /// By name.
     HostEndpoint(String),
+    /// By name.
+    NodeStatus(String),
 }
 
 impl Resource {
@@ -94,6 +98,7 @@ impl Resource {
             Resource::Profile(profile) => Key::Profile(profile.name.clone()),
             Resource::NetworkSet(set) => Key::NetworkSet(set.namespace.clone(), set.name.clone()),
             Resource::HostEndpoint(endpoint) => Key::HostEndpoint(endpoint.name.clone()),
+            Resource::NodeStatus(request) => Key::NodeStatus(request.name.clone()),
         }
     }
 }
@@ -117,6 +122,7 @@ impl Key {
             Key::NetworkSet(Some(_), _) => "NetworkSet",
             Key::NetworkSet(None, _) => "GlobalNetworkSet",
             Key::HostEndpoint(_) => "HostEndpoint",
+            Key::NodeStatus(_) => "CalicoNodeStatus",
         }
     }
 }
@@ -134,7 +140,8 @@ impl fmt::Display for Key {
             | Key::Tier(name)
             | Key::Profile(name)
             | Key::NetworkSet(None, name)
-            | Key::HostEndpoint(name) => write!(f, "{kind}({name})"),
+            | Key::HostEndpoint(name)
+            | Key::NodeStatus(name) => write!(f, "{kind}({name})"),
             Key::WorkloadEndpoint(namespace, name) | Key::NetworkSet(Some(namespace), name) => {
                 write!(f, "{kind}({namespace}/{name})")
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use model::{
     ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, Family, FelixConfiguration, InterfaceAddr,
-    LogRate, NatOutgoingExclusions, ParseAddrError, Prefix, Protocol, Resource, ReversePath,
+    LogRate, NatOutgoingExclusions, ParseAddrError, Prefix, Protocol, Reporting, Resource, ReversePath,
 };
 
 use regex::Regex;
@@ -78,8 +78,18 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         log_prefix: log_prefix(spec)?,
         log_rate: log_rate(spec)?,
         log_burst: spec.field("logActionRateLimitBurst").map(|field| field.number(0, 9999)).transpose()?,
+        reporting: Reporting {
+            interval: duration(spec, "reportingInterval")?,
+            ttl: duration(spec, "reportingTTL")?,
+            endpoints: spec.flag("endpointReportingEnabled")?,
+            endpoint_delay: duration(spec, "endpointReportingDelay")?,
+        },
     };
     Ok(Outcome::of(Resource::FelixConfiguration(config)))
+}
+
+fn duration(spec: &Object<'_>, name: &str) -> Result<Option<Duration>, Fault> {
+    spec.text(name)?.map(|(field, _)| validate::duration(&field)).transpose()
 }
 
 /// A zero is Calico's word for "work it out".

@@ -9,7 +9,7 @@ use model::{
     AffinityState, AllocationAttributes, AsNumber, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity,
     ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort, FelixConfiguration, IpNat,
     IpPool, IpamBlock, LogRate, NatOutgoingExclusions, Node, PeerNodes, PeerTarget, PrefixAdvertisement,
-    Protocol, QosControls, QosDirection, Resource, ReversePath, SecretKey, WorkloadEndpoint,
+    Protocol, QosControls, QosDirection, Reporting, Resource, ReversePath, SecretKey, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest};
@@ -177,7 +177,8 @@ fn settings_of_the_dataplane_are_read_whole() {
                 defaultEndpointToHostAction: accept, failsafeInboundHostPorts: [{protocol: tcp, port: 22, net: \
                 10.0.0.0/8}, {port: 179}], failsafeOutboundHostPorts: [], disableConntrackInvalidCheck: true, \
                 iptablesFilterDenyAction: Drop, nftablesFilterDenyAction: REJECT, logPrefix: 'a b%', \
-                logActionRateLimit: 100/minute, logActionRateLimitBurst: 7, bpfEnabled: true}";
+                logActionRateLimit: 100/minute, logActionRateLimitBurst: 7, reportingInterval: 15s, \
+                endpointReportingEnabled: true, endpointReportingDelay: 500ms, bpfEnabled: true}";
     let expected = FelixConfiguration {
         name: "default".to_owned(),
         ipip_enabled: Some(true),
@@ -213,6 +214,12 @@ fn settings_of_the_dataplane_are_read_whole() {
         log_prefix: Some("a b%".to_owned()),
         log_rate: Some(LogRate { packets: 100, per: Duration::from_secs(60) }),
         log_burst: Some(7),
+        reporting: Reporting {
+            interval: Some(Duration::from_secs(15)),
+            ttl: None,
+            endpoints: Some(true),
+            endpoint_delay: Some(Duration::from_millis(500)),
+        },
     };
     let text = document("FelixConfiguration", "default", spec);
     assert_eq!(resource(&text), Resource::FelixConfiguration(expected));

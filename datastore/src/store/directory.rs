@@ -10,15 +10,15 @@
 //! write; resources in one file share it.
 
 mod file;
+mod reports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -27,12 +27,8 @@ use super::{Key, Listed, ResourceKey, Revision, Store, StoreError, Stored, Under
 use crate::ResourceKind;
 use crate::books;
 use crate::directory::DirectoryConfig;
-use crate::scan::{self, Contents};
+use crate::scan::{self, ASIDE, Contents, LAST, LOCK, Stamp};
 
-/// Held by whoever writes.
-const LOCK: &str = ".lock";
-/// The last revision that was given.
-const LAST: &str = ".revision";
 /// Longest name of a file (`NAME_MAX`), without what is added while it is written.
 const NAME_MAX: usize = 240;
 
@@ -41,8 +37,17 @@ const NAME_MAX: usize = 240;
 pub struct DirectoryStore {
     path: PathBuf,
     max_file_bytes: u64,
-    /// What was read, by file, for as long as the file is the same.
-    known: Mutex<BTreeMap<PathBuf, Known>>,
+    held: Mutex<Held>,
+}
+
+/// What was read, for as long as the files are the same.
+#[derive(Debug, Default)]
+struct Held {
+    files: Files,
+    /// Which files hold a key: of several, the one whose name comes first is in force.
+    places: HashMap<Key, BTreeSet<PathBuf>>,
+    /// The last look at all files.
+    look: Option<Look>,
 }
 
 #[derive(Debug)]
@@ -51,16 +56,68 @@ struct Known {
     file: File,
 }
 
-/// Which state of a file it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    bytes: u64,
-    modified: i64,
-    changed: i64,
+/// A look at all files.
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    took: Duration,
+    /// The directory as it was then, or when we wrote last: it changes where a file comes, goes or takes another's place.
+    directory: Option<Stamp>,
+    /// The greatest revision seen.
+    last: i64,
 }
 
+/// All files are looked at again where the last look is so many times older than it took. What is edited in place goes
+/// unnoticed for so long, unless it is asked for; what is written by renaming doesn't.
+const LOOK_AGAIN: u32 = 20;
+
 type Files = BTreeMap<PathBuf, Known>;
+
+impl Held {
+    fn put(&mut self, path: PathBuf, known: Known) {
+        self.remove(&path);
+        for key in known.file.entries().flat_map(|(key, value)| keys(key, value)) {
+            self.places.entry(key).or_default().insert(path.clone());
+        }
+        if let Some(look) = &mut self.look {
+            look.last = look.last.max(known.stamp.modified);
+        }
+        self.files.insert(path, known);
+    }
+
+    fn remove(&mut self, path: &Path) {
+        let Some(known) = self.files.remove(path) else { return };
+        for key in known.file.entries().flat_map(|(key, value)| keys(key, value)) {
+            if let Some(places) = self.places.get_mut(&key) {
+                places.remove(path);
+                if places.is_empty() {
+                    self.places.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// The file in force for a key, as it was when it was read.
+    fn place(&self, key: &Key) -> Option<(&Path, &Known)> {
+        let path = self.places.get(key)?.first()?;
+        Some((path, self.files.get(path)?))
+    }
+
+    fn find(&self, key: &Key) -> Result<Stored, StoreError> {
+        let missing = || StoreError::NotFound(key.clone());
+        let (_, known) = self.place(key).ok_or_else(missing)?;
+        let found = known.file.entries().flat_map(views).find(|(known, _)| known == key);
+        let (_, value) = found.ok_or_else(missing)?;
+        Ok(Stored { key: key.clone(), value, revision: Revision(known.stamp.modified) })
+    }
+}
+
+/// Is what is written to outlive a power cut?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Yes,
+    No,
+}
 
 impl DirectoryStore {
     /// Opens a directory, which is made where it is missing.
@@ -71,30 +128,56 @@ impl DirectoryStore {
         let path = path.into();
         fs::create_dir_all(&path).map_err(|error| unavailable(&path, &error))?;
         let max_file_bytes = DirectoryConfig::at(&path).max_file_bytes;
-        Ok(DirectoryStore { path, max_file_bytes, known: Mutex::default() })
+        Ok(DirectoryStore { path, max_file_bytes, held: Mutex::default() })
     }
 
     /// The files as they are now. A file that can't be read is left out, with a word about it.
-    fn files(&self) -> Result<MutexGuard<'_, Files>, StoreError> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let paths = scan::list(&self.path).map_err(|error| unavailable(&self.path, &error))?;
-        let mut before = std::mem::take(&mut *known);
-        for path in paths {
-            let Ok(metadata) = fs::metadata(&path) else { continue };
-            let stamp = Stamp::of(&metadata);
-            let file = match before.remove(&path) {
-                Some(known) if known.stamp == stamp => known.file,
-                _ => match self.read(&path) {
-                    Ok(file) => file,
-                    Err(reason) => {
-                        tracing::warn!(file = %path.display(), reason, "a file of the datastore is left out");
-                        continue;
-                    }
-                },
-            };
-            known.insert(path, Known { stamp, file });
+    fn files(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look(&mut held)?;
+        Ok(held)
+    }
+
+    /// The files, of which that of this key is as it is now.
+    fn files_for(&self, key: &Key) -> Result<MutexGuard<'_, Held>, StoreError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = Stamp::at(&self.path);
+        let is_recent = held.look.as_ref().is_some_and(|look| {
+            look.directory == directory && look.at.elapsed() < look.took.saturating_mul(LOOK_AGAIN)
+        });
+        let is_same = held.place(key).is_none_or(|(path, known)| Stamp::at(path) == Some(known.stamp));
+        if !is_recent || !is_same {
+            self.look(&mut held)?;
         }
-        Ok(known)
+        Ok(held)
+    }
+
+    fn look(&self, held: &mut Held) -> Result<(), StoreError> {
+        let at = Instant::now();
+        let directory = Stamp::at(&self.path);
+        let paths = scan::list(&self.path).map_err(|error| unavailable(&self.path, &error))?;
+        let present: BTreeSet<&PathBuf> = paths.iter().collect();
+        let gone: Vec<PathBuf> = held.files.keys().filter(|path| !present.contains(path)).cloned().collect();
+        gone.iter().for_each(|path| held.remove(path));
+        for path in paths {
+            let Some(stamp) = Stamp::at(&path) else {
+                held.remove(&path);
+                continue;
+            };
+            if held.files.get(&path).is_some_and(|known| known.stamp == stamp) {
+                continue;
+            }
+            match self.read(&path) {
+                Ok(file) => held.put(path, Known { stamp, file }),
+                Err(reason) => {
+                    tracing::warn!(file = %path.display(), reason, "a file of the datastore is left out");
+                    held.remove(&path);
+                }
+            }
+        }
+        let last = held.files.values().map(|known| known.stamp.modified).max().unwrap_or(0);
+        held.look = Some(Look { at, took: at.elapsed(), directory, last });
+        Ok(())
     }
 
     fn read(&self, path: &Path) -> Result<File, String> {
@@ -117,26 +200,27 @@ impl DirectoryStore {
         Ok(lock)
     }
 
-    fn last(&self, files: &Files) -> i64 {
+    fn last(&self, held: &Held) -> i64 {
         let written = fs::read_to_string(self.path.join(LAST)).ok();
         let written = written.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        files.values().map(|known| known.stamp.modified).fold(written, i64::max)
+        held.look.as_ref().map_or(written, |look| look.last.max(written))
     }
 
     /// A revision above all others, written down: it outlives the file that it is given to.
-    fn next(&self, files: &Files) -> Result<i64, StoreError> {
+    fn next(&self, held: &Held) -> Result<i64, StoreError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        let next = now.max(self.last(files).saturating_add(1));
-        self.replace(&self.path.join(LAST), &next.to_string(), next)?;
+        let next = now.max(self.last(held).saturating_add(1));
+        // Not made to outlive a power cut: the clock goes on, and files say when they were written.
+        self.replace(&self.path.join(LAST), &next.to_string(), next, Lasting::No)?;
         Ok(next)
     }
 
     /// Puts a text in a file's place, whole or not at all.
-    fn replace(&self, path: &Path, text: &str, revision: i64) -> Result<(), StoreError> {
+    fn replace(&self, path: &Path, text: &str, revision: i64, lasting: Lasting) -> Result<(), StoreError> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         // No name that counts, and one that only who holds the lock uses.
-        let aside = self.path.join(format!(".{name}.new"));
+        let aside = self.path.join(format!(".{name}{ASIDE}"));
         let write = || -> io::Result<()> {
             let mut file = fs::File::create(&aside)?;
             if let Ok(metadata) = fs::metadata(path) {
@@ -144,11 +228,13 @@ impl DirectoryStore {
             }
             file.write_all(text.as_bytes())?;
             file.set_modified(UNIX_EPOCH + Duration::from_nanos(revision.unsigned_abs()))?;
-            file.sync_all()?;
+            if lasting == Lasting::Yes {
+                file.sync_all()?;
+            }
             // A link is how mounted configuration is made; what it leads to is what is written.
             let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             fs::rename(&aside, target)?;
-            fs::File::open(&self.path)?.sync_all()
+            if lasting == Lasting::Yes { fs::File::open(&self.path)?.sync_all() } else { Ok(()) }
         };
         write().map_err(|error| {
             let _ = fs::remove_file(&aside);
@@ -157,11 +243,11 @@ impl DirectoryStore {
     }
 
     /// Writes, replaces or removes what a key stands for, in its file. Gives the revision of the write.
-    fn write(&self, files: &mut Files, key: &Key, value: Option<&Value>) -> Result<Revision, StoreError> {
+    fn write(&self, held: &mut Held, key: &Key, value: Option<&Value>) -> Result<Revision, StoreError> {
         let unusable = |reason: String| StoreError::Unusable { key: key.clone(), reason };
         let resource = value.map(|value| resource(key, value)).transpose().map_err(unusable)?;
-        let holder = files.iter().find(|(_, known)| known.file.entries().any(|(known, _)| known == key));
-        let (path, text) = match (holder.map(|(path, _)| path.clone()), &resource) {
+        let holder = held.place(key).map(|(path, _)| path.to_owned());
+        let (path, text) = match (holder, &resource) {
             (Some(path), resource) => {
                 // Read anew: taking a file apart uses it up, and it is written once.
                 let file = self.read(&path).map_err(unusable)?;
@@ -193,29 +279,42 @@ impl DirectoryStore {
         {
             return Err(unusable("a file wouldn't give it back as it is".to_owned()));
         }
-        let revision = self.next(files)?;
+        let revision = self.next(held)?;
         if text.is_empty() {
             fs::remove_file(&path).map_err(|error| unavailable(&path, &error))?;
-            files.remove(&path);
-            return Ok(Revision(revision));
+            held.remove(&path);
+        } else {
+            self.replace(&path, &text, revision, Lasting::Yes)?;
+            let metadata = fs::metadata(&path).map_err(|error| unavailable(&path, &error))?;
+            held.put(path, Known { stamp: Stamp::of(&metadata), file });
         }
-        self.replace(&path, &text, revision)?;
-        let metadata = fs::metadata(&path).map_err(|error| unavailable(&path, &error))?;
-        files.insert(path, Known { stamp: Stamp::of(&metadata), file });
+        if let Some(look) = &mut held.look {
+            // What changed the directory was us, as far as anybody who takes the lock is concerned.
+            look.directory = Stamp::at(&self.path);
+            look.last = look.last.max(revision);
+        }
         Ok(Revision(revision))
     }
 }
 
 impl Store for DirectoryStore {
     fn get(&self, key: &Key) -> Result<Stored, StoreError> {
-        find(&*self.files()?, key)
+        if let Key::Status(status) = key {
+            return reports::get(&self.path, status);
+        }
+        self.files_for(key)?.find(key)
     }
 
     fn list(&self, under: &Under) -> Result<Listed, StoreError> {
+        if matches!(under, Under::WorkloadStatuses { .. } | Under::HostStatuses { .. }) {
+            let stored = reports::list(&self.path, under);
+            let last = stored.iter().map(|stored| stored.revision.0).fold(0, i64::max);
+            return Ok(Listed { stored, revision: Revision(last) });
+        }
         let files = self.files()?;
         let mut stored = BTreeMap::new();
         // Of two with one key, the one in the file whose name comes first is in force.
-        for known in files.values() {
+        for known in files.files.values() {
             let revision = Revision(known.stamp.modified);
             for (key, value) in known.file.entries().flat_map(views).filter(|(key, _)| under.holds(key)) {
                 stored.entry(key.clone()).or_insert(Stored { key, value, revision });
@@ -226,8 +325,8 @@ impl Store for DirectoryStore {
 
     fn create(&self, key: &Key, value: &Value) -> Result<Revision, StoreError> {
         let _lock = self.lock()?;
-        let mut files = self.files()?;
-        match find(&files, key) {
+        let mut files = self.files_for(key)?;
+        match files.find(key) {
             Ok(_) => Err(StoreError::AlreadyExists(key.clone())),
             Err(_) => self.write(&mut files, key, Some(value)),
         }
@@ -235,17 +334,20 @@ impl Store for DirectoryStore {
 
     fn update(&self, key: &Key, value: &Value, revision: Revision) -> Result<Revision, StoreError> {
         let _lock = self.lock()?;
-        let mut files = self.files()?;
-        if find(&files, key)?.revision != revision {
+        let mut files = self.files_for(key)?;
+        if files.find(key)?.revision != revision {
             return Err(StoreError::Conflict(key.clone()));
         }
         self.write(&mut files, key, Some(value))
     }
 
     fn delete(&self, key: &Key, revision: Option<Revision>) -> Result<Stored, StoreError> {
+        if let Key::Status(status) = key {
+            return reports::delete(&self.path, status);
+        }
         let _lock = self.lock()?;
-        let mut files = self.files()?;
-        let stored = find(&files, key)?;
+        let mut files = self.files_for(key)?;
+        let stored = files.find(key)?;
         if revision.is_some_and(|revision| revision != stored.revision) {
             return Err(StoreError::Conflict(key.clone()));
         }
@@ -253,34 +355,14 @@ impl Store for DirectoryStore {
         Ok(stored)
     }
 
-    /// Lifetimes never end here.
-    fn put(&self, key: &Key, value: &Value, _: Option<Duration>) -> Result<Revision, StoreError> {
+    /// Lifetimes end for reports of nodes alone.
+    fn put(&self, key: &Key, value: &Value, lifetime: Option<Duration>) -> Result<Revision, StoreError> {
+        if let Key::Status(status) = key {
+            return reports::put(&self.path, status, value, lifetime);
+        }
         let _lock = self.lock()?;
-        self.write(&mut *self.files()?, key, Some(value))
+        self.write(&mut *self.files_for(key)?, key, Some(value))
     }
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Stamp {
-        let nanoseconds =
-            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
-        Stamp {
-            inode: metadata.ino(),
-            bytes: metadata.len(),
-            modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-            changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
-fn find(files: &Files, key: &Key) -> Result<Stored, StoreError> {
-    for known in files.values() {
-        if let Some((_, value)) = known.file.entries().flat_map(views).find(|(known, _)| known == key) {
-            let revision = Revision(known.stamp.modified);
-            return Ok(Stored { key: key.clone(), value, revision });
-        }
-    }
-    Err(StoreError::NotFound(key.clone()))
 }
 
 /// What a resource may be asked for as: an affinity is also a resource of that kind, to be read.
@@ -298,6 +380,18 @@ fn views((key, value): &(Key, Value)) -> impl Iterator<Item = (Key, Value)> {
     std::iter::once((key.clone(), value.clone())).chain(also)
 }
 
+/// The keys of those.
+fn keys(key: &Key, value: &Value) -> impl Iterator<Item = Key> {
+    let name = match key {
+        Key::Affinity { .. } => books::resource(key, value)
+            .and_then(|resource| resource["metadata"]["name"].as_str().map(str::to_owned)),
+        _ => None,
+    };
+    let kind = ResourceKind::BlockAffinity;
+    let also = name.map(|name| Key::Resource(ResourceKey { kind, namespace: String::new(), name }));
+    std::iter::once(key.clone()).chain(also)
+}
+
 /// What is written for a value.
 fn resource(key: &Key, value: &Value) -> Result<Value, String> {
     match key {
@@ -305,7 +399,7 @@ fn resource(key: &Key, value: &Value) -> Result<Value, String> {
             Err("block affinities are IPAM's to write".to_owned())
         }
         Key::Resource(_) => Ok(value.clone()),
-        Key::Status(_) => Err("a directory keeps no reports of nodes".to_owned()),
+        Key::Status(_) => Err("reports of nodes are put, whatever was there".to_owned()),
         _ => books::resource(key, value).ok_or_else(|| "it is no mapping".to_owned()),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::mpsc::channel;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::StatusKey;
 use crate::{Directory, Event};
 use model::Update;
 
@@ -282,4 +283,52 @@ proptest! {
         let file = File::parse(path, &changed).unwrap();
         prop_assert_eq!(&file.entries().next().unwrap().1["spec"], &other, "{}", changed);
     }
+}
+
+#[test]
+fn reports_of_nodes_stand_in_a_folder_of_their_own_and_end_with_their_lifetime() {
+    let (dir, store) = store_of(&[]);
+    let active = Key::Status(StatusKey::Active { node: "n.1".into() });
+    let last = Key::Status(StatusKey::Last { node: "n.1".into() });
+    let workload = |workload: &str| {
+        Key::Status(StatusKey::Workload {
+            node: "n.1".into(),
+            orchestrator: "k8s".into(),
+            workload: workload.into(),
+            endpoint: "eth0".into(),
+        })
+    };
+    let under = Under::WorkloadStatuses { node: "n.1".into() };
+    assert_eq!(store.list(&under).unwrap().stored, vec![]);
+    store.put(&active, &json!({"uptime": 1}), Some(Duration::from_secs(90))).unwrap();
+    store.put(&last, &json!({"uptime": 2}), None).unwrap();
+    store.put(&workload("default/b"), &json!({"status": "up"}), None).unwrap();
+    store.put(&workload("default/a"), &json!({"status": "down"}), None).unwrap();
+    assert_eq!(names(&dir), Vec::<String>::new(), "no file of theirs is watched");
+    assert_eq!(store.get(&active).unwrap().value, json!({"uptime": 1}));
+    assert_eq!(store.get(&last).unwrap().value, json!({"uptime": 2}));
+    let listed: Vec<Key> = store.list(&under).unwrap().stored.into_iter().map(|stored| stored.key).collect();
+    assert_eq!(listed, [workload("default/a"), workload("default/b")]);
+    assert_eq!(store.delete(&workload("default/a"), None).unwrap().value, json!({"status": "down"}));
+    assert!(matches!(store.get(&workload("default/a")), Err(StoreError::NotFound(_))));
+    store.put(&active, &json!({"uptime": 3}), Some(Duration::ZERO)).unwrap();
+    assert!(matches!(store.get(&active), Err(StoreError::NotFound(_))), "its time is over");
+}
+
+#[test]
+fn what_others_write_meanwhile_is_seen_by_who_asks_for_it() {
+    let (dir, store) = store_of(&[("a.yaml", SITE)]);
+    assert!(store.get(&pool_key("a")).is_ok());
+    // A file that comes changes the directory.
+    let other = DirectoryStore::open(dir.path()).unwrap();
+    other.create(&pool_key("x"), &pool("x", "10.9.0.0/16")).unwrap();
+    assert!(matches!(
+        store.create(&pool_key("x"), &pool("x", "10.8.0.0/16")),
+        Err(StoreError::AlreadyExists(_))
+    ));
+    // One that is edited in place is looked at again when it is asked for.
+    fs::write(dir.path().join("a.yaml"), SITE.replace("10.1.0.0/16", "10.70.0.0/16")).unwrap();
+    assert_eq!(store.get(&pool_key("a")).unwrap().value["spec"]["cidr"], "10.70.0.0/16");
+    other.delete(&pool_key("x"), None).unwrap();
+    assert!(matches!(store.get(&pool_key("x")), Err(StoreError::NotFound(_))));
 }
