@@ -22,8 +22,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
     AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Family, FelixConfiguration,
-    HostEndpoint, IpPool, IpamBlock, Key, Node, Prefix, PrefixAdvertisement, Resource, Update,
-    WorkloadEndpoint,
+    HostEndpoint, IpPool, IpamBlock, Key, Node, NodeStatusRequest, Prefix, PrefixAdvertisement, Resource,
+    Update, WorkloadEndpoint,
 };
 
 pub use excluded::Excluded;
@@ -59,6 +59,8 @@ pub struct Calico {
     ipam_blocks: BTreeMap<Prefix, IpamBlock>,
     felix: BTreeMap<String, FelixConfiguration>,
     host_endpoints: BTreeMap<String, HostEndpoint>,
+    /// What this node is asked to tell of itself.
+    status_requests: BTreeMap<String, NodeStatusRequest>,
 }
 
 /// Namespace and name of a workload endpoint.
@@ -143,7 +145,13 @@ impl Calico {
             ipam_blocks: BTreeMap::new(),
             felix: BTreeMap::new(),
             host_endpoints: BTreeMap::new(),
+            status_requests: BTreeMap::new(),
         }
+    }
+
+    /// What this node is asked to tell of itself.
+    pub(crate) fn status_requests(&self) -> impl Iterator<Item = &NodeStatusRequest> {
+        self.status_requests.values()
     }
 
     /// May a change, once it is taken, change what is desired? What is about workloads elsewhere or about policy alone doesn't.
@@ -160,12 +168,17 @@ impl Calico {
                 Resource::Tier(_)
                 | Resource::NetworkPolicy(_)
                 | Resource::Profile(_)
-                | Resource::NetworkSet(_) => false,
+                | Resource::NetworkSet(_)
+                | Resource::NodeStatus(_) => false,
                 _ => true,
             },
             Update::Remove(key) => match key {
                 Key::WorkloadEndpoint(namespace, name) => is_here(namespace, name),
-                Key::Tier(_) | Key::NetworkPolicy(_) | Key::Profile(_) | Key::NetworkSet(..) => false,
+                Key::Tier(_)
+                | Key::NetworkPolicy(_)
+                | Key::Profile(_)
+                | Key::NetworkSet(..)
+                | Key::NodeStatus(_) => false,
                 _ => true,
             },
         }
@@ -208,6 +221,10 @@ impl Calico {
             Resource::HostEndpoint(endpoint) => {
                 self.host_endpoints.insert(endpoint.name.clone(), endpoint.clone());
             }
+            Resource::NodeStatus(request) if request.node == self.node_name => {
+                self.status_requests.insert(request.name.clone(), request.clone());
+            }
+            Resource::NodeStatus(request) => drop(self.status_requests.remove(&request.name)),
             // Policy isn't made of what routes are made of.
             Resource::Tier(_)
             | Resource::NetworkPolicy(_)
@@ -230,6 +247,7 @@ impl Calico {
             Key::IpamBlock(cidr) => drop(self.ipam_blocks.remove(cidr)),
             Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
             Key::HostEndpoint(name) => drop(self.host_endpoints.remove(name)),
+            Key::NodeStatus(name) => drop(self.status_requests.remove(name)),
             Key::Tier(_) | Key::NetworkPolicy(_) | Key::Profile(_) | Key::NetworkSet(..) => {}
         }
     }

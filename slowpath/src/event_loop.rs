@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ahash::AHashSet;
 use bgp::{Direction, Input, Output, Speaker};
@@ -110,6 +110,9 @@ pub(crate) struct Core {
     pub(crate) ready: bool,
     pub(crate) invalid: BTreeMap<PathBuf, String>,
     pub(crate) freshness: Freshness,
+    /// When the router began to run, and when what its sessions should be last changed.
+    pub(crate) started: SystemTime,
+    pub(crate) reconfigured: SystemTime,
     offers: Offers,
     pub(crate) rib: Rib,
     pub(crate) bgp_routes: BgpRoutes,
@@ -278,6 +281,8 @@ impl Core {
             ready: false,
             invalid: BTreeMap::new(),
             freshness: Freshness::began(Instant::now()),
+            started: SystemTime::now(),
+            reconfigured: SystemTime::now(),
             offers: Offers::new(),
             rib: Rib::default(),
             bgp_routes: BgpRoutes::default(),
@@ -321,6 +326,11 @@ impl Core {
         };
         core.preserve(&left_behind);
         Ok(core)
+    }
+
+    /// What this node is asked to tell of itself.
+    pub(crate) fn status_requests(&self) -> impl Iterator<Item = &model::NodeStatusRequest> {
+        self.calico.status_requests()
     }
 
     /// When something is due without an event.
@@ -493,6 +503,9 @@ impl Core {
             warn!("{warning}");
         }
         self.warned = warnings;
+        if before.peers != self.desired.peers || before.export != self.desired.export {
+            self.reconfigured = SystemTime::now();
+        }
         self.installer.writer().set_workload_tunnels(self.desired.felix.workload_tunnels());
         self.reconcile_tunnel_addresses();
         self.apply_tunnels(&before.tunnels);

@@ -2,6 +2,7 @@
 
 mod bfd;
 mod bgp_route;
+mod reporting;
 mod segments;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,8 @@ impl Core {
             Query::Segments => Answer::Segments(self.segments()),
             Query::Traces { traces } => Answer::Traces(self.traces(traces)),
             Query::Datastore => Answer::Datastore(self.datastore()),
+            Query::Reporting => Answer::Reporting(self.reporting()),
+            Query::ReportedRoutes { limit } => Answer::ReportedRoutes(self.reported_routes(*limit)),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
         };
         // A questioner that went away doesn't need the answer.
@@ -73,6 +76,8 @@ impl Core {
         BgpStatus {
             local_as: self.desired.as_number.0,
             router_id: self.desired.router_id.map(|id| id.to_string()),
+            started: humantime::format_rfc3339_seconds(self.started).to_string(),
+            reconfigured: humantime::format_rfc3339_seconds(self.reconfigured).to_string(),
             peers,
         }
     }

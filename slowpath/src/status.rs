@@ -14,6 +14,7 @@ mod bgp_route;
 mod host_policy;
 mod limits;
 mod policy;
+mod reporting;
 mod segments;
 mod traces;
 
@@ -22,6 +23,7 @@ pub use bgp_route::{BgpPathStatus, BgpRouteStatus};
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
 pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal, PolicyUse};
+pub use reporting::{EndpointReports, ReportedRoute, ReportedRoutes, ReportingStatus, StatusRequest};
 pub use segments::{EndStatus, FdbEntry, SegmentStatus, SegmentsStatus};
 pub use traces::{TracedHeaders, TracedPacket, TracedPolicy, TracedRoute, TracedStage, TracesStatus};
 
@@ -77,6 +79,13 @@ pub enum Query {
     },
     /// The datastore.
     Datastore,
+    /// What this node tells of itself in the datastore.
+    Reporting,
+    /// Its routes as CalicoNodeStatus has them.
+    ReportedRoutes {
+        /// So many prefixes of each family at most.
+        limit: usize,
+    },
     /// Numbers for the metrics.
     Summary,
 }
@@ -99,6 +108,8 @@ pub enum Answer {
     Segments(SegmentsStatus),
     Traces(TracesStatus),
     Datastore(DatastoreStatus),
+    Reporting(ReportingStatus),
+    ReportedRoutes(ReportedRoutes),
     Summary(Box<Summary>),
 }
 
@@ -143,6 +154,12 @@ pub struct BgpStatus {
     pub local_as: u32,
     /// Our BGP identifier; absent until the node's resource is known.
     pub router_id: Option<String>,
+    /// When the router began to run, and when what its sessions should be last changed: RFC 3339, UTC.
+    #[serde(default)]
+    pub started: String,
+    /// See [`Self::started`].
+    #[serde(default)]
+    pub reconfigured: String,
     /// Every configured session.
     pub peers: Vec<PeerStatus>,
 }

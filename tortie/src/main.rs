@@ -40,6 +40,7 @@ mod output;
 mod ports;
 mod privileges;
 mod processor;
+mod reporting;
 mod run;
 mod session_sockets;
 mod show;

@@ -2,7 +2,8 @@
 
 use slowpath::status::{
     Answer, BfdStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus,
-    PolicyStatus, PortsStatus, Query, RouteStatus, RoutesStatus, SegmentsStatus, Summary, TracesStatus,
+    PolicyStatus, PortsStatus, Query, ReportedRoutes, ReportingStatus, RouteStatus, RoutesStatus,
+    SegmentsStatus, Summary, TracesStatus,
 };
 use std::time::Duration;
 use tables::{Capturing, Counters, FlowCounts, Flows};
@@ -198,6 +199,20 @@ impl Observer {
     pub(crate) async fn bgp(&self) -> Result<BgpStatus, NoAnswer> {
         match self.ask(Query::Bgp).await? {
             Answer::Bgp(bgp) => Ok(bgp),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    pub(crate) async fn reporting(&self) -> Result<ReportingStatus, NoAnswer> {
+        match self.ask(Query::Reporting).await? {
+            Answer::Reporting(reporting) => Ok(reporting),
+            _ => Err(NoAnswer::Mismatch),
+        }
+    }
+
+    pub(crate) async fn reported_routes(&self, limit: usize) -> Result<ReportedRoutes, NoAnswer> {
+        match self.ask(Query::ReportedRoutes { limit }).await? {
+            Answer::ReportedRoutes(routes) => Ok(routes),
             _ => Err(NoAnswer::Mismatch),
         }
     }

@@ -28,6 +28,7 @@ use crate::limits::{self, Memory};
 use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
 use crate::ports::{Ports, WorkerQueues};
+use crate::reporting::Reporting;
 use crate::session_sockets::SessionSockets;
 use crate::signals::Signals;
 use crate::traces::Traces;
@@ -90,6 +91,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let observer =
         observer.with_traces(Traces::new(rehearsal(config, size, &mut ends.writer, flows)?, tracing));
     let mut slow = SlowPathThread::start(config, size, ends, requests)?;
+    let reporting = Reporting::start(config, observer.clone())?;
     tracing::info!(socket = %config.control_socket.display(), "tortie runs");
 
     let outcome = {
@@ -117,7 +119,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     // A second signal ends the process wherever the orderly way is: everything that matters stays in the kernel.
     let stopping = async {
         slow.stop().await;
-        drop((control, bird, http, startup));
+        drop((control, bird, http, startup, reporting));
         workers.stop().await
     };
     tokio::select! {

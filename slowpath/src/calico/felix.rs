@@ -69,6 +69,39 @@ pub struct Felix {
     pub log_rate: Option<LogRate>,
     /// How many of them may come at once.
     pub log_burst: u16,
+    /// What this node tells of itself.
+    pub reporting: Reporting,
+}
+
+/// How this node tells of itself in the datastore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reporting {
+    /// How often it says that it is alive; zero is never.
+    pub interval: Duration,
+    /// How long that counts.
+    pub ttl: Duration,
+    /// Does it tell of its endpoints?
+    pub endpoints: bool,
+    /// The least time between two of its words about them.
+    pub endpoint_delay: Duration,
+}
+
+impl Reporting {
+    fn of(sources: [Option<&FelixConfiguration>; 2]) -> Reporting {
+        fn first<T>(
+            sources: [Option<&FelixConfiguration>; 2],
+            field: impl Fn(&model::Reporting) -> Option<T>,
+        ) -> Option<T> {
+            sources.into_iter().flatten().find_map(|config| field(&config.reporting))
+        }
+        let seconds = |given: Option<Duration>, default| given.unwrap_or(Duration::from_secs(default));
+        Reporting {
+            interval: seconds(first(sources, |reporting| reporting.interval), 30),
+            ttl: seconds(first(sources, |reporting| reporting.ttl), 90),
+            endpoints: first(sources, |reporting| reporting.endpoints).unwrap_or(false),
+            endpoint_delay: seconds(first(sources, |reporting| reporting.endpoint_delay), 1),
+        }
+    }
 }
 
 /// The standard ports, by protocol and number.
@@ -191,6 +224,7 @@ impl Felix {
                 .unwrap_or_else(|| "calico-packet".to_owned()),
             log_rate: first(sources, |config| config.log_rate),
             log_burst: first(sources, |config| config.log_burst).unwrap_or(5),
+            reporting: Reporting::of(sources),
         }
     }
 

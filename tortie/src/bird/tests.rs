@@ -32,6 +32,7 @@ fn bgp() -> BgpStatus {
             peer("Global_10_20_30_40", "10.20.30.40", false),
             peer("Node_fd80_24e2_f998_72d7__2", "fd80:24e2:f998:72d7::2", true),
         ],
+        ..BgpStatus::default()
     }
 }
 

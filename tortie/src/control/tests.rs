@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 async fn slow_path(mut requests: mpsc::Receiver<slowpath::Request>) {
     while let Some(request) = requests.recv().await {
         let answer = match request.query {
-            Query::Bgp => Answer::Bgp(BgpStatus { local_as: 64512, router_id: None, peers: vec![peer()] }),
+            Query::Bgp => {
+                Answer::Bgp(BgpStatus { local_as: 64512, peers: vec![peer()], ..BgpStatus::default() })
+            }
             Query::Routes { limit, source } => Answer::Routes(RoutesStatus {
                 routes: Vec::new(),
                 total: limit,

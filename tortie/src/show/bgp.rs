@@ -108,6 +108,7 @@ mod tests {
             local_as: 64512,
             router_id: Some("172.17.8.101".to_owned()),
             peers: vec![peer("172.17.8.102"), down],
+            ..BgpStatus::default()
         };
         assert_eq!(
             table(&bgp),
