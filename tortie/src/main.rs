@@ -25,6 +25,7 @@ mod control;
 mod cores;
 mod ctl;
 mod explain;
+mod first_boot;
 mod flow_hash;
 mod forms;
 mod frame_size;
@@ -151,6 +152,9 @@ enum Command {
     /// Write a manual page for every command
     #[command(hide = true)]
     Man(completion::ManArgs),
+    /// Set an appliance up from a config drive
+    #[command(hide = true)]
+    FirstBoot(first_boot::FirstBootArgs),
 }
 
 #[derive(Debug, Args)]
@@ -185,6 +189,7 @@ fn main() -> ExitCode {
         Command::Ctl(command) => (command.run(&global), FAILED),
         Command::Completion(args) => (completion::completion(&args, CommandLine::command()), FAILED),
         Command::Man(args) => (completion::man(&args, CommandLine::command()), FAILED),
+        Command::FirstBoot(args) => (first_boot::run(&args), FAILED),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("tortie: {error:#}");

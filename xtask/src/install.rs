@@ -72,6 +72,24 @@ const PACKAGES_FOR_PACKAGES: &[Package] = &[
     },
 ];
 
+/// What `cargo xtask image` needs; of GRUB only the parts, which touch no boot loader of this machine.
+const PACKAGES_FOR_IMAGE: &[Package] = &[
+    Package { name: "mmdebstrap", program: "mmdebstrap", reason: "unpacks Debian's packages" },
+    Package { name: "squashfs-tools", program: "mksquashfs", reason: "packs the root" },
+    Package { name: "fdisk", program: "sfdisk", reason: "writes the table of partitions" },
+    Package { name: "e2fsprogs", program: "mke2fs", reason: "makes the state partition" },
+    Package { name: "dosfstools", program: "mkfs.vfat", reason: "makes the boot partition" },
+    Package { name: "mtools", program: "mcopy", reason: "fills it without mounting it" },
+    Package { name: "grub-common", program: "grub-mkimage", reason: "makes GRUB's core" },
+    Package { name: "grub-pc-bin", program: "/usr/lib/grub/i386-pc/boot.img", reason: "is GRUB for a BIOS" },
+    Package {
+        name: "grub-efi-amd64-bin",
+        program: "/usr/lib/grub/x86_64-efi/linux.mod",
+        reason: "is GRUB for UEFI",
+    },
+    Package { name: "qemu-utils", program: "qemu-img", reason: "writes qcow2" },
+];
+
 /// What `cargo xtask bench --peers` needs besides; nothing else does.
 const PACKAGES_FOR_PEERS: &[Package] = &[
     Package { name: "gcc", program: "gcc", reason: "builds what asks DPDK for look-ups, and l3fwd" },
@@ -127,6 +145,11 @@ pub(crate) fn install_for_packages() -> Result<Installed> {
 /// As [`install`], with what the interop matrix needs.
 pub(crate) fn install_for_interop() -> Result<Installed> {
     install_all(PACKAGES.iter().chain(PACKAGES_FOR_INTEROP))
+}
+
+/// Installs what makes the appliance.
+pub(crate) fn install_for_image() -> Result<Installed> {
+    install_all(PACKAGES_FOR_IMAGE.iter())
 }
 
 fn install_all(packages: impl Iterator<Item = &'static Package>) -> Result<Installed> {

@@ -7,6 +7,7 @@ mod ci;
 mod deb;
 mod demo;
 mod fuzz;
+mod image;
 mod install;
 mod interop;
 mod lab;
@@ -58,6 +59,10 @@ enum Chore {
     Bench(bench::Arguments),
     /// Make the Debian package for nodes: target/deb/tortie_VERSION_ARCHITECTURE.deb.
     Deb(deb::Arguments),
+    /// Make the appliance: a disk image from Debian's packages and this tree, for QEMU and other hypervisors.
+    ///
+    /// Needs root. Everything is made below target/appliance; Debian's packages are fetched once.
+    Image(image::Arguments),
     /// What .ci/run runs: `cargo xtask test` with everything in it.
     Ci,
 }
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Deb(arguments) => deb::run(&arguments),
+        Chore::Image(arguments) => image::run(&arguments),
         Chore::Ci => ci::run(),
     };
     ended.unwrap_or_else(|error| {
