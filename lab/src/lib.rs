@@ -30,6 +30,7 @@
 //! It never touches an interface, a route or a setting of the namespace it was started in: both ends of a veth pair
 //! are born inside namespaces of the lab. It never ends a process that it did not start.
 
+pub mod appliance;
 pub mod bgp_message;
 pub mod bird;
 pub mod books;

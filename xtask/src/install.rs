@@ -90,6 +90,13 @@ const PACKAGES_FOR_IMAGE: &[Package] = &[
     Package { name: "qemu-utils", program: "qemu-img", reason: "writes qcow2" },
 ];
 
+/// What `cargo xtask boot` needs besides.
+const PACKAGES_FOR_BOOT: &[Package] = &[Package {
+    name: "openssh-client",
+    program: "ssh",
+    reason: "manages the appliance, as an operator does",
+}];
+
 /// What `cargo xtask bench --peers` needs besides; nothing else does.
 const PACKAGES_FOR_PEERS: &[Package] = &[
     Package { name: "gcc", program: "gcc", reason: "builds what asks DPDK for look-ups, and l3fwd" },
@@ -150,6 +157,13 @@ pub(crate) fn install_for_interop() -> Result<Installed> {
 /// Installs what makes the appliance.
 pub(crate) fn install_for_image() -> Result<Installed> {
     install_all(PACKAGES_FOR_IMAGE.iter())
+}
+
+/// Installs what makes the appliance, what boots it, and what is around it then.
+pub(crate) fn install_for_boot() -> Result<Installed> {
+    install_all(
+        PACKAGES.iter().chain(PACKAGES_FOR_MACHINES).chain(PACKAGES_FOR_IMAGE).chain(PACKAGES_FOR_BOOT),
+    )
 }
 
 fn install_all(packages: impl Iterator<Item = &'static Package>) -> Result<Installed> {

@@ -3,6 +3,7 @@
 //! A file per command, and no cleverness.
 
 mod bench;
+mod boot;
 mod ci;
 mod deb;
 mod demo;
@@ -63,6 +64,11 @@ enum Chore {
     ///
     /// Needs root. Everything is made below target/appliance; Debian's packages are fetched once.
     Image(image::Arguments),
+    /// Boot the appliance's image under QEMU's software emulation, and hold it to what an operator expects of it.
+    ///
+    /// Needs root, and no KVM. It makes the image first. BIRD, traffic and the machine's taps live in namespaces that are
+    /// removed at the end.
+    Boot(boot::Arguments),
     /// What .ci/run runs: `cargo xtask test` with everything in it.
     Ci,
 }
@@ -78,6 +84,7 @@ fn main() -> ExitCode {
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Deb(arguments) => deb::run(&arguments),
         Chore::Image(arguments) => image::run(&arguments),
+        Chore::Boot(arguments) => boot::run(&arguments),
         Chore::Ci => ci::run(),
     };
     ended.unwrap_or_else(|error| {

@@ -11,8 +11,9 @@ use lab::command;
 use super::{LIMIT, Workshop, clear};
 
 /// Units of ours that start by themselves.
-const UNITS: [(&str, &str); 8] = [
+const UNITS: [(&str, &str); 9] = [
     ("sysinit.target", "appliance-first-boot.service"),
+    ("multi-user.target", "appliance-grow.service"),
     ("multi-user.target", "appliance-health.service"),
     ("multi-user.target", "tortie.service"),
     ("ssh.service", "appliance-ssh-keys.service"),
@@ -66,8 +67,8 @@ pub(super) fn make(workshop: &Workshop<'_>, base: &Path) -> Result<PathBuf> {
         mask(&tree, unit)?;
     }
     fs::create_dir_all(tree.join("state"))?;
-    // The password field says that no password opens root, from the first day.
-    in_tree(&tree, "usermod --password '!*' --shell /bin/bash root", workshop)?;
+    // No password is ever right; `!` would also close the way by key.
+    in_tree(&tree, "usermod --password '*' --shell /bin/bash root", workshop)?;
     workshop.progress.step("making the initramfs");
     kernel(workshop, &tree)?;
     forget(&tree)?;

@@ -1,0 +1,52 @@
+//! The appliance's image, booted under QEMU's software emulation and held to what an operator expects of it.
+//!
+//! ```text
+//!        ops ── mgmt0 ┐                                     ops has ssh and a key, nothing else
+//!                     gateway1                              the image: Tortie on two virtio-net data ports
+//!   left ── wire-left ── data0   data1 ── wire-right ── right        left is BIRD with the kernel,
+//!                                                         └─ far     right a Tortie node with a workload
+//! ```
+//!
+//! ```text
+//!   machine.rs  QEMU, its disk and config drive, ssh into it
+//!   site.rs     what is around it, and what its config drive says
+//!   sights.rs   what was seen, and how it ended, as a table
+//!   tour.rs     the sights, in order
+//! ```
+
+mod machine;
+mod sights;
+mod site;
+mod tour;
+
+use std::path::PathBuf;
+
+pub use sights::Sights;
+pub use tour::tour;
+
+/// The programs that this needs here.
+pub const PROGRAMS: [&str; 10] = [
+    "qemu-system-x86_64",
+    "qemu-img",
+    "mkfs.vfat",
+    "mcopy",
+    "ssh",
+    "ssh-keygen",
+    "bird",
+    "ping",
+    "tcpdump",
+    "tshark",
+];
+
+/// The image, and upgrades to try on it.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The image.
+    pub disk: PathBuf,
+    /// What its slot calls itself.
+    pub version: String,
+    /// An upgrade that works, and its version.
+    pub good: (PathBuf, String),
+    /// An upgrade in which the router never becomes ready, and its version.
+    pub never_ready: (PathBuf, String),
+}

@@ -1,0 +1,108 @@
+//! `cargo xtask boot`: the appliance's image under QEMU, looked at as an operator would.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::progress::Progress;
+use lab::{Lab, appliance, command, wait};
+
+use crate::{image, install, tools};
+
+/// What one may ask of `cargo xtask boot`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Write what was seen to appliance-image/records
+    #[arg(long)]
+    record: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    wait::catch_signals()?;
+    if install::install_for_boot()? == install::Installed::NotAll {
+        bail!("the image can't be booted without these packages");
+    }
+    for program in appliance::PROGRAMS {
+        ensure!(lab::scenario::installed(program), "`{program}` is not installed");
+    }
+    let tools = tools::build(None)?;
+    let begin = Instant::now();
+    let progress = Progress::new(None);
+    let image = image::make(&tools.tortie, false, &progress)?;
+    let files = files(&image, &progress)?;
+    let lab = Lab::raise(&tools, progress.clone())?;
+    let sights = appliance::tour(&lab, &files);
+    drop(lab);
+    for (upgrade, _) in [&files.good, &files.never_ready] {
+        fs::remove_file(upgrade)?;
+    }
+    let sights = sights?;
+    if wait::interrupted() {
+        bail!("interrupted");
+    }
+    let (good, bad) = sights.count();
+    let total = begin.elapsed().as_secs_f64();
+    let table = sights.table();
+    println!("\n{table}\n{good} passed, {bad} failed, in {total:.0} s with the making of the image");
+    if arguments.record {
+        record(&image, &table, (good, bad), total)?;
+    }
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Upgrades to try: the same under another name, and one whose router only sleeps.
+fn files(image: &image::Image, progress: &Progress) -> Result<appliance::Files> {
+    progress.step("packing two upgrades to try");
+    let next = format!("{}.next", image.version);
+    let good = image::variant(image, &next, |_| Ok(()))?;
+    let never = format!("{}.never", image.version);
+    let never_ready = image::variant(image, &never, |tree| {
+        let write = |unit: &str, text: &str| {
+            let folder = tree.join(format!("etc/systemd/system/{unit}.service.d"));
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join("test.conf"), text)
+        };
+        write("tortie", "[Service]\nExecStart=\nExecStart=/usr/bin/sleep infinity\n")?;
+        // Nobody here has the patience that a real table of routes may need.
+        write("appliance-health", "[Service]\nEnvironment=APPLIANCE_READY_WITHIN=20\n")?;
+        Ok(())
+    })?;
+    Ok(appliance::Files {
+        disk: image.qcow2.clone(),
+        version: image.version.clone(),
+        good: (good, next),
+        never_ready: (never_ready, never),
+    })
+}
+
+/// What was seen, beside where and of what.
+fn record(image: &image::Image, table: &str, (good, bad): (usize, usize), seconds: f64) -> Result<()> {
+    let ask = |program: &str, arguments: &[&str]| -> Result<String> {
+        let text = command::run(Command::new(program).args(arguments), command::SETTING)?;
+        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    };
+    let date = ask("date", &["-u", "+%Y-%m-%d"])?;
+    let size = |file: &Path| -> Result<f64> { Ok(fs::metadata(file)?.len() as f64 / 1e6) };
+    let text = format!(
+        "# The appliance, booted: {date}\n\n\
+         `cargo xtask boot --record`, under QEMU's software emulation (`-accel tcg`), 2 virtual processors, 1,024 MiB.\n\
+         Others used the machine meanwhile: times say little.\n\n\
+         | | |\n| --- | --- |\n\
+         | image | {} |\n| qcow2 | {:.1} MB |\n| upgrade | {:.1} MB |\n| QEMU | {} |\n| host | {}, {} cores |\n| result | {good} passed, {bad} failed, in {seconds:.0} s |\n\n\
+         ```text\n{table}```\n",
+        image.version,
+        size(&image.qcow2)?,
+        size(&image.upgrade)?,
+        ask("qemu-system-x86_64", &["--version"])?,
+        ask("uname", &["-sr"])?,
+        ask("nproc", &[])?,
+    );
+    let folder = tools::workspace().join("appliance-image/records");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join(format!("{date}.md"));
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    println!("recorded in {}", file.display());
+    Ok(())
+}
