@@ -12,6 +12,7 @@ use crate::interner::Interner;
 use crate::loc_rib::{Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
 use crate::nexthops::Nexthops;
 use crate::output::Output;
+use crate::prefix_limit::{Admission, Allowance, TooMany};
 use crate::rewrite::Rewrite;
 use crate::status::ErrorCounters;
 use crate::wire::attributes::{Attributes, LLGR_STALE, NO_LLGR};
@@ -82,17 +83,12 @@ impl Tables {
     }
 }
 
-/// A peer announced more than it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PrefixLimit {
-    pub(crate) family: Family,
-}
-
 /// One peer's part of the tables.
 #[derive(Debug)]
 pub(crate) struct AdjRibIn {
     slot: Slot,
-    limit: usize,
+    /// How many paths it may hold.
+    pub(crate) allowance: Allowance,
     /// Of which AS the peer is; stays known while the session is down.
     pub(crate) kind: PeerKind,
     /// The identifier in its latest OPEN.
@@ -104,8 +100,8 @@ pub(crate) struct AdjRibIn {
 }
 
 impl AdjRibIn {
-    pub(crate) fn new(slot: Slot, kind: PeerKind, limit: usize) -> AdjRibIn {
-        AdjRibIn { slot, limit, kind, router_id: None, received: [0; 2], stale: [0; 2] }
+    pub(crate) fn new(slot: Slot, kind: PeerKind, allowance: Allowance) -> AdjRibIn {
+        AdjRibIn { slot, allowance, kind, router_id: None, received: [0; 2], stale: [0; 2] }
     }
 
     /// Takes in an UPDATE: first what it withdraws, then what it announces (RFC 4271 §4.3).
@@ -116,7 +112,7 @@ impl AdjRibIn {
         tables: &mut Tables,
         errors: &mut ErrorCounters,
         out: &mut Vec<Output>,
-    ) -> Result<(), PrefixLimit> {
+    ) -> Result<(), TooMany> {
         errors.attributes_discarded += u64::from(update.discarded);
         errors.treated_as_withdraw += u64::from(update.error.is_some());
         for nlri in update.withdrawn.into_iter().flatten() {
@@ -151,10 +147,13 @@ impl AdjRibIn {
         policy: &ImportPolicy<'_>,
         tables: &mut Tables,
         out: &mut Vec<Output>,
-    ) -> Result<(), PrefixLimit> {
+    ) -> Result<(), TooMany> {
         let family = nlri.prefix.family();
-        if self.received[family as usize] >= self.limit && !tables.contains(nlri, self.slot) {
-            return Err(PrefixLimit { family });
+        let held = self.received[family as usize];
+        match self.allowance.admit(family, held, || !tables.contains(nlri, self.slot)) {
+            Admission::Take => {}
+            Admission::Drop => return Ok(()),
+            Admission::Close(too_many) => return Err(too_many),
         }
         let (imported, filtered) = policy.filter(nlri.prefix, received, &mut tables.interner);
         let path = Path {

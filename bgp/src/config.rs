@@ -7,6 +7,7 @@ use model::{AsNumber, Family};
 
 use crate::filter::Filter;
 use crate::guard::Guard;
+use crate::prefix_limit::PrefixLimit;
 use crate::wire::capability::Role;
 
 /// A peer's number, chosen by the caller and never reused for another peer while it is configured.
@@ -68,7 +69,8 @@ impl SpeakerConfig {
 pub struct Limits {
     /// Configured peers; more are refused and counted.
     pub max_peers: usize,
-    /// Paths one peer may hold in one family; one more ends the session with Cease/1 (RFC 4486 §4).
+    /// Paths one peer may hold in one family, whatever its own [`PeerConfig::prefix_limit`] says; one more ends the session
+    /// with Cease/1 (RFC 4486 §4).
     pub max_prefixes_per_peer: usize,
     /// Paths in one [`Output::RouteChanged`](crate::Output::RouteChanged); at least 1.
     pub max_ecmp_paths: usize,
@@ -220,6 +222,8 @@ pub struct PeerConfig {
     pub reflector_client: Option<Ipv4Addr>,
     /// How its TCP connections are guarded, for whoever opens them.
     pub guard: Guard,
+    /// How many paths the peer may hold in a family; `None` is [`Limits::max_prefixes_per_peer`], then the session is closed.
+    pub prefix_limit: Option<PrefixLimit>,
     /// Which of the peer's routes we take.
     pub import: Filter,
     /// Which routes the peer gets.
@@ -263,6 +267,7 @@ impl PeerConfig {
             self_next_hops: SelfNextHops::default(),
             reflector_client: None,
             guard: Guard::default(),
+            prefix_limit: None,
             import: Filter::accept_all(),
             export: Filter::accept_all(),
             description: String::new(),
@@ -275,7 +280,7 @@ impl PeerConfig {
     }
 
     /// May the running session stay when `self` replaces `old`? Only what the peer cannot notice may differ:
-    /// filters, next hops, who connects, waiting times and the description.
+    /// filters, limits, next hops, who connects, waiting times and the description.
     pub(crate) fn keeps_session_of(&self, old: &PeerConfig) -> bool {
         let same_for_peer = |config: &PeerConfig| PeerConfig {
             next_hop: NextHopMode::Auto,
@@ -284,6 +289,7 @@ impl PeerConfig {
             strict_role: false,
             blackhole: false,
             policy_required: false,
+            prefix_limit: None,
             connect_delay: Duration::ZERO,
             connect_retry: Duration::ZERO,
             error_wait: ErrorWait { min: Duration::ZERO, max: Duration::ZERO },

@@ -1,6 +1,6 @@
 //! Filters: which routes pass from a peer and to it, and how they are changed on the way.
 
-use model::{AsNumber, Prefix};
+use model::{AsNumber, Family, Prefix};
 
 use crate::config::PeerKind;
 use crate::decision::DEFAULT_LOCAL_PREF;
@@ -29,6 +29,8 @@ pub struct Filter {
 pub struct FilterMatch {
     /// Its prefix, matched so.
     pub prefix: Option<PrefixMatch>,
+    /// It is of this family.
+    pub family: Option<Family>,
     /// Its prefix, as it stands, is one of these.
     pub one_of: Option<Vec<Prefix>>,
     /// It was learned by BGP, not originated here.
@@ -160,6 +162,7 @@ impl FilterRule {
 impl FilterMatch {
     fn matches(&self, prefix: Prefix, attributes: &Attributes, learned: bool) -> bool {
         self.prefix.is_none_or(|prefixes| prefixes.matches(prefix))
+            && self.family.is_none_or(|family| prefix.family() == family)
             && self.one_of.as_ref().is_none_or(|prefixes| prefixes.contains(&prefix))
             && (learned || !self.learned)
             && self.community.is_none_or(|community| carries(attributes, community))

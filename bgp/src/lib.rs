@@ -69,6 +69,7 @@ mod loc_rib;
 mod filter;
 mod interner;
 mod nexthops;
+mod prefix_limit;
 mod rewrite;
 // All together.
 mod agenda;
@@ -86,6 +87,7 @@ pub use filter::{Community, Filter, FilterAction, FilterMatch, FilterRule, Opera
 pub use guard::{Guard, Password};
 pub use input::{Direction, Input, Origin, OriginatedRoute};
 pub use output::{BestPath, Output, PeerState, Reason};
+pub use prefix_limit::{LimitAction, PrefixLimit, Reached};
 pub use speaker::Speaker;
 pub use status::{
     ErrorCounters, FamilyCounters, Ineligible, MessageCounters, PathSource, PathStatus, PeerStatus, Standing,

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use model::Prefix;
+use model::{Family, Prefix};
 
 use crate::config::{ConnectionId, PeerId, PeerKind};
+use crate::prefix_limit::{PrefixLimit, Reached};
 use crate::wire::notification::Notification;
 
 /// One request or fact.
@@ -54,6 +55,17 @@ pub enum Output {
         to: PeerState,
         /// Why.
         reason: Reason,
+    },
+    /// A peer is near the paths that it may hold, or has announced more. Told once each in a session and family.
+    PrefixLimit {
+        /// Whose.
+        peer: PeerId,
+        /// In which family.
+        family: Family,
+        /// How far it has gone.
+        reached: Reached,
+        /// What it may hold.
+        limit: PrefixLimit,
     },
     /// A restarting speaker has heard from its peers (or waited long enough): routes that the forwarding plane
     /// kept from before and that no `RouteChanged` has named can go. Given once, where

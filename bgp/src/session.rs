@@ -19,6 +19,7 @@ use crate::connection::{Identity, Link, Negotiated, Opening, Phase};
 use crate::input::Direction;
 use crate::jitter::Jitter;
 use crate::output::{Output, PeerState, Reason};
+use crate::prefix_limit::{LimitAction, PrefixLimit};
 use crate::status::MessageCounters;
 use crate::wire::notification::{CEASE, HOLD_TIMER_EXPIRED, Notification, cease};
 use crate::wire::{Framer, MessageType, emit_keepalive};
@@ -140,6 +141,19 @@ impl Session {
             Phase::OpenSent => None,
         });
         opening.chain(established).find(|(link, _)| link.id == id).map(|(_, negotiated)| negotiated)
+    }
+
+    /// Until when everything is refused.
+    pub(crate) fn rests_until(&self) -> Option<Instant> {
+        self.idle_until
+    }
+
+    /// Nobody need wait any longer: what the session rests for is no more.
+    pub(crate) fn end_rest(&mut self, step: &mut Step<'_>) {
+        if self.idle_until.take().is_some() {
+            self.connect_at = Some(step.now);
+            self.settle(Reason::Started, step);
+        }
     }
 
     pub(crate) fn uptime(&self, now: Instant) -> Option<Duration> {
@@ -310,17 +324,27 @@ impl Session {
     ) -> Option<Event> {
         let survives = self.survives_notification();
         let (link, established) = self.take_link(id, step)?;
+        let too_many = (notification.code, notification.subcode) == (CEASE, cease::MAX_PREFIXES);
         let notification = if established { in_full(notification, survives) } else { notification };
         let graceful = survives && !notification.is_hard_reset();
         self.close_with(&link, notification.clone(), step);
         let reason = Reason::Sent(notification);
         self.note_error(&reason);
         if self.connections().next().is_none() {
-            self.idle_until = Some(step.now + self.take_error_wait());
+            let wait = if too_many { self.rest_of_limit() } else { self.take_error_wait() };
+            self.idle_until = Some(step.now + wait);
             self.connecting = false;
         }
         self.settle(reason, step);
         established.then_some(Event::Down { graceful })
+    }
+
+    /// How long a peer is refused that has announced more than it may.
+    fn rest_of_limit(&self) -> Duration {
+        match self.config.prefix_limit.map(|limit| limit.action) {
+            Some(LimitAction::Close { rest }) => rest,
+            _ => PrefixLimit::REST,
+        }
     }
 
     /// Do both sides of the established session keep routes through a NOTIFICATION?

@@ -22,6 +22,7 @@ use crate::input::{Direction, Input, OriginatedRoute};
 use crate::jitter::Jitter;
 use crate::loc_rib::{Path, Slot, Table};
 use crate::output::Output;
+use crate::prefix_limit::Allowance;
 use crate::rewrite::Rewrite;
 use crate::session::{Event, Session, Step};
 use crate::status::ErrorCounters;
@@ -241,7 +242,9 @@ impl Speaker {
         if config.keeps_session_of(&peer.session.config) {
             let old = std::mem::replace(&mut peer.session.config, config);
             self.config_changed(slot, &old, out);
+            self.limit_changed(slot, &old, now, out);
         } else {
+            peer.rib_in.allowance.set(config.prefix_limit);
             let event = self.with_session(slot, now, out, |session, step| session.restart(config, step));
             self.session_event(slot, event, now, out);
         }
@@ -257,6 +260,7 @@ impl Speaker {
         let id = config.id;
         self.clients_changed |= config.reflector_client.is_some();
         let (_, kind) = self.relation(&config);
+        let allowance = Allowance::new(config.prefix_limit, self.config.limits.max_prefixes_per_peer);
         let mut step = Step {
             now,
             out,
@@ -267,7 +271,7 @@ impl Speaker {
         };
         let peer = Peer {
             session: Session::new(config, &mut step),
-            rib_in: AdjRibIn::new(slot, kind, self.config.limits.max_prefixes_per_peer),
+            rib_in: AdjRibIn::new(slot, kind, allowance),
             rib_out: AdjRibOut::new(&self.hasher),
             helper: Helper::default(),
             heard: Heard::default(),
@@ -325,6 +329,22 @@ impl Speaker {
             self.request_run(&mut peer, Request::default());
         }
         self.peers[slot.0 as usize] = Some(peer);
+    }
+
+    /// Another limit: who rests for the old one need not, and what was dropped for it is asked for again.
+    fn limit_changed(&mut self, slot: Slot, old: &PeerConfig, now: Instant, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        let (id, limit) = (peer.session.config.id, peer.session.config.prefix_limit);
+        if limit == old.prefix_limit {
+            return;
+        }
+        if !peer.rib_in.allowance.set(limit).is_empty() {
+            self.request_refresh(id, out);
+        }
+        self.with_session(slot, now, out, |session, step| {
+            session.end_rest(step);
+            None::<()>
+        });
     }
 
     fn request_run(&self, peer: &mut Peer, request: Request) {
@@ -454,6 +474,7 @@ impl Speaker {
                 if let Some(established) = session.established() {
                     rib_in.kind = established.negotiated.update.kind;
                     rib_in.router_id = Some(established.negotiated.router_id);
+                    rib_in.allowance.renew();
                     let (negotiated, timers) = (&established.negotiated, &self.config.timers);
                     helper.session_up(negotiated, timers, now, rib_in, &mut self.tables, out);
                 }

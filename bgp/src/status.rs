@@ -9,6 +9,7 @@ use model::{AsNumber, Family};
 
 use crate::config::{PeerId, PeerKind};
 use crate::output::{PeerState, Reason};
+use crate::prefix_limit::PrefixLimit;
 use crate::wire::attributes::Attributes;
 use crate::wire::capability::Capability;
 
@@ -53,6 +54,12 @@ pub struct ErrorCounters {
     pub not_announceable: u64,
     /// Sessions ended because the peer sent too many prefixes.
     pub prefix_limit: u64,
+    /// Warnings that the peer is near the paths that it may hold.
+    pub prefix_limit_warnings: u64,
+    /// How often it announced more.
+    pub prefix_limit_reached: u64,
+    /// Paths not taken because it holds as many as it may.
+    pub prefixes_refused: u64,
     /// Routes announced that leaked: they went down to a customer once and came up again (RFC 9234 §5).
     pub route_leaks: u64,
     /// Sessions lost or refused.
@@ -86,6 +93,10 @@ pub struct PeerStatus {
     pub router_id: Option<Ipv4Addr>,
     /// The negotiated hold time; zero is none.
     pub hold_time: Option<Duration>,
+    /// How long it is still refused, after an error or too many prefixes.
+    pub resting: Option<Duration>,
+    /// How many paths it may hold in a family.
+    pub prefix_limit: PrefixLimit,
     /// What its OPEN announced.
     pub capabilities: Vec<Capability>,
     /// IPv4 routes.

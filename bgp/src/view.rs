@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use model::{Family, Prefix};
 
+use crate::config::PeerId;
 use crate::decision::{Decision, Rules};
 use crate::loc_rib::{Slot, mark};
 use crate::speaker::{Peer, Speaker};
@@ -15,6 +16,12 @@ impl Speaker {
     /// Every peer, in no particular order. `now` is for uptimes.
     pub fn peers(&self, now: Instant) -> impl Iterator<Item = PeerStatus> + '_ {
         self.peers.iter().flatten().map(move |peer| self.peer_status(peer, now))
+    }
+
+    /// Peers that are refused for a time, after an error or too many prefixes.
+    pub fn resting(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let resting = self.peers.iter().flatten().filter(|peer| peer.session.rests_until().is_some());
+        resting.map(|peer| peer.session.config.id)
     }
 
     fn peer_status(&self, peer: &Peer, now: Instant) -> PeerStatus {
@@ -32,6 +39,7 @@ impl Speaker {
         };
         let mut errors = peer.errors;
         errors.sessions_lost = session.lost;
+        errors.prefixes_refused = peer.rib_in.allowance.dropped;
         PeerStatus {
             id: session.config.id,
             address: session.config.address,
@@ -45,6 +53,8 @@ impl Speaker {
             last_error: session.last_error().cloned(),
             router_id: negotiated.map(|negotiated| negotiated.router_id),
             hold_time: negotiated.map(|negotiated| negotiated.hold_time),
+            resting: session.rests_until().map(|until| until.saturating_duration_since(now)),
+            prefix_limit: peer.rib_in.allowance.limit,
             capabilities: negotiated.map(|negotiated| negotiated.capabilities.clone()).unwrap_or_default(),
             v4: family(Family::V4),
             v6: family(Family::V6),

@@ -567,7 +567,8 @@ impl Core {
         if self.sessions.secrets_changed() || self.listen_problem.is_some() {
             self.apply_sessions();
         }
-        if self.neighbours.forget_the_gone(Instant::now()) {
+        let resting = self.resting_addresses();
+        if self.neighbours.forget_the_gone(Instant::now(), |address| resting.contains(&address)) {
             self.dirty.resources = true;
         }
         self.ask_for_neighbors();

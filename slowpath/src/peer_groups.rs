@@ -6,6 +6,7 @@
 //! [joined](join) to the desired state is treated from then on like anything that a resource asks for.
 
 mod introduction;
+mod options;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use model::{AsNumber, Family, Prefix};
 
 use crate::calico::{Desired, DesiredPeer, NextHop, PeerKind, PeerName};
 pub(crate) use introduction::Introductions;
+pub use options::PeerOptions;
 
 /// How much longer than its routes may be kept a neighbour is remembered that has gone.
 const FORGET_AFTER: Duration = Duration::from_secs(150);
@@ -55,6 +57,8 @@ pub struct PeerGroup {
     pub default_route: DefaultRoute,
     /// Which next hop they are told, where their BGPPeers don't say.
     pub next_hop: Option<NextHop>,
+    /// What else is asked for.
+    pub options: PeerOptions,
 }
 
 /// Who may connect without being named.
@@ -153,11 +157,13 @@ impl Neighbours {
         self.taken_in.get(&address).is_some_and(|neighbour| neighbour.without_session.is_some())
     }
 
-    /// Forgets those that have been away for long; is anybody forgotten?
-    pub(crate) fn forget_the_gone(&mut self, now: Instant) -> bool {
+    /// Forgets those that have been away for long, but for who is refused for a time and must not come back as somebody new;
+    /// is anybody forgotten?
+    pub(crate) fn forget_the_gone(&mut self, now: Instant, rests: impl Fn(IpAddr) -> bool) -> bool {
         let before = self.taken_in.len();
         let is_gone = |since: Instant| now.saturating_duration_since(since) >= FORGET_AFTER;
-        self.taken_in.retain(|_, neighbour| !neighbour.without_session.is_some_and(is_gone));
+        self.taken_in
+            .retain(|address, neighbour| !neighbour.without_session.is_some_and(is_gone) || rests(*address));
         self.taken_in.len() < before
     }
 }
@@ -227,6 +233,12 @@ pub(crate) fn join(
     for peer in desired.peers.values_mut() {
         let Some(group) = settings.group_of(peer.address) else { continue };
         peer.default_route = group.default_route;
+        let options = &group.options;
+        peer.bfd = options.bfd.unwrap_or(peer.bfd);
+        peer.restart_time = peer.restart_time.or(options.restart_time);
+        peer.keepalive_time = peer.keepalive_time.or(options.keepalive_time);
+        peer.ttl_security = peer.ttl_security.or(options.ttl_security);
+        peer.options = options.clone();
         if let (NextHop::Auto, Some(next_hop)) = (peer.next_hop, group.next_hop) {
             peer.next_hop = next_hop;
         }
@@ -254,10 +266,13 @@ fn dynamic_peer(address: IpAddr, as_number: AsNumber) -> DesiredPeer {
         reflector_client: None,
         import: Vec::new(),
         export: Vec::new(),
+        other_import: Vec::new(),
+        other_export: Vec::new(),
         ttl_security: None,
         bfd: false,
         password: None,
         default_route: DefaultRoute::AsAny,
+        options: PeerOptions::default(),
     }
 }
 

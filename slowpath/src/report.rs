@@ -1,6 +1,7 @@
 //! Answers to what `tortie show` and the metrics ask: the state, put into the forms of `status.rs`.
 
 mod bfd;
+mod bgp_neighbor;
 mod bgp_route;
 mod reporting;
 mod segments;
@@ -22,8 +23,8 @@ use crate::rib::{Offer, Source};
 use crate::status::PolicyUse;
 use crate::status::{
     Answer, BgpRouteStatus, BgpStatus, DatastoreStatus, IcmpStatus, NeighborStatus, NeighborsStatus,
-    NexthopStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, QosStatus, Query,
-    RouteStatus, RoutesStatus, Summary, TunnelStatus,
+    NexthopStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, PrefixLimitStatus, QosStatus,
+    Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
 use crate::target::Gateway;
 use crate::workload_mtu;
@@ -39,6 +40,7 @@ impl Core {
         }
         let answer = match &request.query {
             Query::Bgp => Answer::Bgp(self.bgp()),
+            Query::BgpNeighbors { address } => Answer::BgpNeighbors(self.bgp_neighbors(*address)),
             Query::BgpRoute { prefix } => Answer::BgpRoute(match prefix.parse() {
                 Ok(prefix) => self.bgp_route(prefix),
                 Err(_) => BgpRouteStatus { prefix: prefix.clone(), paths: Vec::new() },
@@ -120,6 +122,7 @@ impl Core {
             messages_sent: total(&status.messages_out),
             established_count: self.established.get(&status.id).copied().unwrap_or_default(),
             last_error,
+            prefix_limit: bgp_neighbor::prefix_limit(status),
         }
     }
 
@@ -374,6 +377,7 @@ fn held_back(peer: &DesiredPeer, problem: &str) -> PeerStatus {
         messages_sent: 0,
         established_count: 0,
         last_error: Some(problem.to_owned()),
+        prefix_limit: PrefixLimitStatus::default(),
     }
 }
 

@@ -219,7 +219,7 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
     config.local_as = peer.local_as;
     config.allowed_own_as = peer.allowed_local_as;
     config.reflector_client = peer.reflector_client;
-    config.families = vec![peer.family];
+    config.families = peer.families();
     config.passive = peer.passive;
     config.hold_time = HOLD_TIME;
     config.keepalive_time = peer.keepalive_time;
@@ -248,24 +248,38 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
             },
         };
     }
+    peer.options.apply(&mut config);
+    // The session's own end is of one family.
+    for family in config.families.iter().filter(|family| **family != peer.family) {
+        match desired.node_address(*family) {
+            Some(IpAddr::V4(addr)) => config.self_next_hops.v4 = Some(addr),
+            Some(IpAddr::V6(addr)) => config.self_next_hops.v6 = Some(addr),
+            None => {}
+        }
+    }
     let internal = peer.as_number == peer.local_as.unwrap_or(desired.as_number);
-    config.import = Filter { rules: filters::rules(&peer.import, internal, desired), ..Filter::accept_all() };
+    config.import = Filter { rules: filters::import(peer, internal, desired), ..Filter::accept_all() };
     // What the peer's own filters don't decide, what all peers may be told does.
-    let mut own = filters::rules(&peer.export, internal, desired);
-    let default_route = FilterRule::exactly(default_route(peer.family), FilterAction::Accept);
+    let mut own = filters::export(peer, internal, desired);
+    let default_routes = peer
+        .families()
+        .into_iter()
+        .map(|family| FilterRule::exactly(default_route(family), FilterAction::Accept));
     config.export = match peer.default_route {
         DefaultRoute::Only => {
-            own.push(default_route);
+            own.extend(default_routes);
             Filter { rules: own, default: FilterAction::Reject }
         }
         DefaultRoute::Always => {
-            own.push(default_route);
+            own.extend(default_routes);
             own.extend(export.rules);
             Filter { rules: own, ..export }
         }
         DefaultRoute::AsAny => {
-            if originates_default(desired, peer.family) {
-                own.insert(0, not_the_stand_in(peer.family));
+            for family in peer.families() {
+                if originates_default(desired, family) {
+                    own.insert(0, not_the_stand_in(family));
+                }
             }
             own.extend(export.rules);
             Filter { rules: own, ..export }
@@ -284,7 +298,8 @@ fn not_the_stand_in(family: Family) -> FilterRule {
 
 /// Is anybody promised a default route?
 fn originates_default(desired: &Desired, family: Family) -> bool {
-    let promised = |peer: &DesiredPeer| peer.family == family && peer.default_route != DefaultRoute::AsAny;
+    let promised =
+        |peer: &DesiredPeer| peer.default_route != DefaultRoute::AsAny && peer.families().contains(&family);
     desired.peers.values().any(promised)
 }
 

@@ -1,10 +1,11 @@
 //! The event loop's end of BGP: what the speaker is told, and what it asks for, carried out.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use bgp::{Direction, Input, Output, PeerState, Speaker};
-use model::AsNumber;
+use bgp::{Direction, Input, LimitAction, Output, PeerState, PrefixLimit, Reached, Speaker};
+use model::{AsNumber, Family};
 use tokio::net::TcpStream;
 use tracing::{debug, error, info, warn};
 
@@ -118,11 +119,46 @@ impl Core {
                     debug!(peer = name, %from, %to, "BGP: {reason}");
                 }
             }
+            Output::PrefixLimit { peer, family, reached, limit } => {
+                self.prefix_limit_reached(peer, family, reached, limit);
+            }
             Output::RestartComplete => {
                 info!("restart complete: BGP has spoken");
                 self.stop_preserving();
             }
         }
+    }
+
+    /// A peer is near its limit, or beyond it: an operator should know before routes are missing.
+    fn prefix_limit_reached(
+        &mut self,
+        peer: bgp::PeerId,
+        family: Family,
+        reached: Reached,
+        limit: PrefixLimit,
+    ) {
+        let (name, most) = (self.peer_name(peer), limit.most);
+        match (reached, limit.action) {
+            (Reached::Warning, _) => {
+                warn!(peer = name, %family, most, "the peer has announced {} of the paths that it may", limit.warns_at());
+            }
+            (Reached::Limit, LimitAction::Warn) => {
+                warn!(peer = name, %family, most, "the peer has announced more paths than its limit");
+            }
+            (Reached::Limit, LimitAction::Drop) => {
+                error!(peer = name, %family, most, "the peer has announced more paths than it may; others are not taken");
+            }
+            (Reached::Limit, LimitAction::Close { rest }) => {
+                let rest_seconds = rest.as_secs();
+                error!(peer = name, %family, most, rest_seconds, "the peer has announced more paths than it may; it is refused for a time");
+            }
+        }
+    }
+
+    /// Where those are that are refused for a time.
+    pub(crate) fn resting_addresses(&self) -> BTreeSet<IpAddr> {
+        let peers = self.speaker.iter().flat_map(Speaker::resting);
+        peers.filter_map(|peer| Some(self.sessions.desired(peer)?.address)).collect()
     }
 
     /// A peer that drops what we send, as with another password or from too far off, is silent: only the clock tells.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tunnel::{Encapsulation, Tunnel};
 mod bfd;
+mod bgp_neighbor;
 mod bgp_route;
 mod host_policy;
 mod limits;
@@ -19,6 +20,7 @@ mod segments;
 mod traces;
 
 pub use bfd::{BfdSessionStatus, BfdStatus};
+pub use bgp_neighbor::{BgpFamilyStatus, BgpNeighborStatus, BgpNeighborsStatus, PrefixLimitStatus};
 pub use bgp_route::{BgpPathStatus, BgpRouteStatus};
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
@@ -33,6 +35,11 @@ pub use traces::{TracedHeaders, TracedPacket, TracedPolicy, TracedRoute, TracedS
 pub enum Query {
     /// Sessions.
     Bgp,
+    /// Everything about the sessions with one peer, or with all.
+    BgpNeighbors {
+        /// Whose.
+        address: Option<IpAddr>,
+    },
     /// Every path that BGP has to a prefix.
     BgpRoute {
         /// The prefix, as text.
@@ -96,6 +103,7 @@ pub enum Query {
 #[allow(missing_docs, reason = "each variant is the form of its own name")]
 pub enum Answer {
     Bgp(BgpStatus),
+    BgpNeighbors(BgpNeighborsStatus),
     BgpRoute(BgpRouteStatus),
     Routes(RoutesStatus),
     Route(RouteStatus),
@@ -200,6 +208,9 @@ pub struct PeerStatus {
     pub established_count: u64,
     /// Why it last went down.
     pub last_error: Option<String>,
+    /// How many paths it may hold, and how far it has gone.
+    #[serde(default)]
+    pub prefix_limit: PrefixLimitStatus,
 }
 
 /// A count for each family.

@@ -29,6 +29,7 @@ mod datastore;
 mod error;
 mod field;
 mod file;
+mod peer_options;
 mod segments;
 mod startup;
 
@@ -177,6 +178,7 @@ impl Config {
             .transpose()?
             .unwrap_or(1);
         let workload_prefix = workload_prefix(file)?;
+        let limits = table_limits(file.limits.as_ref().map(|Section(fields)| fields))?;
         Ok(Config {
             node: node(file)?,
             datastore: datastore::datastore(file)?,
@@ -199,9 +201,9 @@ impl Config {
                 .unwrap_or(workers),
             waiting: waiting(file)?,
             segments: segments::segments(file)?,
-            bgp: bgp::settings(file)?,
+            bgp: bgp::settings(file, &limits)?,
             ecmp: ecmp(file)?,
-            limits: table_limits(file.limits.as_ref().map(|Section(fields)| fields))?,
+            limits,
             startup: startup::startup(file)?,
         })
     }

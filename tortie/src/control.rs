@@ -16,8 +16,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
-    BfdStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus,
-    PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, TracesStatus,
+    BfdStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus,
+    NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, TracesStatus,
 };
 
 use crate::captures::{CaptureQuestion, CapturesStatus};
@@ -36,6 +36,12 @@ pub(crate) use server::Server;
 pub(crate) enum Question {
     /// Sessions.
     Bgp,
+    /// Everything about the sessions with one peer, or with all.
+    BgpNeighbors {
+        /// Whose.
+        #[serde(default)]
+        address: Option<IpAddr>,
+    },
     /// Every path that BGP has to a prefix.
     BgpRoute {
         /// The prefix.
@@ -144,6 +150,7 @@ pub(crate) enum Question {
 #[allow(missing_docs, reason = "each variant is the form of its own name")]
 pub(crate) enum Reply {
     Bgp(BgpStatus),
+    BgpNeighbors(BgpNeighborsStatus),
     BgpRoute(BgpRouteStatus),
     Routes(RoutesStatus),
     Route(RouteStatus),

@@ -7,7 +7,7 @@
 use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use slowpath::status::{
     BfdSessionStatus, BfdStatus, BgpStatus, LimitStatus, PeerStatus, PerFamily, PolicyNumbers, PolicyTotal,
-    Summary,
+    PrefixLimitStatus, Summary,
 };
 
 use crate::forms::{DropsStatus, StagesStatus};
@@ -432,6 +432,38 @@ fn bgp(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {
         "How often a session came up.",
         &["peer"],
         counts(|p| p.established_count),
+    )?;
+    prefix_limits(page, bgp)
+}
+
+fn prefix_limits(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {
+    let limits = |count: fn(&PrefixLimitStatus) -> u64| {
+        let row = move |peer: &PeerStatus| (vec![peer.name.clone()], count(&peer.prefix_limit));
+        bgp.peers.iter().map(row)
+    };
+    page.gauges(
+        "tortie_bgp_prefix_limit",
+        "Paths that a peer may hold in a family.",
+        &["peer"],
+        limits(|limit| limit.most).map(|(labels, most)| (labels, most as f64)),
+    )?;
+    page.counters(
+        "tortie_bgp_prefix_limit_warnings_total",
+        "Warnings that a peer is near its limit.",
+        &["peer"],
+        limits(|limit| limit.warnings),
+    )?;
+    page.counters(
+        "tortie_bgp_prefix_limit_exceeded_total",
+        "How often a peer has announced more than its limit.",
+        &["peer"],
+        limits(|limit| limit.reached),
+    )?;
+    page.counters(
+        "tortie_bgp_paths_refused_total",
+        "Paths not taken for a peer's limit.",
+        &["peer"],
+        limits(|limit| limit.refused),
     )
 }
 

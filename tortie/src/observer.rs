@@ -81,6 +81,10 @@ impl Observer {
     pub(crate) async fn answer(&self, question: Question) -> Result<Reply, NoAnswer> {
         Ok(match question {
             Question::Bgp => Reply::Bgp(self.bgp().await?),
+            Question::BgpNeighbors { address } => match self.ask(Query::BgpNeighbors { address }).await? {
+                Answer::BgpNeighbors(neighbors) => Reply::BgpNeighbors(neighbors),
+                _ => return Err(NoAnswer::Mismatch),
+            },
             Question::BgpRoute { prefix } => match self.ask(Query::BgpRoute { prefix }).await? {
                 Answer::BgpRoute(route) => Reply::BgpRoute(route),
                 _ => return Err(NoAnswer::Mismatch),

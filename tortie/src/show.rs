@@ -4,6 +4,7 @@
 
 mod bfd;
 pub(crate) mod bgp;
+mod bgp_neighbor;
 mod bgp_route;
 mod datastore;
 mod drops;
@@ -30,8 +31,8 @@ use model::Prefix;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slowpath::status::{
-    BfdStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus,
-    PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus,
+    BfdStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus,
+    NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus,
 };
 
 use crate::config::CONTROL_SOCKET;
@@ -59,7 +60,10 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Subcommand)]
 enum Noun {
     /// BGP sessions: who, since when, how many prefixes; or every path to PREFIX, and why each is used or not
+    #[command(args_conflicts_with_subcommands = true)]
     Bgp {
+        #[command(subcommand)]
+        more: Option<BgpNoun>,
         /// A network; exit status 1 where BGP has no path to it
         #[arg(value_name = "PREFIX")]
         prefix: Option<Prefix>,
@@ -138,6 +142,17 @@ enum Noun {
     },
 }
 
+/// More of BGP.
+#[derive(Debug, Subcommand)]
+enum BgpNoun {
+    /// Everything about a session: what was agreed on, limits, messages, errors
+    Neighbor {
+        /// Its address; exit status 1 where there is no session with it
+        #[arg(value_name = "ADDR")]
+        address: Option<IpAddr>,
+    },
+}
+
 /// `slowpath::status::RouteStatus::source`.
 const SOURCES: [&str; 12] = [
     "local",
@@ -164,10 +179,14 @@ const NO: u8 = 1;
 pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let ShowArgs { noun, output, socket } = args;
     match noun {
-        Noun::Bgp { prefix: None } => {
+        Noun::Bgp { more: Some(BgpNoun::Neighbor { address }), .. } => {
+            let known = |status: &BgpNeighborsStatus| address.is_none() || !status.neighbors.is_empty();
+            print(socket, *output, &Question::BgpNeighbors { address: *address }, bgp_neighbor::text, known)
+        }
+        Noun::Bgp { prefix: None, .. } => {
             print(socket, *output, &Question::Bgp, bgp::table, |_: &BgpStatus| true)
         }
-        Noun::Bgp { prefix: Some(prefix) } => {
+        Noun::Bgp { prefix: Some(prefix), .. } => {
             let question = Question::BgpRoute { prefix: prefix.to_string() };
             let known = |route: &BgpRouteStatus| !route.paths.is_empty();
             print(socket, *output, &question, bgp_route::table, known)

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use crate::adj_rib_in::PrefixLimit;
 use crate::adj_rib_out::Request;
 use crate::config::ConnectionId;
 use crate::loc_rib::Slot;
 use crate::output::Output;
+use crate::prefix_limit::{Reached, TooMany};
 use crate::session::Received;
 use crate::speaker::{Peer, Speaker};
 use crate::wire::nlri::AfiSafi;
@@ -115,15 +115,22 @@ impl Speaker {
             return Ok(());
         }
         let policy = self.import_policy(&peer.session);
-        peer.rib_in.apply(&update, &policy, &mut self.tables, &mut peer.errors, out).map_err(
-            |PrefixLimit { family }| {
-                peer.errors.prefix_limit += 1;
-                let AfiSafi { afi, safi } = AfiSafi::unicast(family);
-                let limit = u32::try_from(self.config.limits.max_prefixes_per_peer).unwrap_or(u32::MAX);
-                let data = [&afi.to_be_bytes()[..], &[safi], &limit.to_be_bytes()].concat();
-                Notification { code: CEASE, subcode: cease::MAX_PREFIXES, data }
-            },
-        )
+        let outcome = peer.rib_in.apply(&update, &policy, &mut self.tables, &mut peer.errors, out);
+        for (family, reached) in peer.rib_in.allowance.take_news() {
+            match reached {
+                Reached::Warning => peer.errors.prefix_limit_warnings += 1,
+                Reached::Limit => peer.errors.prefix_limit_reached += 1,
+            }
+            let limit = peer.rib_in.allowance.limit;
+            out.push(Output::PrefixLimit { peer: peer.session.config.id, family, reached, limit });
+        }
+        outcome.map_err(|TooMany { family, most }| {
+            peer.errors.prefix_limit += 1;
+            let AfiSafi { afi, safi } = AfiSafi::unicast(family);
+            let most = u32::try_from(most).unwrap_or(u32::MAX);
+            let data = [&afi.to_be_bytes()[..], &[safi], &most.to_be_bytes()].concat();
+            Notification { code: CEASE, subcode: cease::MAX_PREFIXES, data }
+        })
     }
 
     fn route_refresh(&mut self, slot: Slot, body: &[u8], out: &mut Vec<Output>) {

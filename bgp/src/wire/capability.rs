@@ -1,5 +1,7 @@
 //! Capabilities, announced in OPEN (RFC 5492).
 
+use std::fmt;
+
 use super::Reader;
 use super::nlri::AfiSafi;
 
@@ -139,6 +141,66 @@ pub struct AddPathMode {
     pub receive: bool,
     /// Can send them.
     pub send: bool,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Role::Provider => "provider",
+            Role::RouteServer => "route-server",
+            Role::RouteServerClient => "route-server-client",
+            Role::Customer => "customer",
+            Role::Peer => "peer",
+        })
+    }
+}
+
+impl fmt::Display for Capability {
+    /// For people, families as AFI/SAFI.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Capability::MultiProtocol(family) => write!(f, "multiprotocol {family}"),
+            Capability::RouteRefresh => f.write_str("route refresh"),
+            Capability::FourOctetAs(number) => write!(f, "four-octet AS {number}"),
+            Capability::GracefulRestart(restart) => {
+                write!(f, "graceful restart, {} s", restart.restart_time)?;
+                let said =
+                    [(restart.restarted, "restarted"), (restart.notification, "through NOTIFICATIONs")];
+                said.iter().filter(|(said, _)| *said).try_for_each(|(_, what)| write!(f, ", {what}"))?;
+                restart.families.iter().try_for_each(|(family, preserved)| {
+                    write!(f, ", {family}{}", if *preserved { " with forwarding state" } else { "" })
+                })
+            }
+            Capability::AddPath(families) => {
+                f.write_str("several paths")?;
+                families.iter().try_for_each(|(family, mode)| {
+                    let way = match (mode.receive, mode.send) {
+                        (true, true) => "both ways",
+                        (true, false) => "received",
+                        (false, true) => "sent",
+                        (false, false) => "in no way",
+                    };
+                    write!(f, ", {family} {way}")
+                })
+            }
+            Capability::ExtendedNextHop(encodings) => {
+                f.write_str("extended next hops")?;
+                encodings.iter().try_for_each(|NextHopEncoding { family: (afi, safi), next_hop_afi }| {
+                    write!(f, ", {afi}/{safi} over {next_hop_afi}")
+                })
+            }
+            Capability::ExtendedMessage => f.write_str("extended messages"),
+            Capability::Role(role) => write!(f, "role {role}"),
+            Capability::EnhancedRefresh => f.write_str("enhanced route refresh"),
+            Capability::LongLived(families) => {
+                f.write_str("long-lived graceful restart")?;
+                families
+                    .iter()
+                    .try_for_each(|entry| write!(f, ", {} for {} s", entry.family, entry.stale_time))
+            }
+            Capability::Other { code, value } => write!(f, "number {code}, {} octets", value.len()),
+        }
+    }
 }
 
 impl Capability {

@@ -167,7 +167,7 @@ impl Network {
                     fib.insert(*prefix, paths.clone());
                 }
             }
-            Output::PeerStateChanged { .. } | Output::RestartComplete => {}
+            Output::PeerStateChanged { .. } | Output::PrefixLimit { .. } | Output::RestartComplete => {}
         }
     }
 

@@ -330,7 +330,7 @@ impl Network {
                     node.fib.remove(&prefix);
                 }
             }
-            Output::UnwatchNexthop(_) | Output::PeerStateChanged { .. } => {}
+            Output::UnwatchNexthop(_) | Output::PeerStateChanged { .. } | Output::PrefixLimit { .. } => {}
         }
     }
 

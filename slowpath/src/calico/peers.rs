@@ -16,7 +16,7 @@ use model::{
 use policy::Selector;
 
 use super::{BGP_PORT, Calico, Warning, address_of, router_id};
-use crate::peer_groups::DefaultRoute;
+use crate::peer_groups::{DefaultRoute, PeerOptions};
 
 /// A session's name as BIRD's configuration under Calico has it: `Mesh_10_0_0_2`, `Global_fd00__1_port_50`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,7 +106,7 @@ pub struct DesiredPeer {
     pub reachable_by: Option<IpAddr>,
     /// Wait for the peer to connect; it is sure to.
     pub passive: bool,
-    /// The family of the address, which is the one family that the session carries.
+    /// The family of the address, which is the one family that the session carries unless options say otherwise.
     pub family: Family,
     /// The address to connect from; none is the system's choice.
     pub source_address: Option<IpAddr>,
@@ -122,6 +122,10 @@ pub struct DesiredPeer {
     pub import: Vec<BgpFilterRule>,
     /// The rules of its BGPFilters about routes to it, in order: they come before what all peers may be told.
     pub export: Vec<BgpFilterRule>,
+    /// The same of the other family's routes, for sessions that carry both.
+    pub other_import: Vec<BgpFilterRule>,
+    /// See [`Self::other_import`].
+    pub other_export: Vec<BgpFilterRule>,
     /// The peer is at most so many hops away, and packets from further off are not its (RFC 5082).
     pub ttl_security: Option<u8>,
     /// Is it to be watched by BFD?
@@ -130,12 +134,19 @@ pub struct DesiredPeer {
     pub password: Option<SecretKey>,
     /// What it is told of a default route.
     pub default_route: DefaultRoute,
+    /// What its range is asked for beyond that.
+    pub options: PeerOptions,
 }
 
 impl DesiredPeer {
     /// Where to connect to.
     pub fn remote(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
+    }
+
+    /// The families of the routes that the session carries.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        self.options.families(self.family)
     }
 }
 
@@ -209,10 +220,13 @@ impl Sessions<'_> {
             reflector_client: None,
             import: Vec::new(),
             export: Vec::new(),
+            other_import: Vec::new(),
+            other_export: Vec::new(),
             ttl_security: None,
             bfd: false,
             password: self.calico.cluster().and_then(|cluster| cluster.mesh_password.clone()),
             default_route: DefaultRoute::AsAny,
+            options: PeerOptions::default(),
         });
     }
 
@@ -379,6 +393,11 @@ impl Sessions<'_> {
     ) -> DesiredPeer {
         let address = remote.ip();
         let internal = as_number == self.local_as(peer);
+        let family = Family::of(address);
+        let other = match family {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        };
         DesiredPeer {
             name: PeerName::of(kind, remote),
             kind,
@@ -394,24 +413,21 @@ impl Sessions<'_> {
                 && matches!(peer.target, PeerTarget::Address(_))
                 && node.is_some()
                 && waits_for(address, own),
-            family: Family::of(address),
+            family,
             source_address: peer.bind_to_node_address.then_some(own),
             next_hop: next_hop(peer, internal),
             restart_time: peer.max_restart_time,
             keepalive_time: peer.keepalive_time,
             reflector_client: self.reflector_client(node).filter(|_| internal),
-            import: self.filter_rules(peer, |filter| match Family::of(address) {
-                Family::V4 => &filter.import_v4,
-                Family::V6 => &filter.import_v6,
-            }),
-            export: self.filter_rules(peer, |filter| match Family::of(address) {
-                Family::V4 => &filter.export_v4,
-                Family::V6 => &filter.export_v6,
-            }),
+            import: self.filter_rules(peer, |filter| imports(filter, family)),
+            export: self.filter_rules(peer, |filter| exports(filter, family)),
+            other_import: self.filter_rules(peer, |filter| imports(filter, other)),
+            other_export: self.filter_rules(peer, |filter| exports(filter, other)),
             ttl_security: peer.ttl_security,
             bfd: peer.bfd,
             password: peer.password.clone(),
             default_route: DefaultRoute::AsAny,
+            options: PeerOptions::default(),
         }
     }
 
@@ -433,6 +449,20 @@ impl Sessions<'_> {
 
     fn local_as(&self, peer: &BgpPeer) -> AsNumber {
         peer.local_as_number.unwrap_or_else(|| self.calico.as_number_of(self.own))
+    }
+}
+
+fn imports(filter: &BgpFilter, family: Family) -> &Vec<BgpFilterRule> {
+    match family {
+        Family::V4 => &filter.import_v4,
+        Family::V6 => &filter.import_v6,
+    }
+}
+
+fn exports(filter: &BgpFilter, family: Family) -> &Vec<BgpFilterRule> {
+    match family {
+        Family::V4 => &filter.export_v4,
+        Family::V6 => &filter.export_v6,
     }
 }
 

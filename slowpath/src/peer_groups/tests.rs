@@ -22,6 +22,7 @@ fn rack(limit: usize) -> BgpSettings {
             accept: Some(Accept { as_numbers: vec![65000..=65010, 64512..=64512], limit }),
             default_route: DefaultRoute::Only,
             next_hop: Some(NextHop::OwnAddress),
+            options: PeerOptions::default(),
         }],
         ..BgpSettings::default()
     }
@@ -64,14 +65,20 @@ fn those_of_the_right_as_are_taken_in_until_there_is_no_more_room() {
 #[test]
 fn a_neighbour_that_has_gone_is_remembered_as_long_as_its_routes_may_be() {
     let (settings, now) = (rack(1), Instant::now());
+    let nobody = |_| false;
     let mut neighbours = Neighbours::default();
     let address = ip("10.1.0.1");
     neighbours.take_in(&settings, address, AsNumber(65000), now).unwrap();
     neighbours.session_changed(address, true, now);
-    assert!(!neighbours.forget_the_gone(now + FORGET_AFTER * 2) && !neighbours.is_without_session(address));
+    assert!(
+        !neighbours.forget_the_gone(now + FORGET_AFTER * 2, nobody)
+            && !neighbours.is_without_session(address)
+    );
     neighbours.session_changed(address, false, now);
-    assert!(!neighbours.forget_the_gone(now + FORGET_AFTER / 2) && neighbours.is_without_session(address));
-    assert!(neighbours.forget_the_gone(now + FORGET_AFTER));
+    assert!(
+        !neighbours.forget_the_gone(now + FORGET_AFTER / 2, nobody) && neighbours.is_without_session(address)
+    );
+    assert!(neighbours.forget_the_gone(now + FORGET_AFTER, nobody));
     assert_eq!(neighbours.take_in(&settings, ip("10.1.0.2"), AsNumber(65000), now), Ok(()), "there is room");
 }
 
@@ -99,4 +106,48 @@ fn an_aggregate_lives_as_long_as_a_route_inside_it() {
         assert_eq!(aggregates.route_changed(&settings, prefix(route), exists), flips, "{route}");
     }
     assert!(!alive(&aggregates, &[]));
+}
+
+#[test]
+fn a_neighbour_that_is_refused_for_a_time_does_not_come_back_as_somebody_new() {
+    let (settings, now) = (rack(2), Instant::now());
+    let (resting, gone) = (ip("10.1.0.1"), ip("10.1.0.2"));
+    let mut neighbours = Neighbours::default();
+    for address in [resting, gone] {
+        neighbours.take_in(&settings, address, AsNumber(65000), now).unwrap();
+    }
+    assert!(neighbours.forget_the_gone(now + FORGET_AFTER * 2, |address| address == resting));
+    assert!(neighbours.is_without_session(resting) && !neighbours.is_without_session(gone));
+    assert!(neighbours.forget_the_gone(now + FORGET_AFTER * 2, |_| false));
+}
+
+#[test]
+fn a_ranges_options_are_its_peers_where_their_resources_do_not_say() {
+    let seconds = Duration::from_secs;
+    let options = PeerOptions {
+        restart_time: Some(seconds(7)),
+        bfd: Some(true),
+        ttl_security: Some(1),
+        blackhole: true,
+        ..PeerOptions::default()
+    };
+    let mut settings = rack(2);
+    settings.groups[0].options = options.clone();
+    let mut neighbours = Neighbours::default();
+    neighbours.take_in(&settings, ip("10.1.0.1"), AsNumber(65000), Instant::now()).unwrap();
+    let mut desired = desired(&[]);
+    let named =
+        DesiredPeer { restart_time: Some(seconds(9)), ..dynamic_peer(ip("10.1.0.2"), AsNumber(65001)) };
+    let elsewhere = dynamic_peer(ip("10.2.0.2"), AsNumber(65001));
+    for peer in [named, elsewhere] {
+        desired.peers.insert(peer.name.clone(), peer);
+    }
+    join(&settings, &neighbours, &Aggregates::default(), &mut desired);
+    let [taken_in, named, elsewhere] = desired.peers.values().collect::<Vec<_>>()[..] else { panic!() };
+    assert_eq!(
+        (taken_in.restart_time, taken_in.bfd, taken_in.ttl_security),
+        (Some(seconds(7)), true, Some(1))
+    );
+    assert_eq!((named.restart_time, &named.options), (Some(seconds(9)), &options));
+    assert_eq!((elsewhere.bfd, &elsewhere.options), (false, &PeerOptions::default()));
 }

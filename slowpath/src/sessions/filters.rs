@@ -1,14 +1,47 @@
 //! BGPFilters' rules as the speaker's filters have them.
 
 use bgp::{Community, FilterAction, FilterMatch, FilterRule, Operation, PrefixMatch};
-use model::{BgpCommunity, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule, Prefix};
+use model::{
+    BgpCommunity, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule, Family, Prefix,
+};
 
-use crate::calico::Desired;
+use crate::calico::{Desired, DesiredPeer};
 
 use super::local_pref_of;
 
+/// The rules about routes from a peer.
+pub(super) fn import(peer: &DesiredPeer, internal: bool, desired: &Desired) -> Vec<FilterRule> {
+    of_families(peer, &peer.import, &peer.other_import, internal, desired)
+}
+
+/// Those about routes to it.
+pub(super) fn export(peer: &DesiredPeer, internal: bool, desired: &Desired) -> Vec<FilterRule> {
+    of_families(peer, &peer.export, &peer.other_export, internal, desired)
+}
+
+/// Where a session carries both families, each rule is about its own.
+fn of_families(
+    peer: &DesiredPeer,
+    own: &[BgpFilterRule],
+    other: &[BgpFilterRule],
+    internal: bool,
+    desired: &Desired,
+) -> Vec<FilterRule> {
+    let families = peer.families();
+    if families == [peer.family] {
+        return rules(own, internal, desired);
+    }
+    let of = |family: Family| {
+        let list = if family == peer.family { own } else { other };
+        let mut rules = rules(list, internal, desired);
+        rules.iter_mut().for_each(|rule| rule.matches.family = Some(family));
+        rules
+    };
+    families.into_iter().flat_map(of).collect()
+}
+
 /// The rules that are about such a peer.
-pub(super) fn rules(rules: &[BgpFilterRule], internal: bool, desired: &Desired) -> Vec<FilterRule> {
+fn rules(rules: &[BgpFilterRule], internal: bool, desired: &Desired) -> Vec<FilterRule> {
     let about_it = |rule: &&BgpFilterRule| rule.internal_peer.is_none_or(|wanted| wanted == internal);
     rules.iter().filter(about_it).map(|rule| filter_rule(rule, desired)).collect()
 }
@@ -16,6 +49,7 @@ pub(super) fn rules(rules: &[BgpFilterRule], internal: bool, desired: &Desired) 
 fn filter_rule(rule: &BgpFilterRule, desired: &Desired) -> FilterRule {
     let matches = FilterMatch {
         prefix: rule.cidr.as_ref().map(prefixes),
+        family: None,
         one_of: rule.interface.as_ref().map(|pattern| behind(pattern, desired)),
         learned: rule.from_peers,
         community: rule.community.map(community),

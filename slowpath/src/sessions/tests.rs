@@ -423,3 +423,60 @@ fn where_no_address_is_bound_the_sessions_own_end_is_the_next_hop() {
     assert_eq!(own(true), Some(Ipv4Addr::new(10, 0, 0, 1)));
     assert_eq!(own(false), None);
 }
+
+#[test]
+fn a_session_with_options_carries_what_they_ask_for() {
+    let mut bench = Bench::new();
+    bench.put(Resource::Node(Node {
+        name: "a".to_owned(),
+        ipv4: Some("10.0.0.1/24".parse().unwrap()),
+        ipv6: Some("fd00::1/64".parse().unwrap()),
+        ..Node::default()
+    }));
+    bench.put(Resource::BgpPeer(BgpPeer {
+        as_number: Some(AsNumber(65001)),
+        filters: vec!["both".to_owned()],
+        ..BgpPeer::new("tor", PeerTarget::Address("10.0.0.9:179".parse().unwrap()))
+    }));
+    let rule = |accept| model::BgpFilterRule {
+        accept,
+        cidr: None,
+        from_peers: false,
+        interface: None,
+        internal_peer: None,
+        community: None,
+        as_path_prefix: Vec::new(),
+        priority: None,
+        operations: Vec::new(),
+    };
+    bench.put(Resource::BgpFilter(model::BgpFilter {
+        name: "both".to_owned(),
+        import_v4: vec![rule(true)],
+        import_v6: vec![rule(false)],
+        export_v4: Vec::new(),
+        export_v6: Vec::new(),
+    }));
+    let mut desired = bench.calico.desired();
+    let peer = desired.peers.values_mut().next().unwrap();
+    peer.options = crate::peer_groups::PeerOptions {
+        prefix_limit: Some(bgp::PrefixLimit::closing(7)),
+        families: Family::ALL.to_vec(),
+        send_paths: Some(SendPaths::UpTo(2)),
+        long_lived_time: Some(Duration::from_secs(60)),
+        role: Some(bgp::Role::Customer),
+        ..crate::peer_groups::PeerOptions::default()
+    };
+    let changes = bench.sessions.changes(&desired);
+    let Some(Input::PutPeer(config)) = changes.last() else { panic!("{changes:?}") };
+    assert_eq!(config.families, Family::ALL);
+    assert_eq!(config.self_next_hops.v6, Some("fd00::1".parse().unwrap()), "the session's own end is IPv4's");
+    assert_eq!(config.prefix_limit, Some(bgp::PrefixLimit::closing(7)));
+    assert_eq!((config.add_path, config.send_paths), (true, SendPaths::UpTo(2)));
+    assert_eq!((config.role, config.long_lived_time), (Some(bgp::Role::Customer), Duration::from_secs(60)));
+    let import: Vec<_> = config.import.rules.iter().map(|rule| (rule.matches.family, rule.action)).collect();
+    assert_eq!(
+        import,
+        [(Some(Family::V4), FilterAction::Accept), (Some(Family::V6), FilterAction::Reject)],
+        "each family has the rules that are about it"
+    );
+}

@@ -1,4 +1,4 @@
-use slowpath::status::{PeerStatus, PerFamily};
+use slowpath::status::{PeerStatus, PerFamily, PrefixLimitStatus};
 
 use super::*;
 
@@ -20,6 +20,7 @@ fn peer(name: &str, address: &str, up: bool) -> PeerStatus {
         messages_sent: 0,
         established_count: 1,
         last_error: (!up).then(|| "Connection refused".to_owned()),
+        prefix_limit: PrefixLimitStatus::default(),
     }
 }
 

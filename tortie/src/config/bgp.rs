@@ -12,6 +12,7 @@
 //!     limit: 48
 //!     default_route: only          # or `always`
 //!     next_hop: self               # or `keep`
+//!     prefix_limit: { most: 1000 } # and more, which `peer_options.rs` reads
 //! ```
 
 use std::ops::RangeInclusive;
@@ -23,12 +24,13 @@ use slowpath::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup};
 use super::error::Reason;
 use super::field::{Fault, Field, optional, required};
 use super::file::{AggregateFields, File, PeerGroupFields, Scalar, Section};
-use crate::limits;
+use super::peer_options;
+use crate::limits::{self, Limits};
 
 /// As FRR's `bgp listen limit` has it.
 const ACCEPT: usize = 100;
 
-pub(super) fn settings(file: &File) -> Result<BgpSettings, Fault> {
+pub(super) fn settings(file: &File, limits: &Limits) -> Result<BgpSettings, Fault> {
     let Some(Section(fields)) = &file.bgp else { return Ok(BgpSettings::default()) };
     let announce = optional("bgp", "announce", &fields.announce);
     let networks = optional("bgp", "networks", &fields.networks);
@@ -47,7 +49,7 @@ pub(super) fn settings(file: &File) -> Result<BgpSettings, Fault> {
     }
     for (index, Section(fields)) in fields.peers.iter().flatten().enumerate() {
         let path = bounded("bgp.peers", index, limits::BGP_PEER_GROUPS)?;
-        settings.groups.push(group(&path, fields)?);
+        settings.groups.push(group(&path, fields, limits)?);
     }
     Ok(settings)
 }
@@ -65,16 +67,18 @@ fn aggregate(path: &str, fields: &AggregateFields) -> Result<Aggregate, Fault> {
     })
 }
 
-fn group(path: &str, fields: &PeerGroupFields) -> Result<PeerGroup, Fault> {
+fn group(path: &str, fields: &PeerGroupFields, limits: &Limits) -> Result<PeerGroup, Fault> {
     let defaults = [("always", DefaultRoute::Always), ("only", DefaultRoute::Only)];
     let hops = [("self", NextHop::OwnAddress), ("keep", NextHop::Keep)];
     let default_route = optional(path, "default_route", &fields.default_route);
     let next_hop = optional(path, "next_hop", &fields.next_hop);
+    let range = network(&required(path, "range", &fields.range, "range: 10.1.0.0/24")?)?;
     Ok(PeerGroup {
-        range: network(&required(path, "range", &fields.range, "range: 10.1.0.0/24")?)?,
+        range,
         accept: accept(path, fields)?,
         default_route: default_route.map_or(Ok(DefaultRoute::AsAny), |field| field.one_of(&defaults))?,
         next_hop: next_hop.map(|field| field.one_of(&hops)).transpose()?,
+        options: peer_options::options(path, range.family(), fields, limits)?,
     })
 }
 

@@ -108,6 +108,10 @@ pub(crate) enum Reason {
     NotOneStation { given: MacAddr },
     #[error("means something only where ends are asked for; add `flood` or `group`, or leave it out")]
     NobodyAsked,
+    #[error("means something only with `{other}`; add that, or leave this out")]
+    OnlyWith { other: &'static str },
+    #[error("is {given}; use 0 for none, or 3 to 65535 seconds (RFC 4271)")]
+    HoldTime { given: usize },
     #[error("means something only where neighbours are taken in; add `accept`, or leave it out")]
     NobodyAccepted,
     #[error("is asked for, and the segment has no {family} address to ask from; add one to `addresses`")]

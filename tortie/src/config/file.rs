@@ -123,6 +123,33 @@ pub(super) struct PeerGroupFields {
     pub(super) limit: Option<Entry>,
     pub(super) default_route: Option<Entry>,
     pub(super) next_hop: Option<Entry>,
+    pub(super) prefix_limit: Option<Section<PrefixLimitFields>>,
+    pub(super) families: Option<Entry>,
+    pub(super) add_paths: Option<Entry>,
+    pub(super) send_paths: Option<Entry>,
+    pub(super) restart_time: Option<Entry>,
+    pub(super) long_lived_time: Option<Entry>,
+    pub(super) survive_notification: Option<Entry>,
+    pub(super) extended_messages: Option<Entry>,
+    pub(super) role: Option<Entry>,
+    pub(super) strict_role: Option<Entry>,
+    pub(super) require_policy: Option<Entry>,
+    pub(super) blackhole: Option<Entry>,
+    pub(super) ipv4_over_ipv6: Option<Entry>,
+    pub(super) bfd: Option<Entry>,
+    pub(super) hold_time: Option<Entry>,
+    pub(super) keepalive_time: Option<Entry>,
+    pub(super) ttl_security: Option<Entry>,
+}
+
+/// How many paths a peer may hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PrefixLimitFields {
+    pub(super) most: Option<Entry>,
+    pub(super) warn: Option<Entry>,
+    pub(super) action: Option<Entry>,
+    pub(super) rest: Option<Entry>,
 }
 
 /// Where resources are kept.
@@ -274,6 +301,10 @@ impl Written for AggregateFields {
 
 impl Written for PeerGroupFields {
     const EXPECTED: &'static str = "a mapping such as `{ range: 10.1.0.0/24, accept: any }`";
+}
+
+impl Written for PrefixLimitFields {
+    const EXPECTED: &'static str = "a mapping such as `prefix_limit: { most: 1000, action: drop }`";
 }
 
 impl Written for Ecmp {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
-use slowpath::status::{Answer, PeerStatus, PerFamily, Query};
+use slowpath::status::{Answer, PeerStatus, PerFamily, PrefixLimitStatus, Query};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -52,6 +52,7 @@ fn peer() -> PeerStatus {
         messages_sent: 4,
         established_count: 1,
         last_error: None,
+        prefix_limit: PrefixLimitStatus::default(),
     }
 }
 

@@ -5,12 +5,12 @@ mod attributes;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use bgp::PeerKind;
 use bgp::wire::notification::Notification;
 use bgp::wire::open::Open;
 use bgp::wire::route_refresh::RouteRefresh;
 use bgp::wire::update::{Update, UpdateContext};
 use bgp::wire::{Framer, HEADER_LEN, MessageType};
-use bgp::{Capability, PeerKind};
 use clap::Args;
 use serde::Serialize;
 
@@ -183,19 +183,9 @@ fn of_open(open: &Open) -> Vec<Attribute> {
         Attribute::new("BGP identifier", open.router_id.to_string()),
     ];
     content.extend(
-        open.capabilities.iter().map(|capability| Attribute::new("capability", of_capability(capability))),
+        open.capabilities.iter().map(|capability| Attribute::new("capability", capability.to_string())),
     );
     content
-}
-
-fn of_capability(capability: &Capability) -> String {
-    match capability {
-        Capability::MultiProtocol(family) => format!("multiprotocol {family}"),
-        Capability::RouteRefresh => "route refresh".to_owned(),
-        Capability::FourOctetAs(number) => format!("four-octet AS {number}"),
-        // Those of later RFCs tell their fields by name.
-        other => format!("{other:?}"),
-    }
 }
 
 fn of_update(update: &Update<'_>, context: &UpdateContext) -> Message {

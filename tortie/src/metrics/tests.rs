@@ -26,6 +26,7 @@ fn peer(name: &str, address: &str) -> PeerStatus {
         messages_sent: 11,
         established_count: 2,
         last_error: None,
+        prefix_limit: PrefixLimitStatus::default(),
     }
 }
 

@@ -71,6 +71,7 @@ pub(crate) fn info(peer: &PeerStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slowpath::status::PrefixLimitStatus;
 
     fn peer(address: &str) -> PeerStatus {
         PeerStatus {
@@ -90,6 +91,7 @@ mod tests {
             messages_sent: 0,
             established_count: 1,
             last_error: None,
+            prefix_limit: PrefixLimitStatus::default(),
         }
     }
 
