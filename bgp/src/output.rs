@@ -86,6 +86,8 @@ pub struct BestPath {
     pub local_pref: u32,
     /// MULTI_EXIT_DISC, where there is one.
     pub med: Option<u32>,
+    /// The bandwidth of the link there, in bytes a second, where the path tells it (draft-ietf-idr-link-bandwidth).
+    pub bandwidth: Option<u64>,
     /// Packets are to be dropped rather than sent there: a BLACKHOLE of a peer that is heeded (RFC 7999).
     pub discard: bool,
 }

@@ -390,6 +390,7 @@ fn best_paths(entry: &Entry, decision: &Decision, peers: &[Option<Peer>]) -> Vec
             kind: peer.rib_in.kind,
             local_pref: path.imported.local_pref().unwrap_or(DEFAULT_LOCAL_PREF),
             med: path.imported.med(),
+            bandwidth: path.imported.link_bandwidth(),
             discard: peer.session.config.blackhole && path.imported.has_community(BLACKHOLE),
         })
     };

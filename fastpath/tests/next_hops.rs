@@ -81,6 +81,21 @@ fn where_no_next_hop_is_known_packets_come_up_and_none_is_lost_to_a_dead_port() 
 }
 
 #[test]
+fn flows_are_shared_by_weight_and_follow_a_change_of_it_one_way() {
+    let mut rig = rig();
+    let group = rig.writer.fib().get(prefix("10.71.0.0/16")).unwrap();
+    let members = rig.writer.staged().group(group).unwrap().members().to_vec();
+    let equal = ways(&mut rig);
+    rig.writer.replace_group(group, Group::Weighted(members, vec![7, 1]));
+    rig.writer.publish();
+    let unequal = ways(&mut rig);
+    let by_narrow = |ways: &[PortId]| ways.iter().filter(|way| **way == NARROW).count();
+    assert!((8..=26).contains(&by_narrow(&unequal)), "an eighth of 128, by hash: {}", by_narrow(&unequal));
+    // Nobody leaves the one that weighs more.
+    assert!(equal.iter().zip(&unequal).all(|(before, after)| before == after || *before == NARROW));
+}
+
+#[test]
 fn republishing_moves_no_flow() {
     let mut rig = rig();
     let before = ways(&mut rig);

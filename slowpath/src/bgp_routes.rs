@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use bgp::BestPath;
 use model::Prefix;
 
 use crate::calico::Desired;
@@ -12,8 +13,8 @@ use crate::target::Target;
 /// What BGP says of a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
-    /// The next hops; none withdraws the route.
-    pub nexthops: Vec<IpAddr>,
+    /// The next hops, each with its weight beside the others'; none withdraws the route.
+    pub nexthops: Vec<(IpAddr, u8)>,
     /// It is of more than normal priority: it comes before a workload's address here, which is about to be gone.
     pub elevated: bool,
     /// Packets there are not wanted: they are dropped rather than sent on (RFC 7999).
@@ -67,7 +68,7 @@ impl BgpRoutes {
         for (prefix, _) in rib.iter() {
             let Some(offer) = rib.offers(prefix).find(is_bgps) else { continue };
             let Some(there) = rib.targets().get(offer.target) else { continue };
-            let nexthops = there.gateways().iter().map(|gateway| gateway.addr).collect();
+            let nexthops = there.gateways().iter().map(|gateway| (gateway.addr, gateway.weight)).collect();
             let learned = Learned {
                 nexthops,
                 elevated: offer.source == Source::Elevated,
@@ -94,6 +95,23 @@ impl BgpRoutes {
             rib.remove(prefix, Source::Elevated);
         }
     }
+}
+
+/// The next hops of a route's paths. Where every path tells its link's bandwidth, flows are shared by it, the largest being
+/// 255 parts; where one doesn't, nothing is known of its share, and all count alike.
+pub(crate) fn nexthops(paths: &[BestPath]) -> Vec<(IpAddr, u8)> {
+    let bandwidths: Option<Vec<u64>> = paths.iter().map(|path| path.bandwidth).collect();
+    let bandwidths = bandwidths.unwrap_or_default();
+    let (most, least) = (bandwidths.iter().max().copied(), bandwidths.iter().min().copied());
+    let weight = |at: usize| match (bandwidths.get(at), most) {
+        (Some(bandwidth), Some(most)) if least != Some(most) => {
+            let parts =
+                (u128::from(*bandwidth) * u128::from(u8::MAX) + u128::from(most / 2)) / u128::from(most);
+            parts.clamp(1, u8::MAX.into()) as u8
+        }
+        _ => 1,
+    };
+    paths.iter().enumerate().map(|(at, path)| (path.nexthop, weight(at))).collect()
 }
 
 fn is_bgps(offer: &Offer) -> bool {
@@ -144,7 +162,32 @@ mod tests {
     }
 
     fn via(nexthop: IpAddr) -> Learned {
-        Learned { nexthops: vec![nexthop], ..Learned::default() }
+        Learned { nexthops: vec![(nexthop, 1)], ..Learned::default() }
+    }
+
+    #[test]
+    fn next_hops_weigh_by_bandwidth_where_all_paths_tell_it() {
+        let path = |last: u8, bandwidth| BestPath {
+            nexthop: [10, 0, 0, last].into(),
+            peer: bgp::PeerId(1),
+            kind: bgp::PeerKind::Ebgp,
+            local_pref: 100,
+            med: None,
+            bandwidth,
+            discard: false,
+        };
+        let weights = |bandwidths: &[Option<u64>]| {
+            let paths: Vec<BestPath> =
+                bandwidths.iter().enumerate().map(|(at, told)| path(at as u8, *told)).collect();
+            nexthops(&paths).into_iter().map(|(_, weight)| weight).collect::<Vec<_>>()
+        };
+        let gigabit = 125_000_000;
+        assert_eq!(weights(&[Some(gigabit), Some(10 * gigabit)]), [26, 255]);
+        assert_eq!(weights(&[Some(gigabit), Some(gigabit)]), [1, 1], "alike");
+        assert_eq!(weights(&[Some(gigabit), None]), [1, 1], "one doesn't tell");
+        assert_eq!(weights(&[Some(1), Some(u64::MAX)]), [1, 255], "nobody is left out");
+        assert_eq!(weights(&[None]), [1]);
+        assert_eq!(weights(&[]), [0; 0]);
     }
 
     /// What the RIB has of BGP's for a prefix: is it encapsulated?

@@ -51,8 +51,11 @@ struct GroupRow {
     id: GroupId,
     /// Routes in the forwarding table that lead here, and changes under way that will.
     uses: usize,
-    members: Vec<AdjacencyKey>,
+    members: Members,
 }
+
+/// Who packets may leave by, each with its weight beside the others'; in order, none twice.
+type Members = Vec<(AdjacencyKey, u32)>;
 
 /// Keeps the tables equal to the RIB.
 pub struct Installer {
@@ -110,7 +113,7 @@ impl Installer {
     pub fn gateways<'a>(&'a self, rib: &'a Rib) -> impl Iterator<Item = NeighborAddr> + 'a {
         let leads_on = |id: &TargetId| matches!(rib.targets().get(*id), Some(Target::Via(_)));
         let rows = self.groups.iter().filter(move |(id, _)| leads_on(id));
-        rows.flat_map(|(_, row)| &row.members).filter_map(|key| match key {
+        rows.flat_map(|(_, row)| &row.members).filter_map(|(key, _)| match key {
             AdjacencyKey::Neighbor(hop) => Some(hop.neighbor),
             AdjacencyKey::Host | AdjacencyKey::Attached(_) => None,
         })
@@ -204,11 +207,11 @@ impl Installer {
     fn make_group(
         &mut self,
         target: &Target,
-        members: &[AdjacencyKey],
+        members: &[(AdjacencyKey, u32)],
         before: Option<GroupId>,
         surroundings: &impl Surroundings,
     ) -> Result<GroupId, TableFull> {
-        for key in members {
+        for (key, _) in members {
             if let Some(row) = self.adjacencies.get_mut(key) {
                 row.uses += 1;
                 continue;
@@ -223,9 +226,9 @@ impl Installer {
         }
     }
 
-    fn group_value(&self, target: &Target, members: &[AdjacencyKey]) -> Group {
-        let ids: Vec<AdjacencyId> =
-            members.iter().filter_map(|key| self.adjacencies.get(key)).map(|row| row.id).collect();
+    fn group_value(&self, target: &Target, members: &[(AdjacencyKey, u32)]) -> Group {
+        let rows = members.iter().filter_map(|(key, weight)| Some((self.adjacencies.get(key)?.id, *weight)));
+        let (ids, weights): (Vec<AdjacencyId>, Vec<u32>) = rows.unzip();
         match target {
             Target::Blackhole => Group::Blackhole,
             Target::Broadcast => Group::Broadcast,
@@ -233,12 +236,13 @@ impl Installer {
             Target::Rejected => Group::Rejected,
             Target::Prohibited => Group::Prohibited,
             _ if ids.is_empty() => Group::Unreachable,
+            _ if weights.iter().any(|weight| *weight != weights[0]) => Group::Weighted(ids, weights),
             _ => Group::Forward(ids),
         }
     }
 
-    fn replace_members(&mut self, id: TargetId, target: &Target, members: Vec<AdjacencyKey>) {
-        for key in &members {
+    fn replace_members(&mut self, id: TargetId, target: &Target, members: Members) {
+        for (key, _) in &members {
             if let Some(row) = self.adjacencies.get_mut(key) {
                 row.uses += 1;
                 continue;
@@ -334,8 +338,8 @@ impl Installer {
         });
     }
 
-    fn release(&mut self, members: &[AdjacencyKey]) {
-        for key in members {
+    fn release(&mut self, members: &[(AdjacencyKey, u32)]) {
+        for (key, _) in members {
             if let Some(row) = self.adjacencies.get_mut(key) {
                 row.uses = row.uses.saturating_sub(1);
             }
@@ -350,32 +354,37 @@ impl Installer {
 }
 
 /// The adjacencies that packets to this end are written for.
-fn members(resolution: &Resolution, surroundings: &impl Surroundings) -> Vec<AdjacencyKey> {
+fn members(resolution: &Resolution, surroundings: &impl Surroundings) -> Members {
     match resolution {
         Resolution::Blackhole
         | Resolution::Broadcast
         | Resolution::Rejected
         | Resolution::Prohibited
         | Resolution::Unreachable => Vec::new(),
-        Resolution::Local => vec![AdjacencyKey::Host],
+        Resolution::Local => vec![(AdjacencyKey::Host, 1)],
         Resolution::Attached(ifindex) => match surroundings.port(*ifindex) {
-            Some(_) => vec![AdjacencyKey::Attached(*ifindex)],
+            Some(_) => vec![(AdjacencyKey::Attached(*ifindex), 1)],
             // A link that is no port of ours is the kernel's business.
-            None => vec![AdjacencyKey::Host],
+            None => vec![(AdjacencyKey::Host, 1)],
         },
         Resolution::Neighbors(hops) => {
             // Where all are lost, nothing is gained by leaving them out.
-            let alive: Vec<Hop> =
-                hops.iter().filter(|hop| !surroundings.is_lost(hop.neighbor)).copied().collect();
-            let hops = if alive.is_empty() { hops } else { &alive };
+            let all_lost = hops.keys().all(|hop| surroundings.is_lost(hop.neighbor));
+            let usable = hops.iter().filter(|(hop, _)| all_lost || !surroundings.is_lost(hop.neighbor));
             let key = |hop: &Hop| match (surroundings.port(hop.neighbor.ifindex), hop.tunnel) {
                 (Some(_), _) => Some(AdjacencyKey::Neighbor(*hop)),
                 (None, None) => Some(AdjacencyKey::Host),
                 // The kernel knows no tunnel of ours: it would send the packet back to us.
                 (None, Some(_)) => None,
             };
-            let keys: BTreeSet<AdjacencyKey> = hops.iter().filter_map(key).collect();
-            keys.into_iter().collect()
+            let mut members: BTreeMap<AdjacencyKey, u32> = BTreeMap::new();
+            let kernels = |key| key == AdjacencyKey::Host;
+            for (key, weight) in usable.filter_map(|(hop, weight)| Some((key(hop)?, *weight))) {
+                let sum = members.entry(key).or_default();
+                // The kernel's links are one way, whatever their number, unless they have weights.
+                *sum = if kernels(key) && weight == 1 { 1 } else { sum.saturating_add(weight) };
+            }
+            members.into_iter().collect()
         }
     }
 }

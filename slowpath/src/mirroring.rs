@@ -96,7 +96,7 @@ fn target(
             match resolve(rib, target) {
                 Resolution::Neighbors(hops) => {
                     let gateways: Arc<[(IpAddr, IfIndex)]> =
-                        hops.iter().map(|hop| (hop.neighbor.addr, hop.neighbor.ifindex)).collect();
+                        hops.keys().map(|hop| (hop.neighbor.addr, hop.neighbor.ifindex)).collect();
                     Some(MirrorTarget::Nexthops(gateways))
                 }
                 Resolution::Blackhole => Some(MirrorTarget::Blackhole),

@@ -137,8 +137,9 @@ fn offer_learned(offers: &mut Offers, route: &KernelRoute, roles: &Roles) {
             let through_us =
                 |ifindex: IfIndex| roles.host.is_some_and(|(near, far)| near == ifindex || far == ifindex);
             let hops = || route.nexthops.iter().filter(|hop| !through_us(hop.ifindex));
-            let gateways: Vec<Gateway> =
-                hops().filter_map(|hop| hop.gateway.map(|addr| Gateway::on(hop.ifindex, addr))).collect();
+            let gateways: Vec<Gateway> = hops()
+                .filter_map(|hop| Some(weighing(Gateway::on(hop.ifindex, hop.gateway?), hop.weight)))
+                .collect();
             match Target::via(gateways) {
                 Some(target) => target,
                 None => match hops().next() {
@@ -156,6 +157,11 @@ fn offer_learned(offers: &mut Offers, route: &KernelRoute, roles: &Roles) {
     if route.metric < offer.1 {
         *offer = (target, route.metric);
     }
+}
+
+/// The kernel's weights are 1 to 256.
+fn weighing(gateway: Gateway, weight: u16) -> Gateway {
+    gateway.weighing(weight.min(u8::MAX.into()) as u8)
 }
 
 /// The directed broadcast address of an IPv4 network that has one: neither point-to-point links (RFC 3021) nor single

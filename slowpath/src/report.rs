@@ -180,7 +180,12 @@ impl Core {
                 };
                 target.into_iter().flat_map(|target| target.gateways()).map(unreachable).collect()
             }
-            Resolution::Neighbors(hops) => hops.iter().map(|hop| self.nexthop(hop)).collect(),
+            Resolution::Neighbors(hops) => {
+                let weighted = hops.values().any(|weight| *weight > 1);
+                let all: u64 = hops.values().map(|weight| u64::from(*weight)).sum();
+                let share = |weight: u32| weighted.then(|| u64::from(weight) as f64 / all as f64);
+                hops.iter().map(|(hop, weight)| self.nexthop(hop, share(*weight))).collect()
+            }
         };
         let fate = match &resolution {
             Resolution::Blackhole => "blackhole",
@@ -204,13 +209,14 @@ impl Core {
         }
     }
 
-    fn nexthop(&self, hop: &Hop) -> NexthopStatus {
+    fn nexthop(&self, hop: &Hop, share: Option<f64>) -> NexthopStatus {
         let neighbor = hop.neighbor;
         NexthopStatus {
             via: Some(neighbor.addr),
             port: self.link_name(neighbor.ifindex),
             mac: self.neighbors.mac(neighbor.ifindex, neighbor.addr).map(|mac| mac.to_string()),
             kind: None,
+            share,
             tunnel: hop.tunnel.as_ref().map(TunnelStatus::of),
         }
     }

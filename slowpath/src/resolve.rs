@@ -4,6 +4,7 @@
 //! Routes of BGP never resolve a gateway, as in BIRD: a next hop that is reached through the very routes that it
 //! carries would come and go for ever. Nor do those of VXLAN, for the same reason; so no tunnel runs in another.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::IfIndex;
@@ -14,6 +15,8 @@ use crate::tunnel::Tunnel;
 
 /// Steps of recursion before a chain of gateways is taken for a loop.
 const DEPTH_MAX: u8 = 8;
+/// What a gateway's weight is divided by, among the ways there: whole for up to ten.
+const SHARES: u32 = 2520;
 
 /// A neighbour: an address on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,8 +58,8 @@ pub enum Resolution {
     Local,
     /// To the destination itself on this link; its MAC address has to be asked for.
     Attached(IfIndex),
-    /// To one of these; sorted, never empty.
-    Neighbors(Vec<Hop>),
+    /// To one of these, each with its weight beside the others'; never empty.
+    Neighbors(BTreeMap<Hop, u32>),
     /// No gateway can be reached.
     Unreachable,
 }
@@ -71,18 +74,23 @@ pub fn resolve(rib: &Rib, target: &Target) -> Resolution {
         Target::Local => Resolution::Local,
         Target::Attached(ifindex) => Resolution::Attached(*ifindex),
         Target::Host(ifindex, addr) => {
-            Resolution::Neighbors(vec![Hop::plain(NeighborAddr { ifindex: *ifindex, addr: *addr })])
+            Resolution::Neighbors([(Hop::plain(NeighborAddr { ifindex: *ifindex, addr: *addr }), 1)].into())
         }
         Target::Via(gateways) => {
-            let mut hops: Vec<Hop> = Vec::new();
+            // Where all weigh the same, every neighbour does: what is farther off has no say in who is nearest.
+            let alike = gateways.iter().all(|gateway| gateway.weight == gateways[0].weight);
+            let mut hops: BTreeMap<Hop, u32> = BTreeMap::new();
             for gateway in gateways {
-                if let Some(reached) = reach(rib, *gateway, 0) {
-                    let hop = |neighbor| Hop { neighbor, tunnel: gateway.tunnel };
-                    hops.extend(reached.neighbors.into_iter().map(hop));
+                let Some(reached) = reach(rib, *gateway, 0) else { continue };
+                let ways = reached.neighbors.len().max(1) as u32;
+                for neighbor in reached.neighbors {
+                    let share = hops.entry(Hop { neighbor, tunnel: gateway.tunnel }).or_default();
+                    match alike {
+                        true => *share = 1,
+                        false => *share += (u32::from(gateway.weight) * SHARES / ways).max(1),
+                    }
                 }
             }
-            hops.sort_unstable();
-            hops.dedup();
             if hops.is_empty() { Resolution::Unreachable } else { Resolution::Neighbors(hops) }
         }
     }
@@ -154,7 +162,7 @@ mod tests {
     }
 
     fn on_eth0(addresses: &[&str]) -> Resolution {
-        let hop = |a: &&str| Hop::plain(NeighborAddr { ifindex: ETH0, addr: addr(a) });
+        let hop = |a: &&str| (Hop::plain(NeighborAddr { ifindex: ETH0, addr: addr(a) }), 1);
         Resolution::Neighbors(addresses.iter().map(hop).collect())
     }
 
@@ -178,6 +186,17 @@ mod tests {
         rib.insert(prefix("2001:db8::/64"), Source::Connected, &Target::Attached(ETH0), 0);
         assert_eq!(resolve(&rib, &via(&["2001:db8::2"])), on_eth0(&["2001:db8::2"]));
         assert_eq!(metric(&rib, addr("2001:db8::2")), Some(0));
+    }
+
+    #[test]
+    fn a_gateways_weight_is_divided_among_the_ways_to_it() {
+        let mut rib = attached();
+        rib.insert(prefix("10.9.0.0/16"), Source::Static, &via(&["172.18.0.1", "172.18.0.3"]), 20);
+        let weighted = |(text, weight)| Gateway::at(addr(text)).weighing(weight);
+        let target = Target::via([("10.9.0.1", 4), ("172.18.0.3", 1)].map(weighted).to_vec()).unwrap();
+        let Resolution::Neighbors(hops) = resolve(&rib, &target) else { panic!("they are reached") };
+        let weights: Vec<u32> = hops.values().map(|weight| weight / SHARES).collect();
+        assert_eq!(weights, [2, 3], "half of four, and the other half beside its own");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use model::{AsNumber, Family};
 use tokio::net::TcpStream;
 use tracing::{debug, error, info, warn};
 
-use crate::bgp_routes::Learned;
+use crate::bgp_routes::{self, Learned};
 use crate::calico::PeerKind;
 use crate::event_loop::Core;
 use crate::peer_groups;
@@ -94,7 +94,7 @@ impl Core {
                 let normal = sessions::local_pref_of(self.desired.normal_priority(prefix.family()));
                 let elevated = paths.first().is_some_and(|best| best.local_pref > normal);
                 let discard = paths.first().is_some_and(|best| best.discard);
-                let nexthops = paths.iter().map(|path| path.nexthop).collect();
+                let nexthops = bgp_routes::nexthops(&paths);
                 self.bgp_routes.offer(
                     &mut self.rib,
                     &self.desired,

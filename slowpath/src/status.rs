@@ -269,6 +269,9 @@ pub struct NexthopStatus {
     /// `blackhole`, `rejected`, `prohibited`, `local`, `attached` or `unreachable` where there is no neighbour.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kind: Option<String>,
+    /// Its part of the flows, from 0 to 1, where next hops have unlike weights.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub share: Option<f64>,
     /// The tunnel that the neighbour leads to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tunnel: Option<TunnelStatus>,

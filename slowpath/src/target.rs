@@ -19,22 +19,30 @@ pub struct Gateway {
     pub ifindex: Option<IfIndex>,
     /// The tunnel that it is the far end of, where packets go there by one.
     pub tunnel: Option<Tunnel>,
+    /// How large its part of the flows is, beside the weights of the target's other gateways; at least 1.
+    pub weight: u8,
 }
 
 impl Gateway {
     /// A gateway that is looked up in the RIB.
     pub fn at(addr: IpAddr) -> Gateway {
-        Gateway { addr, ifindex: None, tunnel: None }
+        Gateway { addr, ifindex: None, tunnel: None, weight: 1 }
     }
 
     /// A neighbour on this interface.
     pub fn on(ifindex: IfIndex, addr: IpAddr) -> Gateway {
-        Gateway { addr, ifindex: Some(ifindex), tunnel: None }
+        Gateway { addr, ifindex: Some(ifindex), tunnel: None, weight: 1 }
     }
 
     /// The far end of a tunnel; the way there is looked up in the RIB.
     pub fn behind(tunnel: Tunnel) -> Gateway {
-        Gateway { addr: tunnel.remote, ifindex: None, tunnel: Some(tunnel) }
+        Gateway { addr: tunnel.remote, ifindex: None, tunnel: Some(tunnel), weight: 1 }
+    }
+
+    /// The same with another weight.
+    #[must_use]
+    pub fn weighing(self, weight: u8) -> Gateway {
+        Gateway { weight: weight.max(1), ..self }
     }
 }
 

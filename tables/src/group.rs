@@ -29,6 +29,8 @@ pub enum Group {
     /// To one of these, chosen by the flow's hash; never empty, none twice. As long as some take frames, no flow goes to
     /// another.
     Forward(Vec<AdjacencyId>),
+    /// Likewise, each taken by as large a part of the flows as its weight is of all: as many weights as members, none 0.
+    Weighted(Vec<AdjacencyId>, Vec<u32>),
 }
 
 impl Group {
@@ -36,12 +38,20 @@ impl Group {
     pub fn members(&self) -> &[AdjacencyId] {
         match self {
             Group::Local(host) => std::slice::from_ref(host),
-            Group::Forward(members) => members,
+            Group::Forward(members) | Group::Weighted(members, _) => members,
             Group::Blackhole
             | Group::Broadcast
             | Group::Unreachable
             | Group::Rejected
             | Group::Prohibited => &[],
+        }
+    }
+
+    /// What part of the flows the member at this position takes.
+    pub(crate) fn weight(&self, position: usize) -> u32 {
+        match self {
+            Group::Weighted(_, weights) => weights.get(position).copied().unwrap_or(1).max(1),
+            _ => 1,
         }
     }
 

@@ -182,7 +182,7 @@ impl NextHops {
                 let hop = compiled.next_hop(*member, adjacency, ports);
                 compiled.hops.push(hop);
             }
-            mark_alive(members, &compiled.hops[first as usize..], &mut settled);
+            mark_alive(group.as_ref(), &compiled.hops[first as usize..], &mut settled);
             buckets.settle(&settled);
             let row = match group {
                 Some(Group::Blackhole) => GroupRow { first: BLACKHOLE, len: 1 },
@@ -311,11 +311,16 @@ impl NextHops {
 
 /// Which members flows should take now: those that frames can leave by; where there are none, those whose neighbour is
 /// being asked for, so that packets come up and are answered; else none rather than another.
-fn mark_alive(members: &[AdjacencyId], hops: &[NextHop], marked: &mut Vec<Member>) {
+fn mark_alive(group: Option<&Group>, hops: &[NextHop], marked: &mut Vec<Member>) {
     let any = |state| hops.iter().any(|hop| hop.state == state);
     let best = if any(HopState::Ready) { HopState::Ready } else { HopState::Unresolved };
     marked.clear();
-    marked.extend(members.iter().zip(hops).map(|(id, hop)| Member { id: *id, is_alive: hop.state == best }));
+    let Some(group) = group else { return };
+    marked.extend(group.members().iter().zip(hops).enumerate().map(|(position, (id, hop))| Member {
+        id: *id,
+        weight: group.weight(position),
+        is_alive: hop.state == best,
+    }));
 }
 
 #[cfg(test)]

@@ -372,6 +372,21 @@ impl Attributes {
         })
     }
 
+    /// The bandwidth of the link to the next hop, in bytes a second, as the link bandwidth extended community tells it
+    /// (draft-ietf-idr-link-bandwidth §2), whether or not it is marked as transitive; the least where there are several.
+    pub fn link_bandwidth(&self) -> Option<u64> {
+        let value = self.value(code::EXTENDED_COMMUNITIES).unwrap_or_default();
+        let told = value.as_chunks::<8>().0.iter().filter_map(|community| match *community {
+            // Type 0x40 or 0x00, sub-type 4, an AS of two octets, a float.
+            [0x40 | 0x00, 4, _, _, a, b, c, d] => Some(f32::from_be_bytes([a, b, c, d])),
+            _ => None,
+        });
+        // A link that carries nothing is no statement about shares.
+        told.filter(|bandwidth| bandwidth.is_finite() && *bandwidth >= 1.0)
+            .map(|bandwidth| bandwidth as u64)
+            .min()
+    }
+
     /// ORIGINATOR_ID, set by a route reflector (RFC 4456 §8).
     pub fn originator_id(&self) -> Option<Ipv4Addr> {
         let octets = self.value(code::ORIGINATOR_ID)?.first_chunk::<4>()?;
@@ -442,6 +457,26 @@ mod tests {
         emit_segment(&mut path, SegmentKind::Set, &[4, 5]);
         assert_eq!(AsPath::four_octet(&path).hops(), 4);
         assert!(AsPath::four_octet(&path).is_well_formed());
+    }
+
+    #[test]
+    fn the_least_link_bandwidth_counts_whether_transitive_or_not() {
+        let community = |kind: u8, bandwidth: f32| {
+            let [a, b, c, d] = bandwidth.to_be_bytes();
+            [kind, 4, 0xfd, 0xe9, a, b, c, d]
+        };
+        let of = |communities: &[[u8; 8]]| {
+            let mut key = vec![0];
+            emit(&mut key, flag::OPTIONAL_TRANSITIVE, code::EXTENDED_COMMUNITIES, &communities.concat());
+            Attributes::from_key(&key, 0).link_bandwidth()
+        };
+        assert_eq!(of(&[community(0x40, 1.25e9)]), Some(1_250_000_000));
+        assert_eq!(of(&[community(0x00, 2e6), community(0x40, 1e6)]), Some(1_000_000));
+        let route_target = [0, 2, 0xfd, 0xe9, 0, 0, 0, 1];
+        assert_eq!(of(&[route_target]), None);
+        for nonsense in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert_eq!(of(&[community(0x40, nonsense)]), None, "{nonsense}");
+        }
     }
 
     proptest! {

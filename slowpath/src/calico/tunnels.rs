@@ -51,18 +51,25 @@ struct IpipNode {
 }
 
 impl Tunnels {
-    /// Where BGP's route to a prefix leads, given its next hops; `None` where it is left out, or would lead through a
+    /// Where BGP's route to a prefix leads, given its next hops, each with its weight; `None` where it is left out, or would lead through a
     /// tunnel that is switched off.
-    pub fn bgp_target(&self, prefix: Prefix, nexthops: impl IntoIterator<Item = IpAddr>) -> Option<Target> {
+    pub fn bgp_target(
+        &self,
+        prefix: Prefix,
+        nexthops: impl IntoIterator<Item = (IpAddr, u8)>,
+    ) -> Option<Target> {
         let mode = match self.treatment(prefix) {
             None => EncapMode::Never,
             Some(FromBgp::Ipip(mode)) => mode,
             Some(FromBgp::LeftOut) => return None,
         };
-        let gateway = |nexthop| match self.nodes.get(&nexthop) {
-            Some(node) if is_encapsulated(mode, node.in_our_subnet) => node.tunnel.map(Gateway::behind),
-            // In no mode is a router that isn't a node the end of a tunnel.
-            _ => Some(Gateway::at(nexthop)),
+        let gateway = |(nexthop, weight)| {
+            let gateway = match self.nodes.get(&nexthop) {
+                Some(node) if is_encapsulated(mode, node.in_our_subnet) => node.tunnel.map(Gateway::behind),
+                // In no mode is a router that isn't a node the end of a tunnel.
+                _ => Some(Gateway::at(nexthop)),
+            };
+            Some(gateway?.weighing(weight))
         };
         Target::via(nexthops.into_iter().map(gateway).collect::<Option<_>>()?)
     }

@@ -110,7 +110,7 @@ impl Bench {
             Group::Broadcast => Ways::Broadcast,
             Group::Rejected => Ways::Rejected,
             Group::Prohibited => Ways::Prohibited,
-            group @ (Group::Local(_) | Group::Forward(_)) => {
+            group @ (Group::Local(_) | Group::Forward(_) | Group::Weighted(..)) => {
                 let way = |id: &tables::AdjacencyId| {
                     let adjacency = tables.state.adjacency(*id).expect("a group's adjacency is there");
                     (adjacency.port.0, adjacency.addresses.map(|addresses| addresses[5]))
@@ -421,4 +421,39 @@ fn a_neighbour_that_fails_costs_a_row_a_group_however_many_routes_lead_there() {
     bench.reader.go_offline();
     assert_eq!(bench.installer.rows(&bench.rib, &bench.around), 1);
     assert_eq!(bench.ways("20.0.2.1"), both);
+}
+
+#[test]
+fn gateways_of_unlike_weights_get_flows_by_them_and_flows_move_only_where_they_must() {
+    let mut bench = Bench::new(100);
+    bench.installer.writer().put_port(uplink()).unwrap();
+    let weighted = |gateways: &[(&str, u8)]| {
+        let gateway = |(text, weight): &(&str, u8)| Gateway::at(text.parse().unwrap()).weighing(*weight);
+        Target::via(gateways.iter().map(gateway).collect()).unwrap()
+    };
+    for last in 2..5 {
+        bench.resolve(&format!("172.18.0.{last}"), last);
+    }
+    let put = |bench: &mut Bench, gateways: &[(&str, u8)]| {
+        bench.rib.insert(prefix("10.65.1.0/26"), Source::Bgp, &weighted(gateways), 0);
+        bench.settle();
+        bench.flows("10.65.1.7")
+    };
+    let count = |flows: &[u8], last: u8| flows.iter().filter(|to| **to == last).count();
+    let (one, four) = (("172.18.0.2", 1), ("172.18.0.3", 4));
+    let two = put(&mut bench, &[one, four]);
+    assert_eq!(two.len(), 1024);
+    assert!((200..=210).contains(&count(&two, 2)), "a fifth: {}", count(&two, 2));
+    // A third joins: it takes its share, and nobody else gains.
+    let three = put(&mut bench, &[one, four, ("172.18.0.4", 5)]);
+    assert!((508..=516).contains(&count(&three, 4)), "half: {}", count(&three, 4));
+    let moved = two.iter().zip(&three).filter(|(before, after)| before != after);
+    assert!(moved.clone().all(|(_, after)| *after == 4));
+    // It leaves: only its flows move.
+    let again = put(&mut bench, &[one, four]);
+    assert!(three.iter().zip(&again).all(|(before, after)| before == after || *before == 4));
+    assert!((200..=210).contains(&count(&again, 2)));
+    // Weights alike are none.
+    let alike = put(&mut bench, &[("172.18.0.2", 9), ("172.18.0.3", 9)]);
+    assert_eq!(count(&alike, 2), 512);
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn alive(ids: impl IntoIterator<Item = u32>) -> Vec<Member> {
-    ids.into_iter().map(|id| Member { id: AdjacencyId(id), is_alive: true }).collect()
+    ids.into_iter().map(|id| Member { id: AdjacencyId(id), weight: 1, is_alive: true }).collect()
 }
 
 fn dead(members: &[Member], dead: &[u32]) -> Vec<Member> {
@@ -105,7 +105,91 @@ fn where_all_are_dead_each_owner_keeps_its_flows() {
     assert_eq!(moves(&whole, &gone), []);
 }
 
+/// Members of these weights, numbered from 0.
+fn weighted(weights: &[u32]) -> Vec<Member> {
+    let member =
+        |(id, weight): (usize, &u32)| Member { id: AdjacencyId(id as u32), weight: *weight, is_alive: true };
+    weights.iter().enumerate().map(member).collect()
+}
+
+/// How many buckets are due to a member, as a fraction of all: its part of the weights.
+fn due(members: &[Member], of: &Member, buckets: usize) -> f64 {
+    let all: f64 = members.iter().map(|member| f64::from(member.weight)).sum();
+    buckets as f64 * f64::from(of.weight) / all
+}
+
+#[test]
+fn members_have_buckets_by_their_weights() {
+    let buckets = Buckets::of(&weighted(&[10, 40]));
+    assert_eq!(buckets.serving().len(), 256, "the lightest is due 32 at least");
+    assert_eq!(buckets.load().into_values().collect::<Vec<_>>(), [51, 205]);
+    assert_eq!(Buckets::of(&weighted(&[7, 7])).load(), Buckets::of(&alive(0..2)).load());
+    let one_to_million = Buckets::of(&weighted(&[1, 1_000_000]));
+    assert_eq!(one_to_million.load()[&AdjacencyId(0)], 1, "nobody is left out, and the table stays small");
+    assert_eq!(one_to_million.serving().len(), BUCKETS_MAX);
+}
+
 proptest! {
+    /// Weights, then one that leaves, then one that joins: shares are as due, and flows move only where they must.
+    #[test]
+    fn weights_are_kept_to_and_move_no_more_flows_than_they_must(
+        weights in prop::collection::vec(1_u32..=100, 2..12),
+        lost in any::<prop::sample::Index>(),
+    ) {
+        let members = weighted(&weights);
+        let whole = Buckets::of(&members);
+        let assert_due = |buckets: &Buckets| {
+            let len = buckets.serving().len();
+            for member in &buckets.members {
+                let has = buckets.load().get(&member.id).copied().unwrap_or_default();
+                let due = due(&buckets.members, member, len);
+                // To within a bucket, but for what those are given who would have none.
+                assert!((has as f64 - due).abs() <= 1.0 || due < 1.0 && has == 1, "{has} of {due}: {weights:?}");
+            }
+        };
+        assert_due(&whole);
+
+        let lost = lost.index(members.len());
+        let mut left = members.clone();
+        left.remove(lost);
+        let mut without = whole.clone();
+        without.settle(&left);
+        let moved = moves(&whole, &without);
+        if left.len() > 1 {
+            assert_due(&without);
+        }
+        // Each of the others may get a bucket for a rounded share; beyond that only the lost one's flows move.
+        let others = moved.iter().filter(|(from, _)| from.0 != lost as u32).count();
+        let times = moved.len().max(1).min(without.serving().len() / whole.serving().len()).max(1);
+        prop_assert!(others <= members.len() * times, "{others} of others moved: {weights:?}");
+
+        let mut back = without.clone();
+        back.settle(&members);
+        assert_due(&back);
+        let joined = moves(&without, &back);
+        let beside = joined.iter().filter(|(_, to)| to.0 != lost as u32).count();
+        let times = back.serving().len() / without.serving().len();
+        prop_assert!(beside <= members.len() * times.max(1), "{beside} moved between others: {weights:?}");
+    }
+
+    /// One that is dead leaves its flows to the others by their weights, and has them back.
+    #[test]
+    fn a_dead_member_s_flows_are_served_by_weight_and_come_back(
+        weights in prop::collection::vec(1_u32..=20, 2..8),
+        lost in any::<prop::sample::Index>(),
+    ) {
+        let members = weighted(&weights);
+        let whole = Buckets::of(&members);
+        let lost = lost.index(members.len()) as u32;
+        let mut lame = whole.clone();
+        lame.settle(&dead(&members, &[lost]));
+        let moved = moves(&whole, &lame);
+        prop_assert_eq!(moved.len(), whole.load()[&AdjacencyId(lost)]);
+        prop_assert!(moved.iter().all(|(from, _)| from.0 == lost));
+        lame.settle(&members);
+        prop_assert_eq!(moves(&whole, &lame), []);
+    }
+
     #[test]
     fn a_lost_member_moves_its_own_flows_only(count in 2u32..80, lost in any::<prop::sample::Index>()) {
         let lost = lost.index(count as usize) as u32;

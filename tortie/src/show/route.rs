@@ -57,6 +57,7 @@ mod tests {
                 port: Some("eth0".to_owned()),
                 mac: Some("02:00:00:00:00:03".to_owned()),
                 kind: None,
+                share: Some(0.25),
                 tunnel: None,
             }],
             installed: true,
@@ -66,8 +67,8 @@ mod tests {
             "\
 10.65.0.65 is covered by 10.65.0.64/26 (bgp, preference 20): forwarded.
 
-NEXT HOP     PORT   MAC
-172.18.0.3   eth0   02:00:00:00:00:03
+NEXT HOP           PORT   MAC
+172.18.0.3, 25 %   eth0   02:00:00:00:00:03
 "
         );
     }

@@ -29,8 +29,16 @@ fn ways(route: &RouteStatus) -> Vec<NexthopStatus> {
     if route.nexthops.is_empty() { vec![NexthopStatus::default()] } else { route.nexthops.clone() }
 }
 
-/// The neighbour and the tunnel that it leads to, or what there is in its place.
+/// The neighbour and the tunnel that it leads to, or what there is in its place; with its share where weights differ.
 pub(super) fn via(nexthop: &NexthopStatus) -> String {
+    let whom = whom(nexthop);
+    match nexthop.share {
+        Some(share) => format!("{whom}, {:.0} %", share * 100.0),
+        None => whom,
+    }
+}
+
+fn whom(nexthop: &NexthopStatus) -> String {
     match (nexthop.via, &nexthop.tunnel) {
         (Some(address), None) => address.to_string(),
         (Some(address), Some(tunnel)) => format!("{address}, {tunnel}"),

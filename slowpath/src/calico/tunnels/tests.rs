@@ -82,7 +82,8 @@ fn vxlan(mode: EncapMode) -> Desired {
 
 /// Where BGP's route to a block leads: each next hop, and the tunnel's far end where it is one.
 fn from_bgp(desired: &Desired, block: &str, nexthops: &[&str]) -> Option<Vec<(IpAddr, Option<IpAddr>)>> {
-    let target = desired.tunnels.bgp_target(prefix(block), nexthops.iter().map(|nexthop| ip(nexthop)))?;
+    let target =
+        desired.tunnels.bgp_target(prefix(block), nexthops.iter().map(|nexthop| (ip(nexthop), 1)))?;
     let way = |gateway: &Gateway| (gateway.addr, gateway.tunnel.map(|tunnel| tunnel.remote));
     Some(target.gateways().iter().map(way).collect())
 }
@@ -144,7 +145,7 @@ fn an_address_recorded_without_its_subnet_makes_every_node_another_subnets() {
 fn an_ipip_tunnel_carries_both_ends_its_mtu_and_what_the_node_sends_from() {
     let felix = FelixConfiguration { ipip_mtu: Some(1400), ..FelixConfiguration::default() };
     let desired = calico(nodes(), pool(EncapMode::Always, EncapMode::Never), felix).desired();
-    let target = desired.tunnels.bgp_target(prefix(BLOCK_3), [ip(DEMI_1)]).unwrap();
+    let target = desired.tunnels.bgp_target(prefix(BLOCK_3), [(ip(DEMI_1), 1)]).unwrap();
     let expected = Tunnel {
         local: ip(WALKER_1),
         remote: ip(DEMI_1),
@@ -321,7 +322,7 @@ proptest! {
         for (nexthop, is_far) in [(WALKER_2, false), (DEMI_1, true)] {
             let address = format!("192.168.121.{last}/32");
             let expected = is_encapsulated(mode, !is_far);
-            if let Some(target) = desired.tunnels.bgp_target(prefix(&address), [ip(nexthop)]) {
+            if let Some(target) = desired.tunnels.bgp_target(prefix(&address), [(ip(nexthop), 1)]) {
                 prop_assert_eq!(target.tunnel().is_some(), expected);
                 prop_assert!(!is_vxlan || mode == EncapMode::Never);
             } else {
