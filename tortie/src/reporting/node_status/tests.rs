@@ -1,5 +1,5 @@
 use datastore::MemoryStore;
-use slowpath::status::PerFamily;
+use slowpath::status::{PerFamily, PrefixLimitStatus};
 
 use super::*;
 use crate::reporting::tests::status;
@@ -43,6 +43,7 @@ fn bgp() -> BgpStatus {
         messages_sent: 0,
         established_count: 0,
         last_error: None,
+        prefix_limit: PrefixLimitStatus::default(),
     };
     BgpStatus {
         local_as: 64512,
