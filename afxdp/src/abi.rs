@@ -295,7 +295,11 @@ pub(crate) const NETDEV_XDP_ACT_XSK_ZEROCOPY: u64 = 8;
 pub(crate) const ETHTOOL_GDRVINFO: u32 = 0x03;
 pub(crate) const ETHTOOL_GTXCSUM: u32 = 0x16;
 pub(crate) const ETHTOOL_STXCSUM: u32 = 0x17;
+pub(crate) const ETHTOOL_GRINGPARAM: u32 = 0x10;
+pub(crate) const ETHTOOL_SRINGPARAM: u32 = 0x11;
+pub(crate) const ETHTOOL_SRXFHINDIR: u32 = 0x39;
 pub(crate) const ETHTOOL_GCHANNELS: u32 = 0x3c;
+pub(crate) const ETHTOOL_SCHANNELS: u32 = 0x3d;
 
 /// `struct ethtool_value`.
 #[repr(C)]
@@ -323,6 +327,23 @@ pub(crate) struct EthtoolChannels {
 }
 // SAFETY: nine u32.
 unsafe impl Plain for EthtoolChannels {}
+
+/// `struct ethtool_ringparam`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct EthtoolRings {
+    pub(crate) cmd: u32,
+    pub(crate) rx_max: u32,
+    pub(crate) rx_mini_max: u32,
+    pub(crate) rx_jumbo_max: u32,
+    pub(crate) tx_max: u32,
+    pub(crate) rx: u32,
+    pub(crate) rx_mini: u32,
+    pub(crate) rx_jumbo: u32,
+    pub(crate) tx: u32,
+}
+// SAFETY: nine u32.
+unsafe impl Plain for EthtoolRings {}
 
 /// `struct ethtool_drvinfo`.
 #[repr(C)]
@@ -358,5 +379,6 @@ mod tests {
         assert_eq!(size_of::<BpfProgInfo>(), 80);
         assert_eq!(size_of::<EthtoolDriver>(), 196);
         assert_eq!(size_of::<EthtoolChannels>(), 36);
+        assert_eq!(size_of::<EthtoolRings>(), 36);
     }
 }

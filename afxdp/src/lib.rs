@@ -46,7 +46,7 @@
 //! use std::os::fd::AsFd;
 //! use std::time::Duration;
 //!
-//! use afxdp::{AttachRequest, Program, ProgramKind, QueueConfig, Region, RegionConfig, UmemSet};
+//! use afxdp::{AttachRequest, Program, ProgramKind, Steering, QueueConfig, Region, RegionConfig, UmemSet};
 //!
 //! let ifindex = afxdp::interface_index("veth0")?;
 //! let (region, mut pool) = Region::new(RegionConfig { frames: 8192, chunk_size: 2048, large: None, hugepages: true })?;
@@ -95,6 +95,7 @@ mod umem;
 mod attach;
 mod bpf;
 mod features;
+mod hardware;
 mod map;
 mod program;
 
@@ -118,9 +119,12 @@ mod tests;
 pub use attach::{Attach, AttachError, AttachReport, AttachRequest, Attached, attached, detach};
 pub use features::{DeviceFeatures, interface_index, set_tx_checksum, tx_checksum};
 pub use frame::{Frame, HEADROOM, NoRoom};
+pub use hardware::{NicQueues, NicRings};
 pub use mmap::Pages;
 pub use pool::FramePool;
-pub use program::{LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind, TUNNELS_MAX, TunnelKind};
+pub use program::{
+    LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind, Steering, TUNNELS_MAX, TunnelKind,
+};
 pub use queue::{Queue, Sleeper, wait};
 pub use region::{LargeFrames, Region, RegionConfig, RegionError};
 pub use release::{Closed, Closing};

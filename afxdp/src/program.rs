@@ -51,6 +51,21 @@ pub enum ProgramKind {
     Workload,
 }
 
+/// A queue that frames are to be steered to later, when everything behind it is ready. It holds the queue's socket: a
+/// queue that is closed stays bound until this is dropped.
+#[derive(Debug)]
+pub struct Steering {
+    number: u32,
+    socket: OwnedFd,
+}
+
+impl Steering {
+    /// Of a queue that is bound.
+    pub fn of(queue: &Queue) -> io::Result<Steering> {
+        Ok(Steering { number: queue.number(), socket: queue.as_fd().try_clone_to_owned()? })
+    }
+}
+
 /// Why a program can't be loaded or set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
@@ -212,6 +227,13 @@ impl Program {
         }
         let descriptor = queue.as_fd().as_raw_fd() as u32;
         self.sockets.insert(&queue_index, &descriptor).map_err(|source| cant_change("sockets", source))
+    }
+
+    /// As [`Self::set_socket`], of a queue that its owner has by now.
+    pub fn steer(&self, queue: Steering) -> Result<(), ProgramError> {
+        self.check_queue(queue.number)?;
+        let descriptor = queue.socket.as_raw_fd() as u32;
+        self.sockets.insert(&queue.number, &descriptor).map_err(|source| cant_change("sockets", source))
     }
 
     /// From now on frames of this receive queue meet the fallback, if they didn't already.

@@ -6,6 +6,7 @@ mod fair_share;
 mod floating_ip;
 mod four_fabrics;
 mod full_mesh;
+mod hitless_restart;
 mod host_endpoint;
 mod host_routes;
 mod hostile_bgp;
@@ -13,7 +14,7 @@ mod icmp_errors;
 mod internet_table;
 mod ipip_linux;
 mod jumbo_frames;
-mod kill_the_router;
+pub(crate) mod kill_the_router;
 mod malformed;
 mod nat_outgoing;
 mod nat_site;
@@ -58,6 +59,7 @@ pub const ALL: &[Scenario] = &[
     tenant_policy::TENANT_POLICY,
     policy_load::POLICY_LOAD,
     kill_the_router::KILL_THE_ROUTER,
+    hitless_restart::HITLESS_RESTART,
     four_fabrics::FOUR_FABRICS,
     two_workers::TWO_WORKERS,
     qos_limits::QOS_LIMITS,

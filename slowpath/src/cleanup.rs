@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::Error;
+use crate::former_settings::FormerSettings;
 use crate::host_port::HostPort;
 use crate::kernel_routes::mirror;
 use crate::netlink::Netlink;
@@ -16,13 +17,14 @@ use crate::{forwarding_guard, host_policy, sysctl};
 ///
 /// # Errors
 /// Where the kernel refuses.
-pub fn cleanup(workload_prefix: &str, reserved_ports: &Path) -> Result<usize, Error> {
+pub fn cleanup(workload_prefix: &str, reserved_ports: &Path, former_settings: &Path) -> Result<usize, Error> {
     let mut netlink = Netlink::open()?;
     let routes = mirror::purge(&mut netlink)?;
     forwarding_guard::remove()?;
     host_policy::remove()?;
     HostPort::remove(&mut netlink)?;
     sysctl::release_workload_ports(workload_prefix)?;
+    FormerSettings::recorded_at(former_settings.to_owned()).restore()?;
     match ReservedPorts::recorded_at(reserved_ports.to_owned()).reserve(None) {
         Ok(()) | Err(NotReserved::TooMany(_)) => Ok(routes),
         Err(NotReserved::Sysctl(error)) => Err(error.into()),

@@ -37,6 +37,8 @@ pub struct Config {
     pub mtu_file: PathBuf,
     /// The file that says which of the kernel's reserved ports are ours.
     pub reserved_ports: PathBuf,
+    /// Where the kernel's settings are written down as they were before the router changed them.
+    pub former_settings: PathBuf,
     /// Largest IP packet that frames hold, in bytes.
     pub receivable: u32,
     /// VXLAN segments that this node joins besides Calico's.

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::failure_detection::Watch;
 use crate::flooding::Overlays;
+use crate::former_settings::FormerSettings;
 use crate::freshness::Freshness;
 use crate::host_port::HostPort;
 use crate::install::{Installer, Surroundings};
@@ -226,6 +227,7 @@ impl Slowpath {
             core.settle()?;
         }
         core.shut_down().await;
+        core.opener.forwarding_closes();
         watching.abort();
         Ok(())
     }
@@ -234,6 +236,9 @@ impl Slowpath {
 impl Core {
     fn new(config: Config, ends: Ends, events: mpsc::Sender<Event>) -> Result<Core, Error> {
         let mut netlink = Netlink::open()?;
+        let uplinks = config.uplinks.iter().map(String::as_str);
+        let former = FormerSettings::recorded_at(config.former_settings.clone());
+        former.note(&sysctl::forwarding_settings(uplinks));
         sysctl::enable_forwarding(config.uplinks.iter().map(String::as_str))?;
         forwarding_guard::install(&[&config.workload_prefix])?;
         policy_rules::install_rules(&mut netlink)?;
@@ -552,6 +557,7 @@ impl Core {
             let writer = self.installer.writer();
             writer.set_ready(true);
             writer.publish();
+            self.opener.forwarding_opens();
             info!("forwarding is open");
             if self.preserve_until.is_none() {
                 self.mirroring.mirror().first_sync_done();

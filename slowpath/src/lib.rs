@@ -32,6 +32,7 @@ mod event;
 mod event_loop;
 mod failure_detection;
 mod flooding;
+mod former_settings;
 mod forwarding_guard;
 mod freshness;
 mod host_interfaces;

@@ -56,8 +56,15 @@ pub struct TunnelTraffic {
 
 /// Opens and closes ports. `tortie` implements it over AF_XDP; tests over nothing.
 pub trait PortOpener: Send {
-    /// Opens a port; frames reach the walk when this returns.
+    /// Opens a port; frames reach the walk when this returns, those of an uplink once forwarding is open, too.
     fn open(&mut self, port: &OpenPort) -> Result<Vec<QueueReport>, OpenPortError>;
+
+    /// Forwarding is open: from now on the frames of uplinks reach the walk, which would have dropped them before. The
+    /// kernel has forwarded them until now, by the routes that the run before this one left it.
+    fn forwarding_opens(&mut self);
+
+    /// The router is about to end: frames of uplinks that arrive from now on are the kernel's.
+    fn forwarding_closes(&mut self);
 
     /// Closes a port. Its XDP program goes too where the interface still exists.
     fn close(&mut self, port: PortId);

@@ -30,6 +30,15 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// What [`enable_forwarding`] changes.
+pub fn forwarding_settings<'a>(uplinks: impl IntoIterator<Item = &'a str>) -> Vec<PathBuf> {
+    let accept_ra = uplinks.into_iter().map(|uplink| conf("ipv6", uplink, "accept_ra"));
+    ["/proc/sys/net/ipv4/ip_forward".into(), conf("ipv6", "all", "forwarding")]
+        .into_iter()
+        .chain(accept_ra)
+        .collect()
+}
+
 /// Makes the kernel a router, so that it forwards what falls back to it (DESIGN.md, D1).
 ///
 /// A kernel that forwards IPv6 stops believing router advertisements, and forgets the default route it has from

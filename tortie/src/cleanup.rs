@@ -2,9 +2,9 @@
 
 use crate::config::Config;
 use crate::run::refuse_beside_a_router;
-use crate::{interfaces, privileges};
+use crate::{interfaces, privileges, tuning};
 
-/// Removes XDP programs, mirrored routes and rules, the nftables tables and `tortie0`, gives reserved ports back, and says what it did.
+/// Removes XDP programs, mirrored routes and rules, the nftables tables and `tortie0`, gives reserved ports and the kernel's former settings back, and says what it did.
 ///
 /// From then on nothing of Tortie's decides about a packet: what a workload sends follows the kernel's own routes.
 ///
@@ -14,8 +14,10 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<Vec<String>> {
     privileges::check()?;
     refuse_beside_a_router(config)?;
     let (mut done, failed) = detach_programs(config)?;
-    let routes = slowpath::cleanup(&config.workload_prefix, &config.reserved_ports())?;
+    let routes =
+        slowpath::cleanup(&config.workload_prefix, &config.reserved_ports(), &config.former_settings())?;
     done.push(format!("removed {routes} mirrored routes and their rules, the nftables tables and tortie0"));
+    done.extend(tuning::undo(config));
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(done),

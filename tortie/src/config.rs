@@ -32,6 +32,7 @@ mod file;
 mod peer_options;
 mod segments;
 mod startup;
+mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ use fastpath::Waiting;
 use slowpath::{BfdSettings, BgpSettings, Segment};
 
 use crate::limits::{self, Limits};
+use crate::tuning::Tuning;
 use field::Field;
 use file::{Entry, File, LimitsFields, Section};
 
@@ -102,6 +104,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// What calico/node does at its start, by environment variable; absent where the datastore is only read.
     pub(crate) startup: Option<BTreeMap<&'static str, String>>,
+    /// What may be changed of the machine; absent where nothing may.
+    pub(crate) tuning: Option<Tuning>,
 }
 
 /// How flows choose among equally good next hops.
@@ -147,6 +151,16 @@ impl Config {
     /// directory that a restart of the machine empties, as it empties the kernel's list.
     pub(crate) fn reserved_ports(&self) -> PathBuf {
         self.control_socket.with_extension("reserved-ports")
+    }
+
+    /// Where it writes down what the kernel's settings were before, likewise.
+    pub(crate) fn former_settings(&self) -> PathBuf {
+        self.control_socket.with_extension("former-settings")
+    }
+
+    /// Where it writes down what it tuned was before, likewise.
+    pub(crate) fn tuned(&self) -> PathBuf {
+        self.control_socket.with_extension("tuned")
     }
 
     /// Reads and validates the file.
@@ -205,6 +219,7 @@ impl Config {
             ecmp: ecmp(file)?,
             limits,
             startup: startup::startup(file)?,
+            tuning: tuning::tuning(file)?,
         })
     }
 }

@@ -79,7 +79,7 @@ fn list(cores: &[usize]) -> String {
 }
 
 /// Reads the kernel's notation, such as `0-3,8`. What isn't understood is left out.
-fn parse(text: &str) -> Vec<usize> {
+pub(crate) fn parse(text: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let last: usize = last.parse().ok()?;

@@ -25,8 +25,11 @@ pub(crate) fn start(config: LogConfig) -> Result<(), BadFilter> {
     let filter = filter(config, std::env::var(VARIABLE).ok())?;
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // The journal has a time of its own for each line.
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     // Only the first call in a process has an effect; there is one.
     let _ = match config.format {
+        LogFormat::Text if in_journal => registry.with(lines.with_ansi(false).without_time()).try_init(),
         LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };

@@ -52,6 +52,7 @@ mod table_use;
 mod top;
 mod trace;
 mod traces;
+mod tuning;
 mod turns;
 mod validate;
 
@@ -88,6 +89,7 @@ All else has defaults:
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
   log: { format: text, level: info }                # text or json; RUST_LOG overrides the level
   ecmp: { symmetric: false }                        # true: both directions of a flow choose alike; also seed: 7
+  tuning: { rings: 1024 }                           # queues, interrupts and cores brought together; off by default
   startup: { ip: autodetect }                       # do what calico/node does at its start; off by default
   limits: { routes_v4: 2200000, frames: 131072 }    # sizes of tables; see --check for all and their memory
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use afxdp::{
     AttachReport, AttachRequest, BindReport, ModeRequest, Program, ProgramKind, QueueConfig, RingSizes,
-    TunnelKind, UmemSet,
+    Steering, TunnelKind, UmemSet,
 };
 use crossbeam_channel::Sender;
 use fastpath::{Command, QueueStatistics, XdpPort};
@@ -41,6 +41,8 @@ enum Refused {
     Attach(#[from] afxdp::AttachError),
     #[error(transparent)]
     Bind(#[from] afxdp::BindError),
+    #[error("a socket can't be held until forwarding opens: {0}; are file descriptors left (ulimit -n)?")]
+    Hold(std::io::Error),
     #[error(
         "worker {worker} has no {wanted} frames left for its rings ({left} are); raise limits.frames or have fewer ports"
     )]
@@ -57,6 +59,8 @@ struct Attached {
     kind: PortKind,
     /// Workers 0 to this, exclusively, own a queue.
     queues: usize,
+    /// Queues that frames aren't steered to yet.
+    waiting: Vec<Steering>,
 }
 
 /// Opens and closes ports.
@@ -70,6 +74,8 @@ pub(crate) struct Ports {
     tunnels: BTreeSet<TunnelKind>,
     /// Ports of own addresses that are translated flows'.
     translated: BTreeMap<IpAddr, RangeInclusive<u16>>,
+    /// Do frames of uplinks reach the walk?
+    forwarding: bool,
     open: OpenPorts,
     counters: Counters,
 }
@@ -90,6 +96,7 @@ impl Ports {
             local: BTreeSet::new(),
             tunnels: BTreeSet::new(),
             translated: BTreeMap::new(),
+            forwarding: false,
             open,
             counters,
         }
@@ -113,6 +120,7 @@ impl Ports {
                 name: port.name.clone(),
                 kind: port.kind,
                 queues: plan.queues,
+                waiting: Vec::new(),
             };
             self.bind_queues(port, attached, &attach, &plan)
         });
@@ -152,7 +160,7 @@ impl Ports {
     fn bind_queues(
         &mut self,
         port: &OpenPort,
-        attached: Attached,
+        mut attached: Attached,
         attach: &AttachReport,
         plan: &QueuePlan,
     ) -> Result<Vec<QueueReport>, Refused> {
@@ -161,7 +169,11 @@ impl Ports {
         for (worker, owner) in self.workers.iter_mut().enumerate().take(plan.queues) {
             let number = worker as u32;
             let (queue, bound) = owner.umem.bind(queue_config(self.mode, port, number))?;
-            let steered = attached.program.set_socket(number, &queue);
+            let steered = if attached.kind == PortKind::Uplink && !self.forwarding {
+                Steering::of(&queue).map(|waiting| attached.waiting.push(waiting)).map_err(Refused::Hold)
+            } else {
+                attached.program.set_socket(number, &queue).map_err(Refused::from)
+            };
             let counts = Arc::new(QueueStatistics::default());
             // A queue that couldn't be steered goes to its worker as well: it alone can close it properly.
             let command = Command::AddQueue {
@@ -223,9 +235,32 @@ impl PortOpener for Ports {
         self.try_open(port).map_err(|refused| OpenPortError(refused.to_string()))
     }
 
+    fn forwarding_opens(&mut self) {
+        self.forwarding = true;
+        for attached in self.attached.values_mut() {
+            for queue in std::mem::take(&mut attached.waiting) {
+                if let Err(error) = attached.program.steer(queue) {
+                    tracing::error!(port = %attached.name, %error, "a queue stays with the kernel");
+                }
+            }
+        }
+    }
+
+    fn forwarding_closes(&mut self) {
+        for uplink in self.uplinks() {
+            for queue in 0..uplink.queues as u32 {
+                if let Err(error) = uplink.program.remove_socket(queue) {
+                    tracing::warn!(port = %uplink.name, queue, %error, "what is in this queue at the end is lost");
+                }
+            }
+        }
+    }
+
     fn close(&mut self, port: PortId) {
         self.open.remove(port);
-        let Some(attached) = self.attached.remove(&port) else { return };
+        let Some(mut attached) = self.attached.remove(&port) else { return };
+        // They would keep sockets bound that workers close.
+        attached.waiting.clear();
         self.give_up(port, attached.queues);
         self.give_frames_back(attached.kind, attached.queues);
         match afxdp::detach(attached.ifindex) {

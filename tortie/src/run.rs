@@ -32,7 +32,7 @@ use crate::reporting::Reporting;
 use crate::session_sockets::SessionSockets;
 use crate::signals::Signals;
 use crate::traces::Traces;
-use crate::{bird, control, flow_hash, http, privileges, startup, supervisor};
+use crate::{bird, control, flow_hash, http, privileges, startup, supervisor, tuning};
 
 /// How often the workers are looked after.
 const WATCH: Duration = Duration::from_secs(1);
@@ -75,6 +75,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     tracing::info!("{}", largest.sentence(size, &config.limits));
     tracing::info!("{}", memory.summary());
     tracing::info!("{}", plan.sentence);
+    tuning::apply(config, &plan.cores);
 
     let opened = OpenPorts::default();
     let counters = Counters::new(config.workers, config.limits.ports);
@@ -274,6 +275,7 @@ fn slow_path_config(config: &Config, size: FrameSize) -> slowpath::Config {
         lower_workload_mtu: config.lower_workload_mtu,
         mtu_file: config.mtu_file.clone(),
         reserved_ports: config.reserved_ports(),
+        former_settings: config.former_settings(),
         receivable: size.receivable(),
         segments: config.segments.clone(),
         bgp: config.bgp.clone(),

@@ -223,7 +223,11 @@ fn field_of(control: &str, field: &str) -> Result<String> {
     found.map(str::to_owned).with_context(|| format!("packaging/debian/control has no {field}"))
 }
 
-fn workspace_version() -> Result<String> {
+/// The version of all of the workspace.
+///
+/// # Errors
+/// Cargo.toml doesn't say.
+pub(crate) fn workspace_version() -> Result<String> {
     let manifest = fs::read_to_string(tools::workspace().join("Cargo.toml"))?;
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
     version.map(str::to_owned).context("Cargo.toml has no version of the workspace")

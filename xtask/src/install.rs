@@ -149,6 +149,11 @@ pub(crate) fn install_for_packages() -> Result<Installed> {
     install_all(PACKAGES_FOR_PACKAGES.iter())
 }
 
+/// As [`install`], with what making a package and a Debian to install it on needs.
+pub(crate) fn install_for_package_test() -> Result<Installed> {
+    install_all(PACKAGES.iter().chain(PACKAGES_FOR_PACKAGES).chain(PACKAGES_FOR_INTEROP))
+}
+
 /// As [`install`], with what the interop matrix needs.
 pub(crate) fn install_for_interop() -> Result<Installed> {
     install_all(PACKAGES.iter().chain(PACKAGES_FOR_INTEROP))

@@ -13,6 +13,7 @@ mod install;
 mod interop;
 mod lab;
 mod lanes;
+mod package_test;
 mod simulate;
 mod tally;
 mod test;
@@ -60,6 +61,10 @@ enum Chore {
     Bench(bench::Arguments),
     /// Make the Debian package for nodes: target/deb/tortie_VERSION_ARCHITECTURE.deb.
     Deb(deb::Arguments),
+    /// Install that package on a clean Debian, run, kill and upgrade it under traffic, purge it; some minutes.
+    ///
+    /// Needs root and debootstrap: the Debian is made once below target/package, and boots with systemd in namespaces.
+    PackageTest(package_test::Arguments),
     /// Make the appliance: a disk image from Debian's packages and this tree, for QEMU and other hypervisors.
     ///
     /// Needs root. Everything is made below target/appliance; Debian's packages are fetched once.
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Deb(arguments) => deb::run(&arguments),
+        Chore::PackageTest(arguments) => package_test::run(&arguments),
         Chore::Image(arguments) => image::run(&arguments),
         Chore::Boot(arguments) => boot::run(&arguments),
         Chore::Ci => ci::run(),

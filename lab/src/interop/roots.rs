@@ -4,18 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::daemons::{DAEMONS, Suite};
-use crate::command;
 use crate::netns::Namespace;
+use crate::{command, debian};
 
-/// How long making one may take.
-const MAKE: Duration = Duration::from_secs(1800);
 /// How long a question to a daemon may take.
 const QUESTION: Duration = Duration::from_secs(20);
-/// Where packages come from.
-const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// A Debian in a folder.
 pub struct Root(PathBuf);
@@ -26,35 +22,8 @@ pub struct Root(PathBuf);
 /// The suite can't be reached, or a package can't be installed.
 pub fn of(suite: Suite, target: &Path) -> Result<Root> {
     let folder = target.join("interop").join(suite.name());
-    if folder.is_dir() {
-        return Ok(Root(folder));
-    }
-    println!("making a Debian {} for daemons in {}", suite.name(), folder.display());
-    // Under another name until it is whole.
-    let unfinished = folder.with_extension("new");
-    let _ = std::fs::remove_dir_all(&unfinished);
-    std::fs::create_dir_all(&unfinished)?;
-    let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", suite.name()]).arg(&unfinished).arg(MIRROR);
-    command::run(&mut debootstrap, MAKE)
-        .context("is debootstrap installed, and Debian's mirror in reach?")?;
-    // Nothing is to start when it is installed (invoke-rc.d(8)).
-    let policy = unfinished.join("usr/sbin/policy-rc.d");
-    std::fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
-    command::run(Command::new("chmod").arg("755").arg(&policy), command::SETTING)?;
     let packages = DAEMONS.iter().filter(|daemon| daemon.suite == suite).map(|daemon| daemon.package);
-    let mut install = Command::new("chroot");
-    install.arg(&unfinished).args([
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "install",
-        "-y",
-        "-q",
-    ]);
-    install.arg("--no-install-recommends").args(packages);
-    command::run(&mut install, MAKE)?;
-    std::fs::rename(&unfinished, &folder)?;
+    debian::tree(&folder, suite.name(), &packages.collect::<Vec<_>>())?;
     Ok(Root(folder))
 }
 

@@ -29,13 +29,13 @@ pub(super) const KILL_THE_ROUTER: Scenario = Scenario {
 };
 
 /// The router's uplinks: towards `left` and towards `right`.
-const UPLINKS: [(&str, [&str; 2]); 2] =
+pub(crate) const UPLINKS: [(&str, [&str; 2]); 2] =
     [("eth0", ["10.1.0.1/24", "fd01::1/64"]), ("eth1", ["10.2.0.1/24", "fd02::1/64"])];
 const LEFT: [&str; 2] = ["10.1.0.2", "fd01::2"];
 /// Networks behind `left`, which only BGP tells of.
-const BEHIND_LEFT: [(&str, &str); 2] = [("10.50.0.0/24", "10.50.0.1"), ("fd50::/64", "fd50::1")];
+pub(crate) const BEHIND_LEFT: [(&str, &str); 2] = [("10.50.0.0/24", "10.50.0.1"), ("fd50::/64", "fd50::1")];
 const BLOCKS: [&str; 2] = ["10.65.0.0/26", "fd65::/122"];
-const WORKLOAD: [&str; 2] = ["10.65.0.1", "fd65::1"];
+pub(crate) const WORKLOAD: [&str; 2] = ["10.65.0.1", "fd65::1"];
 const LEFT_AS: u32 = 64601;
 const ROUTER_AS: u32 = 64512;
 
@@ -45,13 +45,13 @@ const DEAD: Duration = Duration::from_secs(5);
 const HANG: Duration = Duration::from_secs(3);
 
 /// `left` and `right` are two outside hosts, `router` the node between them, `w1` its workload.
-struct Site<'lab> {
+pub(crate) struct Site<'lab> {
     lab: &'lab Lab,
-    left: Namespace,
-    right: Namespace,
-    router: TortieNode,
+    pub(crate) left: Namespace,
+    pub(crate) right: Namespace,
+    pub(crate) router: TortieNode,
     workload: Workload,
-    bird: Bird,
+    pub(crate) bird: Bird,
 }
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
@@ -100,7 +100,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     Ok(())
 }
 
-fn raise(lab: &Lab) -> Result<Site<'_>> {
+pub(crate) fn raise(lab: &Lab) -> Result<Site<'_>> {
     lab.step("raising two networks with the router between them");
     let router = lab.namespace("router")?;
     router.forward()?;
@@ -172,12 +172,9 @@ fn left_router() -> Result<PlainRouter> {
 
 impl Site<'_> {
     /// Sessions, routes, and traffic to the workload and across.
-    fn comes_up(&self) -> Result<()> {
+    pub(crate) fn comes_up(&self) -> Result<()> {
         self.router.start(self.lab)?;
-        self.lab.wait("the BGP sessions of the router", CONVERGE, || {
-            self.bird.established(2)?;
-            self.router.established(2).map(|_| Some(()))
-        })?;
+        self.is_established()?;
         for (prefix, address) in BEHIND_LEFT {
             self.lab.wait(&format!("{prefix} on the router"), CONVERGE, || {
                 let route: ShowRoute = self.router.show(&format!("route {address}"))?;
@@ -195,6 +192,14 @@ impl Site<'_> {
         }
         self.lab.proved("BGP is up; the workload, and the networks behind left, are reached over the router");
         Ok(())
+    }
+
+    /// Waits until both sides call both sessions Established.
+    pub(crate) fn is_established(&self) -> Result<()> {
+        self.lab.wait("the BGP sessions of the router", CONVERGE, || {
+            self.bird.established(2)?;
+            self.router.established(2).map(|_| Some(()))
+        })
     }
 
     /// The slow path mirrored its routes into the kernel, which now uses them.
@@ -237,7 +242,7 @@ impl Site<'_> {
     }
 
     /// Graceful restart (RFC 4724): the helper forwards on while the router is away.
-    fn bird_keeps_the_blocks(&self, when: &str) -> Result<()> {
+    pub(crate) fn bird_keeps_the_blocks(&self, when: &str) -> Result<()> {
         for (block, router) in BLOCKS.iter().zip(UPLINKS[0].1) {
             let block: Prefix = block.parse()?;
             let router = router.parse::<model::InterfaceAddr>()?.addr;
@@ -262,10 +267,7 @@ impl Site<'_> {
             traffic::reaches(self.lab, &self.left, *address, CONVERGE)?;
             since(&format!("left reaches the workload {address}"));
         }
-        self.lab.wait("the BGP sessions of the router", CONVERGE, || {
-            self.bird.established(2)?;
-            self.router.established(2).map(|_| Some(()))
-        })?;
+        self.is_established()?;
         since("BGP is Established again");
         for (_, address) in BEHIND_LEFT {
             traffic::reaches(self.lab, &self.workload.namespace, address.parse()?, CONVERGE)?;

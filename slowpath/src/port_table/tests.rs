@@ -33,6 +33,10 @@ impl PortOpener for FakeOpener {
         }
     }
 
+    fn forwarding_opens(&mut self) {}
+
+    fn forwarding_closes(&mut self) {}
+
     fn close(&mut self, port: PortId) {
         self.closed.push(port);
     }

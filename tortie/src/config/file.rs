@@ -65,6 +65,19 @@ pub(super) struct File {
     pub(super) ecmp: Option<Section<Ecmp>>,
     pub(super) limits: Option<Section<LimitsFields>>,
     pub(super) startup: Option<Section<StartupFields>>,
+    pub(super) tuning: Option<Section<TuningFields>>,
+}
+
+/// What may be changed of the machine.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TuningFields {
+    pub(super) queues: Option<Entry>,
+    pub(super) interrupts: Option<Entry>,
+    pub(super) governor: Option<Entry>,
+    pub(super) rings: Option<Entry>,
+    pub(super) defer_hard_irqs: Option<Entry>,
+    pub(super) gro_flush_timeout: Option<Entry>,
 }
 
 /// A VXLAN segment.
@@ -313,6 +326,10 @@ impl Written for Ecmp {
 
 impl Written for LimitsFields {
     const EXPECTED: &'static str = "a mapping such as `limits: { routes_v4: 100000 }`";
+}
+
+impl Written for TuningFields {
+    const EXPECTED: &'static str = "a mapping such as `tuning: { queues: auto, rings: 1024 }`";
 }
 
 impl Written for StartupFields {

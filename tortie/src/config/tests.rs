@@ -45,6 +45,7 @@ fn the_shortest_file_takes_every_default() {
             ecmp: EcmpConfig { symmetric: false, seed: None },
             limits: Limits::default(),
             startup: None,
+            tuning: None,
         }
     );
 }
@@ -127,6 +128,7 @@ fn every_field_is_read() {
                 policy_bytes: 1_048_577,
             },
             startup: None,
+            tuning: None,
         }
     );
 }
@@ -279,4 +281,18 @@ fn what_the_node_tells_of_itself_is_said_as_calicos_variables_are() {
     assert_eq!(said, [("AS", "64512"), ("IP", "autodetect"), ("NO_DEFAULT_POOLS", "true")]);
     let error = parsed("startup: { pi: x }").unwrap_err().to_string();
     assert!(error.starts_with("tortie.yaml: startup: is `pi`; use one of ip, ip6, "), "{error}");
+}
+
+#[test]
+fn tuning_is_off_unless_asked_for_and_then_brings_queues_and_cores_together() {
+    let text = "node: node1\ndatastore: { directory: /r }\nuplinks: [eth0]\n";
+    let parsed = |section: &str| Config::parse(Path::new("tortie.yaml"), &format!("{text}{section}"));
+    assert_eq!(parsed("").unwrap().tuning, None);
+    let tuning = parsed("tuning: {}").unwrap().tuning.unwrap();
+    assert!(tuning.queues && tuning.interrupts && tuning.governor && tuning.rings.is_none());
+    let tuning =
+        parsed("tuning: { queues: keep, rings: 1024, gro_flush_timeout: 200000 }").unwrap().tuning.unwrap();
+    assert_eq!((tuning.queues, tuning.rings, tuning.gro_flush_timeout), (false, Some(1024), Some(200_000)));
+    let error = parsed("tuning: { rings: 1 }").unwrap_err().to_string();
+    assert!(error.contains("tuning.rings"), "{error}");
 }

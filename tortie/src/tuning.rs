@@ -1,0 +1,248 @@
+//! Tuning at boot: queues, interrupts and cores brought together, as the section `tuning` of tortie.yaml allows.
+//!
+//! ```text
+//!   config ─► plan.rs: what should be otherwise, and why ─► apply: one line of the log each, what was before on record
+//!                ▲                                                   │
+//!   machine.rs: what sysfs and /proc tell                            ▼
+//!                                              `tortie cleanup` puts it back (undo)
+//! ```
+//!
+//! A change that the kernel refuses is told and left out: a router that isn't tuned forwards, too.
+
+pub(crate) mod advice;
+pub(crate) mod machine;
+mod plan;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use afxdp::{NicQueues, NicRings};
+
+use crate::config::Config;
+use machine::Machine;
+use plan::Step;
+
+/// What may be changed. `None` and `false` leave things as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tuning {
+    /// Each uplink has as many queues as are asked for, and spreads flows evenly over them.
+    pub(crate) queues: bool,
+    /// Queue *i* interrupts the core of worker *i*.
+    pub(crate) interrupts: bool,
+    /// Cores of workers run at full speed.
+    pub(crate) governor: bool,
+    /// Slots in each ring of an uplink's own.
+    pub(crate) rings: Option<u32>,
+    /// `napi_defer_hard_irqs`: empty looks at a queue before its interrupt is switched on again.
+    pub(crate) defer_hard_irqs: Option<u32>,
+    /// `gro_flush_timeout` in nanoseconds: until such a look.
+    pub(crate) gro_flush_timeout: Option<u32>,
+}
+
+/// One thing that is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    /// A file of sysfs or /proc gets this text.
+    Setting { path: PathBuf, value: String },
+    /// An interface gets so many queues.
+    Queues { interface: String, count: u32 },
+    /// Its rings get so many slots, receive and transmit.
+    Rings { interface: String, rx: u32, tx: u32 },
+}
+
+/// Tunes the machine and tells the log line by line.
+pub(crate) fn apply(config: &Config, cores: &[Option<usize>]) {
+    let Some(tuning) = config.tuning else { return };
+    let machine = Machine::at(Path::new("/"));
+    let record = Record(config.tuned());
+    // Interrupts come and go with queues, so these are first.
+    for interface in &config.uplinks {
+        let steps = plan::queues(
+            &tuning,
+            interface,
+            config.queues.min(config.workers) as u32,
+            NicQueues::of(interface).ok(),
+            NicRings::of(interface).ok(),
+        );
+        let mended = steps.iter().any(|step| matches!(step.change, Some(Change::Queues { .. })));
+        steps.iter().for_each(|step| take(step, &record));
+        if mended && let Err(error) = NicQueues::spread(interface) {
+            tracing::info!("tuning: {interface}: flows are spread as its driver likes ({error})");
+        }
+    }
+    plan::cores(&tuning, &config.uplinks, cores, &machine).iter().for_each(|step| take(step, &record));
+}
+
+/// Puts back what [`apply`] changed, and says so.
+pub(crate) fn undo(config: &Config) -> Vec<String> {
+    Record(config.tuned()).take_back()
+}
+
+fn take(step: &Step, record: &Record) {
+    let Some(change) = &step.change else {
+        tracing::info!("tuning: {}", step.why);
+        return;
+    };
+    match change.former() {
+        Ok(former) if former == *change => tracing::info!("tuning: {change} already: {}", step.why),
+        Ok(former) => {
+            record.note(&former);
+            match change.make() {
+                Ok(()) => tracing::info!("tuning: {change}, before {}: {}", former.value(), step.why),
+                Err(error) => tracing::warn!("tuning: {change} was refused ({error}): {}", step.why),
+            }
+        }
+        Err(error) => tracing::warn!("tuning: {change} can't be ({error}): {}", step.why),
+    }
+}
+
+impl Change {
+    /// The same thing as it is now.
+    fn former(&self) -> std::io::Result<Change> {
+        Ok(match self {
+            Change::Setting { path, .. } => Change::Setting {
+                path: path.clone(),
+                value: std::fs::read_to_string(path)?.trim().to_owned(),
+            },
+            Change::Queues { interface, .. } => {
+                Change::Queues { interface: interface.clone(), count: NicQueues::of(interface)?.now }
+            }
+            Change::Rings { interface, .. } => {
+                let NicRings { rx, tx, .. } = NicRings::of(interface)?;
+                Change::Rings { interface: interface.clone(), rx, tx }
+            }
+        })
+    }
+
+    fn make(&self) -> std::io::Result<()> {
+        match self {
+            Change::Setting { path, value } => std::fs::write(path, value),
+            Change::Queues { interface, count } => NicQueues::set(interface, *count),
+            Change::Rings { interface, rx, tx } => NicRings::set(interface, *rx, *tx),
+        }
+    }
+
+    fn value(&self) -> String {
+        match self {
+            Change::Setting { value, .. } => value.clone(),
+            Change::Queues { count, .. } => count.to_string(),
+            Change::Rings { rx, tx, .. } => format!("{rx} and {tx}"),
+        }
+    }
+
+    /// As one line of the record.
+    fn written(&self) -> String {
+        match self {
+            Change::Setting { path, value } => format!("setting {} {value}", path.display()),
+            Change::Queues { interface, count } => format!("queues {interface} {count}"),
+            Change::Rings { interface, rx, tx } => format!("rings {interface} {rx},{tx}"),
+        }
+    }
+
+    fn read(line: &str) -> Option<Change> {
+        let mut words = line.splitn(3, ' ');
+        let (kind, name, value) = (words.next()?, words.next()?, words.next()?);
+        let interface = name.to_owned();
+        Some(match kind {
+            "setting" => Change::Setting { path: name.into(), value: value.to_owned() },
+            "queues" => Change::Queues { interface, count: value.parse().ok()? },
+            "rings" => {
+                let (rx, tx) = value.split_once(',')?;
+                Change::Rings { interface, rx: rx.parse().ok()?, tx: tx.parse().ok()? }
+            }
+            _ => return None,
+        })
+    }
+
+    /// What it is about, without the value.
+    fn about(&self) -> String {
+        self.written().split(' ').take(2).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Setting { path, value } => write!(f, "{} is {value}", path.display()),
+            Change::Queues { interface, count } => write!(f, "{interface} has {count} queues"),
+            Change::Rings { interface, rx, tx } => write!(f, "{interface} has rings of {rx} and {tx} slots"),
+        }
+    }
+}
+
+/// What was before the first start, a line each.
+struct Record(PathBuf);
+
+impl Record {
+    /// Unless something is on record of it already: then that is older.
+    fn note(&self, former: &Change) {
+        let mut text = self.read();
+        if text.lines().filter_map(Change::read).any(|noted| noted.about() == former.about()) {
+            return;
+        }
+        text.push_str(&former.written());
+        text.push('\n');
+        if let Err(error) = std::fs::write(&self.0, text) {
+            tracing::warn!(file = %self.0.display(), "{error}: `tortie cleanup` won't put back what is tuned");
+        }
+    }
+
+    fn read(&self) -> String {
+        std::fs::read_to_string(&self.0).unwrap_or_default()
+    }
+
+    /// In reverse: interrupts, then the queues that they belong to.
+    fn take_back(&self) -> Vec<String> {
+        let text = self.read();
+        let said = text.lines().rev().filter_map(Change::read).map(|former| match former.make() {
+            Ok(()) => format!("put back: {former}"),
+            Err(error) => format!("could not put back that {former}: {error}"),
+        });
+        let said = said.collect();
+        let _ = std::fs::remove_file(&self.0);
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_before_the_first_start_is_put_back_after_several() {
+        let folder = tempfile::tempdir().unwrap();
+        let setting = folder.path().join("scaling_governor");
+        std::fs::write(&setting, "powersave\n").unwrap();
+        let record = Record(folder.path().join("record"));
+        for value in ["performance", "schedutil", "performance"] {
+            let change = Change::Setting { path: setting.clone(), value: value.to_owned() };
+            take(&Step { change: Some(change), why: "a test".to_owned() }, &record);
+            assert_eq!(std::fs::read_to_string(&setting).unwrap(), value);
+        }
+        let said = record.take_back();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(std::fs::read_to_string(&setting).unwrap(), "powersave");
+        assert_eq!(record.take_back(), [] as [String; 0]);
+    }
+
+    #[test]
+    fn every_change_is_read_as_it_was_written() {
+        let interface = || "eth0".to_owned();
+        for change in [
+            Change::Setting { path: "/proc/irq/25/smp_affinity_list".into(), value: "0-3,8".to_owned() },
+            Change::Queues { interface: interface(), count: 4 },
+            Change::Rings { interface: interface(), rx: 512, tx: 256 },
+        ] {
+            assert_eq!(Change::read(&change.written()), Some(change));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = Record(folder.path().join("record"));
+        let change = Change::Queues { interface: "no-such-link".to_owned(), count: 2 };
+        take(&Step { change: Some(change), why: "a test".to_owned() }, &record);
+        assert_eq!(record.read(), "");
+    }
+}
