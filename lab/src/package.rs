@@ -114,7 +114,7 @@ fn start(lab: &Lab, site: &Site<'_>, machine: &Machine) -> Result<()> {
     let node = site.router.name();
     machine.run(&format!(
         "cp /mnt/resources/* /etc/tortie/resources/ && \
-         printf 'node: {node}\\nuplinks: [{uplinks}]\\nmetrics: {{ listen: \"127.0.0.1:9191\" }}\\n' > /etc/tortie/tortie.yaml && \
+         printf 'node: {node}\\ndatastore: {{ directory: /etc/tortie/resources }}\\nuplinks: [{uplinks}]\\nmetrics: {{ listen: \"127.0.0.1:9191\" }}\\n' > /etc/tortie/tortie.yaml && \
          mkdir -p /etc/systemd/system/tortie.service.d && \
          printf '{}' > /etc/systemd/system/tortie.service.d/watchdog.conf && systemctl daemon-reload",
         WATCHDOG.replace('\n', "\\n")

@@ -50,6 +50,8 @@ use crate::tuning::Tuning;
 use field::Field;
 use file::{Entry, File, LimitsFields, Section};
 
+/// Where the file is unless the command line says otherwise.
+pub(crate) const CONFIGURATION: &str = "/etc/tortie/tortie.yaml";
 /// Where the control socket is unless the file says otherwise.
 pub(crate) const CONTROL_SOCKET: &str = "/run/tortie/tortie.sock";
 /// Where passwords are unless the file says otherwise.

@@ -162,7 +162,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// This box's configuration
-    #[arg(short, long = "config", value_name = "FILE", default_value = "/etc/tortie/tortie.yaml")]
+    #[arg(short, long = "config", value_name = "FILE", default_value = config::CONFIGURATION)]
     config: PathBuf,
 }
 

@@ -9,9 +9,10 @@
 //!
 //! A change that the kernel refuses is told and left out: a router that isn't tuned forwards, too.
 
-pub(crate) mod advice;
-pub(crate) mod machine;
+mod advice;
+mod machine;
 mod plan;
+pub(crate) mod survey;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

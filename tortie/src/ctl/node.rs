@@ -11,10 +11,11 @@ use slowpath::status::BgpStatus;
 
 use super::Said;
 use crate::bird::{self, Row};
-use crate::config::CONTROL_SOCKET;
+use crate::config::{CONFIGURATION, CONTROL_SOCKET};
 use crate::control::{self, Question};
 use crate::show;
 use crate::show::table::Table;
+use crate::tuning::survey::survey;
 
 /// What `node` takes.
 #[derive(Clone, Debug, Args)]
@@ -36,6 +37,12 @@ enum Verb {
         /// The kernel's configuration, where it isn't in a usual place
         #[arg(short = 'f', long, value_name = "KERNEL_CONFIG")]
         kernel_config: Option<PathBuf>,
+        /// The router's configuration: what its uplinks lack is told, too
+        #[arg(long, value_name = "FILE", default_value = CONFIGURATION)]
+        router_config: PathBuf,
+        /// The control socket of the router to ask what its ports got
+        #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
+        socket: PathBuf,
     },
     /// Collect what helps to find an error into an archive
     Diags {
@@ -55,7 +62,12 @@ enum Verb {
 pub(crate) fn run(args: &NodeArgs, _: &super::GlobalArgs) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Status { socket } => status(socket),
-        Verb::Checksystem { kernel_config } => system::check(kernel_config.as_deref()),
+        Verb::Checksystem { kernel_config, router_config, socket } => {
+            let said = system::check(kernel_config.as_deref());
+            // calicoctl's own output ends there.
+            let more = if super::is_calicoctl() { String::new() } else { survey(router_config, socket) };
+            Said { out: said.out + &more, ..said }
+        }
         Verb::Diags { log_dir, socket } => diags::collect(log_dir, socket),
     }
     .finish()
