@@ -60,7 +60,8 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
         std::fs::copy(made, lab.directory().join(package))?;
     }
     let tree = folder.join(SUITE);
-    debian::tree(&tree, SUITE, &DEBIAN)?;
+    debian::tree(&tree, SUITE, &DEBIAN)
+        .map_err(|error| CannotRun(format!("no Debian to install it on: {error:#}")))?;
     let site = raise(lab)?;
     lab.step("booting a clean Debian");
     let machine = Machine::boot(lab, site.router.namespace(), &tree)?;
@@ -111,20 +112,30 @@ fn install(lab: &Lab, machine: &Machine) -> Result<()> {
 fn start(lab: &Lab, site: &Site<'_>, machine: &Machine) -> Result<()> {
     lab.step("starting the router");
     let uplinks = UPLINKS.map(|(interface, _)| interface).join(", ");
-    let node = site.router.name();
-    machine.run(&format!(
-        "cp /mnt/resources/* /etc/tortie/resources/ && \
-         printf 'node: {node}\\ndatastore: {{ directory: /etc/tortie/resources }}\\nuplinks: [{uplinks}]\\nmetrics: {{ listen: \"127.0.0.1:9191\" }}\\n' > /etc/tortie/tortie.yaml && \
-         mkdir -p /etc/systemd/system/tortie.service.d && \
-         printf '{}' > /etc/systemd/system/tortie.service.d/watchdog.conf && systemctl daemon-reload",
-        WATCHDOG.replace('\n', "\\n")
-    ))?;
+    let configuration = format!(
+        "node: {}\ndatastore: {{ directory: /etc/tortie/resources }}\nuplinks: [{uplinks}]\nworkers: 2\n\
+         tuning: {{ defer_hard_irqs: 2, gro_flush_timeout: 200000 }}\nmetrics: {{ listen: \"127.0.0.1:9191\" }}\n",
+        site.router.name()
+    );
+    std::fs::write(lab.directory().join("machine.yaml"), configuration)?;
+    std::fs::write(lab.directory().join("watchdog.conf"), WATCHDOG)?;
+    machine.run(
+        "cp /mnt/resources/* /etc/tortie/resources/ && cp /mnt/machine.yaml /etc/tortie/tortie.yaml && \
+         mkdir -p /etc/systemd/system/tortie.service.d && cp /mnt/watchdog.conf /etc/systemd/system/tortie.service.d/ && \
+         systemctl daemon-reload",
+    )?;
     machine.run("tortie run --check")?;
     let began = Instant::now();
     machine.run("systemctl start tortie")?;
     let ready = began.elapsed();
     let status = machine.run("systemctl show -P StatusText tortie")?;
     ensure!(status.starts_with("forwarding by "), "the unit's status is {status:?}");
+    let log = machine.run("journalctl -u tortie -o cat")?;
+    for line in ["tuning: eth0 has 2 queues, before 1: ", "gro_flush_timeout is 200000, before 0: "] {
+        ensure!(log.contains(line), "the log doesn't say `{line}`");
+    }
+    let survey = machine.run("tortie node checksystem || true")?;
+    ensure!(survey.contains("eth0: 2 queues"), "checksystem doesn't tell what eth0 got: {survey}");
     lab.proved(format!("systemd calls it started {} ms after it was asked, \"{status}\"", ready.as_millis()));
     Ok(())
 }
@@ -235,6 +246,7 @@ impl Trace {
 fn kernel(machine: &Machine) -> Result<BTreeSet<String>> {
     let text = machine.run(
         "ip -o link show | sed 's/ state .*//; s/ qdisc .*//'; ip -d link show | grep -o 'prog/xdp.*' || true; ip -o addr show | grep -v cali; \
+         grep -H . /sys/class/net/eth*/napi_defer_hard_irqs /sys/class/net/eth*/gro_flush_timeout; ls -d /sys/class/net/eth*/queues/*; \
          ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep -v cali; nft list ruleset; \
          sysctl -a -r '^net\\.ipv[46]\\.(conf|ip_forward|ip_local)' 2>/dev/null | grep -v cali",
     )?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use lab::scenario::{self, Options, Outcome, Scenario};
+use lab::scenario::{self, Options, Scenario};
 use lab::{scenarios, sweep, wait};
 
 use crate::tally::Tally;
@@ -94,11 +94,7 @@ pub(crate) fn run_all(
     };
     let ended = run(&beside, LANES.min(beside.len())).into_iter().chain(run(&alone, 1));
     for ended in ended.flatten() {
-        match ended.outcome {
-            Outcome::Passed => tally.passed(ended.name),
-            Outcome::Failed(error) => tally.failed(ended.name, &format!("{error:#}")),
-            Outcome::Skipped(reason) => tally.skipped(ended.name, &reason),
-        }
+        tally.outcome(ended.name, &ended.outcome);
     }
     if wait::interrupted() {
         bail!("interrupted");

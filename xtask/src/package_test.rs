@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use lab::scenario::{self, Options, Outcome};
+use lab::scenario::{self, Ended, Options, Outcome};
 use lab::{package, wait};
 
 use crate::{deb, install, tools};
@@ -22,6 +22,15 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     wait::catch_signals()?;
     install::install_for_package_test()?;
+    let options = Options { keep: arguments.keep, ..Options::default() };
+    Ok(match test(&options)?.outcome {
+        Outcome::Passed => ExitCode::SUCCESS,
+        Outcome::Failed(_) | Outcome::Skipped(_) => ExitCode::FAILURE,
+    })
+}
+
+/// Makes two packages, and lets a clean Debian have them.
+pub(crate) fn test(options: &Options) -> Result<Ended> {
     let tools = tools::build(None)?;
     let folder = package::folder(&tools)?;
     let version = deb::workspace_version()?;
@@ -30,9 +39,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         std::fs::rename(made, folder.join(name))?;
     }
     println!();
-    let options = Options { keep: arguments.keep, ..Options::default() };
-    Ok(match scenario::run(&package::PACKAGE, &tools, &options).outcome {
-        Outcome::Passed => ExitCode::SUCCESS,
-        Outcome::Failed(_) | Outcome::Skipped(_) => ExitCode::FAILURE,
-    })
+    Ok(scenario::run(&package::PACKAGE, &tools, options))
 }

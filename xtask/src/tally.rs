@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use lab::scenario::Outcome;
+
 /// Checks that have ended.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -29,6 +31,15 @@ impl Tally {
     /// A check that could not run here, and why.
     pub(crate) fn skipped(&mut self, name: &str, why: &str) {
         self.skipped.push((name.to_owned(), why.to_owned()));
+    }
+
+    /// How a scenario ended.
+    pub(crate) fn outcome(&mut self, name: &str, outcome: &Outcome) {
+        match outcome {
+            Outcome::Passed => self.passed(name),
+            Outcome::Failed(error) => self.failed(name, &format!("{error:#}")),
+            Outcome::Skipped(reason) => self.skipped(name, reason),
+        }
     }
 
     /// `N passed, N failed`, and `, N skipped` if there were any.

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use lab::scenario::Options;
 use lab::scenarios;
 
+use crate::install::Installed;
 use crate::tally::Tally;
-use crate::{fuzz, install, lab as chore, tools};
+use crate::{fuzz, install, lab as chore, package_test, tools};
 
 /// How long each fuzz target runs, in seconds.
 const FUZZ_SECONDS: u64 = 20;
@@ -39,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     fuzz::all(&mut tally, FUZZ_SECONDS)?;
     if !arguments.quick {
         chore::run_all(&all, &Options::default(), None, &mut tally)?;
+        package(&mut tally)?;
     }
     Ok(tally.close())
 }
@@ -53,6 +55,19 @@ fn check(tally: &mut Tally, name: &str, command: &mut Command) -> Result<()> {
     } else {
         tally.failed(name, &format!("see its words above ({status})"));
     }
+    Ok(())
+}
+
+/// The Debian package on a clean Debian.
+fn package(tally: &mut Tally) -> Result<()> {
+    const NAME: &str = "the Debian package";
+    println!("\n{NAME}");
+    if install::install_for_package_test()? == Installed::NotAll {
+        tally.skipped(NAME, "packages that it is made with are missing here");
+        return Ok(());
+    }
+    let ended = package_test::test(&Options::default())?;
+    tally.outcome(NAME, &ended.outcome);
     Ok(())
 }
 
