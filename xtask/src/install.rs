@@ -161,7 +161,7 @@ pub(crate) fn install_for_interop() -> Result<Installed> {
 
 /// Installs what makes the appliance.
 pub(crate) fn install_for_image() -> Result<Installed> {
-    install_all(PACKAGES_FOR_IMAGE.iter())
+    install_all(PACKAGES_FOR_PACKAGES.iter().chain(PACKAGES_FOR_IMAGE))
 }
 
 /// Installs what makes the appliance, what boots it, and what is around it then.

@@ -193,8 +193,8 @@ fn resources(lab: &Lab) -> Result<Resources> {
     resources.bgp_configuration(true, AS_NUMBER)?;
     let own = |[v4, v6]: [&str; 2]| Ok::<_, anyhow::Error>([address(v4, 24)?, address(v6, 64)?]);
     let tunnel = |v4: &str, v6: &str| Ok::<[IpAddr; 2], anyhow::Error>([v4.parse()?, v6.parse()?]);
-    resources.tunnel_node(NAME, own([RIGHT[0], RIGHT[2]])?, tunnel("10.65.0.0", "fd67::")?)?;
-    resources.tunnel_node("right", own([RIGHT[1], RIGHT[3]])?, tunnel("10.65.1.0", "fd67:0:0:1::")?)?;
+    resources.tunnel_node(NAME, own([RIGHT[0], RIGHT[2]])?, tunnel("10.65.0.0", "fd67::f")?)?;
+    resources.tunnel_node("right", own([RIGHT[1], RIGHT[3]])?, tunnel("10.65.1.0", "fd67:0:0:1::f")?)?;
     for pool in &POOLS {
         let (ipip, vxlan) = match pool.way {
             Way::Ipip => ("Always", "Never"),

@@ -53,6 +53,7 @@ pub fn tour(lab: &Lab, files: &Files) -> Result<Sights> {
     site.all_traffic(&mut sights, "");
     sights.see(lab, "a workload inside, by IPIP and VXLAN both ways", || site.inside());
     sights.see(lab, "the books balance", || site.books());
+    sights.see(lab, "management is apart from what is routed", || site.management_is_apart());
     sights.see(lab, "kill -9: ssh and transit live on, the router comes back", || site.kill());
     sights.see(lab, "reboot: the same machine", || site.reboot());
     site.all_traffic(&mut sights, ", after the reboot");
@@ -110,7 +111,9 @@ impl Site<'_> {
     }
 
     fn state_is_apart(&self) -> Result<String> {
-        let root = self.machine.run("findmnt -n -o FSTYPE,OPTIONS /run/slot; findmnt -n -o FSTYPE /; findmnt -n -o SOURCE /etc/tortie /state")?;
+        let root = self.machine.run(
+            "for at in /run/slot / /state /etc/tortie; do findmnt -n -o TARGET,FSTYPE,OPTIONS $at; done",
+        )?;
         ensure!(root.contains("squashfs") && root.contains("ro") && root.contains("overlay"), "{root}");
         Ok(root.split_whitespace().collect::<Vec<_>>().join(" "))
     }
@@ -266,6 +269,18 @@ impl Site<'_> {
             books::check(&books).map(|()| Some(books))
         })?;
         Ok(books::line(NAME, &books))
+    }
+
+    /// Neither ssh nor the management network is reached from a data port, though left sends all of it there.
+    fn management_is_apart(&self) -> Result<String> {
+        let (ops, ssh): (IpAddr, _) = ("192.0.2.1".parse()?, "10.1.0.1");
+        self.left.ip("route replace 192.0.2.0/24 via 10.1.0.1")?;
+        let ping = traffic::ping(&self.left, ops, 3)?;
+        ensure!(ping.received == 0, "{ops} answers left");
+        let knock = format!("timeout 3 bash -c 'exec 3<>/dev/tcp/{ssh}/22' 2>&1 && echo open || echo closed");
+        let said = self.left.run("sh", &["-c", &knock])?;
+        ensure!(said.contains("closed"), "port 22 of {ssh} is {said}");
+        Ok(format!("from left no ping reaches {ops}, and port 22 of {ssh} is closed"))
     }
 
     /// The ssh session that kills the router sees it come back; a connection across it never hangs for long.

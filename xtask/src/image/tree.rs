@@ -9,13 +9,14 @@ use anyhow::{Context, Result, ensure};
 use lab::command;
 
 use super::{LIMIT, Workshop, clear};
+use crate::deb;
 
 /// Units of ours that start by themselves.
 const UNITS: [(&str, &str); 9] = [
     ("sysinit.target", "appliance-first-boot.service"),
     ("multi-user.target", "appliance-grow.service"),
     ("multi-user.target", "appliance-health.service"),
-    ("multi-user.target", "tortie.service"),
+    ("sysinit.target", "nftables.service"),
     ("ssh.service", "appliance-ssh-keys.service"),
     ("multi-user.target", "ssh.service"),
     ("multi-user.target", "systemd-networkd.service"),
@@ -75,18 +76,13 @@ pub(super) fn make(workshop: &Workshop<'_>, base: &Path) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// Puts the router into the tree.
+/// Puts the router into the tree: the package that nodes get, too.
 fn tortie(workshop: &Workshop<'_>, tree: &Path) -> Result<()> {
-    let binary = tree.join("usr/bin/tortie");
-    fs::copy(workshop.tortie, &binary)
-        .with_context(|| format!("cannot copy {}", workshop.tortie.display()))?;
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755))?;
-    let unit = "[Unit]\nDescription=Tortie, a virtual router\nAfter=network.target\n\
-         ConditionPathExists=/etc/tortie/tortie.yaml\nStartLimitIntervalSec=0\n\n\
-         [Service]\nExecStart=/usr/bin/tortie run\nRestart=always\nRestartSec=1\nRuntimeDirectory=tortie\n\
-         RuntimeDirectoryPreserve=yes\nLimitMEMLOCK=infinity\nKillMode=mixed\n\n\
-         [Install]\nWantedBy=multi-user.target\n";
-    fs::write(tree.join("usr/lib/systemd/system/tortie.service"), unit)?;
+    let package = deb::make(workshop.tortie, None, &workshop.folder)?;
+    fs::copy(&package, tree.join("tortie.deb"))
+        .with_context(|| format!("cannot copy {}", package.display()))?;
+    in_tree(tree, "dpkg --install /tortie.deb", workshop)?;
+    fs::remove_file(tree.join("tortie.deb"))?;
     Ok(())
 }
 
