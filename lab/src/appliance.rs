@@ -43,6 +43,8 @@ pub const PROGRAMS: [&str; 10] = [
 pub struct Files {
     /// The image.
     pub disk: PathBuf,
+    /// The firmware that it boots with; QEMU's own BIOS where none is named.
+    pub firmware: Option<PathBuf>,
     /// What its slot calls itself.
     pub version: String,
     /// An upgrade that works, and its version.

@@ -17,7 +17,13 @@ pub(crate) struct Arguments {
     /// Write what was seen to appliance-image/records
     #[arg(long)]
     record: bool,
+    /// Boot by UEFI (Debian's OVMF) rather than a BIOS
+    #[arg(long)]
+    uefi: bool,
 }
+
+/// Where Debian's package `ovmf` puts its firmware.
+const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     wait::catch_signals()?;
@@ -31,7 +37,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let begin = Instant::now();
     let progress = Progress::new(None);
     let image = image::make(&tools.tortie, false, &progress)?;
-    let files = files(&image, &progress)?;
+    let firmware = arguments.uefi.then(|| OVMF.into());
+    let files = appliance::Files { firmware, ..files(&image, &progress)? };
     let lab = Lab::raise(&tools, progress.clone())?;
     let sights = appliance::tour(&lab, &files);
     drop(lab);
@@ -47,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let table = sights.table();
     println!("\n{table}\n{good} passed, {bad} failed, in {total:.0} s with the making of the image");
     if arguments.record {
-        record(&image, &table, (good, bad), total)?;
+        record(&image, arguments.uefi, &table, (good, bad), total)?;
     }
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -71,6 +78,7 @@ fn files(image: &image::Image, progress: &Progress) -> Result<appliance::Files> 
     })?;
     Ok(appliance::Files {
         disk: image.qcow2.clone(),
+        firmware: None,
         version: image.version.clone(),
         good: (good, next),
         never_ready: (never_ready, never),
@@ -78,16 +86,23 @@ fn files(image: &image::Image, progress: &Progress) -> Result<appliance::Files> 
 }
 
 /// What was seen, beside where and of what.
-fn record(image: &image::Image, table: &str, (good, bad): (usize, usize), seconds: f64) -> Result<()> {
+fn record(
+    image: &image::Image,
+    uefi: bool,
+    table: &str,
+    (good, bad): (usize, usize),
+    seconds: f64,
+) -> Result<()> {
     let ask = |program: &str, arguments: &[&str]| -> Result<String> {
         let text = command::run(Command::new(program).args(arguments), command::SETTING)?;
         Ok(text.lines().next().unwrap_or_default().trim().to_owned())
     };
     let date = ask("date", &["-u", "+%Y-%m-%d"])?;
     let size = |file: &Path| -> Result<f64> { Ok(fs::metadata(file)?.len() as f64 / 1e6) };
+    let (firmware, option, end) = if uefi { ("UEFI", " --uefi", "-uefi") } else { ("a BIOS", "", "") };
     let text = format!(
-        "# The appliance, booted: {date}\n\n\
-         `cargo xtask boot --record`, under QEMU's software emulation (`-accel tcg`), 2 virtual processors, 1,024 MiB.\n\
+        "# The appliance, booted by {firmware}: {date}\n\n\
+         `cargo xtask boot --record{option}`, under QEMU's software emulation (`-accel tcg`), 2 virtual processors, 1,024 MiB.\n\
          Others used the machine meanwhile: times say little.\n\n\
          | | |\n| --- | --- |\n\
          | image | {} |\n| qcow2 | {:.1} MB |\n| upgrade | {:.1} MB |\n| QEMU | {} |\n| host | {}, {} cores |\n| result | {good} passed, {bad} failed, in {seconds:.0} s |\n\n\
@@ -101,7 +116,7 @@ fn record(image: &image::Image, table: &str, (good, bad): (usize, usize), second
     );
     let folder = tools::workspace().join("appliance-image/records");
     fs::create_dir_all(&folder)?;
-    let file = folder.join(format!("{date}.md"));
+    let file = folder.join(format!("{date}{end}.md"));
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     println!("recorded in {}", file.display());
     Ok(())

@@ -91,11 +91,10 @@ const PACKAGES_FOR_IMAGE: &[Package] = &[
 ];
 
 /// What `cargo xtask boot` needs besides.
-const PACKAGES_FOR_BOOT: &[Package] = &[Package {
-    name: "openssh-client",
-    program: "ssh",
-    reason: "manages the appliance, as an operator does",
-}];
+const PACKAGES_FOR_BOOT: &[Package] = &[
+    Package { name: "openssh-client", program: "ssh", reason: "manages the appliance, as an operator does" },
+    Package { name: "ovmf", program: "/usr/share/ovmf/OVMF.fd", reason: "is a UEFI firmware" },
+];
 
 /// What `cargo xtask bench --peers` needs besides; nothing else does.
 const PACKAGES_FOR_PEERS: &[Package] = &[
@@ -164,11 +163,9 @@ pub(crate) fn install_for_image() -> Result<Installed> {
     install_all(PACKAGES_FOR_PACKAGES.iter().chain(PACKAGES_FOR_IMAGE))
 }
 
-/// Installs what makes the appliance, what boots it, and what is around it then.
+/// As [`install`], with what boots the appliance.
 pub(crate) fn install_for_boot() -> Result<Installed> {
-    install_all(
-        PACKAGES.iter().chain(PACKAGES_FOR_MACHINES).chain(PACKAGES_FOR_IMAGE).chain(PACKAGES_FOR_BOOT),
-    )
+    install_all(PACKAGES.iter().chain(PACKAGES_FOR_MACHINES).chain(PACKAGES_FOR_BOOT))
 }
 
 fn install_all(packages: impl Iterator<Item = &'static Package>) -> Result<Installed> {

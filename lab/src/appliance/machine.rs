@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use model::MacAddr;
 
+use super::Files;
 use crate::link::Fabric;
 use crate::netns::Namespace;
 use crate::process::Process;
@@ -52,7 +53,7 @@ impl<'lab> Machine<'lab> {
     /// Powers a machine on, with a copy of the disk that is written to and forgotten.
     pub(super) fn power_on(
         lab: &'lab Lab,
-        disk: &Path,
+        files: &Files,
         drive: &Path,
         nics: &[Nic<'_>],
         (ops, address, key): (&Namespace, &str, &Path),
@@ -62,7 +63,11 @@ impl<'lab> Machine<'lab> {
         let console = lab.directory().join("logs/console.log");
         let copy = lab.directory().join("disk.qcow2");
         let mut image = Command::new("qemu-img");
-        image.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(disk).arg(&copy).arg(DISK);
+        image
+            .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+            .arg(&files.disk)
+            .arg(&copy)
+            .arg(DISK);
         command::run(&mut image, command::SETTING)?;
         let mut qemu = room.command("qemu-system-x86_64");
         qemu.args([
@@ -77,6 +82,9 @@ impl<'lab> Machine<'lab> {
             "std",
         ]);
         qemu.args(["-m", "1024", "-smp", "2", "-device", "virtio-rng-pci"]);
+        if let Some(firmware) = &files.firmware {
+            qemu.arg("-bios").arg(firmware);
+        }
         qemu.arg("-serial").arg(format!("file:{}", console.display()));
         qemu.arg("-drive").arg(format!("file={},if=virtio,format=qcow2", copy.display()));
         qemu.arg("-drive").arg(format!("file={},if=virtio,format=raw,readonly=on", drive.display()));

@@ -146,7 +146,7 @@ impl<'lab> Site<'lab> {
             nic(2, queues, Wire::Fabric(&wire_left)),
             nic(3, queues, Wire::Fabric(&wire_right)),
         ];
-        let machine = Machine::power_on(lab, &files.disk, &drive, &nics, (&ops, MANAGEMENT[0], &key))?;
+        let machine = Machine::power_on(lab, files, &drive, &nics, (&ops, MANAGEMENT[0], &key))?;
         link::add_address(&ops, "eth0", format!("{}/24", MANAGEMENT[1]).parse()?)?;
         let right = TortieNode::configure(lab, &right, resources.directory(), &Settings::default())?;
         right.start(lab)?;

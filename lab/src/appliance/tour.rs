@@ -268,7 +268,8 @@ impl Site<'_> {
             let books = self.show::<ShowDrops>("drops")?;
             books::check(&books).map(|()| Some(books))
         })?;
-        Ok(books::line(NAME, &books))
+        books::settled(self.lab, &self.right)?;
+        Ok(format!("{}; right's balance, too", books::line(NAME, &books)))
     }
 
     /// Neither ssh nor the management network is reached from a data port, though left sends all of it there.
@@ -285,8 +286,7 @@ impl Site<'_> {
 
     /// The ssh session that kills the router sees it come back; a connection across it never hangs for long.
     fn kill(&self) -> Result<String> {
-        let right = self.right.namespace();
-        let mut transit = Session::open(self.lab, &self.left, right, RIGHT_END[1])?;
+        let mut transit = Session::open(self.lab, &self.left, &self.far.namespace, POOLS[0].far.parse()?)?;
         transit.beats_on(5)?;
         let script = "before=$(systemctl show -P MainPID tortie); kill -9 $before; \
              for i in $(seq 300); do now=$(systemctl show -P MainPID tortie); \
