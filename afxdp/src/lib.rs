@@ -120,7 +120,7 @@ pub use attach::{Attach, AttachError, AttachReport, AttachRequest, Attached, att
 pub use features::{DeviceFeatures, interface_index, set_tx_checksum, tx_checksum};
 pub use frame::{Frame, HEADROOM, NoRoom};
 pub use hardware::{NicQueues, NicRings};
-pub use mmap::Pages;
+pub use mmap::{Pages, prefer_huge_pages};
 pub use pool::FramePool;
 pub use program::{
     LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind, Steering, TUNNELS_MAX, TunnelKind,

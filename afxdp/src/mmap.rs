@@ -1,6 +1,7 @@
 //! Mappings: the memory of a region (which stays) and of a ring (which goes with its socket).
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
@@ -39,6 +40,19 @@ pub(crate) fn map_for_ever(len: usize, huge: bool) -> io::Result<(NonNull<u8>, P
     Ok((syscall::map_anonymous(len.next_multiple_of(SMALL_PAGE), false)?, Pages::Small))
 }
 
+/// Asks for 2 MiB pages where a table lies: where its look-ups go, nobody foresees, and so few small pages are known to a core
+/// that each look-up waits for its page, too. What is asked for is a matter of speed only, so nobody is told what became of it;
+/// memory between the first and the last huge page's border is all that can have them. `memory`: addresses.
+///
+/// Linux before 6.1 gathers small pages in its own time, later ones at once.
+pub fn prefer_huge_pages(memory: Range<usize>) {
+    let (start, end) = (memory.start.next_multiple_of(HUGE_PAGE), memory.end / HUGE_PAGE * HUGE_PAGE);
+    if start < end && syscall::advise(start..end, libc::MADV_HUGEPAGE).is_ok() {
+        // Pages that are there already, as many as there is room for.
+        let _ = syscall::advise(start..end, libc::MADV_COLLAPSE);
+    }
+}
+
 /// One ring of one socket, mapped. Unmapped when dropped.
 ///
 /// A ring's mapping keeps its socket open in the kernel, so dropping it is part of closing a socket.
@@ -72,3 +86,20 @@ impl Drop for RingMapping {
 
 // SAFETY: a mapping belongs to the process, not to a thread, and this value is its only owner.
 unsafe impl Send for RingMapping {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_memory_stays_whatever_pages_it_gets() {
+        let memory: Vec<u64> = (0..4 * HUGE_PAGE as u64 / 8).collect();
+        let start = memory.as_ptr().addr();
+        for (first, last) in [(0, size_of_val(&*memory)), (100, HUGE_PAGE + 7), (8, 8), (64, 0)] {
+            prefer_huge_pages(start + first..start + last);
+        }
+        assert!(memory.iter().zip(0..).all(|(word, number)| *word == number));
+        // Memory that nobody has.
+        prefer_huge_pages(HUGE_PAGE..3 * HUGE_PAGE);
+    }
+}

@@ -4,6 +4,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -34,6 +35,16 @@ pub(crate) fn map_anonymous(len: usize, huge: bool) -> io::Result<NonNull<u8>> {
     // A failure costs only the copy in children, so it is let go.
     unsafe { libc::madvise(address, len, libc::MADV_DONTFORK) };
     Ok(start)
+}
+
+/// Tells the kernel how pages are to be held. `advice` must be one that leaves what lies in them as it is.
+pub(crate) fn advise(pages: Range<usize>, advice: libc::c_int) -> io::Result<()> {
+    if !matches!(advice, libc::MADV_HUGEPAGE | libc::MADV_COLLAPSE) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: how large the pages are that memory lies in changes nothing for who reads or writes it, whosoever it is; where
+    // there is no memory, the call fails.
+    check(unsafe { libc::madvise(pages.start as *mut libc::c_void, pages.len(), advice) }).map(drop)
 }
 
 /// Maps `len` bytes of a socket's ring, which the kernel reads and writes too.

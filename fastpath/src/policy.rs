@@ -18,6 +18,7 @@
 
 mod ask;
 mod first;
+mod foreseen;
 mod untracked;
 
 use std::ops::Range;
@@ -36,6 +37,7 @@ use crate::{BATCH, Batch};
 
 pub(crate) use ask::{Reporter, asked as as_policy_sees};
 use first::First;
+use foreseen::{Foreseen, Said};
 pub(crate) use untracked::untracked;
 
 /// What this stage and `nat.rs` leave each other, without gaps.
@@ -44,6 +46,8 @@ pub(crate) struct Columns {
     pub(crate) seen: Vec<Seen>,
     /// Rows whose flows `nat.rs` is to begin, and how.
     beginnings: Vec<(u8, Beginning)>,
+    /// What endpoints' policies say of packets of no flow, in the order of `seen`, and what they were asked in.
+    foreseen: Foreseen,
     /// Rows that untracked policy has allowed, and what the slow path sends as it is: of no flow.
     pub(crate) untracked: Rows,
 }
@@ -53,6 +57,7 @@ impl Columns {
         Columns {
             seen: Vec::with_capacity(BATCH),
             beginnings: Vec::with_capacity(BATCH),
+            foreseen: Foreseen::new(),
             untracked: Rows::NONE,
         }
     }
@@ -236,7 +241,8 @@ fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
             continue;
         }
         let key = columns.key(at);
-        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key: &key, way: ways.way };
+        let (bytes, parsed) = (frames[at].bytes(), &parsed[at]);
+        let packet = Packet { bytes, parsed, key: &key, way: ways.way, foreseen: &[] };
         let flow = columns.flow(at);
         let outcome = match ways.is_asked {
             true => judge.known(&packet, &flow),
@@ -253,8 +259,10 @@ fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
 fn others(batch: &mut Batch, judge: &Judge<'_>) {
     let Judge { policing, epoch, .. } = judge;
     let state = policing.state;
+    foreseen::ask(batch, judge);
     let Batch { frames, runs, fates, parsed, hops, opened, nat, policy, .. } = batch;
     let mut ways = Ways::new(policing, runs, *opened, *epoch);
+    let mut said = policy.foreseen.said();
     for Seen { row, key, found } in &policy.seen {
         let (row, at) = (*row, usize::from(*row));
         if !is_open(fates[at]) {
@@ -262,7 +270,8 @@ fn others(batch: &mut Batch, judge: &Judge<'_>) {
         }
         let hop = hops[at];
         ways.turn_to(at, state.next_hops.get(hop));
-        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key, way: ways.way };
+        let foreseen = said.of(row);
+        let packet = Packet { bytes: frames[at].bytes(), parsed: &parsed[at], key, way: ways.way, foreseen };
         let outcome = match found {
             _ if !ways.is_asked => judge.pass(&packet, found),
             Found::Flow(flow) => judge.known(&packet, flow),
@@ -330,6 +339,8 @@ struct Packet<'a> {
     /// As it came.
     key: &'a FlowKey,
     way: Way,
+    /// What has been asked of it already, as it came.
+    foreseen: &'a [Said],
 }
 
 impl Packet<'_> {

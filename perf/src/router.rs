@@ -148,7 +148,7 @@ impl Router {
             sources: vec![Prefix::host(packets::SOURCE.into())],
             ..NatRules::default()
         };
-        self.flows = Flows::new(1 << 18);
+        self.flows = flows_of(1 << 18);
         self.writer.set_nat(Nat::new(&rules));
         self.writer.publish();
     }
@@ -170,7 +170,7 @@ impl Router {
         let policies = vec![Arc::new(Policy { name: "default/bench".to_owned(), rules })];
         let tiers = vec![Tier { name: "default".to_owned(), policies, default: TierDefault::Deny }];
         let egress = Some(Arc::new(Checks { tiers, after: AfterTiers::Profiles(Vec::new()) }));
-        self.flows = Flows::new(flows);
+        self.flows = flows_of(flows);
         self.writer
             .put_policy("default/workload", &EndpointPolicy { egress, ..EndpointPolicy::default() })?;
         self.writer.publish();
@@ -269,6 +269,13 @@ impl Router {
         worker.housekeeping();
         Ok(Parts { worker, _commands: commands, _ends: Box::new((punts, injected)) })
     }
+}
+
+/// A table of flows as the router has it.
+fn flows_of(rows: usize) -> Flows {
+    let flows = Flows::new(rows);
+    flows.places().into_iter().for_each(afxdp::prefer_huge_pages);
+    flows
 }
 
 fn uplink(id: PortId, workers: usize) -> Port {

@@ -232,6 +232,13 @@ impl Flows {
             + Connections::BYTES
     }
 
+    /// The addresses at which rows and buckets lie.
+    pub fn places(&self) -> [Range<usize>; 2] {
+        let rows = &*self.0.rows;
+        let start = rows.as_ptr().addr();
+        [start..start + size_of_val(rows), self.0.index.place()]
+    }
+
     /// The datagrams in fragments that were translated.
     pub fn fragments(&self) -> &Fragments {
         &self.0.fragments

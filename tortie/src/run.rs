@@ -82,6 +82,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let (questions, requests) = mpsc::channel(limits::QUESTIONS);
     // At most `Limits::NAT_PORTS`.
     let flows = Flows::with_share(config.limits.flows, config.limits.nat_ports_per_address as u32);
+    flows.places().into_iter().for_each(afxdp::prefer_huge_pages);
     let capturing = Capturing::new();
     let observer =
         Observer::new(questions, counters.clone(), opened.clone(), flows.clone(), capturing.clone())

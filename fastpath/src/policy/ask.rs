@@ -1,6 +1,6 @@
 //! Asking both ends' policies of one packet, and telling what they said.
 
-use ::policy::compile::{Packet as Asked, ProgramId, Upper};
+use ::policy::compile::{Judgement, Packet as Asked, ProgramId, Upper};
 use ::policy::judge::Verdict;
 use model::{FailsafePort, Family, PortId, PortKind};
 use packet::{FlowKey, icmp, protocol};
@@ -9,7 +9,7 @@ use tables::{
     PortPolicy, State,
 };
 
-use super::{Judge, Packet};
+use super::{Judge, Packet, Said};
 use crate::trace::Answers;
 
 /// Who tells what policy does.
@@ -75,7 +75,7 @@ impl Judge<'_> {
     ) -> Result<(), Fate> {
         let state = self.policing.state;
         let asked = asked(key, icmp);
-        let bytes = packet.bytes;
+        let about = (packet.bytes, packet.foreseen);
         let is_to_host = self.is_hosts(between.ingress);
         if let Some(port) = between.egress {
             if !is_untracked {
@@ -83,7 +83,7 @@ impl Judge<'_> {
             }
             let of = state.policy.of(port);
             let programs = Programs { enforced: of.egress, staged: of.staged_egress };
-            if !self.ask_at(port, &programs, &asked, bytes, false) {
+            if !self.ask_at(port, &programs, &asked, about, false) {
                 return Err(DropReason::EgressDenied.into());
             }
         }
@@ -96,11 +96,11 @@ impl Judge<'_> {
         }
         let of = state.policy.of(port);
         let programs = Programs { enforced: of.ingress, staged: of.staged_ingress };
-        if !self.ask_at(port, &programs, &asked, bytes, true) {
+        if !self.ask_at(port, &programs, &asked, about, true) {
             return Err(DropReason::IngressDenied.into());
         }
         let forward = state.policy.of_host(port).egress;
-        match forward.map(|program| judge(state, self.reporter, program, &asked, (port, false), bytes)) {
+        match forward.map(|program| judge(state, self.reporter, program, &asked, (port, false), about)) {
             None | Some(Verdict::Allow) => Ok(()),
             Some(_) => Err(DropReason::ForwardDenied.into()),
         }
@@ -124,8 +124,8 @@ impl Judge<'_> {
     ) -> Result<(), Fate> {
         let state = self.policing.state;
         let PortPolicy { ingress, pre_dnat, .. } = state.policy.of_host(port);
-        let judge =
-            |program, asked: &Asked| judge(state, self.reporter, program, asked, (port, true), packet.bytes);
+        let about = (packet.bytes, packet.foreseen);
+        let judge = |program, asked: &Asked| judge(state, self.reporter, program, asked, (port, true), about);
         if let Some(program) = pre_dnat {
             let first = asked(before_dnat.unwrap_or(key), self.first_message(asked_now));
             let is_failsafe = is_one_of(&state.policy.host_endpoints().failsafe_inbound, &first, true);
@@ -155,15 +155,16 @@ impl Judge<'_> {
         port: PortId,
         programs: &Programs,
         asked: &Asked,
-        bytes: &[u8],
+        about: (&[u8], &[Said]),
         is_ingress: bool,
     ) -> bool {
         let state = self.policing.state;
-        let verdict = |program| judge(state, self.reporter, program, asked, (port, is_ingress), bytes);
+        let (bytes, foreseen) = about;
+        let verdict = |program| judge(state, self.reporter, program, asked, (port, is_ingress), about);
         let passes = programs.enforced.is_none_or(|program| verdict(program) == Verdict::Allow);
         if let Some(program) = programs.staged {
             let Reporter { report, worker, answers } = self.reporter;
-            let judgement = state.policy.judge(program, asked);
+            let judgement = judgement(state, program, asked, foreseen);
             let would_deny = passes && judgement.verdict != Verdict::Allow;
             let judged = if would_deny { Judged::WouldBeDenied } else { Judged::Staged };
             let rule = judgement.rule;
@@ -182,14 +183,22 @@ impl Judge<'_> {
     }
 }
 
+/// What a program makes of a packet.
+#[inline]
+fn judgement(state: &State, program: ProgramId, asked: &Asked, foreseen: &[Said]) -> Judgement {
+    let said = foreseen.iter().find(|said| said.program == program && said.asked == *asked);
+    said.map_or_else(|| state.policy.judge(program, asked), |said| said.judgement)
+}
+
 /// What a program that is enforced makes of a packet, told to all who want to know. `(port, is_ingress)`: where it is asked.
+/// `(bytes, foreseen)`: the packet, and what has been asked of it already.
 pub(super) fn judge(
     state: &State,
     Reporter { report, worker, answers }: Reporter<'_>,
     program: ProgramId,
     asked: &Asked,
     (port, is_ingress): (PortId, bool),
-    bytes: &[u8],
+    (bytes, foreseen): (&[u8], &[Said]),
 ) -> Verdict {
     let tell = |act, rule| report.tell(PolicyEvent { act, rule, port, is_ingress, packet: *asked });
     let judged = Judged::Enforced;
@@ -200,7 +209,7 @@ pub(super) fn judge(
             answers.put(bytes, Answer { port, is_ingress, judged, rule, verdict, is_recalled });
         }
     };
-    let judgement = state.policy.judge(program, asked);
+    let judgement = judgement(state, program, asked, foreseen);
     count(judgement.rule);
     answer(judgement.rule, Some(judgement.verdict));
     if judgement.logs > 0 {

@@ -33,7 +33,7 @@ pub(crate) fn untracked(batch: &mut Batch, state: &State, reporter: Reporter<'_>
             {
                 continue;
             }
-            match judge(state, reporter, program, &asked, (port, true), bytes) {
+            match judge(state, reporter, program, &asked, (port, true), (bytes, &[])) {
                 Verdict::Allow => policy.untracked.insert(row),
                 Verdict::Deny => fates[row] = Fate::Drop(DropReason::ForwardDenied),
                 Verdict::NoMatch => {}
@@ -55,7 +55,7 @@ pub(super) fn forwarded(batch: &mut Batch, judge: &Judge<'_>) {
         ways.turn_to(row, policing.state.next_hops.get(hops[row]));
         let (bytes, parsed) = (frames[row].bytes(), &parsed[row]);
         let Some(key) = FlowKey::new(bytes, parsed).filter(|_| ways.is_asked) else { continue };
-        let packet = Packet { bytes, parsed, key: &key, way: ways.way };
+        let packet = Packet { bytes, parsed, key: &key, way: ways.way, foreseen: &[] };
         let between = packet.way.between(tables::Direction::Original);
         if let Err(fate) = judge.ask_all(&packet, &key, None, packet.icmp(), between, true) {
             fates[row] = fate;

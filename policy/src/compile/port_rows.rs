@@ -71,7 +71,7 @@ impl PortTables {
 
     #[inline(always)]
     fn row(&self, table: u32, number: u16) -> u32 {
-        let [high, low] = number.to_be_bytes().map(usize::from);
+        let (high, low) = (usize::from(number >> 8), usize::from(number & 0xff));
         let page = self.pages.get(table as usize * PAGE + high).copied().unwrap_or(0);
         self.pages.get(page as usize * PAGE + low).copied().unwrap_or(0)
     }

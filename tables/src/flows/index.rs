@@ -5,6 +5,7 @@
 //! one changed a version, so what a look-up confirms was never half of one flow and half of another.
 
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use ahash::RandomState;
@@ -61,6 +62,12 @@ impl Index {
     pub(super) fn new(rows: usize) -> Index {
         let buckets = (rows * Index::BUCKETS_PER_ROW).next_power_of_two();
         Index { buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+    }
+
+    /// The addresses at which the buckets lie.
+    pub(super) fn place(&self) -> Range<usize> {
+        let start = self.buckets.as_ptr().addr();
+        start..start + size_of_val(&*self.buckets)
     }
 
     #[inline(always)]
