@@ -150,6 +150,14 @@ impl<'lab> Cluster<'lab> {
     /// # Errors
     /// Something cannot be made.
     pub fn raise(lab: &'lab Lab, plan: &ClusterPlan) -> Result<Cluster<'lab>> {
+        Cluster::raise_with(lab, plan, &Settings::default())
+    }
+
+    /// As [`Cluster::raise`], with what stands in the configuration of its Tortie nodes.
+    ///
+    /// # Errors
+    /// Something cannot be made.
+    pub fn raise_with(lab: &'lab Lab, plan: &ClusterPlan, settings: &Settings) -> Result<Cluster<'lab>> {
         lab.step(&format!("raising {}", plan.fabric));
         let fabric = Fabric::raise(lab, plan.fabric)?;
         let resources = Resources::create(lab.directory().join("resources"))?;
@@ -160,7 +168,7 @@ impl<'lab> Cluster<'lab> {
         let mut cluster = Cluster { lab, plan: *plan, fabric, resources, nodes: Vec::new(), reflectors: &[] };
         for node in plan.nodes {
             lab.step(&format!("raising {}", node.name));
-            let node = cluster.raise_node(node)?;
+            let node = cluster.raise_node(node, settings)?;
             cluster.nodes.push(node);
         }
         Ok(cluster)
@@ -192,7 +200,7 @@ impl<'lab> Cluster<'lab> {
         one.name() != other.name() && meet
     }
 
-    fn raise_node(&self, plan: &NodePlan) -> Result<Node> {
+    fn raise_node(&self, plan: &NodePlan, settings: &Settings) -> Result<Node> {
         let namespace = self.lab.namespace(plan.name)?;
         namespace.forward()?;
         self.fabric.attach(&namespace, UPLINK)?;
@@ -226,7 +234,7 @@ impl<'lab> Cluster<'lab> {
                 self.lab,
                 &namespace,
                 self.resources.directory(),
-                &Settings::default(),
+                settings,
             )?),
             RouterKind::Bird => Router::Bird(None),
         };

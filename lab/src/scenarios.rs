@@ -2,6 +2,7 @@
 
 mod baseline;
 mod bfd;
+mod datastore_faults;
 mod fair_share;
 mod floating_ip;
 mod four_fabrics;
@@ -18,6 +19,7 @@ pub(crate) mod kill_the_router;
 mod malformed;
 mod nat_outgoing;
 mod nat_site;
+mod one_etcd;
 mod one_node;
 mod path_mtu;
 mod policy_load;
@@ -60,6 +62,8 @@ pub const ALL: &[Scenario] = &[
     policy_load::POLICY_LOAD,
     kill_the_router::KILL_THE_ROUTER,
     hitless_restart::HITLESS_RESTART,
+    one_etcd::ONE_ETCD,
+    datastore_faults::DATASTORE_FAULTS,
     four_fabrics::FOUR_FABRICS,
     two_workers::TWO_WORKERS,
     qos_limits::QOS_LIMITS,

@@ -131,8 +131,25 @@ impl TortieNode {
     /// # Errors
     /// It ends, or does not answer in time; its last words are told.
     pub fn start(&self, lab: &Lab) -> Result<()> {
+        self.spawn(lab)?;
+        self.answers(lab, START)
+    }
+
+    /// Starts the router.
+    ///
+    /// # Errors
+    /// The program can't be started.
+    pub fn spawn(&self, lab: &Lab) -> Result<()> {
         *self.process.borrow_mut() = Some(lab.spawn(self.name(), self.run_command())?);
-        lab.wait(&format!("tortie on {}", self.name()), START, || {
+        Ok(())
+    }
+
+    /// Waits until the router answers questions.
+    ///
+    /// # Errors
+    /// It ends, or does not answer in time; its last words are told.
+    pub fn answers(&self, lab: &Lab, limit: Duration) -> Result<()> {
+        lab.wait(&format!("tortie on {}", self.name()), limit, || {
             if let Err(error) = self.must_run() {
                 // Waiting longer cannot help.
                 return Ok(Some(Err(error)));
