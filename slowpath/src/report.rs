@@ -23,7 +23,7 @@ use crate::rib::{Offer, Source};
 use crate::status::PolicyUse;
 use crate::status::{
     Answer, BgpRouteStatus, BgpStatus, DatastoreStatus, IcmpStatus, NeighborStatus, NeighborsStatus,
-    NexthopStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, PrefixLimitStatus, QosStatus,
+    NexthopStatus, OfferStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, PrefixLimitStatus, QosStatus,
     Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
 use crate::target::Gateway;
@@ -127,6 +127,12 @@ impl Core {
     }
 
     fn routes(&self, limit: usize, source: Option<&str>) -> RoutesStatus {
+        if limit == 0 {
+            let of = |name: &str| source.is_none_or(|source| source == name);
+            let counts = self.counts();
+            let total = counts.iter().filter(|(name, _)| of(name)).map(|(_, count)| count).sum();
+            return RoutesStatus { routes: Vec::new(), total, counts };
+        }
         let mut winners: Vec<(Prefix, Offer)> = self
             .rib
             .iter()
@@ -149,11 +155,36 @@ impl Core {
     fn route(&self, address: IpAddr) -> RouteStatus {
         let found = self.rib.covering(address, |_, _| true);
         let mut status = match found {
-            Some((prefix, offer)) => self.route_status(prefix, offer),
+            Some((prefix, offer)) => {
+                // The winner is the first.
+                let others =
+                    self.rib.offers(prefix).skip(1).map(|other| self.other_offer(offer, other)).collect();
+                RouteStatus { others, ..self.route_status(prefix, offer) }
+            }
             None => RouteStatus { fate: "no_route".to_owned(), ..RouteStatus::default() },
         };
         status.address = Some(address);
         status
+    }
+
+    /// What another source offers, and why the winner comes before it.
+    fn other_offer(&self, winner: Offer, other: Offer) -> OfferStatus {
+        let target = self.rib.targets().get(other.target);
+        let (source, preferred) = (other.source.as_str(), winner.source.as_str());
+        OfferStatus {
+            source: source.to_owned(),
+            preference: other.source.preference(),
+            via: target
+                .into_iter()
+                .flat_map(|target| target.gateways())
+                .map(|gateway| gateway.addr)
+                .collect(),
+            reason: format!(
+                "{preferred} has preference {}, {source} {}",
+                winner.source.preference(),
+                other.source.preference()
+            ),
+        }
     }
 
     fn route_status(&self, prefix: Prefix, offer: Offer) -> RouteStatus {
@@ -206,6 +237,7 @@ impl Core {
             fate: fate.to_owned(),
             nexthops,
             installed: self.installer.is_installed(prefix),
+            others: Vec::new(),
         }
     }
 

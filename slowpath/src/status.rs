@@ -252,6 +252,22 @@ pub struct RouteStatus {
     pub nexthops: Vec<NexthopStatus>,
     /// Is it in the fast path's table?
     pub installed: bool,
+    /// In the answer to `show route ADDR`: what other sources offer for the same prefix, the best first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub others: Vec<OfferStatus>,
+}
+
+/// A route that isn't taken, as another source's is preferred.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferStatus {
+    /// As [`RouteStatus::source`].
+    pub source: String,
+    /// As [`RouteStatus::preference`].
+    pub preference: u32,
+    /// Where it would lead, where that is to somebody.
+    pub via: Vec<IpAddr>,
+    /// Why it isn't taken.
+    pub reason: String,
 }
 
 /// One next hop of a route.

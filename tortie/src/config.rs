@@ -10,6 +10,7 @@
 //! control_socket: /run/tortie/tortie.sock
 //! bird_sockets: /var/run/calico
 //! metrics: { listen: "127.0.0.1:9191" }
+//! looking_glass: { listen: "127.0.0.1:9192" }
 //! log: { format: text, level: info }
 //! mode: auto
 //! queues: 2
@@ -26,6 +27,7 @@
 
 mod bgp;
 mod datastore;
+mod endpoints;
 mod error;
 mod field;
 mod file;
@@ -35,10 +37,10 @@ mod startup;
 mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use endpoints::{Endpoint, TlsFiles};
 pub(crate) use error::{ConfigError, Reason};
 
 use ::datastore::DatastoreSettings;
@@ -87,7 +89,9 @@ pub(crate) struct Config {
     /// The directory of BIRD's control sockets, where calicoctl asks; absent is off.
     pub(crate) bird_sockets: Option<PathBuf>,
     /// Where metrics are served; absent is off.
-    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) metrics: Option<Endpoint>,
+    /// Where the looking glass is served; absent is off.
+    pub(crate) looking_glass: Option<Endpoint>,
     /// How the log is written.
     pub(crate) log: LogConfig,
     /// What to ask the driver for.
@@ -208,7 +212,8 @@ impl Config {
             cores: cores(file, workers)?,
             control_socket: control_socket(file)?,
             bird_sockets: bird_sockets(file)?,
-            metrics: metrics(file)?,
+            metrics: endpoints::endpoint("metrics", &file.metrics)?,
+            looking_glass: endpoints::endpoint("looking_glass", &file.looking_glass)?,
             log: log(file)?,
             mode: mode(file)?,
             queues: field("queues", &file.queues)
@@ -366,13 +371,6 @@ fn socket_path(field: &field::Field<'_>, max: usize) -> Result<PathBuf, field::F
         return Err(field.fault(Reason::SocketPath { bytes: path.len(), max }));
     }
     Ok(PathBuf::from(path))
-}
-
-fn metrics(file: &File) -> Result<Option<SocketAddr>, field::Fault> {
-    let Some(Section(section)) = &file.metrics else { return Ok(None) };
-    let field = required("metrics.listen", &section.listen, "metrics: { listen: \"127.0.0.1:9191\" }")?;
-    let given = field.text()?;
-    given.parse().map(Some).map_err(|_| field.fault(Reason::Listen { given: given.to_owned() }))
 }
 
 fn log(file: &File) -> Result<LogConfig, field::Fault> {

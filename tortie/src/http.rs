@@ -1,49 +1,101 @@
-//! The HTTP endpoint: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever supervises the router.
+//! The HTTP endpoints: `/metrics` for Prometheus, the looking glass for people, and on both `/healthz` and `/readyz` for
+//! whoever supervises the router.
+//!
+//! All of them read and none changes anything. What one request may cost is bounded: one request a connection, so many
+//! connections at a time, a head of so many bytes, and an end to waiting.
+
+mod health;
+pub(crate) mod reply;
+mod tls;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use crate::config::Endpoint;
 use crate::limits;
+use crate::looking_glass::LookingGlass;
 use crate::metrics::{self, Sample};
 use crate::observer::Observer;
+use reply::{Reply, text};
+use tls::Tls;
+pub(crate) use tls::TlsError;
 
 /// Bytes that a request's head is read into, at most.
 const HEAD_BYTES: usize = 16 * 1024;
-const TEXT: &str = "text/plain; charset=utf-8";
+/// Connections that wait in the kernel for a place.
+const BACKLOG: u32 = 128;
 
 /// The endpoint can't be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("can't serve metrics at {address}: {source}; set another metrics.listen, or stop what listens there")]
-pub(crate) struct ListenError {
-    address: SocketAddr,
-    source: io::Error,
+#[allow(missing_docs, reason = "each message says what its variant means")]
+pub(crate) enum ListenError {
+    #[error(
+        "can't serve {section} at {address}: {source}; set another {section}.listen, or stop what listens there"
+    )]
+    Address { section: &'static str, address: SocketAddr, source: io::Error },
+    #[error(
+        "can't serve {section} at the interface {interface} alone: {source}; is {section}.interface right?"
+    )]
+    Interface { section: &'static str, interface: String, source: io::Error },
+    #[error("can't serve {section}: {source}")]
+    Tls { section: &'static str, source: TlsError },
+}
+
+/// What an endpoint serves.
+#[derive(Clone)]
+pub(crate) enum Site {
+    /// Numbers for Prometheus.
+    Metrics,
+    /// The page for people.
+    LookingGlass(Arc<LookingGlass>),
 }
 
 /// An open endpoint.
 pub(crate) struct Server {
+    section: &'static str,
     listener: TcpListener,
+    tls: Option<Tls>,
+    site: Site,
 }
 
 impl Server {
     /// Opens the endpoint.
     ///
     /// # Errors
-    /// The address is taken, or isn't this host's.
-    pub(crate) async fn listen(address: SocketAddr) -> Result<Server, ListenError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
-        Ok(Server { listener })
+    /// The address is taken, or isn't this host's; there is no such interface; a certificate can't be used.
+    pub(crate) async fn listen(endpoint: &Endpoint, site: Site) -> Result<Server, ListenError> {
+        let section = endpoint.section;
+        let tls = endpoint.tls.clone().map(Tls::read).transpose();
+        let tls = tls.map_err(|source| ListenError::Tls { section, source })?;
+        let address = endpoint.listen;
+        let failed = |source| ListenError::Address { section, address, source };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.map_err(failed)?;
+        if let Some(interface) = &endpoint.interface {
+            let nowhere = |source| ListenError::Interface { section, interface: interface.clone(), source };
+            socket.bind_device(Some(interface.as_bytes())).map_err(nowhere)?;
+        }
+        // What a process before this one has left half-closed doesn't hold the address.
+        socket.set_reuseaddr(true).map_err(failed)?;
+        socket.bind(address).map_err(failed)?;
+        let listener = socket.listen(BACKLOG).map_err(failed)?;
+        if let Some(warning) = endpoint.warning() {
+            tracing::warn!("{warning}");
+        }
+        Ok(Server { section, listener, tls, site })
     }
 
     /// Where it listens.
@@ -60,15 +112,24 @@ impl Server {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let observer = observer.clone();
+                    let (observer, site) = (observer.clone(), self.site.clone());
+                    let tls = self.tls.as_ref().map(Tls::acceptor);
                     tokio::spawn(async move {
-                        connection(stream, observer).await;
+                        match tls {
+                            None => connection(stream, observer, site, false).await,
+                            Some(tls) => match timeout(limits::CONNECTION_IDLE, tls.accept(stream)).await {
+                                Ok(Ok(stream)) => connection(stream, observer, site, true).await,
+                                Ok(Err(error)) => tracing::debug!(%error, "an HTTPS client was refused"),
+                                Err(_) => tracing::debug!("an HTTPS client was too slow"),
+                            },
+                        }
                         drop(place);
                     });
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: it passes.
-                    tracing::warn!(%error, "the metrics endpoint can't take a connection; trying again in a second");
+                    let section = self.section;
+                    tracing::warn!(%error, "{section} can't take a connection; trying again in a second");
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 }
             }
@@ -77,10 +138,13 @@ impl Server {
 }
 
 /// One request a connection, and not for ever.
-async fn connection(stream: TcpStream, observer: Observer) {
+async fn connection<S>(stream: S, observer: Observer, site: Site, is_private: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request: Request<Incoming>| {
-        let observer = observer.clone();
-        async move { Ok::<_, Infallible>(respond(request.method(), request.uri().path(), &observer).await) }
+        let (observer, site) = (observer.clone(), site.clone());
+        async move { Ok::<_, Infallible>(respond(&request, is_private, &site, &observer).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -89,33 +153,54 @@ async fn connection(stream: TcpStream, observer: Observer) {
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let patience = limits::CONNECTION_IDLE + limits::ANSWER_WITHIN;
-    match tokio::time::timeout(patience, serving).await {
+    match timeout(patience, serving).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "an HTTP client went away"),
         Err(_) => tracing::debug!("an HTTP client was too slow"),
     }
 }
 
-async fn respond(method: &Method, path: &str, observer: &Observer) -> Response<Full<Bytes>> {
-    if !["/metrics", "/healthz", "/readyz"].contains(&path) {
-        return text(StatusCode::NOT_FOUND, "not found: there are /metrics, /healthz and /readyz\n");
+/// Answers one request. `is_private`: it came by TLS.
+async fn respond<B>(request: &Request<B>, is_private: bool, site: &Site, observer: &Observer) -> Reply {
+    let path = request.uri().path();
+    let is_there = match site {
+        _ if ["/healthz", "/readyz"].contains(&path) => true,
+        Site::Metrics => path == "/metrics",
+        Site::LookingGlass(_) => LookingGlass::has(path),
+    };
+    if !is_there {
+        let there = match site {
+            Site::Metrics => "not found: there are /metrics, /healthz and /readyz\n",
+            Site::LookingGlass(_) => {
+                "not found: there are /, /api/show/…, /api/trace, /healthz and /readyz\n"
+            }
+        };
+        return text(StatusCode::NOT_FOUND, there);
     }
-    if method != Method::GET && method != Method::HEAD {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
-        return response;
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        reply.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return reply;
     }
-    match path {
-        "/metrics" => page(observer).await,
-        "/healthz" if observer.slow_path_ended() => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "the slow path has ended\n")
-        }
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        _ => readiness(observer).await,
+    match (path, site) {
+        ("/healthz", _) => health::live(observer),
+        ("/readyz", _) => health::ready(request.headers(), observer).await,
+        (_, Site::Metrics) => page(observer).await,
+        (_, Site::LookingGlass(glass)) => match glass.admits(request, is_private) {
+            Ok(()) => glass.respond(request.uri(), observer).await,
+            Err(refused) => {
+                let status = refused.status();
+                let mut reply = text(status, format!("{refused}\n"));
+                if status == StatusCode::TOO_MANY_REQUESTS {
+                    reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                }
+                reply
+            }
+        },
     }
 }
 
-async fn page(observer: &Observer) -> Response<Full<Bytes>> {
+async fn page(observer: &Observer) -> Reply {
     let drops = observer.drops().await;
     let (ports, stages) = (observer.counted_ports(), observer.stages());
     let flows = observer.flow_counts();
@@ -123,7 +208,7 @@ async fn page(observer: &Observer) -> Response<Full<Bytes>> {
     let tables = summary.as_ref().map(|summary| observer.tables(summary)).unwrap_or_default();
     let sample = Sample { ports, drops, stages, flows, tables, summary };
     match metrics::render(&sample) {
-        Ok(page) => response(StatusCode::OK, metrics::CONTENT_TYPE, page),
+        Ok(page) => reply::of(StatusCode::OK, metrics::CONTENT_TYPE, page),
         Err(error) => {
             tracing::error!(%error, "the metrics can't be written; this is a bug, please report it");
             text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written; see the log\n")
@@ -131,133 +216,5 @@ async fn page(observer: &Observer) -> Response<Full<Bytes>> {
     }
 }
 
-async fn readiness(observer: &Observer) -> Response<Full<Bytes>> {
-    let unready = |why: String| text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"));
-    match observer.summary().await {
-        Ok(summary) if summary.ready => text(StatusCode::OK, "ready\n"),
-        Ok(summary) if !summary.in_sync => unready("the datastore isn't in sync yet".to_owned()),
-        Ok(_) => unready("forwarding isn't open yet".to_owned()),
-        Err(error) => unready(error.to_string()),
-    }
-}
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    response(status, TEXT, body)
-}
-
-fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
-    response
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metrics::exposition;
-    use crate::open_ports::OpenPorts;
-    use slowpath::status::{Answer, Summary};
-    use tables::Counters;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::mpsc;
-
-    /// Serves on a free port of loopback, with a slow path in this state, and says what a client got.
-    async fn exchange(request: &str, summary: Option<Summary>) -> String {
-        let (questions, mut requests) = mpsc::channel::<slowpath::Request>(4);
-        if let Some(summary) = summary {
-            tokio::spawn(async move {
-                while let Some(request) = requests.recv().await {
-                    let _ = request.reply.send(Answer::Summary(Box::new(summary.clone())));
-                }
-            });
-        }
-        let observer = Observer::new(
-            questions,
-            Counters::new(1, 1),
-            OpenPorts::default(),
-            tables::Flows::new(16),
-            tables::Capturing::new(),
-        );
-        let server = Server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = server.address().unwrap();
-        let client = async {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            answer
-        };
-        tokio::select! {
-            () = server.serve(&observer) => unreachable!("it serves until dropped"),
-            answer = client => answer,
-        }
-    }
-
-    fn get(path: &str) -> String {
-        format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n")
-    }
-
-    fn ready() -> Option<Summary> {
-        Some(Summary { in_sync: true, ready: true, ..Summary::default() })
-    }
-
-    #[tokio::test]
-    async fn metrics_are_a_page_that_prometheus_reads() {
-        let answer = exchange(&get("/metrics"), ready()).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-        assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
-        assert!(exposition::read(body).unwrap().contains_key("tortie_ready"));
-    }
-
-    #[tokio::test]
-    async fn readiness_waits_for_the_datastore() {
-        let answer = exchange(&get("/readyz"), Some(Summary::default())).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 503 ") && answer.contains("datastore isn't in sync"),
-            "{answer}"
-        );
-        assert!(exchange(&get("/readyz"), ready()).await.starts_with("HTTP/1.1 200 "));
-    }
-
-    #[tokio::test]
-    async fn health_is_that_the_slow_path_has_not_ended() {
-        assert!(exchange(&get("/healthz"), ready()).await.starts_with("HTTP/1.1 200 "));
-        let (questions, requests) = mpsc::channel(1);
-        drop(requests);
-        let observer = Observer::new(
-            questions,
-            Counters::new(1, 1),
-            OpenPorts::default(),
-            tables::Flows::new(16),
-            tables::Capturing::new(),
-        );
-        let response = respond(&Method::GET, "/healthz", &observer).await;
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    }
-
-    #[tokio::test]
-    async fn other_paths_and_methods_are_refused() {
-        let answer = exchange(&get("/etc/passwd"), ready()).await;
-        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-        let answer =
-            exchange("POST /metrics HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n", ready()).await;
-        assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn an_endless_head_is_cut_off() {
-        let endless = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(64 * 1024));
-        let answer = exchange(&endless, ready()).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn an_address_that_is_taken_is_named() {
-        let first = Server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = first.address().unwrap();
-        let message = Server::listen(address).await.map(drop).unwrap_err().to_string();
-        assert!(message.contains(&address.to_string()) && message.contains("metrics.listen"), "{message}");
-    }
-}
+pub(crate) mod tests;

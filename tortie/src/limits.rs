@@ -179,7 +179,7 @@ pub(crate) const CAPTURED_SECONDS: u64 = 3_600;
 pub(crate) const REHEARSAL_FRAMES: u32 = 64;
 /// Questions that wait for the slow path.
 pub(crate) const QUESTIONS: usize = 64;
-/// Connections to the control socket, and to the metrics endpoint, at a time.
+/// Connections to the control socket, to the metrics and to the looking glass, at a time.
 pub(crate) const CONNECTIONS: usize = 16;
 /// Bytes of one question on the control socket.
 pub(crate) const QUESTION_BYTES: u64 = 4_096;
@@ -187,6 +187,17 @@ pub(crate) const QUESTION_BYTES: u64 = 4_096;
 pub(crate) const ANSWER_BYTES: u64 = 512 * 1024 * 1024;
 /// Routes in one answer.
 pub(crate) const ROUTES_SHOWN: usize = 1_000_000;
+
+/// Requests that the looking glass answers a second: some twenty pages that are looked at.
+pub(crate) const GLASS_REQUESTS_A_SECOND: u32 = 50;
+/// And at once.
+pub(crate) const GLASS_REQUESTS_AT_ONCE: u32 = 100;
+/// Rows in one answer of the looking glass.
+pub(crate) const GLASS_ROWS: usize = 1_000;
+/// Sources whose flows are counted apart, for those that have most.
+pub(crate) const FLOW_SOURCES_COUNTED: usize = 65_536;
+/// How many of them are shown.
+pub(crate) const FLOW_SOURCES_SHOWN: usize = 10;
 
 /// How long a worker with nothing to do sleeps before it looks again: an injected packet may wait this long.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(1);

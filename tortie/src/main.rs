@@ -5,8 +5,8 @@
 //!
 //! **How things pass through it.** `main.rs` reads the command line → [`config`] → [`run`] makes [`limits`]' tables,
 //! starts workers and slow path, and waits. [`ports`] opens AF_XDP for the slow path. Everybody who asks how things
-//! are ([`control`] for `tortie show`, [`http`] for Prometheus, [`bird`] for calicoctl) asks the [`observer`]. What
-//! works on a datastore, without the router, is in [`ctl`].
+//! are ([`control`] for `tortie show`, [`http`] for Prometheus and the [`looking_glass`], [`bird`] for calicoctl) asks the
+//! [`observer`]. What works on a datastore, without the router, is in [`ctl`].
 //!
 //! **What it promises.** A configuration that is accepted can't be wrong in itself; every error names what, where
 //! and what to do; memory is known at the start; a question never holds up a packet or a session. Exit status: 0 yes,
@@ -34,6 +34,7 @@ mod interfaces;
 mod ipam;
 mod limits;
 mod log;
+mod looking_glass;
 mod metrics;
 mod observer;
 mod open_ports;
@@ -87,6 +88,7 @@ All else has defaults:
   control_socket: /run/tortie/tortie.sock           # where `tortie show` asks
   bird_sockets: /var/run/calico                     # where `calicoctl node status` asks; off by default
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default
+  looking_glass: { listen: \"127.0.0.1:9192\" }       # a page for people; off by default
   log: { format: text, level: info }                # text or json; RUST_LOG overrides the level
   ecmp: { symmetric: false }                        # true: both directions of a flow choose alike; also seed: 7
   tuning: { rings: 1024 }                           # queues, interrupts and cores brought together; off by default

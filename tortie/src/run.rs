@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::cores::{self, Machine};
 use crate::frame_size::{FrameSize, LargestPacket};
 use crate::limits::{self, Memory};
+use crate::looking_glass::LookingGlass;
 use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
 use crate::ports::{Ports, WorkerQueues};
@@ -56,10 +57,7 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     // First of all, so that a second router of the same name ends before it touches an interface.
     let control = control::Server::listen(&config.control_socket)?;
     let bird = config.bird_sockets.as_deref().map(bird::Servers::listen).transpose()?;
-    let http = match config.metrics {
-        Some(address) => Some(http::Server::listen(address).await?),
-        None => None,
-    };
+    let http = http_servers(config).await?;
     // Before the slow path, which then finds the node complete.
     let startup = tokio::select! {
         startup = startup::on_a_thread(config) => startup.context("the node can't start up")?,
@@ -101,7 +99,8 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
             tokio::join!(
                 control.serve(&observer),
                 serve_bird(bird.as_ref(), &observer),
-                serve_http(http.as_ref(), &observer),
+                serve_http(http.0.as_ref(), &observer),
+                serve_http(http.1.as_ref(), &observer),
                 supervisor::keep_told(&observer)
             )
         };
@@ -143,6 +142,22 @@ async fn serve_bird(servers: Option<&bird::Servers>, observer: &Observer) {
         Some(servers) => servers.serve(observer).await,
         None => std::future::pending().await,
     }
+}
+
+/// The metrics and the looking glass, where they are asked for.
+async fn http_servers(config: &Config) -> anyhow::Result<(Option<http::Server>, Option<http::Server>)> {
+    let metrics = match &config.metrics {
+        Some(endpoint) => Some(http::Server::listen(endpoint, http::Site::Metrics).await?),
+        None => None,
+    };
+    let glass = match &config.looking_glass {
+        Some(endpoint) => {
+            let glass = Arc::new(LookingGlass::new(config.node.clone()));
+            Some(http::Server::listen(endpoint, http::Site::LookingGlass(glass)).await?)
+        }
+        None => None,
+    };
+    Ok((metrics, glass))
 }
 
 async fn serve_http(server: Option<&http::Server>, observer: &Observer) {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use model::{Family, Protocol};
 use slowpath::status::TracesStatus;
 
@@ -158,6 +158,51 @@ enum TcpFlag {
     Urg,
 }
 
+/// The arguments by themselves.
+#[derive(Debug, Parser)]
+#[command(name = "trace", disable_help_flag = true)]
+struct Line {
+    #[command(flatten)]
+    args: TraceArgs,
+}
+
+/// What another than the command line may say of a made-up packet.
+const OF_A_PACKET: [&str; 16] = [
+    "in",
+    "src",
+    "dst",
+    "proto",
+    "sport",
+    "dport",
+    "ttl",
+    "dscp",
+    "tcp-flags",
+    "icmp-type",
+    "icmp-code",
+    "payload",
+    "encap",
+    "outer-src",
+    "outer-dst",
+    "vni",
+];
+
+/// The packet that is made up of these options of `tortie trace`, each with its value.
+///
+/// # Errors
+/// They make none; in the command line's own words.
+pub(crate) fn packet_of(options: Vec<(String, String)>) -> Result<PacketQuestion, String> {
+    if let Some((name, _)) = options.iter().find(|(name, _)| !OF_A_PACKET.contains(&name.as_str())) {
+        return Err(format!("a packet that is made up has no `{}`", name.escape_default()));
+    }
+    let words = options.into_iter().map(|(name, value)| format!("--{name}={value}"));
+    let line = Line::try_parse_from(std::iter::once("trace".to_owned()).chain(words)).map_err(|error| {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        first.strip_prefix("error: ").unwrap_or(first).to_owned()
+    })?;
+    line.args.packet().map_err(|error| format!("{error:#}"))
+}
+
 /// Asks and prints. Exit status 0; of a made-up packet 1 where it is dropped, of packets that pass 1 where none did.
 ///
 /// # Errors
@@ -284,13 +329,6 @@ impl TraceArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: TraceArgs,
-    }
 
     fn args(text: &str) -> TraceArgs {
         Line::try_parse_from(["trace"].into_iter().chain(text.split(' '))).unwrap().args

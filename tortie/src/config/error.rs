@@ -98,6 +98,11 @@ pub(crate) enum Reason {
     SocketPath { bytes: usize, max: usize },
     #[error("`{given}` is no address with a port; write for example \"127.0.0.1:9191\" or \"[::1]:9191\"")]
     Listen { given: String },
+    #[error(
+        "`{given}` is every address of this host, those that workloads and strangers reach among them; write one address, or \
+         add `interface`, or say `everywhere: true`"
+    )]
+    Everywhere { given: String },
     #[error("`{given}` is no {expected}; write for example {example}")]
     NoSuch { given: String, expected: &'static str, example: &'static str },
     #[error(

@@ -54,7 +54,8 @@ pub(super) struct File {
     pub(super) cores: Option<Entry>,
     pub(super) control_socket: Option<Entry>,
     pub(super) bird_sockets: Option<Entry>,
-    pub(super) metrics: Option<Section<Metrics>>,
+    pub(super) metrics: Option<Section<EndpointFields>>,
+    pub(super) looking_glass: Option<Section<EndpointFields>>,
     pub(super) log: Option<Section<Log>>,
     pub(super) mode: Option<Entry>,
     pub(super) queues: Option<Entry>,
@@ -194,11 +195,23 @@ pub(super) struct Workloads {
     pub(super) mtu_file: Option<Entry>,
 }
 
-/// Where metrics are served.
+/// Where the router answers over HTTP.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Metrics {
+pub(super) struct EndpointFields {
     pub(super) listen: Option<Entry>,
+    pub(super) interface: Option<Entry>,
+    pub(super) everywhere: Option<Entry>,
+    pub(super) tls: Option<Section<TlsFields>>,
+}
+
+/// Who it is there, and who may ask.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TlsFields {
+    pub(super) cert_file: Option<Entry>,
+    pub(super) key_file: Option<Entry>,
+    pub(super) client_ca_file: Option<Entry>,
 }
 
 /// How the log is written.
@@ -282,8 +295,13 @@ impl Written for Workloads {
     const EXPECTED: &'static str = "a mapping such as `workloads: { prefix: cali }`";
 }
 
-impl Written for Metrics {
+impl Written for EndpointFields {
     const EXPECTED: &'static str = "a mapping such as `metrics: { listen: \"127.0.0.1:9191\" }`";
+}
+
+impl Written for TlsFields {
+    const EXPECTED: &'static str =
+        "a mapping such as `tls: { cert_file: /etc/tortie/router.crt, key_file: /etc/tortie/router.key }`";
 }
 
 impl Written for Log {

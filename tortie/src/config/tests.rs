@@ -36,6 +36,7 @@ fn the_shortest_file_takes_every_default() {
             control_socket: PathBuf::from(CONTROL_SOCKET),
             bird_sockets: None,
             metrics: None,
+            looking_glass: None,
             log: LogConfig { format: LogFormat::Text, level: tracing::Level::INFO },
             mode: Mode::Auto,
             queues: 1,
@@ -62,6 +63,7 @@ fn every_field_is_read() {
          control_socket: /tmp/t.sock\n\
          bird_sockets: /tmp/bird\n\
          metrics: { listen: \"[::1]:9191\" }\n\
+         looking_glass: { listen: \"127.0.0.1:9192\" }\n\
          log: { format: json, level: debug }\n\
          mode: zero-copy\n\
          queues: 4\n\
@@ -100,7 +102,18 @@ fn every_field_is_read() {
             cores: Some(vec![0, 3]),
             control_socket: PathBuf::from("/tmp/t.sock"),
             bird_sockets: Some(PathBuf::from("/tmp/bird")),
-            metrics: Some("[::1]:9191".parse().unwrap()),
+            metrics: Some(Endpoint {
+                section: "metrics",
+                listen: "[::1]:9191".parse().unwrap(),
+                interface: None,
+                tls: None,
+            }),
+            looking_glass: Some(Endpoint {
+                section: "looking_glass",
+                listen: "127.0.0.1:9192".parse().unwrap(),
+                interface: None,
+                tls: None,
+            }),
             log: LogConfig { format: LogFormat::Json, level: tracing::Level::DEBUG },
             mode: Mode::ZeroCopy,
             queues: 4,

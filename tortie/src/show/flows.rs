@@ -1,16 +1,18 @@
 //! `tortie show flows`: what the walk remembers, and what it translates.
 
+use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use tables::{FlowCounts, FlowRow};
 
 use super::table::Table;
+use crate::limits;
 
 /// `show flows`. The field names are an interface: programs read them. Add fields, don't rename them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FlowsStatus {
-    /// Flows asked for, as many as were asked for.
+    /// Flows asked for, as many as were asked for; those heard last come first.
     pub(crate) flows: Vec<FlowView>,
     /// How many match in all.
     pub(crate) total: usize,
@@ -25,6 +27,17 @@ pub(crate) struct FlowsStatus {
     /// First packets dropped because their workload had its share of outer ports.
     #[serde(default)]
     pub(crate) over_share: u64,
+    /// The sources with the most flows among all that match, at most ten; sources beyond the first 65,536 aren't counted.
+    #[serde(default)]
+    pub(crate) sources: Vec<FlowsOf>,
+}
+
+/// How many flows an address has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are described above")]
+pub(crate) struct FlowsOf {
+    pub(crate) source: IpAddr,
+    pub(crate) flows: usize,
 }
 
 /// One flow.
@@ -99,12 +112,36 @@ impl FlowsStatus {
         let matches = |flow: &FlowView| {
             address.is_none_or(|address| flow.original.have(address) || flow.translated.have(address))
         };
+        // The greatest is the first to go: the one that has been silent for longest.
+        let mut heard_last = BinaryHeap::new();
+        let mut kept = Vec::new();
+        let mut sources: HashMap<IpAddr, usize> = HashMap::new();
         for flow in rows.map(|row| FlowView::of(&row)).filter(matches) {
             status.total += 1;
-            if status.flows.len() < limit {
-                status.flows.push(flow);
+            let has_room = sources.len() < limits::FLOW_SOURCES_COUNTED;
+            if let Some(flows) = sources.get_mut(&flow.original.source) {
+                *flows += 1;
+            } else if has_room {
+                sources.insert(flow.original.source, 1);
+            }
+            if kept.len() < limit {
+                heard_last.push((flow.silent, kept.len()));
+                kept.push(flow);
+            } else if let Some((_, place)) =
+                heard_last.peek().copied().filter(|(silent, _)| flow.silent < *silent)
+            {
+                heard_last.pop();
+                heard_last.push((flow.silent, place));
+                kept[place] = flow;
             }
         }
+        kept.sort_by_key(|flow| flow.silent);
+        status.flows = kept;
+        let mut sources: Vec<FlowsOf> =
+            sources.into_iter().map(|(source, flows)| FlowsOf { source, flows }).collect();
+        sources.sort_unstable_by_key(|of| (std::cmp::Reverse(of.flows), of.source));
+        sources.truncate(limits::FLOW_SOURCES_SHOWN);
+        status.sources = sources;
         status
     }
 }
@@ -191,11 +228,27 @@ mod tests {
             table(&status),
             "\
 PROTOCOL   SOURCE           DESTINATION    TRANSLATED SOURCE   TRANSLATED DESTINATION   STATE         SILENT
-udp        10.65.0.2:5000   192.0.2.1:53   172.18.0.1:50000    -                        established   3 s
 47         ::7              ::9            -                   -                        new           0 s
+udp        10.65.0.2:5000   192.0.2.1:53   172.18.0.1:50000    -                        established   3 s
 2 of 2 flows; 3 of 1024 rows and 1 outer ports in use, 4 flows evicted, 5 packets above a workload's share of ports.
 "
         );
+    }
+
+    #[test]
+    fn those_heard_last_are_shown_and_those_with_most_flows_named() {
+        let row = |source: u128, silent: u32| {
+            let original =
+                FlowKey { src: source, dst: 9, sport: 1, dport: 2, protocol: 17, family: Family::V6 };
+            FlowRow { original, reply: original.reversed(), state: "new", silent }
+        };
+        let rows = [(1, 5), (2, 1), (1, 7), (3, 0), (1, 2)].map(|(source, silent)| row(source, silent));
+        let status = FlowsStatus::new(rows.into_iter(), counts(), None, 2);
+        let silent: Vec<u32> = status.flows.iter().map(|flow| flow.silent).collect();
+        assert_eq!((silent, status.total), (vec![0, 1], 5));
+        let sources: Vec<(String, usize)> =
+            status.sources.iter().map(|of| (of.source.to_string(), of.flows)).collect();
+        assert_eq!(sources, [("::1".to_owned(), 3), ("::2".to_owned(), 1), ("::3".to_owned(), 1)]);
     }
 
     #[test]

@@ -24,6 +24,17 @@ pub(super) fn table(route: &RouteStatus) -> String {
     if !table.is_empty() {
         text.push_str(&format!("\n{}", table.columns()));
     }
+    for other in &route.others {
+        let via: Vec<String> = other.via.iter().map(ToString::to_string).collect();
+        let via = if via.is_empty() { String::new() } else { format!(" by {}", via.join(", ")) };
+        text.push_str(&format!(
+            "\n{} offers one too{via}, which isn't taken: {}.",
+            other.source, other.reason
+        ));
+    }
+    if !route.others.is_empty() {
+        text.push('\n');
+    }
     text
 }
 
@@ -42,7 +53,7 @@ fn meaning(fate: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slowpath::status::NexthopStatus;
+    use slowpath::status::{NexthopStatus, OfferStatus};
 
     #[test]
     fn a_route_is_told_in_a_sentence_and_its_ways_in_a_table() {
@@ -61,6 +72,12 @@ mod tests {
                 tunnel: None,
             }],
             installed: true,
+            others: vec![OfferStatus {
+                source: "kernel".to_owned(),
+                preference: 10,
+                via: vec!["172.18.0.9".parse().unwrap()],
+                reason: "bgp has preference 100, kernel 10".to_owned(),
+            }],
         };
         assert_eq!(
             table(&route),
@@ -69,6 +86,8 @@ mod tests {
 
 NEXT HOP           PORT   MAC
 172.18.0.3, 25 %   eth0   02:00:00:00:00:03
+
+kernel offers one too by 172.18.0.9, which isn't taken: bgp has preference 100, kernel 10.
 "
         );
     }
