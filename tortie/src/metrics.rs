@@ -4,7 +4,8 @@
 //! no series behind. Label values are bounded: ports by `limits.ports`, peers by the configuration, policies by a limit of the slow path, the rest by lists
 //! in the program.
 
-use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+mod page;
+
 use slowpath::status::{
     BfdSessionStatus, BfdStatus, BgpStatus, LimitStatus, PeerStatus, PerFamily, PolicyNumbers, PolicyTotal,
     PrefixLimitStatus, Summary,
@@ -13,9 +14,10 @@ use slowpath::status::{
 use crate::forms::{DropsStatus, StagesStatus};
 use crate::observer::CountedPort;
 use crate::table_use::{TableUse, TablesStatus};
+use page::Page;
 
 /// `Content-Type` of the page.
-pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
 /// Everything that the page shows.
 #[derive(Debug, Default)]
@@ -31,39 +33,33 @@ pub(crate) struct Sample {
 }
 
 /// Renders the page in Prometheus' text format.
-///
-/// # Errors
-/// A name that isn't Prometheus' or stands twice: a bug here.
-pub(crate) fn render(sample: &Sample) -> prometheus::Result<String> {
-    let page = Page { registry: Registry::new() };
+pub(crate) fn render(sample: &Sample) -> String {
+    let mut page = Page::new();
     let version = [(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)];
-    page.gauges("tortie_build_info", "The version that runs; always 1.", &["version"], version)?;
-    ports(&page, &sample.ports)?;
-    books(&page, &sample.drops)?;
-    stages(&page, &sample.stages)?;
-    flows(&page, &sample.flows)?;
+    page.gauges("tortie_build_info", "The version that runs; always 1.", &["version"], version);
+    ports(&mut page, &sample.ports);
+    books(&mut page, &sample.drops);
+    stages(&mut page, &sample.stages);
+    flows(&mut page, &sample.flows);
     let answered = f64::from(u8::from(sample.summary.is_some()));
     page.gauge(
         "tortie_slow_path_answering",
         "Did the slow path answer this scrape in time? Otherwise its metrics are absent.",
         answered,
-    )?;
+    );
     if let Some(summary) = &sample.summary {
-        slow_path(&page, summary)?;
-        table_use(&page, &sample.tables)?;
-        limits(&page, summary)?;
-        policy(&page, &summary.policy)?;
-        segments(&page, summary)?;
-        bfd(&page, &summary.bfd)?;
-        bgp(&page, &summary.bgp)?;
+        slow_path(&mut page, summary);
+        table_use(&mut page, &sample.tables);
+        limits(&mut page, summary);
+        policy(&mut page, &summary.policy);
+        segments(&mut page, summary);
+        bfd(&mut page, &summary.bfd);
+        bgp(&mut page, &summary.bgp);
     }
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&page.registry.gather(), &mut text)?;
-    // The encoder writes labels and help texts, which are all UTF-8.
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    page.done()
 }
 
-fn ports(page: &Page, ports: &[CountedPort]) -> prometheus::Result<()> {
+fn ports(page: &mut Page, ports: &[CountedPort]) {
     type Count = fn(&CountedPort) -> u64;
     let counters: [(&str, &str, Count); 5] = [
         ("tortie_received_packets_total", "Packets that the walk took from a port.", |p| {
@@ -87,56 +83,48 @@ fn ports(page: &Page, ports: &[CountedPort]) -> prometheus::Result<()> {
         }),
     ];
     for (name, help, count) in counters {
-        page.counters(
-            name,
-            help,
-            &["port"],
-            ports.iter().map(|port| (vec![port.name.clone()], count(port))),
-        )?;
+        page.counters(name, help, &["port"], ports.iter().map(|port| ([&port.name], count(port))));
     }
     xdp(page, ports)
 }
 
-fn xdp(page: &Page, ports: &[CountedPort]) -> prometheus::Result<()> {
+fn xdp(page: &mut Page, ports: &[CountedPort]) {
+    let queues =
+        ports.iter().flat_map(|port| port.queues.iter().map(move |(queue, counts)| (port, queue, counts)));
+    let queues: Vec<(&str, String, _)> =
+        queues.map(|(port, queue, counts)| (port.name.as_str(), queue.to_string(), counts.list())).collect();
     for (index, (name, help, _)) in crate::forms::XdpCounts::default().list().into_iter().enumerate() {
-        let rows = ports.iter().flat_map(|port| {
-            let row = move |(queue, counts): &(u32, crate::forms::XdpCounts)| {
-                (vec![port.name.clone(), queue.to_string()], counts.list()[index].2)
-            };
-            port.queues.iter().map(row)
-        });
-        page.counters(&format!("tortie_xdp_{name}_total"), help, &["port", "queue"], rows)?;
+        let rows = queues.iter().map(|(port, queue, counts)| ([*port, queue.as_str()], counts[index].2));
+        page.counters(&format!("tortie_xdp_{name}_total"), help, &["port", "queue"], rows);
     }
-    Ok(())
 }
 
-fn table_use(page: &Page, status: &TablesStatus) -> prometheus::Result<()> {
+fn table_use(page: &mut Page, status: &TablesStatus) {
     let rows = |count: fn(&TableUse) -> u64| {
         status.tables.iter().map(move |table| (vec![table.limit.clone()], count(table) as f64))
     };
     let help = "Rows in use of the table whose size this key below limits: in tortie.yaml sets.";
-    page.gauges("tortie_table_rows", help, &["table"], rows(|table| table.in_use))?;
+    page.gauges("tortie_table_rows", help, &["table"], rows(|table| table.in_use));
     let help = "Rows of the table whose size this key below limits: in tortie.yaml sets.";
     page.gauges("tortie_table_size", help, &["table"], rows(|table| table.size))
 }
 
-fn flows(page: &Page, flows: &tables::FlowCounts) -> prometheus::Result<()> {
+fn flows(page: &mut Page, flows: &tables::FlowCounts) {
     page.gauge(
         "tortie_flow_rows_used",
         "Rows of the flow table in use: one a flow, and one for each outer port.",
         flows.in_use as f64,
-    )?;
-    page.gauge("tortie_flow_rows", "Rows of the flow table.", flows.size as f64)?;
-    page.gauge("tortie_nat_ports_used", "Ports of the outer addresses in use.", flows.ports as f64)?;
-    page.counters(
+    );
+    page.gauge("tortie_flow_rows", "Rows of the flow table.", flows.size as f64);
+    page.gauge("tortie_nat_ports_used", "Ports of the outer addresses in use.", flows.ports as f64);
+    page.counter(
         "tortie_flows_evicted_total",
         "Flows without an answer that went before their time to make room.",
-        &[],
-        [(Vec::new(), flows.evicted)],
+        flows.evicted,
     )
 }
 
-fn books(page: &Page, drops: &DropsStatus) -> prometheus::Result<()> {
+fn books(page: &mut Page, drops: &DropsStatus) {
     let rows = |reasons: &std::collections::BTreeMap<String, u64>| {
         reasons.iter().map(|(reason, count)| (vec![reason.clone()], *count)).collect::<Vec<_>>()
     };
@@ -145,34 +133,27 @@ fn books(page: &Page, drops: &DropsStatus) -> prometheus::Result<()> {
         "Packets copied to the slow path, by reason.",
         &["reason"],
         rows(&drops.punted.reasons),
-    )?;
+    );
     page.counters(
         "tortie_dropped_packets_total",
         "Packets lost in the walk, by reason.",
         &["reason"],
         rows(&drops.dropped.reasons),
-    )?;
-    page.counters(
-        "tortie_injected_packets_total",
-        "Packets that the slow path made.",
-        &[],
-        [(Vec::new(), drops.injected)],
-    )?;
-    page.counters(
+    );
+    page.counter("tortie_injected_packets_total", "Packets that the slow path made.", drops.injected);
+    page.counter(
         "tortie_fragmented_packets_total",
         "IPv4 packets larger than the next hop's MTU that were cut into fragments.",
-        &[],
-        [(Vec::new(), drops.fragmented)],
-    )?;
-    page.counters(
+        drops.fragmented,
+    );
+    page.counter(
         "tortie_fragments_total",
         "Fragments made of packets larger than the next hop's MTU.",
-        &[],
-        [(Vec::new(), drops.fragments)],
+        drops.fragments,
     )
 }
 
-fn stages(page: &Page, stages: &StagesStatus) -> prometheus::Result<()> {
+fn stages(page: &mut Page, stages: &StagesStatus) {
     let workers = || stages.workers.iter().map(|worker| (worker.worker.to_string(), worker));
     page.counters(
         "tortie_stage_ticks_total",
@@ -181,7 +162,7 @@ fn stages(page: &Page, stages: &StagesStatus) -> prometheus::Result<()> {
         workers().flat_map(|(number, worker)| {
             worker.ticks.iter().map(move |(stage, ticks)| (vec![number.clone(), stage.clone()], *ticks))
         }),
-    )?;
+    );
     page.counters(
         "tortie_stage_timed_packets_total",
         "Packets in a worker's batches that were timed, one batch in 64: what tortie_stage_ticks_total is to be divided by.",
@@ -190,22 +171,22 @@ fn stages(page: &Page, stages: &StagesStatus) -> prometheus::Result<()> {
     )
 }
 
-fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
+fn slow_path(page: &mut Page, summary: &Summary) {
     let routes = summary.routes.iter().map(|(source, count)| (vec![source.clone()], *count as f64));
-    page.gauges("tortie_routes", "Routes in force, by source.", &["source"], routes)?;
+    page.gauges("tortie_routes", "Routes in force, by source.", &["source"], routes);
     page.gauges(
         "tortie_fib_routes",
         "Routes in the fast path's table.",
         &["family"],
         families(&[], &summary.fib_routes),
-    )?;
+    );
     let answered = summary.punts_answered.iter().map(|(answer, count)| (vec![answer.clone()], *count));
     page.counters(
         "tortie_punts_answered_total",
         "Punted packets that the slow path dealt with, by what it did.",
         &["answer"],
         answered,
-    )?;
+    );
     let errors = summary.icmp_errors.iter().flat_map(|(error, sent)| {
         [("ipv4", sent.ipv4), ("ipv6", sent.ipv6)]
             .map(|(family, count)| (vec![family.to_owned(), error.clone()], count))
@@ -215,20 +196,19 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         "ICMP errors made, by what they tell the sender.",
         &["family", "error"],
         errors,
-    )?;
-    page.counters(
+    );
+    page.counter(
         "tortie_datastore_changes_total",
         "Changes of the datastore that are in force.",
-        &[],
-        [(Vec::new(), summary.datastore.changes)],
-    )?;
+        summary.datastore.changes,
+    );
     page.gauges(
         "tortie_datastore_delay_quantile_seconds",
         "What this share of the datastore's changes since the start took at most to be in force.",
         &["quantile"],
         [("0.5", summary.datastore.median_delay_seconds), ("0.99", summary.datastore.p99_delay_seconds)]
             .map(|(quantile, delay)| (vec![quantile.to_owned()], delay)),
-    )?;
+    );
     let gauges: [(&str, &str, f64); 14] = [
         ("tortie_ready", "Is forwarding open?", f64::from(u8::from(summary.ready))),
         (
@@ -277,11 +257,13 @@ fn slow_path(page: &Page, summary: &Summary) -> prometheus::Result<()> {
             summary.warnings.len() as f64,
         ),
     ];
-    gauges.into_iter().try_for_each(|(name, help, value)| page.gauge(name, help, value))
+    for (name, help, value) in gauges {
+        page.gauge(name, help, value);
+    }
 }
 
 /// Drops by limit: `direction` is ingress, towards the workload, or egress.
-fn limits(page: &Page, summary: &Summary) -> prometheus::Result<()> {
+fn limits(page: &mut Page, summary: &Summary) {
     let rows = |count: fn(&LimitStatus) -> u64| {
         summary.qos.iter().flat_map(move |(port, qos)| {
             qos.limits.iter().map(move |limit| {
@@ -295,7 +277,7 @@ fn limits(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         "Packets that a limit of an endpoint dropped.",
         &labels,
         rows(|limit| limit.dropped),
-    )?;
+    );
     page.gauges(
         "tortie_limit_rate",
         "What a limit of an endpoint allows, in bits or packets a second, or connections at a time.",
@@ -305,7 +287,7 @@ fn limits(page: &Page, summary: &Summary) -> prometheus::Result<()> {
 }
 
 /// What policies have decided at all endpoints together.
-fn policy(page: &Page, policy: &PolicyNumbers) -> prometheus::Result<()> {
+fn policy(page: &mut Page, policy: &PolicyNumbers) {
     let rows = |staged: bool, count: fn(&PolicyTotal) -> u64| {
         policy.totals.iter().filter(move |total| total.staged == staged).map(move |total| {
             let PolicyTotal { tier, policy, direction, action, .. } = total;
@@ -318,29 +300,28 @@ fn policy(page: &Page, policy: &PolicyNumbers) -> prometheus::Result<()> {
         "Packets that a policy's rules decided on: a flow's first, and every one that is denied. No policy is a tier's end.",
         &labels,
         rows(false, |total| total.packets),
-    )?;
+    );
     page.counters(
         "tortie_policy_bytes_total",
         "Bytes of the packets of tortie_policy_packets_total, Ethernet headers included.",
         &labels,
         rows(false, |total| total.bytes),
-    )?;
+    );
     page.counters(
         "tortie_policy_staged_denied_packets_total",
         "Packets that passed and that staged policy would have denied.",
         &labels,
         rows(true, |total| total.would_deny_packets).filter(|(labels, _)| labels[3] != "allow"),
-    )?;
-    page.counters(
+    );
+    page.counter(
         "tortie_policy_uncounted_packets_total",
         "Packets that policy decided on and that not all of its counts have, as there were too many rules or policies.",
-        &[],
-        [(Vec::new(), policy.uncounted)],
+        policy.uncounted,
     )
 }
 
 /// Forwarding databases of VXLAN segments, and what has happened in them.
-fn segments(page: &Page, summary: &Summary) -> prometheus::Result<()> {
+fn segments(page: &mut Page, summary: &Summary) {
     let entries = summary.segments.iter().flat_map(|segment| {
         segment.fdb.iter().map(|(origin, count)| (vec![segment.name.clone(), origin.clone()], *count as f64))
     });
@@ -349,7 +330,7 @@ fn segments(page: &Page, summary: &Summary) -> prometheus::Result<()> {
         "Entries of a VXLAN segment's forwarding database: static, learned, or flooded to.",
         &["segment", "origin"],
         entries,
-    )?;
+    );
     let events = summary.segments.iter().flat_map(|segment| {
         segment.counts.iter().map(|(what, count)| (vec![segment.name.clone(), what.clone()], *count))
     });
@@ -361,7 +342,7 @@ fn segments(page: &Page, summary: &Summary) -> prometheus::Result<()> {
     )
 }
 
-fn bfd(page: &Page, bfd: &BfdStatus) -> prometheus::Result<()> {
+fn bfd(page: &mut Page, bfd: &BfdStatus) {
     let of = |count: fn(&BfdSessionStatus) -> f64| {
         bfd.bfd_sessions.iter().map(move |session| {
             let interface = session.interface.clone().unwrap_or_default();
@@ -370,33 +351,33 @@ fn bfd(page: &Page, bfd: &BfdStatus) -> prometheus::Result<()> {
     };
     let labels = &["peer", "interface"];
     let up = of(|session| f64::from(u8::from(session.state == "Up")));
-    page.gauges("tortie_bfd_up", "Is the BFD session up?", labels, up)?;
+    page.gauges("tortie_bfd_up", "Is the BFD session up?", labels, up);
     let detection = of(|session| session.detection_time_us.unwrap_or_default() as f64 / 1e6);
     page.gauges(
         "tortie_bfd_detection_seconds",
         "After which silence a peer counts as lost; 0 until it is heard.",
         labels,
         detection,
-    )?;
+    );
     let refused = bfd.refused.iter().map(|(reason, count)| (vec![reason.clone()], *count));
-    page.counters("tortie_bfd_refused_total", "BFD packets refused, by reason.", &["reason"], refused)?;
+    page.counters("tortie_bfd_refused_total", "BFD packets refused, by reason.", &["reason"], refused);
     let counts = |count: fn(&BfdSessionStatus) -> u64| {
         bfd.bfd_sessions.iter().map(move |session| {
             let interface = session.interface.clone().unwrap_or_default();
             (vec![session.address.to_string(), interface], count(session))
         })
     };
-    page.counters("tortie_bfd_ups_total", "How often a BFD session came up.", labels, counts(|s| s.ups))?;
-    page.counters("tortie_bfd_received_total", "BFD packets taken.", labels, counts(|s| s.received))?;
+    page.counters("tortie_bfd_ups_total", "How often a BFD session came up.", labels, counts(|s| s.ups));
+    page.counters("tortie_bfd_received_total", "BFD packets taken.", labels, counts(|s| s.received));
     page.counters("tortie_bfd_sent_total", "BFD packets sent.", labels, counts(|s| s.sent))
 }
 
-fn bgp(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {
+fn bgp(page: &mut Page, bgp: &BgpStatus) {
     let up = bgp
         .peers
         .iter()
         .map(|peer| (vec![peer.name.clone(), peer.address.to_string()], f64::from(u8::from(peer.up))));
-    page.gauges("tortie_bgp_peer_up", "Is the session established?", &["peer", "address"], up)?;
+    page.gauges("tortie_bgp_peer_up", "Is the session established?", &["peer", "address"], up);
     let prefixes = |count: fn(&PeerStatus) -> &PerFamily| {
         bgp.peers.iter().flat_map(move |peer| families(&[&peer.name], count(peer)))
     };
@@ -405,13 +386,13 @@ fn bgp(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {
         "Prefixes that a peer announces to us.",
         &["peer", "family"],
         prefixes(|p| &p.received),
-    )?;
+    );
     page.gauges(
         "tortie_bgp_prefixes_announced",
         "Prefixes that we announce to a peer.",
         &["peer", "family"],
         prefixes(|p| &p.announced),
-    )?;
+    );
     let counts = |count: fn(&PeerStatus) -> u64| {
         bgp.peers.iter().map(move |peer| (vec![peer.name.clone()], count(peer)))
     };
@@ -420,23 +401,23 @@ fn bgp(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {
         "BGP messages received from a peer.",
         &["peer"],
         counts(|p| p.messages_received),
-    )?;
+    );
     page.counters(
         "tortie_bgp_messages_sent_total",
         "BGP messages sent to a peer.",
         &["peer"],
         counts(|p| p.messages_sent),
-    )?;
+    );
     page.counters(
         "tortie_bgp_established_total",
         "How often a session came up.",
         &["peer"],
         counts(|p| p.established_count),
-    )?;
+    );
     prefix_limits(page, bgp)
 }
 
-fn prefix_limits(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {
+fn prefix_limits(page: &mut Page, bgp: &BgpStatus) {
     let limits = |count: fn(&PrefixLimitStatus) -> u64| {
         let row = move |peer: &PeerStatus| (vec![peer.name.clone()], count(&peer.prefix_limit));
         bgp.peers.iter().map(row)
@@ -446,19 +427,19 @@ fn prefix_limits(page: &Page, bgp: &BgpStatus) -> prometheus::Result<()> {
         "Paths that a peer may hold in a family.",
         &["peer"],
         limits(|limit| limit.most).map(|(labels, most)| (labels, most as f64)),
-    )?;
+    );
     page.counters(
         "tortie_bgp_prefix_limit_warnings_total",
         "Warnings that a peer is near its limit.",
         &["peer"],
         limits(|limit| limit.warnings),
-    )?;
+    );
     page.counters(
         "tortie_bgp_prefix_limit_exceeded_total",
         "How often a peer has announced more than its limit.",
         &["peer"],
         limits(|limit| limit.reached),
-    )?;
+    );
     page.counters(
         "tortie_bgp_paths_refused_total",
         "Paths not taken for a peer's limit.",
@@ -475,46 +456,11 @@ fn families(labels: &[&str], count: &PerFamily) -> [(Vec<String>, f64); 2] {
     })
 }
 
-/// A page being written.
-struct Page {
-    registry: Registry,
-}
-
-impl Page {
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        rows: impl IntoIterator<Item = (Vec<String>, u64)>,
-    ) -> prometheus::Result<()> {
-        let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-        for (values, count) in rows {
-            family.get_metric_with_label_values(&values)?.inc_by(count);
-        }
-        self.registry.register(Box::new(family))
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        rows: impl IntoIterator<Item = (Vec<String>, f64)>,
-    ) -> prometheus::Result<()> {
-        let family = GaugeVec::new(Opts::new(name, help), labels)?;
-        for (values, value) in rows {
-            family.get_metric_with_label_values(&values)?.set(value);
-        }
-        self.registry.register(Box::new(family))
-    }
-
-    fn gauge(&self, name: &str, help: &str, value: f64) -> prometheus::Result<()> {
-        self.gauges(name, help, &[], [(Vec::new(), value)])
-    }
-}
-
+#[cfg(test)]
+mod cost;
 #[cfg(test)]
 pub(crate) mod exposition;
+#[cfg(test)]
+mod monitoring;
 #[cfg(test)]
 mod tests;

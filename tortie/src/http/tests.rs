@@ -6,6 +6,7 @@ use crate::open_ports::OpenPorts;
 use slowpath::status::{Answer, Summary};
 use tables::Counters;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// An endpoint on a free port of loopback.

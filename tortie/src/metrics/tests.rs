@@ -5,7 +5,7 @@ use super::*;
 use crate::forms::StagesStatus;
 use crate::forms::XdpCounts;
 use crate::limits::Limits;
-use slowpath::status::QosStatus;
+use slowpath::status::{QosStatus, SegmentNumbers};
 use tables::{Books, DropReason, PortCount, PuntReason, Stage};
 
 fn peer(name: &str, address: &str) -> PeerStatus {
@@ -30,6 +30,30 @@ fn peer(name: &str, address: &str) -> PeerStatus {
     }
 }
 
+fn bfd() -> BfdStatus {
+    let session = BfdSessionStatus {
+        address: "10.0.0.2".parse().unwrap(),
+        local: "10.0.0.1".parse().unwrap(),
+        interface: Some("eth0".to_owned()),
+        state: "Up".to_owned(),
+        since_seconds: 5,
+        diagnostic: String::new(),
+        remote: None,
+        local_discriminator: 1,
+        remote_discriminator: 2,
+        transmit_interval_us: Some(100_000),
+        detection_time_us: Some(300_000),
+        ups: 1,
+        received: 7,
+        sent: 8,
+    };
+    BfdStatus {
+        bfd_sessions: vec![session],
+        refused: [("no_session".to_owned(), 1)].into_iter().collect(),
+        problem: None,
+    }
+}
+
 fn total(staged: bool) -> PolicyTotal {
     PolicyTotal {
         tier: "default".to_owned(),
@@ -43,7 +67,8 @@ fn total(staged: bool) -> PolicyTotal {
     }
 }
 
-fn sample() -> Sample {
+/// A router with something of everything.
+pub(super) fn sample() -> Sample {
     let mut books = Books { received: 7, injected: 2, forwarded: 3, ..Books::default() };
     books.punts[PuntReason::Arp.index()] = 1;
     books.drops[DropReason::Blackhole.index()] = 5;
@@ -70,6 +95,12 @@ fn sample() -> Sample {
         icmp_errors: [("too_big".to_owned(), PerFamily { ipv4: 4, ipv6: 0 })].into_iter().collect(),
         qos: [("cali1".to_owned(), QosStatus { limits: vec![limit], dscp: None })].into_iter().collect(),
         policy: PolicyNumbers { totals: vec![total(false), total(true)], uncounted: 4 },
+        bfd: bfd(),
+        segments: vec![SegmentNumbers {
+            name: "site".to_owned(),
+            fdb: [("learned".to_owned(), 2)].into_iter().collect(),
+            counts: [("moved".to_owned(), 1)].into_iter().collect(),
+        }],
         bgp: BgpStatus { peers: vec![peer("Mesh_10_0_0_2", "10.0.0.2")], ..BgpStatus::default() },
         ..Summary::default()
     };
@@ -91,7 +122,7 @@ const DENIED: &str = "action=\"deny\",direction=\"ingress\",policy=\"ns/web\",ti
 
 #[test]
 fn the_page_is_what_prometheus_reads() {
-    let families = read(&render(&sample()).unwrap()).unwrap();
+    let families = read(&render(&sample())).unwrap();
     let expected = [
         ("tortie_received_packets_total", "port=\"eth0\"", 7.0),
         ("tortie_received_bytes_total", "port=\"eth0\"", 700.0),
@@ -153,7 +184,7 @@ fn the_page_is_what_prometheus_reads() {
 
 #[test]
 fn the_walk_is_measured_even_while_the_slow_path_is_busy() {
-    let families = read(&render(&Sample { summary: None, ..sample() }).unwrap()).unwrap();
+    let families = read(&render(&Sample { summary: None, ..sample() })).unwrap();
     assert_eq!(families["tortie_slow_path_answering"].samples[""], 0.0);
     assert_eq!(families["tortie_received_packets_total"].samples["port=\"eth0\""], 7.0);
     assert!(!families.contains_key("tortie_ready"));
@@ -163,12 +194,12 @@ fn the_walk_is_measured_even_while_the_slow_path_is_busy() {
 fn a_name_with_strange_letters_does_not_break_the_page() {
     let mut sample = sample();
     sample.ports[0].name = "a\"b\\c".to_owned();
-    let families = read(&render(&sample).unwrap()).unwrap();
+    let families = read(&render(&sample)).unwrap();
     assert!(families["tortie_received_packets_total"].samples.contains_key("port=\"a\\\"b\\\\c\""));
 }
 
 #[test]
 fn a_router_without_ports_and_peers_has_a_page_too() {
-    let families = read(&render(&Sample::default()).unwrap()).unwrap();
+    let families = read(&render(&Sample::default())).unwrap();
     assert!(families.contains_key("tortie_build_info"));
 }
