@@ -41,14 +41,20 @@ const PACKAGES: &[Package] = &[
     Package { name: "valgrind", program: "valgrind", reason: "counts the walk's instructions" },
 ];
 
-/// What scenarios with a virtual machine need besides: 100 MB with all that they depend on, so only where one is asked for.
-const PACKAGES_FOR_MACHINES: &[Package] = &[
+/// What single scenarios need besides: 100 MB or more with all that they depend on, so only where one is asked for.
+const PACKAGES_FOR_SCENARIOS: &[Package] = &[
     Package {
         name: "qemu-system-x86",
         program: "qemu-system-x86_64",
         reason: "emulates a machine with another kernel than this one",
     },
     Package { name: "busybox-static", program: "busybox", reason: "is most of what runs in it" },
+    Package { name: "chromium", program: "chromium", reason: "looks through the looking glass" },
+    Package {
+        name: "prometheus",
+        program: "prometheus",
+        reason: "scrapes a router and evaluates the alert rules",
+    },
 ];
 
 /// What `cargo xtask interop` needs besides: it has the daemons of other Debian suites in trees of their own.
@@ -135,7 +141,7 @@ pub(crate) fn install() -> Result<Installed> {
 pub(crate) fn install_for_scenarios(chosen: &[&'static Scenario]) -> Result<Installed> {
     let needed =
         |package: &&Package| chosen.iter().any(|scenario| scenario.programs.contains(&package.program));
-    install_all(PACKAGES.iter().chain(PACKAGES_FOR_MACHINES.iter().filter(needed)))
+    install_all(PACKAGES.iter().chain(PACKAGES_FOR_SCENARIOS.iter().filter(needed)))
 }
 
 /// As [`install`], with what the peers of the benchmarks need.
@@ -193,8 +199,10 @@ fn install_all(packages: impl Iterator<Item = &'static Package>) -> Result<Insta
     let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
     install.extend(&names);
     apt_get(&install)?;
-    if names.contains(&"bird2") {
-        stop_bird_service();
+    for (package, service) in SERVICES {
+        if names.contains(package) {
+            switch_off(service);
+        }
     }
     Ok(Installed::All)
 }
@@ -213,13 +221,15 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Under systemd the package enables a service; the labs run BIRD themselves, so it is switched off again.
+/// Under systemd these packages enable services; the labs run the programs themselves, so they are switched off again.
+const SERVICES: &[(&str, &str)] = &[("bird2", "bird.service"), ("prometheus", "prometheus.service")];
+
 /// Only called where we installed the package.
-fn stop_bird_service() {
+fn switch_off(service: &str) {
     if std::path::Path::new("/run/systemd/system").exists() {
-        let status = Command::new("systemctl").args(["disable", "--now", "bird.service"]).status();
+        let status = Command::new("systemctl").args(["disable", "--now", service]).status();
         if !status.is_ok_and(|status| status.success()) {
-            println!("The service bird.service could not be switched off: `systemctl disable --now bird`.");
+            println!("The service {service} could not be switched off: `systemctl disable --now {service}`.");
         }
     }
 }

@@ -14,6 +14,7 @@ mod interop;
 mod lab;
 mod lanes;
 mod package_test;
+mod sbom;
 mod simulate;
 mod tally;
 mod test;
@@ -74,6 +75,8 @@ enum Chore {
     /// Needs root, and no KVM. It makes the image first. BIRD, traffic and the machine's taps live in namespaces that are
     /// removed at the end.
     Boot(boot::Arguments),
+    /// Print what is in the program, as a bill of materials (CycloneDX).
+    Sbom(sbom::Arguments),
     /// What .ci/run runs: `cargo xtask test` with everything in it.
     Ci,
 }
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Chore::PackageTest(arguments) => package_test::run(&arguments),
         Chore::Image(arguments) => image::run(&arguments),
         Chore::Boot(arguments) => boot::run(&arguments),
+        Chore::Sbom(arguments) => sbom::run(&arguments),
         Chore::Ci => ci::run(),
     };
     ended.unwrap_or_else(|error| {

@@ -35,6 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         "lints",
         clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     )?;
+    advisories(&mut tally)?;
     tests(&mut tally)?;
     instructions(&mut tally)?;
     fuzz::all(&mut tally, FUZZ_SECONDS)?;
@@ -68,6 +69,26 @@ fn package(tally: &mut Tally) -> Result<()> {
     }
     let ended = package_test::test(&Options::default())?;
     tally.outcome(NAME, &ended.outcome);
+    Ok(())
+}
+
+/// Known weaknesses of what comes from outside; licences, sources and bans are a test's (`xtask/tests/dependencies.rs`).
+fn advisories(tally: &mut Tally) -> Result<()> {
+    const NAME: &str = "advisories";
+    println!("\n{NAME}");
+    let said = tools::cargo().args(["deny", "check", "advisories"]).stdin(Stdio::null()).output();
+    let said = said.context("cannot start cargo")?;
+    let words = String::from_utf8_lossy(&said.stderr).into_owned();
+    if said.status.success() {
+        tally.passed(NAME);
+    } else if words.contains("no such command") || words.contains("no such subcommand") {
+        tally.skipped(NAME, "no cargo-deny here: `cargo install --locked cargo-deny` brings it");
+    } else if words.contains("failed to fetch advisory database") {
+        tally.skipped(NAME, "the advisory database can't be reached from here");
+    } else {
+        println!("{words}");
+        tally.failed(NAME, "see its words above");
+    }
     Ok(())
 }
 
