@@ -34,6 +34,7 @@ pub mod appliance;
 pub mod bgp_message;
 pub mod bird;
 pub mod books;
+pub mod browser;
 pub mod capture;
 pub mod cluster;
 pub mod command;

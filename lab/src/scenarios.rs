@@ -34,6 +34,7 @@ mod two_workers;
 mod virtio_zero_copy;
 mod vxlan_learning;
 mod vxlan_segment;
+mod watching;
 
 use crate::demo;
 use crate::scenario::Scenario;
@@ -78,6 +79,8 @@ pub const ALL: &[Scenario] = &[
     virtio_zero_copy::VIRTIO_ZERO_COPY,
     vxlan_segment::VXLAN_SEGMENT,
     vxlan_learning::VXLAN_LEARNING,
+    watching::LOOKING_GLASS,
+    watching::MONITORING,
     demo::DEMO,
 ];
 

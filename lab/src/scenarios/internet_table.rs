@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use model::{Family, Prefix};
+use serde_json::Value;
 
 use crate::bird::{Bird, PlainRouter, Session};
 use crate::link::Fabric;
@@ -29,6 +30,8 @@ pub(super) const INTERNET_TABLE: Scenario = Scenario {
     run,
 };
 
+/// The metrics endpoint, in the router's namespace.
+const METRICS: &str = "127.0.0.1:9191";
 /// Without `--full`, every tenth prefix.
 const THINNING: usize = 10;
 /// How many destinations get traffic.
@@ -94,7 +97,20 @@ fn run(lab: &Lab, options: &Options) -> Result<()> {
     leaves_by_the_right_nexthop(lab, &workload.namespace, &destinations, &expected, &mut sinks)?;
     let books = books::settled(lab, &router)?;
     lab.proved(books::line("router", &books));
+    a_scrape_takes_little(lab, &router)?;
     the_kernel_could_go_on(lab, &router, [ipv4, ipv6], started)
+}
+
+/// What the metrics cost beside a table of this size.
+fn a_scrape_takes_little(lab: &Lab, router: &TortieNode) -> Result<()> {
+    let arguments = [METRICS, "--every-ms", "50", "--seconds", "3"];
+    let mut scraper = traffic::agent(lab, router.namespace(), "scrape", &arguments)?;
+    let scraped: Value = serde_json::from_str(&scraper.finish(TABLE)?)?;
+    lab.proved(format!(
+        "of {} scrapes with this table half took less than {} µs, the slowest {} ms",
+        scraped["scrapes"], scraped["median_us"], scraped["slowest_ms"]
+    ));
+    Ok(())
 }
 
 /// The mirror in the kernel, for the time after a crash, holds the whole table.
@@ -211,7 +227,8 @@ fn router(lab: &Lab, fabric: &Fabric) -> Result<(TortieNode, Workload)> {
     }
     let addresses: Vec<IpAddr> = WORKLOAD.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     let workload = Workload::raise(lab, &resources, &namespace, "w1", &addresses)?;
-    let router = TortieNode::configure(lab, &namespace, resources.directory(), &Settings::default())?;
+    let settings = Settings { metrics: Some(METRICS.parse()?), ..Settings::default() };
+    let router = TortieNode::configure(lab, &namespace, resources.directory(), &settings)?;
     Ok((router, workload))
 }
 

@@ -22,8 +22,8 @@ class Overview {
         { title: "Drops", value: (p) => p.dropped, cell: (p) => ({ text: p.drops ? `${count(p.dropped)} (${rate(p.drops)})` : count(p.dropped), title: "Packets received here that the walk dropped" }), kind: "num" },
         { title: "Lost", value: (p) => p.lost, cell: (p) => ({ text: count(p.lost), class: p.losing ? "bad" : "", title: "Packets lost before the walk saw them" }), kind: "num" },
         { title: "MTU", value: (p) => p.mtu, kind: "num", wide: true },
-        { title: "Queues", cell: (p) => p.got, wide: true },
-        { title: "Endpoint", value: (p) => p.endpoint, cell: (p) => p.endpoint ? { text: p.endpoint, href: link("policy", { in: p.name }) } : "", kind: "mono", wide: true },
+        { title: "Queues", cell: (p) => p.got, kind: "nowrap", wide: true },
+        { title: "Endpoint", value: (p) => p.endpoint, cell: (p) => p.endpoint ? { text: p.endpoint, href: link("policy", { in: p.name }) } : "", kind: "mono nowrap", wide: true },
       ],
     });
     this.queues = new Table({
@@ -54,7 +54,7 @@ class Overview {
     const queues = [];
     const rows = ports.ports.map((port) => {
       const row = { ...port, got: [...new Set(port.queues.map((q) => `${q.mode}, ${q.attach}`))].join(" / ") };
-      row.got = port.queues.length ? `${port.queues.length} × ${row.got}` : "none";
+      row.got = port.queues.length > 1 ? `${port.queues.length} × ${row.got}` : row.got || "none";
       [row.in_packets, row.in_bytes] = [of(`${port.name} rp`, port.received.packets), of(`${port.name} rb`, port.received.bytes)];
       [row.out_packets, row.out_bytes] = [of(`${port.name} fp`, port.forwarded.packets), of(`${port.name} fb`, port.forwarded.bytes)];
       row.drops = of(`${port.name} d`, port.dropped);
@@ -216,7 +216,7 @@ class Route {
         { title: "Communities", cell: (p) => p.communities.join(" "), kind: "mono", wide: true },
       ],
     });
-    this.found = el("div", { hidden: true }, this.hops.node, el("h2", {}, "Why this one"), this.others.node, el("p", {}), this.paths.node);
+    this.found = el("div", { hidden: true }, this.hops.node, el("h2", {}, "Why this one"), this.others.node, this.paths.node);
     this.node = el("div", {}, this.form, this.verdict, this.found);
   }
   async load(parameters) {
@@ -423,7 +423,7 @@ const turn = () => {
   if (current !== name) {
     current = name;
     $("main").replaceChildren(shown.get(name).node);
-    write($("source"), `The same by tortie show and tortie trace.`);
+    write($("source"), "The same by tortie show and tortie trace.");
     for (const [view, anchor] of anchors) if (view === name) anchor.setAttribute("aria-current", "page"); else anchor.removeAttribute("aria-current");
     document.title = `${title} · ${about.node || "tortie"}`;
   }

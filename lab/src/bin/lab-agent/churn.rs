@@ -102,7 +102,7 @@ fn drain(stream: &TcpStream) -> Result<()> {
 /// Asks for the page of metrics at every interval, and tells at the end how often it came.
 pub(crate) fn scrape(address: SocketAddr, every: Duration, time: Duration) -> Result<()> {
     let begin = Instant::now();
-    let (mut scrapes, mut slowest, mut bytes) = (0u32, Duration::ZERO, 0);
+    let (mut times, mut bytes) = (Vec::new(), 0);
     while begin.elapsed() < time {
         let asked = Instant::now();
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
@@ -111,8 +111,17 @@ pub(crate) fn scrape(address: SocketAddr, every: Duration, time: Duration) -> Re
         let mut page = String::new();
         stream.read_to_string(&mut page)?;
         ensure!(page.starts_with("HTTP/1.1 200"), "the scrape was answered by {:?}", page.lines().next());
-        (scrapes, bytes, slowest) = (scrapes + 1, page.len(), slowest.max(asked.elapsed()));
+        bytes = page.len();
+        times.push(asked.elapsed());
         thread::sleep(every.saturating_sub(asked.elapsed()));
     }
-    tell(&json!({ "scrapes": scrapes, "slowest_ms": millis(slowest), "bytes": bytes }))
+    times.sort_unstable();
+    let (middle, slowest) = (times.get(times.len() / 2), times.last());
+    let [middle, slowest] = [middle, slowest].map(|time| time.copied().unwrap_or_default());
+    tell(&json!({
+        "scrapes": times.len(),
+        "median_us": u64::try_from(middle.as_micros()).unwrap_or(u64::MAX),
+        "slowest_ms": millis(slowest),
+        "bytes": bytes,
+    }))
 }
