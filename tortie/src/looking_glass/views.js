@@ -144,7 +144,7 @@ class Bgp {
       caption: "Sessions", key: (peer) => `${peer.name} ${peer.address}`, empty: "No session is asked for.",
       columns: [
         { title: "Peer", value: (p) => p.address, kind: "mono nowrap" },
-        { title: "Type", value: (p) => p.type, wide: true },
+        { title: "Type", value: (p) => p.type, kind: "nowrap", wide: true },
         { title: "AS", value: (p) => p.asn, cell: (p) => String(p.asn), kind: "num" },
         { title: "State", value: (p) => p.state, cell: (p) => ({ text: p.state, class: p.up ? "good" : "bad" }) },
         { title: "For", value: (p) => p.since_seconds, cell: (p) => ({ text: span(p.since_seconds), title: p.since }), kind: "num" },
@@ -152,7 +152,7 @@ class Bgp {
         { title: "Announced", value: (p) => p.announced.ipv4 + p.announced.ipv6, cell: (p) => family(p.announced), kind: "num" },
         { title: "Came up", value: (p) => p.established_count, cell: (p) => `${count(p.established_count)} ×`, kind: "num", wide: true },
         { title: "Messages in / out", value: (p) => p.messages_received, cell: (p) => `${count(p.messages_received)} / ${count(p.messages_sent)}`, kind: "num", wide: true },
-        { title: "What to know, and the last error", cell: (p) => [p.info, p.last_error].filter(Boolean).join("; "), kind: "words" },
+        { title: "What to know, and the last error", cell: (p) => [...new Set([p.info, p.last_error])].filter(Boolean).join("; "), kind: "words" },
       ],
     });
     this.bfd = new Table({

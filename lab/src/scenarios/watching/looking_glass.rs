@@ -27,6 +27,8 @@ pub(in crate::scenarios) const LOOKING_GLASS: Scenario = Scenario {
 const SHUTDOWN: &str = "<img/src=x/onerror=alert(1)></script>";
 /// What a browser would make of it.
 const MARKUP: &str = "document.querySelectorAll('main img, main script').length === 0";
+/// How wide a phone is, in pixels of the page. A page that is wider is shown smaller, and its window calls itself wider.
+const PHONE: u32 = 390;
 const QUESTION: Duration = Duration::from_secs(10);
 
 struct Glass<'a> {
@@ -194,11 +196,11 @@ impl Glass<'_> {
     }
 
     fn on_a_phone(&mut self) -> Result<()> {
-        self.browser.window(390, 780, true)?;
+        self.browser.window(PHONE, 780, true)?;
         self.see("overview", "Number(document.body.dataset.looks) >= 2")?;
         for view in ["overview", "drops", "bgp", "route?address=10.65.0.70", "policy", "flows", "workers"] {
             self.see(view, "document.querySelector('main').children.length > 0")?;
-            let fits = self.browser.evaluate("document.documentElement.scrollWidth <= innerWidth")?;
+            let fits = self.browser.evaluate(&format!("document.documentElement.scrollWidth <= {PHONE}"))?;
             ensure!(fits == true, "{view} is wider than a phone");
         }
         self.see("overview", "document.querySelector('main').innerText.includes('eth0')")?;
