@@ -187,7 +187,8 @@ fn ask_by_rules(batch: &mut Batch, run: &Run, state: &State, memory: &Memory<'_>
             continue;
         }
         let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
-        let Some(key) = FlowKey::new(frame, parsed) else { continue };
+        let key = FlowKey::plain_v4(frame, parsed).or_else(|| FlowKey::new(frame, parsed));
+        let Some(key) = key else { continue };
         let concerns = may_concern(&state.nat, &key, from_workload);
         if concerns {
             nat.concerned.insert(row);

@@ -653,3 +653,76 @@ fn staged_policy_tells_what_it_would_have_denied() {
     police_endpoint(&mut rig, "default/pod", Some(deny()), None);
     is_dropped(&mut rig, UPLINK, &Talk::new(REMOTE, POD).udp(UPLINK), DropReason::IngressDenied);
 }
+
+/// A batch's packets are asked about together, and each gets what it would get alone.
+#[test]
+fn in_company_packets_are_judged_as_they_are_alone() {
+    let rig = || {
+        let ingress = rules(vec![
+            between(Action::Deny, "10.65.1.4/32", "0.0.0.0/0"),
+            Rule { protocol: Some(TCP), ..between(Action::Allow, "10.65.1.0/29", "10.65.0.0/24") },
+            Rule::any(Action::Log),
+            to_port(Action::Allow, protocol::UDP, 80),
+        ]);
+        let staged = rules(vec![between(Action::Allow, "10.65.1.2/31", "10.65.0.0/16")]);
+        let policy = EndpointPolicy {
+            ingress: Some(ingress.clone()),
+            egress: Some(rules(vec![
+                between(Action::Deny, "0.0.0.0/0", "10.65.1.3/32"),
+                Rule::any(Action::Allow),
+            ])),
+            staged_ingress: Some(staged),
+            ..EndpointPolicy::default()
+        };
+        let mut rig = Rig::new();
+        rig.writer.put_policy("default/pod", &policy).unwrap();
+        let theirs =
+            rules(vec![to_port(Action::Allow, TCP, 80), between(Action::Allow, POD, "10.70.0.0/24")]);
+        neighbor(&mut rig, Some(theirs), Some(allow()));
+        rig
+    };
+    let mut frames = Vec::new();
+    for number in 0..48u16 {
+        let (by, src, dst) = match number % 3 {
+            0 => (WORKLOAD, POD.to_owned(), NEIGHBOR.to_owned()),
+            1 => (WORKLOAD, POD.to_owned(), format!("10.65.1.{}", number % 7)),
+            _ => (UPLINK, format!("10.65.1.{}", number % 11), POD.to_owned()),
+        };
+        let talk = Talk::new(&src, &dst).ports(4000 + number / 4, 80 + number % 2);
+        frames.push((
+            by,
+            match number % 4 {
+                0 => talk.udp(by),
+                1 => talk.tcp(by, SYN),
+                2 => talk.ping(by),
+                _ => talk.tcp(by, RST),
+            },
+        ));
+    }
+    let (mut alone, mut together) = (rig(), rig());
+    let mut dropped = std::collections::BTreeMap::new();
+    for (by, frame) in &frames {
+        for (reason, count) in alone.send(*by, frame).drops() {
+            *dropped.entry(reason).or_insert(0) += count;
+        }
+    }
+    for (by, frame) in &frames {
+        assert!(together.wire(*by).send(frame), "the wire has room");
+    }
+    let moved = together.run();
+    assert_eq!(moved.drops().into_iter().collect::<std::collections::BTreeMap<_, _>>(), dropped);
+    assert!(dropped.len() >= 3, "{dropped:?}");
+    let told = |rig: &Rig| {
+        let mut counts: Vec<_> =
+            rig.report.counts().map(|(_, by, count)| (by.rule.0, by.judged, count.packets)).collect();
+        counts.sort_unstable();
+        let mut acts: Vec<_> = std::iter::from_fn(|| rig.report.next_event())
+            .map(|event| format!("{:?} {:?} {:?}", event.act, event.rule, event.packet))
+            .collect();
+        acts.sort_unstable();
+        (counts, acts)
+    };
+    assert_eq!(told(&together), told(&alone));
+    assert_eq!(in_use(&together), in_use(&alone));
+    together.audit();
+}

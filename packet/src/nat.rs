@@ -5,7 +5,9 @@
 
 use model::Family;
 
-use crate::{FlowKey, Fragment, Kind, Parsed, icmp, ipv4, ipv6, octets, protocol, u16_at};
+use crate::{
+    FlowKey, Fragment, Kind, Layout, Parsed, ethernet, icmp, ipv4, ipv6, octets, protocol, u16_at, u32_at,
+};
 
 /// DCCP (RFC 4340) and UDP-Lite (RFC 3828): their checksums, at the same place, cover the addresses.
 const DCCP: u8 = 33;
@@ -98,9 +100,52 @@ fn put_ports(bytes: &mut [u8], l4: usize, addresses: Change, from: &FlowKey, to:
     ports.and(mended)
 }
 
+/// Where IPv4 and what it carries begin in [`Layout::PlainV4`].
+const L3: usize = ethernet::HEADER_LEN;
+const L4: usize = Layout::PLAIN_V4_LEN;
+
+/// [`translate`] of TCP or UDP in a plain IPv4 frame, where all stands at fixed places, the upper layer's checksum at the end of
+/// `LEN` bytes; `false`, and nothing is changed, where there are fewer.
+#[inline(always)]
+fn translate_plain<const LEN: usize>(frame: &mut [u8], zero_is_none: bool, to: &FlowKey) -> bool {
+    let Some(head) = frame.first_chunk_mut::<LEN>() else { return false };
+    let write = |head: &mut [u8; LEN], at: usize, value: u32| -> Change {
+        let old = u32_at(head, at);
+        if let Some(place) = head.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+            *place = value.to_be_bytes();
+        }
+        let words = |both: u32| (both >> 16) + (both & 0xffff);
+        if old == value { Change::default() } else { Change(words(!old) + words(value)) }
+    };
+    let mend = |head: &mut [u8; LEN], at: usize, change: Change, zero_is_none: bool| {
+        let old = u16_at(head, at);
+        let new = match (change.applied_to(old), old) {
+            (_, 0) if zero_is_none => 0,
+            (0, _) if zero_is_none => 0xffff,
+            (new, _) => new,
+        };
+        if let Some(place) = head.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+            *place = new.to_be_bytes();
+        }
+    };
+    let addresses = write(head, L3 + 12, to.src as u32).and(write(head, L3 + 16, to.dst as u32));
+    let ports = write(head, L4, u32::from(to.sport) << 16 | u32::from(to.dport));
+    mend(head, L3 + 10, addresses, false);
+    mend(head, LEN - 2, addresses.and(ports), zero_is_none);
+    true
+}
+
 /// Makes a packet of one flow one of another. `from` is its [`FlowKey`], `to` of the same family and protocol; an SCTP port,
 /// which is under a checksum of all the packet, stays. Of a later fragment only the addresses change.
 pub fn translate(frame: &mut [u8], parsed: &Parsed, from: &FlowKey, to: &FlowKey) {
+    let is_done = match (parsed.layout, parsed.protocol) {
+        (Layout::PlainV4, protocol::TCP) => translate_plain::<{ L4 + 18 }>(frame, false, to),
+        (Layout::PlainV4, protocol::UDP) => translate_plain::<{ L4 + 8 }>(frame, true, to),
+        _ => false,
+    };
+    if is_done {
+        return;
+    }
     let (addresses, _) = put_addresses(frame, parsed.l3.into(), from.family, to.src, to.dst);
     if parsed.l4 != 0 {
         put_ports(frame, parsed.l4.into(), addresses, from, to);

@@ -147,6 +147,18 @@ impl Policy {
         self.ports.is_empty() && self.hosts.is_empty()
     }
 
+    /// Does any program ask for addresses? It takes more than the packet to answer then.
+    #[inline]
+    pub fn asks_for_addresses(&self) -> bool {
+        self.compiled.asks_for_addresses()
+    }
+
+    /// Does this one?
+    #[inline]
+    pub fn asks_for_addresses_in(&self, program: ProgramId) -> bool {
+        self.compiled.asks_for_addresses_in(program)
+    }
+
     /// What a program makes of a packet. Of a program that isn't there, nothing good.
     #[inline]
     pub fn judge(&self, program: ProgramId, packet: &Packet) -> Judgement {

@@ -183,10 +183,11 @@ impl Judge<'_> {
     }
 }
 
-/// What a program makes of a packet.
+/// What a program makes of a packet. What is foreseen has been asked as the packet came, and so is this: only what belongs to no
+/// flow is foreseen.
 #[inline]
 fn judgement(state: &State, program: ProgramId, asked: &Asked, foreseen: &[Said]) -> Judgement {
-    let said = foreseen.iter().find(|said| said.program == program && said.asked == *asked);
+    let said = foreseen.iter().find(|said| said.program == program);
     said.map_or_else(|| state.policy.judge(program, asked), |said| said.judgement)
 }
 

@@ -1,7 +1,9 @@
-//! Packets of no flow are asked about together: a program's tables are far away, and one packet's wait is another's work.
+//! Packets of no flow are asked about together, where addresses are asked for: those tables are far away, and one packet's wait
+//! is another's work.
 
 use ::policy::compile::{Judgement, Memo, Packet as Asked, ProgramId};
 use packet::Parsed;
+use tables::Direction;
 
 use super::ask::asked;
 use super::{Judge, Packet, Ways, is_open};
@@ -11,12 +13,11 @@ use crate::{BATCH, Batch};
 /// Below this many questions, asking them together saves nothing.
 const WORTH_IT: usize = 2;
 
-/// What one program says of one packet.
+/// What one program says of the packet in one row, as it came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Said {
     row: u8,
     pub(super) program: ProgramId,
-    pub(super) asked: Asked,
     pub(super) judgement: Judgement,
 }
 
@@ -65,10 +66,10 @@ pub(super) fn ask(batch: &mut Batch, judge: &Judge<'_>) {
     let Batch { frames, runs, fates, parsed, hops, opened, policy, .. } = batch;
     let Foreseen { said, questions, answers, memo } = &mut policy.foreseen;
     said.clear();
-    if state.policy.is_empty() {
+    questions.clear();
+    if !state.policy.asks_for_addresses() {
         return;
     }
-    questions.clear();
     let mut ways = Ways::new(policing, runs, *opened, judge.epoch);
     for Seen { row, key, found } in &policy.seen {
         let at = usize::from(*row);
@@ -80,15 +81,15 @@ pub(super) fn ask(batch: &mut Batch, judge: &Judge<'_>) {
         if !ways.is_asked {
             continue;
         }
-        let packet = Packet { bytes: frames[at].bytes(), parsed, key, way: ways.way, foreseen: &[] };
-        let asked = asked(key, packet.icmp());
-        let between = packet.way.between(tables::Direction::Original);
+        let between = ways.way.between(Direction::Original);
         let egress = between.egress.and_then(|port| state.policy.of(port).egress);
         let ingress = between.ingress.and_then(|port| state.policy.of(port).ingress);
         for program in [egress, ingress].into_iter().flatten() {
-            questions.push((program, asked));
-            let judgement = Judgement::NO_PROGRAM;
-            said.push(Said { row: *row, program, asked, judgement });
+            if state.policy.asks_for_addresses_in(program) {
+                let packet = Packet { bytes: frames[at].bytes(), parsed, key, way: ways.way, foreseen: &[] };
+                questions.push((program, asked(key, packet.icmp())));
+                said.push(Said { row: *row, program, judgement: Judgement::NO_PROGRAM });
+            }
         }
     }
     if questions.len() < WORTH_IT {

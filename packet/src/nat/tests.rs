@@ -99,6 +99,32 @@ proptest! {
         prop_assert_eq!(frame, packet_of(&to, &payload));
     }
 
+    /// Whatever its checksums are, and wherever it is cut off.
+    #[test]
+    fn a_plain_packet_becomes_what_any_other_would(
+        (from, to) in keys(), bytes in prop::collection::vec(any::<u8>(), 60), len in 34usize..60, is_tcp: bool,
+    ) {
+        let protocol = if is_tcp { protocol::TCP } else { protocol::UDP };
+        let (from, to) = (FlowKey { protocol, ..from }, FlowKey { protocol, ..to });
+        let mut frame = bytes;
+        frame.truncate(len);
+        let plain = Parsed { layout: Layout::PlainV4, l3: 14, l4: 34, kind: Kind::Ipv4, protocol, ..Parsed::UNTAGGED };
+        // A packet of its flow, so that what isn't to change doesn't.
+        let from = FlowKey { family: Family::V4, src: from.src & 0xffff_ffff, dst: from.dst & 0xffff_ffff, ..from };
+        let to = FlowKey { family: Family::V4, src: to.src & 0xffff_ffff, dst: to.dst & 0xffff_ffff, ..to };
+        frame[26..30].copy_from_slice(&(from.src as u32).to_be_bytes());
+        frame[30..34].copy_from_slice(&(from.dst as u32).to_be_bytes());
+        for (at, byte) in (34..38).zip((u32::from(from.sport) << 16 | u32::from(from.dport)).to_be_bytes()) {
+            if let Some(place) = frame.get_mut(at) {
+                *place = byte;
+            }
+        }
+        let mut slow = frame.clone();
+        translate(&mut frame, &plain, &from, &to);
+        translate(&mut slow, &Parsed { layout: Layout::Other, ..plain }, &from, &to);
+        prop_assert_eq!(frame, slow);
+    }
+
     #[test]
     fn a_translated_error_is_right_outside_and_inside(
         (from, to) in keys(), payload in prop::collection::vec(any::<u8>(), 0..80), src: u128, new_src: u128

@@ -19,9 +19,22 @@ const BATCH: usize = 64;
 pub struct Compiled {
     pub(super) programs: Arc<[Option<Arc<Program>>]>,
     pub(super) addresses: AddressLookup,
+    pub(super) asks_for_addresses: bool,
 }
 
 impl Compiled {
+    /// Does any program ask for addresses? It takes more than the packet to answer then.
+    #[inline]
+    pub fn asks_for_addresses(&self) -> bool {
+        self.asks_for_addresses
+    }
+
+    /// Does this one?
+    #[inline]
+    pub fn asks_for_addresses_in(&self, id: ProgramId) -> bool {
+        self.program(id).is_some_and(Program::asks_for_addresses)
+    }
+
     /// What a program makes of a packet. It allocates nothing and never panics.
     #[inline]
     pub fn judge(&self, id: ProgramId, packet: &Packet) -> Judgement {

@@ -9,6 +9,7 @@ use super::addresses::{Addresses, Classified};
 use super::build::{Built, Fresh};
 use super::compiled::Compiled;
 use super::conditions::{rules, steps};
+use super::program::Program;
 use super::{Full, Limits, ProgramId, RuleId, Usage};
 use crate::judge::Step;
 use crate::rule::{Checks, SetId};
@@ -173,7 +174,9 @@ impl Compiler {
             let built = entry.as_ref()?.built.as_ref()?;
             Some(Arc::clone(&built.program))
         });
-        Compiled { programs: programs.collect(), addresses: self.addresses.lookup() }
+        let programs: Arc<[Option<Arc<Program>>]> = programs.collect();
+        let asks_for_addresses = programs.iter().flatten().any(|program| program.asks_for_addresses());
+        Compiled { programs, addresses: self.addresses.lookup(), asks_for_addresses }
     }
 
     /// Does now what the next publication would have to do first. Call it when no reader holds what was published before

@@ -59,6 +59,10 @@ const NONE: u32 = u32::MAX;
 pub(super) struct PacketRows(pub(super) [u32; 4]);
 
 impl Program {
+    pub(super) fn asks_for_addresses(&self) -> bool {
+        self.source.is_some() || self.destination.is_some()
+    }
+
     /// The rows of a packet whose addresses have these classes; `None` where one of them is not known.
     #[inline(always)]
     pub(super) fn rows(&self, source: ClassId, destination: ClassId, packet: &Packet) -> Option<PacketRows> {
