@@ -49,32 +49,31 @@ impl Memo {
 }
 
 impl Remembered {
-    /// The judgement of a program on packets with these rows: remembered, or else asked for.
+    /// The judgement of a program on packets with these rows.
     #[inline(always)]
-    pub(super) fn recall(
-        &mut self,
-        serial: u64,
-        rows: &PacketRows,
-        judge: impl FnOnce() -> Judgement,
-    ) -> Judgement {
-        let entry = &mut self.0[place(serial, rows)];
-        if entry.serial == serial && entry.rows == *rows {
-            let verdict = match entry.logs >> LOGS_BITS {
-                0 => Verdict::Allow,
-                1 => Verdict::Deny,
-                _ => Verdict::NoMatch,
-            };
-            return Judgement { verdict, rule: entry.rule, logs: entry.logs & ((1 << LOGS_BITS) - 1) };
+    pub(super) fn recall(&self, serial: u64, rows: &PacketRows) -> Option<Judgement> {
+        let entry = &self.0[place(serial, rows)];
+        if entry.serial != serial || entry.rows != *rows {
+            return None;
         }
-        let judgement = judge();
+        let verdict = match entry.logs >> LOGS_BITS {
+            0 => Verdict::Allow,
+            1 => Verdict::Deny,
+            _ => Verdict::NoMatch,
+        };
+        Some(Judgement { verdict, rule: entry.rule, logs: entry.logs & ((1 << LOGS_BITS) - 1) })
+    }
+
+    /// Remembers it, in the place of another one.
+    #[inline(always)]
+    pub(super) fn remember(&mut self, serial: u64, rows: &PacketRows, judgement: Judgement) {
         let verdict = match judgement.verdict {
             Verdict::Allow => 0,
             Verdict::Deny => 1,
             Verdict::NoMatch => 2u32,
         };
-        *entry =
-            Entry { rows: *rows, serial, rule: judgement.rule, logs: judgement.logs | verdict << LOGS_BITS };
-        judgement
+        let logs = judgement.logs | verdict << LOGS_BITS;
+        self.0[place(serial, rows)] = Entry { rows: *rows, serial, rule: judgement.rule, logs };
     }
 }
 

@@ -8,10 +8,15 @@ use super::asks::{Asks, Shown};
 use super::classes::ClassId;
 use super::packet::{Packet, Upper};
 use super::port_rows::PortTables;
-use super::rows::{BLOCK, Head, WORD};
+use super::rows::{BLOCK, Head, WORD, blocks};
 use super::{Judgement, ProgramId, RuleId};
 use crate::judge::Verdict;
 use crate::rule::Action;
+
+/// Blocks whose words are brought near before a batch is judged: four make 16,384 rules.
+const BLOCKS_NEAR: usize = 4;
+/// Words of each of them.
+const WORDS_NEAR: u32 = 4;
 
 /// What readers see of a program.
 #[derive(Clone, Debug)]
@@ -82,6 +87,36 @@ impl Program {
             _ => kind.source_bare,
         };
         Some(PacketRows([upper, source_port, source, destination]))
+    }
+
+    /// Reads the heads of a packet's rows, where they list, so that they are near.
+    #[inline(always)]
+    pub(super) fn near_heads(&self, PacketRows([_, _, source, destination]): &PacketRows) -> u64 {
+        if !self.lists {
+            return 0;
+        }
+        let word = |row: u32| self.words.get(row as usize).copied().unwrap_or(0);
+        word(*source).wrapping_add(word(*destination))
+    }
+
+    /// Reads words that both ends fill, likewise. Of many, the first will do.
+    #[inline(always)]
+    pub(super) fn near_words(&self, PacketRows([_, _, source, destination]): &PacketRows) -> u64 {
+        let (true, Some(_), Some(_)) = (self.lists, &self.source, &self.destination) else { return 0 };
+        let mut sum = 0u64;
+        let words = &*self.words;
+        for block in 0..BLOCKS_NEAR.min(blocks(self.named.len() / WORD)) {
+            let heads = [source, destination].map(|row| Head::at(words, *row, block));
+            let mut common = heads[0].filled & heads[1].filled;
+            for _ in 0..WORDS_NEAR.min(common.count_ones()) {
+                for (head, base) in heads.iter().zip(self.bases) {
+                    let base = base as usize + block * BLOCK;
+                    sum = sum.wrapping_add(head.word(words, base, common.trailing_zeros()));
+                }
+                common &= common - 1;
+            }
+        }
+        sum
     }
 
     /// What becomes of a packet with these rows.
