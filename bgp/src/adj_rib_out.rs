@@ -1,136 +1,150 @@
-//! What each peer has been told (RFC 4271 §3.2, Adj-RIBs-Out), and what it is still to be told.
+//! What a group of peers has been told (RFC 4271 §3.2, Adj-RIBs-Out), kept once for all of them.
+//!
+//! All are told the same of a prefix, but the peer that the route comes from, which is told nothing of it. So this is by
+//! [`Index`], as the Loc-RIB is: a page for each 64 prefixes, with a word that says of which of them anything was said.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use model::Family;
 
-use crate::loc_rib::{Key, KeyV4, KeyV6, Table};
+use crate::backlog::Backlog;
+use crate::loc_rib::{Index, Key, KeyV4, KeyV6, Rib, Slot, Table};
+use crate::update_group::Former;
 use crate::wire::attributes::Attributes;
 use crate::wire::nlri::Nlri;
-use crate::wire::update::{Form, emit_announcements, emit_end_of_rib, emit_withdrawals};
+use crate::wire::update::{Form, emit_announcements, emit_withdrawals};
 
-/// A run through the whole table that a peer is waiting for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Request {
-    /// Announce also what the peer has been told already (ROUTE-REFRESH).
-    pub(crate) force: bool,
-    /// End with End-of-RIB.
-    pub(crate) end_of_rib: bool,
+/// What is said of a prefix.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) attributes: Arc<Attributes>,
+    /// Whose route it is: to that peer nothing is said.
+    pub(crate) source: Slot,
 }
 
-/// A run under way.
+impl Said {
+    pub(crate) fn is(&self, other: &Said) -> bool {
+        Arc::ptr_eq(&self.attributes, &other.attributes) && self.source == other.source
+    }
+}
+
+const PAGE: usize = 64;
+
 #[derive(Debug)]
-struct Run<K> {
-    keys: std::vec::IntoIter<K>,
-    request: Request,
+struct Page {
+    /// A bit for each that is there.
+    there: u64,
+    said: [Option<Said>; PAGE],
 }
 
-/// One peer's view of one family.
+/// What the members of a group were told of one family.
 #[derive(Debug)]
 pub(crate) struct OutTable<K> {
-    announced: HashMap<K, Arc<Attributes>, RandomState>,
-    /// In place of that towards a peer that takes several paths (RFC 7911), each with its identifier; never empty.
-    several: HashMap<K, Vec<(u32, Arc<Attributes>)>, RandomState>,
-    requested: Option<Request>,
-    run: Option<Run<K>>,
-    /// The peer is told of changes as they come: its first run has begun.
-    pub(crate) follows: bool,
+    pages: Vec<Option<Box<Page>>>,
+    len: usize,
+    /// How many were said of each source, by its slot.
+    of_source: Vec<u32>,
+    /// In place of all that towards a peer that takes several paths (RFC 7911), each with its identifier; never empty.
+    pub(crate) several: HashMap<K, Vec<(u32, Arc<Attributes>)>, RandomState>,
+    /// What was in the Loc-RIB when the group was made and hasn't been judged for it yet. Runs do that; whatever is
+    /// decided since then is news, and is judged as such.
+    pub(crate) unjudged: Range<Index>,
+    /// All of it, as it is now, for members that leave.
+    former: Option<Arc<Former<K>>>,
+    /// What members are owed that take nothing now.
+    pub(crate) backlog: Backlog<K>,
 }
 
 impl<K: Key> OutTable<K> {
-    fn new(hasher: RandomState) -> OutTable<K> {
+    fn new(table: &Table<K>, hasher: &RandomState) -> OutTable<K> {
         OutTable {
-            announced: HashMap::with_hasher(hasher.clone()),
-            several: HashMap::with_hasher(hasher),
-            requested: None,
-            run: None,
-            follows: false,
+            pages: Vec::new(),
+            len: 0,
+            of_source: Vec::new(),
+            several: HashMap::with_hasher(hasher.clone()),
+            unjudged: Index(0)..table.end(),
+            former: None,
+            backlog: Backlog::new(hasher.clone()),
         }
     }
 
-    /// Prefixes that the peer has been told of.
-    pub(crate) fn len(&self) -> usize {
-        self.announced.len() + self.several.len()
+    /// Prefixes that a member has been told of, once it has been told everything.
+    pub(crate) fn len(&self, member: Slot) -> usize {
+        let own = self.of_source.get(member.0 as usize).copied().unwrap_or(0);
+        self.len - own as usize + self.several.len()
     }
 
-    /// Asks for a run; one that has begun is finished first.
-    pub(crate) fn request(&mut self, request: Request) {
-        let before = self.requested.unwrap_or_default();
-        self.requested = Some(Request {
-            force: before.force || request.force,
-            end_of_rib: before.end_of_rib || request.end_of_rib,
-        });
+    pub(crate) fn get(&self, index: Index) -> Option<&Said> {
+        let (page, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
+        self.pages.get(page)?.as_deref()?.said[at].as_ref()
     }
 
-    /// The peer cannot take more now: stop, and remember what is owed.
-    pub(crate) fn pause(&mut self) {
-        if let Some(run) = self.run.take() {
-            self.request(run.request);
+    /// Notes what is said from now on; gives what was said before.
+    pub(crate) fn put(&mut self, index: Index, said: Option<Said>) -> Option<Said> {
+        let (number, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
+        if said.is_some() && self.pages.len() <= number {
+            self.pages.resize_with(number + 1, || None);
         }
-        if self.follows {
-            self.request(Request::default());
+        self.former = None;
+        let slot = self.pages.get_mut(number)?;
+        if said.is_none() && slot.is_none() {
+            return None;
         }
-        self.follows = false;
-    }
-
-    /// Is there something to tell now? While `deferring`, a first run must not begin.
-    pub(crate) fn is_due(&self, deferring: bool) -> bool {
-        (self.requested.is_some() || self.run.is_some()) && (!deferring || self.follows)
-    }
-
-    /// Begins a requested run unless one is under way; says whether it did.
-    pub(crate) fn begin(&mut self, table: &Table<K>) -> bool {
-        if self.run.is_some() {
-            return false;
-        }
-        let Some(request) = self.requested.take() else { return false };
-        let mut keys = table.keys_by_attributes();
-        let has_best = |key: &K| table.get(*key).is_some_and(|entry| entry.best().is_some());
-        let told = self.announced.keys().chain(self.several.keys());
-        let gone: BTreeSet<_> = told.filter(|key| !has_best(key)).copied().collect();
-        keys.extend(gone);
-        self.run = Some(Run { keys: keys.into_iter(), request });
-        self.follows = true;
-        true
-    }
-
-    /// What the run under way was asked for.
-    pub(crate) fn running(&self) -> Option<Request> {
-        self.run.as_ref().map(|run| run.request)
-    }
-
-    /// The next prefix of the run under way and whether to announce it in any case.
-    pub(crate) fn next_of_run(&mut self) -> Option<(K, bool)> {
-        let run = self.run.as_mut()?;
-        Some((run.keys.next()?, run.request.force))
-    }
-
-    /// Ends a run that has no prefix left; gives what it was asked for.
-    pub(crate) fn finish_run(&mut self) -> Option<Request> {
-        Some(self.run.take_if(|run| run.keys.len() == 0)?.request)
-    }
-
-    /// Compares what the peer is to be told with what it has been told, and notes the difference.
-    pub(crate) fn stage(&mut self, key: K, told: Option<Arc<Attributes>>, force: bool, stage: &mut Stage) {
-        match told {
-            Some(attributes) => {
-                let before = self.announced.insert(key, Arc::clone(&attributes));
-                let same = before.is_some_and(|before| Arc::ptr_eq(&before, &attributes));
-                if force || !same {
-                    stage.announce(Nlri { path_id: 0, prefix: key.prefix() }, attributes);
-                }
+        let page = slot.get_or_insert_with(|| Box::new(Page { there: 0, said: [const { None }; PAGE] }));
+        match &said {
+            Some(said) => {
+                page.there |= 1 << at;
+                count(&mut self.of_source, said.source, 1);
+                self.len += 1;
             }
-            None => {
-                if self.announced.remove(&key).is_some() {
-                    stage.withdrawn.push(Nlri { path_id: 0, prefix: key.prefix() });
-                }
+            None => page.there &= !(1 << at),
+        }
+        let before = std::mem::replace(&mut page.said[at], said);
+        if page.there == 0 {
+            *slot = None;
+        }
+        if let Some(before) = &before {
+            count(&mut self.of_source, before.source, -1);
+            self.len -= 1;
+        }
+        before
+    }
+
+    /// The first index from `from` on of which anything was said.
+    pub(crate) fn next_from(&self, from: Index) -> Option<Index> {
+        let (first, at) = (from.0 as usize / PAGE, from.0 as usize % PAGE);
+        let there = |page: &Option<Box<Page>>| page.as_ref().map_or(0, |page| page.there);
+        let mut mask = u64::MAX << at;
+        for (number, page) in self.pages.iter().enumerate().skip(first) {
+            let left = there(page) & mask;
+            if left != 0 {
+                return Some(Index((number * PAGE) as u32 + left.trailing_zeros()));
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
+    /// All that was said, in order of prefixes.
+    pub(crate) fn former(&mut self, table: &Table<K>) -> Arc<Former<K>> {
+        if let Some(former) = &self.former {
+            return Arc::clone(former);
+        }
+        let mut all = Former::new();
+        let mut next = Index(0);
+        while let Some(index) = self.next_from(next) {
+            next = Index(index.0 + 1);
+            if let (Some(entry), Some(said)) = (table.entry(index), self.get(index)) {
+                all.push((entry.key, Some(said.clone())));
             }
         }
+        all.sort_unstable_by_key(|(key, _)| *key);
+        Arc::clone(self.former.insert(Arc::new(all)))
     }
 
-    /// The same for a peer that takes several paths.
+    /// The same as [`Self::put`] for a peer that takes several paths: notes the difference in `stage`.
     pub(crate) fn stage_several(
         &mut self,
         key: K,
@@ -148,7 +162,7 @@ impl<K: Key> OutTable<K> {
         for (id, attributes) in &told {
             let is_told = |(other, said): &(u32, _)| other == id && Arc::ptr_eq(said, attributes);
             if force || !before.iter().any(is_told) {
-                stage.announce(nlri(*id), Arc::clone(attributes));
+                stage.announce(nlri(*id), attributes);
             }
         }
         if !told.is_empty() {
@@ -157,7 +171,19 @@ impl<K: Key> OutTable<K> {
     }
 }
 
-/// One peer's view of both families.
+fn count(of_source: &mut Vec<u32>, source: Slot, by: i32) {
+    // Nobody asks for our own.
+    if source >= Slot::ANY {
+        return;
+    }
+    let at = source.0 as usize;
+    if of_source.len() <= at {
+        of_source.resize(at + 1, 0);
+    }
+    of_source[at] = of_source[at].saturating_add_signed(by);
+}
+
+/// What a group has been told of both families.
 #[derive(Debug)]
 pub(crate) struct AdjRibOut {
     pub(crate) v4: OutTable<KeyV4>,
@@ -165,59 +191,44 @@ pub(crate) struct AdjRibOut {
 }
 
 impl AdjRibOut {
-    pub(crate) fn new(hasher: &RandomState) -> AdjRibOut {
-        AdjRibOut { v4: OutTable::new(hasher.clone()), v6: OutTable::new(hasher.clone()) }
-    }
-
-    pub(crate) fn request(&mut self, family: Family, request: Request) {
-        match family {
-            Family::V4 => self.v4.request(request),
-            Family::V6 => self.v6.request(request),
-        }
-    }
-
-    pub(crate) fn pause(&mut self) {
-        self.v4.pause();
-        self.v6.pause();
-    }
-
-    pub(crate) fn is_due(&self, deferring: bool) -> bool {
-        self.v4.is_due(deferring) || self.v6.is_due(deferring)
+    pub(crate) fn new(rib: &Rib, hasher: &RandomState) -> AdjRibOut {
+        AdjRibOut { v4: OutTable::new(&rib.v4, hasher), v6: OutTable::new(&rib.v6, hasher) }
     }
 }
 
-/// What a peer is to be told, gathered so that prefixes of equal attributes share UPDATEs.
+/// What is to be told, gathered so that prefixes of equal attributes share UPDATEs.
 #[derive(Debug, Default)]
 pub(crate) struct Stage {
     withdrawn: Vec<Nlri>,
     groups: Vec<(Arc<Attributes>, Vec<Nlri>)>,
     /// From an attribute set's serial number to its group.
-    group_of: HashMap<u32, usize>,
+    group_of: HashMap<u32, usize, RandomState>,
 }
 
 impl Stage {
-    fn announce(&mut self, nlri: Nlri, attributes: Arc<Attributes>) {
+    pub(crate) fn withdraw(&mut self, prefix: model::Prefix) {
+        self.withdrawn.push(Nlri { path_id: 0, prefix });
+    }
+
+    pub(crate) fn announce(&mut self, nlri: Nlri, attributes: &Arc<Attributes>) {
         match self.groups.last_mut() {
-            Some((last, group)) if Arc::ptr_eq(last, &attributes) => group.push(nlri),
+            Some((last, group)) if Arc::ptr_eq(last, attributes) => group.push(nlri),
             _ => {
                 let next = self.groups.len();
                 let at = *self.group_of.entry(attributes.serial).or_insert(next);
                 match self.groups.get_mut(at) {
-                    Some((of, group)) if Arc::ptr_eq(of, &attributes) => group.push(nlri),
-                    _ => self.groups.push((attributes, vec![nlri])),
+                    Some((of, group)) if Arc::ptr_eq(of, attributes) => group.push(nlri),
+                    _ => self.groups.push((Arc::clone(attributes), vec![nlri])),
                 }
             }
         }
     }
 
     /// Appends the UPDATEs, withdrawals first, and forgets what they say.
-    pub(crate) fn emit(&mut self, form: Form, end_of_rib: bool, out: &mut Vec<u8>) {
+    pub(crate) fn emit(&mut self, form: Form, out: &mut Vec<u8>) {
         emit_withdrawals(out, form, &self.withdrawn);
         for (attributes, group) in &self.groups {
             emit_announcements(out, form, attributes, group);
-        }
-        if end_of_rib {
-            emit_end_of_rib(out, form.family);
         }
         self.withdrawn.clear();
         self.groups.clear();

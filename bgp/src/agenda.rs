@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::loc_rib::Slot;
 use crate::speaker::Peer;
+use crate::update_group::Groups;
 
 /// Kept true by [`Agenda::settle`], which looks again at the peers that were touched since.
 #[derive(Debug, Default)]
@@ -12,9 +13,26 @@ pub(crate) struct Agenda {
     deadlines: BTreeSet<(Instant, Slot)>,
     /// What `deadlines` holds of each slot.
     deadline_of: Vec<Option<Instant>>,
-    /// Peers that wait for a run through a table and can be told.
+    /// Peers that wait for a run through a table or are behind, and can be told.
     waiting: BTreeSet<Slot>,
+    /// What counts of each slot below.
+    standing: Vec<Standing>,
+    /// Of those that wait, the ones that need not wait for others to be heard first.
+    begun: usize,
+    peers: usize,
+    /// Peers that a restart waits for, and of these the ones with a session.
+    unheard: usize,
+    unheard_up: usize,
     touched: Vec<Slot>,
+}
+
+/// How a peer counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Standing {
+    is_there: bool,
+    begun: bool,
+    unheard: bool,
+    up: bool,
 }
 
 impl Agenda {
@@ -26,7 +44,7 @@ impl Agenda {
     }
 
     /// Looks at what was touched.
-    pub(crate) fn settle(&mut self, peers: &[Option<Peer>]) {
+    pub(crate) fn settle(&mut self, peers: &[Option<Peer>], groups: &Groups) {
         for slot in self.touched.drain(..) {
             let peer = peers.get(slot.0 as usize).and_then(Option::as_ref);
             let deadline = peer.and_then(|peer| {
@@ -43,10 +61,28 @@ impl Agenda {
                 self.deadlines.extend(deadline.map(|deadline| (deadline, slot)));
                 *noted = deadline;
             }
-            if peer.is_some_and(|peer| peer.can_be_told() && peer.rib_out.is_due(false)) {
+            if peer.is_some_and(|peer| peer.is_due(slot, groups, false)) {
                 self.waiting.insert(slot);
             } else {
                 self.waiting.remove(&slot);
+            }
+            let standing = Standing {
+                is_there: peer.is_some(),
+                begun: peer.is_some_and(|peer| peer.is_due(slot, groups, true)),
+                unheard: peer.is_some_and(|peer| !peer.heard_enough()),
+                up: peer.is_some_and(|peer| peer.negotiated().is_some()),
+            };
+            if self.standing.len() <= slot.0 as usize {
+                self.standing.resize(slot.0 as usize + 1, Standing::default());
+            }
+            let before = std::mem::replace(&mut self.standing[slot.0 as usize], standing);
+            for (sum, was, is) in [
+                (&mut self.peers, before.is_there, standing.is_there),
+                (&mut self.begun, before.begun, standing.begun),
+                (&mut self.unheard, before.unheard, standing.unheard),
+                (&mut self.unheard_up, before.unheard && before.up, standing.unheard && standing.up),
+            ] {
+                *sum = *sum + usize::from(is) - usize::from(was);
             }
         }
     }
@@ -61,8 +97,23 @@ impl Agenda {
         self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, slot)| *slot).collect()
     }
 
-    /// Peers that wait for a run, as far as they themselves go.
+    /// Does anybody wait who is told now? While `deferring`, first runs don't begin.
+    pub(crate) fn has_waiting(&self, deferring: bool) -> bool {
+        if deferring { self.begun > 0 } else { !self.waiting.is_empty() }
+    }
+
+    /// Peers that wait, as far as they themselves go.
     pub(crate) fn waiting(&self) -> &BTreeSet<Slot> {
         &self.waiting
+    }
+
+    /// Is there a peer with a session that a restart waits for?
+    pub(crate) fn waits_for_sessions(&self) -> bool {
+        self.unheard_up > 0
+    }
+
+    /// Has every peer, of which there is one, been heard after a restart?
+    pub(crate) fn all_are_heard(&self) -> bool {
+        self.peers > 0 && self.unheard == 0
     }
 }

@@ -13,7 +13,7 @@ use crate::wire::capability::{
 use crate::wire::nlri::AfiSafi;
 use crate::wire::notification::{Notification, OPEN_ERROR, ROLE_MISMATCH};
 use crate::wire::open::{AS_TRANS, Open};
-use crate::wire::update::{Form, UpdateContext};
+use crate::wire::update::UpdateContext;
 use crate::wire::{Framer, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN};
 
 /// What an OPEN of ours says besides the peer's configuration.
@@ -166,11 +166,6 @@ impl Negotiated {
 
     pub(crate) fn uses(&self, family: Family) -> bool {
         self.update.families[family as usize]
-    }
-
-    /// How the peer reads what we send of a family.
-    pub(crate) fn form(&self, family: Family) -> Form {
-        Form { family, max_len: self.max_message_len, add_path: self.send_several[family as usize] }
     }
 
     /// Does the peer ask us to keep its routes of this family long after its restart time?

@@ -9,7 +9,7 @@
 //! ```text
 //! bytes ─► wire ─► session ─► adj_rib_in ─► import ─► loc_rib ─► decision ─┬─► Output::RouteChanged
 //!                     │                                                    │
-//!          graceful_restart, collision             peers ◄─ wire ◄─ adj_rib_out ◄─ export
+//!          graceful_restart, collision             peers ◄─ wire ◄─ adj_rib_out ◄─ export (once for each update_group)
 //! ```
 //!
 //! **What it promises.** The same configuration, inputs and times give the same outputs. No bytes from a peer
@@ -61,10 +61,12 @@ mod session;
 // Routes, in the order they pass.
 mod adj_rib_in;
 mod adj_rib_out;
+mod backlog;
 mod decision;
 mod export;
 mod import;
 mod loc_rib;
+mod update_group;
 // What routes are made of, and what several stages use.
 mod filter;
 mod interner;
@@ -76,6 +78,7 @@ mod agenda;
 mod graceful_restart;
 pub mod mrt;
 mod speaker;
+mod telling;
 mod view;
 mod work;
 

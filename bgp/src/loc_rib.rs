@@ -3,13 +3,17 @@
 //! The Adj-RIBs-In and the Loc-RIB of RFC 4271 §3.2 share these tables: an entry holds every path that peers
 //! announced and marks those that the decision process chose. Keys and paths are kept small, as there can be
 //! a million of each.
+//!
+//! A prefix is looked up once, when a peer speaks of it. From there on it is an [`Index`], its place in an array, and
+//! so it is in the queue and in what groups of peers are told ([`crate::adj_rib_out`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ahash::RandomState;
+use hashbrown::HashTable;
 use model::{Family, Prefix};
 
 use crate::wire::attributes::Attributes;
@@ -21,6 +25,8 @@ pub(crate) struct Slot(pub(crate) u32);
 impl Slot {
     /// Ourselves.
     pub(crate) const LOCAL: Slot = Slot(u32::MAX);
+    /// No peer in particular: any that a route isn't from.
+    pub(crate) const ANY: Slot = Slot(u32::MAX - 1);
 }
 
 /// What is known of a path, one bit each.
@@ -141,8 +147,9 @@ impl Paths {
 }
 
 /// A prefix's paths and what is left to do about it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Entry {
+#[derive(Clone, Debug)]
+pub(crate) struct Entry<K> {
+    pub(crate) key: K,
     pub(crate) paths: Paths,
     /// Waits in the queue for the decision process.
     queued: bool,
@@ -150,9 +157,15 @@ pub(crate) struct Entry {
     pub(crate) chosen_changed: bool,
     /// The forwarding plane holds routes for it.
     pub(crate) given: bool,
+    /// Its place is nobody's: the prefix is gone.
+    vacant: bool,
 }
 
-impl Entry {
+impl<K> Entry<K> {
+    fn new(key: K) -> Entry<K> {
+        Entry { key, paths: Paths::None, queued: false, chosen_changed: false, given: false, vacant: false }
+    }
+
     /// The path that peers are told of.
     pub(crate) fn best(&self) -> Option<&Path> {
         self.paths.as_slice().iter().find(|path| path.has(mark::BEST))
@@ -210,39 +223,97 @@ pub(crate) enum Inserted {
     Replaced(Path),
 }
 
+/// A prefix's place in its family's table, for as long as there are paths to it or news of it is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Index(pub(crate) u32);
+
+impl Index {
+    fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// All prefixes of one family.
 #[derive(Debug)]
 pub(crate) struct Table<K> {
-    entries: HashMap<K, Entry, RandomState>,
-    queue: VecDeque<K>,
+    entries: Vec<Entry<K>>,
+    places: HashTable<Index>,
+    hasher: RandomState,
+    free: Vec<Index>,
+    queue: VecDeque<Index>,
 }
 
 impl<K: Key> Table<K> {
     pub(crate) fn new(hasher: RandomState) -> Table<K> {
-        Table { entries: HashMap::with_hasher(hasher), queue: VecDeque::new() }
+        Table {
+            entries: Vec::new(),
+            places: HashTable::new(),
+            hasher,
+            free: Vec::new(),
+            queue: VecDeque::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.places.len()
     }
 
-    pub(crate) fn get(&self, key: K) -> Option<&Entry> {
-        self.entries.get(&key)
+    /// One more than the last index there has been since the table was empty.
+    pub(crate) fn end(&self) -> Index {
+        Index(self.entries.len() as u32)
+    }
+
+    pub(crate) fn find(&self, key: K) -> Option<Index> {
+        let entries = &self.entries;
+        self.places.find(self.hasher.hash_one(key), |place| entries[place.at()].key == key).copied()
+    }
+
+    pub(crate) fn get(&self, key: K) -> Option<&Entry<K>> {
+        self.entry(self.find(key)?)
+    }
+
+    /// What is at an index, unless its prefix is gone.
+    pub(crate) fn entry(&self, index: Index) -> Option<&Entry<K>> {
+        self.entries.get(index.at()).filter(|entry| !entry.vacant)
     }
 
     /// Does this source have this path?
     pub(crate) fn contains(&self, key: K, source: Slot, path_id: u32) -> bool {
-        self.entries.get(&key).is_some_and(|entry| entry.paths.position(source, path_id).is_some())
+        self.get(key).is_some_and(|entry| entry.paths.position(source, path_id).is_some())
+    }
+
+    /// The index of a prefix, which gets one where it has none.
+    fn place(&mut self, key: K) -> Index {
+        let Table { entries, places, hasher, free, .. } = self;
+        let found = places.entry(
+            hasher.hash_one(key),
+            |place| entries[place.at()].key == key,
+            |place| hasher.hash_one(entries[place.at()].key),
+        );
+        match found {
+            hashbrown::hash_table::Entry::Occupied(place) => *place.get(),
+            hashbrown::hash_table::Entry::Vacant(place) => {
+                let index = free.pop().unwrap_or(Index(entries.len() as u32));
+                place.insert(index);
+                if index.at() == entries.len() {
+                    entries.push(Entry::new(key));
+                } else {
+                    entries[index.at()] = Entry::new(key);
+                }
+                index
+            }
+        }
     }
 
     /// Puts a path beside others or in place of the source's former one.
     ///
     /// A path that says nothing new only sheds its staleness and is given back as what it replaced.
     pub(crate) fn insert(&mut self, key: K, mut path: Path) -> Inserted {
-        let entry = self.entries.entry(key).or_default();
+        let index = self.place(key);
+        let entry = &mut self.entries[index.at()];
         let Some(at) = entry.paths.position(path.source, path.path_id) else {
             entry.paths.push(path);
-            enqueue(entry, key, &mut self.queue);
+            enqueue(entry, index, &mut self.queue);
             return Inserted::New;
         };
         let old = &mut entry.paths.as_mut_slice()[at];
@@ -255,37 +326,38 @@ impl<K: Key> Table<K> {
             let was_stale = old.has(mark::STALE);
             old.marks &= !(mark::STALE | mark::UNREFRESHED);
             if was_stale {
-                enqueue(entry, key, &mut self.queue);
+                enqueue(entry, index, &mut self.queue);
             }
             return Inserted::Replaced(replaced);
         }
         entry.chosen_changed |= old.has(mark::CHOSEN);
         path.sent_id = old.sent_id;
         std::mem::swap(old, &mut path);
-        enqueue(entry, key, &mut self.queue);
+        enqueue(entry, index, &mut self.queue);
         Inserted::Replaced(path)
     }
 
     /// Takes a source's path away.
     pub(crate) fn remove(&mut self, key: K, source: Slot, path_id: u32) -> Option<Path> {
-        let entry = self.entries.get_mut(&key)?;
+        let index = self.find(key)?;
+        let entry = &mut self.entries[index.at()];
         let at = entry.paths.position(source, path_id)?;
         let removed = entry.paths.remove(at)?;
         entry.chosen_changed |= removed.has(mark::CHOSEN);
-        enqueue(entry, key, &mut self.queue);
+        enqueue(entry, index, &mut self.queue);
         Some(removed)
     }
 
     /// Takes every path away that `goes` says, in no particular order, and gives each to `gone`.
     pub(crate) fn remove_where(&mut self, goes: impl Fn(&Path) -> bool, mut gone: impl FnMut(Path)) {
-        for (&key, entry) in &mut self.entries {
+        for (index, entry) in (0..).map(Index).zip(&mut self.entries) {
             let mut at = 0;
             while let Some(path) = entry.paths.as_slice().get(at) {
                 if !goes(path) {
                     at += 1;
                 } else if let Some(path) = entry.paths.remove(at) {
                     entry.chosen_changed |= path.has(mark::CHOSEN);
-                    enqueue(entry, key, &mut self.queue);
+                    enqueue(entry, index, &mut self.queue);
                     gone(path);
                 }
             }
@@ -294,70 +366,79 @@ impl<K: Key> Table<K> {
 
     /// Lets `change` see every path; where it answers `true` the prefix is decided again.
     pub(crate) fn change_each(&mut self, mut change: impl FnMut(K, &mut Path) -> bool) {
-        for (&key, entry) in &mut self.entries {
+        for (index, entry) in (0..).map(Index).zip(&mut self.entries) {
             let mut changed = false;
             for path in entry.paths.as_mut_slice() {
                 let before = (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
-                changed |= change(key, path);
+                changed |= change(entry.key, path);
                 let after = (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
                 entry.chosen_changed |= before != after && path.has(mark::CHOSEN);
             }
             if changed {
-                enqueue(entry, key, &mut self.queue);
+                enqueue(entry, index, &mut self.queue);
             }
         }
     }
 
-    /// The next prefix to decide; its entry is dropped by [`Table::drop_if_empty`] when nothing is left of it.
-    pub(crate) fn next_queued(&mut self) -> Option<(K, &mut Entry)> {
-        let key = self.queue.pop_front()?;
-        let entry = self.entries.entry(key).or_default();
-        entry.queued = false;
-        Some((key, entry))
+    /// Has a prefix decided again, if it is there.
+    pub(crate) fn decide_again(&mut self, index: Index) {
+        if let Some(entry) = self.entries.get_mut(index.at()).filter(|entry| !entry.vacant) {
+            enqueue(entry, index, &mut self.queue);
+        }
     }
 
-    pub(crate) fn drop_if_empty(&mut self, key: K) {
-        if self.entries.get(&key).is_some_and(|entry| entry.paths.as_slice().is_empty()) {
-            self.entries.remove(&key);
+    /// The next prefix to decide; [`Table::drop_if_empty`] is due once everybody knows what came of it.
+    pub(crate) fn next_queued(&mut self) -> Option<(Index, &mut Entry<K>)> {
+        let index = self.queue.pop_front()?;
+        let entry = &mut self.entries[index.at()];
+        entry.queued = false;
+        Some((index, entry))
+    }
+
+    /// Forgets a prefix that has no path left, unless it waits to be decided again: another may get its index.
+    pub(crate) fn drop_if_empty(&mut self, index: Index) {
+        let Table { entries, places, hasher, free, .. } = self;
+        let entry = &mut entries[index.at()];
+        if entry.vacant || entry.queued || !entry.paths.as_slice().is_empty() {
+            return;
         }
+        entry.vacant = true;
+        if let Ok(place) = places.find_entry(hasher.hash_one(entry.key), |place| *place == index) {
+            place.remove();
+        }
+        free.push(index);
     }
 
     pub(crate) fn has_queued(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Gives memory back that a large table no longer needs.
+    /// Gives memory back that a large table no longer needs: indices stay what they are, so all of it goes with the last
+    /// prefix, and what finds prefixes before that.
     pub(crate) fn shrink(&mut self) {
-        if self.entries.capacity() > 4 * self.entries.len() + 1024 {
-            self.entries.shrink_to(2 * self.entries.len());
+        if self.places.is_empty() && self.queue.is_empty() && self.entries.capacity() > 1024 {
+            (self.entries, self.free) = (Vec::new(), Vec::new());
+        }
+        if self.places.capacity() > 4 * self.places.len() + 1024 {
+            let Table { entries, places, hasher, .. } = self;
+            places.shrink_to(2 * places.len(), |place| hasher.hash_one(entries[place.at()].key));
         }
         if self.queue.is_empty() && self.queue.capacity() > 1024 {
             self.queue = VecDeque::new();
         }
     }
 
-    /// All prefixes, in order.
-    pub(crate) fn sorted(&self) -> impl Iterator<Item = (Prefix, &Entry)> {
-        let mut keys: Vec<K> = self.entries.keys().copied().collect();
-        keys.sort_unstable();
-        keys.into_iter().filter_map(|key| Some((key.prefix(), self.entries.get(&key)?)))
-    }
-
-    /// Prefixes that have a best path, those of equal attributes side by side.
-    pub(crate) fn keys_by_attributes(&self) -> Vec<K> {
-        let mut keys: Vec<_> = self
-            .entries
-            .iter()
-            .filter_map(|(&key, entry)| Some((entry.best()?.imported.serial, key)))
-            .collect();
-        keys.sort_unstable();
-        keys.into_iter().map(|(_, key)| key).collect()
+    /// All prefixes with their paths, in order.
+    pub(crate) fn sorted(&self) -> impl Iterator<Item = (Prefix, &Paths)> {
+        let mut entries: Vec<&Entry<K>> = self.entries.iter().filter(|entry| !entry.vacant).collect();
+        entries.sort_unstable_by_key(|entry| entry.key);
+        entries.into_iter().map(|entry| (entry.key.prefix(), &entry.paths))
     }
 }
 
-fn enqueue<K: Key>(entry: &mut Entry, key: K, queue: &mut VecDeque<K>) {
+fn enqueue<K>(entry: &mut Entry<K>, index: Index, queue: &mut VecDeque<Index>) {
     if !std::mem::replace(&mut entry.queued, true) {
-        queue.push_back(key);
+        queue.push_back(index);
     }
 }
 
@@ -373,11 +454,13 @@ impl Rib {
         Rib { v4: Table::new(hasher.clone()), v6: Table::new(hasher.clone()) }
     }
 
-    pub(crate) fn get(&self, prefix: Prefix) -> Option<&Entry> {
+    /// The paths to a prefix.
+    pub(crate) fn paths(&self, prefix: Prefix) -> &[Path] {
         match prefix.family() {
-            Family::V4 => self.v4.get(KeyV4::new(prefix)),
-            Family::V6 => self.v6.get(KeyV6::new(prefix)),
+            Family::V4 => self.v4.get(KeyV4::new(prefix)).map(|entry| entry.paths.as_slice()),
+            Family::V6 => self.v6.get(KeyV6::new(prefix)).map(|entry| entry.paths.as_slice()),
         }
+        .unwrap_or_default()
     }
 
     pub(crate) fn len(&self, family: Family) -> usize {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::{Family, Prefix};
 
-use crate::loc_rib::{Entry, Slot};
+use crate::loc_rib::{Paths, Slot};
 use crate::speaker::Speaker;
 use crate::wire::attributes::{Attributes, code, emit, flag, iterate};
 use crate::wire::nlri::{self, AfiSafi, Nlri, NlriField};
@@ -48,10 +48,9 @@ impl Speaker {
     pub fn mrt(&self, time: u32) -> impl Iterator<Item = Vec<u8>> + '_ {
         let tables = &self.tables.rib;
         let records = tables.v4.sorted();
-        let records =
-            records.chain(tables.v6.sorted()).filter(|(_, entry)| !entry.paths.as_slice().is_empty());
-        let prefixes = records.enumerate().map(move |(at, (prefix, entry))| {
-            prefix_record(time, at as u32, prefix, entry, self.peers.len())
+        let records = records.chain(tables.v6.sorted()).filter(|(_, paths)| !paths.as_slice().is_empty());
+        let prefixes = records.enumerate().map(move |(at, (prefix, paths))| {
+            prefix_record(time, at as u32, prefix, paths, self.peers.len())
         });
         std::iter::once(self.peer_record(time)).chain(prefixes)
     }
@@ -85,8 +84,8 @@ impl Speaker {
     }
 }
 
-fn prefix_record(time: u32, at: u32, prefix: Prefix, entry: &Entry, ourselves: usize) -> Vec<u8> {
-    let paths = entry.paths.as_slice();
+fn prefix_record(time: u32, at: u32, prefix: Prefix, paths: &Paths, ourselves: usize) -> Vec<u8> {
+    let paths = paths.as_slice();
     let add_path = paths.iter().any(|path| path.path_id != 0);
     record(time, subtype(prefix.family(), add_path), |out| {
         out.extend(at.to_be_bytes());

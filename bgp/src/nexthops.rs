@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ahash::RandomState;
+use model::Family;
 
+use crate::loc_rib::Index;
 use crate::output::Output;
 
 #[derive(Debug, Default)]
@@ -14,6 +16,8 @@ struct Nexthop {
     metric: Option<u32>,
     /// Has the caller said anything of it yet?
     answered: bool,
+    /// Prefixes that were decided before it did, by [`Family`]: to be decided again when it does.
+    waiting: [Vec<Index>; 2],
 }
 
 /// Reference-counted next hops.
@@ -53,6 +57,18 @@ impl Nexthops {
             }
             _ => false,
         }
+    }
+
+    /// A prefix was decided without an answer about its next hop.
+    pub(crate) fn wait(&mut self, nexthop: IpAddr, family: Family, index: Index) {
+        if let Some(entry) = self.0.get_mut(&nexthop).filter(|entry| !entry.answered) {
+            entry.waiting[family as usize].push(index);
+        }
+    }
+
+    /// The prefixes that waited for the first answer; of any later one, [`Nexthops::set`] says nothing of them.
+    pub(crate) fn take_waiting(&mut self, nexthop: IpAddr) -> [Vec<Index>; 2] {
+        self.0.get_mut(&nexthop).map(|entry| std::mem::take(&mut entry.waiting)).unwrap_or_default()
     }
 
     /// Was the caller asked about it, and has not answered yet?

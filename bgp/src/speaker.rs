@@ -11,11 +11,11 @@ use ahash::RandomState;
 use model::{AsNumber, Family};
 
 use crate::adj_rib_in::{AdjRibIn, Tables};
-use crate::adj_rib_out::{AdjRibOut, Request};
 use crate::agenda::Agenda;
 use crate::config::{ConnectionId, PeerConfig, PeerId, PeerKind, SpeakerConfig};
 use crate::connection::{Identity, Negotiated};
 use crate::decision::Decision;
+use crate::export::ExportPolicy;
 use crate::graceful_restart::{Heard, Helper, Restart};
 use crate::import::ImportPolicy;
 use crate::input::{Direction, Input, OriginatedRoute};
@@ -26,6 +26,7 @@ use crate::prefix_limit::Allowance;
 use crate::rewrite::Rewrite;
 use crate::session::{Event, Session, Step};
 use crate::status::ErrorCounters;
+use crate::update_group::{Groups, Member, Request};
 use crate::wire::attributes::{code, flag};
 use crate::wire::nlri::AfiSafi;
 use crate::wire::notification::{CEASE, Notification, cease};
@@ -36,7 +37,8 @@ use crate::wire::route_refresh::RouteRefresh;
 pub(crate) struct Peer {
     pub(crate) session: Session,
     pub(crate) rib_in: AdjRibIn,
-    pub(crate) rib_out: AdjRibOut,
+    /// Where it stands in its update group, while its session stands.
+    pub(crate) member: Option<Member>,
     pub(crate) helper: Helper,
     pub(crate) heard: Heard,
     pub(crate) errors: ErrorCounters,
@@ -49,12 +51,17 @@ impl Peer {
         self.session.established().map(|established| &established.negotiated)
     }
 
-    /// May it be told of routes now?
-    pub(crate) fn can_be_told(&self) -> bool {
-        !self.congested && self.negotiated().is_some()
+    /// Is there something to tell it, which it takes? While `deferring`, a first run must not begin.
+    pub(crate) fn is_due(&self, slot: Slot, groups: &Groups, deferring: bool) -> bool {
+        let group = |member: &Member| groups.get(member.group).map(|group| &group.told);
+        !self.congested
+            && self
+                .member
+                .as_ref()
+                .is_some_and(|member| group(member).is_some_and(|told| member.is_due(slot, told, deferring)))
     }
 
-    fn heard_enough(&self) -> bool {
+    pub(crate) fn heard_enough(&self) -> bool {
         self.heard.enough(self.negotiated())
     }
 }
@@ -68,6 +75,7 @@ pub struct Speaker {
     slots: BTreeMap<PeerId, Slot>,
     connections: HashMap<ConnectionId, Slot, RandomState>,
     pub(crate) tables: Tables,
+    pub(crate) groups: Groups,
     pub(crate) decision: Decision,
     hasher: RandomState,
     jitter: Jitter,
@@ -94,6 +102,7 @@ impl Speaker {
             slots: BTreeMap::new(),
             connections: HashMap::with_hasher(hasher.clone()),
             tables: Tables::new(&hasher),
+            groups: Groups::default(),
             decision: Decision::default(),
             hasher,
             jitter: Jitter::new(seed(5)),
@@ -153,11 +162,11 @@ impl Speaker {
             Input::Shutdown { graceful } => self.shutdown(graceful, now, out),
         }
         if !self.stopped {
-            self.agenda.settle(&self.peers);
+            self.agenda.settle(&self.peers, &self.groups);
             self.tick(now, out);
-            self.agenda.settle(&self.peers);
+            self.agenda.settle(&self.peers, &self.groups);
             self.work(out);
-            self.agenda.settle(&self.peers);
+            self.agenda.settle(&self.peers, &self.groups);
             self.finish_restart(now, out);
         }
         for output in &out[before..] {
@@ -188,19 +197,12 @@ impl Speaker {
         if self.tables.rib.has_queued() {
             return true;
         }
-        let mut waiting =
-            self.agenda.waiting().iter().filter_map(|slot| self.peers[slot.0 as usize].as_ref()).peekable();
-        // Whether others are deferred to is asked of all peers, so only where somebody waits.
-        waiting.peek().is_some() && {
-            let deferring = self.is_deferring();
-            waiting.any(|peer| peer.rib_out.is_due(deferring))
-        }
+        self.agenda.has_waiting(self.is_deferring())
     }
 
     /// Must peers wait for our routes until others have told theirs? (RFC 4724 §4.1)
     pub(crate) fn is_deferring(&self) -> bool {
-        self.restart.is_some()
-            && self.peers.iter().flatten().any(|peer| peer.negotiated().is_some() && !peer.heard_enough())
+        self.restart.is_some() && self.agenda.waits_for_sessions()
     }
 
     pub(crate) fn identity(&self, config: &PeerConfig, was_established: bool) -> Identity {
@@ -255,7 +257,10 @@ impl Speaker {
             self.peers_refused += 1;
             return;
         }
-        let free = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
+        let free = match self.slots.len() < self.peers.len() {
+            true => self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len()),
+            false => self.peers.len(),
+        };
         let slot = Slot(free as u32);
         let id = config.id;
         self.clients_changed |= config.reflector_client.is_some();
@@ -272,7 +277,7 @@ impl Speaker {
         let peer = Peer {
             session: Session::new(config, &mut step),
             rib_in: AdjRibIn::new(slot, kind, allowance),
-            rib_out: AdjRibOut::new(&self.hasher),
+            member: None,
             helper: Helper::default(),
             heard: Heard::default(),
             errors: ErrorCounters::default(),
@@ -313,10 +318,6 @@ impl Speaker {
         let new = &peer.session.config;
         let own_addresses_changed = new.self_next_hops != old.self_next_hops;
         let policy_changed = new.policy_required != old.policy_required;
-        let export_changed = policy_changed
-            || new.export != old.export
-            || new.next_hop != old.next_hop
-            || own_addresses_changed;
         if new.import != old.import
             || policy_changed
             || new.blackhole != old.blackhole
@@ -325,10 +326,8 @@ impl Speaker {
             let policy = self.import_policy(&peer.session);
             peer.rib_in.import_again(&policy, &mut self.tables, out);
         }
-        if export_changed {
-            self.request_run(&mut peer, Request::default());
-        }
         self.peers[slot.0 as usize] = Some(peer);
+        self.change_group(slot);
     }
 
     /// Another limit: who rests for the old one need not, and what was dropped for it is asked for again.
@@ -347,11 +346,55 @@ impl Speaker {
         });
     }
 
-    fn request_run(&self, peer: &mut Peer, request: Request) {
-        for family in Family::ALL {
-            if peer.negotiated().is_some_and(|negotiated| negotiated.uses(family)) {
-                peer.rib_out.request(family, request);
-            }
+    /// What decides about what a peer is told; nothing while its session doesn't stand.
+    fn export_policy(&self, slot: Slot) -> Option<ExportPolicy> {
+        let session = &self.peers.get(slot.0 as usize)?.as_ref()?.session;
+        let established = session.established()?;
+        let (config, relation) = (&session.config, self.relation(&session.config));
+        Some(ExportPolicy::new(slot, config, relation, &established.negotiated, established.link.local))
+    }
+
+    /// A session stands: the peer is a member of a group, which tells it everything, then what is new.
+    fn join_group(&mut self, slot: Slot) {
+        let Some(policy) = self.export_policy(slot) else { return };
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        let families = policy.families;
+        let address = peer.session.config.address;
+        let group = self.groups.join(policy, (slot, address), &self.tables.rib, &self.hasher);
+        let mut member = Member::of(group, address);
+        for family in Family::ALL.into_iter().filter(|&family| families[family as usize]) {
+            member.request(family, Request { force: false, end_of_rib: true });
+        }
+        peer.member = Some(member);
+    }
+
+    /// What a peer is told may be judged otherwise from here on: it changes to the group that is judged so, and is told of the
+    /// difference.
+    fn change_group(&mut self, slot: Slot) {
+        let Some(policy) = self.export_policy(slot) else { return };
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(member) = &mut peer.member else { return };
+        let address = member.address;
+        let Some(group) = self.groups.get_mut(member.group).filter(|group| group.policy != policy) else {
+            return;
+        };
+        let families = policy.families;
+        if policy.alone.is_some() {
+            // Its own group is judged anew with it.
+            group.judge_again(policy, &self.tables.rib);
+        } else {
+            member.take_along(slot, &mut group.told, &self.tables.rib);
+            self.groups.leave(member.group, (slot, address));
+            member.group = self.groups.join(policy, (slot, address), &self.tables.rib, &self.hasher);
+        }
+        for family in Family::ALL.into_iter().filter(|&family| families[family as usize]) {
+            member.request(family, Request::default());
+        }
+    }
+
+    fn leave_group(&mut self, slot: Slot, peer: &mut Peer) {
+        if let Some(member) = peer.member.take() {
+            self.groups.leave(member.group, (slot, member.address));
         }
     }
 
@@ -390,6 +433,7 @@ impl Speaker {
         let notification = Notification::new(CEASE, cease::DECONFIGURED);
         self.with_session(slot, now, out, |session, step| session.stop(Some(&notification), step));
         if let Some(mut peer) = self.take_peer(slot) {
+            self.leave_group(slot, &mut peer);
             self.clients_changed |= peer.session.config.reflector_client.is_some();
             for family in Family::ALL {
                 peer.rib_in.clear(family, &mut self.tables, out);
@@ -456,8 +500,11 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
         if peer.session.established().is_some_and(|established| established.link.id == connection) {
             peer.congested = congested;
-            if congested {
-                peer.rib_out.pause();
+            if congested
+                && let Some(member) = &peer.member
+                && let Some(group) = self.groups.get_mut(member.group)
+            {
+                member.pause(slot, &mut group.told);
             }
         }
     }
@@ -465,7 +512,7 @@ impl Speaker {
     fn session_event(&mut self, slot: Slot, event: Option<Event>, now: Instant, out: &mut Vec<Output>) {
         let Some(event) = event else { return };
         let Some(mut peer) = self.take_peer(slot) else { return };
-        peer.rib_out = AdjRibOut::new(&self.hasher);
+        self.leave_group(slot, &mut peer);
         peer.heard.end_of_rib = [false; 2];
         peer.congested = false;
         let Peer { session, rib_in, helper, .. } = &mut peer;
@@ -478,8 +525,8 @@ impl Speaker {
                     let (negotiated, timers) = (&established.negotiated, &self.config.timers);
                     helper.session_up(negotiated, timers, now, rib_in, &mut self.tables, out);
                 }
-                self.request_run(&mut peer, Request { force: false, end_of_rib: true });
                 self.peers[slot.0 as usize] = Some(peer);
+                self.join_group(slot);
                 return;
             }
             Event::Down { graceful } => graceful,
@@ -520,7 +567,15 @@ impl Speaker {
     }
 
     fn nexthop_changed(&mut self, nexthop: IpAddr, metric: Option<u32>) {
+        let is_first = self.tables.nexthops.is_awaited(nexthop);
         if !self.tables.nexthops.set(nexthop, metric) {
+            return;
+        }
+        if is_first {
+            // Whatever else leads there is in the queue still.
+            let [v4, v6] = self.tables.nexthops.take_waiting(nexthop);
+            v4.into_iter().for_each(|index| self.tables.rib.v4.decide_again(index));
+            v6.into_iter().for_each(|index| self.tables.rib.v6.decide_again(index));
             return;
         }
         fn queue<K: crate::loc_rib::Key>(table: &mut Table<K>, nexthop: IpAddr) {
@@ -528,8 +583,7 @@ impl Speaker {
         }
         let of = Family::of(nexthop);
         // An IPv6 next hop may be that of IPv4 routes (RFC 8950).
-        let v4_over_v6 = self.peers.iter().flatten().any(|peer| peer.session.config.v4_over_v6);
-        if of == Family::V4 || v4_over_v6 {
+        if of == Family::V4 || self.peers.iter().flatten().any(|peer| peer.session.config.v4_over_v6) {
             queue(&mut self.tables.rib.v4, nexthop);
         }
         if of == Family::V6 {
@@ -566,8 +620,7 @@ impl Speaker {
     /// The restart is over once every peer has been heard, or after the deferral time.
     fn finish_restart(&mut self, now: Instant, out: &mut Vec<Output>) {
         let Some(restart) = &self.restart else { return };
-        let mut peers = self.peers.iter().flatten().peekable();
-        let all_heard = peers.peek().is_some() && peers.all(Peer::heard_enough);
+        let all_heard = self.agenda.all_are_heard();
         let too_late = restart.deadline.is_some_and(|deadline| deadline <= now);
         if (all_heard || too_late) && !self.tables.rib.has_queued() {
             self.restart = None;

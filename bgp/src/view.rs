@@ -15,7 +15,8 @@ use crate::work::run_decision;
 impl Speaker {
     /// Every peer, in no particular order. `now` is for uptimes.
     pub fn peers(&self, now: Instant) -> impl Iterator<Item = PeerStatus> + '_ {
-        self.peers.iter().flatten().map(move |peer| self.peer_status(peer, now))
+        let slots = (0..).map(Slot).zip(&self.peers);
+        slots.filter_map(move |(slot, peer)| Some(self.peer_status(slot, peer.as_ref()?, now)))
     }
 
     /// Peers that are refused for a time, after an error or too many prefixes.
@@ -24,7 +25,18 @@ impl Speaker {
         resting.map(|peer| peer.session.config.id)
     }
 
-    fn peer_status(&self, peer: &Peer, now: Instant) -> PeerStatus {
+    /// Prefixes that a peer has been told of, or is being told of.
+    fn announced(&self, slot: Slot, peer: &Peer, family: Family) -> usize {
+        let Some(member) = &peer.member else { return 0 };
+        let Some(group) = self.groups.get(member.group) else { return 0 };
+        match family {
+            Family::V4 if member.v4.begun => group.told.v4.len(slot),
+            Family::V6 if member.v6.begun => group.told.v6.len(slot),
+            _ => 0,
+        }
+    }
+
+    fn peer_status(&self, slot: Slot, peer: &Peer, now: Instant) -> PeerStatus {
         let session = &peer.session;
         let (local_as, kind) = self.relation(&session.config);
         let negotiated = peer.negotiated();
@@ -32,10 +44,7 @@ impl Speaker {
             negotiated: negotiated.is_some_and(|negotiated| negotiated.uses(family)),
             received: peer.rib_in.received[family as usize],
             stale: peer.rib_in.stale[family as usize],
-            announced: match family {
-                Family::V4 => peer.rib_out.v4.len(),
-                Family::V6 => peer.rib_out.v6.len(),
-            },
+            announced: self.announced(slot, peer, family),
         };
         let mut errors = peer.errors;
         errors.sessions_lost = session.lost;
@@ -67,8 +76,7 @@ impl Speaker {
     /// Every path to exactly this prefix, and why each is used or not: first the best, then its equals, then
     /// the others in the order of the steps at which they lost, those that got furthest first.
     pub fn routes(&self, prefix: Prefix) -> Vec<PathStatus> {
-        let Some(entry) = self.tables.rib.get(prefix) else { return Vec::new() };
-        let paths = entry.paths.as_slice();
+        let paths = self.tables.rib.paths(prefix);
         let mut decision = Decision::default();
         run_decision(paths, &self.peers, &self.tables.nexthops, Rules::of(&self.config), &mut decision);
         let source = |slot: Slot| {

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use crate::adj_rib_out::Request;
 use crate::config::ConnectionId;
 use crate::loc_rib::Slot;
 use crate::output::Output;
 use crate::prefix_limit::{Reached, TooMany};
 use crate::session::Received;
 use crate::speaker::{Peer, Speaker};
+use crate::update_group::Request;
 use crate::wire::nlri::AfiSafi;
 use crate::wire::notification::{CEASE, Notification, cease};
 use crate::wire::route_refresh::{self, RouteRefresh};
@@ -142,7 +142,9 @@ impl Speaker {
         let Some(family) = refresh.family.family().filter(|&family| negotiated.uses(family)) else { return };
         match refresh.subtype {
             route_refresh::REQUEST => {
-                peer.rib_out.request(family, Request { force: true, end_of_rib: false });
+                if let Some(member) = &mut peer.member {
+                    member.request(family, Request { force: true, end_of_rib: false });
+                }
             }
             route_refresh::BEGIN if negotiated.enhanced_refresh => {
                 peer.rib_in.begin_refresh(family, &mut self.tables);

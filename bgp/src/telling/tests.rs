@@ -1,0 +1,336 @@
+//! Groups against the slow and obvious way: whatever happened, each peer has been told what the export policy says for it
+//! alone.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use model::{AsNumber, Family, Prefix};
+use proptest::prelude::*;
+
+use super::{learned_from, recipient};
+use crate::config::{ConnectionId, NextHopMode, PeerConfig, PeerId, PeerKind, SpeakerConfig};
+use crate::export::{ExportPolicy, Permit};
+use crate::filter::{Filter, FilterAction, FilterRule};
+use crate::input::{Direction, Input, OriginatedRoute};
+use crate::loc_rib::{Key, KeyV4, Slot};
+use crate::output::Output;
+use crate::speaker::Speaker;
+use crate::wire::attributes::code;
+use crate::wire::capability::{Capability, GracefulRestart};
+use crate::wire::nlri::{self, AfiSafi, Nlri};
+use crate::wire::open::Open;
+use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::update::{Form, Update, UpdateContext, emit_end_of_rib, emit_withdrawals};
+use crate::wire::{MessageType, emit_keepalive, emit_message};
+
+const OUR_AS: u32 = 65000;
+/// Peers: each pair or so is a group.
+const PEERS: u8 = 9;
+/// More than one portion of work.
+const PREFIXES: u8 = 150;
+
+fn address(peer: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, peer + 2)
+}
+
+fn as_of(peer: u8) -> u32 {
+    if peer < 5 { OUR_AS } else { 65001 + u32::from(peer % 2) }
+}
+
+fn prefix(number: u8) -> Prefix {
+    Prefix::new([192, 0, number, 0].into(), 24).expect("a prefix")
+}
+
+/// The first of several export filters accepts everything; others keep some out or change what passes.
+fn config(peer: u8, filter: u8) -> PeerConfig {
+    let mut config = PeerConfig::new(PeerId(peer.into()), address(peer).into(), AsNumber(as_of(peer)));
+    (config.passive, config.policy_required) = (true, false);
+    // Some clients, some not; some eBGP peers get others' next hops.
+    config.reflector_client = (peer < 3).then_some(Ipv4Addr::new(1, 0, 0, 1));
+    if peer >= 7 {
+        config.next_hop = NextHopMode::Keep;
+    }
+    config.export = match filter {
+        0 => Filter::accept_all(),
+        1 => Filter {
+            rules: vec![FilterRule::within(
+                Prefix::new([192, 0, 0, 0].into(), 18).expect("a prefix"),
+                FilterAction::Reject,
+            )],
+            default: FilterAction::Accept,
+        },
+        _ => Filter {
+            rules: vec![FilterRule {
+                operations: vec![crate::filter::Operation::PrependAsPath(vec![AsNumber(65099)])],
+                ..FilterRule::any(FilterAction::Accept)
+            }],
+            default: FilterAction::Reject,
+        },
+    };
+    config
+}
+
+/// A speaker, its peers, and what each of them knows.
+struct World {
+    speaker: Speaker,
+    now: Instant,
+    connections: BTreeMap<ConnectionId, u8>,
+    /// Which connection a peer has, and its export filter.
+    peers: [(Option<ConnectionId>, u8); PEERS as usize],
+    knows: [BTreeMap<Prefix, Vec<u8>>; PEERS as usize],
+    next_connection: u64,
+}
+
+impl World {
+    fn new() -> World {
+        let mut speaker_config = SpeakerConfig::new(Ipv4Addr::new(10, 0, 0, 1), AsNumber(OUR_AS));
+        // The least there is a call, so that much is left for later.
+        speaker_config.limits.work_per_call = 1;
+        let mut world = World {
+            speaker: Speaker::new(speaker_config),
+            now: Instant::now(),
+            connections: BTreeMap::new(),
+            peers: [(None, 0); PEERS as usize],
+            knows: Default::default(),
+            next_connection: 1,
+        };
+        (0..PEERS).for_each(|peer| world.give(Input::PutPeer(config(peer, 0))));
+        world
+    }
+
+    fn give(&mut self, input: Input<'_>) {
+        let mut out = Vec::new();
+        self.speaker.handle(input, self.now, &mut out);
+        let mut answers = Vec::new();
+        for output in out {
+            match output {
+                Output::Send { connection, bytes } => self.hear(connection, &bytes),
+                Output::WatchNexthop(nexthop) => answers.push(nexthop),
+                Output::Close { connection } => self.gone(connection),
+                _ => {}
+            }
+        }
+        for nexthop in answers {
+            self.give(Input::NexthopChanged { nexthop, metric: Some(0) });
+        }
+    }
+
+    fn gone(&mut self, connection: ConnectionId) {
+        if let Some(peer) = self.connections.remove(&connection) {
+            self.peers[usize::from(peer)].0 = None;
+        }
+    }
+
+    /// A peer takes in what it is told.
+    fn hear(&mut self, connection: ConnectionId, mut bytes: &[u8]) {
+        let Some(&peer) = self.connections.get(&connection) else { return };
+        let knows = &mut self.knows[usize::from(peer)];
+        while bytes.len() >= 19 {
+            let len = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
+            let (kind, body) = (bytes[18], &bytes[19..len]);
+            bytes = &bytes[len..];
+            if kind != MessageType::Update as u8 {
+                continue;
+            }
+            let update = Update::parse(body, &context(peer)).expect("our own UPDATE");
+            for Nlri { prefix, .. } in update.withdrawn[0] {
+                // One whose first run isn't through may be told that something is gone that it hasn't been told of.
+                knows.remove(&prefix);
+            }
+            for announced in update.announced.into_iter().flatten() {
+                let mut key = Vec::new();
+                update.canonical_key(announced.nexthop, &mut key);
+                announced.nlri.for_each(|nlri| drop(knows.insert(nlri.prefix, key.clone())));
+            }
+        }
+    }
+
+    fn up(&mut self, peer: u8, restarts: bool) {
+        if self.peers[usize::from(peer)].0.is_some() {
+            return;
+        }
+        let connection = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        self.connections.insert(connection, peer);
+        self.peers[usize::from(peer)].0 = Some(connection);
+        self.knows[usize::from(peer)].clear();
+        self.give(Input::ConnectionOpened {
+            peer: PeerId(peer.into()),
+            connection,
+            direction: Direction::Inbound,
+            local: SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 179)),
+        });
+        let family = AfiSafi::unicast(Family::V4);
+        let mut capabilities = vec![
+            Capability::MultiProtocol(family),
+            Capability::RouteRefresh,
+            Capability::FourOctetAs(as_of(peer)),
+        ];
+        if restarts {
+            capabilities.push(Capability::GracefulRestart(GracefulRestart {
+                restarted: false,
+                notification: false,
+                restart_time: 120,
+                families: vec![(family, true)],
+            }));
+        }
+        let open = Open { my_as: as_of(peer) as u16, hold_time: 0, router_id: address(peer), capabilities };
+        let mut bytes = Vec::new();
+        open.emit(&mut bytes);
+        emit_keepalive(&mut bytes);
+        self.say(peer, &bytes);
+    }
+
+    fn say(&mut self, peer: u8, bytes: &[u8]) {
+        if let Some(connection) = self.peers[usize::from(peer)].0 {
+            self.give(Input::Received { connection, bytes });
+        }
+    }
+
+    /// A peer announces some prefixes with a next hop that may be another peer, or is it itself.
+    fn announce(&mut self, peer: u8, from: u8, many: u8, variant: u8) {
+        let nexthop = if variant < 2 { address(peer) } else { address(variant % PEERS) };
+        let mut attributes = vec![0x40, code::ORIGIN, 1, 0];
+        let hops = 1 + usize::from(variant % 3);
+        attributes.extend([0x40, code::AS_PATH, 2 + 4 * hops as u8, 2, hops as u8]);
+        (0..hops)
+            .for_each(|hop| attributes.extend((65001 + (hop as u32 + u32::from(peer)) % 4).to_be_bytes()));
+        attributes.extend([0x40, code::NEXT_HOP, 4]);
+        attributes.extend(nexthop.octets());
+        if as_of(peer) == OUR_AS {
+            attributes.extend([0x40, code::LOCAL_PREF, 4, 0, 0, 0, 100]);
+        }
+        let mut bytes = Vec::new();
+        emit_message(&mut bytes, MessageType::Update, |out| {
+            out.extend([0, 0]);
+            out.extend((attributes.len() as u16).to_be_bytes());
+            out.extend(&attributes);
+            for number in from..from.saturating_add(many).min(PREFIXES) {
+                nlri::emit(out, Nlri { path_id: 0, prefix: prefix(number) }, false);
+            }
+        });
+        self.say(peer, &bytes);
+    }
+
+    fn withdraw(&mut self, peer: u8, from: u8, many: u8) {
+        let gone = from..from.saturating_add(many).min(PREFIXES);
+        let gone: Vec<Nlri> = gone.map(|number| Nlri { path_id: 0, prefix: prefix(number) }).collect();
+        let mut bytes = Vec::new();
+        let form = Form { family: Family::V4, max_len: 4096, add_path: false };
+        emit_withdrawals(&mut bytes, form, &gone);
+        self.say(peer, &bytes);
+    }
+
+    fn act(&mut self, (what, peer, from, many): (u8, u8, u8, u8)) {
+        let id = PeerId(peer.into());
+        match what {
+            0..=5 => self.announce(peer, from % PREFIXES, many, what.wrapping_mul(7).wrapping_add(from)),
+            6..=7 => self.withdraw(peer, from % PREFIXES, many),
+            8..=9 => self.up(peer, many % 2 == 0),
+            10 => {
+                if let Some(connection) = self.peers[usize::from(peer)].0 {
+                    self.gone(connection);
+                    self.give(Input::ConnectionClosed { connection });
+                }
+            }
+            11..=13 => {
+                if let Some(connection) = self.peers[usize::from(peer)].0 {
+                    self.give(Input::Congested { connection, congested: many % 2 == 0 });
+                }
+            }
+            14 => {
+                let mut bytes = Vec::new();
+                RouteRefresh { family: AfiSafi::unicast(Family::V4), subtype: 0 }.emit(&mut bytes);
+                self.say(peer, &bytes);
+            }
+            15..=16 => {
+                self.peers[usize::from(peer)].1 = many % 3;
+                self.give(Input::PutPeer(config(peer, many % 3)));
+            }
+            17 => {
+                self.give(Input::RemovePeer(id));
+                self.give(Input::PutPeer(config(peer, self.peers[usize::from(peer)].1)));
+            }
+            18 => {
+                let mut bytes = Vec::new();
+                emit_end_of_rib(&mut bytes, Family::V4);
+                self.say(peer, &bytes);
+            }
+            19 => self.give(Input::Originate(OriginatedRoute::new(prefix(from % PREFIXES)))),
+            20 => self.give(Input::Withdraw(prefix(from % PREFIXES))),
+            21 => self.now += Duration::from_secs(30),
+            _ => self.give(Input::Tick),
+        }
+    }
+
+    fn settle(&mut self) {
+        let open: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for connection in open {
+            self.give(Input::Congested { connection, congested: false });
+        }
+        while self.speaker.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.give(Input::Tick);
+        }
+    }
+
+    /// What a peer must know, worked out for it alone.
+    fn must_know(&self, slot: Slot) -> Option<(u8, BTreeMap<Prefix, Vec<u8>>)> {
+        let speaker = &self.speaker;
+        let peer = speaker.peers[slot.0 as usize].as_ref()?;
+        let established = peer.session.established()?;
+        let relation = speaker.relation(&peer.session.config);
+        let (negotiated, local) = (&established.negotiated, established.link.local);
+        let policy = ExportPolicy::new(slot, &peer.session.config, relation, negotiated, local);
+        let to = recipient(slot, peer.member.as_ref()?);
+        let told = (0..PREFIXES).map(prefix).filter_map(|prefix| {
+            let best = speaker.tables.rib.v4.get(KeyV4::new(prefix))?.best()?;
+            let learned = learned_from(&speaker.peers, best.source);
+            let Permit::Yes(rule) = policy.permits(to, prefix, best, learned) else { return None };
+            let mut key = Vec::new();
+            policy.write(to, Family::V4, best, learned, rule, &mut key).then_some((prefix, key))
+        });
+        Some((peer.session.config.id.0 as u8, told.collect()))
+    }
+}
+
+fn context(peer: u8) -> UpdateContext {
+    UpdateContext::usual(if as_of(peer) == OUR_AS { PeerKind::Ibgp } else { PeerKind::Ebgp })
+}
+
+fn check(steps: &[(u8, u8, u8, u8)]) {
+    let mut world = World::new();
+    for round in steps.chunks(20) {
+        round.iter().for_each(|&step| world.act(step));
+        world.settle();
+        for slot in (0..world.speaker.peers.len()).map(|at| Slot(at as u32)) {
+            let Some((peer, must_know)) = world.must_know(slot) else { continue };
+            let knows = &world.knows[usize::from(peer)];
+            assert_eq!(knows, &must_know, "peer {peer}, {}", IpAddr::V4(address(peer)));
+            let status = world.speaker.peers(world.now).find(|status| status.id == PeerId(peer.into()));
+            let announced = status.expect("it is configured").v4.announced;
+            assert!(announced >= must_know.len(), "peer {peer}: {announced} are counted");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn a_group_tells_each_peer_what_it_would_be_told_alone(
+        steps in prop::collection::vec((0u8..28, 0..PEERS, any::<u8>(), any::<u8>()), 1..160),
+    ) {
+        let up = (0..PEERS).map(|peer| (8, peer, 0, peer));
+        check(&up.chain(steps).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn peers_of_one_policy_are_one_group_and_get_the_same_bytes() {
+    let mut world = World::new();
+    (0..PEERS).for_each(|peer| world.up(peer, false));
+    // Clients; non-clients; eBGP of either next hop. Two ASes make no difference.
+    let groups = world.speaker.groups.ids().filter(|&id| world.speaker.groups.get(id).is_some());
+    assert_eq!(groups.count(), 4);
+    assert_eq!(world.speaker.groups.members(), usize::from(PEERS));
+}

@@ -1,0 +1,292 @@
+//! Update groups: peers that are told the same are judged once, encoded once and remembered once.
+//!
+//! ```text
+//!  decided ──► Group: policy, what was said ──┬──► members that follow, the same bytes
+//!                          │                  └──► the route's own peer, and whose address is its next hop: their own
+//!                       backlog ──► members that are behind, as far as they take something
+//! ```
+//!
+//! What is a member's own is where it stands: whether it has begun, the run through the table that it is on, and how far
+//! it is behind ([`Backlog`](crate::backlog::Backlog)). So one that takes nothing holds up nobody.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use model::Family;
+
+use crate::adj_rib_out::{AdjRibOut, OutTable, Said};
+use crate::export::ExportPolicy;
+use crate::loc_rib::{Index, Key, KeyV4, KeyV6, Rib, Slot, Table};
+
+/// A group's number, taken again when its last member has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupId(usize);
+
+/// Peers of one policy, and what all of them are told.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) policy: ExportPolicy,
+    pub(crate) told: AdjRibOut,
+    /// In order.
+    pub(crate) members: Vec<Slot>,
+    /// Where members are; empty where nobody's next hop is passed on.
+    pub(crate) at_address: HashMap<IpAddr, Vec<Slot>, RandomState>,
+}
+
+/// All groups.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    groups: Vec<Option<Box<Group>>>,
+    members: usize,
+}
+
+impl Groups {
+    /// Puts a peer into the group of a policy, which is made where there is none.
+    pub(crate) fn join(
+        &mut self,
+        policy: ExportPolicy,
+        member: (Slot, IpAddr),
+        rib: &Rib,
+        hasher: &RandomState,
+    ) -> GroupId {
+        let is_it = |group: &Option<Box<Group>>| group.as_ref().is_some_and(|group| group.policy == policy);
+        let at = self.groups.iter().position(is_it).unwrap_or_else(|| {
+            let free = self.groups.iter().position(Option::is_none);
+            let at = free.unwrap_or_else(|| {
+                self.groups.push(None);
+                self.groups.len() - 1
+            });
+            self.groups[at] = Some(Box::new(Group {
+                policy,
+                told: AdjRibOut::new(rib, hasher),
+                members: Vec::new(),
+                at_address: HashMap::with_hasher(hasher.clone()),
+            }));
+            at
+        });
+        if let Some(group) = &mut self.groups[at] {
+            group.add(member);
+            self.members += 1;
+        }
+        GroupId(at)
+    }
+
+    /// Takes a peer out; a group without members is gone.
+    pub(crate) fn leave(&mut self, id: GroupId, member: (Slot, IpAddr)) {
+        let Some(place) = self.groups.get_mut(id.0) else { return };
+        let Some(group) = place else { return };
+        if group.remove(member) {
+            self.members -= 1;
+        }
+        if group.members.is_empty() {
+            *place = None;
+        }
+    }
+
+    pub(crate) fn get(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(id.0)?.as_deref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+        self.groups.get_mut(id.0)?.as_deref_mut()
+    }
+
+    /// Takes a group out for a moment, so that it and the tables can be changed side by side.
+    pub(crate) fn take(&mut self, id: GroupId) -> Option<Box<Group>> {
+        self.groups.get_mut(id.0)?.take()
+    }
+
+    pub(crate) fn put_back(&mut self, id: GroupId, group: Box<Group>) {
+        self.groups[id.0] = Some(group);
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..self.groups.len()).map(GroupId)
+    }
+
+    /// Groups there may be.
+    pub(crate) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Members of all groups.
+    pub(crate) fn members(&self) -> usize {
+        self.members
+    }
+}
+
+impl Group {
+    /// Has another policy from here on. What was said stays noted until runs have judged it anew.
+    pub(crate) fn judge_again(&mut self, policy: ExportPolicy, rib: &Rib) {
+        self.policy = policy;
+        self.told.v4.unjudged = Index(0)..rib.v4.end();
+        self.told.v6.unjudged = Index(0)..rib.v6.end();
+    }
+
+    fn add(&mut self, (member, address): (Slot, IpAddr)) {
+        if let Err(at) = self.members.binary_search(&member) {
+            self.members.insert(at, member);
+        }
+        if self.policy.keeps_next_hops() {
+            self.at_address.entry(address).or_default().push(member);
+        }
+    }
+
+    fn remove(&mut self, (member, address): (Slot, IpAddr)) -> bool {
+        self.told.v4.backlog.forget(member);
+        self.told.v6.backlog.forget(member);
+        if let Some(there) = self.at_address.get_mut(&address) {
+            there.retain(|other| *other != member);
+            if there.is_empty() {
+                self.at_address.remove(&address);
+            }
+        }
+        let found = self.members.binary_search(&member);
+        found.map(|at| self.members.remove(at)).is_ok()
+    }
+}
+
+/// A run through the whole table that a peer is waiting for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// Announce also what the peer has been told already (ROUTE-REFRESH).
+    pub(crate) force: bool,
+    /// End with End-of-RIB.
+    pub(crate) end_of_rib: bool,
+}
+
+impl Request {
+    fn and(self, other: Request) -> Request {
+        Request { force: self.force || other.force, end_of_rib: self.end_of_rib || other.end_of_rib }
+    }
+}
+
+/// What a peer was told as a member of another group, in order of prefixes; `None` is something, or perhaps nothing.
+pub(crate) type Former<K> = Vec<(K, Option<Said>)>;
+
+/// A run under way.
+#[derive(Debug)]
+pub(crate) struct Run<K> {
+    /// The next index to look at, and where the run ends: what comes later is news.
+    pub(crate) next: Index,
+    pub(crate) end: Index,
+    pub(crate) request: Request,
+    /// What is to be compared with, and how many of it have been looked at after the run.
+    pub(crate) former: Option<(Arc<Former<K>>, usize)>,
+}
+
+/// Where a peer stands in one family of its group.
+#[derive(Debug)]
+pub(crate) struct Progress<K> {
+    /// Its first run has begun: it is told of news, or is behind.
+    pub(crate) begun: bool,
+    pub(crate) requested: Option<Request>,
+    pub(crate) run: Option<Run<K>>,
+    /// For the next run.
+    pub(crate) former: Option<Arc<Former<K>>>,
+}
+
+impl<K: Key> Progress<K> {
+    fn new() -> Progress<K> {
+        Progress { begun: false, requested: None, run: None, former: None }
+    }
+
+    /// Asks for a run; one that has begun is finished first.
+    pub(crate) fn request(&mut self, request: Request) {
+        self.requested = Some(self.requested.unwrap_or_default().and(request));
+    }
+
+    /// Is it told of news as it comes?
+    pub(crate) fn follows(&self, member: Slot, told: &OutTable<K>) -> bool {
+        self.begun && !told.backlog.is_behind(member)
+    }
+
+    /// Is there something to tell now? While `deferring`, a first run must not begin.
+    fn is_due(&self, member: Slot, told: &OutTable<K>, deferring: bool) -> bool {
+        let owed = self.requested.is_some() || self.run.is_some() || told.backlog.is_behind(member);
+        owed && (!deferring || self.begun)
+    }
+
+    /// Begins a requested run unless one is under way; says whether it did.
+    pub(crate) fn begin(&mut self, member: Slot, table: &Table<K>, told: &mut OutTable<K>) -> bool {
+        if self.run.is_some() {
+            return false;
+        }
+        let Some(request) = self.requested.take() else { return false };
+        let former = self.former.take().map(|former| (former, 0));
+        if former.is_some() {
+            // News of what hasn't been compared yet would be compared with the wrong thing.
+            told.backlog.fall_behind(member, true);
+        }
+        self.run = Some(Run { next: Index(0), end: table.end(), request, former });
+        self.begun = true;
+        true
+    }
+
+    /// It has another group from here on, and begins there with what it was told here.
+    fn take_along(&mut self, member: Slot, told: &mut OutTable<K>, table: &Table<K>) {
+        if !self.begun {
+            return;
+        }
+        let is_certain = self.run.is_none() && !told.backlog.is_behind(member);
+        let mut former = told.former(table);
+        if !is_certain {
+            let mut keys: Vec<K> = former.iter().map(|(key, _)| *key).collect();
+            keys.extend(told.backlog.owed(member));
+            if let Some((before, _)) = self.run.as_ref().and_then(|run| run.former.as_ref()) {
+                keys.extend(before.iter().map(|(key, _)| *key));
+            }
+            keys.sort_unstable();
+            keys.dedup();
+            former = Arc::new(keys.into_iter().map(|key| (key, None)).collect());
+        }
+        let unfinished = self.run.take().map(|run| run.request).unwrap_or_default();
+        self.request(unfinished);
+        (self.former, self.begun) = (Some(former), false);
+    }
+}
+
+/// A peer as a member of a group.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) group: GroupId,
+    /// Where the peer is.
+    pub(crate) address: IpAddr,
+    pub(crate) v4: Progress<KeyV4>,
+    pub(crate) v6: Progress<KeyV6>,
+}
+
+impl Member {
+    pub(crate) fn of(group: GroupId, address: IpAddr) -> Member {
+        Member { group, address, v4: Progress::new(), v6: Progress::new() }
+    }
+
+    pub(crate) fn request(&mut self, family: Family, request: Request) {
+        match family {
+            Family::V4 => self.v4.request(request),
+            Family::V6 => self.v6.request(request),
+        }
+    }
+
+    pub(crate) fn is_due(&self, slot: Slot, told: &AdjRibOut, deferring: bool) -> bool {
+        self.v4.is_due(slot, &told.v4, deferring) || self.v6.is_due(slot, &told.v6, deferring)
+    }
+
+    /// The peer takes nothing now: it is owed what is new from here on.
+    pub(crate) fn pause(&self, slot: Slot, told: &mut AdjRibOut) {
+        if self.v4.begun {
+            told.v4.backlog.fall_behind(slot, false);
+        }
+        if self.v6.begun {
+            told.v6.backlog.fall_behind(slot, false);
+        }
+    }
+
+    /// Prepares for another group: see [`Progress::take_along`].
+    pub(crate) fn take_along(&mut self, slot: Slot, told: &mut AdjRibOut, rib: &Rib) {
+        self.v4.take_along(slot, &mut told.v4, &rib.v4);
+        self.v6.take_along(slot, &mut told.v6, &rib.v6);
+    }
+}
