@@ -463,9 +463,7 @@ impl Core {
         }
         if self.rib.has_changed() {
             let changed = self.rib.take_changed();
-            for prefix in &changed {
-                self.mirroring.update(&self.rib, *prefix, |family| self.desired.node_address(family));
-            }
+            self.mirroring.update(&self.rib, &changed, |family| self.desired.node_address(family));
             let around = Around {
                 ports: &self.ports,
                 neighbors: &self.neighbors,

@@ -11,7 +11,7 @@ use tables::{Adjacency, AdjacencyId, Group, GroupId, TableFull, Writer};
 use tracing::warn;
 
 use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
-use crate::rib::Rib;
+use crate::rib::{Offer, Rib};
 use crate::target::{Target, TargetId};
 
 /// What the installer must know of ports and neighbours.
@@ -119,19 +119,17 @@ impl Installer {
         })
     }
 
-    /// Brings the routes to these prefixes into line with the RIB.
+    /// Brings the routes to these prefixes into line with their winners.
     pub fn routes(
         &mut self,
         rib: &Rib,
-        changed: impl IntoIterator<Item = Prefix>,
+        changed: impl IntoIterator<Item = (Prefix, Option<Offer>)>,
         surroundings: &impl Surroundings,
     ) {
         let mut inserts = Vec::new();
         let mut removals = Vec::new();
-        for prefix in changed {
-            let before = self.writer.fib().get(prefix);
-            let wanted =
-                rib.get(prefix).and_then(|offer| self.group(rib, offer.target, before, surroundings));
+        for (prefix, winner) in changed {
+            let wanted = winner.and_then(|offer| self.group(rib, offer.target, prefix, surroundings));
             match wanted {
                 Some(group) => inserts.push((prefix, group)),
                 None => removals.push(prefix),
@@ -175,13 +173,13 @@ impl Installer {
     }
 
     /// The group of a target, made where it doesn't exist, counted as used once more. A route's set of next hops that
-    /// has lost one is another target: made after the group that the route led to `before`, it leaves the flows of the
-    /// others where they are.
+    /// has lost one is another target: made after the group that the route to `prefix` led to before, it leaves the flows
+    /// of the others where they are.
     fn group(
         &mut self,
         rib: &Rib,
         id: TargetId,
-        before: Option<GroupId>,
+        prefix: Prefix,
         surroundings: &impl Surroundings,
     ) -> Option<GroupId> {
         if let Some(row) = self.groups.get_mut(&id) {
@@ -190,6 +188,7 @@ impl Installer {
         }
         let target = rib.targets().get(id)?;
         let members = members(&resolve(rib, target), surroundings);
+        let before = self.writer.fib().get(prefix);
         match self.make_group(target, &members, before, surroundings) {
             Ok(group) => {
                 self.groups.insert(id, GroupRow { id: group, uses: 1, members });
@@ -264,9 +263,8 @@ impl Installer {
     }
 
     fn insert_route(&mut self, prefix: Prefix, group: GroupId) {
-        let before = self.writer.fib().get(prefix);
         match self.writer.insert_route(prefix, group) {
-            Ok(()) => {
+            Ok(before) => {
                 self.refused.remove(&prefix);
                 if let Some(before) = before {
                     self.unuse(before);
@@ -282,8 +280,7 @@ impl Installer {
 
     fn remove_route(&mut self, prefix: Prefix) {
         self.refused.remove(&prefix);
-        if let Some(before) = self.writer.fib().get(prefix) {
-            self.writer.remove_route(prefix);
+        if let Some(before) = self.writer.remove_route(prefix) {
             self.unuse(before);
         }
     }
@@ -301,7 +298,7 @@ impl Installer {
                 continue;
             }
             // Its target's group is gone only where no other route used it; then it is made and published anew.
-            let group = rib.get(prefix).and_then(|offer| self.group(rib, offer.target, None, surroundings));
+            let group = rib.get(prefix).and_then(|offer| self.group(rib, offer.target, prefix, surroundings));
             let Some(group) = group else {
                 self.refused.remove(&prefix);
                 continue;

@@ -4,21 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use model::{Family, IfIndex, Prefix};
-use tracing::warn;
 
 use crate::host_port::{GATEWAY_V4, GATEWAY_V6, HostPort};
-use crate::kernel_routes::mirror::{Mirror, MirrorError, MirrorRoute, MirrorTarget};
+use crate::kernel_routes::mirror::{Mirror, MirrorTarget};
 use crate::resolve::{Resolution, resolve};
 use crate::rib::{Offer, Rib, Source};
-use crate::target::{Gateway, Target};
+use crate::target::{Gateway, Target, TargetId};
 
 /// Hands the RIB's winners to the kernel's mirror.
 pub struct Mirroring {
     mirror: Mirror,
     host: HostPort,
     ways: Ways,
-    full: u64,
 }
 
 /// How each next hop was reached when its routes were handed over.
@@ -28,7 +27,7 @@ struct Ways(BTreeMap<IpAddr, Resolution>);
 impl Mirroring {
     /// Winners go to this mirror; those for workloads, and those by a tunnel, lead into this host port.
     pub fn new(mirror: Mirror, host: HostPort) -> Mirroring {
-        Mirroring { mirror, host, ways: Ways::default(), full: 0 }
+        Mirroring { mirror, host, ways: Ways::default() }
     }
 
     /// The kernel's mirror.
@@ -36,20 +35,27 @@ impl Mirroring {
         &self.mirror
     }
 
-    /// Brings the mirror's route to a prefix into line with the RIB. `node` is the node's own address of a family.
-    pub fn update(&mut self, rib: &Rib, prefix: Prefix, node: impl Fn(Family) -> Option<IpAddr>) {
-        let target = target(rib, prefix, &self.host, node);
-        let Some(target) = target else { return self.mirror.withdraw(prefix) };
-        match self.mirror.install(MirrorRoute { prefix, target }) {
-            Ok(()) => {}
-            Err(error @ MirrorError::Full { .. }) => {
-                self.full += 1;
-                if self.full == 1 {
-                    warn!("{error}; raise limits.mirror_routes (more of these are counted, not logged)");
-                }
-            }
-            Err(error) => warn!("{error}"),
-        }
+    /// Brings the mirror's routes to these prefixes into line with their winners. `node` is the node's own address of a
+    /// family.
+    pub fn update(
+        &mut self,
+        rib: &Rib,
+        changed: &[(Prefix, Option<Offer>)],
+        node: impl Fn(Family) -> Option<IpAddr>,
+    ) {
+        // A million routes of one peer are one target, which is resolved once.
+        let mut known: AHashMap<(Source, TargetId, Family), Option<Arc<MirrorTarget>>> = AHashMap::new();
+        let changes = changed.iter().map(|&(prefix, winner)| {
+            let target = winner.and_then(|offer| {
+                let of = (offer.source, offer.target, prefix.family());
+                known
+                    .entry(of)
+                    .or_insert_with(|| target(rib, offer, prefix.family(), &self.host, &node).map(Arc::new))
+                    .clone()
+            });
+            (prefix, target)
+        });
+        self.mirror.apply(changes.collect());
     }
 
     /// Hands over again what leads through a next hop of BGP's or VXLAN's that is now reached another way: the fast
@@ -69,21 +75,20 @@ impl Mirroring {
             matches!(offer.source, Source::Bgp | Source::Elevated | Source::Vxlan | Source::ReachableBy)
                 && gateways.iter().any(|gateway| moved.contains(&gateway.addr))
         };
-        for (prefix, _) in rib.iter().filter(|(_, offer)| leads_through(offer)) {
-            self.update(rib, prefix, &node);
-        }
+        let again = rib.iter().filter(|(_, offer)| leads_through(offer));
+        let again: Vec<_> = again.map(|(prefix, offer)| (prefix, Some(offer))).collect();
+        self.update(rib, &again, &node);
     }
 }
 
 /// Where the kernel is to send what the RIB's winner is for; `None` where it knows the way itself, or there is none.
 fn target(
     rib: &Rib,
-    prefix: Prefix,
+    offer: Offer,
+    family: Family,
     host: &HostPort,
     node: impl Fn(Family) -> Option<IpAddr>,
 ) -> Option<MirrorTarget> {
-    let offer = rib.get(prefix)?;
-    let family = prefix.family();
     match offer.source {
         Source::Block => Some(MirrorTarget::Blackhole),
         Source::Workload => Some(into_host_port(host, family, node(family), None)),
@@ -163,6 +168,10 @@ mod tests {
         assert_eq!(ways.moved(&rib, [near, far]), BTreeSet::from([near, far]));
     }
 
+    fn mirrored(rib: &Rib, prefix: Prefix, host: &HostPort, node: IpAddr) -> Option<MirrorTarget> {
+        target(rib, rib.get(prefix)?, prefix.family(), host, |_| Some(node))
+    }
+
     #[test]
     fn what_goes_by_a_tunnel_leads_into_the_host_port_from_the_tunnels_address() {
         let far = Tunnel {
@@ -190,12 +199,12 @@ mod tests {
             let via = IpAddr::V4(GATEWAY_V4);
             let into_host_port =
                 MirrorTarget::HostPort { ifindex: kernel_side, via, source: expected, mtu: Some(mtu) };
-            assert_eq!(target(&rib, block, &host, |_| Some(node)), Some(into_host_port));
+            assert_eq!(mirrored(&rib, block, &host, node), Some(into_host_port));
         }
         let mut rib = Rib::default();
         rib.insert("172.18.0.0/24".parse().unwrap(), Source::Connected, &Target::Attached(IfIndex(2)), 0);
         rib.insert(block, Source::Vxlan, &Target::Via(vec![Gateway::at(far.remote)]), 0);
         let nexthops = MirrorTarget::Nexthops([(far.remote, IfIndex(2))].into());
-        assert_eq!(target(&rib, block, &host, |_| Some(node)), Some(nexthops), "within our subnet");
+        assert_eq!(mirrored(&rib, block, &host, node), Some(nexthops), "within our subnet");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Found;
 use model::{Family, Prefix};
 
 use crate::target::{Target, TargetId, Targets};
@@ -104,29 +106,40 @@ pub struct Offer {
 
 /// The offers for one prefix, best first. Nearly every prefix has one, which then needs no allocation.
 struct Entry {
-    best: Offer,
+    prefix: Prefix,
+    /// It waits to be told of by [`Rib::take_changed`].
+    changed: bool,
+    /// Nothing where the last offer is gone and that isn't told yet.
+    best: Option<Offer>,
     #[allow(clippy::box_collection, reason = "a million empty ones: 8 bytes each instead of 24")]
     others: Option<Box<Vec<Offer>>>,
 }
 
-/// All routes.
+/// All routes. A prefix has a place in an array for as long as it has offers or news; what finds it there is a table of
+/// four bytes a prefix.
 pub struct Rib {
-    entries: AHashMap<Prefix, Entry>,
+    entries: Vec<Entry>,
+    places: HashTable<u32>,
+    hasher: RandomState,
+    free: Vec<u32>,
     /// Prefixes of each length, so that a look-up skips lengths that don't exist.
     lengths: [[usize; 129]; 2],
     counts: [usize; Source::ALL.len()],
     targets: Targets,
-    changed: AHashSet<Prefix>,
+    changed: Vec<u32>,
 }
 
 impl Default for Rib {
     fn default() -> Rib {
         Rib {
-            entries: AHashMap::new(),
+            entries: Vec::new(),
+            places: HashTable::new(),
+            hasher: RandomState::new(),
+            free: Vec::new(),
             lengths: [[0; 129]; 2],
             counts: [0; Source::ALL.len()],
             targets: Targets::default(),
-            changed: AHashSet::new(),
+            changed: Vec::new(),
         }
     }
 }
@@ -136,49 +149,93 @@ impl Rib {
     pub fn insert(&mut self, prefix: Prefix, source: Source, target: &Target, metric: u32) {
         let target = self.targets.intern(target);
         let offer = Offer { source, target, metric };
-        match self.entries.get_mut(&prefix) {
-            None => {
-                self.entries.insert(prefix, Entry { best: offer, others: None });
-                self.lengths[family_row(prefix)][usize::from(prefix.len())] += 1;
-                self.counts[source as usize] += 1;
-                self.changed.insert(prefix);
+        let place = self.place(prefix);
+        let entry = &mut self.entries[place as usize];
+        let before = entry.best;
+        if before.is_none() {
+            entry.best = Some(offer);
+            self.lengths[family_row(prefix)][usize::from(prefix.len())] += 1;
+        } else {
+            let mut offers = entry.take();
+            if let Some(old) = offers.iter().position(|old| old.source == source) {
+                let old = offers.swap_remove(old);
+                self.targets.release(old.target);
             }
-            Some(entry) => {
-                let before = entry.best;
-                let mut offers = entry.take();
-                if let Some(old) = offers.iter().position(|old| old.source == source) {
-                    let old = offers.swap_remove(old);
-                    self.targets.release(old.target);
-                }
-                offers.push(offer);
-                entry.put(offers);
-                let after = entry.best;
-                self.note(prefix, Some(before), Some(after));
-            }
+            offers.push(offer);
+            entry.put(offers);
         }
+        let after = entry.best;
+        self.note(place, before, after);
     }
 
     /// Withdraws the source's route.
     pub fn remove(&mut self, prefix: Prefix, source: Source) {
-        let Some(entry) = self.entries.get_mut(&prefix) else { return };
-        let before = entry.best;
+        let Some(place) = self.find(prefix) else { return };
+        let entry = &mut self.entries[place as usize];
+        let Some(before) = entry.best else { return };
         let mut offers = entry.take();
         if let Some(old) = offers.iter().position(|old| old.source == source) {
             let old = offers.swap_remove(old);
             self.targets.release(old.target);
         }
-        let after = if offers.is_empty() {
-            self.entries.remove(&prefix);
+        if offers.is_empty() {
             self.lengths[family_row(prefix)][usize::from(prefix.len())] -= 1;
-            None
-        } else {
-            entry.put(offers);
-            Some(entry.best)
-        };
-        self.note(prefix, Some(before), after);
+        }
+        entry.put(offers);
+        let after = entry.best;
+        self.note(place, Some(before), after);
     }
 
-    fn note(&mut self, prefix: Prefix, before: Option<Offer>, after: Option<Offer>) {
+    fn find(&self, prefix: Prefix) -> Option<u32> {
+        let is_it = |place: &u32| self.entries[*place as usize].prefix == prefix;
+        self.places.find(self.hasher.hash_one(prefix), is_it).copied()
+    }
+
+    /// A prefix's place, which it gets where it has none.
+    fn place(&mut self, prefix: Prefix) -> u32 {
+        let Rib { entries, places, hasher, free, .. } = self;
+        let found = places.entry(
+            hasher.hash_one(prefix),
+            |place| entries[*place as usize].prefix == prefix,
+            |place| hasher.hash_one(entries[*place as usize].prefix),
+        );
+        match found {
+            Found::Occupied(place) => *place.get(),
+            Found::Vacant(vacant) => {
+                let place = free.pop().unwrap_or(entries.len() as u32);
+                vacant.insert(place);
+                let entry = Entry { prefix, changed: false, best: None, others: None };
+                match entries.get_mut(place as usize) {
+                    Some(old) => *old = entry,
+                    None => entries.push(entry),
+                }
+                place
+            }
+        }
+    }
+
+    /// Gives up the place of a prefix without offers and news.
+    fn forget(&mut self, place: u32) {
+        let Rib { entries, places, hasher, free, .. } = self;
+        let hash = hasher.hash_one(entries[place as usize].prefix);
+        if let Ok(found) = places.find_entry(hash, |other| *other == place) {
+            found.remove();
+            free.push(place);
+        }
+    }
+
+    /// Gives memory back that a large table no longer needs.
+    fn shrink(&mut self) {
+        if self.places.is_empty() && self.entries.capacity() > 1024 {
+            (self.entries, self.free) = (Vec::new(), Vec::new());
+        }
+        if self.places.capacity() > 4 * self.places.len() + 1024 {
+            let Rib { entries, places, hasher, .. } = self;
+            places.shrink_to(2 * places.len(), |place| hasher.hash_one(entries[*place as usize].prefix));
+        }
+    }
+
+    fn note(&mut self, place: u32, before: Option<Offer>, after: Option<Offer>) {
         if before == after {
             return;
         }
@@ -188,12 +245,14 @@ impl Rib {
         if let Some(offer) = after {
             self.counts[offer.source as usize] += 1;
         }
-        self.changed.insert(prefix);
+        if !std::mem::replace(&mut self.entries[place as usize].changed, true) {
+            self.changed.push(place);
+        }
     }
 
     /// The winner for the very prefix.
     pub fn get(&self, prefix: Prefix) -> Option<Offer> {
-        self.entries.get(&prefix).map(|entry| entry.best)
+        self.entries[self.find(prefix)? as usize].best
     }
 
     /// The winner of the longest prefix that covers the address and that `accept` takes.
@@ -206,9 +265,20 @@ impl Rib {
         })
     }
 
-    /// Prefixes whose winner has changed since the last call.
-    pub fn take_changed(&mut self) -> AHashSet<Prefix> {
-        std::mem::take(&mut self.changed)
+    /// Prefixes whose winner has changed since the last call, each with its winner, if there is one.
+    pub fn take_changed(&mut self) -> Vec<(Prefix, Option<Offer>)> {
+        let places = std::mem::take(&mut self.changed);
+        let mut changed = Vec::with_capacity(places.len());
+        for place in places {
+            let entry = &mut self.entries[place as usize];
+            entry.changed = false;
+            changed.push((entry.prefix, entry.best));
+            if entry.best.is_none() {
+                self.forget(place);
+            }
+        }
+        self.shrink();
+        changed
     }
 
     /// Has a winner changed since [`Self::take_changed`]?
@@ -223,27 +293,27 @@ impl Rib {
 
     /// Every prefix with its winner, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, Offer)> {
-        self.entries.iter().map(|(prefix, entry)| (*prefix, entry.best))
+        self.entries.iter().filter_map(|entry| Some((entry.prefix, entry.best?)))
     }
 
     /// Every source's offer for the very prefix, best first.
     pub fn offers(&self, prefix: Prefix) -> impl Iterator<Item = Offer> {
-        let entry = self.entries.get(&prefix);
+        let entry = self.find(prefix).map(|place| &self.entries[place as usize]);
         entry.into_iter().flat_map(|entry| {
-            std::iter::once(entry.best).chain(entry.others.iter().flat_map(|others| others.iter().copied()))
+            entry.best.into_iter().chain(entry.others.iter().flat_map(|others| others.iter().copied()))
         })
     }
 
     /// Prefixes that have a route.
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.iter().count()
     }
 
     /// Is there no route at all?
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.iter().next().is_none()
     }
 
     /// Winners of one source.
@@ -255,14 +325,13 @@ impl Rib {
 impl Entry {
     fn take(&mut self) -> Vec<Offer> {
         let mut offers = self.others.take().map_or_else(Vec::new, |others| *others);
-        offers.push(self.best);
+        offers.extend(self.best.take());
         offers
     }
 
-    /// `offers` is never empty here.
     fn put(&mut self, mut offers: Vec<Offer>) {
         offers.sort_by_key(|offer| (std::cmp::Reverse(offer.source.preference()), offer.metric));
-        self.best = offers.remove(0);
+        self.best = (!offers.is_empty()).then(|| offers.remove(0));
         self.others = (!offers.is_empty()).then(|| Box::new(offers));
     }
 }

@@ -100,11 +100,21 @@ pub struct Targets {
     rows: AHashMap<TargetId, (Target, usize)>,
     ids: AHashMap<Target, TargetId>,
     next: u32,
+    /// The one asked for last: routes that come together mostly lead to the same.
+    latest: Option<TargetId>,
 }
 
 impl Targets {
     /// The number of a target, which counts as used once more.
     pub fn intern(&mut self, target: &Target) -> TargetId {
+        if let Some(latest) = self.latest
+            && let Some((there, uses)) = self.rows.get_mut(&latest)
+            && there == target
+        {
+            *uses += 1;
+            return latest;
+        }
+        self.latest = self.ids.get(target).copied();
         if let Some(id) = self.ids.get(target) {
             if let Some((_, uses)) = self.rows.get_mut(id) {
                 *uses += 1;

@@ -23,7 +23,7 @@ impl Fib {
         }
     }
 
-    pub(crate) fn insert(&mut self, prefix: Prefix, group: GroupId) -> Result<(), TableFull> {
+    pub(crate) fn insert(&mut self, prefix: Prefix, group: GroupId) -> Result<Option<GroupId>, TableFull> {
         let (outcome, table, limit) = match prefix.addr() {
             IpAddr::V4(addr) => {
                 (self.v4.insert(addr.into(), prefix.len(), group.0), "routes_v4", self.limits.routes_v4)
@@ -32,14 +32,15 @@ impl Fib {
                 (self.v6.insert(addr.into(), prefix.len(), group.0), "routes_v6", self.limits.routes_v6)
             }
         };
-        outcome.map(drop).map_err(|_| TableFull { table, limit })
+        outcome.map(|before| before.map(GroupId)).map_err(|_| TableFull { table, limit })
     }
 
-    pub(crate) fn remove(&mut self, prefix: Prefix) {
+    pub(crate) fn remove(&mut self, prefix: Prefix) -> Option<GroupId> {
         match prefix.addr() {
             IpAddr::V4(addr) => self.v4.remove(addr.into(), prefix.len()),
             IpAddr::V6(addr) => self.v6.remove(addr.into(), prefix.len()),
-        };
+        }
+        .map(GroupId)
     }
 
     pub(crate) fn retire(&mut self, epoch: u64, safe: u64) {

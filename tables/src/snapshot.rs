@@ -398,19 +398,19 @@ impl Writer {
         changed
     }
 
-    /// Makes a route lead to a published group, in place.
+    /// Makes a route lead to a published group, in place; gives the one that it led to before.
     ///
     /// # Panics
     /// In debug builds, where the group wasn't published: a reader could see a route without its next hops.
-    pub fn insert_route(&mut self, prefix: Prefix, group: GroupId) -> Result<(), TableFull> {
+    pub fn insert_route(&mut self, prefix: Prefix, group: GroupId) -> Result<Option<GroupId>, TableFull> {
         debug_assert!(self.staged.group(group).is_some(), "a route needs its group");
         debug_assert!(!self.unpublished_groups.contains(&group), "publish a group before its routes");
         self.fib.insert(prefix, group)
     }
 
-    /// Removes a route, in place.
-    pub fn remove_route(&mut self, prefix: Prefix) {
-        self.fib.remove(prefix);
+    /// Removes a route, in place; gives the group that it led to.
+    pub fn remove_route(&mut self, prefix: Prefix) -> Option<GroupId> {
+        self.fib.remove(prefix)
     }
 
     /// Gives memory of the forwarding table that no reader can see any more back for use. Publishing does this too; call it

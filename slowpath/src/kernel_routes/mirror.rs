@@ -1,10 +1,13 @@
 //! Our best routes, kept in the kernel.
 //!
 //! ```text
-//!  event loop                       rows (one lock)                      mirror thread
-//!  install / withdraw ──────►  prefix │ desired │ installed   ──256──►   netlink pipeline ──► kernel, table 116
-//!  first_sync_done, resync             └── dirty queue                   ◄── outcomes
+//!  event loop            inbox                rows (one lock)                      mirror thread
+//!  apply ─────────────► changes ────►  prefix │ desired │ installed   ──256──►   netlink pipeline ──► kernel, table 116
+//!  first_sync_done, resync                     └── dirty queue                   ◄── outcomes
 //! ```
+//!
+//! The event loop leaves what it wants in the inbox and goes on; the thread looks it up in the rows. Where the thread falls
+//! behind by more than [`INBOX_MAX`] changes the event loop does that itself.
 //!
 //! Restart is resync: at start the thread reads what an earlier run left in the table and keeps it, so that traffic
 //! flows on; what is still not desired when the first sync is done goes then. Stopping leaves the routes in place.
@@ -29,6 +32,9 @@ use crate::netlink::{Netlink, NetlinkError};
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// After which the thread goes on when its socket failed.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Changes that may wait to be looked up in the rows.
+const INBOX_MAX: usize = 1 << 16;
 
 /// Where the kernel is to send packets for a mirrored route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -130,14 +136,61 @@ pub struct Mirror {
 
 #[derive(Debug)]
 struct Shared {
-    rows: Mutex<Rows>,
+    /// Locked after the rows, where both are.
+    inbox: Mutex<Inbox>,
     work: Condvar,
+    rows: Mutex<Rows>,
     idle: Condvar,
 }
 
+/// What the thread is to look at.
+#[derive(Debug, Default)]
+struct Inbox {
+    changes: Vec<Order>,
+    /// There is something to do that the thread hasn't looked at.
+    is_called: bool,
+    stop: bool,
+}
+
 impl Shared {
+    /// The rows, with all that was in the inbox.
     fn rows(&self) -> MutexGuard<'_, Rows> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = std::mem::take(&mut self.inbox().changes);
+        for (prefix, target) in changes {
+            let Some(target) = target else {
+                rows.undesire(prefix);
+                continue;
+            };
+            match rows.desire(prefix, target) {
+                Err(error @ MirrorError::Full { .. }) if rows.refused_full == 1 => {
+                    tracing::warn!(
+                        "{error}; raise limits.mirror_routes (more of these are counted, not logged)"
+                    );
+                }
+                Ok(()) | Err(MirrorError::Full { .. }) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        rows
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls the thread.
+    fn call(&self) {
+        self.inbox().is_called = true;
+        self.work.notify_one();
+    }
+
+    /// Waits until the thread is called, or `at_most`.
+    fn wait(&self, at_most: Duration) {
+        let waited =
+            self.work.wait_timeout_while(self.inbox(), at_most, |inbox| !inbox.is_called && !inbox.stop);
+        let (mut inbox, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        inbox.is_called = false;
     }
 }
 
@@ -151,8 +204,9 @@ impl Mirror {
         let netlink = Netlink::open()?;
         let pipeline = Pipeline::open()?;
         let shared = Arc::new(Shared {
-            rows: Mutex::new(Rows::new(limit)),
+            inbox: Mutex::default(),
             work: Condvar::new(),
+            rows: Mutex::new(Rows::new(limit)),
             idle: Condvar::new(),
         });
         let worker = Worker { shared: Arc::clone(&shared), netlink, pipeline, retried: Instant::now() };
@@ -161,33 +215,53 @@ impl Mirror {
         Ok(Mirror { shared, thread: Some(thread) })
     }
 
+    /// These routes are to be there in place of what there was for their prefixes, or none of ours where there is no target.
+    ///
+    /// What the limit or a target without next hops forbids is counted and logged; what was there for the prefix stays
+    /// desired.
+    pub fn apply(&self, changes: Vec<(Prefix, Option<Arc<MirrorTarget>>)>) {
+        let waiting = {
+            let mut inbox = self.shared.inbox();
+            if inbox.changes.is_empty() {
+                inbox.changes = changes;
+            } else {
+                inbox.changes.extend(changes);
+            }
+            inbox.changes.len()
+        };
+        if waiting > INBOX_MAX {
+            drop(self.shared.rows());
+        }
+        self.shared.call();
+    }
+
     /// This route is to be there, in place of what there was for its prefix.
     ///
     /// # Errors
     /// [`MirrorError::Full`] or [`MirrorError::NoNexthop`]; what was there for the prefix stays desired.
     pub fn install(&self, route: MirrorRoute) -> Result<(), MirrorError> {
-        let result = self.shared.rows().desire(route);
-        self.shared.work.notify_one();
+        let result = self.shared.rows().desire(route.prefix, Arc::new(route.target));
+        self.shared.call();
         result
     }
 
     /// No route of ours is to be there for this prefix.
     pub fn withdraw(&self, prefix: Prefix) {
         self.shared.rows().undesire(prefix);
-        self.shared.work.notify_one();
+        self.shared.call();
     }
 
     /// All routes desired at start-up have been named: what an earlier run left and nobody named may go.
     pub fn first_sync_done(&self) {
         self.shared.rows().allow_sweep();
-        self.shared.work.notify_one();
+        self.shared.call();
     }
 
     /// Compares with the kernel again. Due after a link went down or up: the kernel drops routes through a link that
     /// goes down and doesn't bring them back.
     pub fn resync(&self) {
         self.shared.rows().resync = true;
-        self.shared.work.notify_one();
+        self.shared.call();
     }
 
     /// How far along it is.
@@ -206,8 +280,8 @@ impl Mirror {
 
 impl Drop for Mirror {
     fn drop(&mut self) {
-        self.shared.rows().stop = true;
-        self.shared.work.notify_one();
+        self.shared.inbox().stop = true;
+        self.shared.call();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has said so itself.
             let _ = thread.join();
@@ -237,7 +311,10 @@ impl Worker {
             if let Err(error) = step {
                 tracing::warn!(%error, "mirroring routes into the kernel failed; reading its table again");
                 rows.resync = true;
-                let wait = self.shared.work.wait_timeout_while(rows, RECOVERY_INTERVAL, |rows| !rows.stop);
+                drop(rows);
+                let stopping = self.shared.inbox();
+                let wait =
+                    self.shared.work.wait_timeout_while(stopping, RECOVERY_INTERVAL, |inbox| !inbox.stop);
                 drop(wait);
             } else if rows.is_idle() {
                 self.shared.idle.notify_all();
@@ -246,11 +323,11 @@ impl Worker {
     }
 
     fn wait_for_work(&mut self) -> Work {
-        let mut rows = self.shared.rows();
         loop {
-            if rows.stop {
+            if self.shared.inbox().stop {
                 return Work::Stop;
             }
+            let mut rows = self.shared.rows();
             if std::mem::take(&mut rows.resync) {
                 rows.busy = true;
                 return Work::Resync;
@@ -265,8 +342,8 @@ impl Worker {
                 return Work::Orders(orders);
             }
             self.shared.idle.notify_all();
-            let waited = self.shared.work.wait_timeout(rows, RETRY_INTERVAL);
-            (rows, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            drop(rows);
+            self.shared.wait(RETRY_INTERVAL);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ahash::{AHashMap, AHashSet};
 use model::Prefix;
 
-use super::{MirrorError, MirrorFailure, MirrorRoute, MirrorStatus, MirrorTarget};
+use super::{MirrorError, MirrorFailure, MirrorStatus, MirrorTarget};
 use crate::kernel_routes::pipeline::BATCH_CHANGES;
 
 /// Errno: the route to remove is gone already.
@@ -35,6 +35,8 @@ pub(super) struct Rows {
     pub(super) rows: AHashMap<Prefix, Row>,
     /// Equal targets are kept once: a full table has a handful.
     pub(super) targets: AHashSet<Arc<MirrorTarget>>,
+    /// The one asked for last, and the one of equal value that is kept.
+    latest: Option<(Arc<MirrorTarget>, Arc<MirrorTarget>)>,
     pub(super) queue: VecDeque<Prefix>,
     pub(super) failed: AHashSet<Prefix>,
     pub(super) desired: usize,
@@ -44,7 +46,6 @@ pub(super) struct Rows {
     pub(super) may_sweep: bool,
     pub(super) resync: bool,
     pub(super) busy: bool,
-    pub(super) stop: bool,
 }
 
 /// A change on its way to the kernel; `None` removes.
@@ -56,6 +57,7 @@ impl Rows {
             limit,
             rows: AHashMap::new(),
             targets: AHashSet::new(),
+            latest: None,
             queue: VecDeque::new(),
             failed: AHashSet::new(),
             desired: 0,
@@ -65,13 +67,11 @@ impl Rows {
             may_sweep: false,
             resync: true,
             busy: false,
-            stop: false,
         }
     }
 
-    pub(super) fn desire(&mut self, route: MirrorRoute) -> Result<(), MirrorError> {
-        let MirrorRoute { prefix, target } = route;
-        if matches!(&target, MirrorTarget::Nexthops(nexthops) if nexthops.is_empty()) {
+    pub(super) fn desire(&mut self, prefix: Prefix, target: Arc<MirrorTarget>) -> Result<(), MirrorError> {
+        if matches!(&*target, MirrorTarget::Nexthops(nexthops) if nexthops.is_empty()) {
             return Err(MirrorError::NoNexthop { prefix });
         }
         let new = self.rows.get(&prefix).is_none_or(|row| row.desired.is_none());
@@ -98,15 +98,22 @@ impl Rows {
         self.rows.entry(prefix).or_insert(Row { desired: None, installed: Installed::Nothing, queued: false })
     }
 
-    fn shared_target(&mut self, target: MirrorTarget) -> Arc<MirrorTarget> {
-        if let Some(shared) = self.targets.get(&target) {
+    fn shared_target(&mut self, target: Arc<MirrorTarget>) -> Arc<MirrorTarget> {
+        // Routes that come together mostly have one.
+        if let Some((asked, shared)) = &self.latest
+            && Arc::ptr_eq(asked, &target)
+        {
             return Arc::clone(shared);
         }
-        if self.targets.len() == self.targets.capacity() {
-            self.targets.retain(|target| Arc::strong_count(target) > 1);
-        }
-        let shared = Arc::new(target);
-        self.targets.insert(Arc::clone(&shared));
+        let known = self.targets.get(&target).map(Arc::clone);
+        let shared = known.unwrap_or_else(|| {
+            if self.targets.len() == self.targets.capacity() {
+                self.targets.retain(|target| Arc::strong_count(target) > 1);
+            }
+            self.targets.insert(Arc::clone(&target));
+            Arc::clone(&target)
+        });
+        self.latest = Some((target, Arc::clone(&shared)));
         shared
     }
 

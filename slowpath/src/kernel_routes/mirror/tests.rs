@@ -280,7 +280,7 @@ proptest! {
         for (action, n, which) in steps {
             match action {
                 0 | 1 => {
-                    rows.desire(MirrorRoute { prefix: prefix(n), target: target(which) }).unwrap();
+                    rows.desire(prefix(n), Arc::new(target(which))).unwrap();
                     desired.insert(prefix(n), target(which));
                 }
                 2 => {
