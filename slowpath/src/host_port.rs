@@ -253,7 +253,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::kernel_routes::mirror::{Mirror, MirrorRoute, MirrorTarget};
+    use crate::kernel_routes::mirror::{Mirror, MirrorTarget};
     use crate::kernel_routes::policy_rules::install_rules;
     use crate::testing::{Neighborhood, has, in_namespace, ip, run};
 
@@ -370,7 +370,7 @@ mod tests {
                     source: Some(source),
                     mtu: None,
                 };
-                mirror.install(MirrorRoute { prefix: prefix.parse().unwrap(), target }).unwrap();
+                mirror.apply(vec![(prefix.parse().unwrap(), Some(target.into()))]);
             }
             assert!(mirror.wait_until_idle(Duration::from_secs(10)));
             assert_eq!(mirror.status().failed, 0, "{:?}", mirror.status());
@@ -420,7 +420,7 @@ mod tests {
             {
                 let target =
                     MirrorTarget::HostPort { ifindex: port.kernel_side, via, source: None, mtu: None };
-                mirror.install(MirrorRoute { prefix: prefix.parse().unwrap(), target }).unwrap();
+                mirror.apply(vec![(prefix.parse().unwrap(), Some(target.into()))]);
             }
             assert!(mirror.wait_until_idle(Duration::from_secs(10)));
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use lab::tortie::{Settings, TortieNode};
 use lab::{Lab, Tools, command, link};
 
 use super::ends::Passed;
-use super::{Arguments, FEEDER, FEEDER_AS, ROUTER, ROUTER_AS, Results, Row, SINK, SINK_AS};
+use super::{Arguments, FEEDER_AS, ROUTER, ROUTER_AS, Results, Row, SINK, SINK_AS, feeder};
 
 /// Where the daemon runs; the ends have the last core.
 const DAEMON_CORES: &str = "0-2";
@@ -129,12 +130,13 @@ fn once(daemon: &Daemon, arguments: &Arguments, row: &mut Row) -> Result<()> {
     let lab = Lab::raise(&tools, Progress::new(None))?;
     let (router, ends) = (lab.namespace("router")?, lab.namespace("ends")?);
     link::veth(link::End::new(&router, "eth0"), link::End::new(&ends, "eth0"))?;
-    link::add_address(&router, "eth0", format!("{ROUTER}/24").parse()?)?;
-    for end in [FEEDER, SINK] {
-        link::add_address(&ends, "eth0", format!("{end}/24").parse()?)?;
+    link::add_address(&router, "eth0", format!("{ROUTER}/16").parse()?)?;
+    let feeders: Vec<Ipv4Addr> = (0..arguments.feeders).map(feeder).collect();
+    for end in feeders.iter().chain([&SINK]) {
+        link::add_address(&ends, "eth0", format!("{end}/16").parse()?)?;
     }
     link::transmit_checksums_by_software(&ends, "eth0")?;
-    let running = start(daemon, &lab, &router)?;
+    let running = start(daemon, &lab, &router, &feeders)?;
     let mut ends = Ends::start(&ends, arguments)?;
     let loaded = ends.ask("load")?;
     row.load_seconds.0.push(loaded.seconds);
@@ -183,9 +185,9 @@ fn family(pid: u32) -> Result<Vec<Identity>> {
     Ok(found)
 }
 
-fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace) -> Result<Running> {
+fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]) -> Result<Running> {
     if daemon.kind == Kind::Tortie {
-        return Ok(Running { tortie: Some(tortie(lab, namespace)?), processes: Vec::new() });
+        return Ok(Running { tortie: Some(tortie(lab, namespace, feeders)?), processes: Vec::new() });
     }
     // Within the daemon's own tree, under a name that no other lab has.
     let directory =
@@ -193,10 +195,10 @@ fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace) -> Result<Running> {
     let outside = daemon.root.join(directory.strip_prefix("/")?);
     fs::create_dir_all(&outside)?;
     let text = match daemon.kind {
-        Kind::Bird => bird(),
-        Kind::Frr => frr(),
-        Kind::GoBgp => gobgp(),
-        Kind::OpenBgpd => openbgpd(&directory),
+        Kind::Bird => bird(feeders),
+        Kind::Frr => frr(feeders),
+        Kind::GoBgp => gobgp(feeders),
+        Kind::OpenBgpd => openbgpd(&directory, feeders),
         Kind::Tortie => bail!("it is started elsewhere"),
     };
     let file = directory.join("conf");
@@ -227,31 +229,33 @@ fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace) -> Result<Running> {
     Ok(Running { tortie: None, processes: vec![process] })
 }
 
-fn tortie(lab: &Lab, namespace: &Namespace) -> Result<TortieNode> {
+fn tortie(lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]) -> Result<TortieNode> {
     namespace.forward()?;
     let resources = Resources::create(lab.directory().join("resources"))?;
     resources.bgp_configuration(false, ROUTER_AS)?;
-    resources.node("router", Some(format!("{ROUTER}/24").parse()?), None)?;
+    resources.node("router", Some(format!("{ROUTER}/16").parse()?), None)?;
     // A Calico node announces what is in its pools and nothing else, unless a filter says so.
-    for (name, address, peer_as, action) in
-        [("feeder", FEEDER, FEEDER_AS, "Reject"), ("sink", SINK, SINK_AS, "Accept")]
-    {
-        let head = |kind: &str| {
-            format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{ name: {name} }}\n")
-        };
-        let filter = format!("{}spec: {{ exportV4: [{{ action: {action} }}] }}\n", head("BGPFilter"));
+    let head = |kind: &str, name: &str| {
+        format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{ name: {name} }}\n")
+    };
+    for (name, action) in [("feeder", "Reject"), ("sink", "Accept")] {
+        let filter = format!("{}spec: {{ exportV4: [{{ action: {action} }}] }}\n", head("BGPFilter", name));
+        resources.write(&format!("filter-{name}.yaml"), &filter)?;
+    }
+    let feeders = feeders.iter().map(|address| (*address, FEEDER_AS, "feeder"));
+    for (number, (address, peer_as, filter)) in feeders.chain([(SINK, SINK_AS, "sink")]).enumerate() {
         let peer = format!(
-            "{}spec: {{ peerIP: \"{address}\", asNumber: {peer_as}, filters: [{name}] }}\n",
-            head("BGPPeer")
+            "{}spec: {{ peerIP: \"{address}\", asNumber: {peer_as}, filters: [{filter}] }}\n",
+            head("BGPPeer", &format!("peer{number}"))
         );
-        resources.write(&format!("{name}.yaml"), &format!("{filter}---\n{peer}"))?;
+        resources.write(&format!("peer{number}.yaml"), &peer)?;
     }
     let node = TortieNode::configure(lab, namespace, resources.directory(), &Settings::default())?;
     node.start(lab)?;
     Ok(node)
 }
 
-fn bird() -> String {
+fn bird(feeders: &[Ipv4Addr]) -> String {
     let session = |name: &str, address, number, export| {
         format!(
             "protocol bgp {name} {{ local {ROUTER} as {ROUTER_AS}; neighbor {address} as {number}; direct; passive on; \
@@ -260,23 +264,28 @@ fn bird() -> String {
     };
     format!(
         "router id {ROUTER};\nprotocol device {{}}\n{}{}",
-        session("feeder", FEEDER, FEEDER_AS, "none"),
+        feeders
+            .iter()
+            .enumerate()
+            .map(|(number, address)| session(&format!("feeder{number}"), *address, FEEDER_AS, "none"))
+            .collect::<String>(),
         session("sink", SINK, SINK_AS, "all")
     )
 }
 
-fn frr() -> String {
+fn frr(feeders: &[Ipv4Addr]) -> String {
+    let each = |line: &dyn Fn(&Ipv4Addr) -> String| feeders.iter().map(line).collect::<String>();
     format!(
-        "router bgp {ROUTER_AS}\n bgp router-id {ROUTER}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
-         neighbor {FEEDER} remote-as {FEEDER_AS}\n neighbor {SINK} remote-as {SINK_AS}\n \
-         neighbor {FEEDER} passive\n neighbor {SINK} passive\n \
-         neighbor {SINK} timers connect 1\n address-family ipv4 unicast\n  \
-         neighbor {SINK} advertisement-interval 0\n  neighbor {FEEDER} prefix-list none out\n exit-address-family\n\
-         ip prefix-list none seq 5 deny any\n"
+        "router bgp {ROUTER_AS}\n bgp router-id {ROUTER}\n no bgp ebgp-requires-policy\n no bgp network import-check\n{}\
+         \x20neighbor {SINK} remote-as {SINK_AS}\n neighbor {SINK} passive\n neighbor {SINK} timers connect 1\n \
+         address-family ipv4 unicast\n  neighbor {SINK} advertisement-interval 0\n{} exit-address-family\n\
+         ip prefix-list none seq 5 deny any\n",
+        each(&|feeder| format!(" neighbor {feeder} remote-as {FEEDER_AS}\n neighbor {feeder} passive\n")),
+        each(&|feeder| format!("  neighbor {feeder} prefix-list none out\n")),
     )
 }
 
-fn gobgp() -> String {
+fn gobgp(feeders: &[Ipv4Addr]) -> String {
     let neighbor = |address, number| {
         format!(
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {number}\n\
@@ -285,18 +294,21 @@ fn gobgp() -> String {
     };
     format!(
         "[global.config]\nas = {ROUTER_AS}\nrouter-id = \"{ROUTER}\"\n{}{}",
-        neighbor(FEEDER, FEEDER_AS),
+        feeders.iter().map(|address| neighbor(*address, FEEDER_AS)).collect::<String>(),
         neighbor(SINK, SINK_AS)
     )
 }
 
-fn openbgpd(directory: &Path) -> String {
+fn openbgpd(directory: &Path, feeders: &[Ipv4Addr]) -> String {
+    let each = |line: &dyn Fn(&Ipv4Addr) -> String| feeders.iter().map(line).collect::<String>();
     format!(
         "AS {ROUTER_AS}\nrouter-id {ROUTER}\nfib-update no\nsocket \"{}\"\n\
-         neighbor {FEEDER} {{ remote-as {FEEDER_AS}\n passive }}\n\
+         {}\
          neighbor {SINK} {{ remote-as {SINK_AS}\n passive }}\n\
-         allow from any\nallow to {SINK}\ndeny to {FEEDER}\n",
-        directory.join("sock").display()
+         allow from any\nallow to {SINK}\n{}",
+        directory.join("sock").display(),
+        each(&|feeder| format!("neighbor {feeder} {{ remote-as {FEEDER_AS}\n passive }}\n")),
+        each(&|feeder| format!("deny to {feeder}\n")),
     )
 }
 
@@ -313,6 +325,7 @@ impl Ends {
         let mut command = namespace.command("taskset");
         command.args(["-c", ENDS_CORE]).arg(std::env::current_exe()?);
         command.args(["table-load", "ends", "--one-in", &arguments.one_in.to_string()]);
+        command.args(["--feeders", &arguments.feeders.to_string()]);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting the ends")?;
         let input = child.stdin.take().context("its input is a pipe")?;

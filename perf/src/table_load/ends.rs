@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::feed::feed;
+use super::feed::Feed;
 use super::stream::{Said, read};
-use super::{FEEDER, FEEDER_AS, ROUTER, ROUTER_AS, SINK, SINK_AS, hello, table};
+use super::{FEEDER_AS, ROUTER, ROUTER_AS, SINK, SINK_AS, feeds, hello, table};
 
 /// How long a session may take to come up, once the router listens.
 const SESSION: Duration = Duration::from_secs(30);
@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Every how manieth prefix of the table.
     #[arg(long, default_value_t = 1)]
     one_in: usize,
+    /// How many send it.
+    #[arg(long, default_value_t = 1)]
+    feeders: u8,
 }
 
 /// What came of one request.
@@ -44,20 +47,28 @@ pub struct Passed {
 /// Brings both sessions up, then does what standard input says: `load`, `withdraw`.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let (table, _) = table(arguments.one_in)?;
-    let feed = feed(&table, FEEDER_AS, FEEDER, 1);
-    let mut sender = session(FEEDER, FEEDER_AS)?;
+    let feeds = feeds(&table, arguments.feeders);
+    let mut senders = Vec::new();
+    for (address, feed) in &feeds {
+        let sender = session(*address, FEEDER_AS)?;
+        // What a sender hears matters to nobody, but must be taken.
+        let mut heard = sender.try_clone()?;
+        heard.set_read_timeout(None)?;
+        thread::spawn(move || io::copy(&mut heard, &mut io::sink()));
+        senders.push((sender, feed));
+    }
     let mut receiver = session(SINK, SINK_AS)?;
-    // What the sender hears matters to nobody, but must be taken.
-    let mut heard = sender.try_clone()?;
-    heard.set_read_timeout(None)?;
-    thread::spawn(move || io::copy(&mut heard, &mut io::sink()));
+    let origins: Vec<u32> = feeds.iter().flat_map(|(_, feed)| feed.origins.iter().copied()).collect();
+    let updates = feeds.iter().map(|(_, feed)| feed.updates).sum();
     let index = table.iter().enumerate().map(|(at, prefix)| (*prefix, at)).collect();
-    let mut counting = Counting { index, origins: &feed.origins, has: vec![false; table.len()], wrong: 0 };
+    let mut counting = Counting { index, origins: &origins, has: vec![false; table.len()], wrong: 0 };
     println!("ready");
     for line in io::stdin().lock().lines() {
         let passed = match line?.as_str() {
-            "load" => counting.pass(&mut sender, &feed.announcement, &mut receiver, true, feed.updates)?,
-            "withdraw" => counting.pass(&mut sender, &feed.withdrawal, &mut receiver, false, feed.updates)?,
+            "load" => counting.pass(&mut senders, |feed| &feed.announcement, &mut receiver, true, updates)?,
+            "withdraw" => {
+                counting.pass(&mut senders, |feed| &feed.withdrawal, &mut receiver, false, updates)?
+            }
             other => bail!("nobody knows how to {other:?}"),
         };
         println!("{}", serde_json::to_string(&passed)?);
@@ -117,11 +128,11 @@ struct Counting<'a> {
 }
 
 impl Counting<'_> {
-    /// Sends a stream and counts until every prefix is there, or none is.
+    /// Sends a stream each and counts until every prefix is there, or none is.
     fn pass(
         &mut self,
-        sender: &mut TcpStream,
-        stream: &[u8],
+        senders: &mut [(TcpStream, &Feed)],
+        stream: impl Fn(&Feed) -> &[u8],
         receiver: &mut TcpStream,
         present: bool,
         updates: usize,
@@ -132,7 +143,11 @@ impl Counting<'_> {
         let mut last = began;
         let mut left = self.has.iter().filter(|has| **has != present).count();
         thread::scope(|scope| {
-            let sending = scope.spawn(|| sender.write_all(stream));
+            let mut sending = Vec::new();
+            for (sender, feed) in senders {
+                let stream = stream(feed);
+                sending.push(scope.spawn(move || sender.write_all(stream)));
+            }
             let mut buffer = Vec::new();
             while left > 0 {
                 if take(receiver, &mut buffer).is_err() {
@@ -144,7 +159,11 @@ impl Counting<'_> {
                     last = Instant::now();
                 }
             }
-            sending.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?.context("sending the table")
+            for sending in sending {
+                let sent = sending.join().map_err(|_| anyhow::anyhow!("a sender panicked"))?;
+                sent.context("sending the table")?;
+            }
+            Ok::<(), anyhow::Error>(())
         })?;
         let seconds = (last - began).as_secs_f64();
         Ok(Passed { seconds, missing: left, wrong: self.wrong, updates })

@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Whole daemons beside the whole router, each in a namespace of its own; without it our speaker alone, in memory.
     #[arg(long)]
     daemons: bool,
+    /// How many peers send the table, each an equal part of it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=250))]
+    feeders: u8,
     /// Only these daemons.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -94,6 +97,7 @@ impl Row {
 struct Results {
     table: String,
     prefixes: usize,
+    feeders: u8,
     updates: usize,
     skipped: Vec<String>,
     rows: Vec<Row>,
@@ -105,12 +109,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return ends::run(arguments);
     }
     let (table, source) = table(arguments.one_in)?;
-    let feed = feed::feed(&table, FEEDER_AS, FEEDER, 1);
-    println!("{} IPv4 prefixes, {}, in {} UPDATEs", table.len(), source, feed.updates);
+    let feeds = feeds(&table, arguments.feeders);
+    let updates = feeds.iter().map(|(_, feed)| feed.updates).sum();
+    println!("{} IPv4 prefixes, {source}, in {updates} UPDATEs of {} peers", table.len(), feeds.len());
     let mut results = Results {
         table: source,
         prefixes: table.len(),
-        updates: feed.updates,
+        feeders: arguments.feeders,
+        updates,
         skipped: Vec::new(),
         rows: Vec::new(),
     };
@@ -118,7 +124,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         measure::pin(None);
         let mut row = Row::new("tortie's speaker alone".to_owned());
         for _ in 0..arguments.rounds {
-            let taken = speaker::run(&feed)?;
+            let taken = speaker::run(&feeds)?;
             row.load_seconds.0.push(taken.load.as_secs_f64());
             row.withdraw_seconds.0.push(taken.withdraw.as_secs_f64());
             row.processor_seconds.0.push((taken.load + taken.withdraw).as_secs_f64());
@@ -144,9 +150,31 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if arguments.record {
         let name = if arguments.daemons { "peers-table-load" } else { "table-load" };
-        println!("written to {}", Record::new(name, results).write()?.display());
+        let name = match arguments.feeders {
+            1 => name.to_owned(),
+            many => format!("{name}-{many}-feeders"),
+        };
+        println!("written to {}", Record::new(&name, results).write()?.display());
     }
     Ok(())
+}
+
+/// Where a sender is.
+fn feeder(number: u8) -> Ipv4Addr {
+    let [a, b, c, _] = FEEDER.octets();
+    if number == 0 { FEEDER } else { Ipv4Addr::from([a, b, c + 1, number]) }
+}
+
+/// What each sender says: its part of the table. Parts come in the table's order.
+fn feeds(table: &Prefixes<u32>, feeders: u8) -> Vec<(Ipv4Addr, feed::Feed)> {
+    let parts = table.chunks(table.len().div_ceil(usize::from(feeders)).max(1));
+    let numbered = parts.zip(0..feeders);
+    numbered
+        .map(|(part, number)| {
+            let address = feeder(number);
+            (address, feed::feed(&part.to_vec(), FEEDER_AS, address, 1 + u64::from(number)))
+        })
+        .collect()
 }
 
 /// The IPv4 prefixes that every daemon takes, and where they come from: a few of a real table's are multicast or loopback.

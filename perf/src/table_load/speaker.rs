@@ -1,6 +1,6 @@
 //! Our speaker alone, in memory: bytes of one peer in, bytes for another out. No sockets, no routing table behind it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -10,7 +10,7 @@ use perf::measure;
 
 use super::feed::Feed;
 use super::stream::{Said, read};
-use super::{FEEDER, FEEDER_AS, ROUTER, ROUTER_AS, SINK, SINK_AS, hello};
+use super::{FEEDER_AS, ROUTER, ROUTER_AS, SINK, SINK_AS, hello};
 
 /// As much as one read of a socket gives.
 const CHUNK: usize = 64 << 10;
@@ -30,7 +30,7 @@ pub struct Taken {
 ///
 /// # Errors
 /// Where it doesn't pass everything on.
-pub fn run(feed: &Feed) -> Result<Taken> {
+pub fn run(feeds: &[(Ipv4Addr, Feed)]) -> Result<Taken> {
     let now = Instant::now();
     let mut bench = Bench {
         speaker: Speaker::new(SpeakerConfig::new(ROUTER, AsNumber(ROUTER_AS))),
@@ -39,7 +39,9 @@ pub fn run(feed: &Feed) -> Result<Taken> {
         sent: Vec::new(),
     };
     let before = resident_bytes()?;
-    for (id, address, peer_as) in [(1, FEEDER, FEEDER_AS), (2, SINK, SINK_AS)] {
+    // The receiver is the first; senders are told what others send, too.
+    let feeders = feeds.iter().map(|(address, _)| (*address, FEEDER_AS));
+    for (id, (address, peer_as)) in (1..).zip(std::iter::once((SINK, SINK_AS)).chain(feeders)) {
         let mut config = PeerConfig::new(PeerId(id), IpAddr::V4(address), AsNumber(peer_as));
         (config.passive, config.policy_required) = (true, false);
         bench.give(Input::PutPeer(config));
@@ -54,11 +56,12 @@ pub fn run(feed: &Feed) -> Result<Taken> {
         bench.give(Input::Received { connection, bytes: &hello });
     }
     bench.sent.clear();
-    let (announced, load) = bench.pass(&feed.announcement);
-    ensure!(announced == (feed.origins.len(), 0), "{announced:?} of {} were passed on", feed.origins.len());
+    let prefixes = feeds.iter().map(|(_, feed)| feed.origins.len()).sum();
+    let (announced, load) = bench.pass(feeds.iter().map(|(_, feed)| &feed.announcement[..]));
+    ensure!(announced == (prefixes, 0), "{announced:?} of {prefixes} were passed on");
     let grown = resident_bytes()?.saturating_sub(before);
-    let (withdrawn, withdraw) = bench.pass(&feed.withdrawal);
-    ensure!(withdrawn == (0, feed.origins.len()), "{withdrawn:?} of {} were taken back", feed.origins.len());
+    let (withdrawn, withdraw) = bench.pass(feeds.iter().map(|(_, feed)| &feed.withdrawal[..]));
+    ensure!(withdrawn == (0, prefixes), "{withdrawn:?} of {prefixes} were taken back");
     Ok(Taken { load, withdraw, grown })
 }
 
@@ -75,7 +78,7 @@ impl Bench {
         let mut asked = Vec::new();
         for output in self.out.drain(..) {
             match output {
-                Output::Send { connection: ConnectionId(2), bytes } => self.sent.push(bytes),
+                Output::Send { connection: ConnectionId(1), bytes } => self.sent.push(bytes),
                 Output::WatchNexthop(nexthop) => asked.push(nexthop),
                 _ => {}
             }
@@ -85,11 +88,18 @@ impl Bench {
         }
     }
 
-    /// Gives a stream, then time until no work is left; counts what was announced and withdrawn.
-    fn pass(&mut self, stream: &[u8]) -> ((usize, usize), Duration) {
+    /// Gives each sender's stream, by turns, then time until no work is left; counts what was announced and withdrawn.
+    fn pass<'a>(&mut self, streams: impl Iterator<Item = &'a [u8]>) -> ((usize, usize), Duration) {
         let before = measure::on_core();
-        for chunk in stream.chunks(CHUNK) {
-            self.give(Input::Received { connection: ConnectionId(1), bytes: chunk });
+        let mut streams: Vec<_> = (2..).zip(streams.map(|stream| stream.chunks(CHUNK))).collect();
+        while !streams.is_empty() {
+            streams.retain_mut(|(connection, chunks)| {
+                let chunk = chunks.next();
+                if let Some(bytes) = chunk {
+                    self.give(Input::Received { connection: ConnectionId(*connection), bytes });
+                }
+                chunk.is_some()
+            });
         }
         while self.speaker.next_deadline().is_some_and(|deadline| deadline <= self.now) {
             self.give(Input::Tick);

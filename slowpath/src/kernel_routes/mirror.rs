@@ -33,8 +33,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// After which the thread goes on when its socket failed.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Changes that may wait to be looked up in the rows.
-const INBOX_MAX: usize = 1 << 16;
+/// Changes that may wait to be looked up in the rows, at 32 bytes each.
+const INBOX_MAX: usize = 1 << 18;
 
 /// Where the kernel is to send packets for a mirrored route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,14 +56,8 @@ pub enum MirrorTarget {
     },
 }
 
-/// A route to mirror.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MirrorRoute {
-    /// The destination.
-    pub prefix: Prefix,
-    /// Where to.
-    pub target: MirrorTarget,
-}
+/// Routes wanted, each in place of what there was for its prefix; without a target there is to be none of ours.
+pub type Changes = Vec<(Prefix, Option<Arc<MirrorTarget>>)>;
 
 /// Why a route isn't mirrored.
 #[derive(Debug, thiserror::Error)]
@@ -215,11 +209,11 @@ impl Mirror {
         Ok(Mirror { shared, thread: Some(thread) })
     }
 
-    /// These routes are to be there in place of what there was for their prefixes, or none of ours where there is no target.
+    /// These are the routes that are to be there from now on.
     ///
     /// What the limit or a target without next hops forbids is counted and logged; what was there for the prefix stays
     /// desired.
-    pub fn apply(&self, changes: Vec<(Prefix, Option<Arc<MirrorTarget>>)>) {
+    pub fn apply(&self, changes: Changes) {
         let waiting = {
             let mut inbox = self.shared.inbox();
             if inbox.changes.is_empty() {
@@ -232,22 +226,6 @@ impl Mirror {
         if waiting > INBOX_MAX {
             drop(self.shared.rows());
         }
-        self.shared.call();
-    }
-
-    /// This route is to be there, in place of what there was for its prefix.
-    ///
-    /// # Errors
-    /// [`MirrorError::Full`] or [`MirrorError::NoNexthop`]; what was there for the prefix stays desired.
-    pub fn install(&self, route: MirrorRoute) -> Result<(), MirrorError> {
-        let result = self.shared.rows().desire(route.prefix, Arc::new(route.target));
-        self.shared.call();
-        result
-    }
-
-    /// No route of ours is to be there for this prefix.
-    pub fn withdraw(&self, prefix: Prefix) {
-        self.shared.rows().undesire(prefix);
         self.shared.call();
     }
 

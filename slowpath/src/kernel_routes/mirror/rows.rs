@@ -28,6 +28,31 @@ pub(super) struct Row {
     pub(super) queued: bool,
 }
 
+impl Row {
+    const NOTHING: Row = Row { desired: None, installed: Installed::Nothing, queued: false };
+
+    /// Must the kernel be told something about it?
+    fn is_due(&self, may_sweep: bool) -> bool {
+        match (&self.desired, &self.installed) {
+            (Some(desired), Installed::This(installed)) => desired != installed,
+            (Some(_), _) | (None, Installed::This(_)) => true,
+            (None, Installed::Unknown) => may_sweep,
+            (None, Installed::Nothing) => false,
+        }
+    }
+
+    /// Must its prefix be put into the queue now? Then it counts as being there.
+    fn is_to_be_queued(&mut self, may_sweep: bool) -> bool {
+        let due = !self.queued && self.is_due(may_sweep);
+        self.queued |= due;
+        due
+    }
+
+    fn is_nothing(&self) -> bool {
+        !self.queued && self.desired.is_none() && self.installed == Installed::Nothing
+    }
+}
+
 /// Desired and installed routes, and the queue of prefixes where they differ.
 #[derive(Debug)]
 pub(super) struct Rows {
@@ -74,28 +99,35 @@ impl Rows {
         if matches!(&*target, MirrorTarget::Nexthops(nexthops) if nexthops.is_empty()) {
             return Err(MirrorError::NoNexthop { prefix });
         }
-        let new = self.rows.get(&prefix).is_none_or(|row| row.desired.is_none());
-        if new && self.desired >= self.limit {
+        let is_new = |row: Option<&Row>| row.is_none_or(|row| row.desired.is_none());
+        if self.desired >= self.limit && is_new(self.rows.get(&prefix)) {
             self.refused_full += 1;
             return Err(MirrorError::Full { prefix, limit: self.limit });
         }
-        self.desired += usize::from(new);
         let target = self.shared_target(target);
-        self.row(prefix).desired = Some(target);
-        self.queue_if_due(prefix);
+        let row = self.rows.entry(prefix).or_insert(Row::NOTHING);
+        self.desired += usize::from(row.desired.replace(target).is_none());
+        if row.is_to_be_queued(self.may_sweep) {
+            self.queue.push_back(prefix);
+        }
         Ok(())
     }
 
     pub(super) fn undesire(&mut self, prefix: Prefix) {
         let Some(row) = self.rows.get_mut(&prefix) else { return };
         self.desired -= usize::from(row.desired.take().is_some());
-        self.failed.remove(&prefix);
-        self.queue_if_due(prefix);
-        self.forget_if_empty(prefix);
+        if row.is_to_be_queued(self.may_sweep) {
+            self.queue.push_back(prefix);
+        } else if row.is_nothing() {
+            self.rows.remove(&prefix);
+        }
+        self.has_not_failed(prefix);
     }
 
-    fn row(&mut self, prefix: Prefix) -> &mut Row {
-        self.rows.entry(prefix).or_insert(Row { desired: None, installed: Installed::Nothing, queued: false })
+    fn has_not_failed(&mut self, prefix: Prefix) {
+        if !self.failed.is_empty() {
+            self.failed.remove(&prefix);
+        }
     }
 
     fn shared_target(&mut self, target: Arc<MirrorTarget>) -> Arc<MirrorTarget> {
@@ -132,11 +164,10 @@ impl Rows {
             }
         }
         for prefix in found {
-            if !self.rows.contains_key(prefix) {
-                self.row(*prefix).installed = Installed::Unknown;
-            }
+            let left = Row { installed: Installed::Unknown, ..Row::NOTHING };
+            self.rows.entry(*prefix).or_insert(left);
         }
-        self.rows.retain(|_, row| row.queued || row.desired.is_some() || row.installed != Installed::Nothing);
+        self.rows.retain(|_, row| !row.is_nothing());
         self.installed = found.len();
         self.failed.clear();
         self.queue_all_due();
@@ -144,8 +175,7 @@ impl Rows {
 
     fn queue_all_due(&mut self) {
         for (prefix, row) in &mut self.rows {
-            if !row.queued && is_due(row, self.may_sweep) {
-                row.queued = true;
+            if row.is_to_be_queued(self.may_sweep) {
                 self.queue.push_back(*prefix);
             }
         }
@@ -153,8 +183,7 @@ impl Rows {
 
     fn queue_if_due(&mut self, prefix: Prefix) {
         let Some(row) = self.rows.get_mut(&prefix) else { return };
-        if !row.queued && is_due(row, self.may_sweep) {
-            row.queued = true;
+        if row.is_to_be_queued(self.may_sweep) {
             self.queue.push_back(prefix);
         }
     }
@@ -172,10 +201,10 @@ impl Rows {
             let Some(prefix) = self.queue.pop_front() else { break };
             let Some(row) = self.rows.get_mut(&prefix) else { continue };
             row.queued = false;
-            if is_due(row, self.may_sweep) {
+            if row.is_due(self.may_sweep) {
                 orders.push((prefix, row.desired.clone()));
-            } else {
-                self.forget_if_empty(prefix);
+            } else if row.is_nothing() {
+                self.rows.remove(&prefix);
             }
         }
         orders
@@ -199,17 +228,13 @@ impl Rows {
                 return;
             }
         }
-        self.failed.remove(&prefix);
         // Its desire may have changed while the order was under way.
-        self.queue_if_due(prefix);
-        self.forget_if_empty(prefix);
-    }
-
-    fn forget_if_empty(&mut self, prefix: Prefix) {
-        let empty = |row: &Row| !row.queued && row.desired.is_none() && row.installed == Installed::Nothing;
-        if self.rows.get(&prefix).is_some_and(empty) {
+        if row.is_to_be_queued(self.may_sweep) {
+            self.queue.push_back(prefix);
+        } else if row.is_nothing() {
             self.rows.remove(&prefix);
         }
+        self.has_not_failed(prefix);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -225,15 +250,5 @@ impl Rows {
             refused_full: self.refused_full,
             last_failure: self.last_failure,
         }
-    }
-}
-
-/// Must the kernel be told something about this row?
-fn is_due(row: &Row, may_sweep: bool) -> bool {
-    match (&row.desired, &row.installed) {
-        (Some(desired), Installed::This(installed)) => desired != installed,
-        (Some(_), _) | (None, Installed::This(_)) => true,
-        (None, Installed::Unknown) => may_sweep,
-        (None, Installed::Nothing) => false,
     }
 }

@@ -19,7 +19,11 @@ fn nexthops(hops: &[(&str, IfIndex)]) -> MirrorTarget {
 }
 
 fn install(mirror: &Mirror, text: &str, target: MirrorTarget) {
-    mirror.install(MirrorRoute { prefix: prefix(text), target }).unwrap();
+    mirror.apply(vec![(prefix(text), Some(Arc::new(target)))]);
+}
+
+fn withdraw(mirror: &Mirror, text: &str) {
+    mirror.apply(vec![(prefix(text), None)]);
 }
 
 /// The table as `ip` shows it, a route a line, both families, next hops joined to their route.
@@ -87,9 +91,9 @@ fn routes_are_added_replaced_and_removed_in_both_families() {
         install(&mirror, "fd01::/64", MirrorTarget::Blackhole);
         install(&mirror, "fd02::/64", nexthops(&[("2001:db8:1::9", up1)]));
         install(&mirror, "fd03::/64", nexthops(&[("2001:db8:0::9", up0), ("2001:db8:1::9", up1)]));
-        mirror.withdraw(prefix("10.4.0.0/26"));
-        mirror.withdraw(prefix("0.0.0.0/0"));
-        mirror.withdraw(prefix("10.99.0.0/26"));
+        withdraw(&mirror, "10.4.0.0/26");
+        withdraw(&mirror, "0.0.0.0/0");
+        withdraw(&mirror, "10.99.0.0/26");
         assert!(mirror.wait_until_idle(WAIT));
         let expected = [
             "10.2.0.0/26 via 192.0.1.9 dev up1 proto 116",
@@ -169,17 +173,13 @@ fn a_full_mirror_refuses_new_prefixes_and_counts_them() {
         let mirror = Mirror::start(2).unwrap();
         install(&mirror, "10.1.0.0/26", MirrorTarget::Blackhole);
         install(&mirror, "10.2.0.0/26", MirrorTarget::Blackhole);
-        let third = MirrorRoute { prefix: prefix("10.3.0.0/26"), target: MirrorTarget::Blackhole };
-        let error = mirror.install(third.clone()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the mirror holds its limit of 2 routes; 10.3.0.0/26 stays out of the kernel"
-        );
-        mirror.withdraw(prefix("10.1.0.0/26"));
-        mirror.install(third).expect("there is room again");
-        let none = MirrorTarget::Nexthops([].into());
-        let error = mirror.install(MirrorRoute { prefix: prefix("10.2.0.0/26"), target: none }).unwrap_err();
-        assert!(matches!(error, MirrorError::NoNexthop { .. }));
+        install(&mirror, "10.3.0.0/26", MirrorTarget::Blackhole);
+        assert_eq!((mirror.status().desired, mirror.status().refused_full), (2, 1));
+        withdraw(&mirror, "10.1.0.0/26");
+        // There is room again.
+        install(&mirror, "10.3.0.0/26", MirrorTarget::Blackhole);
+        // A target without next hops is none, so what there was stays.
+        install(&mirror, "10.2.0.0/26", MirrorTarget::Nexthops([].into()));
         assert!(mirror.wait_until_idle(WAIT));
         assert_eq!(table(), ["blackhole 10.2.0.0/26 proto 116", "blackhole 10.3.0.0/26 proto 116"]);
         assert_eq!(mirror.status().refused_full, 1);
@@ -220,9 +220,8 @@ fn a_long_table_goes_in_whole_and_out_again() {
         let prefixes_v6 = (0..count).map(|n| Prefix::new(IpAddr::V6(high(n).into()), 56).unwrap());
         for (prefixes, target) in [(prefixes_v4.collect::<Vec<_>>(), v4), (prefixes_v6.collect(), v6)] {
             let begun = Instant::now();
-            for prefix in &prefixes {
-                mirror.install(MirrorRoute { prefix: *prefix, target: target.clone() }).unwrap();
-            }
+            let target = Some(Arc::new(target));
+            mirror.apply(prefixes.iter().map(|prefix| (*prefix, target.clone())).collect());
             assert!(mirror.wait_until_idle(10 * WAIT));
             let seconds = begun.elapsed().as_secs_f64();
             println!("{count} routes like {}: {:.0} a second", prefixes[0], f64::from(count) / seconds);
