@@ -23,8 +23,8 @@ use crate::rib::{Offer, Source};
 use crate::status::PolicyUse;
 use crate::status::{
     Answer, BgpRouteStatus, BgpStatus, DatastoreStatus, IcmpStatus, NeighborStatus, NeighborsStatus,
-    NexthopStatus, OfferStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus, PrefixLimitStatus, QosStatus,
-    Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
+    NexthopStatus, OfferStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus,
+    PrefixLimitStatus, QosStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
 };
 use crate::target::Gateway;
 use crate::workload_mtu;

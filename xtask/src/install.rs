@@ -41,14 +41,19 @@ const PACKAGES: &[Package] = &[
     Package { name: "valgrind", program: "valgrind", reason: "counts the walk's instructions" },
 ];
 
-/// What single scenarios need besides: 100 MB or more with all that they depend on, so only where one is asked for.
-const PACKAGES_FOR_SCENARIOS: &[Package] = &[
+/// What scenarios with a virtual machine need besides: 100 MB or more with all that they depend on, so only where one is asked
+/// for.
+const PACKAGES_FOR_MACHINES: &[Package] = &[
     Package {
         name: "qemu-system-x86",
         program: "qemu-system-x86_64",
         reason: "emulates a machine with another kernel than this one",
     },
     Package { name: "busybox-static", program: "busybox", reason: "is most of what runs in it" },
+];
+
+/// Likewise, for those who watch a router.
+const PACKAGES_FOR_WATCHING: &[Package] = &[
     Package { name: "chromium", program: "chromium", reason: "looks through the looking glass" },
     Package {
         name: "prometheus",

@@ -24,8 +24,13 @@ async fn exchange(request: &str, summary: Option<Summary>) -> String {
             }
         });
     }
-    let observer =
-        Observer::new(questions, Counters::new(1, 1), OpenPorts::default(), tables::Flows::new(16), tables::Capturing::new());
+    let observer = Observer::new(
+        questions,
+        Counters::new(1, 1),
+        OpenPorts::default(),
+        tables::Flows::new(16),
+        tables::Capturing::new(),
+    );
     let server = Server::listen(&endpoint(), Site::Metrics).await.unwrap();
     said_by(&server, &observer, request).await
 }
@@ -75,8 +80,13 @@ async fn health_is_that_the_slow_path_has_not_ended() {
     assert!(exchange(&get("/healthz"), ready()).await.starts_with("HTTP/1.1 200 "));
     let (questions, requests) = mpsc::channel(1);
     drop(requests);
-    let observer =
-        Observer::new(questions, Counters::new(1, 1), OpenPorts::default(), tables::Flows::new(16), tables::Capturing::new());
+    let observer = Observer::new(
+        questions,
+        Counters::new(1, 1),
+        OpenPorts::default(),
+        tables::Flows::new(16),
+        tables::Capturing::new(),
+    );
     let request = Request::get("/healthz").body(()).unwrap();
     let response = respond(&request, false, &Site::Metrics, &observer).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -54,7 +54,13 @@ fn observer() -> (Observer, Writer) {
     let config = RegionConfig { frames: 16, chunk_size: 2048, large: None, hugepages: false };
     let pool = Region::new(config).unwrap().1;
     let rehearsal = Rehearsal::new(writer.reader().unwrap(), pool, Flows::new(16), 4);
-    let observer = Observer::new(questions, Counters::new(1, 4), OpenPorts::default(), Flows::new(16), tables::Capturing::new());
+    let observer = Observer::new(
+        questions,
+        Counters::new(1, 4),
+        OpenPorts::default(),
+        Flows::new(16),
+        tables::Capturing::new(),
+    );
     (observer.with_traces(Traces::new(rehearsal, Tracing::new(4))), writer)
 }
 

@@ -95,7 +95,13 @@ fn observer() -> Observer {
     let (questions, requests) = tokio::sync::mpsc::channel(1);
     // It stays open: whoever asks is answered `ok`.
     std::mem::forget(requests);
-    Observer::new(questions, tables::Counters::new(1, 1), OpenPorts::default(), tables::Flows::new(16), tables::Capturing::new())
+    Observer::new(
+        questions,
+        tables::Counters::new(1, 1),
+        OpenPorts::default(),
+        tables::Flows::new(16),
+        tables::Capturing::new(),
+    )
 }
 
 /// Serves while the client asks.
