@@ -146,7 +146,8 @@ pub(crate) fn install() -> Result<Installed> {
 pub(crate) fn install_for_scenarios(chosen: &[&'static Scenario]) -> Result<Installed> {
     let needed =
         |package: &&Package| chosen.iter().any(|scenario| scenario.programs.contains(&package.program));
-    install_all(PACKAGES.iter().chain(PACKAGES_FOR_SCENARIOS.iter().filter(needed)))
+    let for_some = PACKAGES_FOR_MACHINES.iter().chain(PACKAGES_FOR_WATCHING);
+    install_all(PACKAGES.iter().chain(for_some.filter(needed)))
 }
 
 /// As [`install`], with what the peers of the benchmarks need.
