@@ -85,6 +85,15 @@ impl Machine {
         Ok(text(&output.stdout))
     }
 
+    /// Runs a program of this machine's, not of that one's, in a network namespace that was made there.
+    ///
+    /// # Errors
+    /// As [`command::run`].
+    pub fn run_in_namespace(&self, name: &str, words: &[&str]) -> Result<String> {
+        let namespace = format!("/proc/{}/root/run/netns/{name}", self.first.pid);
+        command::run(Command::new("nsenter").arg(format!("--net={namespace}")).args(words), command::SETTING)
+    }
+
     /// Runs a line of shell inside, whatever its exit status.
     ///
     /// # Errors

@@ -71,6 +71,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     install(lab, &machine)?;
     start(lab, &site, &machine)?;
     comes_back(lab, &site, &machine)?;
+    enters_workloads(lab, &machine)?;
     dies(lab, &site, &machine)?;
     upgrade(lab, &site, &machine)?;
     ssh.beats_on(5)?;
@@ -153,6 +154,21 @@ fn comes_back(lab: &Lab, site: &Site<'_>, machine: &Machine) -> Result<()> {
     for (_, address) in BEHIND_LEFT {
         traffic::reaches(lab, &site.right, address.parse()?, CONVERGE)?;
     }
+    Ok(())
+}
+
+/// The unit's sandbox lets the router into workloads' namespaces, where it switches an offload off (D8).
+fn enters_workloads(lab: &Lab, machine: &Machine) -> Result<()> {
+    machine.run(
+        "ip netns add pod && ip link add cali9 type veth peer name eth0 netns pod && \
+         ip -n pod link set eth0 up && ip link set cali9 up",
+    )?;
+    lab.wait("checksums by software in a workload", CONVERGE, || {
+        let features = machine.run_in_namespace("pod", &["ethtool", "--show-features", "eth0"])?;
+        Ok(features.contains("tx-checksumming: off").then_some(()))
+    })?;
+    machine.run("ip netns delete pod")?;
+    lab.proved("from its sandbox the router reaches into a workload's namespace");
     Ok(())
 }
 

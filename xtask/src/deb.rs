@@ -36,7 +36,6 @@ const FILES: &[(&str, &str, u32)] = &[
     ("packaging/debian/networkmanager.conf", "usr/lib/NetworkManager/conf.d/tortie.conf", 0o644),
     ("packaging/debian/tortie.yaml", "usr/share/doc/tortie/examples/tortie.yaml", 0o644),
     ("packaging/debian/copyright", "usr/share/doc/tortie/copyright", 0o644),
-    ("packaging/debian/lintian-overrides", "usr/share/lintian/overrides/tortie", 0o644),
     ("OPERATING.md", "usr/share/doc/tortie/OPERATING.md", 0o644),
     ("CHANGELOG.md", "usr/share/doc/tortie/NEWS.md", 0o644),
     ("packaging/debian/postinst", "DEBIAN/postinst", 0o755),
