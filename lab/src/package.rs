@@ -114,7 +114,7 @@ fn start(lab: &Lab, site: &Site<'_>, machine: &Machine) -> Result<()> {
     lab.step("starting the router");
     let uplinks = UPLINKS.map(|(interface, _)| interface).join(", ");
     let configuration = format!(
-        "node: {}\ndatastore: {{ directory: /etc/tortie/resources }}\nuplinks: [{uplinks}]\nworkers: 2\n\
+        "node: {}\ndatastore: {{ directory: /etc/tortie/resources }}\nuplinks: [{uplinks}, wan0]\nworkers: 2\n\
          tuning: {{ defer_hard_irqs: 2, gro_flush_timeout: 200000 }}\nmetrics: {{ listen: \"127.0.0.1:9191\" }}\n",
         site.router.name()
     );
@@ -125,6 +125,8 @@ fn start(lab: &Lab, site: &Site<'_>, machine: &Machine) -> Result<()> {
          mkdir -p /etc/systemd/system/tortie.service.d && cp /mnt/watchdog.conf /etc/systemd/system/tortie.service.d/ && \
          systemctl daemon-reload",
     )?;
+    // As many queues as cores, one of them in use: something to tune.
+    machine.run("ip link add wan0 type veth peer name wan1 && ip link set wan1 up && ip link set wan0 up")?;
     machine.run("tortie run --check")?;
     let began = Instant::now();
     machine.run("systemctl start tortie")?;
@@ -132,11 +134,11 @@ fn start(lab: &Lab, site: &Site<'_>, machine: &Machine) -> Result<()> {
     let status = machine.run("systemctl show -P StatusText tortie")?;
     ensure!(status.starts_with("forwarding by "), "the unit's status is {status:?}");
     let log = machine.run("journalctl -u tortie -o cat")?;
-    for line in ["tuning: eth0 has 2 queues, before 1: ", "gro_flush_timeout is 200000, before 0: "] {
+    for line in ["tuning: wan0 has 2 queues, before 1: ", "gro_flush_timeout is 200000, before 0: "] {
         ensure!(log.contains(line), "the log doesn't say `{line}`");
     }
     let survey = machine.run("tortie node checksystem || true")?;
-    ensure!(survey.contains("eth0: 2 queues"), "checksystem doesn't tell what eth0 got: {survey}");
+    ensure!(survey.contains("wan0: 2 queues"), "checksystem doesn't tell what wan0 got: {survey}");
     lab.proved(format!("systemd calls it started {} ms after it was asked, \"{status}\"", ready.as_millis()));
     Ok(())
 }
@@ -227,6 +229,8 @@ fn purge(lab: &Lab, machine: &Machine, clean: &Trace) -> Result<()> {
     lab.step("purging");
     machine.run("rm -r /etc/systemd/system/tortie.service.d && systemctl daemon-reload")?;
     machine.run("dpkg -P tortie")?;
+    let queues = machine.run("ls -d /sys/class/net/wan0/queues/rx-* | wc -l && ip link delete wan0")?;
+    ensure!(queues == "1", "wan0 keeps {queues} queues");
     ensure!(!machine.output("systemctl cat tortie")?.status.success(), "systemd still knows the unit");
     let now = Trace::of(machine)?;
     same("files", &clean.files, &now.files)?;
