@@ -45,10 +45,24 @@ pub struct Files {
     pub disk: PathBuf,
     /// The firmware that it boots with; QEMU's own BIOS where none is named.
     pub firmware: Option<PathBuf>,
-    /// What its slot calls itself.
+    /// Upgrades, if they are to be tried.
+    pub upgrades: Option<Upgrades>,
+}
+
+/// Upgrades to try.
+#[derive(Clone, Debug)]
+pub struct Upgrades {
+    /// One that works.
+    pub good: Upgrade,
+    /// One in which the router never becomes ready.
+    pub never_ready: Upgrade,
+}
+
+/// What `appliance upgrade` takes.
+#[derive(Clone, Debug)]
+pub struct Upgrade {
+    /// Where it is.
+    pub file: PathBuf,
+    /// What it calls itself.
     pub version: String,
-    /// An upgrade that works, and its version.
-    pub good: (PathBuf, String),
-    /// An upgrade in which the router never becomes ready, and its version.
-    pub never_ready: (PathBuf, String),
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask boot`: the appliance's image under QEMU, looked at as an operator would.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -20,6 +20,12 @@ pub(crate) struct Arguments {
     /// Boot by UEFI (Debian's OVMF) rather than a BIOS
     #[arg(long)]
     uefi: bool,
+    /// Leave the upgrades out: a third of the time
+    #[arg(long)]
+    quick: bool,
+    /// Put this binary into the image rather than the one built from these sources
+    #[arg(long, value_name = "PATH")]
+    tortie: Option<PathBuf>,
 }
 
 /// Where Debian's package `ovmf` puts its firmware.
@@ -33,17 +39,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for program in appliance::PROGRAMS {
         ensure!(lab::scenario::installed(program), "`{program}` is not installed");
     }
-    let tools = tools::build(None)?;
+    let tools = tools::build(arguments.tortie.as_deref())?;
     let begin = Instant::now();
     let progress = Progress::new(None);
     let image = image::make(&tools.tortie, false, &progress)?;
     let firmware = arguments.uefi.then(|| OVMF.into());
-    let files = appliance::Files { firmware, ..files(&image, &progress)? };
+    let upgrades = if arguments.quick { None } else { Some(upgrades(&image, &progress)?) };
+    let files = appliance::Files { disk: image.qcow2.clone(), firmware, upgrades };
     let lab = Lab::raise(&tools, progress.clone())?;
     let sights = appliance::tour(&lab, &files);
     drop(lab);
-    for (upgrade, _) in [&files.good, &files.never_ready] {
-        fs::remove_file(upgrade)?;
+    for upgrade in files.upgrades.iter().flat_map(|upgrades| [&upgrades.good, &upgrades.never_ready]) {
+        fs::remove_file(&upgrade.file)?;
     }
     let sights = sights?;
     if wait::interrupted() {
@@ -54,13 +61,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let table = sights.table();
     println!("\n{table}\n{good} passed, {bad} failed, in {total:.0} s with the making of the image");
     if arguments.record {
-        record(&image, arguments.uefi, &table, (good, bad), total)?;
+        record(&image, arguments, &table, (good, bad), total)?;
     }
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Upgrades to try: the same under another name, and one whose router only sleeps.
-fn files(image: &image::Image, progress: &Progress) -> Result<appliance::Files> {
+fn upgrades(image: &image::Image, progress: &Progress) -> Result<appliance::Upgrades> {
     progress.step("packing two upgrades to try");
     let next = format!("{}.next", image.version);
     let good = image::variant(image, &next, |_| Ok(()))?;
@@ -76,19 +83,16 @@ fn files(image: &image::Image, progress: &Progress) -> Result<appliance::Files> 
         write("appliance-health", "[Service]\nEnvironment=APPLIANCE_READY_WITHIN=20\n")?;
         Ok(())
     })?;
-    Ok(appliance::Files {
-        disk: image.qcow2.clone(),
-        firmware: None,
-        version: image.version.clone(),
-        good: (good, next),
-        never_ready: (never_ready, never),
+    Ok(appliance::Upgrades {
+        good: appliance::Upgrade { file: good, version: next },
+        never_ready: appliance::Upgrade { file: never_ready, version: never },
     })
 }
 
 /// What was seen, beside where and of what.
 fn record(
     image: &image::Image,
-    uefi: bool,
+    arguments: &Arguments,
     table: &str,
     (good, bad): (usize, usize),
     seconds: f64,
@@ -99,10 +103,12 @@ fn record(
     };
     let date = ask("date", &["-u", "+%Y-%m-%d"])?;
     let size = |file: &Path| -> Result<f64> { Ok(fs::metadata(file)?.len() as f64 / 1e6) };
-    let (firmware, option, end) = if uefi { ("UEFI", " --uefi", "-uefi") } else { ("a BIOS", "", "") };
+    let (firmware, option, end) =
+        if arguments.uefi { ("UEFI", " --uefi", "-uefi") } else { ("a BIOS", "", "") };
+    let quick = if arguments.quick { " --quick" } else { "" };
     let text = format!(
         "# The appliance, booted by {firmware}: {date}\n\n\
-         `cargo xtask boot --record{option}`, under QEMU's software emulation (`-accel tcg`), 2 virtual processors, 1,024 MiB.\n\
+         `cargo xtask boot --record{option}{quick}`, under QEMU's software emulation (`-accel tcg`), 2 virtual processors, 1,024 MiB.\n\
          Others used the machine meanwhile: times say little.\n\n\
          | | |\n| --- | --- |\n\
          | image | {} |\n| qcow2 | {:.1} MB |\n| upgrade | {:.1} MB |\n| QEMU | {} |\n| host | {}, {} cores |\n| result | {good} passed, {bad} failed, in {seconds:.0} s |\n\n\

@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// Make everything but the packages' fetch a second time, and say whether it comes out the same
     #[arg(long)]
     twice: bool,
+    /// Put this binary into the image rather than the one built from these sources
+    #[arg(long, value_name = "PATH")]
+    tortie: Option<PathBuf>,
 }
 
 /// An appliance as it was made.
@@ -68,7 +71,7 @@ struct Workshop<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let tools = tools::build(None)?;
+    let tools = tools::build(arguments.tortie.as_deref())?;
     let begin = Instant::now();
     let progress = Progress::new(None);
     let image = make(&tools.tortie, arguments.fresh, &progress)?;
@@ -131,9 +134,7 @@ pub(crate) fn variant(
 
 impl<'a> Workshop<'a> {
     fn open(tortie: &'a Path, progress: &'a Progress) -> Result<Workshop<'a>> {
-        let target =
-            tortie.parent().and_then(Path::parent).context("the router stands in no build folder")?;
-        let folder = target.join("appliance");
+        let folder = target()?.join("appliance");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let recipe = Recipe::read(&tools::workspace().join("appliance-image"))?;
         let epoch = epoch()?;
@@ -141,6 +142,12 @@ impl<'a> Workshop<'a> {
         let version = format!("{}-{commit}", env!("CARGO_PKG_VERSION"));
         Ok(Workshop { recipe, folder, tortie, epoch, version, progress })
     }
+}
+
+/// Cargo's build folder, in which this program stands as `debug/xtask`.
+fn target() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("no path of our own")?;
+    Ok(own.parent().and_then(Path::parent).context("xtask stands in no build folder")?.to_owned())
 }
 
 fn epoch() -> Result<String> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::machine::BOOT;
 use super::site::{BEHIND_LEFT, INSIDE, NAME, POOLS, Pool, QUEUES, Site, Way};
-use super::{Files, Sights};
+use super::{Files, Sights, Upgrade, Upgrades};
 use crate::capture::Capture;
 use crate::dissected::{self, Wrapping};
 use crate::link::Fabric;
@@ -57,13 +57,9 @@ pub fn tour(lab: &Lab, files: &Files) -> Result<Sights> {
     sights.see(lab, "kill -9: ssh and transit live on, the router comes back", || site.kill());
     sights.see(lab, "reboot: the same machine", || site.reboot());
     site.all_traffic(&mut sights, ", after the reboot");
-    let (file, version) = &files.good;
-    sights.see(lab, "a damaged upgrade is refused", || site.damaged(file));
-    sights.see(lab, "an upgrade goes to the other slot and stays", || site.upgrade(file, version));
-    site.all_traffic(&mut sights, ", after the upgrade");
-    let (file, version) = &files.never_ready;
-    sights.see(lab, "an upgrade that is never ready is left again", || site.never_ready(file, version));
-    sights.see(lab, "a slot that can't be read is left by GRUB", || site.unreadable());
+    if let Some(upgrades) = &files.upgrades {
+        site.all_upgrades(&mut sights, upgrades);
+    }
     sights.see(lab, "both data ports in zero-copy mode, at the end", || site.zero_copy());
     if sights.count().1 > 0 {
         lab.progress().line("the end of the console:");
@@ -338,6 +334,15 @@ impl Site<'_> {
         })
     }
 
+    fn all_upgrades(&self, sights: &mut Sights, upgrades: &Upgrades) {
+        let (lab, good, never_ready) = (self.lab, &upgrades.good, &upgrades.never_ready);
+        sights.see(lab, "a damaged upgrade is refused", || self.damaged(&good.file));
+        sights.see(lab, "an upgrade goes to the other slot and stays", || self.upgrade(good));
+        self.all_traffic(sights, ", after the upgrade");
+        sights.see(lab, "an upgrade that is never ready is left again", || self.never_ready(never_ready));
+        sights.see(lab, "a slot that can't be read is left by GRUB", || self.unreadable());
+    }
+
     fn damaged(&self, file: &Path) -> Result<String> {
         let mut bytes = fs::read(file)?;
         let middle = bytes.len() / 2;
@@ -352,7 +357,7 @@ impl Site<'_> {
         Ok(said.lines().next_back().unwrap_or_default().to_owned())
     }
 
-    fn upgrade(&self, file: &Path, version: &str) -> Result<String> {
+    fn upgrade(&self, Upgrade { file, version }: &Upgrade) -> Result<String> {
         let before = self.machine.boot_id()?;
         let said = self.machine.feed(file, "appliance upgrade -", UPGRADE)?;
         ensure!(said.contains("restarting to try"), "it says: {said}");
@@ -364,10 +369,10 @@ impl Site<'_> {
         Ok(status.lines().collect::<Vec<_>>().join("; "))
     }
 
-    fn never_ready(&self, file: &Path, version: &str) -> Result<String> {
+    fn never_ready(&self, Upgrade { file, version }: &Upgrade) -> Result<String> {
         let before = self.machine.boot_id()?;
         let said = self.machine.feed(file, "appliance upgrade -", UPGRADE)?;
-        ensure!(said.contains(version) && said.contains("restarting to try"), "it says: {said}");
+        ensure!(said.contains(version.as_str()) && said.contains("restarting to try"), "it says: {said}");
         let line = self.console_says("back to slot b", 1)?;
         self.machine.comes_back(&before, "b")?;
         self.is_good("b")?;
