@@ -66,6 +66,7 @@ pub(super) fn core(folder: &Path, file: &Path) -> Result<()> {
     modules.push("biosdisk");
     make_image("i386-pc", &modules, folder, file)?;
     let mut core = fs::read(file)?;
+    ensure!(core.len() > SECTOR as usize, "grub-mkimage made no core");
     core[BLOCKS..BLOCKS + 8].copy_from_slice(&(CORE.sector() + 1).to_le_bytes());
     fs::write(file, core)?;
     Ok(())
