@@ -8,6 +8,7 @@ mod columns;
 mod command;
 mod config;
 mod convert;
+mod copy;
 mod execute;
 mod files;
 mod get;

@@ -11,6 +11,7 @@ use datastore::{ApiObject, Client, ClientError, Key, ResourceKind, Store, Under,
 use model::{Family, Prefix};
 use serde_json::{Value, json};
 
+use super::copy::{self, CopyArgs};
 use super::execute::{Handled, strip_list_item};
 use super::{GlobalArgs, Said, StoreArgs, gojson, with_store, yaml};
 
@@ -52,6 +53,8 @@ enum Verb {
     Export(Whole),
     /// Write a whole site into an empty datastore
     Import(From),
+    /// Write a whole site into another datastore, as it is
+    Copy(CopyArgs),
     /// calicoctl's commands for a move from etcd to Kubernetes
     Migrate {
         #[command(subcommand)]
@@ -101,6 +104,7 @@ pub(crate) fn run(args: &DatastoreArgs, global: &GlobalArgs) -> anyhow::Result<E
         Verb::Import(from) => with_store(&from.store, &any_version, |store| {
             said(read(from).and_then(|text| import(store, &text)))
         }),
+        Verb::Copy(args) => with_store(&args.store, global, |store| copy::run(store, args)),
         Verb::MigratePolicyNames(whole) => {
             with_store(&whole.store, global, |store| said(policy_names(store)))
         }
