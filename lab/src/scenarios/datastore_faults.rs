@@ -261,13 +261,15 @@ impl Faults<'_> {
 
     fn killed_and_restored(&mut self) -> Result<()> {
         self.through("killed, and restored from an older copy", |faults| {
-            let copy = faults.etcd.snapshot("copy")?;
+            let (copy, copied) = (faults.etcd.snapshot("copy")?, faults.number);
             // Both nodes have seen what the copy doesn't have.
             let block = faults.change()?;
             faults.is_in_force(block)?;
             faults.etcd.kill()?;
             let seen = faults.is_stale()?;
             faults.etcd.restore(&copy)?;
+            // The copy holds the block of the change before.
+            faults.number = copied;
             faults.etcd.run(faults.lab)?;
             Ok(seen)
         })

@@ -147,6 +147,14 @@ impl Site<'_> {
 
     /// Felix's keys, with a lease where it has one, and a CalicoNodeStatus that is filled in.
     fn nodes_tell_of_themselves(&self) -> Result<()> {
+        // What calico/node writes down at its start says that nodes don't tell that they are alive.
+        let manifest = "apiVersion: projectcalico.org/v3\nkind: CalicoNodeStatus\nmetadata: {name: node1}\n\
+                        spec: {node: node1, classes: [Agent, BGP, Routes], updatePeriodSeconds: 2}\n---\n\
+                        apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n\
+                        spec: {reportingInterval: 10s, endpointReportingEnabled: true}\n";
+        let path = self.lab.directory().join("status.yaml");
+        std::fs::write(&path, manifest)?;
+        self.tortie(&["apply", "-f", &path.to_string_lossy()], None)?;
         let root = "/calico/felix/v2/no-region/host/node1";
         for key in ["status", "last_reported_status"] {
             let key = format!("{root}/{key}");
@@ -157,13 +165,6 @@ impl Site<'_> {
             let has_lease = told["lease"].as_i64().unwrap_or(0) != 0;
             ensure!(has_lease == (key.ends_with("/status")), "{key} is {told}");
         }
-        let manifest = "apiVersion: projectcalico.org/v3\nkind: CalicoNodeStatus\nmetadata: {name: node1}\n\
-                        spec: {node: node1, classes: [Agent, BGP, Routes], updatePeriodSeconds: 2}\n---\n\
-                        apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n\
-                        spec: {endpointReportingEnabled: true}\n";
-        let path = self.lab.directory().join("status.yaml");
-        std::fs::write(&path, manifest)?;
-        self.tortie(&["apply", "-f", &path.to_string_lossy()], None)?;
         let status = self.lab.wait("node1 to tell of its sessions", CONVERGE, || {
             let told = self.resources(ResourceKind::CalicoNodeStatus)?.into_iter().next();
             let status = told.map(|told| told["status"].clone()).unwrap_or_default();
