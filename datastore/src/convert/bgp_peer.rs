@@ -9,6 +9,9 @@ use crate::fields::{Fault, Object};
 use crate::invalid::Reason;
 use crate::validate;
 
+/// A selector for peers that no node is.
+const NOBODY: &str = "!all()";
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NextHopMode {
     Auto,
@@ -24,7 +27,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     let peer = BgpPeer {
         name: identity.name.clone(),
         nodes: nodes(spec)?,
-        as_number: as_number(spec, &target)?,
+        as_number: as_number(spec, target.as_ref())?,
         filters: match spec.field("filters") {
             Some(field) => field.items()?.map(|item| validate::name(&item)).collect::<Result<_, _>>()?,
             None => Vec::new(),
@@ -34,12 +37,12 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
             Some(field) => field.number(0, u8::MAX.into())?,
             None => 0,
         },
-        reachable_by: reachable_by(spec, &target)?,
+        reachable_by: reachable_by(spec, target.as_ref())?,
         reverse_peering: match spec.text("reversePeering")? {
             Some((field, _)) => field.one_of(&["Auto", "Manual"], &[true, false])?,
             None => true,
         },
-        target,
+        target: target.clone().unwrap_or_else(|| PeerTarget::Nodes(NOBODY.to_owned())),
         next_hop_keep: next_hop_mode == NextHopMode::Keep,
         keep_original_next_hop,
         next_hop_self: next_hop_mode == NextHopMode::Own,
@@ -59,7 +62,10 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         },
         password: secret_key(spec, "password")?,
     };
-    Ok(Outcome::of(Resource::BgpPeer(peer)))
+    match target {
+        Some(_) => Ok(Outcome::of(Resource::BgpPeer(peer))),
+        None => Ok(Outcome::nothing_because_of("spec.peerIP".to_owned(), spec.position())),
+    }
 }
 
 /// Which fields never stand together, whether supported or not.
@@ -89,42 +95,46 @@ fn nodes(spec: &Object<'_>) -> Result<PeerNodes, Fault> {
     }
 }
 
-fn target(spec: &Object<'_>) -> Result<PeerTarget, Fault> {
+/// Nothing where no field says with whom: such a peer is legal in Calico, and there are no sessions with it.
+fn target(spec: &Object<'_>) -> Result<Option<PeerTarget>, Fault> {
     if let Some(selector) = validate::plain_selector(spec, "peerSelector")? {
-        return Ok(PeerTarget::Nodes(selector));
+        return Ok(Some(PeerTarget::Nodes(selector)));
     }
     if let Some(selector) = validate::plain_selector(spec, "localWorkloadSelector")? {
         // Workloads are in no resource's AS.
         spec.required("asNumber")?;
-        return Ok(PeerTarget::LocalWorkloads(selector));
+        return Ok(Some(PeerTarget::LocalWorkloads(selector)));
     }
-    let (peer_ip, _) = spec.required_text("peerIP")?;
-    Ok(PeerTarget::Address(validate::peer_ip(&peer_ip)?))
+    let Some((peer_ip, _)) = spec.text("peerIP")? else { return Ok(None) };
+    Ok(Some(PeerTarget::Address(validate::peer_ip(&peer_ip)?)))
 }
 
 /// Nodes have AS numbers of their own, so none need be given for them, nor may be for those that a selector finds. 0, Go's
 /// zero value, is none given.
-fn as_number(spec: &Object<'_>, target: &PeerTarget) -> Result<Option<AsNumber>, Fault> {
+fn as_number(spec: &Object<'_>, target: Option<&PeerTarget>) -> Result<Option<AsNumber>, Fault> {
     let Some(field) = spec.field("asNumber") else { return Ok(None) };
     let number = Some(validate::as_number(&field)?).filter(|number| *number != AsNumber(0));
     match (number, target) {
-        (Some(_), PeerTarget::Nodes(_)) => Err(field.fault(Reason::Exclusive("spec.peerSelector"))),
+        (Some(_), Some(PeerTarget::Nodes(_))) => Err(field.fault(Reason::Exclusive("spec.peerSelector"))),
         (number, _) => Ok(number),
     }
 }
 
 /// A gateway of the peer's own family.
-fn reachable_by(spec: &Object<'_>, target: &PeerTarget) -> Result<Option<IpAddr>, Fault> {
+fn reachable_by(spec: &Object<'_>, target: Option<&PeerTarget>) -> Result<Option<IpAddr>, Fault> {
     let Some((field, _)) = spec.text("reachableBy")? else { return Ok(None) };
     let gateway = validate::peer_address(&field)?;
     match target {
-        PeerTarget::Address(peer) if peer.is_ipv4() != gateway.is_ipv4() => {
+        Some(PeerTarget::Address(peer)) if peer.is_ipv4() != gateway.is_ipv4() => {
             Err(field
                 .fault(Reason::WrongFamily { given: gateway.to_string(), expected: Family::of(peer.ip()) }))
         }
-        PeerTarget::Address(_) => Ok(Some(gateway)),
-        PeerTarget::Nodes(_) => Err(field.fault(Reason::Exclusive("spec.peerSelector"))),
-        PeerTarget::LocalWorkloads(_) => Err(field.fault(Reason::Exclusive("spec.localWorkloadSelector"))),
+        Some(PeerTarget::Address(_)) => Ok(Some(gateway)),
+        None => Err(field.fault(Reason::Needs("spec.peerIP"))),
+        Some(PeerTarget::Nodes(_)) => Err(field.fault(Reason::Exclusive("spec.peerSelector"))),
+        Some(PeerTarget::LocalWorkloads(_)) => {
+            Err(field.fault(Reason::Exclusive("spec.localWorkloadSelector")))
+        }
     }
 }
 

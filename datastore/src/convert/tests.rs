@@ -510,7 +510,7 @@ fn broken_rules_are_named_by_field_and_reason() {
             "{prefixAdvertisements: [{cidr: 10.0.0.0/8, communities: [unknown]}]}",
             "spec.prefixAdvertisements[0].communities[0]: \"unknown\": expected a community, aa:nn or aa:nn:mm",
         ),
-        ("BGPPeer", "{asNumber: 65001}", "spec.peerIP: is required"),
+        ("BGPPeer", "{reachableBy: 10.0.0.1}", "spec.reachableBy: needs spec.peerIP"),
         (
             "BGPPeer",
             "{peerIP: '10.0.0.1:', asNumber: 65001}",
@@ -597,4 +597,13 @@ fn a_name_is_required_and_must_be_usable() {
     }
     let problems = parse(&document("Node", "a/b", "{}")).unwrap_err();
     assert!(problems[0].contains("\"a/b\" can't name a resource"), "{problems:?}");
+}
+
+#[test]
+fn a_peer_that_nobody_is_has_no_effect() {
+    let manifest = parse(&document("BGPPeer", "mine", "{node: n1, ttlSecurity: 1}")).unwrap();
+    assert!(manifest.entries.is_empty());
+    assert_eq!(manifest.ignored[0].field.as_deref(), Some("spec.peerIP"));
+    let problems = parse(&document("BGPPeer", "mine", "{sourceAddress: Any}")).unwrap_err();
+    assert!(problems[0].contains("spec.sourceAddress"), "{problems:?}");
 }
