@@ -143,13 +143,21 @@ impl Upgrade<'_> {
 
     /// What was the name is that of the endpoint alone, of which a workload may have several.
     fn workload_endpoint(&self) -> (&'static str, Entries, Entries) {
-        let mut spec = self.spec_with(&["node", "orchestrator", "workload"]);
+        let mut spec = self.spec_with(&["node", "orchestrator"]);
         ports(&mut spec);
         let part = |name| text(self.metadata, name).unwrap_or_default();
         // Kubernetes' workloads were called after their namespace, too.
         let k8s = part("orchestrator") == "k8s";
         let (namespace, workload) =
             part("workload").split_once('.').filter(|_| k8s).unwrap_or(("", part("workload")));
+        // Each orchestrator's word for what it runs.
+        let word = match part("orchestrator") {
+            "k8s" => "pod",
+            "cni" => "containerID",
+            _ => "workload",
+        };
+        spec.push((word.to_owned(), self.text(workload)));
+        spec.push(("endpoint".to_owned(), self.text(self.name())));
         let name = join_endpoint_name([part("node"), part("orchestrator"), workload, self.name()]);
         let kept = self.metadata.iter().filter(|(field, _)| field == "labels");
         let mut metadata: Entries = kept.cloned().collect();
