@@ -116,6 +116,12 @@ pub enum SettingsError {
     /// Some value of the file or the environment.
     #[error("{0}")]
     Bad(String),
+    /// Nothing says which datastore, and the one that is meant then isn't there.
+    #[error(
+        "no datastore is named, and there is no {DEFAULT_DIRECTORY}: name an etcd by ETCD_ENDPOINTS, or a directory by \
+         DATASTORE_TYPE=directory and DATASTORE_DIRECTORY, in the environment or in {CALICOCTL_CONFIG}"
+    )]
+    NoDatastore,
     /// The store itself.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,7 +132,13 @@ pub enum SettingsError {
 /// # Errors
 /// What is wrong with the settings or, where it shows at once, with the store.
 pub fn open(config: &Path) -> Result<Box<dyn Store>, SettingsError> {
-    Ok(load(config)?.open()?)
+    let spec = Spec::read(config)?;
+    let settings = spec.settings()?;
+    // A directory that nobody asked for isn't made either.
+    if spec.names_nothing() && !Path::new(DEFAULT_DIRECTORY).is_dir() {
+        return Err(SettingsError::NoDatastore);
+    }
+    Ok(settings.open()?)
 }
 
 /// Reads calicoctl's configuration: the file, or the environment where the usual file is missing.
@@ -134,20 +146,7 @@ pub fn open(config: &Path) -> Result<Box<dyn Store>, SettingsError> {
 /// # Errors
 /// What is wrong with it.
 pub fn load(config: &Path) -> Result<DatastoreSettings, SettingsError> {
-    let environment = |name: &str| std::env::var(name).ok();
-    match std::fs::metadata(config) {
-        Ok(metadata) => {
-            let unreadable = |source| SettingsError::Unreadable { path: config.to_owned(), source };
-            let syntax = |reason| SettingsError::Syntax { path: config.to_owned(), reason };
-            if metadata.len() > MAX_BYTES {
-                return Err(syntax(format!("it has {} bytes, and may have {MAX_BYTES}", metadata.len())));
-            }
-            let text = std::fs::read_to_string(config).map_err(unreadable)?;
-            Spec::of_file(&text).map_err(syntax)?.settings()
-        }
-        Err(_) if config == Path::new(CALICOCTL_CONFIG) => Spec::of_environment(environment).settings(),
-        Err(_) => Err(SettingsError::NoFile(config.to_owned())),
-    }
+    Spec::read(config)?.settings()
 }
 
 /// A datastore that is followed. Dropping it ends that; when `drop` returns, the sink is called no more.
@@ -239,6 +238,29 @@ struct File {
 }
 
 impl Spec {
+    fn read(config: &Path) -> Result<Spec, SettingsError> {
+        let environment = |name: &str| std::env::var(name).ok();
+        match std::fs::metadata(config) {
+            Ok(metadata) => {
+                let unreadable = |source| SettingsError::Unreadable { path: config.to_owned(), source };
+                let syntax = |reason| SettingsError::Syntax { path: config.to_owned(), reason };
+                if metadata.len() > MAX_BYTES {
+                    return Err(syntax(format!("it has {} bytes, and may have {MAX_BYTES}", metadata.len())));
+                }
+                let text = std::fs::read_to_string(config).map_err(unreadable)?;
+                Spec::of_file(&text).map_err(syntax)
+            }
+            Err(_) if config == Path::new(CALICOCTL_CONFIG) => Ok(Spec::of_environment(environment)),
+            Err(_) => Err(SettingsError::NoFile(config.to_owned())),
+        }
+    }
+
+    fn names_nothing(&self) -> bool {
+        ["datastoreType", "directory", "etcdEndpoints", "etcdDiscoverySrv"]
+            .iter()
+            .all(|field| self.get(field).is_none())
+    }
+
     fn of_file(text: &str) -> Result<Spec, String> {
         let file: File = serde_saphyr::from_str(text)
             .map_err(|error| format!("failed to parse config as YAML/JSON: {}", error.without_snippet()))?;

@@ -34,7 +34,7 @@ pub(super) fn default_allow() -> ApiObject {
     for direction in ["ingress", "egress"] {
         profile.set_spec(direction, json!([{ "action": "Allow" }]));
     }
-    profile.set_text("resourceVersion", "0");
+    profile.set_text("resourceVersion", "1");
     profile
 }
 

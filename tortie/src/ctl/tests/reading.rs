@@ -54,7 +54,7 @@ fn the_profile_that_everybody_has_is_listed_first_of_all() {
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(
         list["items"][0]["metadata"],
-        json!({ "name": "projectcalico-default-allow", "resourceVersion": "0" })
+        json!({ "name": "projectcalico-default-allow", "resourceVersion": "1" })
     );
     assert_eq!(
         list["items"][0]["spec"],
