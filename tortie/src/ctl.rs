@@ -20,7 +20,6 @@ mod node;
 mod patch;
 mod print;
 mod strategic;
-mod table;
 mod template;
 mod version;
 mod write;
@@ -45,6 +44,8 @@ use node::NodeArgs;
 use patch::PatchArgs;
 use version::VersionArgs;
 use write::{CreateArgs, DeleteArgs, WriteArgs};
+
+pub(crate) use version::mismatch as version_mismatch;
 
 use config::run as config;
 use convert::run as convert;

@@ -18,7 +18,7 @@ use datastore::ipam::{Ipam, IpamError};
 use datastore::settings::SettingsError;
 use datastore::{Key, ResourceKey, ResourceKind, Store, StoreError, Stored};
 
-use crate::ctl::StoreArgs;
+use crate::ctl::{self, GlobalArgs, StoreArgs};
 use crate::output;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -110,7 +110,7 @@ impl From<StoreError> for Failure {
 ///
 /// # Errors
 /// Standard output can't be written.
-pub(crate) fn run(args: &IpamArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &IpamArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let store = match open(args.command.config()) {
         Ok(store) => store,
         Err(error) => {
@@ -118,6 +118,10 @@ pub(crate) fn run(args: &IpamArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
+    if let Some(error) = ctl::version_mismatch(&*store, global.allow_version_mismatch) {
+        eprintln!("{error}");
+        return Ok(ExitCode::FAILURE);
+    }
     let mut out = String::new();
     let outcome = args.command.run(&*store, &mut out);
     output::print(&out)?;

@@ -11,8 +11,11 @@ use crate::ipam;
 use super::files::FileArgs;
 use super::{
     ConfigArgs, ConvertArgs, CreateArgs, DatastoreArgs, DeleteArgs, GetArgs, GlobalArgs, LabelArgs, NodeArgs,
-    PatchArgs, VersionArgs, WriteArgs,
+    PatchArgs, Said, VersionArgs, WriteArgs,
 };
+
+const NO_KUBERNETES: &str = "cluster diags collects logs from Kubernetes by kubectl, and there is none behind this \
+                             datastore: run `node diags` on the nodes that matter";
 
 /// Commands on the datastore and on this node.
 #[derive(Clone, Debug, Subcommand)]
@@ -43,6 +46,13 @@ pub(crate) enum Command {
     Ipam(ipam::IpamArgs),
     /// This node: its BGP sessions, what it lacks, what helps to find an error
     Node(NodeArgs),
+    /// Not here: it asks Kubernetes
+    #[command(hide = true)]
+    Cluster {
+        /// What calicoctl takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Print the versions of this program and of the cluster
     Version(VersionArgs),
 }
@@ -64,7 +74,8 @@ impl Command {
             Command::Convert(args) => super::convert(args),
             Command::Config(args) => super::config(args, global),
             Command::Datastore(args) => super::datastore(args, global),
-            Command::Ipam(args) => ipam::run(args),
+            Command::Ipam(args) => ipam::run(args, global),
+            Command::Cluster { .. } => Said::failed(NO_KUBERNETES).finish(),
             Command::Node(args) => super::node(args, global),
             Command::Version(args) => super::version(args, global),
         }

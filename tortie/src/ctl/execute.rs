@@ -199,7 +199,13 @@ fn get(client: Client<'_>, object: &ApiObject) -> Result<Handled, String> {
     let (kind, namespace, name) = (object.kind(), object.namespace(), object.name());
     if name.is_empty() {
         let namespace = (!namespace.is_empty()).then_some(namespace);
-        return client.list(kind, namespace).map(Handled::List).map_err(|error| error.to_string());
+        let mut list = client.list(kind, namespace).map_err(|error| error.to_string())?;
+        if kind == ResourceKind::Tier {
+            // In the order in which they are asked; those without one come last.
+            let order = |tier: &ApiObject| tier.spec("order").as_f64().unwrap_or(f64::INFINITY);
+            list.items.sort_by(|one, other| order(one).total_cmp(&order(other)));
+        }
+        return Ok(Handled::List(list));
     }
     if kind.is_namespaced() && namespace.is_empty() {
         return Err("cannot use --all-namespace flag for getting a single resource".to_owned());

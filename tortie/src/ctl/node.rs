@@ -44,6 +44,13 @@ enum Verb {
         #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
         socket: PathBuf,
     },
+    /// Not here: `tortie run` is the node
+    #[command(hide = true)]
+    Run {
+        /// What calicoctl takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Collect what helps to find an error into an archive
     Diags {
         /// Logs to put in
@@ -68,11 +75,14 @@ pub(crate) fn run(args: &NodeArgs, _: &super::GlobalArgs) -> anyhow::Result<Exit
             let more = if super::is_calicoctl() { String::new() } else { survey(router_config, socket) };
             Said { out: said.out + &more, ..said }
         }
+        Verb::Run { .. } => Said::failed(NO_CONTAINER),
         Verb::Diags { log_dir, socket } => diags::collect(log_dir, socket),
     }
     .finish()
 }
 
+const NO_CONTAINER: &str = "there is no container to run: the router is this program, begun by `tortie run -c \
+                            tortie.yaml`; a node's name, addresses and AS number stand in that file";
 const NOT_RUNNING: &str = "Calico process is not running.";
 
 /// Sessions of our own router where one answers, those of BIRD otherwise.

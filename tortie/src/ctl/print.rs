@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::columns::Columns;
 use super::execute::Handled;
 use super::template::Template;
-use super::{gojson, gotext, table, yaml};
+use super::{gojson, gotext, yaml};
+use crate::show::table::Table;
 
 /// The AS number of a cluster that names none (RFC 6996).
 const DEFAULT_AS: &str = "64512";
@@ -125,11 +126,11 @@ fn table(
     objects: &[ApiObject],
     as_number: &dyn Fn() -> String,
 ) -> String {
-    let mut lines = vec![headings.iter().map(|heading| (*heading).to_owned()).collect::<Vec<_>>()];
+    let mut table = Table::new(headings);
     for object in objects {
-        lines.push(headings.iter().map(|heading| columns.cell(heading, object, as_number)).collect());
+        table.row(headings.iter().map(|heading| columns.cell(heading, object, as_number)).collect());
     }
-    table::table(&lines)
+    table.tabs()
 }
 
 /// The AS number that nodes have which name none.

@@ -1,5 +1,6 @@
 //! The commands on a store in memory, with the resources and the expectations of Calico's own system tests.
 
+mod kinds;
 mod reading;
 mod site;
 mod writing;

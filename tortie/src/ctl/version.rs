@@ -86,7 +86,7 @@ pub(super) fn cluster(store: &dyn Store) -> Result<Vec<String>, ClientError> {
 }
 
 /// Why a command shouldn't touch this cluster, unless it is told to.
-pub(super) fn mismatch(store: &dyn Store, allowed: bool) -> Option<String> {
+pub(crate) fn mismatch(store: &dyn Store, allowed: bool) -> Option<String> {
     if allowed {
         return None;
     }

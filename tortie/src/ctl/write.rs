@@ -154,13 +154,12 @@ fn report(verb: &str, done: &str, results: &Results) -> Said {
     if results.errors.is_empty() {
         return Said::fine(success(done, results));
     }
-    let words = if verb == "validate" { "hit error(s)" } else { "hit error" };
     let out = if results.handled.len() > results.errors.len() {
         format!("Partial success: {}:\n", first_of(done, results))
     } else {
         String::new()
     };
-    Said { out, error: Some(format!("{words}: {errors}")) }
+    Said { out, error: Some(format!("hit error: {errors}")) }
 }
 
 fn success(done: &str, results: &Results) -> String {

@@ -1,7 +1,10 @@
-//! Two kinds of table, as calicoctl prints them: aligned columns (`calicoctl get`) and boxes (`calicoctl node status`).
+//! Tables as calicoctl prints them: aligned columns (`calicoctl get`, or without the blanks at the ends of lines) and boxes
+//! (`calicoctl node status`).
 
 /// Blanks between two columns.
 const PADDING: usize = 3;
+/// Least width of a column of `get`, blanks included.
+const MIN_WIDTH: usize = 5;
 
 /// Rows under headings, in columns as wide as their widest cell.
 #[derive(Debug)]
@@ -36,19 +39,22 @@ impl Table {
         self.rows.len() == 1
     }
 
+    /// Aligned columns, as Go's `tabwriter` sets them for `calicoctl get`: blanks behind the last one, too.
+    pub(crate) fn tabs(&self) -> String {
+        self.lines(|width| (width + PADDING).max(MIN_WIDTH)).map(|line| line + "\n").collect()
+    }
+
     /// Aligned columns without lines.
     pub(crate) fn columns(&self) -> String {
-        let widths = self.widths();
-        let mut text = String::new();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&pad(cell, width + PADDING));
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
+        self.lines(|width| width + PADDING).map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+
+    /// The rows, each cell as wide as is said for the widest of its column.
+    fn lines(&self, wide: impl Fn(usize) -> usize) -> impl Iterator<Item = String> {
+        let widths: Vec<usize> = self.widths().into_iter().map(wide).collect();
+        let line =
+            move |row: &Vec<String>| row.iter().zip(&widths).map(|(cell, width)| pad(cell, *width)).collect();
+        self.rows.iter().map(line)
     }
 
     /// Cells in boxes of `+`, `-` and `|`.
@@ -115,6 +121,13 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_three() {
         assert_eq!(example().columns(), "NAME     CIDR\na        10.0.0.0/8\nmüller   -\n");
+    }
+
+    #[test]
+    fn columns_of_get_have_blanks_behind_the_last_one() {
+        let mut table = Table::new(&["NAME", "X", "SELECTOR"]);
+        table.row(["pool", "", "foo == 'bar'"].map(str::to_owned).to_vec());
+        assert_eq!(table.tabs(), "NAME   X    SELECTOR       \npool        foo == 'bar'   \n");
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! The binary under calicoctl's name, on a directory and on a real etcd.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+mod etcd;
+mod walkthrough;
 
-/// How long an etcd may take to come up on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+use std::path::Path;
+use std::process::{Command, Output};
+
+use etcd::Etcd;
 
 const PEER: &str = "\
 apiVersion: projectcalico.org/v3
@@ -33,6 +32,7 @@ fn calicoctl(place: &Path, variables: &[(&str, &str)], words: &[&str]) -> (i32, 
         .env_remove("RUST_LOG")
         .env_remove("ETCD_ENDPOINTS")
         .env_remove("DATASTORE_TYPE")
+        .env_remove("DATASTORE_DIRECTORY")
         .envs(variables.iter().copied())
         .output()
         .expect("the binary runs");
@@ -75,21 +75,54 @@ fn a_resource_lives_and_dies(place: &Path, variables: &[(&str, &str)]) {
     assert!(status == 0 && out.contains("\nCluster Version:   "), "{out}");
 }
 
+/// Does something on a directory.
+fn on_a_directory(does: impl Fn(&Path, &[(&str, &str)])) {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = place.path().join("resources").display().to_string();
+    does(place.path(), &[("DATASTORE_TYPE", "directory"), ("DATASTORE_DIRECTORY", &directory)]);
+}
+
+/// Does something on an etcd, where this machine has one.
+fn on_an_etcd(does: impl Fn(&Path, &[(&str, &str)])) {
+    let Some(etcd) = Etcd::start() else { return };
+    let endpoints = format!("http://{}", etcd.client);
+    does(etcd.place.path(), &[("ETCD_ENDPOINTS", &endpoints)]);
+}
+
 #[test]
 fn a_directory_is_a_datastore_of_calicoctls() {
-    let place = tempfile::tempdir().expect("a directory");
-    let resources = place.path().join("resources");
-    std::fs::create_dir(&resources).expect("a directory");
-    let directory = resources.display().to_string();
-    let variables = [("DATASTORE_TYPE", "directory"), ("DATASTORE_DIRECTORY", directory.as_str())];
-    a_resource_lives_and_dies(place.path(), &variables);
+    on_a_directory(a_resource_lives_and_dies);
 }
 
 #[test]
 fn an_etcd_is_a_datastore_of_calicoctls() {
-    let Some(etcd) = Etcd::start() else { return };
-    let endpoints = format!("http://{}", etcd.client);
-    a_resource_lives_and_dies(etcd.place.path(), &[("ETCD_ENDPOINTS", &endpoints)]);
+    on_an_etcd(a_resource_lives_and_dies);
+}
+
+#[test]
+fn without_a_word_about_the_datastore_nothing_is_made() {
+    if Path::new("/etc/tortie/resources").exists() || Path::new("/etc/calico/calicoctl.cfg").exists() {
+        println!("skipped: this machine has a datastore of its own");
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    for words in [&["get", "nodes"][..], &["create", "-f", "peer.yaml"], &["ipam", "show"]] {
+        let (status, out, _) = calicoctl(place.path(), &[], words);
+        assert!(status == 1 && out.contains("no datastore is named"), "{words:?}: {out}");
+    }
+    assert!(!Path::new("/etc/tortie/resources").exists());
+}
+
+#[test]
+fn what_needs_kubernetes_or_docker_says_what_to_do_instead() {
+    let place = tempfile::tempdir().expect("a directory");
+    for (words, hint) in [
+        (&["cluster", "diags", "--max-logs=1"][..], "node diags"),
+        (&["node", "run", "--ip=autodetect", "--dryrun"][..], "tortie run"),
+    ] {
+        let (status, _, error) = calicoctl(place.path(), &[], words);
+        assert!(status == 1 && error.contains(hint), "{words:?}: {error}");
+    }
 }
 
 #[test]
@@ -117,60 +150,4 @@ fn shells_and_man_learn_the_commands() {
     assert!(tortie(&["man", "."]).status.success());
     let page = std::fs::read_to_string(place.path().join("tortie-get.1")).expect("a page");
     assert!(page.contains("Show resources"), "{page}");
-}
-
-/// A running etcd of one member, on loopback, in a directory that goes away.
-struct Etcd {
-    process: Child,
-    client: SocketAddr,
-    place: tempfile::TempDir,
-}
-
-impl Etcd {
-    /// Starts one; nothing, after a word about it, where this machine has none.
-    fn start() -> Option<Etcd> {
-        if Command::new("etcd").arg("--version").output().is_err() {
-            println!("skipped: no etcd here (Debian's etcd-server has it)");
-            return None;
-        }
-        // Somebody else may take the ports in between.
-        (0..5).find_map(|_| Etcd::run()).or_else(|| panic!("etcd doesn't come up"))
-    }
-
-    fn run() -> Option<Etcd> {
-        let [client, peer] = [(); 2].map(|()| {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            listener.local_addr().expect("its address")
-        });
-        let place = tempfile::tempdir().expect("a directory");
-        let process = Command::new("etcd")
-            .arg("--data-dir")
-            .arg(place.path().join("data"))
-            .arg(format!("--listen-client-urls=http://{client}"))
-            .arg(format!("--advertise-client-urls=http://{client}"))
-            .arg(format!("--listen-peer-urls=http://{peer}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd starts");
-        let mut etcd = Etcd { process, client, place };
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if !matches!(etcd.process.try_wait(), Ok(None)) {
-                return None;
-            }
-            if TcpStream::connect(client).is_ok() {
-                return Some(etcd);
-            }
-            sleep(Duration::from_millis(20));
-        }
-        None
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
