@@ -165,6 +165,7 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
     }
 }
 
+pub(crate) use node::check_status as check_node_status;
 pub(crate) use workload_endpoint_name::{join as join_endpoint_name, name as endpoint_name};
 
 /// Refuses fields that would have to be obeyed and can't be yet.

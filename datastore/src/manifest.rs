@@ -139,6 +139,9 @@ impl Reading<'_> {
             labels: metadata::labels(&metadata.object("labels")?)?,
             annotations: metadata::annotations(&metadata)?,
         };
+        if kind == convert::Kind::Node {
+            convert::check_node_status(&object.object("status")?)?;
+        }
         let outcome = convert::resource(kind, &identity, &spec)?;
         let Outcome { resource, unused } = outcome;
         for (path, position) in unused {

@@ -145,6 +145,7 @@ impl Upgrade<'_> {
     fn workload_endpoint(&self) -> (&'static str, Entries, Entries) {
         let mut spec = self.spec_with(&["node", "orchestrator"]);
         ports(&mut spec);
+        mask_each(&mut spec, "ipNetworks");
         let part = |name| text(self.metadata, name).unwrap_or_default();
         // Kubernetes' workloads were called after their namespace, too.
         let k8s = part("orchestrator") == "k8s";
@@ -219,9 +220,7 @@ fn entity(end: &mut Entries) {
         if let Some(net) = remove(end, one) {
             push(end, many, net);
         }
-        if let Some(Value { content: Content::List(nets), .. }) = find_mut(end, many) {
-            nets.iter_mut().for_each(mask);
-        }
+        mask_each(end, many);
     }
     for (tag, selector, joint) in [("tag", "selector", "&&"), ("notTag", "notSelector", "||")] {
         if let Some(Value { content: Content::Text(tag), position }) = remove(end, tag) {
@@ -233,6 +232,12 @@ fn entity(end: &mut Entries) {
             };
             end.push((selector.to_owned(), Value { content: Content::Text(asked), position }));
         }
+    }
+}
+
+fn mask_each(of: &mut Entries, name: &str) {
+    if let Some(Value { content: Content::List(nets), .. }) = find_mut(of, name) {
+        nets.iter_mut().for_each(mask);
     }
 }
 

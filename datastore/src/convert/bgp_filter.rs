@@ -143,7 +143,11 @@ fn operation(field: &Field<'_>) -> Result<BgpFilterOperation, Fault> {
     }
     if of.field("prependASPath").is_some() {
         let prefix = of.object("prependASPath")?.required("prefix")?;
-        found.push(BgpFilterOperation::PrependAsPath(as_numbers(&prefix)?));
+        let numbers = as_numbers(&prefix)?;
+        if numbers.is_empty() {
+            return Err(prefix.fault(Reason::BadForm { expected: "AS numbers", given: "none".to_owned() }));
+        }
+        found.push(BgpFilterOperation::PrependAsPath(numbers));
     }
     if of.field("setPriority").is_some() {
         let value = of.object("setPriority")?.required("value")?;

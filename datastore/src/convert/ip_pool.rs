@@ -26,6 +26,8 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     check_encapsulation(spec, &pool)?;
     check_block_size(spec, &pool)?;
     check_allowed_uses(spec, &pool)?;
+    // Which namespaces a pool is for matters to who hands out its addresses.
+    validate::selector(spec, "namespaceSelector")?;
     Ok(Outcome::of(Resource::IpPool(pool)))
 }
 
@@ -87,8 +89,9 @@ fn check_block_size(spec: &Object<'_>, pool: &IpPool) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A pool for load balancers' addresses is for nothing else, and no workload's packets go there.
+/// A pool for load balancers' addresses is for nothing else and for all nodes, and no workload's packets go there.
 fn check_allowed_uses(spec: &Object<'_>, pool: &IpPool) -> Result<(), Fault> {
+    let nodes = validate::selector(spec, "nodeSelector")?;
     let Some(uses) = spec.field("allowedUses") else { return Ok(()) };
     let mut given = Vec::new();
     for item in uses.items()? {
@@ -103,6 +106,9 @@ fn check_allowed_uses(spec: &Object<'_>, pool: &IpPool) -> Result<(), Fault> {
         }
         if (pool.ipip_mode, pool.vxlan_mode) != (EncapMode::Never, EncapMode::Never) {
             return Err(uses.fault(Reason::Exclusive("spec.ipipMode or spec.vxlanMode")));
+        }
+        if nodes.is_some_and(|nodes| nodes != "all()") {
+            return Err(uses.fault(Reason::Exclusive("spec.nodeSelector")));
         }
     }
     if given.contains(&"Tunnel") && spec.text("namespaceSelector")?.is_some() {

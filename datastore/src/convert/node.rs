@@ -49,6 +49,21 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     })))
 }
 
+/// What a node tells of itself is nothing to us, but calicoctl holds its keys to their form: 32 bytes in base64, 43 letters
+/// and one `=`.
+pub(crate) fn check_status(status: &Object<'_>) -> Result<(), Fault> {
+    let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    let is_key = |letters: &str| letters.len() == 43 && letters.bytes().all(is_letter);
+    for name in ["wireguardPublicKey", "wireguardPublicKeyV6"] {
+        if let Some((field, text)) = status.text(name)?
+            && !text.strip_suffix('=').is_some_and(is_key)
+        {
+            return Err(field.fault(Reason::BadForm { expected: "a WireGuard key", given: text.to_owned() }));
+        }
+    }
+    Ok(())
+}
+
 fn tunnel_addr(of: &Object<'_>, name: &str) -> Result<Option<Ipv4Addr>, Fault> {
     of.text(name)?.map(|(field, text)| parsed(&field, text, "IPv4 address")).transpose()
 }

@@ -456,6 +456,21 @@ fn broken_rules_are_named_by_field_and_reason() {
         ),
         (
             "IPPool",
+            "{cidr: 10.1.0.0/16, nodeSelector: 'has(rack'}",
+            "spec.nodeSelector: not a selector: at character 9: expected a closing ), found the end",
+        ),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, namespaceSelector: 'has(rack'}",
+            "spec.namespaceSelector: not a selector: at character 9: expected a closing ), found the end",
+        ),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, allowedUses: [LoadBalancer], nodeSelector: has(rack)}",
+            "spec.allowedUses: can't be set together with spec.nodeSelector",
+        ),
+        (
+            "IPPool",
             "{cidr: 10.1.0.0/16, natOutgoing: 'true'}",
             "spec.natOutgoing: expected true or false, found a text",
         ),
@@ -509,6 +524,11 @@ fn broken_rules_are_named_by_field_and_reason() {
             "BGPConfiguration",
             "{prefixAdvertisements: [{cidr: 10.0.0.0/8, communities: [unknown]}]}",
             "spec.prefixAdvertisements[0].communities[0]: \"unknown\": expected a community, aa:nn or aa:nn:mm",
+        ),
+        (
+            "BGPConfiguration",
+            "{prefixAdvertisements: [{cidr: 10.0.0.0/8}]}",
+            "spec.prefixAdvertisements[0].communities: is required",
         ),
         ("BGPPeer", "{reachableBy: 10.0.0.1}", "spec.reachableBy: needs spec.peerIP"),
         (

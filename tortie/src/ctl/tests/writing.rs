@@ -150,5 +150,5 @@ fn resources_are_held_to_the_rules_without_a_store() {
     let mixed =
         shell.file(&list(&[peer("one", "10.0.0.1"), peer("two", "nonsense"), peer("three", "10.0.0.3")]));
     let error = shell.bad(&["validate", "-f", &mixed]);
-    assert!(error.starts_with("hit error(s): [error with field PeerIP = 'nonsense'"), "{error}");
+    assert!(error.starts_with("hit error: [error with field PeerIP = 'nonsense'"), "{error}");
 }
