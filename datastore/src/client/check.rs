@@ -63,10 +63,12 @@ fn lookup<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 /// Words that Go's names have in capitals, at their beginning.
-const INITIALS: [(&str, &str); 13] = [
+const INITIALS: [(&str, &str); 16] = [
     ("asn", "ASN"),
     ("as", "AS"),
+    ("aws", "AWS"),
     ("bgp", "BGP"),
+    ("bpf", "BPF"),
     ("cidr", "CIDR"),
     ("http", "HTTP"),
     ("icmp", "ICMP"),
@@ -74,6 +76,7 @@ const INITIALS: [(&str, &str); 13] = [
     ("ipv", "IPv"),
     ("ip", "IP"),
     ("mac", "MAC"),
+    ("mtu", "MTU"),
     ("nat", "NAT"),
     ("ttl", "TTL"),
     ("vxlan", "VXLAN"),

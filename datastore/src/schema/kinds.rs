@@ -372,6 +372,7 @@ static AUTO_HOST_ENDPOINT: Struct = Struct {
 static TEMPLATE: Struct = Struct {
     name: "Template",
     members: &[
+        filled("annotations", Type::Texts),
         text("generateName"),
         texts("interfaceCIDRs"),
         text("interfacePattern"),
