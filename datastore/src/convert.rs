@@ -16,7 +16,7 @@ mod policy;
 mod profile;
 mod rule;
 mod tier;
-pub(crate) mod unused;
+pub(crate) mod unread;
 mod workload_endpoint;
 mod workload_endpoint_name;
 
@@ -165,7 +165,6 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
     }
 }
 
-pub(crate) use node::check_status as check_node_status;
 pub(crate) use workload_endpoint_name::{join as join_endpoint_name, name as endpoint_name};
 
 /// Refuses fields that would have to be obeyed and can't be yet.

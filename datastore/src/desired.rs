@@ -10,7 +10,7 @@ use model::{Key, Resource};
 
 use crate::event::Ignored;
 use crate::invalid::{Invalid, Position, Reason};
-use crate::manifest::{self, Entry, Manifest};
+use crate::manifest::{self, Entry, Manifest, Reader};
 use crate::scan::{self, Contents, Seen, Stamp};
 
 /// Files that are read before what they say is taken: their trees take memory meanwhile.
@@ -18,11 +18,13 @@ const PORTION: usize = 4096;
 /// Files that are worth a thread of their own.
 const WORTH_A_THREAD: usize = 64;
 
-/// The limits of what is read.
+/// The limits of what is read, and for whom.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_file_bytes: u64,
     pub(crate) max_resources: usize,
+    /// Who reads.
+    pub(crate) reader: Reader,
 }
 
 /// What each file says, last good contents first of all.
@@ -310,7 +312,7 @@ impl Files {
             let position = Some(position_after(&bytes[..error.valid_up_to()]));
             vec![Invalid { position, ..manifest::whole_file(path, Reason::NotText) }]
         })?;
-        manifest::parse(path, text, self.limits.max_resources)
+        manifest::parse(path, text, self.limits.max_resources, self.limits.reader)
     }
 
     /// Merges the files. Of two resources with one key, the one in the file whose name comes first stays.

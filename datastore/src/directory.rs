@@ -25,7 +25,7 @@ use model::{Resource, Update};
 use crate::desired::{Changes, Desired, Files, Limits, Rank, Said, Set};
 use crate::event::{Event, Ignored};
 use crate::invalid::{Invalid, Reason};
-use crate::manifest;
+use crate::manifest::{self, Reader};
 use crate::scan;
 use crate::watch::{Named, Watch};
 
@@ -64,7 +64,8 @@ impl DirectoryConfig {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        Limits { max_file_bytes: self.max_file_bytes, max_resources: self.max_resources }
+        let (max_file_bytes, max_resources) = (self.max_file_bytes, self.max_resources);
+        Limits { max_file_bytes, max_resources, reader: Reader::Router }
     }
 
     /// Reads everything once, as `tortie run --check` does. `path` may also be a single file.

@@ -22,6 +22,15 @@ pub(crate) struct Entry {
     pub(crate) position: Option<Position>,
 }
 
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// The router: fields that it doesn't read can be anything.
+    Router,
+    /// Who writes, or asks what is good: held to all of Calico's rules.
+    Writer,
+}
+
 /// What a good file says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Manifest {
@@ -33,8 +42,13 @@ pub(crate) struct Manifest {
 ///
 /// # Errors
 /// Every problem found, in the file's order; a text that isn't YAML has just one.
-pub(crate) fn parse(file: &Path, text: &str, max_resources: usize) -> Result<Manifest, Vec<Invalid>> {
-    let mut reading = Reading { file, manifest: Manifest::default(), problems: Vec::new() };
+pub(crate) fn parse(
+    file: &Path,
+    text: &str,
+    max_resources: usize,
+    reader: Reader,
+) -> Result<Manifest, Vec<Invalid>> {
+    let mut reading = Reading::new(file, reader);
     match document::parse(text, max_resources) {
         Ok(documents) => documents.iter().for_each(|document| reading.document(document)),
         Err((position, reason)) => reading.problem(None, None, position, reason),
@@ -45,17 +59,17 @@ pub(crate) fn parse(file: &Path, text: &str, max_resources: usize) -> Result<Man
 
 /// The first rule that a resource alone breaks, and the field's path.
 pub(crate) fn fault(document: &Value) -> Option<(String, Reason)> {
-    let mut reading = Reading { file: Path::new(""), manifest: Manifest::default(), problems: Vec::new() };
+    let mut reading = Reading::new(Path::new(""), Reader::Writer);
     reading.document(document);
     reading.problems.into_iter().next().map(|problem| (problem.field.unwrap_or_default(), problem.reason))
 }
 
-/// Reads a resource that has been taken apart already.
+/// Reads a resource that has been taken apart already, for the router.
 ///
 /// # Errors
 /// Every problem found.
 pub(crate) fn of_tree(file: &Path, tree: &Value) -> Result<Manifest, Vec<Invalid>> {
-    let mut reading = Reading { file, manifest: Manifest::default(), problems: Vec::new() };
+    let mut reading = Reading::new(file, Reader::Router);
     reading.document(tree);
     if reading.problems.is_empty() { Ok(reading.manifest) } else { Err(reading.problems) }
 }
@@ -67,11 +81,16 @@ pub(crate) fn whole_file(file: &Path, reason: Reason) -> Invalid {
 
 struct Reading<'a> {
     file: &'a Path,
+    reader: Reader,
     manifest: Manifest,
     problems: Vec<Invalid>,
 }
 
 impl Reading<'_> {
+    fn new(file: &Path, reader: Reader) -> Reading<'_> {
+        Reading { file, reader, manifest: Manifest::default(), problems: Vec::new() }
+    }
+
     fn document(&mut self, document: &Value) {
         if let Content::List(items) = &document.content {
             return items.iter().for_each(|item| self.document(item));
@@ -102,11 +121,11 @@ impl Reading<'_> {
         if is_list {
             return self.list(object);
         }
+        self.unread(title, kind, object)?;
         let Some(kind) = convert::Kind::named(kind) else {
             if !convert::is_known(kind) {
                 return Err(kind_field.fault(Reason::UnknownKind(kind.to_owned())));
             }
-            convert::unused::check(kind, &object.object("spec")?)?;
             // Handles and IPAM's settings are for those who write them, and there may be one a workload.
             if !convert::is_book(kind) {
                 self.ignore(title, None, object.position());
@@ -114,6 +133,17 @@ impl Reading<'_> {
             return Ok(());
         };
         self.resource(title, kind, object)
+    }
+
+    /// Holds what nobody reads to Calico's rules: the router says no more than that it has no effect.
+    fn unread(&mut self, title: &Title, kind: &str, object: &Object<'_>) -> Result<(), Fault> {
+        match (convert::unread::check(kind, object), self.reader) {
+            (Err(fault), Reader::Router) => {
+                self.ignore(title, Some(fault.path), fault.position);
+                Ok(())
+            }
+            (held, _) => held,
+        }
     }
 
     fn list(&mut self, object: &Object<'_>) -> Result<(), Fault> {
@@ -139,9 +169,6 @@ impl Reading<'_> {
             labels: metadata::labels(&metadata.object("labels")?)?,
             annotations: metadata::annotations(&metadata)?,
         };
-        if kind == convert::Kind::Node {
-            convert::check_node_status(&object.object("status")?)?;
-        }
         let outcome = convert::resource(kind, &identity, &spec)?;
         let Outcome { resource, unused } = outcome;
         for (path, position) in unused {

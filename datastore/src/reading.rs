@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use model::Resource;
 
-use crate::desired::{Desired, Files};
+use crate::desired::{Desired, Files, Limits};
 use crate::directory::DirectoryConfig;
 use crate::event::Ignored;
 use crate::invalid::{Invalid, Position, Reason};
-use crate::manifest;
+use crate::manifest::{self, Reader};
 use crate::scan;
 
 /// Where resources stand.
@@ -50,7 +50,7 @@ pub struct Reading {
 
 /// Reads all sources together, with the usual limits.
 pub fn read(sources: Vec<Source>) -> Reading {
-    let limits = DirectoryConfig::at(PathBuf::new()).limits();
+    let limits = Limits { reader: Reader::Writer, ..DirectoryConfig::at(PathBuf::new()).limits() };
     let mut files = Files::new(limits);
     let mut paths = Vec::new();
     let mut unavailable = Vec::new();

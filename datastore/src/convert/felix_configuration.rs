@@ -1,7 +1,5 @@
 //! FelixConfiguration (`api/pkg/apis/projectcalico/v3/felixconfig.go`).
 
-mod unread;
-
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -30,7 +28,6 @@ const VNI_MAX: i64 = 0xff_ffff;
 
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
     refuse_unsupported(spec, UNSUPPORTED)?;
-    unread::check(spec)?;
     let config = FelixConfiguration {
         name: identity.name.clone(),
         ipip_enabled: spec.flag("ipipEnabled")?,

@@ -1,6 +1,6 @@
 //! Node (`libcalico-go/lib/apis/internalapi/node.go`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use model::{Family, InterfaceAddr, MacAddr, Node, ParseAddrError, Resource};
@@ -18,16 +18,6 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     let address = |name, family| -> Result<Option<InterfaceAddr>, Fault> {
         bgp.text(name)?.map(|(field, _)| validate::node_address(&field, family)).transpose()
     };
-    // Nothing here encrypts, but calicoctl holds them to their form.
-    let wireguard = spec.object("wireguard")?;
-    for (name, family) in [("interfaceIPv4Address", Family::V4), ("interfaceIPv6Address", Family::V6)] {
-        if let Some((field, text)) = wireguard.text(name)? {
-            let given: IpAddr = parsed(&field, text, "IP address")?;
-            if Family::of(given) != family {
-                return Err(field.fault(Reason::WrongFamily { given: text.to_owned(), expected: family }));
-            }
-        }
-    }
     Ok(Outcome::of(Resource::Node(Node {
         name: identity.name.clone(),
         labels: identity.labels.clone(),
@@ -47,21 +37,6 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
             .transpose()?,
         vxlan_tunnel_mac_v6: tunnel_mac(spec, "vxlanTunnelMACAddrV6")?,
     })))
-}
-
-/// What a node tells of itself is nothing to us, but calicoctl holds its keys to their form: 32 bytes in base64, 43 letters
-/// and one `=`.
-pub(crate) fn check_status(status: &Object<'_>) -> Result<(), Fault> {
-    let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
-    let is_key = |letters: &str| letters.len() == 43 && letters.bytes().all(is_letter);
-    for name in ["wireguardPublicKey", "wireguardPublicKeyV6"] {
-        if let Some((field, text)) = status.text(name)?
-            && !text.strip_suffix('=').is_some_and(is_key)
-        {
-            return Err(field.fault(Reason::BadForm { expected: "a WireGuard key", given: text.to_owned() }));
-        }
-    }
-    Ok(())
 }
 
 fn tunnel_addr(of: &Object<'_>, name: &str) -> Result<Option<Ipv4Addr>, Fault> {

@@ -12,12 +12,12 @@ use model::{
     Protocol, QosControls, QosDirection, Reporting, Resource, ReversePath, SecretKey, WorkloadEndpoint,
 };
 
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, Reader};
 
 mod policy;
 
 fn parse(text: &str) -> Result<Manifest, Vec<String>> {
-    manifest::parse(Path::new("f.yaml"), text, 100)
+    manifest::parse(Path::new("f.yaml"), text, 100, Reader::Writer)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn read(text: &str) -> Result<Manifest, Vec<String>> {
-    parse(Path::new("f.yaml"), text, 100)
+    parse(Path::new("f.yaml"), text, 100, Reader::Writer)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
@@ -303,11 +303,25 @@ fn nearly_yaml() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn any_text_is_read_or_refused_with_a_place_inside_it(text in nearly_yaml()) {
-        let Err(problems) = parse(Path::new("f.yaml"), &text, 100) else { return Ok(()) };
+        let Err(problems) = parse(Path::new("f.yaml"), &text, 100, Reader::Writer) else { return Ok(()) };
         prop_assert!(!problems.is_empty());
         let lines = text.lines().count() + 1;
         for problem in problems {
             prop_assert!(problem.position.is_none_or(|position| position.line as usize <= lines), "{}", problem);
         }
     }
+}
+
+#[test]
+fn a_field_that_the_router_does_not_read_takes_nothing_down_with_it() {
+    let text = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n\
+                spec: {ipipEnabled: true, bpfLogLevel: Loud}\n---\n\
+                apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n1}\n\
+                spec: {wireguard: {interfaceIPv4Address: none}}\n";
+    let read = |reader| super::parse(Path::new("f.yaml"), text, 100, reader);
+    let manifest = read(Reader::Router).unwrap();
+    let fields: Vec<_> = manifest.ignored.iter().filter_map(|ignored| ignored.field.as_deref()).collect();
+    assert_eq!(fields, ["spec.bpfLogLevel", "spec.wireguard.interfaceIPv4Address"]);
+    assert_eq!(manifest.entries.len(), 2);
+    assert_eq!(read(Reader::Writer).unwrap_err().len(), 2, "who writes is told");
 }

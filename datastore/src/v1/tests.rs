@@ -2,10 +2,10 @@ use std::path::Path;
 
 use model::{Action, EncapMode, EntityRule, NetworkPolicy, PolicyRule, Protocol, Resource};
 
-use crate::manifest;
+use crate::manifest::{self, Reader};
 
 fn read(text: &str) -> Result<Vec<Resource>, Vec<String>> {
-    manifest::parse(Path::new("f.yaml"), text, 100)
+    manifest::parse(Path::new("f.yaml"), text, 100, Reader::Writer)
         .map(|manifest| manifest.entries.iter().map(|entry| Resource::clone(&entry.resource)).collect())
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }

@@ -1,7 +1,14 @@
-//! Kinds that have no effect here, held to Calico's rules all the same: a site's manifests are refused where calicoctl
-//! refuses them (`kubecontrollersconfig.go`, `ipreservation.go`, `ipamconfig.go` of `api/pkg/apis/projectcalico/v3`).
+//! What has no effect here, held to Calico's rules all the same: a site's manifests are refused where calicoctl refuses
+//! them (`kubecontrollersconfig.go`, `ipreservation.go`, `ipamconfig.go` of `api/pkg/apis/projectcalico/v3`).
+//!
+//! Who writes a resource, or asks whether it is good, is held to them. Who follows a datastore isn't: there a field that
+//! nobody reads does no harm, and as with Felix it must not take the others down with it.
 
-use model::InterfaceAddr;
+mod felix;
+
+use std::net::IpAddr;
+
+use model::{Family, InterfaceAddr, ParseAddrError};
 use regex::Regex;
 
 use crate::fields::{Fault, Object};
@@ -14,9 +21,12 @@ const SEVERITIES: &[&str] = &["None", "Debug", "Info", "Warning", "Error", "Fata
 /// Longest time for which an address rests, in seconds.
 const COOLDOWN_MAX: i64 = 1200;
 
-/// The first rule of Calico's that the `spec` of such a kind breaks.
-pub(crate) fn check(kind: &str, spec: &Object<'_>) -> Result<(), Fault> {
+/// The first rule of Calico's that such a field of a resource breaks.
+pub(crate) fn check(kind: &str, resource: &Object<'_>) -> Result<(), Fault> {
+    let spec = &resource.object("spec")?;
     match kind {
+        "FelixConfiguration" => felix::check(spec),
+        "Node" => node(spec, &resource.object("status")?),
         "IPReservation" => networks(spec, "reservedCIDRs"),
         "IPAMConfiguration" => {
             spec.field("maxBlocksPerHost").map(|field| field.number::<i64>(0, i64::MAX)).transpose()?;
@@ -26,6 +36,29 @@ pub(crate) fn check(kind: &str, spec: &Object<'_>) -> Result<(), Fault> {
         "KubeControllersConfiguration" => kube_controllers(spec),
         _ => Ok(()),
     }
+}
+
+/// WireGuard's addresses and keys.
+fn node(spec: &Object<'_>, status: &Object<'_>) -> Result<(), Fault> {
+    let wireguard = spec.object("wireguard")?;
+    for (name, expected) in [("interfaceIPv4Address", Family::V4), ("interfaceIPv6Address", Family::V6)] {
+        let Some((field, text)) = wireguard.text(name)? else { continue };
+        let given = text.to_owned();
+        let bad = |_| field.fault(ParseAddrError { expected: "IP address", given: given.clone() });
+        if Family::of(text.parse::<IpAddr>().map_err(bad)?) != expected {
+            return Err(field.fault(Reason::WrongFamily { given, expected }));
+        }
+    }
+    let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    let is_key = |letters: &str| letters.len() == 43 && letters.bytes().all(is_letter);
+    for name in ["wireguardPublicKey", "wireguardPublicKeyV6"] {
+        if let Some((field, text)) = status.text(name)?
+            && !text.strip_suffix('=').is_some_and(is_key)
+        {
+            return Err(field.fault(Reason::BadForm { expected: "a WireGuard key", given: text.to_owned() }));
+        }
+    }
+    Ok(())
 }
 
 fn word(of: &Object<'_>, name: &str, words: &'static [&'static str]) -> Result<(), Fault> {
