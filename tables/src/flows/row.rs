@@ -184,7 +184,10 @@ impl Row {
     }
 
     pub(super) fn words(&self, side: usize) -> Words {
-        self.side(side).each_ref().map(|word| word.load(Ordering::Relaxed))
+        // One by one, here and below: as a loop over arrays, it isn't always made into a few loads.
+        let [a, b, c, d, e] = self.side(side);
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        [load(a), load(b), load(c), load(d), load(e)]
     }
 
     pub(super) fn set_mappings(&self, mappings: [u32; 2]) {
@@ -219,7 +222,8 @@ impl Row {
     }
 
     pub(super) fn take_mappings(&self) -> [u32; 2] {
-        self.mappings.each_ref().map(|mapping| mapping.swap(0, Ordering::Relaxed))
+        let [one, other] = &self.mappings;
+        [one.swap(0, Ordering::Relaxed), other.swap(0, Ordering::Relaxed)]
     }
 
     /// Is this its key of that side? `life`: the row's.
@@ -238,9 +242,13 @@ impl Row {
     }
 
     pub(super) fn set_words(&self, side: usize, words: &Words) {
-        for (word, value) in self.side(side).iter().zip(words) {
-            word.store(*value, Ordering::Relaxed);
-        }
+        let ([a, b, c, d, e], words) = (self.side(side), *words);
+        let store = |word: &AtomicU64, value| word.store(value, Ordering::Relaxed);
+        store(a, words[0]);
+        store(b, words[1]);
+        store(c, words[2]);
+        store(d, words[3]);
+        store(e, words[4]);
     }
 }
 
