@@ -28,4 +28,6 @@ hostname tortie-lab
 pivot_root . old
 umount -l old
 rmdir old
+# As on a machine: what is mounted later, such as network namespaces, is seen in services' sandboxes, too.
+mount --make-rshared /
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --unit=multi-user.target
