@@ -71,12 +71,15 @@ struct Workshop<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let tools = tools::build(arguments.tortie.as_deref())?;
+    let tortie = match &arguments.tortie {
+        Some(tortie) => tortie.canonicalize().with_context(|| format!("no {}", tortie.display()))?,
+        None => tools::build_tortie()?,
+    };
     let begin = Instant::now();
     let progress = Progress::new(None);
-    let image = make(&tools.tortie, arguments.fresh, &progress)?;
+    let image = make(&tortie, arguments.fresh, &progress)?;
     if arguments.twice {
-        is_made_again_alike(&image, &tools.tortie, &progress)?;
+        is_made_again_alike(&image, &tortie, &progress)?;
     }
     progress.line(&format!("made in {:.0} s, version {}:", begin.elapsed().as_secs_f64(), image.version));
     for file in [&image.qcow2, &image.raw, &image.upgrade] {

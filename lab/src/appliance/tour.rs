@@ -55,6 +55,7 @@ pub fn tour(lab: &Lab, files: &Files) -> Result<Sights> {
     sights.see(lab, "the books balance", || site.books());
     sights.see(lab, "management is apart from what is routed", || site.management_is_apart());
     sights.see(lab, "kill -9: ssh and transit live on, the router comes back", || site.kill());
+    site.all_traffic(&mut sights, ", after the kill");
     sights.see(lab, "reboot: the same machine", || site.reboot());
     site.all_traffic(&mut sights, ", after the reboot");
     if let Some(upgrades) = &files.upgrades {
