@@ -112,8 +112,9 @@ fn start(
     let resources = Resources::new(store);
     let host = addresses::Host { interfaces, source_towards: &source_towards };
     again_on_conflict(|| addresses::configure(&resources, node, variables, &host))?;
-    pools::configure(&resources, variables, interfaces, ipv6_is_there())?;
-    cluster::configure(&resources, node, &variables.get("CLUSTER_TYPE"))?;
+    // Many nodes may start at once where nothing has been written yet.
+    again_on_conflict(|| pools::configure(&resources, variables, interfaces, ipv6_is_there()))?;
+    again_on_conflict(|| cluster::configure(&resources, node, &variables.get("CLUSTER_TYPE")))?;
     again_on_conflict(|| tunnels::reconcile(store, node))
         .context("can't set the addresses of the node's tunnels")
 }
@@ -132,7 +133,8 @@ fn again_on_conflict(work: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()
 fn is_conflict(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(StoreError::Conflict(_)))
-            || matches!(cause.downcast_ref(), Some(ClientError::AlreadyExists(_)))
+            || matches!(cause.downcast_ref(), Some(StoreError::AlreadyExists(_)))
+            || matches!(cause.downcast_ref(), Some(ClientError::AlreadyExists(_) | ClientError::Conflict(_)))
     })
 }
 

@@ -13,7 +13,7 @@ use crate::etcd::EtcdServer;
 use crate::link::add_address;
 use crate::netns::Namespace;
 use crate::scenario::Scenario;
-use crate::tortie::{Settings, ShowDatastore, ShowRoutes, TortieNode};
+use crate::tortie::{Settings, ShowDatastore, ShowDrops, ShowRoutes, TortieNode};
 use crate::traffic::{self, Sink, UdpFlows};
 use crate::{Lab, wait};
 
@@ -140,7 +140,13 @@ impl Faults<'_> {
             Ok((arrived >= sent).then_some(()))
         });
         if all.is_err() {
-            bail!("{} of {sent} datagrams were lost", sent - arrived);
+            let mut counted = String::new();
+            for node in &self.cluster.nodes {
+                let drops: ShowDrops = node.tortie()?.show("drops")?;
+                counted.push_str(&format!("; {} dropped {:?}", node.name(), drops.dropped.reasons));
+                counted.push_str(&format!(" and punted {:?}", drops.punted.reasons));
+            }
+            bail!("{} of {sent} datagrams were lost{counted}", sent - arrived);
         }
         Ok(())
     }

@@ -99,6 +99,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Writes a value.
+type Put<'a> = Box<dyn FnMut(&Key, &Value) -> Result<()> + 'a>;
+
 /// Where the site is kept.
 enum Site {
     Etcd(EtcdSettings),
@@ -151,7 +154,7 @@ impl Site {
         })
     }
 
-    fn writer(&self) -> Result<Box<dyn FnMut(&Key, &Value) -> Result<()> + '_>> {
+    fn writer(&self) -> Result<Put<'_>> {
         match self {
             Site::Etcd(settings) => {
                 let store = EtcdStore::open(settings)?;
