@@ -259,6 +259,9 @@ pub(crate) struct Link {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     pub(crate) local: IpAddr,
+    pub(crate) local_port: u16,
+    /// As sent and as received, headers included.
+    pub(crate) opens: [Vec<u8>; 2],
     pub(crate) framer: Framer,
     pub(crate) hold_deadline: Option<Instant>,
     pub(crate) keepalive_deadline: Option<Instant>,

@@ -1,9 +1,11 @@
 //! Everything that can happen to a speaker.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use model::{AsNumber, Prefix};
 
+use crate::bmp::{StationConfig, StationId};
 use crate::config::{ConnectionId, PeerConfig, PeerId};
 
 /// Who opened a TCP connection.
@@ -81,6 +83,24 @@ pub enum Input<'a> {
         /// Whom.
         peer: PeerId,
     },
+    /// A monitoring station is there (RFC 7854): it is told everything from now on.
+    StationJoined {
+        /// Who it is and what it wants.
+        config: StationConfig,
+        /// What the time is, since 1970.
+        time: Duration,
+    },
+    /// A station is gone.
+    StationLeft(StationId),
+    /// The queue to a station is full (`true`): nothing of the table is added to it; or it has room again.
+    StationCongested {
+        /// Which.
+        station: StationId,
+        /// Full, or with room.
+        congested: bool,
+    },
+    /// Tell stations counts (RFC 7854 §4.8).
+    TellStatistics,
     /// [`Speaker::next_deadline`](crate::Speaker::next_deadline) passed.
     Tick,
     /// Close every session and take no more input but `Tick`.

@@ -45,6 +45,8 @@
 
 // A protocol of its own: is the way to a peer alive?
 pub mod bfd;
+// Telling others what is going on.
+pub mod bmp;
 // What comes in and goes out.
 mod config;
 mod guard;

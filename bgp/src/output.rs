@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use model::{Family, Prefix};
 
+use crate::bmp::StationId;
 use crate::config::{ConnectionId, PeerId, PeerKind};
 use crate::prefix_limit::{PrefixLimit, Reached};
 use crate::wire::notification::Notification;
@@ -66,6 +67,13 @@ pub enum Output {
         reached: Reached,
         /// What it may hold.
         limit: PrefixLimit,
+    },
+    /// Send these bytes, one or more messages of BMP, to a monitoring station.
+    ToStation {
+        /// Which.
+        station: StationId,
+        /// What.
+        bytes: Vec<u8>,
     },
     /// A restarting speaker has heard from its peers (or waited long enough): routes that the forwarding plane
     /// kept from before and that no `RouteChanged` has named can go. Given once, where

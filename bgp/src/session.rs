@@ -241,7 +241,7 @@ impl Session {
         &mut self,
         id: ConnectionId,
         direction: Direction,
-        local: std::net::IpAddr,
+        local: std::net::SocketAddr,
         step: &mut Step<'_>,
     ) {
         if direction == Direction::Outbound {
@@ -266,11 +266,13 @@ impl Session {
         let mut bytes = Vec::new();
         step.identity.open(&self.config).emit(&mut bytes);
         self.messages_out.open += 1;
-        step.out.push(Output::Send { connection: id, bytes });
+        step.out.push(Output::Send { connection: id, bytes: bytes.clone() });
         let link = Link {
             id,
             direction,
-            local,
+            local: local.ip(),
+            local_port: local.port(),
+            opens: [bytes, Vec::new()],
             framer: Framer::default(),
             hold_deadline: Some(step.now + step.open_hold_time),
             keepalive_deadline: None,

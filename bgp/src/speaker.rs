@@ -1,9 +1,10 @@
 //! The speaker: hands each input to whom it concerns, then does what is due.
 
+mod monitoring;
 mod receive;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use model::{AsNumber, Family};
 
 use crate::adj_rib_in::{AdjRibIn, Tables};
 use crate::agenda::Agenda;
+use crate::bmp::monitor::Monitor;
 use crate::config::{ConnectionId, PeerConfig, PeerId, PeerKind, SpeakerConfig};
 use crate::connection::{Identity, Negotiated};
 use crate::decision::Decision;
@@ -21,7 +23,7 @@ use crate::import::ImportPolicy;
 use crate::input::{Direction, Input, OriginatedRoute};
 use crate::jitter::Jitter;
 use crate::loc_rib::{Path, Slot, Table};
-use crate::output::Output;
+use crate::output::{Output, Reason};
 use crate::prefix_limit::Allowance;
 use crate::rewrite::Rewrite;
 use crate::session::{Event, Session, Step};
@@ -77,6 +79,7 @@ pub struct Speaker {
     pub(crate) tables: Tables,
     pub(crate) groups: Groups,
     pub(crate) decision: Decision,
+    pub(crate) monitor: Monitor,
     hasher: RandomState,
     jitter: Jitter,
     /// Until we have heard enough after a restart.
@@ -104,6 +107,7 @@ impl Speaker {
             tables: Tables::new(&hasher),
             groups: Groups::default(),
             decision: Decision::default(),
+            monitor: Monitor::new(config.local_as, config.router_id, hasher.clone()),
             hasher,
             jitter: Jitter::new(seed(5)),
             restart: config.restarting.then_some(Restart { deadline: None }),
@@ -138,7 +142,7 @@ impl Speaker {
                 self.gather_clusters(out);
             }
             Input::ConnectionOpened { peer, connection, direction, local } => {
-                self.connection_opened(peer, connection, direction, local.ip(), now, out);
+                self.connection_opened(peer, connection, direction, local, now, out);
             }
             Input::ConnectFailed { peer } => self.connect_failed(peer, now, out),
             Input::ConnectionClosed { connection } => {
@@ -158,6 +162,10 @@ impl Speaker {
                 self.tables.remove(prefix, Slot::LOCAL, 0, out);
             }
             Input::NexthopChanged { nexthop, metric } => self.nexthop_changed(nexthop, metric),
+            Input::StationJoined { config, time } => self.station_joined(config, time, now, out),
+            Input::StationLeft(station) => self.monitor.leave(station),
+            Input::StationCongested { station, congested } => self.monitor.congested(station, congested),
+            Input::TellStatistics => self.tell_statistics(now, out),
             Input::Tick => {}
             Input::Shutdown { graceful } => self.shutdown(graceful, now, out),
         }
@@ -166,6 +174,7 @@ impl Speaker {
             self.tick(now, out);
             self.agenda.settle(&self.peers, &self.groups);
             self.work(out);
+            self.tell_stations(now, out);
             self.agenda.settle(&self.peers, &self.groups);
             self.finish_restart(now, out);
         }
@@ -194,7 +203,7 @@ impl Speaker {
     }
 
     fn has_work(&self) -> bool {
-        if self.tables.rib.has_queued() {
+        if self.tables.rib.has_queued() || self.monitor.has_work() {
             return true;
         }
         self.agenda.has_waiting(self.is_deferring())
@@ -247,6 +256,7 @@ impl Speaker {
             self.limit_changed(slot, &old, now, out);
         } else {
             peer.rib_in.allowance.set(config.prefix_limit);
+            self.peer_down(slot, &Reason::Sent(Notification::new(CEASE, cease::RECONFIGURED)), now, out);
             let event = self.with_session(slot, now, out, |session, step| session.restart(config, step));
             self.session_event(slot, event, now, out);
         }
@@ -431,6 +441,7 @@ impl Speaker {
     fn remove_peer(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Output>) {
         let Some(slot) = self.slots.remove(&peer) else { return };
         let notification = Notification::new(CEASE, cease::DECONFIGURED);
+        self.peer_down(slot, &Reason::Sent(notification.clone()), now, out);
         self.with_session(slot, now, out, |session, step| session.stop(Some(&notification), step));
         if let Some(mut peer) = self.take_peer(slot) {
             self.leave_group(slot, &mut peer);
@@ -446,7 +457,7 @@ impl Speaker {
         peer: PeerId,
         connection: ConnectionId,
         direction: Direction,
-        local: IpAddr,
+        local: SocketAddr,
         now: Instant,
         out: &mut Vec<Output>,
     ) {
@@ -527,13 +538,16 @@ impl Speaker {
                 }
                 self.peers[slot.0 as usize] = Some(peer);
                 self.join_group(slot);
+                self.peer_up(slot, now, out);
                 return;
             }
             Event::Down { graceful } => graceful,
             Event::Restarted => true,
         };
         helper.session_down(graceful, now, rib_in, &mut self.tables, out);
+        let reason = peer.session.last_error().cloned();
         self.peers[slot.0 as usize] = Some(peer);
+        self.peer_down(slot, &reason.unwrap_or(Reason::ConnectionLost), now, out);
     }
 
     fn originate(&mut self, route: &OriginatedRoute, out: &mut Vec<Output>) {
@@ -598,6 +612,7 @@ impl Speaker {
                 session.stop(Some(&notification).filter(|_| !graceful), step)
             });
         }
+        self.monitor.terminate(out);
         self.stopped = true;
     }
 

@@ -99,7 +99,7 @@ impl Speaker {
 
     /// Decides up to `portion` prefixes.
     fn decide<K: FamilyKey>(&mut self, portion: usize, out: &mut Vec<Output>) -> Vec<Decided<K>> {
-        let Speaker { peers, tables: Tables { rib, nexthops, .. }, decision, config, .. } = self;
+        let Speaker { peers, tables: Tables { rib, nexthops, .. }, decision, config, monitor, .. } = self;
         let table = K::table(rib);
         let rules = Rules::of(config);
         let mut decided = Vec::new();
@@ -128,6 +128,7 @@ impl Speaker {
             let changed = apply_decision(entry, decision);
             let key = entry.key;
             decided.push(Decided { index, key, changed });
+            monitor.note(key.prefix(), entry.paths.as_slice());
             if changed {
                 let paths = best_paths(entry, decision, peers);
                 if !paths.is_empty() || entry.given {

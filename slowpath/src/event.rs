@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bgp::ConnectionId;
+use bgp::bmp::StationId;
 use model::AsNumber;
 use tokio::net::TcpStream;
 
 use crate::interfaces::KernelEvent;
 use crate::peers::AttemptId;
+use crate::stations::StationEvent;
 
 /// One thing that happened. I/O tasks send these; the event loop alone acts on them.
 #[derive(Debug)]
@@ -68,6 +70,15 @@ pub enum Event {
         connection: ConnectionId,
         /// Why, where it wasn't an orderly end.
         error: Option<io::Error>,
+    },
+    /// Something has happened to a monitoring station.
+    Station {
+        /// To which.
+        id: StationId,
+        /// What.
+        event: StationEvent,
+        /// Why, where it is lost.
+        problem: Option<String>,
     },
     /// A BGP connection's queue has room again.
     Drained {

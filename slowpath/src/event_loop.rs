@@ -53,6 +53,7 @@ use crate::reserved_ports::ReservedPorts;
 use crate::resolve::{self, NeighborAddr};
 use crate::rib::Rib;
 use crate::sessions::Sessions;
+use crate::stations::Stations;
 use crate::workload_mtu::WorkloadMtus;
 use crate::workload_policy::WorkloadPolicy;
 use crate::{PortOpener, forwarding_guard, host_policy, segments, sysctl};
@@ -131,6 +132,7 @@ pub(crate) struct Core {
     pub(crate) nexthops: BTreeMap<IpAddr, Option<u32>>,
     pub(crate) outputs: Vec<Output>,
     pub(crate) peers: Peers,
+    pub(crate) stations: Stations,
     pub(crate) watch: Watch,
     pub(crate) established: BTreeMap<bgp::PeerId, u64>,
     /// Why the latest attempt to connect failed.
@@ -276,6 +278,7 @@ impl Core {
             neighbours: Neighbours::default(),
             aggregates: Aggregates::default(),
             watch: Watch::new(BfdThread::start().map_err(Error::BfdThread)?),
+            stations: Stations::start(&config.bgp.stations, &events),
             peers: Peers::new(events, ends.session_sockets),
             punts: ends.punts,
             injects: ends.injects,
@@ -383,6 +386,7 @@ impl Core {
                 self.peers.close(connection);
                 self.tell(Input::ConnectionClosed { connection });
             }
+            Event::Station { id, event, problem } => self.station_changed(id, event, problem),
             Event::Drained { connection } => {
                 if self.peers.drained(connection) {
                     self.tell(Input::Congested { connection, congested: false });
@@ -578,6 +582,7 @@ impl Core {
         self.ask_for_neighbors();
         self.ask_inside();
         self.sum_up_policy();
+        self.tell_statistics();
     }
 
     async fn shut_down(&mut self) {
@@ -588,6 +593,7 @@ impl Core {
         if timeout(self.config.stop_within, self.peers.flush()).await.is_err() {
             warn!("some BGP connections did not take their last messages in time");
         }
+        self.stations.flush().await;
         // What the kernel is to fall back on has to be complete. Nothing else is left to be done, so it may block.
         if !self.mirroring.mirror().wait_until_idle(self.config.stop_within) {
             warn!("the kernel's mirror did not get all routes in time");

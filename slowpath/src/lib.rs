@@ -66,6 +66,7 @@ mod segments;
 mod session_guard;
 mod sessions;
 mod speaking;
+mod stations;
 pub mod status;
 mod sysctl;
 mod target;
@@ -89,3 +90,4 @@ pub use peer_groups::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup, P
 pub use ports::{OpenPort, OpenPortError, PortOpener, QueueReport, TunnelTraffic};
 pub use segments::{Learning, Segment, SegmentEnd, Station};
 pub use session_guard::SocketOptions;
+pub use stations::StationSettings;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use model::{AsNumber, Family, Prefix};
 
 use crate::calico::{Desired, DesiredPeer, NextHop, PeerKind, PeerName};
+use crate::stations::StationSettings;
 pub(crate) use introduction::Introductions;
 pub use options::PeerOptions;
 
@@ -35,6 +36,8 @@ pub struct BgpSettings {
     pub aggregates: Vec<Aggregate>,
     /// How peers are treated: the first group that a peer's address is in counts.
     pub groups: Vec<PeerGroup>,
+    /// Who is told what peers announce (BMP).
+    pub stations: Vec<StationSettings>,
 }
 
 /// A network that is announced while there is a route inside it.

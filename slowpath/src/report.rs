@@ -50,6 +50,7 @@ impl Core {
             Query::Neighbors => Answer::Neighbors(self.neighbors()),
             Query::Ports => Answer::Ports(self.port_status()),
             Query::Bfd => Answer::Bfd(self.bfd()),
+            Query::Stations => Answer::Stations(self.stations.status(Instant::now())),
             Query::Icmp => Answer::Icmp(self.icmp()),
             Query::HostPolicy => return self.host_policy.ask(request.reply),
             Query::Policy { endpoint, all } => Answer::Policy(self.policy_status(endpoint.as_deref(), *all)),
@@ -380,6 +381,7 @@ impl Core {
             policy: self.policy_numbers(),
             policy_use: PolicyUse::new(&tables.policy_usage()),
             bfd: self.bfd(),
+            stations: self.stations.status(Instant::now()),
             bgp: self.bgp(),
         }
     }

@@ -122,6 +122,7 @@ impl Core {
             Output::PrefixLimit { peer, family, reached, limit } => {
                 self.prefix_limit_reached(peer, family, reached, limit);
             }
+            Output::ToStation { station, bytes } => self.tell_station(station, bytes),
             Output::RestartComplete => {
                 info!("restart complete: BGP has spoken");
                 self.stop_preserving();
@@ -228,6 +229,10 @@ impl Core {
         self.sessions.forget();
         let restarting = self.preserve_until.is_some();
         let config = sessions::speaker_config(&self.desired, restarting, self.config.prefixes_per_peer);
+        if self.speaker.is_some() {
+            self.stations.begin_anew();
+        }
         self.speaker = config.map(Speaker::new);
+        self.introduce_stations();
     }
 }

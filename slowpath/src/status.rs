@@ -17,6 +17,7 @@ mod limits;
 mod policy;
 mod reporting;
 mod segments;
+mod stations;
 mod traces;
 
 pub use bfd::{BfdSessionStatus, BfdStatus};
@@ -27,6 +28,7 @@ pub use limits::{LimitStatus, QosStatus};
 pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal, PolicyUse};
 pub use reporting::{EndpointReports, ReportedRoute, ReportedRoutes, ReportingStatus, StatusRequest};
 pub use segments::{EndStatus, FdbEntry, SegmentStatus, SegmentsStatus};
+pub use stations::{StationStatus, StationsStatus};
 pub use traces::{TracedHeaders, TracedPacket, TracedPolicy, TracedRoute, TracedStage, TracesStatus};
 
 /// A question to the running slow path.
@@ -63,6 +65,8 @@ pub enum Query {
     Ports,
     /// BFD sessions.
     Bfd,
+    /// Monitoring stations.
+    Stations,
     /// ICMP errors.
     Icmp,
     /// What nftables keeps of host endpoints' policy.
@@ -110,6 +114,7 @@ pub enum Answer {
     Neighbors(NeighborsStatus),
     Ports(PortsStatus),
     Bfd(BfdStatus),
+    Stations(StationsStatus),
     Icmp(IcmpStatus),
     HostPolicy(HostPolicyStatus),
     Policy(PolicyStatus),
@@ -468,6 +473,9 @@ pub struct Summary {
     /// Who is watched.
     #[serde(default)]
     pub bfd: BfdStatus,
+    /// Monitoring stations.
+    #[serde(default)]
+    pub stations: StationsStatus,
     /// Sessions.
     pub bgp: BgpStatus,
 }

@@ -34,6 +34,7 @@ mod file;
 mod peer_options;
 mod segments;
 mod startup;
+mod stations;
 mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
     BfdStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus,
-    NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, TracesStatus,
+    NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, StationsStatus, TracesStatus,
 };
 
 use crate::captures::{CaptureQuestion, CapturesStatus};
@@ -80,6 +80,8 @@ pub(crate) enum Question {
     Drops,
     /// BFD sessions.
     Bfd,
+    /// Monitoring stations.
+    Bmp,
     /// ICMP errors.
     Icmp,
     /// What nftables keeps of host endpoints' policy.
@@ -160,6 +162,7 @@ pub(crate) enum Reply {
     Flows(FlowsStatus),
     Drops(DropsStatus),
     Bfd(BfdStatus),
+    Bmp(StationsStatus),
     Icmp(IcmpStatus),
     HostPolicy(HostPolicyStatus),
     Policy(PolicyStatus),

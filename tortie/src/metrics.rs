@@ -8,7 +8,7 @@ mod page;
 
 use slowpath::status::{
     BfdSessionStatus, BfdStatus, BgpStatus, LimitStatus, PeerStatus, PerFamily, PolicyNumbers, PolicyTotal,
-    PrefixLimitStatus, Summary,
+    PrefixLimitStatus, StationStatus, StationsStatus, Summary,
 };
 
 use crate::forms::{DropsStatus, StagesStatus};
@@ -55,6 +55,7 @@ pub(crate) fn render(sample: &Sample) -> String {
         segments(&mut page, summary);
         bfd(&mut page, &summary.bfd);
         bgp(&mut page, &summary.bgp);
+        stations(&mut page, &summary.stations);
     }
     page.done()
 }
@@ -446,6 +447,33 @@ fn prefix_limits(page: &mut Page, bgp: &BgpStatus) {
         &["peer"],
         limits(|limit| limit.refused),
     )
+}
+
+fn stations(page: &mut Page, status: &StationsStatus) {
+    let rows = |value: fn(&StationStatus) -> u64| {
+        status.stations.iter().map(move |station| (vec![station.address.clone()], value(station)))
+    };
+    let gauge = |value| rows(value).map(|(labels, value)| (labels, value as f64));
+    let labels = &["station"];
+    page.gauges("tortie_bmp_up", "Is the monitoring station connected?", labels, gauge(|s| s.up.into()));
+    page.gauges(
+        "tortie_bmp_queued_bytes",
+        "Bytes that wait for a monitoring station.",
+        labels,
+        gauge(|s| s.queued_bytes),
+    );
+    page.counters(
+        "tortie_bmp_sent_bytes_total",
+        "Bytes sent to a monitoring station.",
+        labels,
+        rows(|s| s.sent_bytes),
+    );
+    page.counters(
+        "tortie_bmp_cut_off_total",
+        "How often a monitoring station was cut off for being slow.",
+        labels,
+        rows(|s| s.cut_off_count),
+    );
 }
 
 /// One row a family, after the given labels.

@@ -104,6 +104,10 @@ impl Observer {
             Question::Tables => Reply::Tables(self.tables(&self.summary().await?)),
             Question::Drops => Reply::Drops(self.drops().await),
             Question::Bfd => Reply::Bfd(self.bfd().await?),
+            Question::Bmp => match self.ask(Query::Stations).await? {
+                Answer::Stations(stations) => Reply::Bmp(stations),
+                _ => return Err(NoAnswer::Mismatch),
+            },
             Question::Icmp => Reply::Icmp(self.icmp().await?),
             Question::HostPolicy => Reply::HostPolicy(self.host_policy().await?),
             Question::Policy { endpoint, all } => {

@@ -6,6 +6,7 @@ mod bfd;
 pub(crate) mod bgp;
 mod bgp_neighbor;
 mod bgp_route;
+mod bmp;
 mod datastore;
 mod drops;
 pub(crate) mod flows;
@@ -32,7 +33,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slowpath::status::{
     BfdStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus,
-    NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus,
+    NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, StationsStatus,
 };
 
 use crate::config::CONTROL_SOCKET;
@@ -115,6 +116,8 @@ enum Noun {
     },
     /// Peers watched by BFD: their states, and how soon silence is noticed
     Bfd,
+    /// Monitoring stations that are told what BGP peers announce (BMP), and how far each is behind
+    Bmp,
     /// ICMP errors that senders were told, by what they say, and what stayed unanswered
     Icmp,
     /// Host endpoints' policy as nftables keeps it, and what each of its rules has decided
@@ -213,6 +216,7 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
             print(socket, *output, &question, flows::table, |_: &FlowsStatus| true)
         }
         Noun::Bfd => print(socket, *output, &Question::Bfd, bfd::table, |_: &BfdStatus| true),
+        Noun::Bmp => print(socket, *output, &Question::Bmp, bmp::table, |_: &StationsStatus| true),
         Noun::Icmp => print(socket, *output, &Question::Icmp, icmp::table, |_: &IcmpStatus| true),
         Noun::HostPolicy { all } => {
             let table = |status: &HostPolicyStatus| host_policy::table(status, *all);

@@ -79,7 +79,7 @@ impl Session {
         match (&opening.phase, kind) {
             (Phase::OpenSent, MessageType::Open) => {
                 match Open::parse(body).and_then(|open| Negotiated::new(open, &self.config, &step.identity)) {
-                    Ok(negotiated) => self.open_received(id, negotiated, step),
+                    Ok(negotiated) => self.open_received(id, body, negotiated, step),
                     Err(notification) => self.fail(id, notification, step),
                 }
             }
@@ -95,6 +95,7 @@ impl Session {
     fn open_received(
         &mut self,
         id: ConnectionId,
+        body: &[u8],
         negotiated: Negotiated,
         step: &mut Step<'_>,
     ) -> Option<Event> {
@@ -132,6 +133,7 @@ impl Session {
         let Some(opening) = self.opening.iter_mut().flatten().find(|opening| opening.link.id == id) else {
             return event;
         };
+        emit_message(&mut opening.link.opens[1], MessageType::Open, |out| out.extend(body));
         let hold_time = negotiated.hold_time;
         opening.link.hold_deadline = Some(step.now + hold_time).filter(|_| !hold_time.is_zero());
         send_keepalive(&mut opening.link, negotiated.keepalive_time, &mut self.messages_out, step);

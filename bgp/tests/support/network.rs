@@ -167,7 +167,10 @@ impl Network {
                     fib.insert(*prefix, paths.clone());
                 }
             }
-            Output::PeerStateChanged { .. } | Output::PrefixLimit { .. } | Output::RestartComplete => {}
+            Output::PeerStateChanged { .. }
+            | Output::PrefixLimit { .. }
+            | Output::ToStation { .. }
+            | Output::RestartComplete => {}
         }
     }
 

@@ -330,7 +330,10 @@ impl Network {
                     node.fib.remove(&prefix);
                 }
             }
-            Output::UnwatchNexthop(_) | Output::PeerStateChanged { .. } | Output::PrefixLimit { .. } => {}
+            Output::UnwatchNexthop(_)
+            | Output::PeerStateChanged { .. }
+            | Output::PrefixLimit { .. }
+            | Output::ToStation { .. } => {}
         }
     }
 

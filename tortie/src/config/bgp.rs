@@ -24,7 +24,7 @@ use slowpath::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup};
 use super::error::Reason;
 use super::field::{Fault, Field, optional, required};
 use super::file::{AggregateFields, File, PeerGroupFields, Scalar, Section};
-use super::peer_options;
+use super::{peer_options, stations};
 use crate::limits::{self, Limits};
 
 /// As FRR's `bgp listen limit` has it.
@@ -41,6 +41,7 @@ pub(super) fn settings(file: &File, limits: &Limits) -> Result<BgpSettings, Faul
             Some(field) => field.items()?.iter().map(network).collect::<Result<_, _>>()?,
             None => Vec::new(),
         },
+        stations: stations::stations(fields)?,
         ..BgpSettings::default()
     };
     for (index, Section(fields)) in fields.aggregates.iter().flatten().enumerate() {

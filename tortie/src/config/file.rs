@@ -118,6 +118,17 @@ pub(super) struct BgpFields {
     pub(super) networks: Option<Entry>,
     pub(super) aggregates: Option<Vec<Section<AggregateFields>>>,
     pub(super) peers: Option<Vec<Section<PeerGroupFields>>>,
+    pub(super) bmp: Option<Vec<Section<StationFields>>>,
+}
+
+/// A monitoring station.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StationFields {
+    pub(super) station: Option<Entry>,
+    pub(super) routes: Option<Entry>,
+    pub(super) statistics: Option<Entry>,
+    pub(super) buffer: Option<Entry>,
 }
 
 /// A network announced as there is a route inside it.
@@ -332,6 +343,10 @@ impl Written for AggregateFields {
 
 impl Written for PeerGroupFields {
     const EXPECTED: &'static str = "a mapping such as `{ range: 10.1.0.0/24, accept: any }`";
+}
+
+impl Written for StationFields {
+    const EXPECTED: &'static str = "a mapping such as `{ station: \"192.0.2.9:11019\" }`";
 }
 
 impl Written for PrefixLimitFields {

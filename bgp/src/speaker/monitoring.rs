@@ -1,0 +1,96 @@
+//! What monitoring stations are told of peers and tables; `bmp/monitor.rs` knows what they have been told.
+
+use std::time::{Duration, Instant};
+
+use model::Family;
+
+use crate::bmp::StationConfig;
+use crate::bmp::monitor::Monitored;
+use crate::bmp::wire::Statistic;
+use crate::input::Direction;
+use crate::loc_rib::Slot;
+use crate::output::{Output, Reason};
+use crate::speaker::{Peer, Speaker};
+use crate::wire::nlri::AfiSafi;
+
+impl Speaker {
+    pub(super) fn station_joined(
+        &mut self,
+        config: StationConfig,
+        time: Duration,
+        now: Instant,
+        out: &mut Vec<Output>,
+    ) {
+        let rib = &self.tables.rib;
+        let prefixes =
+            rib.v4.sorted().map(|(prefix, _)| prefix).chain(rib.v6.sorted().map(|(prefix, _)| prefix));
+        let prefixes = prefixes.collect();
+        let peers = self.peers.iter().enumerate();
+        let peers = peers.filter_map(|(at, peer)| Some((Slot(at as u32), monitored(peer.as_ref()?)?)));
+        self.monitor.join(config, (now, time), peers, prefixes, out);
+    }
+
+    pub(super) fn peer_up(&mut self, slot: Slot, now: Instant, out: &mut Vec<Output>) {
+        let peer = self.peers.get(slot.0 as usize).and_then(Option::as_ref);
+        if let Some(session) = peer.filter(|_| self.monitor.is_on()).and_then(monitored) {
+            self.monitor.peer_up(slot, session, now, out);
+        }
+    }
+
+    pub(super) fn peer_down(&mut self, slot: Slot, reason: &Reason, now: Instant, out: &mut Vec<Output>) {
+        if self.monitor.is_on() {
+            self.monitor.peer_down(slot, reason, now, out);
+        }
+    }
+
+    pub(super) fn tell_stations(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.monitor.is_on() {
+            let rib = &self.tables.rib;
+            self.monitor.work(|prefix| rib.paths(prefix), now, out);
+        }
+    }
+
+    pub(super) fn tell_statistics(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let peers = &self.peers;
+        let of = |slot: Slot| {
+            let Some(peer) = peers.get(slot.0 as usize).and_then(Option::as_ref) else { return Vec::new() };
+            let received = peer.rib_in.received.map(|count| count as u64);
+            let treated = u32::try_from(peer.errors.treated_as_withdraw).unwrap_or(u32::MAX);
+            let mut statistics = vec![Statistic::AdjRibInRoutes(received.iter().sum())];
+            for family in Family::ALL {
+                let AfiSafi { afi, safi } = AfiSafi::unicast(family);
+                statistics.push(Statistic::AdjRibInOf(afi, safi, received[family as usize]));
+            }
+            statistics.push(Statistic::TreatedAsWithdraw(treated));
+            statistics
+        };
+        let counts = Family::ALL.map(|family| self.tables.rib.len(family) as u64);
+        let mut loc_rib = vec![Statistic::LocRibRoutes(counts.iter().sum())];
+        for family in Family::ALL {
+            let AfiSafi { afi, safi } = AfiSafi::unicast(family);
+            loc_rib.push(Statistic::LocRibOf(afi, safi, counts[family as usize]));
+        }
+        self.monitor.statistics(of, loc_rib, now, out);
+    }
+}
+
+/// A session as stations are told of it, if it stands.
+fn monitored(peer: &Peer) -> Option<Monitored> {
+    let established = peer.session.established()?;
+    let (config, link) = (&peer.session.config, &established.link);
+    let remote_port = match link.direction {
+        Direction::Outbound => config.port,
+        // The caller doesn't say from which port it came.
+        Direction::Inbound => 0,
+    };
+    Some(Monitored {
+        address: config.address,
+        as_number: config.peer_as.0,
+        router_id: established.negotiated.router_id,
+        local: link.local,
+        ports: (link.local_port, remote_port),
+        opens: link.opens.clone(),
+        families: Family::ALL.map(|family| established.negotiated.uses(family)),
+        add_path: established.negotiated.update.add_path,
+    })
+}
