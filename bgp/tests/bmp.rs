@@ -4,6 +4,7 @@
 mod bmp_stream;
 mod support;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -383,8 +384,8 @@ proptest! {
                     bench.give(Input::PutPeer(config));
                 }
                 Act::Join(id) => {
-                    if !stations.contains_key(&id) {
-                        stations.insert(id, Station::default());
+                    if let Entry::Vacant(place) = stations.entry(id) {
+                        place.insert(Station::default());
                         join(&mut bench, StationId(id));
                     }
                 }

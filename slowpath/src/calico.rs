@@ -99,6 +99,8 @@ pub struct Desired {
     pub announce_all: bool,
     /// Networks announced besides blocks and services.
     pub networks: BTreeSet<Prefix>,
+    /// Routes of the box's own announced besides.
+    pub redistributed: BTreeSet<Prefix>,
     /// Networks announced as there is a route inside each.
     pub aggregates: Vec<Aggregate>,
     /// All pools, by name: who encapsulates and translates asks them.
@@ -296,6 +298,7 @@ impl Calico {
             export,
             announce_all: false,
             networks: BTreeSet::new(),
+            redistributed: BTreeSet::new(),
             aggregates: Vec::new(),
             pools: self.pools.clone(),
             node_addresses: (self.nodes.values())

@@ -504,6 +504,8 @@ impl Core {
         let mut desired = self.calico.desired();
         segments::join(&self.config.segments, &mut desired);
         peer_groups::join(&self.config.bgp, &self.neighbours, &self.aggregates, &mut desired);
+        // The kernel's affair, not that of resources.
+        desired.redistributed = std::mem::take(&mut self.desired.redistributed);
         let before = std::mem::replace(&mut self.desired, desired);
         let warnings: Vec<String> = self.desired.warnings.iter().map(ToString::to_string).collect();
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
@@ -537,6 +539,11 @@ impl Core {
         segments::offer(&self.overlays.all, self.desired.node.as_ref(), &mut after);
         offers::apply(&mut self.rib, &self.offers, &after);
         self.offers = after;
+        let redistributed = peer_groups::redistributed(&self.config.bgp, &self.offers);
+        if self.desired.redistributed != redistributed {
+            self.desired.redistributed = redistributed;
+            self.apply_sessions();
+        }
         if std::mem::take(&mut self.dirty.way_lost) {
             self.move_traffic();
         }

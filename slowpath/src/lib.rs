@@ -86,7 +86,7 @@ pub use cleanup::cleanup;
 pub use config::{Config, Ends, Request, Slowpath};
 pub use error::Error;
 pub use host_interfaces::{HostInterface, host_interfaces};
-pub use peer_groups::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup, PeerOptions};
+pub use peer_groups::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup, PeerOptions, Redistribute};
 pub use ports::{OpenPort, OpenPortError, PortOpener, QueueReport, TunnelTraffic};
 pub use segments::{Learning, Segment, SegmentEnd, Station};
 pub use session_guard::SocketOptions;

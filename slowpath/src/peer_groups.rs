@@ -7,6 +7,7 @@
 
 mod introduction;
 mod options;
+mod redistribution;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,8 @@ use crate::calico::{Desired, DesiredPeer, NextHop, PeerKind, PeerName};
 use crate::stations::StationSettings;
 pub(crate) use introduction::Introductions;
 pub use options::PeerOptions;
+pub use redistribution::Redistribute;
+pub(crate) use redistribution::redistributed;
 
 /// How much longer than its routes may be kept a neighbour is remembered that has gone.
 const FORGET_AFTER: Duration = Duration::from_secs(150);
@@ -32,6 +35,8 @@ pub struct BgpSettings {
     pub announce_all: bool,
     /// Networks that this router announces as its own.
     pub networks: Vec<Prefix>,
+    /// Which of the box's own routes it announces besides.
+    pub redistribute: Vec<Redistribute>,
     /// Networks that are announced while there is a route inside them.
     pub aggregates: Vec<Aggregate>,
     /// How peers are treated: the first group that a peer's address is in counts.

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp::{
-    Filter, FilterAction, FilterRule, Guard, Input, NextHopMode, Operation, OriginatedRoute, PeerConfig,
-    PeerId, SelfNextHops, SendPaths, SpeakerConfig,
+    Filter, FilterAction, FilterRule, Guard, Input, NextHopMode, Operation, Origin, OriginatedRoute,
+    PeerConfig, PeerId, SelfNextHops, SendPaths, SpeakerConfig,
 };
 use model::{AsNumber, Family, Prefix, SecretKey};
 
@@ -197,6 +197,11 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     };
     let networks = desired.blocks.iter().chain(&desired.services.announced).chain(&desired.networks);
     let mut originated: BTreeMap<Prefix, OriginatedRoute> = networks.chain(borrowed).map(route).collect();
+    for prefix in &desired.redistributed {
+        let (prefix, own) = route(prefix);
+        // Known some other way than by an IGP of this AS, as others have it for what they redistribute.
+        originated.entry(prefix).or_insert(OriginatedRoute { origin: Origin::Incomplete, ..own });
+    }
     for aggregate in &desired.aggregates {
         let (prefix, own) = route(&aggregate.prefix);
         let aggregator = desired.router_id.map(|router_id| (desired.as_number, router_id));
@@ -328,6 +333,11 @@ fn export_filter(desired: &Desired) -> Filter {
     filter.rules.extend(named.map(|network| FilterRule::exactly(*network, FilterAction::Accept)));
     if desired.announce_all {
         return Filter { default: FilterAction::Accept, ..filter };
+    }
+    if !desired.redistributed.is_empty() {
+        let mut rule = FilterRule::any(FilterAction::Accept);
+        rule.matches.one_of = Some(desired.redistributed.iter().copied().collect());
+        filter.rules.push(rule);
     }
     for network in networks {
         let operations = communities(rules, network);

@@ -330,7 +330,8 @@ impl Memory {
 /// A route as one peer announced it, as BGP chose it, as the RIB holds it, and as the fast path's writer remembers it.
 const ROUTE_V4_BYTES: usize = 256;
 /// 128 buckets, enough for four next hops: owner and server as the writer remembers them, and the server in the state
-/// that workers have and in the one that they get next, 4 bytes each. Groups of one next hop have no buckets.
+/// that workers have and in the one that they get next, 4 bytes each. Groups of one next hop have no buckets; those of
+/// unlike weights have up to 2,048, and are few.
 const BUCKETS_BYTES: usize = 128 * 4 * 4;
 
 /// See [`ROUTE_V4_BYTES`]; prefixes and next hops are four times as long.

@@ -480,3 +480,23 @@ fn a_session_with_options_carries_what_they_ask_for() {
         "each family has the rules that are about it"
     );
 }
+
+#[test]
+fn the_kernels_routes_are_told_where_that_is_asked_for() {
+    let mut bench = Bench::new();
+    bench.changes();
+    let mut desired = bench.calico.desired();
+    desired.redistributed = [prefix("192.0.2.0/24"), prefix("10.65.0.0/26")].into();
+    let changes = bench.sessions.changes(&desired);
+    assert_eq!(told(&changes), ["originate 192.0.2.0/24", "put 10.0.0.9"], "the block is our own already");
+    let Some(Input::Originate(route)) = changes.first() else { panic!("{changes:?}") };
+    assert_eq!(route.origin, Origin::Incomplete);
+    let Some(Input::PutPeer(config)) = changes.last() else { panic!("{changes:?}") };
+    let accepts = |rule: &FilterRule| {
+        rule.action == FilterAction::Accept
+            && rule.matches.one_of.as_ref().is_some_and(|told| told.contains(&prefix("192.0.2.0/24")))
+    };
+    assert!(config.export.rules.iter().any(accepts));
+    desired.redistributed.clear();
+    assert_eq!(told(&bench.sessions.changes(&desired)), ["withdraw 192.0.2.0/24", "put 10.0.0.9"]);
+}

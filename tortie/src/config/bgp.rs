@@ -4,6 +4,7 @@
 //! bgp:
 //!   announce: all                  # `calico`: only what lies in pools, blocks and services
 //!   networks: [203.0.113.0/24]
+//!   redistribute: [connected, static, kernel]
 //!   aggregates:
 //!   - { prefix: 10.65.0.0/16, summary_only: true }
 //!   peers:
@@ -19,7 +20,7 @@ use std::ops::RangeInclusive;
 
 use model::{AsNumber, Prefix};
 use slowpath::calico::NextHop;
-use slowpath::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup};
+use slowpath::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup, Redistribute};
 
 use super::error::Reason;
 use super::field::{Fault, Field, optional, required};
@@ -27,6 +28,11 @@ use super::file::{AggregateFields, File, PeerGroupFields, Scalar, Section};
 use super::{peer_options, stations};
 use crate::limits::{self, Limits};
 
+const REDISTRIBUTE: [(&str, Redistribute); 3] = [
+    ("connected", Redistribute::Connected),
+    ("static", Redistribute::Static),
+    ("kernel", Redistribute::Kernel),
+];
 /// As FRR's `bgp listen limit` has it.
 const ACCEPT: usize = 100;
 
@@ -39,6 +45,12 @@ pub(super) fn settings(file: &File, limits: &Limits) -> Result<BgpSettings, Faul
             .map_or(Ok(false), |field| field.one_of(&[("calico", false), ("all", true)]))?,
         networks: match networks {
             Some(field) => field.items()?.iter().map(network).collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        },
+        redistribute: match optional("bgp", "redistribute", &fields.redistribute) {
+            Some(field) => {
+                field.items()?.iter().map(|item| item.one_of(&REDISTRIBUTE)).collect::<Result<_, _>>()?
+            }
             None => Vec::new(),
         },
         stations: stations::stations(fields)?,
@@ -130,13 +142,14 @@ mod tests {
     #[test]
     fn a_tors_settings_are_read() {
         let settings = settings_of(
-            "bgp:\n  announce: all\n  networks: [203.0.113.0/24]\n  aggregates:\n\
+            "bgp:\n  announce: all\n  networks: [203.0.113.0/24]\n  redistribute: [static, connected]\n  aggregates:\n\
              \x20 - { prefix: 10.65.0.0/16, summary_only: true }\n  peers:\n\
              \x20 - { range: 10.1.0.0/24, accept: [64512, \"65000-65099\", \"1.0\"], limit: 48, default_route: only, next_hop: self }\n\
              \x20 - { range: 'fd00::/64', accept: any }\n  - { range: 10.2.0.1/32, default_route: always }\n",
         )
         .unwrap();
         assert!(settings.announce_all);
+        assert_eq!(settings.redistribute, [Redistribute::Static, Redistribute::Connected]);
         assert_eq!(settings.networks, ["203.0.113.0/24".parse().unwrap()]);
         let aggregate = Aggregate { prefix: "10.65.0.0/16".parse().unwrap(), summary_only: true };
         assert_eq!(settings.aggregates, [aggregate]);
@@ -156,6 +169,7 @@ mod tests {
             ("bgp: { peers: [{ range: 10.1.0.0/24, limit: 3 }] }", "accept"),
             ("bgp: { peers: [{ range: 10.1.0.0/24, accept: [\"7-3\"] }] }", "7-3"),
             ("bgp: { announce: everything }", "everything"),
+            ("bgp: { redistribute: [ospf] }", "ospf"),
             ("bgp: { aggregates: [{ summary_only: true }] }", "bgp.aggregates[0].prefix"),
         ] {
             let error = settings_of(text).unwrap_err();

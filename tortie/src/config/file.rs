@@ -116,6 +116,7 @@ pub(super) struct BgpFields {
     pub(super) secrets: Option<Entry>,
     pub(super) announce: Option<Entry>,
     pub(super) networks: Option<Entry>,
+    pub(super) redistribute: Option<Entry>,
     pub(super) aggregates: Option<Vec<Section<AggregateFields>>>,
     pub(super) peers: Option<Vec<Section<PeerGroupFields>>>,
     pub(super) bmp: Option<Vec<Section<StationFields>>>,
