@@ -450,6 +450,20 @@ fn eventful() -> Vec<u8> {
     station.bytes
 }
 
+#[test]
+fn every_seed_of_the_corpus_is_read_without_contradiction() {
+    for folder in ["corpus/bmp", "regressions/bmp"] {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(folder);
+        let Ok(seeds) = std::fs::read_dir(&folder) else {
+            println!("skipped: no {}", folder.display());
+            continue;
+        };
+        for seed in seeds {
+            bmp_stream::run(&std::fs::read(seed.unwrap().path()).unwrap());
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn a_stream_with_a_wrong_octet_is_read_without_panic(at in 0_usize..4000, octet: u8) {

@@ -122,8 +122,8 @@ pub(crate) const BGP_AGGREGATES: usize = 64;
 pub(crate) const BGP_NEIGHBOURS: usize = 4_096;
 /// Monitoring stations. While there is one, BGP remembers what was told: about 100 bytes a path.
 pub(crate) const BMP_STATIONS: usize = 8;
-/// What may wait for one of them, in MiB.
-pub(crate) const BMP_BUFFER_MIB: (usize, usize) = (1, 4_096);
+/// What may wait for one of them, in MiB: at least what tells of all neighbours at once.
+pub(crate) const BMP_BUFFER_MIB: (usize, usize) = (4, 4_096);
 /// Other ends of a segment. A file as large as a configuration may be holds fewer.
 pub(crate) const SEGMENT_ENDS: usize = 1_024;
 /// Addresses that a segment's questions are copied to, and networks that may send to it.
