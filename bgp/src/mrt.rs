@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::{Family, Prefix};
 
-use crate::loc_rib::{Paths, Slot};
+use crate::loc_rib::{Path, Slot};
 use crate::speaker::Speaker;
-use crate::wire::attributes::{Attributes, code, emit, flag, iterate};
+use crate::wire::attributes::{Attributes, RawAttribute, code, emit, flag, iterate};
 use crate::wire::nlri::{self, AfiSafi, Nlri, NlriField};
 use crate::wire::{MAX_EXTENDED_LEN, MessageType, Reader, emit_message};
 
@@ -50,9 +50,44 @@ impl Speaker {
         let records = tables.v4.sorted();
         let records = records.chain(tables.v6.sorted()).filter(|(_, paths)| !paths.as_slice().is_empty());
         let prefixes = records.enumerate().map(move |(at, (prefix, paths))| {
-            prefix_record(time, at as u32, prefix, paths, self.peers.len())
+            let paths: Vec<&Path> = paths.as_slice().iter().collect();
+            prefix_record(time, at as u32, prefix, &paths, self.peers.len())
         });
         std::iter::once(self.peer_record(time)).chain(prefixes)
+    }
+
+    /// Begins to write the table piece by piece, so that nobody waits for all of it: see [`Speaker::mrt_piece`].
+    pub fn mrt_begin(&self, time: u32) -> MrtPieces {
+        let tables = &self.tables.rib;
+        let prefixes = tables.v4.sorted().map(|(prefix, _)| prefix);
+        let prefixes: Vec<Prefix> = prefixes.chain(tables.v6.sorted().map(|(prefix, _)| prefix)).collect();
+        let peers = self.peer_record(time);
+        MrtPieces {
+            time,
+            written: 0,
+            first: Some(peers),
+            ourselves: self.peers.len(),
+            prefixes: prefixes.into_iter(),
+        }
+    }
+
+    /// The next records: about as many octets as asked for, or more by a record; none at the end.
+    ///
+    /// Each prefix is written as it is by then. Peers that have come meanwhile are nobody's in the list of peers, so their paths
+    /// are left out.
+    pub fn mrt_piece(&self, pieces: &mut MrtPieces, len: usize) -> Vec<u8> {
+        let mut out = pieces.first.take().unwrap_or_default();
+        while out.len() < len {
+            let Some(prefix) = pieces.prefixes.next() else { break };
+            let is_listed =
+                |path: &&Path| path.source == Slot::LOCAL || (path.source.0 as usize) < pieces.ourselves;
+            let paths: Vec<&Path> = self.tables.rib.paths(prefix).iter().filter(is_listed).collect();
+            if !paths.is_empty() {
+                out.extend(prefix_record(pieces.time, pieces.written, prefix, &paths, pieces.ourselves));
+                pieces.written += 1;
+            }
+        }
+        out
     }
 
     /// Peers by their slots, and ourselves as the last, with no address.
@@ -84,8 +119,7 @@ impl Speaker {
     }
 }
 
-fn prefix_record(time: u32, at: u32, prefix: Prefix, paths: &Paths, ourselves: usize) -> Vec<u8> {
-    let paths = paths.as_slice();
+fn prefix_record(time: u32, at: u32, prefix: Prefix, paths: &[&Path], ourselves: usize) -> Vec<u8> {
     let add_path = paths.iter().any(|path| path.path_id != 0);
     record(time, subtype(prefix.family(), add_path), |out| {
         out.extend(at.to_be_bytes());
@@ -128,6 +162,17 @@ fn mp_reach(nexthop: Ipv6Addr) -> (u8, u8, Vec<u8>) {
     (code::MP_REACH_NLRI, flag::OPTIONAL, [&[16][..], &nexthop.octets()].concat())
 }
 
+/// A table that is being written, piece by piece.
+#[derive(Clone, Debug)]
+pub struct MrtPieces {
+    time: u32,
+    written: u32,
+    /// The list of peers, until it is written.
+    first: Option<Vec<u8>>,
+    ourselves: usize,
+    prefixes: std::vec::IntoIter<Prefix>,
+}
+
 /// Why a file is no table in MRT's form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MrtError {
@@ -159,6 +204,15 @@ pub struct DumpPath<'a> {
     pub peer: u16,
     /// The attributes as the file has them, AS numbers in four octets.
     pub attributes: &'a [u8],
+    /// When the table was written, in seconds since 1970.
+    pub time: u32,
+}
+
+impl<'a> DumpPath<'a> {
+    /// The attributes one by one, up to the first that is cut short.
+    pub fn iter(&self) -> impl Iterator<Item = RawAttribute<'a>> + use<'a> {
+        iterate(self.attributes)
+    }
 }
 
 /// A table that was read.
@@ -179,15 +233,15 @@ impl<'a> Dump<'a> {
         let (mut dump, mut rest) = (Dump::default(), Reader(bytes));
         while !rest.is_empty() {
             let at = bytes.len() - rest.0.len();
-            let (kind, subtype, body) = take_record(&mut rest).ok_or(MrtError::CutShort(at))?;
+            let (time, kind, subtype, body) = take_record(&mut rest).ok_or(MrtError::CutShort(at))?;
             if kind == TABLE_DUMP_V2 {
-                dump.add(subtype, Reader(body)).ok_or(MrtError::Malformed(at))?;
+                dump.add(time, subtype, Reader(body)).ok_or(MrtError::Malformed(at))?;
             }
         }
         Ok(dump)
     }
 
-    fn add(&mut self, kind: u16, mut body: Reader<'a>) -> Option<()> {
+    fn add(&mut self, time: u32, kind: u16, mut body: Reader<'a>) -> Option<()> {
         if kind == PEER_INDEX_TABLE {
             body.take(4)?;
             let name = body.u16()?;
@@ -211,7 +265,7 @@ impl<'a> Dump<'a> {
             let path_id = if add_path { body.u32()? } else { 0 };
             let len = body.u16()?;
             let attributes = body.take(usize::from(len))?;
-            self.paths.push(DumpPath { nlri: Nlri { path_id, prefix }, peer, attributes });
+            self.paths.push(DumpPath { nlri: Nlri { path_id, prefix }, peer, attributes, time });
         }
         Some(())
     }
@@ -264,12 +318,12 @@ fn emit_update(out: &mut Vec<u8>, group: &[&DumpPath<'_>]) {
     });
 }
 
-/// Type, subtype and body of the next record.
-fn take_record<'a>(rest: &mut Reader<'a>) -> Option<(u16, u16, &'a [u8])> {
-    rest.take(4)?;
+/// Time, type, subtype and body of the next record.
+fn take_record<'a>(rest: &mut Reader<'a>) -> Option<(u32, u16, u16, &'a [u8])> {
+    let time = rest.u32()?;
     let (kind, subtype, len) = (rest.u16()?, rest.u16()?, rest.u32()? as usize);
     let body = if len <= RECORD_MAX { rest.take(len)? } else { return None };
-    Some((kind, subtype, body))
+    Some((time, kind, subtype, body))
 }
 
 fn take_peer(body: &mut Reader<'_>) -> Option<DumpPeer> {

@@ -150,3 +150,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_table_written_in_pieces_is_the_table_written_at_once_but_for_what_changes_meanwhile() {
+    let bench = speaker();
+    let whole = dumped(&bench);
+    for len in [1, 100, 1 << 20] {
+        let mut pieces = bench.speaker.mrt_begin(TIME);
+        let (mut all, mut count) = (Vec::new(), 0);
+        loop {
+            let piece = bench.speaker.mrt_piece(&mut pieces, len);
+            if piece.is_empty() {
+                break;
+            }
+            count += 1;
+            all.extend(piece);
+        }
+        assert_eq!(all, whole, "pieces of {len}");
+        assert_eq!(count == 1, len == 1 << 20);
+    }
+    // Routes that go meanwhile are left out.
+    let mut bench = speaker();
+    let mut pieces = bench.speaker.mrt_begin(TIME);
+    let mut all = bench.speaker.mrt_piece(&mut pieces, 1);
+    bench.give(bgp::Input::RemovePeer(EBGP.id));
+    all.extend(bench.speaker.mrt_piece(&mut pieces, 1 << 20));
+    let dump = Dump::read(&all).expect("whole records");
+    assert!(dump.paths.iter().all(|path| path.peer != 0) && !dump.paths.is_empty());
+    assert_eq!(dump.paths[0].time, TIME);
+}

@@ -54,6 +54,7 @@ use crate::resolve::{self, NeighborAddr};
 use crate::rib::Rib;
 use crate::sessions::Sessions;
 use crate::stations::Stations;
+use crate::table_dumps::TableDumps;
 use crate::workload_mtu::WorkloadMtus;
 use crate::workload_policy::WorkloadPolicy;
 use crate::{PortOpener, forwarding_guard, host_policy, segments, sysctl};
@@ -133,6 +134,7 @@ pub(crate) struct Core {
     pub(crate) outputs: Vec<Output>,
     pub(crate) peers: Peers,
     pub(crate) stations: Stations,
+    pub(crate) table_dumps: TableDumps,
     pub(crate) watch: Watch,
     pub(crate) established: BTreeMap<bgp::PeerId, u64>,
     /// Why the latest attempt to connect failed.
@@ -301,6 +303,7 @@ impl Core {
             speaker_identity: None,
             nexthops: BTreeMap::new(),
             outputs: Vec::new(),
+            table_dumps: TableDumps::default(),
             established: BTreeMap::new(),
             connect_problems: BTreeMap::new(),
             listen_problem: None,

@@ -69,6 +69,7 @@ mod speaking;
 mod stations;
 pub mod status;
 mod sysctl;
+mod table_dumps;
 mod target;
 #[cfg(test)]
 mod testing;

@@ -50,6 +50,7 @@ impl Core {
             Query::Neighbors => Answer::Neighbors(self.neighbors()),
             Query::Ports => Answer::Ports(self.port_status()),
             Query::Bfd => Answer::Bfd(self.bfd()),
+            Query::BgpDump { id } => Answer::BgpDump(self.dump_bgp(*id)),
             Query::Stations => Answer::Stations(self.stations.status(Instant::now())),
             Query::Icmp => Answer::Icmp(self.icmp()),
             Query::HostPolicy => return self.host_policy.ask(request.reply),

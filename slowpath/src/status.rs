@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tunnel::{Encapsulation, Tunnel};
 mod bfd;
+mod bgp_dump;
 mod bgp_neighbor;
 mod bgp_route;
 mod host_policy;
@@ -21,6 +22,7 @@ mod stations;
 mod traces;
 
 pub use bfd::{BfdSessionStatus, BfdStatus};
+pub use bgp_dump::BgpDumpStatus;
 pub use bgp_neighbor::{BgpFamilyStatus, BgpNeighborStatus, BgpNeighborsStatus, PrefixLimitStatus};
 pub use bgp_route::{BgpPathStatus, BgpRouteStatus};
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
@@ -41,6 +43,11 @@ pub enum Query {
     BgpNeighbors {
         /// Whose.
         address: Option<IpAddr>,
+    },
+    /// BGP's table in MRT's form: the next piece, or the first one.
+    BgpDump {
+        /// Of which table.
+        id: Option<u64>,
     },
     /// Every path that BGP has to a prefix.
     BgpRoute {
@@ -108,6 +115,7 @@ pub enum Query {
 pub enum Answer {
     Bgp(BgpStatus),
     BgpNeighbors(BgpNeighborsStatus),
+    BgpDump(BgpDumpStatus),
     BgpRoute(BgpRouteStatus),
     Routes(RoutesStatus),
     Route(RouteStatus),

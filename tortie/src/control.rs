@@ -16,8 +16,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
-    BfdStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus,
-    NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, StationsStatus, TracesStatus,
+    BfdStatus, BgpDumpStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus,
+    HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus,
+    StationsStatus, TracesStatus,
 };
 
 use crate::captures::{CaptureQuestion, CapturesStatus};
@@ -41,6 +42,12 @@ pub(crate) enum Question {
         /// Whose.
         #[serde(default)]
         address: Option<IpAddr>,
+    },
+    /// BGP's table in MRT's form, a piece a question.
+    BgpDump {
+        /// Of which table; absent is a new one.
+        #[serde(default)]
+        id: Option<u64>,
     },
     /// Every path that BGP has to a prefix.
     BgpRoute {
@@ -153,6 +160,7 @@ pub(crate) enum Question {
 pub(crate) enum Reply {
     Bgp(BgpStatus),
     BgpNeighbors(BgpNeighborsStatus),
+    BgpDump(BgpDumpStatus),
     BgpRoute(BgpRouteStatus),
     Routes(RoutesStatus),
     Route(RouteStatus),

@@ -3,6 +3,7 @@
 //! One file per noun. Exit status 0 is yes, 1 is no, 2 is a question that makes no sense, or a message that ends a session.
 
 mod bgp;
+mod mrt;
 mod policy;
 mod selector;
 
@@ -35,6 +36,9 @@ enum Noun {
     /// session would end
     #[command(after_help = bgp::EXAMPLES)]
     Bgp(bgp::BgpArgs),
+    /// What a table in MRT's form says, a line a path as `bgpdump -m` prints it; exit status 1 where nothing is asked for
+    #[command(after_help = mrt::EXAMPLES)]
+    Mrt(mrt::MrtArgs),
 }
 
 /// Answers and prints.
@@ -46,5 +50,6 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         Noun::Selector(selector) => selector::run(selector, args.output),
         Noun::Policy(policy) => policy::run(policy, args.output),
         Noun::Bgp(bgp) => bgp::run(bgp, args.output),
+        Noun::Mrt(mrt) => mrt::run(mrt, args.output),
     }
 }

@@ -85,6 +85,10 @@ impl Observer {
                 Answer::BgpNeighbors(neighbors) => Reply::BgpNeighbors(neighbors),
                 _ => return Err(NoAnswer::Mismatch),
             },
+            Question::BgpDump { id } => match self.ask(Query::BgpDump { id }).await? {
+                Answer::BgpDump(dump) => Reply::BgpDump(dump),
+                _ => return Err(NoAnswer::Mismatch),
+            },
             Question::BgpRoute { prefix } => match self.ask(Query::BgpRoute { prefix }).await? {
                 Answer::BgpRoute(route) => Reply::BgpRoute(route),
                 _ => return Err(NoAnswer::Mismatch),

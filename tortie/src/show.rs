@@ -4,6 +4,7 @@
 
 mod bfd;
 pub(crate) mod bgp;
+mod bgp_dump;
 mod bgp_neighbor;
 mod bgp_route;
 mod bmp;
@@ -68,6 +69,10 @@ enum Noun {
         /// A network; exit status 1 where BGP has no path to it
         #[arg(value_name = "PREFIX")]
         prefix: Option<Prefix>,
+        /// Instead, write the whole table to FILE, or to standard output for `-`, in MRT's form (RFC 6396 TABLE_DUMP_V2):
+        /// every path of every peer, before policy
+        #[arg(long, value_name = "FILE", conflicts_with = "prefix")]
+        mrt: Option<PathBuf>,
     },
     /// The routes in force, and where each leads
     Routes {
@@ -186,6 +191,7 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
             let known = |status: &BgpNeighborsStatus| address.is_none() || !status.neighbors.is_empty();
             print(socket, *output, &Question::BgpNeighbors { address: *address }, bgp_neighbor::text, known)
         }
+        Noun::Bgp { mrt: Some(file), .. } => bgp_dump::write(socket, file),
         Noun::Bgp { prefix: None, .. } => {
             print(socket, *output, &Question::Bgp, bgp::table, |_: &BgpStatus| true)
         }
