@@ -5,7 +5,7 @@ mod oracle;
 use std::collections::BTreeMap;
 use std::fs;
 
-use datastore::{Invalid, Reason};
+use datastore::{Invalid, Reason, Source};
 use serde_json::{Value, json};
 
 /// The row as a whole resource, with what a part of one lacks, or nothing where its kind isn't read here.
@@ -98,16 +98,15 @@ fn resources_are_valid_or_not_as_calico_says() {
     for row in rows {
         let Some(resource) = resource(&row) else { continue };
         fs::write(&file, resource.to_string()).unwrap();
-        let result = datastore::check(&file);
+        // As who writes it, or asks whether it is good.
+        let problems = datastore::read(vec![Source::Path(file.clone())]).problems;
         let expected = row["valid"].as_bool().unwrap();
-        if let Err(problems) = &result
-            && let Some(field) = not_supported(problems)
-        {
+        if let Some(field) = not_supported(&problems) {
             *skipped.entry(field).or_default() += 1;
             continue;
         }
-        if result.is_ok() != expected {
-            wrong.push(format!("{} {}: {resource}: {result:?}", row["id"], row["title"]));
+        if problems.is_empty() != expected {
+            wrong.push(format!("{} {}: {resource}: {problems:?}", row["id"], row["title"]));
         }
         *compared.entry(row["type"].to_string()).or_default() += 1;
     }

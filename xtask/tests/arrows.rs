@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["fastpath", "slowpath", "afxdp", "bgp", "datastore", "tables", "policy", "packet", "lpm", "model"],
     ),
     ("lab", &["model", "packet", "lpm", "bgp", "tables", "fastpath", "datastore", "slowpath"]),
-    ("perf", &["model", "packet", "lpm", "policy", "bgp", "tables", "afxdp", "fastpath", "lab"]),
+    ("perf", &["model", "packet", "lpm", "policy", "bgp", "tables", "afxdp", "datastore", "fastpath", "lab"]),
     ("xtask", &["lab"]),
 ];
 
