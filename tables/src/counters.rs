@@ -43,7 +43,7 @@ struct PortCounters {
 
 /// What one worker counts.
 pub struct WorkerCounters {
-    turns: Counter,
+    rounds: Counter,
     received: Counter,
     injected: Counter,
     forwarded: Counter,
@@ -130,7 +130,7 @@ impl Books {
 impl WorkerCounters {
     fn new(ports: usize) -> WorkerCounters {
         WorkerCounters {
-            turns: Counter::default(),
+            rounds: Counter::default(),
             received: Counter::default(),
             injected: Counter::default(),
             forwarded: Counter::default(),
@@ -147,12 +147,12 @@ impl WorkerCounters {
 
     /// The worker has come round to its housekeeping once more.
     pub fn add_turn(&self) {
-        self.turns.add(1);
+        self.rounds.add(1);
     }
 
     /// How often it has: within milliseconds it is more, unless the worker hangs or has no core.
-    pub fn turns(&self) -> u64 {
-        self.turns.get()
+    pub fn rounds(&self) -> u64 {
+        self.rounds.get()
     }
 
     /// Adds a batch's books.

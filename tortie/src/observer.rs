@@ -199,8 +199,8 @@ impl Observer {
     }
 
     /// How often each worker has come round, by worker.
-    pub(crate) fn turns(&self) -> Vec<u64> {
-        (0..self.counters.workers()).map(|worker| self.counters.worker(worker).turns()).collect()
+    pub(crate) fn rounds(&self) -> Vec<u64> {
+        (0..self.counters.workers()).map(|worker| self.counters.worker(worker).rounds()).collect()
     }
 
     /// Has the slow path ended? Waits for nothing.

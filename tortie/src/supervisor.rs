@@ -30,7 +30,7 @@ pub(crate) async fn keep_told(observer: &Observer) -> Infallible {
     let (mut tale, started) = (Tale::default(), Instant::now());
     loop {
         let summary = observer.summary().await;
-        tell(&tale.next(&summary, &observer.turns(), started.elapsed() >= READY_WITHIN));
+        tell(&tale.next(&summary, &observer.rounds(), started.elapsed() >= READY_WITHIN));
         tokio::time::sleep(if tale.ready { pause } else { UNTIL_READY.min(pause) }).await;
     }
 }
@@ -51,7 +51,7 @@ fn tell(states: &[NotifyState]) {
 struct Tale {
     ready: bool,
     status: String,
-    turns: Vec<u64>,
+    rounds: Vec<u64>,
 }
 
 impl Tale {
@@ -59,7 +59,7 @@ impl Tale {
     fn next(
         &mut self,
         summary: &Result<Summary, NoAnswer>,
-        turns: &[u64],
+        rounds: &[u64],
         late: bool,
     ) -> Vec<NotifyState<'_>> {
         let mut states = Vec::new();
@@ -69,13 +69,13 @@ impl Tale {
             self.ready = true;
             states.push(NotifyState::Ready);
         }
-        let stuck = turns.iter().zip(&self.turns).position(|(now, before)| judged && now == before);
+        let stuck = rounds.iter().zip(&self.rounds).position(|(now, before)| judged && now == before);
         let status = match (summary, stuck) {
             (_, Some(worker)) => format!("worker {worker} makes no progress"),
             (Err(error), None) => error.to_string(),
             (Ok(summary), None) => sentence(summary),
         };
-        self.turns = turns.to_vec();
+        self.rounds = rounds.to_vec();
         if summary.is_ok() && stuck.is_none() {
             states.push(NotifyState::Watchdog);
         }
