@@ -96,10 +96,16 @@ impl Core {
             Some(problem) => format!("{reason}: {problem}"),
             None => reason.to_string(),
         });
-        // A peer that connects from too far off gets this far: only then is it known who it is, and how far it may be.
-        let waits = status.state == bgp::PeerState::OpenSent && age >= SILENCE;
-        let silent = self.peers.hint(status.id).filter(|_| waits);
-        let last_error = silent.map(|hint| format!("no OPEN from the peer: {hint}")).or(last_error);
+        // A peer that connects from too far off gets this far: only then is it known who it is, and how far it may be. Its OPEN
+        // may be there by then, and nothing comes after it.
+        let awaited = match status.state {
+            bgp::PeerState::OpenSent => Some("OPEN"),
+            bgp::PeerState::OpenConfirm => Some("KEEPALIVE"),
+            _ => None,
+        };
+        let awaited = awaited.filter(|_| age >= SILENCE).zip(self.peers.hint(status.id));
+        let silent = awaited.map(|(message, hint)| format!("no {message} from the peer: {hint}"));
+        let last_error = silent.or(last_error);
         let family = |family| status.family(family);
         PeerStatus {
             name: desired.map_or_else(|| status.description.clone(), |peer| peer.name.to_string()),
