@@ -90,6 +90,7 @@ mod ring;
 mod socket;
 mod statistics;
 mod umem;
+mod virtio;
 
 // The XDP program and the interface it is attached to.
 mod attach;

@@ -13,8 +13,9 @@ use crate::features;
 use crate::holder;
 use crate::queue::Queue;
 use crate::region::Region;
-use crate::report::{Attempt, BindError, BindReport, BusyPollOutcome, Mode, QueueConfig};
+use crate::report::{Attempt, BindError, BindReport, BusyPollOutcome, Mode, ModeRequest, QueueConfig};
 use crate::socket::{Failed, Rings, Socket};
+use crate::virtio;
 
 /// Between two tries at a busy queue.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -93,7 +94,11 @@ impl UmemSet {
     /// The ways to bind, best first. In pieces wherever there are large frames, as the MTU may grow later; where a driver
     /// can't do that without copying, it needn't if its packets fit a chunk now. A kernel before 6.6 can't do it at all.
     fn kinds(&self, config: &QueueConfig) -> Vec<Kind> {
-        let (first, other) = config.mode.modes();
+        let (first, other) = match config.mode {
+            // Slower rather than not at all, unless somebody insists.
+            ModeRequest::Auto if virtio::sends_stray_headers(config.ifindex) => (Mode::Copy, None),
+            asked => asked.modes(),
+        };
         // A driver fills a chunk from its beginning, after the kernel's room; two VLAN tags and a checksum beside the packet
         // (`xp_assign_dev`).
         let fits_a_chunk = || {
@@ -199,6 +204,7 @@ impl UmemSet {
                 Err(error) => BusyPollOutcome::Refused(error.raw_os_error().unwrap_or(0)),
             },
         };
+        let is_in_danger = || config.mode != ModeRequest::Copy && virtio::sends_stray_headers(config.ifindex);
         let report = BindReport {
             interface: features::label(config.ifindex),
             ifindex: config.ifindex,
@@ -211,7 +217,10 @@ impl UmemSet {
             tx_budget,
             busy_poll,
             pages: self.region.pages(),
-            advice: attempts.iter().find_map(|attempt| advice(config.ifindex, attempt.mode, attempt.errno)),
+            advice: attempts
+                .iter()
+                .find_map(|attempt| advice(config.ifindex, attempt.mode, attempt.errno))
+                .or_else(|| is_in_danger().then_some(virtio::STRAY_HEADERS)),
             attempts,
             waited,
         };
