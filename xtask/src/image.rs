@@ -3,6 +3,7 @@
 //! ```text
 //!   recipe.rs   what stands in appliance-image/
 //!   base.rs     Debian's packages, unpacked once          target/appliance/base-…
+//!   driver.rs   virtio_net, made anew with our patch      target/appliance/virtio_net-…
 //!   tree.rs     the same with Tortie and our own files    target/appliance/tree
 //!   slot.rs     that as a squashfs with its hash behind   target/appliance/tortie-appliance.upgrade
 //!   loader.rs   GRUB, for BIOS and for UEFI
@@ -11,6 +12,7 @@
 
 mod base;
 mod disk;
+mod driver;
 mod loader;
 mod recipe;
 mod slot;
@@ -102,7 +104,8 @@ pub(crate) fn make(tortie: &Path, fresh: bool, progress: &Progress) -> Result<Im
     }
     let workshop = Workshop::open(tortie, progress)?;
     let base = base::get(&workshop, fresh)?;
-    let tree = tree::make(&workshop, &base)?;
+    let driver = driver::get(&workshop, &base)?;
+    let tree = tree::make(&workshop, &base, &driver)?;
     let upgrade = workshop.folder.join("tortie-appliance.upgrade");
     progress.step("packing the root");
     slot::pack(&tree, &upgrade, &workshop.epoch, &workshop.version)?;

@@ -1,7 +1,7 @@
 //! Debian's packages, unpacked and configured by mmdebstrap, kept until their list changes.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -35,7 +35,15 @@ pub(super) fn get(workshop: &Workshop<'_>, fresh: bool) -> Result<PathBuf> {
     }
     workshop.progress.step(&format!("fetching and unpacking Debian {SUITE}, 2 minutes, once"));
     let new = workshop.folder.join("base.new");
-    clear(&new)?;
+    unpack(workshop, &workshop.recipe.packages, &new)?;
+    clear(&base)?;
+    fs::rename(&new, &base)?;
+    Ok(base)
+}
+
+/// Unpacks packages, as apt takes them, with all that they depend on, into a folder that is emptied before.
+pub(super) fn unpack(workshop: &Workshop<'_>, packages: &[String], folder: &Path) -> Result<()> {
+    clear(folder)?;
     let mut bootstrap = Command::new("mmdebstrap");
     bootstrap.args(["--mode=root", "--variant=essential", "--format=directory", "--quiet"]);
     for option in [
@@ -48,16 +56,13 @@ pub(super) fn get(workshop: &Workshop<'_>, fresh: bool) -> Result<PathBuf> {
     for option in LEFT_OUT {
         bootstrap.arg(format!("--dpkgopt={option}"));
     }
-    bootstrap.arg(format!("--include={}", workshop.recipe.packages.join(",")));
+    bootstrap.arg(format!("--include={}", packages.join(",")));
     // The initramfs that comes with the kernel is made again with our own files: it needn't hold every driver.
     bootstrap.arg(
         "--setup-hook=mkdir -p \"$1/etc/initramfs-tools/conf.d\" && \
          echo MODULES=list > \"$1/etc/initramfs-tools/conf.d/appliance\"",
     );
     bootstrap.env("SOURCE_DATE_EPOCH", &workshop.epoch);
-    bootstrap.arg(SUITE).arg(&new).args(SOURCES);
-    command::run(&mut bootstrap, LIMIT).context("Debian's packages can't be had")?;
-    clear(&base)?;
-    fs::rename(&new, &base)?;
-    Ok(base)
+    bootstrap.arg(SUITE).arg(folder).args(SOURCES);
+    command::run(&mut bootstrap, LIMIT).map(|_| ()).context("Debian's packages can't be had")
 }

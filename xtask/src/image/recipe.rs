@@ -15,6 +15,8 @@ pub(super) struct Recipe {
     pub(super) options: Vec<String>,
     /// GRUB's configuration, with `@…@` in it.
     pub(super) grub: String,
+    /// What is changed of the kernel's virtio_net.
+    pub(super) patch: PathBuf,
     /// Files that are laid over Debian's.
     pub(super) root: PathBuf,
 }
@@ -30,6 +32,7 @@ impl Recipe {
             modules: words(&read("modules")?),
             options: words(&read("kernel-options")?),
             grub: read("grub.cfg")?,
+            patch: folder.join("virtio_net.patch"),
             root: folder.join("root"),
         })
     }

@@ -51,8 +51,8 @@ const FORGOTTEN: [&str; 12] = [
     "var/lib/dbus/machine-id",
 ];
 
-/// Makes the folder of the root's files.
-pub(super) fn make(workshop: &Workshop<'_>, base: &Path) -> Result<PathBuf> {
+/// Makes the folder of the root's files, with this network driver in place of Debian's.
+pub(super) fn make(workshop: &Workshop<'_>, base: &Path, driver: &Path) -> Result<PathBuf> {
     workshop.progress.step("laying our own files over Debian's");
     let tree = workshop.folder.join("tree");
     clear(&tree)?;
@@ -71,7 +71,7 @@ pub(super) fn make(workshop: &Workshop<'_>, base: &Path) -> Result<PathBuf> {
     // No password is ever right; `!` would also close the way by key.
     in_tree(&tree, "usermod --password '*' --shell /bin/bash root", workshop)?;
     workshop.progress.step("making the initramfs");
-    kernel(workshop, &tree)?;
+    kernel(workshop, &tree, driver)?;
     forget(&tree)?;
     Ok(tree)
 }
@@ -130,14 +130,24 @@ fn mask(tree: &Path, unit: &str) -> Result<()> {
     Ok(())
 }
 
-/// One kernel and its initramfs, under names that GRUB knows.
-fn kernel(workshop: &Workshop<'_>, tree: &Path) -> Result<()> {
-    let releases: Vec<String> = fs::read_dir(tree.join("usr/lib/modules"))?
+/// The release of the one kernel in a tree, as `uname -r` prints it.
+pub(super) fn release(tree: &Path) -> Result<String> {
+    let mut releases: Vec<String> = fs::read_dir(tree.join("usr/lib/modules"))?
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     ensure!(releases.len() == 1, "there should be one kernel, and there are {releases:?}");
-    let (release, boot) = (&releases[0], tree.join("boot"));
+    Ok(releases.remove(0))
+}
+
+/// One kernel and its initramfs, under names that GRUB knows, and the driver where it goes before the kernel's own.
+fn kernel(workshop: &Workshop<'_>, tree: &Path, driver: &Path) -> Result<()> {
+    let (release, boot) = (release(tree)?, tree.join("boot"));
+    let updates = tree.join("usr/lib/modules").join(&release).join("updates");
+    fs::create_dir_all(&updates)?;
+    fs::copy(driver, updates.join("virtio_net.ko"))
+        .with_context(|| format!("cannot copy {}", driver.display()))?;
+    in_tree(tree, &format!("depmod {release}"), workshop)?;
     in_tree(tree, &format!("update-initramfs -u -k {release}"), workshop)?;
     fs::rename(boot.join(format!("vmlinuz-{release}")), boot.join("vmlinuz"))?;
     fs::rename(boot.join(format!("initrd.img-{release}")), boot.join("initrd.img"))?;
@@ -145,7 +155,7 @@ fn kernel(workshop: &Workshop<'_>, tree: &Path) -> Result<()> {
 }
 
 /// Runs a line of shell with the tree as its root, in a mount namespace of its own.
-fn in_tree(tree: &Path, line: &str, workshop: &Workshop<'_>) -> Result<()> {
+pub(super) fn in_tree(tree: &Path, line: &str, workshop: &Workshop<'_>) -> Result<()> {
     let script = format!(
         "mount -t proc proc \"$0/proc\" && exec chroot \"$0\" /usr/bin/env -i PATH=/usr/sbin:/usr/bin \
                  SOURCE_DATE_EPOCH={} sh -c \"$1\"",
