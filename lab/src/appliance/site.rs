@@ -95,7 +95,9 @@ node: gateway1
 datastore: { directory: /etc/tortie/resources }
 uplinks: [data0, data1]
 workers: 2
+cores: [0, 1]
 queues: 2
+tuning: {}
 limits: { frames: 24576, routes_v4: 10000, routes_v6: 10000, mirror_routes: 10000, prefixes_per_peer: 10000 }
 ";
 

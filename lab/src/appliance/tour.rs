@@ -51,6 +51,7 @@ pub fn tour(lab: &Lab, files: &Files) -> Result<Sights> {
     sights.see(lab, "the root is read-only, state is apart", || site.state_is_apart());
     sights.see(lab, "the state partition has the rest of the disk", || site.has_grown());
     sights.see(lab, "both data ports in zero-copy mode", || site.zero_copy());
+    sights.see(lab, "each queue interrupts its worker's core", || site.tuned());
     sights.see(lab, "BGP with BIRD, and with another node", || site.sessions());
     site.all_traffic(&mut sights, "");
     sights.see(lab, "a workload inside, by IPIP and VXLAN both ways", || site.inside());
@@ -142,6 +143,25 @@ impl Site<'_> {
         }
         ensure!(!ports.iter().any(|port| port.name == "mgmt0"), "the management interface is a port");
         Ok(format!("{}; mgmt0 is none of its ports", told.join("; ")))
+    }
+
+    /// What `tuning` made of the interrupts of the data ports' receive queues, as the kernel says it.
+    fn tuned(&self) -> Result<String> {
+        let script = "for port in data0 data1; do \
+             device=$(basename $(readlink -f /sys/class/net/$port/device)); \
+             for queue in $(seq 0 LAST); do \
+             number=$(grep -w $device-input.$queue /proc/interrupts | cut -d : -f 1); \
+             echo $port $queue $(cat /proc/irq/$((number))/effective_affinity_list); done; done";
+        let last = (QUEUES - 1).to_string();
+        let said = self.machine.run(&script.replace("LAST", &last))?;
+        let wanted: Vec<String> = ["data0", "data1"]
+            .iter()
+            .flat_map(|port| (0..QUEUES).map(move |queue| format!("{port} {queue} {queue}")))
+            .collect();
+        let got: Vec<&str> = said.lines().collect();
+        ensure!(got == wanted, "port, queue and core are {got:?}");
+        let lines = self.machine.run("journalctl -b -u tortie -o cat | grep -c 'tuning: '")?;
+        Ok(format!("port, queue, core: {}; {} lines of the log say why", got.join(", "), lines.trim()))
     }
 
     fn sessions(&self) -> Result<String> {

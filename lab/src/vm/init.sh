@@ -13,6 +13,8 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
+# By the kernel's symbols Tortie would see that zero-copy on virtio_net is in danger. Here it isn't: see vm.rs, nokaslr.
+mount --bind /dev/null /proc/kallsyms
 ip link set lo up
 while read -r module; do
     insmod "/modules/$module.ko"
