@@ -2,6 +2,7 @@
 //! plugin and we can write the same store at the same time.
 
 mod client;
+mod course;
 mod entry;
 mod follow;
 mod message;
@@ -25,9 +26,6 @@ use self::reactor::Reactor;
 use crate::settings::EtcdSettings;
 use crate::store::{Key, Listed, Revision, Store, StoreError, Stored, Under};
 
-/// Keys in one answer to a list, at first. Fewer are asked for where they are large. For each page etcd counts all that are
-/// left, so small pages make a long list slow.
-const PAGE: i64 = 5_000;
 /// A list is begun anew where etcd has thrown away the revision that it was begun at, but not for ever.
 const LIST_ATTEMPTS: u32 = 3;
 
@@ -68,7 +66,7 @@ impl EtcdStore {
             failure: vec![op(Request::Range(exactly(path)))],
         };
         let answer = self.transaction(transaction)?;
-        let revision = answer.header.as_ref().map_or(0, |header| header.revision);
+        let revision = client::known(answer.header)?.revision;
         Ok(if answer.succeeded { Ok(Revision(revision)) } else { Err(ranged(answer)) })
     }
 }
@@ -156,7 +154,7 @@ impl Store for EtcdStore {
                 None => 0,
             };
             let answer = client.put(PutRequest { key, value, lease }).await?;
-            Ok(Revision(answer.header.map_or(0, |header| header.revision)))
+            Ok(Revision(client::known(answer.header)?.revision))
         })
     }
 }
@@ -167,10 +165,7 @@ async fn all(client: &Client, prefix: &str) -> Result<(Vec<KeyValue>, i64), Fail
     loop {
         match listed_at(client, prefix, 0).await {
             Err(failure) if failure.is_compacted() && attempts < LIST_ATTEMPTS => attempts += 1,
-            result => {
-                let (found, header) = result?;
-                return Ok((found, header.map_or(0, |header| header.revision)));
-            }
+            result => return result.map(|(found, header)| (found, header.revision)),
         }
     }
 }
@@ -181,22 +176,29 @@ async fn listed_at(
     client: &Client,
     prefix: &str,
     mut revision: i64,
-) -> Result<(Vec<KeyValue>, Option<Header>), Failure> {
+) -> Result<(Vec<KeyValue>, Header), Failure> {
     let mut next = prefix.as_bytes().to_vec();
-    let (mut found, mut header, mut limit) = (Vec::new(), None, PAGE);
+    let (mut found, mut first) = (Vec::new(), None);
     loop {
+        let limit = client.page();
         let request = RangeRequest { key: next.clone(), range_end: path::end_of(prefix), limit, revision };
         let answer = match client.range(request).await {
             Err(failure) if failure.is_too_large() && limit > 1 => {
-                limit = (limit / 8).max(1);
+                client.ask_for_less();
                 continue;
+            }
+            Err(failure) if failure.is_too_slow() => {
+                // The next attempt gets through a narrow way piece by piece.
+                client.ask_for_less();
+                return Err(failure);
             }
             answer => answer?,
         };
+        let header = client::known(answer.header)?;
         if revision == 0 {
-            revision = answer.header.as_ref().map_or(0, |header| header.revision);
+            revision = header.revision;
         }
-        header = header.or(answer.header);
+        let first = *first.get_or_insert(header);
         found.extend(answer.kvs);
         match found.last() {
             Some(last) if answer.more => {
@@ -204,7 +206,10 @@ async fn listed_at(
                 // The first key behind it.
                 next.push(0);
             }
-            _ => return Ok((found, header)),
+            _ => {
+                client.ask_for_more();
+                return Ok((found, first));
+            }
         }
     }
 }

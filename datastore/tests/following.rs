@@ -13,6 +13,7 @@ use datastore::{Etcd as Following, EtcdConfig, EtcdStore, Event, Key, ResourceKe
 use model::{Resource, Update};
 use serde_json::{Value, json};
 use server::Etcd;
+use server::babbler::Babbler;
 use server::proxy::Proxy;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -240,6 +241,29 @@ fn a_member_that_dies_is_replaced_by_another() {
         assert!(Instant::now() < end, "{error}");
     }
     told.until_as_fresh(&members[1], "last");
+}
+
+/// A range without keys, of cluster 7 at revision 5: a new etcd says so.
+const NOTHING: &[u8] = &[0x0a, 4, 0x08, 7, 0x18, 5];
+
+#[test]
+fn what_answers_in_its_place_takes_nothing_away() {
+    let Some((mut etcd, store, mut told)) = started() else { return };
+    let nonsense: [(&'static [u8], &str); 3] =
+        [(b"", "makes no sense"), (NOTHING, "holds nothing"), (b"\xff\xff\xff", "failed to decode")];
+    for (round, (answer, complaint)) in nonsense.into_iter().enumerate() {
+        etcd.kill();
+        told.until_stale();
+        let babbler = Babbler::at(etcd.client, answer);
+        told.until(complaint, |told| told.stale.as_ref().is_some_and(|reason| reason.contains(complaint)));
+        assert!(told.has("first"), "the last state stays in force");
+        // Commands don't take it for an answer either.
+        assert!(store.list(&datastore::Under::Handles).is_err() || answer == NOTHING);
+        drop(babbler);
+        etcd.run();
+        put_pool(&store, &format!("last{round}"), 2 + round);
+        told.until_as_fresh(&etcd, &format!("last{round}"));
+    }
 }
 
 #[test]

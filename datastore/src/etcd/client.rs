@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::message::{
-    AuthenticateRequest, AuthenticateResponse, LeaseGrantRequest, LeaseGrantResponse, PutRequest,
+    AuthenticateRequest, AuthenticateResponse, Header, LeaseGrantRequest, LeaseGrantResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use crate::settings::{EtcdSettings, Pem};
@@ -27,6 +28,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 /// Largest answer, in bytes. etcd's values have 1.5 MiB at most, and lists come in pages.
 const MAX_ANSWER: usize = 64 << 20;
+/// Keys in one answer to a list, where nothing speaks against so many. For each page etcd counts all that are left, so small
+/// pages make a long list slow.
+const PAGE: i64 = 5_000;
 /// What etcd calls the header with the login's token.
 const TOKEN: &str = "token";
 
@@ -39,6 +43,9 @@ pub(crate) enum Failure {
     /// A write was sent and not answered: it may have been done.
     #[error("etcd didn't answer: {0}; what was written may be there or not")]
     Unknown(String),
+    /// What answers isn't an etcd, or one that has lost its wits.
+    #[error("etcd's answer makes no sense: {0}")]
+    Nonsense(&'static str),
     /// etcd says no.
     #[error("etcd refuses: {message}", message = .0.message())]
     Refused(Status),
@@ -50,12 +57,30 @@ impl Failure {
         matches!(self, Failure::Refused(status) if status.message().contains("has been compacted"))
     }
 
+    /// Did the answer take too long?
+    pub(crate) fn is_too_slow(&self) -> bool {
+        matches!(self, Failure::Unreachable(reason) if reason.starts_with(TOO_SLOW))
+    }
+
     /// Was the answer larger than what is taken?
     pub(crate) fn is_too_large(&self) -> bool {
         matches!(self, Failure::Refused(status)
             if status.code() == Code::OutOfRange && status.message().contains("message length too large"))
     }
 }
+
+/// Who answered; nothing that etcd says of its store is without it.
+///
+/// # Errors
+/// There is no header, or it is of no store: each begins at revision 1.
+pub(crate) fn known(header: Option<Header>) -> Result<Header, Failure> {
+    header
+        .filter(|header| header.revision > 0)
+        .ok_or(Failure::Nonsense("it doesn't say of which revision it is"))
+}
+
+/// What an answer that doesn't come in time is called.
+const TOO_SLOW: &str = "no whole answer within";
 
 /// May a call be made again where it isn't known whether it was heard?
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,6 +118,8 @@ pub(crate) struct Client {
     members: Vec<Member>,
     login: Option<(String, String)>,
     connecting: Mutex<Connecting>,
+    /// Keys to ask for at once: fewer where values are large, or the way is slow.
+    page: AtomicI64,
 }
 
 impl Client {
@@ -115,11 +142,49 @@ impl Client {
         for address in &settings.endpoints {
             members.push(Member { address: address.clone(), endpoint: endpoint(address, uses_tls, &tls)? });
         }
-        Ok(Client { members, login: settings.login.clone(), connecting: Mutex::default() })
+        Ok(Client {
+            members,
+            login: settings.login.clone(),
+            connecting: Mutex::default(),
+            page: AtomicI64::new(PAGE),
+        })
     }
 
+    /// A key, or a page of a list. What it gives is what was asked for, in order.
     pub(crate) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Failure> {
-        self.call("/etcdserverpb.KV/Range", request, Repeat::Yes).await
+        let (key, range_end) = (request.key.clone(), request.range_end.clone());
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request, Repeat::Yes).await?;
+        known(answer.header)?;
+        let is_asked_for = |found: &[u8]| match range_end.as_slice() {
+            [] => found == key,
+            [0] => found >= key.as_slice(),
+            end => found >= key.as_slice() && found < end,
+        };
+        if !answer.kvs.iter().all(|found| is_asked_for(&found.key)) {
+            return Err(Failure::Nonsense("a key that wasn't asked for"));
+        }
+        if !answer.kvs.is_sorted_by(|one, next| one.key < next.key) {
+            return Err(Failure::Nonsense("keys in no order"));
+        }
+        if answer.more && answer.kvs.is_empty() {
+            return Err(Failure::Nonsense("more keys, but none of them"));
+        }
+        Ok(answer)
+    }
+
+    /// How many keys a list asks for at once.
+    pub(crate) fn page(&self) -> i64 {
+        self.page.load(Ordering::Relaxed)
+    }
+
+    /// A page was too large, or took too long.
+    pub(crate) fn ask_for_less(&self) {
+        self.page.store((self.page() / 8).max(1), Ordering::Relaxed);
+    }
+
+    /// A list is complete: the next one may try larger pages.
+    pub(crate) fn ask_for_more(&self) {
+        self.page.store((self.page() * 2).min(PAGE), Ordering::Relaxed);
     }
 
     pub(crate) async fn put(&self, request: PutRequest) -> Result<PutResponse, Failure> {
@@ -181,7 +246,7 @@ impl Client {
             let status = match tokio::time::timeout(ANSWER, connection.unary(path, request)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded(format!("no answer within {} s", ANSWER.as_secs())),
+                Err(_) => Status::deadline_exceeded(format!("{TOO_SLOW} {} s", ANSWER.as_secs())),
             };
             left = left.saturating_sub(1);
             if login_ran_out(&status) && left > 0 {

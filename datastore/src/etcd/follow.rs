@@ -21,21 +21,15 @@ use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
 use super::client::{Client, Failure};
+use super::course::{Course, Heard, PREFIXES, Place, WATCH_IDS};
 use super::message::{
-    Header, KeyValue, WatchAsk, WatchCreateRequest, WatchEventKind, WatchProgressRequest, WatchRequest,
-    WatchResponse,
+    KeyValue, WatchAsk, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
-use super::state::State;
 use super::{listed_at, path};
 use crate::event::Event;
 use crate::settings::EtcdSettings;
 use crate::store::StoreError;
 
-/// What the router makes use of.
-const PREFIXES: [&str; 3] =
-    ["/calico/resources/v3/projectcalico.org/", "/calico/ipam/v2/assignment/", "/calico/ipam/v2/host/"];
-/// What their watches are called.
-const WATCH_IDS: [i64; PREFIXES.len()] = [1, 2, 3];
 /// The shortest and the longest wait before another attempt.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -83,7 +77,7 @@ impl Etcd {
             client: Arc::new(client),
             stopped,
             patience: config.patience,
-            state: State::new(config.max_resources),
+            course: Course::new(config.max_resources),
             told: Told::default(),
             retry: RETRY_MIN,
         };
@@ -112,14 +106,6 @@ struct Told {
     stale: Option<String>,
 }
 
-/// Where a watch goes on.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    cluster: u64,
-    /// The last write that is known of under each prefix. They need not be told in one order.
-    revisions: [i64; PREFIXES.len()],
-}
-
 /// Why a watch ended.
 enum End {
     Stopped,
@@ -142,37 +128,35 @@ struct Follower {
     client: Arc<Client>,
     stopped: watch::Receiver<bool>,
     patience: Duration,
-    state: State,
+    course: Course,
     told: Told,
     retry: Duration,
 }
 
 impl Follower {
     fn run(mut self, mut sink: impl FnMut(Event)) {
-        let mut place = None;
+        let mut has_list = false;
         loop {
-            let from = match place.take() {
-                Some(place) => place,
-                None => match self.list() {
+            if !has_list {
+                let lost = match self.list() {
                     None => return,
-                    Some(Ok((found, from))) => {
-                        self.state.replace(found);
-                        self.tell(&mut sink);
-                        from
+                    Some(Ok((found, at))) => self.course.listed(found, at).err(),
+                    Some(Err(failure)) => Some(failure.to_string()),
+                };
+                if let Some(reason) = lost {
+                    self.client.abandon();
+                    if !self.lost(reason, &mut sink) {
+                        return;
                     }
-                    Some(Err(failure)) => {
-                        if !self.lost(failure.to_string(), &mut sink) {
-                            return;
-                        }
-                        continue;
-                    }
-                },
-            };
-            match self.watch(from, &mut sink) {
-                (_, End::Stopped) => return,
-                (_, End::Outdated) => {}
-                (reached, End::Lost(reason)) => {
-                    place = Some(reached);
+                    continue;
+                }
+                self.tell(&mut sink);
+            }
+            match self.watch(&mut sink) {
+                End::Stopped => return,
+                End::Outdated => has_list = false,
+                End::Lost(reason) => {
+                    has_list = true;
                     if !self.lost(reason, &mut sink) {
                         return;
                     }
@@ -185,72 +169,48 @@ impl Follower {
     fn list(&mut self) -> Option<Result<(Vec<KeyValue>, Place), Failure>> {
         let client = Arc::clone(&self.client);
         self.unless_stopped(async move {
-            let mut all = Vec::new();
-            let mut place = None;
-            for prefix in PREFIXES {
-                let revision = place.map_or(0, |place: Place| place.last());
-                let (found, header) = listed_at(&client, prefix, revision).await?;
-                all.extend(found);
-                place.get_or_insert(Place::of(header.as_ref()));
+            let (mut all, header) = listed_at(&client, PREFIXES[0], 0).await?;
+            for prefix in &PREFIXES[1..] {
+                all.extend(listed_at(&client, prefix, header.revision).await?.0);
             }
-            Ok((all, place.unwrap_or(Place::of(None))))
+            Ok((all, Place::of(&header)))
         })
     }
 
-    /// Watches from a place on. Gives the place that was reached, and why it ended.
-    fn watch(&mut self, from: Place, sink: &mut impl FnMut(Event)) -> (Place, End) {
-        let mut place = from;
+    /// Watches from where the course is.
+    fn watch(&mut self, sink: &mut impl FnMut(Event)) -> End {
+        let Some(from) = self.course.begin() else { return End::Outdated };
         let mut watching = match self.begin(from) {
-            None => return (place, End::Stopped),
+            None => return End::Stopped,
             Some(Ok(watching)) => watching,
-            Some(Err(failure)) => return (place, End::Lost(failure.to_string())),
+            Some(Err(failure)) => return End::Lost(failure.to_string()),
         };
-        let mut created = 0;
         loop {
             let answer = match self.next(&mut watching) {
-                None => return (place, End::Stopped),
+                None => return End::Stopped,
                 Some(Ok(answer)) => answer,
                 // More changes at once than one answer may hold: a list has pages.
-                Some(Err(status)) if status.code() == Code::OutOfRange => return (place, End::Outdated),
+                Some(Err(status)) if status.code() == Code::OutOfRange => return End::Outdated,
                 Some(Err(status)) => {
                     self.client.abandon();
-                    return (place, End::Lost(status.message().to_owned()));
+                    return End::Lost(status.message().to_owned());
                 }
             };
             watching.asked = false;
-            let there = Place::of(answer.header.as_ref());
-            if there.cluster != place.cluster || answer.compact_revision > 0 {
-                return (place, End::Outdated);
-            }
-            if answer.canceled {
-                self.client.abandon();
-                return (place, End::Lost(answer.cancel_reason));
-            }
-            if answer.created {
-                // A store that is behind what was seen of it has lost something, or is another one.
-                if there.last() < from.last() {
-                    return (place, End::Outdated);
-                }
-                created += 1;
-                if created == PREFIXES.len() {
+            match self.course.hear(answer) {
+                Heard::Good => {
                     self.retry = RETRY_MIN;
+                    self.tell(sink);
+                }
+                Heard::Incomplete => {}
+                Heard::Outdated => return End::Outdated,
+                Heard::Lost(reason) => {
+                    self.client.abandon();
+                    return End::Lost(reason);
                 }
             }
-            for event in answer.events {
-                let Some(kv) = event.kv else { continue };
-                place.reach(answer.watch_id, kv.mod_revision);
-                if event.kind == i32::from(WatchEventKind::Delete) {
-                    self.state.remove(&String::from_utf8_lossy(&kv.key));
-                } else {
-                    self.state.put(&kv);
-                }
-            }
-            // Not before all watches stand: what was missed may be told by the last of them.
-            if created == PREFIXES.len() {
-                self.tell(sink);
-            }
-            if self.state.has_made_room() {
-                return (place, End::Outdated);
+            if self.course.has_made_room() {
+                return End::Outdated;
             }
         }
     }
@@ -263,7 +223,7 @@ impl Follower {
                 let create = WatchCreateRequest {
                     key: prefix.as_bytes().to_vec(),
                     range_end: path::end_of(prefix),
-                    start_revision: from.revisions[index] + 1,
+                    start_revision: from.next()[index],
                     watch_id: WATCH_IDS[index],
                 };
                 // There is room for all of them.
@@ -307,8 +267,8 @@ impl Follower {
 
     /// Tells what has changed, and that it is all there is.
     fn tell(&mut self, sink: &mut impl FnMut(Event)) {
-        self.state.tell().into_iter().for_each(&mut *sink);
-        if !self.state.is_open() {
+        self.course.tell().into_iter().for_each(&mut *sink);
+        if !self.course.is_open() {
             self.stale(
                 "the datastore is closed: ClusterInformation(default) has datastoreReady: false".to_owned(),
                 sink,
@@ -348,22 +308,5 @@ impl Follower {
                 done = work => Some(done),
             }
         })
-    }
-}
-
-impl Place {
-    fn of(header: Option<&Header>) -> Place {
-        let (cluster, revision) = header.map_or((0, 0), |header| (header.cluster_id, header.revision));
-        Place { cluster, revisions: [revision; PREFIXES.len()] }
-    }
-
-    fn last(&self) -> i64 {
-        self.revisions.into_iter().fold(0, i64::max)
-    }
-
-    fn reach(&mut self, watch: i64, revision: i64) {
-        if let Some(index) = WATCH_IDS.iter().position(|id| *id == watch) {
-            self.revisions[index] = self.revisions[index].max(revision);
-        }
     }
 }

@@ -6,7 +6,7 @@
 use prost::{Enumeration, Message, Oneof};
 
 /// Who answered, and what the store's last write was.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct Header {
     /// Another one after an etcd was restored from a copy.
     #[prost(uint64, tag = "1")]

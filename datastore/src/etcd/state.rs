@@ -19,6 +19,9 @@ use crate::manifest;
 /// Kinds and fields without effect that are told of; each once, and not for ever.
 const MAX_TOLD_IGNORED: usize = 1_000;
 
+/// That of no write.
+const NO_REVISION: i64 = 0;
+
 /// What one etcd key holds now.
 #[derive(Debug)]
 struct Held {
@@ -76,6 +79,16 @@ impl State {
     /// May what there is be told?
     pub(super) fn is_open(&self) -> bool {
         !self.closed
+    }
+
+    /// Is nothing known, good or bad?
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.problems.is_empty()
+    }
+
+    /// What is written from now on is another store's: no revision of before says that a value is the same.
+    pub(super) fn forget_revisions(&mut self) {
+        self.held.values_mut().for_each(|held| held.revision = NO_REVISION);
     }
 
     /// Everything is as listed, and nothing besides.

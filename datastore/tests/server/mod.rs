@@ -3,6 +3,7 @@
 // Each test takes what it needs of this.
 #![allow(dead_code)]
 
+pub mod babbler;
 pub mod proxy;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
