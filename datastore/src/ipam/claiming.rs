@@ -190,12 +190,33 @@ impl Ipam<'_> {
             match self.give_up(node, cidr, asked) {
                 Ok(()) => return Ok(true),
                 Err(Refusal::Taken | Refusal::NotEmpty | Refusal::Changed) => return Ok(false),
-                Err(Refusal::Failed(IpamError::Store(StoreError::NotFound(_)))) => return Ok(false),
+                Err(Refusal::Failed(IpamError::Store(StoreError::NotFound(_)))) => {
+                    return self.forget_claim_of_nothing(node, cidr).map(|()| false);
+                }
                 Err(Refusal::Failed(error)) if error.is_overtaken() => {}
                 Err(Refusal::Failed(error)) => return Err(error),
             }
         }
         Err(IpamError::TooManyConflicts)
+    }
+
+    /// A claim whose writer died before it made the block, or after it removed it. Calico's own library leaves it; it would
+    /// count as one of the node's blocks for ever where the node is gone.
+    fn forget_claim_of_nothing(&self, node: &str, cidr: Prefix) -> Result<(), IpamError> {
+        let claim = match self.affinity(node, cidr) {
+            Ok(claim) => claim,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match self.block(cidr) {
+            Err(error) if error.is_not_found() => {}
+            outcome => return outcome.map(drop),
+        }
+        match self.store.delete(&affinity_key(node, cidr), Some(claim.revision)) {
+            // Somebody has taken it up.
+            Ok(_) | Err(StoreError::NotFound(_) | StoreError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A block for a node that isn't anybody's yet, or is the node's and has room; where there is none, an empty one of another
