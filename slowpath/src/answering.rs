@@ -9,7 +9,7 @@ use tables::{Inject, Punt, PuntReason};
 use tracing::debug;
 
 use crate::calico::Desired;
-use crate::event_loop::{Core, TURN};
+use crate::event_loop::Core;
 use crate::interfaces::KernelState;
 use crate::neighbors;
 use crate::neighbors::table::{NeighborOrigin, Wanted};
@@ -18,13 +18,16 @@ use crate::punt::{Answer, OurAddresses};
 use crate::resolve::NeighborAddr;
 use crate::target::Target;
 
+/// Packets of a worker that are answered before anything else gets its turn.
+const PUNTS_AT_ONCE: usize = 256;
+
 impl Core {
     /// Answers what the workers have sent up.
     pub(crate) fn answer_punts(&mut self) {
         let mut punts = std::mem::take(&mut self.punts);
         for (worker, ring) in punts.iter_mut().enumerate() {
             // Bounded, so that a flood of punts doesn't keep the loop from BGP.
-            for _ in 0..TURN {
+            for _ in 0..PUNTS_AT_ONCE {
                 let more = ring.pop(|punt, frame| self.answer_punt(worker, &punt, frame));
                 if more.is_none() {
                     break;

@@ -249,7 +249,8 @@ mod tests {
         let nexthop: IpAddr = "172.16.199.114".parse().unwrap();
         routes.offer(&mut rib, &now, BLOCK.parse().unwrap(), via(nexthop));
         routes.offer(&mut rib, &now, "10.0.0.0/8".parse().unwrap(), via(nexthop));
-        rib.take_changed();
+        let changed = rib.take_changed();
+        rib.changes_told(&changed);
         routes.offer_all(&mut rib, &desired(EncapMode::CrossSubnet, EncapMode::Never));
         assert!(!rib.has_changed());
     }

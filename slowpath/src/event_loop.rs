@@ -59,10 +59,11 @@ use crate::workload_mtu::WorkloadMtus;
 use crate::workload_policy::WorkloadPolicy;
 use crate::{PortOpener, forwarding_guard, host_policy, segments, sysctl};
 
-/// Events that may wait; a BGP peer is held back by TCP when they are this many.
-const EVENTS: usize = 512;
-/// Events taken before the tables are brought into line.
-pub(crate) const TURN: usize = 256;
+/// Events that may wait, of which each may be 64 KiB of a BGP peer's; it is held back by TCP when they are this many.
+const EVENTS: usize = 128;
+/// Events taken before the tables are brought into line: of a table that loads, some 100,000 routes. What waits to be sent on
+/// leaves after that, so more of them would only fill queues.
+const TURN: usize = 32;
 /// How often punted packets are looked for.
 const PUNTS_EVERY: Duration = Duration::from_millis(1);
 /// How often what failed is tried again.
@@ -220,6 +221,8 @@ impl Slowpath {
                     }
                 }
                 () = core.watch.thread.has_news() => core.heed_bfd(),
+                // Heard by `settle`.
+                () = core.mirroring.mirror().has_news() => {}
                 _ = sleep_until(deadline.into()) => core.tick(),
                 _ = punts.tick() => {
                     core.answer_punts();
@@ -470,14 +473,16 @@ impl Core {
         }
         if self.rib.has_changed() {
             let changed = self.rib.take_changed();
-            self.mirroring.update(&self.rib, &changed, |family| self.desired.node_address(family));
+            self.mirroring.update(&mut self.rib, &changed, |family| self.desired.node_address(family));
             let around = Around {
                 ports: &self.ports,
                 neighbors: &self.neighbors,
                 host: &self.host,
                 lost: &self.watch.lost,
             };
-            self.installer.routes(&self.rib, changed, &around);
+            let winners = changed.iter().map(|place| self.rib.at(*place));
+            self.installer.routes(&self.rib, winners, &around);
+            self.rib.changes_told(&changed);
             self.dirty.rows = true;
         }
         if std::mem::take(&mut self.dirty.rows) {
@@ -485,6 +490,7 @@ impl Core {
             self.ask_for_neighbors();
         }
         self.open_forwarding();
+        self.mirroring.go_on(&mut self.rib, |family| self.desired.node_address(family));
         self.end_flows();
         if self.in_sync {
             self.freshness.in_force(Instant::now());
@@ -560,7 +566,7 @@ impl Core {
             }
         }
         let nexthops = self.nexthops.keys().copied().chain(offers::plain_nexthops(&self.offers));
-        self.mirroring.follow(&self.rib, nexthops, |family| self.desired.node_address(family));
+        self.mirroring.follow(&mut self.rib, nexthops, |family| self.desired.node_address(family));
     }
 
     fn open_forwarding(&mut self) {
@@ -572,7 +578,7 @@ impl Core {
             self.opener.forwarding_opens();
             info!("forwarding is open");
             if self.preserve_until.is_none() {
-                self.mirroring.mirror().first_sync_done();
+                self.mirroring.mirror_mut().first_sync_done();
             }
         }
     }
@@ -589,6 +595,7 @@ impl Core {
         if self.neighbours.forget_the_gone(Instant::now(), |address| resting.contains(&address)) {
             self.dirty.resources = true;
         }
+        self.mirroring.mirror_mut().retry();
         self.ask_for_neighbors();
         self.ask_inside();
         self.sum_up_policy();
@@ -605,7 +612,8 @@ impl Core {
         }
         self.stations.flush().await;
         // What the kernel is to fall back on has to be complete. Nothing else is left to be done, so it may block.
-        if !self.mirroring.mirror().wait_until_idle(self.config.stop_within) {
+        let node = |family| self.desired.node_address(family);
+        if !self.mirroring.finish(&mut self.rib, node, self.config.stop_within) {
             warn!("the kernel's mirror did not get all routes in time");
         }
     }

@@ -253,7 +253,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::kernel_routes::mirror::{Mirror, MirrorTarget};
+    use crate::kernel_routes::mirror::MirrorTarget;
+    use crate::kernel_routes::mirror::testing::Mirrored;
     use crate::kernel_routes::policy_rules::install_rules;
     use crate::testing::{Neighborhood, has, in_namespace, ip, run};
 
@@ -358,7 +359,7 @@ mod tests {
             ip("addr add 172.16.6.47/32 dev lo");
             // Without duplicate address detection: a tentative address is no source for a route yet.
             ip("addr add 2001:db8::47/128 dev lo nodad");
-            let mirror = Mirror::start(10).unwrap();
+            let mut mirrored = Mirrored::start(10);
             let (v4, v6): (IpAddr, IpAddr) =
                 ("172.16.6.47".parse().unwrap(), "2001:db8::47".parse().unwrap());
             for (prefix, via, source) in
@@ -370,10 +371,10 @@ mod tests {
                     source: Some(source),
                     mtu: None,
                 };
-                mirror.apply(vec![(prefix.parse().unwrap(), Some(target.into()))]);
+                mirrored.install(prefix, target);
             }
-            assert!(mirror.wait_until_idle(Duration::from_secs(10)));
-            assert_eq!(mirror.status().failed, 0, "{:?}", mirror.status());
+            mirrored.settle();
+            assert_eq!(mirrored.mirror.status().failed, 0, "{:?}", mirrored.mirror.status());
             let route = ip("route get 10.65.0.2");
             assert!(
                 route.contains("via 169.254.1.1 dev tortie0") && route.contains("src 172.16.6.47"),
@@ -415,14 +416,14 @@ mod tests {
             ip("addr add 172.16.6.47/32 dev lo");
             // Without duplicate address detection: a tentative address is no source for a route yet.
             ip("addr add 2001:db8::47/128 dev lo nodad");
-            let mirror = Mirror::start(10).unwrap();
+            let mut mirrored = Mirrored::start(10);
             for (prefix, via) in [("10.65.0.0/24", GATEWAY_V4.into()), ("fd00::/64", IpAddr::V6(GATEWAY_V6))]
             {
                 let target =
                     MirrorTarget::HostPort { ifindex: port.kernel_side, via, source: None, mtu: None };
-                mirror.apply(vec![(prefix.parse().unwrap(), Some(target.into()))]);
+                mirrored.install(prefix, target);
             }
-            assert!(mirror.wait_until_idle(Duration::from_secs(10)));
+            mirrored.settle();
 
             // Another kernel plays the walk: it has the far side's MAC and knows ours for good.
             let walk = Neighborhood::empty();

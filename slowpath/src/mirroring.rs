@@ -3,31 +3,45 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use model::{Family, IfIndex, Prefix};
 
 use crate::host_port::{GATEWAY_V4, GATEWAY_V6, HostPort};
-use crate::kernel_routes::mirror::{Mirror, MirrorTarget};
+use crate::kernel_routes::mirror::{Mirror, MirrorTarget, Routes};
 use crate::resolve::{Resolution, resolve};
-use crate::rib::{Offer, Rib, Source};
+use crate::rib::{Offer, Place, Rib, Source};
 use crate::target::{Gateway, Target, TargetId};
+
+/// Targets that are remembered; more than there are groups for.
+const KNOWN_MAX: usize = 1 << 16;
 
 /// Hands the RIB's winners to the kernel's mirror.
 pub struct Mirroring {
     mirror: Mirror,
     host: HostPort,
     ways: Ways,
+    known: Known,
 }
 
 /// How each next hop was reached when its routes were handed over.
 #[derive(Default)]
 struct Ways(BTreeMap<IpAddr, Resolution>);
 
+/// What routes of a target are in the kernel: a million routes of one peer are one target, which is resolved once, until the ways
+/// to gateways change.
+#[derive(Default)]
+struct Known {
+    targets: AHashMap<(Source, TargetId, Family), Option<Arc<MirrorTarget>>>,
+    /// The one asked for last.
+    latest: Option<((Source, TargetId, Family), Option<Arc<MirrorTarget>>)>,
+}
+
 impl Mirroring {
     /// Winners go to this mirror; those for workloads, and those by a tunnel, lead into this host port.
     pub fn new(mirror: Mirror, host: HostPort) -> Mirroring {
-        Mirroring { mirror, host, ways: Ways::default() }
+        Mirroring { mirror, host, ways: Ways::default(), known: Known::default() }
     }
 
     /// The kernel's mirror.
@@ -35,37 +49,33 @@ impl Mirroring {
         &self.mirror
     }
 
-    /// Brings the mirror's routes to these prefixes into line with their winners. `node` is the node's own address of a
-    /// family.
-    pub fn update(
-        &mut self,
-        rib: &Rib,
-        changed: &[(Prefix, Option<Offer>)],
-        node: impl Fn(Family) -> Option<IpAddr>,
-    ) {
-        // A million routes of one peer are one target, which is resolved once.
-        let mut known: AHashMap<(Source, TargetId, Family), Option<Arc<MirrorTarget>>> = AHashMap::new();
-        let changes = changed.iter().map(|&(prefix, winner)| {
-            let target = winner.and_then(|offer| {
-                let of = (offer.source, offer.target, prefix.family());
-                known
-                    .entry(of)
-                    .or_insert_with(|| target(rib, offer, prefix.family(), &self.host, &node).map(Arc::new))
-                    .clone()
-            });
-            (prefix, target)
-        });
-        self.mirror.apply(changes.collect());
+    /// The same, to tell it something that isn't about routes.
+    pub fn mirror_mut(&mut self) -> &mut Mirror {
+        &mut self.mirror
+    }
+
+    /// The winners at these places have changed. `node` is the node's own address of a family.
+    pub fn update(&mut self, rib: &mut Rib, changed: &[Place], node: impl Fn(Family) -> Option<IpAddr>) {
+        for place in changed {
+            let (prefix, winner) = rib.at(*place);
+            let family = prefix.family();
+            let target = winner.and_then(|offer| self.known.target(rib, offer, family, &self.host, &node));
+            match self.mirror.changed(*place, target.is_some()) {
+                true => rib.hold(*place),
+                false => rib.let_go(*place),
+            }
+        }
     }
 
     /// Hands over again what leads through a next hop of BGP's or VXLAN's that is now reached another way: the fast
     /// path's groups follow by themselves, the kernel's routes name the neighbours.
     pub fn follow(
         &mut self,
-        rib: &Rib,
+        rib: &mut Rib,
         nexthops: impl IntoIterator<Item = IpAddr>,
         node: impl Fn(Family) -> Option<IpAddr>,
     ) {
+        self.known = Known::default();
         let moved = self.ways.moved(rib, nexthops);
         if moved.is_empty() {
             return;
@@ -75,9 +85,75 @@ impl Mirroring {
             matches!(offer.source, Source::Bgp | Source::Elevated | Source::Vxlan | Source::ReachableBy)
                 && gateways.iter().any(|gateway| moved.contains(&gateway.addr))
         };
-        let again = rib.iter().filter(|(_, offer)| leads_through(offer));
-        let again: Vec<_> = again.map(|(prefix, offer)| (prefix, Some(offer))).collect();
+        let again = rib.winners().filter(|(_, offer)| leads_through(offer));
+        let again: Vec<Place> = again.map(|(place, _)| place).collect();
         self.update(rib, &again, &node);
+    }
+
+    /// Goes on with what the mirror has to do.
+    pub fn go_on(&mut self, rib: &mut Rib, node: impl Fn(Family) -> Option<IpAddr>) {
+        let Mirroring { mirror, host, known, .. } = self;
+        mirror.go_on(&mut Winners { rib, known, host, node });
+    }
+
+    /// Goes on until the kernel has everything, or `timeout` has passed; says which. It blocks meanwhile.
+    pub fn finish(
+        &mut self,
+        rib: &mut Rib,
+        node: impl Fn(Family) -> Option<IpAddr>,
+        timeout: Duration,
+    ) -> bool {
+        let Mirroring { mirror, host, known, .. } = self;
+        mirror.wait_until_idle(&mut Winners { rib, known, host, node }, timeout)
+    }
+}
+
+/// The RIB as the mirror sees it.
+struct Winners<'a, Node> {
+    rib: &'a mut Rib,
+    known: &'a mut Known,
+    host: &'a HostPort,
+    node: Node,
+}
+
+impl<Node: Fn(Family) -> Option<IpAddr>> Routes for Winners<'_, Node> {
+    fn wanted(&mut self, place: Place) -> (Prefix, Option<Arc<MirrorTarget>>) {
+        let (prefix, winner) = self.rib.at(place);
+        let Winners { rib, known, host, node } = self;
+        let target = winner.and_then(|offer| known.target(rib, offer, prefix.family(), host, &*node));
+        (prefix, target.cloned())
+    }
+
+    fn hold(&mut self, prefix: Prefix) -> Place {
+        let place = self.rib.place(prefix);
+        self.rib.hold(place);
+        place
+    }
+
+    fn let_go(&mut self, place: Place) {
+        self.rib.let_go(place);
+    }
+}
+
+impl Known {
+    fn target(
+        &mut self,
+        rib: &Rib,
+        offer: Offer,
+        family: Family,
+        host: &HostPort,
+        node: impl Fn(Family) -> Option<IpAddr>,
+    ) -> Option<&Arc<MirrorTarget>> {
+        let of = (offer.source, offer.target, family);
+        if self.latest.as_ref().is_none_or(|(latest, _)| *latest != of) {
+            if self.targets.len() >= KNOWN_MAX {
+                self.targets.clear();
+            }
+            let known = self.targets.entry(of);
+            let known = known.or_insert_with(|| target(rib, offer, family, host, node).map(Arc::new));
+            self.latest = Some((of, known.clone()));
+        }
+        self.latest.as_ref()?.1.as_ref()
     }
 }
 

@@ -32,7 +32,7 @@ impl Core {
                     self.carrier_lost(link.ifindex);
                 }
                 // The kernel drops routes through a link that goes down and brings none back.
-                self.mirroring.mirror().resync();
+                self.mirroring.mirror_mut().resync();
                 self.dirty.kernel.get_or_insert(now);
             }
             KernelEvent::AddressAdded(_)

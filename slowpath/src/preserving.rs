@@ -36,6 +36,6 @@ impl Core {
         for prefix in std::mem::take(&mut self.preserved) {
             self.rib.remove(prefix, Source::Preserved);
         }
-        self.mirroring.mirror().first_sync_done();
+        self.mirroring.mirror_mut().first_sync_done();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ahash::RandomState;
+use ahash::{AHashMap, RandomState};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Found;
 use model::{Family, Prefix};
@@ -104,29 +104,54 @@ pub struct Offer {
     pub metric: u32,
 }
 
-/// The offers for one prefix, best first. Nearly every prefix has one, which then needs no allocation.
-struct Entry {
-    prefix: Prefix,
-    /// It waits to be told of by [`Rib::take_changed`].
-    changed: bool,
-    /// Nothing where the last offer is gone and that isn't told yet.
-    best: Option<Offer>,
-    #[allow(clippy::box_collection, reason = "a million empty ones: 8 bytes each instead of 24")]
-    others: Option<Box<Vec<Offer>>>,
+/// A prefix's place in the RIB: the prefix's own for as long as it has an offer, or news, or somebody holds it
+/// ([`Rib::hold`]). Who keeps something of every prefix keeps it by this, in an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(pub u32);
+
+impl Place {
+    /// Where that is in an array.
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
 }
 
-/// All routes. A prefix has a place in an array for as long as it has offers or news; what finds it there is a table of
-/// four bytes a prefix.
+/// It waits to be told of by [`Rib::take_changed`].
+const CHANGED: u8 = 1;
+/// Somebody holds the place.
+const HELD: u8 = 1 << 1;
+/// There are offers besides the best.
+const SEVERAL: u8 = 1 << 2;
+
+/// One prefix; there can be a million of them.
+struct Entry {
+    prefix: Prefix,
+    marks: u8,
+    /// Nothing where the last offer is gone.
+    best: Option<Offer>,
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+
+impl Entry {
+    fn has(&self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
+}
+
+/// All routes. A prefix has a place in an array; what finds it there is a table of four bytes a prefix.
 pub struct Rib {
     entries: Vec<Entry>,
-    places: HashTable<u32>,
+    places: HashTable<Place>,
     hasher: RandomState,
-    free: Vec<u32>,
+    free: Vec<Place>,
+    /// The offers besides the best, which few prefixes have; best first, never empty.
+    others: AHashMap<Place, Vec<Offer>>,
     /// Prefixes of each length, so that a look-up skips lengths that don't exist.
     lengths: [[usize; 129]; 2],
     counts: [usize; Source::ALL.len()],
     targets: Targets,
-    changed: Vec<u32>,
+    changed: Vec<Place>,
 }
 
 impl Default for Rib {
@@ -136,6 +161,7 @@ impl Default for Rib {
             places: HashTable::new(),
             hasher: RandomState::new(),
             free: Vec::new(),
+            others: AHashMap::new(),
             lengths: [[0; 129]; 2],
             counts: [0; Source::ALL.len()],
             targets: Targets::default(),
@@ -150,62 +176,88 @@ impl Rib {
         let target = self.targets.intern(target);
         let offer = Offer { source, target, metric };
         let place = self.place(prefix);
-        let entry = &mut self.entries[place as usize];
+        let entry = &mut self.entries[place.at()];
         let before = entry.best;
-        if before.is_none() {
-            entry.best = Some(offer);
-            self.lengths[family_row(prefix)][usize::from(prefix.len())] += 1;
-        } else {
-            let mut offers = entry.take();
-            if let Some(old) = offers.iter().position(|old| old.source == source) {
-                let old = offers.swap_remove(old);
-                self.targets.release(old.target);
+        match before {
+            None => {
+                entry.best = Some(offer);
+                self.lengths[family_row(prefix)][usize::from(prefix.len())] += 1;
             }
-            offers.push(offer);
-            entry.put(offers);
+            Some(only) if only.source == source && !entry.has(SEVERAL) => {
+                entry.best = Some(offer);
+                self.targets.release(only.target);
+            }
+            Some(_) => {
+                let mut offers = self.take(place);
+                if let Some(old) = offers.iter().position(|old| old.source == source) {
+                    let old = offers.swap_remove(old);
+                    self.targets.release(old.target);
+                }
+                offers.push(offer);
+                self.put(place, offers);
+            }
         }
-        let after = entry.best;
-        self.note(place, before, after);
+        self.note(place, before);
     }
 
     /// Withdraws the source's route.
     pub fn remove(&mut self, prefix: Prefix, source: Source) {
         let Some(place) = self.find(prefix) else { return };
-        let entry = &mut self.entries[place as usize];
-        let Some(before) = entry.best else { return };
-        let mut offers = entry.take();
+        let before = self.entries[place.at()].best;
+        let mut offers = self.take(place);
         if let Some(old) = offers.iter().position(|old| old.source == source) {
             let old = offers.swap_remove(old);
             self.targets.release(old.target);
         }
-        if offers.is_empty() {
+        if before.is_some() && offers.is_empty() {
             self.lengths[family_row(prefix)][usize::from(prefix.len())] -= 1;
         }
-        entry.put(offers);
-        let after = entry.best;
-        self.note(place, Some(before), after);
+        self.put(place, offers);
+        self.note(place, before);
     }
 
-    fn find(&self, prefix: Prefix) -> Option<u32> {
-        let is_it = |place: &u32| self.entries[*place as usize].prefix == prefix;
+    /// All offers of a prefix, which has none until they are [`Self::put`] back.
+    fn take(&mut self, place: Place) -> Vec<Offer> {
+        let entry = &mut self.entries[place.at()];
+        let mut offers = match entry.has(SEVERAL) {
+            true => self.others.remove(&place).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        entry.marks &= !SEVERAL;
+        offers.extend(entry.best.take());
+        offers
+    }
+
+    fn put(&mut self, place: Place, mut offers: Vec<Offer>) {
+        offers.sort_by_key(|offer| (std::cmp::Reverse(offer.source.preference()), offer.metric));
+        let entry = &mut self.entries[place.at()];
+        entry.best = (!offers.is_empty()).then(|| offers.remove(0));
+        if !offers.is_empty() {
+            entry.marks |= SEVERAL;
+            self.others.insert(place, offers);
+        }
+    }
+
+    fn find(&self, prefix: Prefix) -> Option<Place> {
+        let is_it = |place: &Place| self.entries[place.at()].prefix == prefix;
         self.places.find(self.hasher.hash_one(prefix), is_it).copied()
     }
 
-    /// A prefix's place, which it gets where it has none.
-    fn place(&mut self, prefix: Prefix) -> u32 {
+    /// A prefix's place, which it gets where it has none: its own as long as it is held, or has an offer or news.
+    pub fn place(&mut self, prefix: Prefix) -> Place {
         let Rib { entries, places, hasher, free, .. } = self;
         let found = places.entry(
             hasher.hash_one(prefix),
-            |place| entries[*place as usize].prefix == prefix,
-            |place| hasher.hash_one(entries[*place as usize].prefix),
+            |place| entries[place.at()].prefix == prefix,
+            |place| hasher.hash_one(entries[place.at()].prefix),
         );
         match found {
             Found::Occupied(place) => *place.get(),
             Found::Vacant(vacant) => {
-                let place = free.pop().unwrap_or(entries.len() as u32);
+                let place = free.pop().unwrap_or(Place(entries.len() as u32));
                 vacant.insert(place);
-                let entry = Entry { prefix, changed: false, best: None, others: None };
-                match entries.get_mut(place as usize) {
+                let entry = Entry { prefix, marks: 0, best: None };
+                match entries.get_mut(place.at()) {
                     Some(old) => *old = entry,
                     None => entries.push(entry),
                 }
@@ -214,14 +266,28 @@ impl Rib {
         }
     }
 
-    /// Gives up the place of a prefix without offers and news.
-    fn forget(&mut self, place: u32) {
+    /// From here on the place stays the prefix's, whatever becomes of its routes.
+    pub fn hold(&mut self, place: Place) {
+        self.entries[place.at()].marks |= HELD;
+    }
+
+    /// Nobody holds the place any more.
+    pub fn let_go(&mut self, place: Place) {
+        self.entries[place.at()].marks &= !HELD;
+        self.forget_unless_needed(place);
+    }
+
+    fn forget_unless_needed(&mut self, place: Place) {
         let Rib { entries, places, hasher, free, .. } = self;
-        let hash = hasher.hash_one(entries[place as usize].prefix);
-        if let Ok(found) = places.find_entry(hash, |other| *other == place) {
+        let entry = &entries[place.at()];
+        if entry.best.is_some() || entry.marks != 0 {
+            return;
+        }
+        if let Ok(found) = places.find_entry(hasher.hash_one(entry.prefix), |other| *other == place) {
             found.remove();
             free.push(place);
         }
+        self.shrink();
     }
 
     /// Gives memory back that a large table no longer needs.
@@ -231,11 +297,13 @@ impl Rib {
         }
         if self.places.capacity() > 4 * self.places.len() + 1024 {
             let Rib { entries, places, hasher, .. } = self;
-            places.shrink_to(2 * places.len(), |place| hasher.hash_one(entries[*place as usize].prefix));
+            places.shrink_to(2 * places.len(), |place| hasher.hash_one(entries[place.at()].prefix));
         }
     }
 
-    fn note(&mut self, place: u32, before: Option<Offer>, after: Option<Offer>) {
+    fn note(&mut self, place: Place, before: Option<Offer>) {
+        let entry = &mut self.entries[place.at()];
+        let after = entry.best;
         if before == after {
             return;
         }
@@ -245,14 +313,21 @@ impl Rib {
         if let Some(offer) = after {
             self.counts[offer.source as usize] += 1;
         }
-        if !std::mem::replace(&mut self.entries[place as usize].changed, true) {
+        if !entry.has(CHANGED) {
+            entry.marks |= CHANGED;
             self.changed.push(place);
         }
     }
 
     /// The winner for the very prefix.
     pub fn get(&self, prefix: Prefix) -> Option<Offer> {
-        self.entries[self.find(prefix)? as usize].best
+        self.entries[self.find(prefix)?.at()].best
+    }
+
+    /// The prefix of a place, and its winner, where there is one.
+    pub fn at(&self, place: Place) -> (Prefix, Option<Offer>) {
+        let Entry { prefix, best, .. } = self.entries[place.at()];
+        (prefix, best)
     }
 
     /// The winner of the longest prefix that covers the address and that `accept` takes.
@@ -265,20 +340,17 @@ impl Rib {
         })
     }
 
-    /// Prefixes whose winner has changed since the last call, each with its winner, if there is one.
-    pub fn take_changed(&mut self) -> Vec<(Prefix, Option<Offer>)> {
-        let places = std::mem::take(&mut self.changed);
-        let mut changed = Vec::with_capacity(places.len());
-        for place in places {
-            let entry = &mut self.entries[place as usize];
-            entry.changed = false;
-            changed.push((entry.prefix, entry.best));
-            if entry.best.is_none() {
-                self.forget(place);
-            }
+    /// Places of prefixes whose winner has changed since the last call: [`Self::changes_told`] is due once everybody knows.
+    pub fn take_changed(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Everybody knows of these changes: places of prefixes without routes may be another's from here on.
+    pub fn changes_told(&mut self, changed: &[Place]) {
+        for place in changed {
+            self.entries[place.at()].marks &= !CHANGED;
+            self.forget_unless_needed(*place);
         }
-        self.shrink();
-        changed
     }
 
     /// Has a winner changed since [`Self::take_changed`]?
@@ -296,12 +368,17 @@ impl Rib {
         self.entries.iter().filter_map(|entry| Some((entry.prefix, entry.best?)))
     }
 
+    /// Every place of a prefix that has a winner, with it.
+    pub fn winners(&self) -> impl Iterator<Item = (Place, Offer)> {
+        (0..).map(Place).zip(&self.entries).filter_map(|(place, entry)| Some((place, entry.best?)))
+    }
+
     /// Every source's offer for the very prefix, best first.
     pub fn offers(&self, prefix: Prefix) -> impl Iterator<Item = Offer> {
-        let entry = self.find(prefix).map(|place| &self.entries[place as usize]);
-        entry.into_iter().flat_map(|entry| {
-            entry.best.into_iter().chain(entry.others.iter().flat_map(|others| others.iter().copied()))
-        })
+        let place = self.find(prefix);
+        let best = place.and_then(|place| self.entries[place.at()].best);
+        let others = place.and_then(|place| self.others.get(&place)).into_iter().flatten();
+        best.into_iter().chain(others.copied())
     }
 
     /// Prefixes that have a route.
@@ -319,20 +396,6 @@ impl Rib {
     /// Winners of one source.
     pub fn count(&self, source: Source) -> usize {
         self.counts[source as usize]
-    }
-}
-
-impl Entry {
-    fn take(&mut self) -> Vec<Offer> {
-        let mut offers = self.others.take().map_or_else(Vec::new, |others| *others);
-        offers.extend(self.best.take());
-        offers
-    }
-
-    fn put(&mut self, mut offers: Vec<Offer>) {
-        offers.sort_by_key(|offer| (std::cmp::Reverse(offer.source.preference()), offer.metric));
-        self.best = (!offers.is_empty()).then(|| offers.remove(0));
-        self.others = (!offers.is_empty()).then(|| Box::new(offers));
     }
 }
 
@@ -375,7 +438,8 @@ mod tests {
     fn only_a_changed_winner_is_reported() {
         let mut rib = Rib::default();
         rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
-        rib.take_changed();
+        let changed = rib.take_changed();
+        rib.changes_told(&changed);
         rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(2), 0);
         rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
         assert!(!rib.has_changed());

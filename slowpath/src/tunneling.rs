@@ -54,7 +54,7 @@ impl Core {
                 warn!(%address, "a former tunnel address stays: {error}");
             }
             // The kernel drops routes whose source address goes.
-            self.mirroring.mirror().resync();
+            self.mirroring.mirror_mut().resync();
         }
     }
 }

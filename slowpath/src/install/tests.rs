@@ -80,7 +80,9 @@ impl Bench {
     fn settle(&mut self) {
         self.reader.go_offline();
         let changed = self.rib.take_changed();
-        self.installer.routes(&self.rib, changed, &self.around);
+        let winners = changed.iter().map(|place| self.rib.at(*place));
+        self.installer.routes(&self.rib, winners, &self.around);
+        self.rib.changes_told(&changed);
         self.installer.rows(&self.rib, &self.around);
     }
 

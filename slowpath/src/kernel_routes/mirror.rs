@@ -1,40 +1,45 @@
 //! Our best routes, kept in the kernel.
 //!
 //! ```text
-//!  event loop            inbox                rows (one lock)                      mirror thread
-//!  apply ─────────────► changes ────►  prefix │ desired │ installed   ──256──►   netlink pipeline ──► kernel, table 116
-//!  first_sync_done, resync                     └── dirty queue                   ◄── outcomes
+//!  event loop                                                                       thread "kernel-mirror"
+//!  changed ────►  ledger: wanted, there │ queue of places  ──256──► requests ──►  netlink pipeline ──► kernel, table 116
+//!  first_sync_done, resync                     ▲                                         │
+//!                                              └──────────────── answers ◄───────────────┘
 //! ```
 //!
-//! The event loop leaves what it wants in the inbox and goes on; the thread looks it up in the rows. Where the thread falls
-//! behind by more than [`INBOX_MAX`] changes the event loop does that itself.
+//! The event loop knows what the kernel has, a byte a prefix; what it is to have it works out when the prefix's turn comes.
+//! The thread waits for the kernel, and knows nothing.
 //!
-//! Restart is resync: at start the thread reads what an earlier run left in the table and keeps it, so that traffic
+//! Restart is resync: at start the thread reads what an earlier run left in the table, which is kept, so that traffic
 //! flows on; what is still not desired when the first sync is done goes then. Stopping leaves the routes in place.
 //! A prefix changed twice before its turn costs one request.
 
-mod rows;
+mod ledger;
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use model::{IfIndex, Prefix};
+use tokio::sync::Notify;
 
-use self::rows::{ESRCH, Order, Rows};
+use self::ledger::{ESRCH, Full, Ledger};
 use super::pipeline::{BATCH_CHANGES, Change, Pipeline};
 use super::{MIRROR_PROTOCOL, MIRROR_TABLE, policy_rules, routes_of};
 use crate::netlink::{Netlink, NetlinkError};
+use crate::rib::Place;
 
 /// After which a route that the kernel refused is tried again; a link that comes up is a reason to [`Mirror::resync`].
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// After which the thread goes on when its socket failed.
-const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Changes that may wait to be looked up in the rows, at 32 bytes each.
-const INBOX_MAX: usize = 1 << 18;
+/// Requests that wait for the thread: as many as it needs to be busy while the event loop is busy elsewhere.
+const REQUESTS_MAX: usize = 64;
+/// Answers that are taken before something else gets its turn.
+const ANSWERS_AT_ONCE: usize = 2 * REQUESTS_MAX;
+/// Prefixes in an answer about what the kernel has.
+const FOUND_AT_ONCE: usize = 256;
 
 /// Where the kernel is to send packets for a mirrored route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,8 +61,15 @@ pub enum MirrorTarget {
     },
 }
 
-/// Routes wanted, each in place of what there was for its prefix; without a target there is to be none of ours.
-pub type Changes = Vec<(Prefix, Option<Arc<MirrorTarget>>)>;
+/// What the mirror is to hold, prefix by prefix; the RIB, outside of tests.
+pub trait Routes {
+    /// The prefix of a place, and what the kernel is to have for it, if anything.
+    fn wanted(&mut self, place: Place) -> (Prefix, Option<Arc<MirrorTarget>>);
+    /// The place of a prefix, which is held from now on.
+    fn hold(&mut self, prefix: Prefix) -> Place;
+    /// Nothing is left to know of the place.
+    fn let_go(&mut self, place: Place);
+}
 
 /// Why a route isn't mirrored.
 #[derive(Debug, thiserror::Error)]
@@ -68,20 +80,6 @@ pub enum MirrorError {
     /// The thread could not be started.
     #[error("could not start the mirror's thread: {0}")]
     Thread(#[source] io::Error),
-    /// The limit is reached; the walk still has the route, the kernel's fall-back lacks it.
-    #[error("the mirror holds its limit of {limit} routes; {prefix} stays out of the kernel")]
-    Full {
-        /// The route left out.
-        prefix: Prefix,
-        /// The limit.
-        limit: usize,
-    },
-    /// A route without a next hop.
-    #[error("{prefix} has no next hop to mirror")]
-    NoNexthop {
-        /// The route left out.
-        prefix: Prefix,
-    },
     /// Routes could not be removed.
     #[error("could not remove {count} mirrored routes, the first being {prefix}: {source}")]
     Purge {
@@ -120,146 +118,265 @@ pub struct MirrorStatus {
     pub last_failure: Option<MirrorFailure>,
 }
 
+/// A change on its way to the kernel; without a target the route is removed.
+#[derive(Debug)]
+struct Order {
+    place: Place,
+    prefix: Prefix,
+    target: Option<Arc<MirrorTarget>>,
+}
+
+/// What the thread is asked.
+enum Request {
+    /// Which routes of ours the kernel has.
+    Read,
+    /// To make these changes.
+    Change(Vec<Order>),
+}
+
+/// What it answers, in order.
+enum Answer {
+    /// The kernel has these.
+    Found(Vec<Prefix>),
+    /// And no others.
+    Read(Result<(), NetlinkError>),
+    /// What became of each change.
+    Changed(Vec<Order>, Result<Vec<Option<i32>>, NetlinkError>),
+}
+
+/// How well we know what the kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knowledge {
+    /// Not at all: it is asked as soon as nothing is under way.
+    None,
+    /// It has been asked.
+    Asked,
+    /// As it tells itself.
+    All,
+    /// Something failed; it is asked by and by.
+    Lost,
+}
+
 /// Keeps the kernel's table [`MIRROR_TABLE`] equal to the desired routes. Dropping it stops the thread and leaves the
 /// routes in place.
 #[derive(Debug)]
 pub struct Mirror {
-    shared: Arc<Shared>,
+    ledger: Ledger,
+    knowledge: Knowledge,
+    requests: Option<mpsc::Sender<Request>>,
+    answers: mpsc::Receiver<Answer>,
+    /// Requests without an answer.
+    under_way: usize,
+    told: Arc<Notify>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    /// Locked after the rows, where both are.
-    inbox: Mutex<Inbox>,
-    work: Condvar,
-    rows: Mutex<Rows>,
-    idle: Condvar,
-}
-
-/// What the thread is to look at.
-#[derive(Debug, Default)]
-struct Inbox {
-    changes: Vec<Order>,
-    /// There is something to do that the thread hasn't looked at.
-    is_called: bool,
-    stop: bool,
-}
-
-impl Shared {
-    /// The rows, with all that was in the inbox.
-    fn rows(&self) -> MutexGuard<'_, Rows> {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let changes = std::mem::take(&mut self.inbox().changes);
-        for (prefix, target) in changes {
-            let Some(target) = target else {
-                rows.undesire(prefix);
-                continue;
-            };
-            match rows.desire(prefix, target) {
-                Err(error @ MirrorError::Full { .. }) if rows.refused_full == 1 => {
-                    tracing::warn!(
-                        "{error}; raise limits.mirror_routes (more of these are counted, not logged)"
-                    );
-                }
-                Ok(()) | Err(MirrorError::Full { .. }) => {}
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
-        rows
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Calls the thread.
-    fn call(&self) {
-        self.inbox().is_called = true;
-        self.work.notify_one();
-    }
-
-    /// Waits until the thread is called, or `at_most`.
-    fn wait(&self, at_most: Duration) {
-        let waited =
-            self.work.wait_timeout_while(self.inbox(), at_most, |inbox| !inbox.is_called && !inbox.stop);
-        let (mut inbox, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        inbox.is_called = false;
-    }
+    /// When what the kernel refused was last tried again.
+    retried: Instant,
 }
 
 impl Mirror {
-    /// Starts the thread, in the network namespace of the caller. At most `limit` routes are mirrored; each takes 60
-    /// to 120 bytes here, and some hundreds in the kernel.
+    /// Starts the thread, in the network namespace of the caller. At most `limit` routes are mirrored; each takes some bytes
+    /// here, and some hundreds in the kernel.
     ///
     /// # Errors
     /// Where no netlink socket or no thread is to be had.
     pub fn start(limit: usize) -> Result<Mirror, MirrorError> {
-        let netlink = Netlink::open()?;
-        let pipeline = Pipeline::open()?;
-        let shared = Arc::new(Shared {
-            inbox: Mutex::default(),
-            work: Condvar::new(),
-            rows: Mutex::new(Rows::new(limit)),
-            idle: Condvar::new(),
-        });
-        let worker = Worker { shared: Arc::clone(&shared), netlink, pipeline, retried: Instant::now() };
+        let (requests, to_do) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let (told, stop) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let worker = Worker {
+            requests: to_do,
+            answers: answer,
+            told: Arc::clone(&told),
+            stop: Arc::clone(&stop),
+            netlink: Netlink::open()?,
+            pipeline: Pipeline::open()?,
+        };
         let builder = std::thread::Builder::new().name("kernel-mirror".into());
         let thread = builder.spawn(move || worker.run()).map_err(MirrorError::Thread)?;
-        Ok(Mirror { shared, thread: Some(thread) })
+        Ok(Mirror {
+            ledger: Ledger::new(limit),
+            knowledge: Knowledge::None,
+            requests: Some(requests),
+            answers,
+            under_way: 0,
+            told,
+            stop,
+            thread: Some(thread),
+            retried: Instant::now(),
+        })
     }
 
-    /// These are the routes that are to be there from now on.
+    /// What the kernel is to have for a prefix is another thing than before. `is_wanted`: it is something at all. Says
+    /// whether the place must be held until [`Routes::let_go`].
     ///
-    /// What the limit or a target without next hops forbids is counted and logged; what was there for the prefix stays
-    /// desired.
-    pub fn apply(&self, changes: Changes) {
-        let waiting = {
-            let mut inbox = self.shared.inbox();
-            if inbox.changes.is_empty() {
-                inbox.changes = changes;
-            } else {
-                inbox.changes.extend(changes);
+    /// What the limit forbids is counted, and logged once.
+    pub fn changed(&mut self, place: Place, is_wanted: bool) -> bool {
+        self.ledger.change(place, is_wanted).unwrap_or_else(|Full| {
+            let MirrorStatus { desired, refused_full, .. } = self.ledger.status();
+            if refused_full == 1 {
+                tracing::warn!(
+                    "the mirror holds its limit of {desired} routes; others stay out of the kernel: raise \
+                     limits.mirror_routes (more of these are counted, not logged)"
+                );
             }
-            inbox.changes.len()
-        };
-        if waiting > INBOX_MAX {
-            drop(self.shared.rows());
+            false
+        })
+    }
+
+    /// Takes what the thread has answered, and gives it more to do.
+    pub fn go_on(&mut self, routes: &mut impl Routes) {
+        for _ in 0..ANSWERS_AT_ONCE {
+            let Ok(answer) = self.answers.try_recv() else { break };
+            self.hear(answer, routes);
         }
-        self.shared.call();
+        self.ask(routes);
+    }
+
+    fn hear(&mut self, answer: Answer, routes: &mut impl Routes) {
+        match answer {
+            Answer::Found(prefixes) => {
+                for prefix in prefixes {
+                    self.ledger.found(routes.hold(prefix));
+                }
+                // There is more to come, for which nobody will call again.
+                self.told.notify_one();
+            }
+            Answer::Read(Ok(())) => {
+                self.under_way -= 1;
+                self.ledger.all_found();
+                // Unless it is to be asked again: a link has changed meanwhile.
+                if self.knowledge == Knowledge::Asked {
+                    self.knowledge = Knowledge::All;
+                }
+            }
+            Answer::Read(Err(error)) => {
+                self.under_way -= 1;
+                self.knowledge = lost(&error);
+            }
+            Answer::Changed(orders, Ok(outcomes)) => {
+                self.under_way -= 1;
+                for (order, refusal) in orders.iter().zip(outcomes) {
+                    if let Some(errno) = refusal {
+                        let reason = io::Error::from_raw_os_error(errno);
+                        tracing::debug!(prefix = %order.prefix, %reason, "the kernel refused a mirrored route");
+                    }
+                    self.ledger.record(order.place, order.prefix, order.target.is_some(), refusal);
+                }
+            }
+            Answer::Changed(orders, Err(error)) => {
+                self.under_way -= 1;
+                orders.iter().for_each(|order| self.ledger.lost(order.place));
+                self.knowledge = lost(&error);
+            }
+        }
+        for place in self.ledger.take_released() {
+            routes.let_go(place);
+        }
+    }
+
+    fn ask(&mut self, routes: &mut impl Routes) {
+        if self.knowledge == Knowledge::None && self.under_way == 0 {
+            self.knowledge = Knowledge::Asked;
+            self.request(Request::Read);
+        }
+        while self.knowledge == Knowledge::All && self.under_way < REQUESTS_MAX {
+            let orders = self.take_orders(routes);
+            if orders.is_empty() {
+                return;
+            }
+            self.request(Request::Change(orders));
+        }
+    }
+
+    fn take_orders(&mut self, routes: &mut impl Routes) -> Vec<Order> {
+        let mut orders = Vec::new();
+        while orders.len() < BATCH_CHANGES
+            && let Some(order) = self.ledger.next_order()
+        {
+            let (ledger::Order::Install(place) | ledger::Order::Remove(place)) = order;
+            let (prefix, mut target) = routes.wanted(place);
+            if order == ledger::Order::Remove(place) {
+                target = None;
+            } else if target.is_none() {
+                self.ledger.is_not_wanted(place);
+            }
+            orders.push(Order { place, prefix, target });
+        }
+        for place in self.ledger.take_released() {
+            routes.let_go(place);
+        }
+        orders
+    }
+
+    fn request(&mut self, request: Request) {
+        let requests = self.requests.as_ref();
+        if requests.is_some_and(|requests| requests.send(request).is_ok()) {
+            self.under_way += 1;
+        }
+    }
+
+    /// Waits until [`Self::go_on`] has something to take.
+    pub async fn has_news(&self) {
+        self.told.notified().await;
+    }
+
+    /// Due every second: what failed is tried again.
+    pub fn retry(&mut self) {
+        if self.knowledge == Knowledge::Lost {
+            self.knowledge = Knowledge::None;
+        }
+        if self.retried.elapsed() >= RETRY_INTERVAL {
+            self.retried = Instant::now();
+            self.ledger.queue_refused();
+        }
     }
 
     /// All routes desired at start-up have been named: what an earlier run left and nobody named may go.
-    pub fn first_sync_done(&self) {
-        self.shared.rows().allow_sweep();
-        self.shared.call();
+    pub fn first_sync_done(&mut self) {
+        self.ledger.allow_sweep();
     }
 
     /// Compares with the kernel again. Due after a link went down or up: the kernel drops routes through a link that
     /// goes down and doesn't bring them back.
-    pub fn resync(&self) {
-        self.shared.rows().resync = true;
-        self.shared.call();
+    pub fn resync(&mut self) {
+        self.knowledge = Knowledge::None;
     }
 
     /// How far along it is.
     pub fn status(&self) -> MirrorStatus {
-        self.shared.rows().status()
+        self.ledger.status()
     }
 
-    /// Waits until every change has been sent, or `timeout` has passed; says which.
-    pub fn wait_until_idle(&self, timeout: Duration) -> bool {
-        let rows = self.shared.rows();
-        let waited = self.shared.idle.wait_timeout_while(rows, timeout, |rows| !rows.is_idle());
-        let (rows, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        rows.is_idle()
+    fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.ledger.is_idle() && self.knowledge == Knowledge::All
     }
+
+    /// Goes on until every change has been made, or `timeout` has passed; says which. It blocks meanwhile.
+    pub fn wait_until_idle(&mut self, routes: &mut impl Routes, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.go_on(routes);
+            if self.is_idle() {
+                return true;
+            }
+            match self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(answer) => self.hear(answer, routes),
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+fn lost(error: &NetlinkError) -> Knowledge {
+    tracing::warn!(%error, "mirroring routes into the kernel failed; reading its table again");
+    Knowledge::Lost
 }
 
 impl Drop for Mirror {
     fn drop(&mut self) {
-        self.shared.inbox().stop = true;
-        self.shared.call();
+        self.stop.store(true, Ordering::Relaxed);
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has said so itself.
             let _ = thread.join();
@@ -267,93 +384,51 @@ impl Drop for Mirror {
     }
 }
 
-/// The thread's half.
+/// The thread's half: it does as it is told, in order.
 struct Worker {
-    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    answers: mpsc::Sender<Answer>,
+    told: Arc<Notify>,
+    stop: Arc<AtomicBool>,
     netlink: Netlink,
     pipeline: Pipeline,
-    /// When what the kernel refused was last tried again.
-    retried: Instant,
 }
 
 impl Worker {
     fn run(mut self) {
-        loop {
-            let step = match self.wait_for_work() {
-                Work::Stop => return,
-                Work::Resync => self.read_table(),
-                Work::Orders(orders) => self.carry_out(orders),
+        while let Ok(request) = self.requests.recv()
+            && !self.stop.load(Ordering::Relaxed)
+        {
+            let answer = match request {
+                Request::Read => Answer::Read(self.read_table()),
+                Request::Change(orders) => {
+                    let changes = orders.iter().map(|order| match &order.target {
+                        Some(target) => (order.prefix, Change::Install(target)),
+                        None => (order.prefix, Change::Remove),
+                    });
+                    let socket_error =
+                        |source| NetlinkError::Socket { what: "change mirrored routes", source };
+                    let outcomes = self.pipeline.apply(changes).map_err(socket_error);
+                    Answer::Changed(orders, outcomes)
+                }
             };
-            let mut rows = self.shared.rows();
-            rows.busy = false;
-            if let Err(error) = step {
-                tracing::warn!(%error, "mirroring routes into the kernel failed; reading its table again");
-                rows.resync = true;
-                drop(rows);
-                let stopping = self.shared.inbox();
-                let wait =
-                    self.shared.work.wait_timeout_while(stopping, RECOVERY_INTERVAL, |inbox| !inbox.stop);
-                drop(wait);
-            } else if rows.is_idle() {
-                self.shared.idle.notify_all();
-            }
-        }
-    }
-
-    fn wait_for_work(&mut self) -> Work {
-        loop {
-            if self.shared.inbox().stop {
-                return Work::Stop;
-            }
-            let mut rows = self.shared.rows();
-            if std::mem::take(&mut rows.resync) {
-                rows.busy = true;
-                return Work::Resync;
-            }
-            if self.retried.elapsed() >= RETRY_INTERVAL {
-                self.retried = Instant::now();
-                rows.queue_failed();
-            }
-            let orders = rows.take_orders();
-            if !orders.is_empty() {
-                rows.busy = true;
-                return Work::Orders(orders);
-            }
-            self.shared.idle.notify_all();
-            drop(rows);
-            self.shared.wait(RETRY_INTERVAL);
+            self.answer(answer);
         }
     }
 
     fn read_table(&mut self) -> Result<(), NetlinkError> {
         let found = mirrored_prefixes(&mut self.netlink)?;
-        self.shared.rows().reconcile(&found.into_iter().collect());
-        Ok(())
-    }
-
-    fn carry_out(&mut self, orders: Vec<Order>) -> Result<(), NetlinkError> {
-        let changes = orders.iter().map(|(prefix, target)| match target {
-            Some(target) => (*prefix, Change::Install(target)),
-            None => (*prefix, Change::Remove),
-        });
-        let socket_error = |source| NetlinkError::Socket { what: "change mirrored routes", source };
-        let outcomes = self.pipeline.apply(changes).map_err(socket_error)?;
-        let mut rows = self.shared.rows();
-        for (order, refusal) in orders.into_iter().zip(outcomes) {
-            if let Some(errno) = refusal {
-                let reason = io::Error::from_raw_os_error(errno);
-                tracing::debug!(prefix = %order.0, %reason, "the kernel refused a mirrored route");
-            }
-            rows.record(order, refusal);
+        for part in found.chunks(FOUND_AT_ONCE) {
+            self.answer(Answer::Found(part.to_vec()));
         }
         Ok(())
     }
-}
 
-enum Work {
-    Stop,
-    Resync,
-    Orders(Vec<Order>),
+    fn answer(&self, answer: Answer) {
+        // The mirror is gone: nobody waits.
+        let _ = self.answers.send(answer);
+        self.told.notify_one();
+    }
 }
 
 fn mirrored_prefixes(netlink: &mut Netlink) -> Result<Vec<Prefix>, NetlinkError> {
@@ -389,5 +464,7 @@ pub fn purge(netlink: &mut Netlink) -> Result<usize, MirrorError> {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
