@@ -9,7 +9,7 @@ use model::{Family, Prefix};
 use crate::config::PeerKind;
 use crate::import::{ImportPolicy, is_forwardable};
 use crate::interner::Interner;
-use crate::loc_rib::{Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
+use crate::loc_rib::{Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Spare, Table, mark};
 use crate::nexthops::Nexthops;
 use crate::output::Output;
 use crate::prefix_limit::{Admission, Allowance, TooMany};
@@ -162,6 +162,7 @@ impl AdjRibIn {
             source: self.slot,
             path_id: nlri.path_id,
             sent_id: 0,
+            spare: Spare::default(),
             marks: marks | filtered,
         };
         match tables.insert(nlri.prefix, path, out) {

@@ -8,7 +8,7 @@
 //! so it is in the queue and in what groups of peers are told ([`crate::adj_rib_out`]).
 
 use std::collections::VecDeque;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -66,6 +66,17 @@ pub(crate) struct Path {
     /// [`Table::insert`].
     pub(crate) sent_id: u32,
     pub(crate) marks: u16,
+    #[expect(dead_code, reason = "see `Spare`")]
+    pub(crate) spare: Spare,
+}
+
+/// A byte of a path that has one value; by its other values [`Paths`] tells its variants apart, which would take eight bytes
+/// a prefix elsewhere.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Spare {
+    #[default]
+    Path = 0,
 }
 
 impl Path {
@@ -150,20 +161,55 @@ impl Paths {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry<K> {
     pub(crate) key: K,
+    state: u8,
     pub(crate) paths: Paths,
-    /// Waits in the queue for the decision process.
-    queued: bool,
-    /// A chosen path went or changed since the last decision, so the outcome is news even if the rest stays.
-    pub(crate) chosen_changed: bool,
-    /// The forwarding plane holds routes for it.
-    pub(crate) given: bool,
-    /// Its place is nobody's: the prefix is gone.
-    vacant: bool,
 }
+
+// There can be millions of them.
+const _: () = assert!(size_of::<Entry<KeyV4>>() == 40 && size_of::<Entry<KeyV6>>() == 56);
+
+/// An entry waits in the queue for the decision process.
+const QUEUED: u8 = 1;
+/// A chosen path went or changed since the last decision, so the outcome is news even if the rest stays.
+const CHOSEN_CHANGED: u8 = 1 << 1;
+/// The forwarding plane holds routes for it.
+const GIVEN: u8 = 1 << 2;
+/// Its place is nobody's: the prefix is gone.
+const VACANT: u8 = 1 << 3;
 
 impl<K> Entry<K> {
     fn new(key: K) -> Entry<K> {
-        Entry { key, paths: Paths::None, queued: false, chosen_changed: false, given: false, vacant: false }
+        Entry { key, state: 0, paths: Paths::None }
+    }
+
+    fn is(&self, state: u8) -> bool {
+        self.state & state != 0
+    }
+
+    /// Notes a state, or that it is over; was it so before?
+    fn set(&mut self, state: u8, is: bool) -> bool {
+        let was = self.is(state);
+        self.state = if is { self.state | state } else { self.state & !state };
+        was
+    }
+
+    /// Does the forwarding plane hold routes for it?
+    pub(crate) fn is_given(&self) -> bool {
+        self.is(GIVEN)
+    }
+
+    /// The forwarding plane holds routes for it, or no longer does.
+    pub(crate) fn set_given(&mut self, given: bool) {
+        self.set(GIVEN, given);
+    }
+
+    /// Has a chosen path gone or changed since this was asked last?
+    pub(crate) fn take_chosen_changed(&mut self) -> bool {
+        self.set(CHOSEN_CHANGED, false)
+    }
+
+    fn note_chosen_changed(&mut self, changed: bool) {
+        self.state |= if changed { CHOSEN_CHANGED } else { 0 };
     }
 
     /// The path that peers are told of.
@@ -178,22 +224,30 @@ pub(crate) trait Key: Copy + Eq + Ord + Hash {
     fn prefix(self) -> Prefix;
 }
 
-/// Address and length of an IPv4 prefix in one word; ordered as prefixes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct KeyV4(u64);
+/// Address and length of an IPv4 prefix, without padding; ordered as prefixes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyV4([u8; 5]);
+
+impl Hash for KeyV4 {
+    /// As one word, which is quicker than bytes.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, len] = self.0;
+        state.write_u64(u64::from_be_bytes([0, 0, 0, a, b, c, d, len]));
+    }
+}
 
 impl Key for KeyV4 {
     fn new(prefix: Prefix) -> Self {
-        let addr = match prefix.addr() {
-            IpAddr::V4(addr) => u32::from(addr),
-            IpAddr::V6(_) => 0,
+        let [a, b, c, d] = match prefix.addr() {
+            IpAddr::V4(addr) => addr.octets(),
+            IpAddr::V6(_) => [0; 4],
         };
-        KeyV4(u64::from(addr) << 8 | u64::from(prefix.len()))
+        KeyV4([a, b, c, d, prefix.len()])
     }
 
     fn prefix(self) -> Prefix {
-        let addr = IpAddr::V4(Ipv4Addr::from((self.0 >> 8) as u32));
-        Prefix::new(addr, self.0 as u8).unwrap_or(Prefix::DEFAULT_V4)
+        let [a, b, c, d, len] = self.0;
+        Prefix::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), len).unwrap_or(Prefix::DEFAULT_V4)
     }
 }
 
@@ -274,7 +328,7 @@ impl<K: Key> Table<K> {
 
     /// What is at an index, unless its prefix is gone.
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry<K>> {
-        self.entries.get(index.at()).filter(|entry| !entry.vacant)
+        self.entries.get(index.at()).filter(|entry| !entry.is(VACANT))
     }
 
     /// Does this source have this path?
@@ -330,9 +384,10 @@ impl<K: Key> Table<K> {
             }
             return Inserted::Replaced(replaced);
         }
-        entry.chosen_changed |= old.has(mark::CHOSEN);
+        let was_chosen = old.has(mark::CHOSEN);
         path.sent_id = old.sent_id;
         std::mem::swap(old, &mut path);
+        entry.note_chosen_changed(was_chosen);
         enqueue(entry, index, &mut self.queue);
         Inserted::Replaced(path)
     }
@@ -343,7 +398,7 @@ impl<K: Key> Table<K> {
         let entry = &mut self.entries[index.at()];
         let at = entry.paths.position(source, path_id)?;
         let removed = entry.paths.remove(at)?;
-        entry.chosen_changed |= removed.has(mark::CHOSEN);
+        entry.note_chosen_changed(removed.has(mark::CHOSEN));
         enqueue(entry, index, &mut self.queue);
         Some(removed)
     }
@@ -356,7 +411,7 @@ impl<K: Key> Table<K> {
                 if !goes(path) {
                     at += 1;
                 } else if let Some(path) = entry.paths.remove(at) {
-                    entry.chosen_changed |= path.has(mark::CHOSEN);
+                    entry.note_chosen_changed(path.has(mark::CHOSEN));
                     enqueue(entry, index, &mut self.queue);
                     gone(path);
                 }
@@ -367,13 +422,14 @@ impl<K: Key> Table<K> {
     /// Lets `change` see every path; where it answers `true` the prefix is decided again.
     pub(crate) fn change_each(&mut self, mut change: impl FnMut(K, &mut Path) -> bool) {
         for (index, entry) in (0..).map(Index).zip(&mut self.entries) {
-            let mut changed = false;
+            let (mut changed, mut chosen_changed) = (false, false);
             for path in entry.paths.as_mut_slice() {
                 let before = (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
                 changed |= change(entry.key, path);
                 let after = (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
-                entry.chosen_changed |= before != after && path.has(mark::CHOSEN);
+                chosen_changed |= before != after && path.has(mark::CHOSEN);
             }
+            entry.note_chosen_changed(chosen_changed);
             if changed {
                 enqueue(entry, index, &mut self.queue);
             }
@@ -382,7 +438,7 @@ impl<K: Key> Table<K> {
 
     /// Has a prefix decided again, if it is there.
     pub(crate) fn decide_again(&mut self, index: Index) {
-        if let Some(entry) = self.entries.get_mut(index.at()).filter(|entry| !entry.vacant) {
+        if let Some(entry) = self.entries.get_mut(index.at()).filter(|entry| !entry.is(VACANT)) {
             enqueue(entry, index, &mut self.queue);
         }
     }
@@ -391,7 +447,7 @@ impl<K: Key> Table<K> {
     pub(crate) fn next_queued(&mut self) -> Option<(Index, &mut Entry<K>)> {
         let index = self.queue.pop_front()?;
         let entry = &mut self.entries[index.at()];
-        entry.queued = false;
+        entry.set(QUEUED, false);
         Some((index, entry))
     }
 
@@ -399,10 +455,10 @@ impl<K: Key> Table<K> {
     pub(crate) fn drop_if_empty(&mut self, index: Index) {
         let Table { entries, places, hasher, free, .. } = self;
         let entry = &mut entries[index.at()];
-        if entry.vacant || entry.queued || !entry.paths.as_slice().is_empty() {
+        if entry.is(VACANT | QUEUED) || !entry.paths.as_slice().is_empty() {
             return;
         }
-        entry.vacant = true;
+        entry.set(VACANT, true);
         if let Ok(place) = places.find_entry(hasher.hash_one(entry.key), |place| *place == index) {
             place.remove();
         }
@@ -430,14 +486,14 @@ impl<K: Key> Table<K> {
 
     /// All prefixes with their paths, in order.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = (Prefix, &Paths)> {
-        let mut entries: Vec<&Entry<K>> = self.entries.iter().filter(|entry| !entry.vacant).collect();
+        let mut entries: Vec<&Entry<K>> = self.entries.iter().filter(|entry| !entry.is(VACANT)).collect();
         entries.sort_unstable_by_key(|entry| entry.key);
         entries.into_iter().map(|entry| (entry.key.prefix(), &entry.paths))
     }
 }
 
 fn enqueue<K>(entry: &mut Entry<K>, index: Index, queue: &mut VecDeque<Index>) {
-    if !std::mem::replace(&mut entry.queued, true) {
+    if !entry.set(QUEUED, true) {
         queue.push_back(index);
     }
 }

@@ -22,7 +22,7 @@ use crate::graceful_restart::{Heard, Helper, Restart};
 use crate::import::ImportPolicy;
 use crate::input::{Direction, Input, OriginatedRoute};
 use crate::jitter::Jitter;
-use crate::loc_rib::{Path, Slot, Table};
+use crate::loc_rib::{Path, Slot, Spare, Table};
 use crate::output::{Output, Reason};
 use crate::prefix_limit::Allowance;
 use crate::rewrite::Rewrite;
@@ -575,6 +575,7 @@ impl Speaker {
             source: Slot::LOCAL,
             path_id: 0,
             sent_id: 0,
+            spare: Spare::default(),
             marks: 0,
         };
         self.tables.insert(route.prefix, path, out);

@@ -110,7 +110,7 @@ impl Speaker {
             let is_awaited =
                 |path: &Path| path.used_nexthop().is_some_and(|nexthop| nexthops.is_awaited(nexthop));
             let paths = entry.paths.as_slice();
-            let is_put_off = entry.given && paths.iter().any(is_awaited);
+            let is_put_off = entry.is_given() && paths.iter().any(is_awaited);
             if !is_put_off {
                 run_decision(paths, peers, nexthops, rules, decision);
             }
@@ -131,8 +131,8 @@ impl Speaker {
             monitor.note(key.prefix(), entry.paths.as_slice());
             if changed {
                 let paths = best_paths(entry, decision, peers);
-                if !paths.is_empty() || entry.given {
-                    entry.given = !paths.is_empty();
+                if !paths.is_empty() || entry.is_given() {
+                    entry.set_given(!paths.is_empty());
                     out.push(Output::RouteChanged { prefix: key.prefix(), paths });
                 }
             }
@@ -194,7 +194,7 @@ pub(crate) fn candidate<'a>(
 
 /// Marks the paths as decided; says whether anything is different from before.
 fn apply_decision<K>(entry: &mut Entry<K>, decision: &Decision) -> bool {
-    let mut changed = std::mem::take(&mut entry.chosen_changed);
+    let mut changed = entry.take_chosen_changed();
     for (path, standing) in entry.paths.as_mut_slice().iter_mut().zip(&decision.standings) {
         let marks = match standing {
             Standing::Best => mark::CHOSEN | mark::BEST,

@@ -218,13 +218,25 @@ pub struct Attributes {
     key: Box<[u8]>,
     /// Which set this is, counted up; gives an order that does not depend on addresses in memory.
     pub(crate) serial: u32,
-    local_pref: Option<u32>,
-    med: Option<u32>,
-    neighbor_as: Option<u32>,
+    /// These three where `told` says that they are there: an option each would take as much again.
+    local_pref: u32,
+    med: u32,
+    neighbor_as: u32,
+    told: u8,
     hops: u16,
     origin: Origin,
     scope: Scope,
     long_lived_stale: bool,
+}
+
+// With the counts of an `Arc` 64 bytes, and there can be hundreds of thousands of them.
+const _: () = assert!(size_of::<Attributes>() == 40);
+
+/// What may be absent of an attribute set, a bit each.
+mod told {
+    pub(super) const LOCAL_PREF: u8 = 1;
+    pub(super) const MED: u8 = 1 << 1;
+    pub(super) const NEIGHBOR_AS: u8 = 1 << 2;
 }
 
 /// How far a route may go (RFC 1997, well-known communities).
@@ -244,9 +256,10 @@ impl Attributes {
         let mut attributes = Attributes {
             key: key.into(),
             serial,
-            local_pref: None,
-            med: None,
-            neighbor_as: None,
+            local_pref: 0,
+            med: 0,
+            neighbor_as: 0,
+            told: 0,
             hops: 0,
             origin: Origin::Incomplete,
             scope: Scope::Anywhere,
@@ -265,10 +278,10 @@ impl Attributes {
                 code::AS_PATH => {
                     let path = AsPath::four_octet(attribute.value);
                     attributes.hops = path.hops().min(usize::from(u16::MAX)) as u16;
-                    attributes.neighbor_as = path.neighbor_as();
+                    attributes.note(told::NEIGHBOR_AS, path.neighbor_as());
                 }
-                code::MULTI_EXIT_DISC => attributes.med = number(),
-                code::LOCAL_PREF => attributes.local_pref = number(),
+                code::MULTI_EXIT_DISC => attributes.note(told::MED, number()),
+                code::LOCAL_PREF => attributes.note(told::LOCAL_PREF, number()),
                 code::COMMUNITIES => {
                     attributes.scope = scope(attribute.value);
                     attributes.long_lived_stale = has_community(attribute.value, LLGR_STALE);
@@ -277,6 +290,20 @@ impl Attributes {
             }
         }
         attributes
+    }
+
+    fn note(&mut self, what: u8, number: Option<u32>) {
+        let Some(number) = number else { return };
+        self.told |= what;
+        match what {
+            told::LOCAL_PREF => self.local_pref = number,
+            told::MED => self.med = number,
+            _ => self.neighbor_as = number,
+        }
+    }
+
+    fn if_told(&self, what: u8, number: u32) -> Option<u32> {
+        (self.told & what != 0).then_some(number)
     }
 
     pub(crate) fn key(&self) -> &[u8] {
@@ -315,12 +342,12 @@ impl Attributes {
 
     /// LOCAL_PREF, where announced.
     pub fn local_pref(&self) -> Option<u32> {
-        self.local_pref
+        self.if_told(told::LOCAL_PREF, self.local_pref)
     }
 
     /// MULTI_EXIT_DISC, where announced.
     pub fn med(&self) -> Option<u32> {
-        self.med
+        self.if_told(told::MED, self.med)
     }
 
     /// AS_PATH.
@@ -335,7 +362,7 @@ impl Attributes {
 
     /// The first AS of AS_PATH.
     pub fn neighbor_as(&self) -> Option<u32> {
-        self.neighbor_as
+        self.if_told(told::NEIGHBOR_AS, self.neighbor_as)
     }
 
     /// How far the well-known communities let the route go.
