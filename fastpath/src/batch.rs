@@ -5,8 +5,9 @@ use std::ops::Range;
 use afxdp::Frame;
 use model::PortId;
 use packet::Parsed;
-use tables::{DropReason, Fate, HopIndex};
+use tables::{DropReason, Fate, HopIndex, Rows};
 
+use crate::heads::Heads;
 use crate::{flow, nat, policy};
 
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
@@ -40,8 +41,12 @@ pub struct Batch {
     pub(crate) fates: [Fate; BATCH],
     /// Where the headers begin, from `parse.rs` on.
     pub(crate) parsed: [Parsed; BATCH],
+    /// What stages ask of plain frames, from `parse.rs` on.
+    pub(crate) heads: Heads,
     /// The next hop, from `route.rs` on, for frames that got that far.
     pub(crate) hops: [HopIndex; BATCH],
+    /// Rows whose next hop is a workload port that no endpoint names, from `route.rs` on.
+    pub(crate) unnamed: Rows,
     /// Frames that came out of a tunnel, from `decapsulate.rs` on: bit *i* is about frame *i*.
     pub(crate) opened: u64,
     /// Within `reverse_path.rs` and `route.rs`: what is looked up.
@@ -109,7 +114,9 @@ impl Batch {
             runs: Vec::with_capacity(BATCH),
             fates: [Fate::Undecided; BATCH],
             parsed: [Parsed::UNTAGGED; BATCH],
+            heads: Heads::new(),
             hops: [HopIndex::MAX; BATCH],
+            unnamed: Rows::NONE,
             opened: 0,
             asked: Asked { v4: Questions::new(), v6: Questions::new(), groups: [0; BATCH] },
             flows: flow::Columns::new(),

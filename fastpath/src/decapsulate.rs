@@ -22,7 +22,7 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
     if state.tunnel_ends.is_empty() {
         return;
     }
-    let Batch { frames, runs, fates, parsed, opened, .. } = batch;
+    let Batch { frames, runs, fates, parsed, heads, opened, .. } = batch;
     for run in runs {
         let port = run.ingress.and_then(|ingress| state.ports.get(ingress));
         if port.is_none_or(|port| port.kind != PortKind::Uplink) {
@@ -40,7 +40,10 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
                 Err(reason) => Err(Fate::Drop(reason)),
             };
             match outcome {
-                Ok(()) => *opened |= 1 << row,
+                Ok(()) => {
+                    *opened |= 1 << row;
+                    heads.read_again(row, frame.bytes(), parsed);
+                }
                 Err(ended) => *fate = ended,
             }
         }
@@ -233,8 +236,7 @@ fn take_off_vxlan(frame: &mut Frame, parsed: &Parsed, mac: MacAddr) -> Result<()
 
 /// As `parse.rs`, and only IP goes on.
 fn parse_inner(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
-    if let Some(headers) = packet::parse_plain(frame) {
-        *parsed = headers;
+    if packet::parse_plain_into(frame, parsed).is_some() {
         return Ok(());
     }
     *parsed = packet::parse(frame).map_err(parse::reason)?;

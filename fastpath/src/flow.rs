@@ -3,14 +3,13 @@
 //! A batch's packets are looked up together ([`Columns::look_up`]). Most find a flow that nobody translates, and go on by that
 //! alone; what else there may be is recalled one by one.
 
-use std::ops::Range;
-
 use afxdp::Frame;
 use packet::nat::{Quoted, fragment_id, is_icmp_error, quoted};
 use packet::{FlowKey, Parsed, protocol};
 use tables::{Fate, Flow, FlowTime, Flows, Glanced, Glimpse, Probe, Rows, State};
 
 use crate::BATCH;
+use crate::heads::Heads;
 
 /// What is asked of the table, and what it knows.
 pub(crate) struct Columns {
@@ -61,23 +60,26 @@ impl Columns {
     pub(crate) fn ask_plain(
         &mut self,
         flows: &Flows,
-        rows: Range<usize>,
+        rows: Rows,
         untracked: Rows,
         frames: &[Frame],
         fates: &[Fate; BATCH],
         parsed: &[Parsed; BATCH],
+        heads: &Heads,
     ) -> Rows {
-        let on_way: Rows = rows.filter(|row| fates[*row] == Fate::Undecided).collect();
-        let on_way = on_way.without(untracked);
-        let ordinary: Rows = on_way
-            .into_iter()
-            .filter(|row| {
-                let Some(frame) = frames.get(*row) else { return false };
-                let Some(key) = FlowKey::plain_v4(frame.bytes(), &parsed[*row]) else { return false };
-                self.probes[*row] = flows.probe(&key, tcp_flags(frame.bytes(), &parsed[*row]));
-                true
-            })
-            .collect();
+        let has_fate = |row: &usize| fates[*row] != Fate::Undecided;
+        let on_way = rows.without(untracked);
+        let on_way = on_way.without(on_way.into_iter().filter(has_fate).collect());
+        let mut ordinary = Rows::NONE;
+        for row in on_way.within(heads.plain_v4) {
+            let tcp_flags = match parsed[row].protocol {
+                protocol::UDP => 0,
+                protocol::TCP => frames.get(row).map_or(0, |frame| tcp_flags(frame.bytes(), &parsed[row])),
+                _ => continue,
+            };
+            self.probes[row] = flows.probe(&heads.flow_v4(row, parsed[row].protocol), tcp_flags);
+            ordinary.insert(row);
+        }
         self.ordinary = self.ordinary.with(ordinary);
         on_way.without(ordinary)
     }

@@ -41,6 +41,7 @@ mod fair_share;
 mod flow;
 mod fragment;
 mod handoff;
+mod heads;
 mod mark;
 mod martian;
 mod memory_port;

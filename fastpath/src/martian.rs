@@ -12,7 +12,11 @@ use crate::Batch;
 /// Drops packets from and to addresses that must not be forwarded.
 #[inline(never)]
 pub(crate) fn addresses(batch: &mut Batch) {
-    let Batch { frames, fates, parsed, .. } = batch;
+    let Batch { frames, fates, parsed, heads, .. } = batch;
+    let len = frames.len();
+    if heads.are_all_plain_v4(len) && !is_any_suspect(&heads.sources[..len], &heads.destinations[..len]) {
+        return;
+    }
     for ((frame, fate), parsed) in frames.iter().zip(fates).zip(parsed) {
         if *fate != Fate::Undecided {
             continue;
@@ -49,6 +53,18 @@ fn judge_v4(frame: &[u8], parsed: &Parsed) -> Option<DropReason> {
 fn judge_v6(frame: &[u8], parsed: &Parsed) -> Option<DropReason> {
     let (source, destination) = parsed.ipv6_source(frame).zip(parsed.ipv6_destination(frame))?;
     check_v6(source, destination)
+}
+
+/// Does any of these need a closer look? As [`is_suspect_v4`], for many at once.
+fn is_any_suspect(sources: &[u32], destinations: &[u32]) -> bool {
+    let is_suspect = |addr: u32| {
+        let first = addr >> 24;
+        // 0, which becomes the largest number, and all from 224 on.
+        (first.wrapping_sub(1) >= 223) | (first == 127) | (first == 169)
+    };
+    // Folded to the end, for the processor compares many at once.
+    let any = |any, (source, destination): (&u32, &u32)| any | is_suspect(*source) | is_suspect(*destination);
+    sources.iter().zip(destinations).fold(false, any)
 }
 
 /// First octets under which [`check_v4`] finds something to refuse.
@@ -157,7 +173,11 @@ mod tests {
                 Ipv4Addr::new(octet, 255, 255, 255),
             ];
             let refused = |addr| check_v4(addr, fine).is_some() || check_v4(fine, addr).is_some();
-            assert_eq!(SUSPECT_FIRST_OCTETS[usize::from(octet)], inside.into_iter().any(refused), "{octet}");
+            let is_suspect = inside.into_iter().any(refused);
+            assert_eq!(SUSPECT_FIRST_OCTETS[usize::from(octet)], is_suspect, "{octet}");
+            let (these, those) = ([u32::from(fine), inside[1].into()], [u32::from(fine); 2]);
+            assert_eq!(is_any_suspect(&these, &those), is_suspect, "{octet}");
+            assert_eq!(is_any_suspect(&those, &these), is_suspect, "{octet}");
         }
     }
 

@@ -113,7 +113,7 @@ pub(crate) fn known_flows(
     ask(batch, state, memory, policing);
     let Memory { flows, time } = memory;
     let translator = Translator { nat: &state.nat, flows, now: time.now };
-    let Batch { frames, fates, parsed, flows: columns, nat, policy, .. } = batch;
+    let Batch { frames, fates, parsed, heads, flows: columns, nat, policy, .. } = batch;
     let others = columns.look_up(memory);
     if policing.is_none() {
         for row in columns.stirring {
@@ -141,6 +141,9 @@ pub(crate) fn known_flows(
                 continue;
             }
         };
+        if !matches!(found, Found::Nothing) {
+            heads.read_again(at, frame.bytes(), parsed);
+        }
         if policing.is_some() {
             policy.seen.push(seen);
         } else if let Found::Flow(flow) | Found::Begun(flow) = found {
@@ -167,8 +170,9 @@ fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&
 
 /// Asks about all of a run.
 fn ask_of_all(batch: &mut Batch, run: &Run, memory: &Memory<'_>) {
-    let Batch { frames, fates, parsed, flows: columns, policy, .. } = batch;
-    let unlike = columns.ask_plain(memory.flows, run.rows(), policy.untracked, frames, fates, parsed);
+    let Batch { frames, fates, parsed, heads, flows: columns, policy, .. } = batch;
+    let unlike =
+        columns.ask_plain(memory.flows, run.rows().into(), policy.untracked, frames, fates, parsed, heads);
     for row in unlike {
         let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
         if let Some(key) = FlowKey::new(frame, parsed) {

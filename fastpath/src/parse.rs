@@ -1,6 +1,6 @@
 //! Stage 2: where each header begins.
 
-use packet::Malformed;
+use packet::{Malformed, Parsed};
 use tables::{DropReason, Fate};
 
 use crate::Batch;
@@ -8,20 +8,28 @@ use crate::Batch;
 /// Parses every frame; what isn't well-formed is dropped, by cause.
 #[inline(never)]
 pub(crate) fn headers(batch: &mut Batch) {
-    let Batch { frames, fates, parsed, .. } = batch;
-    for ((frame, fate), parsed) in frames.iter().zip(fates).zip(parsed) {
+    let Batch { frames, fates, parsed, heads, .. } = batch;
+    heads.clear();
+    for (row, ((frame, fate), parsed)) in frames.iter().zip(fates).zip(parsed).enumerate() {
         if *fate != Fate::Undecided {
             continue;
         }
-        // Asked for apart: one way to the answer lets it be written straight into its row.
-        if let Some(headers) = packet::parse_plain(frame.bytes()) {
-            *parsed = headers;
-            continue;
+        match packet::parse_plain_into(frame.bytes(), parsed) {
+            Some(head) => heads.read(row, head),
+            None => {
+                heads.skip(row);
+                any(frame.bytes(), parsed, fate);
+            }
         }
-        match packet::parse(frame.bytes()) {
-            Ok(headers) => *parsed = headers,
-            Err(malformed) => *fate = Fate::Drop(reason(malformed)),
-        }
+    }
+}
+
+/// A frame that isn't plain. Apart from the loop, whose registers the plain ones need.
+#[inline(never)]
+fn any(frame: &[u8], parsed: &mut Parsed, fate: &mut Fate) {
+    match packet::parse(frame) {
+        Ok(headers) => *parsed = headers,
+        Err(malformed) => *fate = Fate::Drop(reason(malformed)),
     }
 }
 

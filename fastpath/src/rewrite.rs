@@ -23,16 +23,17 @@ pub(crate) fn for_next_hop(batch: &mut Batch, state: &State) {
         let rows = run.rows();
         let (fates, parsed, hops) = (&mut fates[rows.clone()], &parsed[rows.clone()], &hops[rows.clone()]);
         for (((frame, fate), parsed), hop) in frames[rows].iter_mut().zip(fates).zip(parsed).zip(hops) {
+            let hop = next_hops.get(*hop);
+            let is_ordinary = forwards && hop.is_ordinary() && parsed.ttl > 1 && parsed.l3_len <= hop.mtu;
             if *fate != Fate::Undecided {
                 continue;
             }
-            let hop = next_hops.get(*hop);
-            let is_ordinary = forwards && hop.is_ordinary() && parsed.ttl > 1 && parsed.l3_len <= hop.mtu;
-            *fate = if is_ordinary && rewrite_plain(frame.bytes_mut(), parsed.layout, hop) {
-                Fate::Forward(hop.port)
+            // Each writes its own fate: a value that comes from one of two places is taken apart and put together again.
+            if is_ordinary && rewrite_plain(frame.bytes_mut(), parsed.layout, hop) {
+                *fate = Fate::Forward(hop.port);
             } else {
-                rewrite(frame, parsed, hop, forwards, state)
-            };
+                *fate = rewrite(frame, parsed, hop, forwards, state);
+            }
         }
     }
 }

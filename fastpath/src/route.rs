@@ -5,7 +5,7 @@
 
 use afxdp::Frame;
 use packet::{FlowHash, FlowKey, Kind, Layout, Parsed};
-use tables::{DropReason, Fate, GroupId, HopIndex, HopState, PuntReason, Snapshot, State};
+use tables::{DropReason, Fate, GroupId, HopIndex, HopState, PuntReason, Rows, Snapshot, State};
 
 use crate::Batch;
 use crate::batch::Asked;
@@ -15,9 +15,10 @@ use crate::batch::Asked;
 pub(crate) fn next_hop(batch: &mut Batch, tables: &Snapshot<'_>) {
     look_up(batch, tables);
     let next_hops = &*tables.state.next_hops;
-    let Batch { frames, fates, parsed, hops, asked, .. } = batch;
-    let rows = frames.iter().zip(fates).zip(parsed).zip(hops).zip(&asked.groups);
-    for ((((frame, fate), parsed), hop), group) in rows {
+    let Batch { frames, fates, parsed, hops, unnamed, asked, .. } = batch;
+    *unnamed = Rows::NONE;
+    let rows = frames.iter().zip(fates).zip(parsed).zip(hops).zip(&asked.groups).enumerate();
+    for (row, ((((frame, fate), parsed), hop), group)) in rows {
         if *fate != Fate::Undecided {
             continue;
         }
@@ -28,6 +29,9 @@ pub(crate) fn next_hop(batch: &mut Batch, tables: &Snapshot<'_>) {
         let state = next_hops.get(*hop).state;
         if state != HopState::Ready {
             *fate = dead_end(state);
+            if state == HopState::UnknownEndpoint {
+                unnamed.insert(row);
+            }
         }
     }
 }
@@ -50,7 +54,15 @@ fn dead_end(state: HopState) -> Fate {
 
 /// The group of every frame still on its way, by row.
 fn look_up(batch: &mut Batch, tables: &Snapshot<'_>) {
-    let Batch { frames, fates, parsed, asked: Asked { v4, v6, groups }, .. } = batch;
+    let Batch { frames, fates, parsed, heads, asked: Asked { v4, v6, groups }, .. } = batch;
+    let len = frames.len();
+    // What has its fate is asked for, too: that costs less than telling it apart, and nobody looks at the answer.
+    if heads.are_all_plain_v4(len) {
+        return tables.fib.lookup_v4_batch(&heads.destinations[..len], &mut groups[..len]);
+    }
+    if heads.are_all_plain_v6(len) {
+        return tables.fib.lookup_v6_batch(&heads.destinations_v6[..len], &mut groups[..len]);
+    }
     for (row, ((frame, fate), parsed)) in frames.iter().zip(fates).zip(parsed).enumerate() {
         if *fate != Fate::Undecided {
             continue;

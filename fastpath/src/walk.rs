@@ -49,7 +49,7 @@ pub(crate) fn walk(
     watch.lap(Stage::Nat, batch, tables);
     route::next_hop(batch, tables);
     watch.lap(Stage::Route, batch, tables);
-    workload::may_receive(batch, &tables.state.next_hops);
+    workload::may_receive(batch);
     watch.lap(Stage::WorkloadReceive, batch, tables);
     if let Some(memory) = &memory {
         if let Some(policing) = &policing {

@@ -1,25 +1,30 @@
 //! Stages 6 and 10: what is true of workloads without any policy: nothing passes a workload interface that no endpoint
 //! names, and a workload sends from its own addresses only.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
 use model::PortKind;
 use packet::{Parsed, protocol};
-use tables::{DropReason, Fate, HopState, NextHops, Port, State, WorkloadTunnels};
+use tables::{DropReason, Endpoint, Fate, Port, Rows, State, WorkloadTunnels};
 
-use crate::Batch;
+use crate::heads::Heads;
+use crate::{BATCH, Batch};
 
 /// Drops what a workload sends under an address that isn't its own (RFC 2827; Felix's strict reverse-path check), and
 /// tunnels of its own.
 #[inline(never)]
 pub(crate) fn may_send(batch: &mut Batch, state: &State) {
-    let Batch { frames, runs, fates, parsed, .. } = batch;
+    let Batch { frames, runs, fates, parsed, heads, .. } = batch;
     for run in runs {
         let Some(port) = run.ingress.and_then(|ingress| state.ports.get(ingress)) else { continue };
         if port.kind != PortKind::Workload {
             continue;
         }
         let rows = run.rows();
+        if are_surely_its_own(rows.clone(), heads, parsed, port, state.workload_tunnels) {
+            continue;
+        }
         let (fates, parsed) = (&mut fates[rows.clone()], &parsed[rows.clone()]);
         for ((frame, fate), parsed) in frames[rows].iter().zip(fates).zip(parsed) {
             if *fate != Fate::Undecided {
@@ -32,6 +37,39 @@ pub(crate) fn may_send(batch: &mut Batch, state: &State) {
             }
         }
     }
+}
+
+/// Are these plain IPv4 frames from the only address of that family that the endpoint has, and nothing that looks like a
+/// tunnel's packets? So they mostly are, and it is seen of many at once.
+#[inline]
+fn are_surely_its_own(
+    rows: Range<usize>,
+    heads: &Heads,
+    parsed: &[Parsed; BATCH],
+    port: &Port,
+    refused: WorkloadTunnels,
+) -> bool {
+    let Some(own) = port.endpoint.as_ref().and_then(only_v4) else { return false };
+    let own = u32::from(own);
+    // Each folded to the end, for the processor compares many at once.
+    Rows::from(rows.clone()).without(heads.plain_v4).is_empty()
+        && heads.sources[rows.clone()].iter().fold(true, |all, source| all & (*source == own))
+        && refused.refused_vxlan_port.is_none_or(|port| {
+            heads.ports[rows.clone()].iter().fold(true, |none, ports| none & (*ports as u16 != port))
+        })
+        && !(refused.ipip_refused && parsed[rows].iter().any(|parsed| parsed.protocol == protocol::IPIP))
+}
+
+/// The IPv4 address of an endpoint that has one.
+fn only_v4(endpoint: &Endpoint) -> Option<Ipv4Addr> {
+    let mut only = None;
+    for prefix in &endpoint.addresses {
+        let IpAddr::V4(addr) = prefix.addr() else { continue };
+        if !prefix.is_host() || only.replace(addr).is_some() {
+            return None;
+        }
+    }
+    only
 }
 
 fn owns_source(port: &Port, frame: &[u8], parsed: &Parsed) -> bool {
@@ -57,11 +95,11 @@ fn is_refused_tunnel(frame: &[u8], parsed: &Parsed, refused: WorkloadTunnels) ->
 }
 
 /// Drops what would leave by a workload port that no endpoint names.
-pub(crate) fn may_receive(batch: &mut Batch, next_hops: &NextHops) {
-    let Batch { frames, fates, hops, .. } = batch;
-    for ((_, fate), hop) in frames.iter().zip(fates).zip(hops) {
-        if *fate == Fate::Undecided && next_hops.get(*hop).state == HopState::UnknownEndpoint {
-            *fate = Fate::Drop(DropReason::UnknownEndpoint);
+pub(crate) fn may_receive(batch: &mut Batch) {
+    let Batch { fates, unnamed, .. } = batch;
+    for row in *unnamed {
+        if fates[row] == Fate::Undecided {
+            fates[row] = Fate::Drop(DropReason::UnknownEndpoint);
         }
     }
 }

@@ -61,7 +61,7 @@ pub mod vlan;
 pub use flow_key::{FlowHash, FlowKey};
 pub use fragmentation::Fragments;
 pub use malformed::{Malformed, NoSpace};
-pub use parsed::{Fragment, Kind, Layout, Parsed, parse, parse_plain};
+pub use parsed::{Fragment, Kind, Layout, Parsed, PlainHead, parse, parse_plain, parse_plain_into};
 
 /// The first `N` bytes of `buffer` for writing, or how much room is missing.
 fn room<const N: usize>(buffer: &mut [u8]) -> Result<&mut [u8; N], NoSpace> {

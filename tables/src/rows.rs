@@ -1,5 +1,7 @@
 //! Some rows of a batch.
 
+use std::ops::Range;
+
 /// Rows of a batch of up to 64: bit *i* is about row *i*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rows(pub u64);
@@ -9,6 +11,20 @@ impl Rows {
     pub const NONE: Rows = Rows(0);
     /// Rows that there may be.
     pub const MOST: usize = u64::BITS as usize;
+
+    /// The first so many rows, at most all.
+    #[inline(always)]
+    #[must_use]
+    pub fn first(count: usize) -> Rows {
+        if count >= Rows::MOST { Rows(u64::MAX) } else { Rows((1 << count) - 1) }
+    }
+
+    /// One row below 64.
+    #[inline(always)]
+    #[must_use]
+    pub fn only(row: usize) -> Rows {
+        Rows(1 << row)
+    }
 
     /// Adds a row below 64.
     #[inline(always)]
@@ -47,6 +63,14 @@ impl Rows {
     #[must_use]
     pub fn without(self, those: Rows) -> Rows {
         Rows(self.0 & !those.0)
+    }
+}
+
+impl From<Range<usize>> for Rows {
+    /// As far as they are below 64.
+    #[inline(always)]
+    fn from(rows: Range<usize>) -> Rows {
+        Rows::first(rows.end).without(Rows::first(rows.start))
     }
 }
 
@@ -107,6 +131,18 @@ mod tests {
             prop_assert_eq!(rows(&one).without(rows(&other)), rows(&one.difference(&other).copied().collect()));
             prop_assert_eq!(rows(&one).is_empty(), one.is_empty());
             prop_assert!((0..64).all(|row| rows(&one).contains(row) == one.contains(&row)));
+            prop_assert_eq!(one.iter().copied().map(Rows::only).fold(Rows::NONE, Rows::with), rows(&one));
+        }
+
+        #[test]
+        fn the_first_rows_are_those_below_their_count(count in 0usize..70) {
+            prop_assert_eq!(Rows::first(count), (0..count.min(Rows::MOST)).collect::<Rows>());
+        }
+
+        #[test]
+        fn a_range_is_its_rows(start in 0usize..64, len in 0usize..64) {
+            let end = (start + len).min(Rows::MOST);
+            prop_assert_eq!(Rows::from(start..end), (start..end).collect::<Rows>());
         }
     }
 }

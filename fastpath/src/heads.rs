@@ -1,0 +1,134 @@
+//! What stages ask of plain frames' headers, read once and kept in columns.
+//!
+//! Frames begin at multiples of 2 KiB, so the first-level cache, which tells lines apart by the lowest twelve bits of their
+//! address, has room for the headers of a dozen or two of a batch's frames at once: a stage that went to the frames would fetch
+//! most of them again. Columns lie together, and what is asked of all rows alike is asked of eight at a time.
+
+use model::{Family, MacAddr};
+use packet::{FlowKey, Layout, Parsed, PlainHead, ethernet};
+use tables::Rows;
+
+use crate::BATCH;
+
+/// No frame's destination MAC address, which has six octets.
+const NOBODY: u64 = u64::MAX;
+
+/// Rows of a batch in columns. Of a row that is in neither set, the addresses mean nothing.
+pub(crate) struct Heads {
+    /// Rows with [`Layout::PlainV4`] and with [`Layout::PlainV6`].
+    pub(crate) plain_v4: Rows,
+    pub(crate) plain_v6: Rows,
+    /// The first six octets of plain frames, the first one lowest; of others, [`NOBODY`].
+    pub(crate) to: [u64; BATCH],
+    /// Of plain IPv4 frames, in this processor's byte order.
+    pub(crate) sources: [u32; BATCH],
+    pub(crate) destinations: [u32; BATCH],
+    /// The four octets behind their IP header: the ports, where there are any, the source's first.
+    pub(crate) ports: [u32; BATCH],
+    /// Of plain IPv6 frames.
+    pub(crate) destinations_v6: [u128; BATCH],
+}
+
+impl Heads {
+    pub(crate) fn new() -> Heads {
+        Heads {
+            plain_v4: Rows::NONE,
+            plain_v6: Rows::NONE,
+            to: [NOBODY; BATCH],
+            sources: [0; BATCH],
+            destinations: [0; BATCH],
+            ports: [0; BATCH],
+            destinations_v6: [0; BATCH],
+        }
+    }
+
+    /// Forgets which rows are plain.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        (self.plain_v4, self.plain_v6) = (Rows::NONE, Rows::NONE);
+    }
+
+    /// Reads a plain frame's head into its row.
+    #[inline(always)]
+    pub(crate) fn read(&mut self, row: usize, head: PlainHead<'_>) {
+        const L3: usize = ethernet::HEADER_LEN;
+        match head {
+            PlainHead::V4(head) => {
+                self.plain_v4.insert(row);
+                self.to[row] = first_six(head);
+                self.sources[row] = u32::from_be_bytes(octets(&head[L3 + 12..]));
+                self.destinations[row] = u32::from_be_bytes(octets(&head[L3 + 16..]));
+                self.ports[row] = u32::from_be_bytes(octets(&head[Layout::PLAIN_V4_LEN..]));
+            }
+            PlainHead::V6(head) => {
+                self.plain_v6.insert(row);
+                self.to[row] = first_six(head);
+                self.destinations_v6[row] = u128::from_be_bytes(octets(&head[L3 + 24..]));
+            }
+        }
+    }
+
+    /// A row's frame isn't plain, nor was it.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self, row: usize) {
+        self.to[row] = NOBODY;
+    }
+
+    /// Reads a row's frame anew: it has changed.
+    pub(crate) fn read_again(&mut self, row: usize, frame: &[u8], parsed: &Parsed) {
+        let this = Rows::only(row);
+        (self.plain_v4, self.plain_v6) = (self.plain_v4.without(this), self.plain_v6.without(this));
+        let head = match parsed.layout {
+            Layout::PlainV4 => frame.first_chunk().map(PlainHead::V4),
+            Layout::PlainV6 => frame.first_chunk().map(PlainHead::V6),
+            Layout::Other => None,
+        };
+        match head {
+            Some(head) => self.read(row, head),
+            None => self.skip(row),
+        }
+    }
+
+    /// The flow of a plain IPv4 frame with ports.
+    #[inline(always)]
+    pub(crate) fn flow_v4(&self, row: usize, protocol: u8) -> FlowKey {
+        FlowKey {
+            src: self.sources[row].into(),
+            dst: self.destinations[row].into(),
+            sport: (self.ports[row] >> 16) as u16,
+            dport: self.ports[row] as u16,
+            protocol,
+            family: Family::V4,
+        }
+    }
+
+    /// Are all of a batch's rows plain IPv4 frames?
+    #[inline]
+    pub(crate) fn are_all_plain_v4(&self, len: usize) -> bool {
+        self.plain_v4 == Rows::first(len)
+    }
+
+    /// Are they plain IPv6 frames?
+    #[inline]
+    pub(crate) fn are_all_plain_v6(&self, len: usize) -> bool {
+        self.plain_v6 == Rows::first(len)
+    }
+}
+
+/// A MAC address as [`Heads::to`] has it: a number compares in one instruction.
+#[inline(always)]
+pub(crate) fn word(MacAddr([a, b, c, d, e, f]): MacAddr) -> u64 {
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+/// The first six octets, which are loaded with the next two.
+#[inline(always)]
+fn first_six(head: &[u8]) -> u64 {
+    u64::from_le_bytes(octets(head)) & 0xffff_ffff_ffff
+}
+
+/// The first octets of at least as many.
+#[inline(always)]
+fn octets<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.first_chunk().copied().unwrap_or([0; N])
+}
