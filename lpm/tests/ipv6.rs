@@ -71,6 +71,39 @@ fn nodes_with_every_number_of_runs_answer() {
     }
 }
 
+/// Routes of every length within one node, few values, some of them too large for a word: so that runs part and join.
+#[test]
+fn a_node_that_many_routes_end_in_depends_on_them_alone() {
+    let mut numbers = Numbers(5);
+    for depth in [24u8, 40, 120] {
+        let (mut table, mut naive) = (Table::new(Limits::for_routes(600)), Naive::new());
+        let node = masked(0x2001_0db8_5a5a_a5a5_0123_4567_89ab_cdef, depth);
+        let keys: Vec<u128> =
+            (0..256).flat_map(|entry| edges(node | entry << (120 - depth), depth + 8)).collect();
+        for change in 1..=3000 {
+            let len = depth + 1 + numbers.below(8) as u8;
+            let addr = masked(node | u128::from(numbers.next() % 256) << (120 - depth), len);
+            // Routes come more often than they go, then the other way round.
+            if numbers.below(8) < if change < 1500 { 6 } else { 2 } {
+                let value = [1, 2, 0x7fff_ffff, Value::MAX - 1][numbers.below(4)];
+                insert(&mut table, &mut naive, addr, len, value);
+            } else {
+                assert_eq!(table.remove(addr, len), naive.remove(addr, len));
+            }
+            table.retire(change, change);
+            if change % 50 == 0 {
+                compare(&table, &naive, &keys);
+                let mut fresh = Table::new(Limits::for_routes(600));
+                for (addr, len, value) in table.iter() {
+                    fresh.insert(addr, len, value).unwrap();
+                }
+                fresh.retire(1, 1);
+                assert_eq!(table.usage(), fresh.usage());
+            }
+        }
+    }
+}
+
 #[test]
 fn the_default_route_stands_behind_all_others() {
     let mut table = Table::new(Limits::for_routes(10));

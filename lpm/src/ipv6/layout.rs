@@ -184,13 +184,15 @@ pub(super) struct Run {
 
 /// Adds a run behind others of a node `depth` bits down, unless it only goes on with the last one's route.
 pub(super) fn push_run(runs: &mut Vec<Run>, run: Run, depth: u8) {
-    if let (Some(last), Content::Leaf(leaf)) = (runs.last(), run.content)
-        && last.content == run.content
-        && route_of(leaf, last.first, depth) == route_of(leaf, run.first, depth)
-    {
-        return;
+    if !runs.last().is_some_and(|last| goes_on_with(last, &run, depth)) {
+        runs.push(run);
     }
-    runs.push(run);
+}
+
+/// Does a run of a node `depth` bits down only go on with the route of the last one?
+pub(super) fn goes_on_with(last: &Run, run: &Run, depth: u8) -> bool {
+    let Content::Leaf(leaf) = run.content else { return false };
+    last.content == run.content && route_of(leaf, last.first, depth) == route_of(leaf, run.first, depth)
 }
 
 /// Two leaves of one length in one node come from one route exactly where this is equal: which of the node's parts of

@@ -17,6 +17,7 @@ use crate::{Full, Key, Limits, Usage, Value};
 mod blocks;
 mod rewrite;
 mod runs;
+mod splice;
 
 use blocks::Block;
 use rewrite::Change;

@@ -137,15 +137,23 @@ impl Engine {
     pub(super) fn nth_begin(&self, start: usize, mut number: usize) -> usize {
         for group in 0..HEADER {
             let mut begins = self.begins(start + group);
-            while begins != 0 {
-                if number == 0 {
-                    return group * GROUP as usize + begins.trailing_zeros() as usize;
-                }
-                number -= 1;
+            let count = begins.count_ones() as usize;
+            if number >= count {
+                number -= count;
+                continue;
+            }
+            for _ in 0..number {
                 begins &= begins - 1;
             }
+            return group * GROUP as usize + begins.trailing_zeros() as usize;
         }
         0
+    }
+
+    /// What the run in a cell holds.
+    pub(super) fn content(&self, cell: usize) -> Content {
+        let word = self.word(cell);
+        if is_child(word) { Content::Child(word) } else { Content::Leaf(self.leaf(cell, word)) }
     }
 
     /// The cell of a way's child, where `word` is the way's.

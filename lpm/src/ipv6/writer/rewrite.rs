@@ -5,6 +5,7 @@ use super::super::layout::{
     is_node, line_start, page_cell,
 };
 use super::Engine;
+use super::splice::Spliced;
 use crate::{Full, Key};
 
 /// Stands for the word of a way that isn't stored yet.
@@ -72,10 +73,23 @@ impl Engine {
     fn rewrite_node(&mut self, word: u32, depth: u8, change: &Change) -> Result<Option<Entry>, Full> {
         let start = line_start(word);
         if change.len <= depth + STRIDE {
+            let entries = entries_within(change.addr, change.len, depth);
+            let spliced = match change.leaf {
+                Some(leaf) => self.splice_in(start, entries, leaf),
+                None => self.splice_out(start, entries, depth),
+            };
+            match spliced? {
+                Spliced::Unclear => {}
+                Spliced::AsItWas => return Ok(None),
+                Spliced::Node(copy) => {
+                    self.replace_block(word);
+                    return Ok(Some(Entry::Node(copy)));
+                }
+            }
             let runs_before = self.read_runs(start);
             match change.leaf {
                 Some(leaf) => {
-                    self.cover(depth, entries_within(change.addr, change.len, depth), leaf);
+                    self.cover(depth, entries, leaf);
                 }
                 None => {
                     self.join_runs(depth);

@@ -1,6 +1,6 @@
 //! A node as the writer thinks of it: runs of equal entries.
 
-use super::super::layout::{Content, GROUP, HEADER, Leaf, Run, STRIDE, is_child, push_run};
+use super::super::layout::{Content, GROUP, HEADER, Leaf, Run, STRIDE, push_run};
 use super::Engine;
 
 /// Entries of a node.
@@ -16,10 +16,7 @@ impl Engine {
             while begins != 0 {
                 let first = (group * GROUP as usize) as u8 + begins.trailing_zeros() as u8;
                 begins &= begins - 1;
-                let word = self.word(cell);
-                let content =
-                    if is_child(word) { Content::Child(word) } else { Content::Leaf(self.leaf(cell, word)) };
-                self.old_runs.push(Run { first, content });
+                self.old_runs.push(Run { first, content: self.content(cell) });
                 cell += 1;
             }
         }
