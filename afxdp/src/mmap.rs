@@ -37,7 +37,11 @@ pub(crate) fn map_for_ever(len: usize, huge: bool) -> io::Result<(NonNull<u8>, P
     if huge && let Ok(start) = syscall::map_anonymous(len.next_multiple_of(HUGE_PAGE), true) {
         return Ok((start, Pages::Huge));
     }
-    Ok((syscall::map_anonymous(len.next_multiple_of(SMALL_PAGE), false)?, Pages::Small))
+    let bytes = len.next_multiple_of(SMALL_PAGE);
+    let start = syscall::map_anonymous(bytes, false)?;
+    // Transparent ones may be had without being set aside. How many there are nobody need know.
+    prefer_huge_pages(start.addr().get()..start.addr().get() + bytes);
+    Ok((start, Pages::Small))
 }
 
 /// Asks for 2 MiB pages where a table lies: where its look-ups go, nobody foresees, and so few small pages are known to a core

@@ -1,6 +1,7 @@
 //! What stands between a [`crate::Table`] and the memory that readers see: one engine a family.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use crate::prefix_store::PrefixStore;
 use crate::{Full, Key, Limits, Usage, Value};
@@ -48,6 +49,9 @@ pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
 
     /// The most memory that the engine can ever take, in bytes.
     fn bytes(&self) -> usize;
+
+    /// See [`crate::Table::places`].
+    fn places(&self) -> Vec<Range<usize>>;
 }
 
 /// The reader's side of an engine.

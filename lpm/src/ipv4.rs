@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering, fence};
 use bytemuck::allocation::zeroed_slice_box;
 
 use crate::Value;
+use crate::aligned::Aligned;
 use crate::engine::Reader;
 
 mod codes;
@@ -63,7 +64,7 @@ const BATCH: usize = 64;
 
 /// What readers see.
 struct Shared {
-    root: Box<[AtomicU32; 1 << ROOT_BITS]>,
+    root: Aligned,
     leaves: Box<[AtomicU16]>,
     /// Which group an address of 24 bits has; says nothing where its leaf isn't [`LONGER`].
     group_of: Box<[AtomicU32; 1 << GROUP_BITS]>,
@@ -78,7 +79,7 @@ impl Shared {
     /// Asked for as zeroed memory and not written: the kernel gives a page when it is first touched, not before.
     fn new(leaves: usize, groups: usize) -> Shared {
         Shared {
-            root: zeroed(),
+            root: Aligned::zeroed(1 << ROOT_BITS),
             leaves: zeroed_slice_box(BLOCKS + leaves),
             group_of: zeroed(),
             groups: zeroed_slice_box(groups),
@@ -88,11 +89,17 @@ impl Shared {
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.root)
+        self.root.bytes()
             + size_of_val(&*self.leaves)
             + size_of_val(&*self.group_of)
             + size_of_val(&*self.groups)
             + size_of_val(&*self.values)
+    }
+
+    /// By its length, so that no index of its bits need be checked.
+    #[inline(always)]
+    fn root(&self) -> &[AtomicU32; 1 << ROOT_BITS] {
+        self.root.first_chunk().unwrap_or_else(|| unreachable!("the root has as many slots"))
     }
 
     fn value(&self, code: u16) -> Value {
@@ -135,7 +142,7 @@ impl Reader<u32> for Handle {
     #[inline]
     fn lookup(&self, key: u32) -> Value {
         let shared = &*self.0;
-        let slot = shared.root[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Acquire);
+        let slot = shared.root()[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Acquire);
         let mut code = leaf(&shared.leaves, leaf_index(slot, below_root(key)), Ordering::Acquire);
         if code == u32::from(LONGER) {
             let group = shared.group_of[(key >> (32 - GROUP_BITS)) as usize].load(Ordering::Acquire);
@@ -166,7 +173,7 @@ impl Reader<u32> for Handle {
 #[inline(always)]
 fn answer(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH]) {
     // By themselves, or they would be looked up again for each address.
-    let (root, leaves) = (&*shared.root, &*shared.leaves);
+    let (root, leaves) = (shared.root(), &*shared.leaves);
     let mut at = [0; BATCH];
     for (at, key) in at.iter_mut().zip(keys) {
         *at = root[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Relaxed);

@@ -46,6 +46,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::allocation::zeroed_slice_box;
 
+use crate::aligned::Aligned;
 use crate::engine::Reader;
 use crate::{NO_ROUTE, Value};
 
@@ -65,12 +66,8 @@ const DEFAULT_CHANGES_MAX: u32 = 8;
 
 /// What readers see.
 struct Shared {
-    /// Root, pages and lines; and before them what it takes to begin at a cache line.
-    words: Box<[AtomicU32]>,
-    /// Where the root begins.
-    start: usize,
-    /// How many words there are from there on.
-    len: usize,
+    /// Root, pages and lines.
+    words: Aligned,
     /// Values too large for a word, at the places of the words that say so. Most tables never touch it: a group of next
     /// hops has a small number.
     wide: Box<[AtomicU32]>,
@@ -82,15 +79,16 @@ impl Shared {
     /// Asked for as zeroed memory and not written: the kernel gives a page when it is first touched, not before.
     fn new(lines: usize) -> Shared {
         let len = FIRST_LINE + lines * LINE;
-        let words: Box<[AtomicU32]> = zeroed_slice_box(len + LINE);
-        // Where the allocator's block begins is its own affair; it may also decline to say, and lines then cost two misses.
-        let start = words.as_ptr().align_offset(LINE * size_of::<AtomicU32>()).min(LINE);
-        Shared { words, start, len, wide: zeroed_slice_box(len), default: AtomicU64::new(Default::NONE.0) }
+        Shared {
+            words: Aligned::zeroed(len),
+            wide: zeroed_slice_box(len),
+            default: AtomicU64::new(Default::NONE.0),
+        }
     }
 
     #[inline(always)]
     fn words(&self) -> &[AtomicU32] {
-        &self.words[self.start..][..self.len]
+        &self.words
     }
 
     fn wide(&self, cell: usize) -> Value {
@@ -103,7 +101,7 @@ impl Shared {
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.words) + size_of_val(&*self.wide)
+        self.words.bytes() + size_of_val(&*self.wide)
     }
 }
 

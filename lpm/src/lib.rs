@@ -39,6 +39,7 @@
 //! # Ok::<(), lpm::Full>(())
 //! ```
 
+mod aligned;
 mod arena;
 mod engine;
 mod ipv4;

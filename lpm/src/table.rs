@@ -1,5 +1,7 @@
 //! The writer's face: what is in the table, and the engine that answers for it.
 
+use std::ops::Range;
+
 use crate::engine::Engine;
 use crate::prefix_store::PrefixStore;
 use crate::{Full, Key, Limits, Lookup, Value};
@@ -123,6 +125,12 @@ impl<K: Key> Table<K> {
     /// What is in use now.
     pub fn usage(&self) -> Usage {
         Usage { routes: self.len(), ..self.engine.usage() }
+    }
+
+    /// The addresses at which lies what nearly all look-ups read, and what the writer keeps beside it. All of it is
+    /// reserved and little touched; what is, lies close together: so it may well lie in huge pages.
+    pub fn places(&self) -> Vec<Range<usize>> {
+        self.engine.places()
     }
 
     /// The most memory this table can ever take, in bytes: the arenas as reserved, and the prefix store when full.

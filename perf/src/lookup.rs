@@ -56,6 +56,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn family<K: Key>(family: &'static str, prefixes: &Prefixes<K>, rounds: usize) -> Vec<Row> {
     let mut table = Table::new(Limits::for_routes(prefixes.len() as u32));
+    // As the router does.
+    table.places().into_iter().for_each(afxdp::prefer_huge_pages);
     let mut numbers = Numbers::new(11);
     for &(addr, len) in prefixes {
         table.insert(addr, len, numbers.below(VALUES) as Value).expect("the limits are the table's");

@@ -94,6 +94,8 @@ impl Router {
             readers: workers,
         };
         let mut writer = Writer::new(limits);
+        // As the router does.
+        writer.fib().places().into_iter().for_each(afxdp::prefer_huge_pages);
         for id in [INGRESS, EGRESS] {
             writer.put_port(uplink(id, workers))?;
         }

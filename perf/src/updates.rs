@@ -90,6 +90,8 @@ fn family<K: Key>(
 ) {
     measure::pin(None);
     let mut table = Table::new(Limits::for_routes(prefixes.len() as u32));
+    // As the router does.
+    table.places().into_iter().for_each(afxdp::prefer_huge_pages);
     let mut numbers = Numbers::new(11);
     for &(addr, len) in prefixes {
         table.insert(addr, len, numbers.below(VALUES) as Value).expect("the limits are the table's");

@@ -1,6 +1,7 @@
 //! The forwarding table: prefix to group, for both families.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use lpm::{Lookup, Table};
 use model::{Family, Prefix};
@@ -73,6 +74,11 @@ impl Fib {
     /// Memory of both families' look-up structures, in bytes.
     pub fn bytes(&self) -> usize {
         self.v4.bytes() + self.v6.bytes()
+    }
+
+    /// The addresses at which both families' look-up structures lie: see [`Table::places`].
+    pub fn places(&self) -> Vec<Range<usize>> {
+        [self.v4.places(), self.v6.places()].concat()
     }
 
     pub(crate) fn reader(&self) -> FibReader {

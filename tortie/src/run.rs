@@ -186,6 +186,7 @@ fn start_workers(
     (tracing, capturing): &(Tracing, Capturing),
 ) -> anyhow::Result<(Workers, Ends)> {
     let mut writer = Writer::new(table_limits(config));
+    writer.fib().places().into_iter().for_each(afxdp::prefer_huge_pages);
     writer.set_flow_hash(flow_hash::of(config));
     let policy_report =
         PolicyReport::new(config.workers, limits::POLICY_RULES_COUNTED, limits::POLICY_EVENTS);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::codes::Codes;
 use super::{BLOCKS, CODES, GRAIN, GROUP_BITS, Handle, LONGER, QUARTER_BITS, QUARTERS, ROOT_BITS, Shared};
+use crate::aligned::place_of;
 use crate::arena::Arena;
 use crate::engine;
 use crate::prefix_store::PrefixStore;
@@ -141,6 +142,11 @@ impl engine::Engine<u32> for Engine {
         // A group is found by another word.
         let bytes = size_of_val(&*self.shared.root) + groups * (QUARTERS + 1) * 4 + leaves * 2;
         Usage { routes: 0, nodes: groups, leaves, retired_blocks, bytes }
+    }
+
+    fn places(&self) -> Vec<Range<usize>> {
+        // Words that lead to groups lie apart from each other, as far as addresses do: each would take a page of its own.
+        vec![self.shared.root.place(), place_of(&self.shared.leaves), place_of(&self.leaf_lens)]
     }
 
     fn bytes(&self) -> usize {

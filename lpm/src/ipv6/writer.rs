@@ -1,6 +1,7 @@
 //! The writer: gives a route words of its own (`rewrite`), changes words in place (`paint`), and takes memory back.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +10,7 @@ use super::layout::{
     WAY_BESIDE, WAY_CHILD, entries_within, entry_cell, is_child, is_way, line_start, page_cell, root_cell,
 };
 use super::{Handle, Shared};
+use crate::aligned::place_of;
 use crate::arena::Arena;
 use crate::engine;
 use crate::prefix_store::PrefixStore;
@@ -136,6 +138,10 @@ impl engine::Engine<u128> for Engine {
         let retired_blocks = self.untagged.len() + self.retired.len();
         let bytes = (ROOT_SLOTS + self.pages_used * PAGE_SLOTS + nodes * LINE) * size_of::<u32>();
         Usage { routes: 0, nodes, leaves: 0, retired_blocks, bytes }
+    }
+
+    fn places(&self) -> Vec<Range<usize>> {
+        vec![self.shared.words.place(), place_of(&self.lens)]
     }
 
     fn bytes(&self) -> usize {
