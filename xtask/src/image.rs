@@ -119,6 +119,25 @@ pub(crate) fn make(tortie: &Path, fresh: bool, progress: &Progress) -> Result<Im
     Ok(Image { qcow2, raw, upgrade, tree, version: workshop.version })
 }
 
+/// The image that [`make`] made last.
+///
+/// # Errors
+/// There is none, or not all of it.
+pub(crate) fn kept() -> Result<Image> {
+    let folder = target()?.join("appliance");
+    let file = |name: &str| folder.join(format!("tortie-appliance.{name}"));
+    let image = Image {
+        qcow2: file("qcow2"),
+        raw: file("raw"),
+        upgrade: file("upgrade"),
+        tree: folder.join("tree"),
+        version: slot::version(&file("upgrade"))
+            .context("no image was made yet: `cargo xtask image` makes one")?,
+    };
+    ensure!(image.qcow2.exists() && image.tree.exists(), "the image in {} isn't whole", folder.display());
+    Ok(image)
+}
+
 /// An upgrade like the image's, with another version's name, from its files with some changed.
 ///
 /// # Errors

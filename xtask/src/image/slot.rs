@@ -1,11 +1,11 @@
 //! A slot: the root as a squashfs, and behind it a line that says what it is and what its hash must be.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::command;
 
 use super::{LIMIT, disk, hash};
@@ -33,6 +33,21 @@ pub(super) fn pack(tree: &Path, file: &Path, epoch: &str, version: &str) -> Resu
     Ok(())
 }
 
+/// What a packed root calls itself.
+pub(super) fn version(file: &Path) -> Result<String> {
+    let mut packed = fs::File::open(file).with_context(|| format!("no {}", file.display()))?;
+    packed.seek(SeekFrom::End(-(BLOCK as i64)))?;
+    let mut block = Vec::new();
+    packed.read_to_end(&mut block)?;
+    named(&block).with_context(|| format!("{} says no version", file.display()))
+}
+
+fn named(block: &[u8]) -> Option<String> {
+    let words = std::str::from_utf8(block).ok()?.lines().next()?.strip_prefix("tortie-appliance ")?;
+    let version = words.split(' ').find_map(|word| word.strip_prefix("version="))?;
+    Some(version.to_owned())
+}
+
 /// What stands behind the squashfs.
 fn line(version: &str, hash: &str) -> Result<Vec<u8>> {
     ensure!(
@@ -54,6 +69,8 @@ mod tests {
         let line = line("1.0-abc", "00ff").expect("a line");
         assert_eq!(line.len(), BLOCK);
         assert!(line.starts_with(b"tortie-appliance version=1.0-abc sha256=00ff\n\0"));
+        assert_eq!(named(&line).as_deref(), Some("1.0-abc"));
+        assert_eq!(named(b"squashfs"), None);
         assert!(super::line("1 0", "00ff").is_err());
     }
 }
