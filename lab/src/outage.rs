@@ -11,7 +11,7 @@ use crate::netns::Namespace;
 use crate::process::Process;
 use rustix::process::Signal;
 
-/// Between two requests: what is lost is known to this.
+/// Between two requests, as a rule: what is lost is known to this.
 pub const EVERY: Duration = Duration::from_millis(5);
 /// How long `ping` may take to print what it counted.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -19,6 +19,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// A stream under way.
 pub struct Stream {
     name: String,
+    every: Duration,
     process: Process,
 }
 
@@ -33,7 +34,7 @@ pub struct Outage {
     pub lost: u64,
     /// How many times in a row replies were missing.
     pub times: usize,
-    /// The longest of these, to [`EVERY`].
+    /// The longest of these, to the time between two requests.
     pub longest: Duration,
 }
 
@@ -43,10 +44,24 @@ impl Stream {
     /// # Errors
     /// `ping` can't be started.
     pub fn start(lab: &Lab, name: &str, from: &Namespace, to: IpAddr) -> Result<Stream> {
+        Stream::start_slowly(lab, name, from, to, EVERY)
+    }
+
+    /// The same with other pauses, for what takes minutes: after 65,535 requests `ping`'s numbers begin again.
+    ///
+    /// # Errors
+    /// `ping` can't be started.
+    pub fn start_slowly(
+        lab: &Lab,
+        name: &str,
+        from: &Namespace,
+        to: IpAddr,
+        every: Duration,
+    ) -> Result<Stream> {
         let mut ping = from.command("ping");
-        ping.args(["-n", "-i", &format!("{}", EVERY.as_secs_f64()), "-W", "1", &to.to_string()]);
+        ping.args(["-n", "-i", &format!("{}", every.as_secs_f64()), "-W", "1", &to.to_string()]);
         let process = lab.spawn(&format!("stream-{}", name.replace(' ', "-")), ping)?;
-        Ok(Stream { name: name.to_owned(), process })
+        Ok(Stream { name: name.to_owned(), every, process })
     }
 
     /// Ends it and counts.
@@ -60,7 +75,7 @@ impl Stream {
             Ok(!self.process.is_running())
         })?;
         let said = self.process.said();
-        read(&self.name, &said).with_context(|| format!("ping said: {said}"))
+        read(&self.name, self.every, &said).with_context(|| format!("ping said: {said}"))
     }
 }
 
@@ -82,7 +97,7 @@ fn humane(time: Duration) -> String {
     format!("{} ms", time.as_millis())
 }
 
-fn read(name: &str, text: &str) -> Result<Outage> {
+fn read(name: &str, every: Duration, text: &str) -> Result<Outage> {
     let summary = text.lines().find(|line| line.contains("packets transmitted")).context("no summary")?;
     let sent: u64 = summary.split(' ').next().unwrap_or_default().parse()?;
     let answered: BTreeSet<u64> = text
@@ -108,7 +123,7 @@ fn read(name: &str, text: &str) -> Result<Outage> {
         sent: last,
         lost: runs.iter().sum(),
         times: runs.len(),
-        longest: EVERY * u32::try_from(longest)?,
+        longest: every * u32::try_from(longest)?,
     })
 }
 
@@ -121,7 +136,7 @@ mod tests {
         let reply = |sequence| format!("64 bytes from 10.0.0.1: icmp_seq={sequence} ttl=63 time=0.1 ms\n");
         let mut text: String = [1, 2, 5, 6, 10].into_iter().map(reply).collect();
         text.push_str("\n--- 10.0.0.1 ping statistics ---\n12 packets transmitted, 5 received, 58% packet loss, time 55ms\n");
-        let outage = read("x", &text).expect("it is ping's form");
+        let outage = read("x", EVERY, &text).expect("it is ping's form");
         assert_eq!((outage.sent, outage.lost, outage.times), (10, 5, 2));
         assert_eq!(outage.longest, Duration::from_millis(15));
         assert_eq!(outage.line(), "x: 5 of 10 lost, 15 ms at a stretch at most (2 times)");

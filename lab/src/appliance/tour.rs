@@ -14,6 +14,7 @@ use super::{Files, Sights, Upgrade, Upgrades};
 use crate::capture::Capture;
 use crate::dissected::{self, Wrapping};
 use crate::link::Fabric;
+use crate::outage::Stream;
 use crate::tortie::{ShowBgp, ShowDrops, ShowPorts};
 use crate::traffic::Session;
 use crate::{Lab, books, traffic};
@@ -24,6 +25,8 @@ const CONVERGE: Duration = Duration::from_secs(120);
 const PORTS: Duration = Duration::from_secs(90);
 /// How long an upgrade may take to travel by ssh, and to be looked at.
 const UPGRADE: Duration = Duration::from_secs(600);
+/// Between two echo requests of the stream during an upgrade.
+const STREAM_EVERY: Duration = Duration::from_millis(200);
 /// What is sent by TCP each way, in bytes.
 const TRANSFER: u64 = 2_000_000;
 /// What the health check says last.
@@ -380,8 +383,12 @@ impl Site<'_> {
         Ok(said.lines().next_back().unwrap_or_default().to_owned())
     }
 
+    /// By a stream of echo requests, too: an upgrade is a restart of the machine, and whoever has one router only is cut off
+    /// for that long.
     fn upgrade(&self, Upgrade { file, version }: &Upgrade) -> Result<String> {
         let before = self.machine.boot_id()?;
+        let far: IpAddr = POOLS[0].far.parse()?;
+        let transit = Stream::start_slowly(self.lab, "transit", &self.left, far, STREAM_EVERY)?;
         let said = self.machine.feed(file, "appliance upgrade -", UPGRADE)?;
         ensure!(said.contains("restarting to try"), "it says: {said}");
         self.machine.comes_back(&before, "b")?;
@@ -389,7 +396,9 @@ impl Site<'_> {
         ensure!(status.contains(&format!("slot b: {version}")), "{status}");
         self.zero_copy()?;
         self.sessions()?;
-        Ok(status.lines().collect::<Vec<_>>().join("; "))
+        traffic::reaches(self.lab, &self.left, far, CONVERGE)?;
+        let transit = transit.finish()?.line();
+        Ok(status.lines().chain([transit.as_str()]).collect::<Vec<_>>().join("; "))
     }
 
     fn never_ready(&self, Upgrade { file, version }: &Upgrade) -> Result<String> {
