@@ -28,6 +28,9 @@ pub enum Error {
     /// The thread that watches peers by BFD can't be started.
     #[error("could not start the thread of BFD: {0}")]
     BfdThread(#[source] std::io::Error),
+    /// What isn't needed can't be given up.
+    #[error("could not give up capabilities: {0}; does a seccomp filter forbid capset?")]
+    Privileges(#[source] std::io::Error),
     /// A table of host endpoints' policy can't be removed.
     #[error("could not remove host endpoints' policy: {0}")]
     HostPolicy(#[from] NftError),

@@ -8,6 +8,8 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_sys::{Socket, protocols::NETLINK_GENERIC};
 
+use crate::privileges::raised;
+
 /// `GENL_ID_CTRL` and its `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_ID`, `CTRL_ATTR_FAMILY_NAME` (`linux/genetlink.h`).
 const CONTROLLER: u16 = 0x10;
 const GET_FAMILY: u8 = 3;
@@ -50,7 +52,8 @@ pub struct EthtoolError {
 /// # Errors
 /// Where the interface is gone, or the kernel was built without ethtool's netlink family (before Linux 5.10).
 pub fn disable_transmit_checksum(interface: &str) -> Result<(), EthtoolError> {
-    set_features(interface).map_err(|source| EthtoolError { interface: interface.to_owned(), source })
+    raised(|| set_features(interface))
+        .map_err(|source| EthtoolError { interface: interface.to_owned(), source })
 }
 
 fn set_features(interface: &str) -> io::Result<()> {

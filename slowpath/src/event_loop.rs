@@ -48,6 +48,8 @@ use crate::peers::Peers;
 use crate::policy_counts::PolicyCounts;
 use crate::policy_log::PolicyLog;
 use crate::port_table::PortTable;
+use crate::ports::Raised;
+use crate::privileges::{NOTHING, born_with, lay_aside};
 use crate::punt::Answerer;
 use crate::reserved_ports::ReservedPorts;
 use crate::resolve::{self, NeighborAddr};
@@ -196,10 +198,14 @@ impl Slowpath {
                 }
             }
         });
-        let _following = core.config.datastore.follow(move |event| {
-            // A queue that is gone means that the slow path has ended.
-            let _ = events.blocking_send(Event::Datastore { event, at: Instant::now() });
-        })?;
+        let _following = born_with(NOTHING, || {
+            core.config.datastore.follow(move |event| {
+                // A queue that is gone means that the slow path has ended.
+                let _ = events.blocking_send(Event::Datastore { event, at: Instant::now() });
+            })
+        })
+        .map_err(Error::Privileges)??;
+        lay_aside().map_err(Error::Privileges)?;
 
         let mut punts = interval(PUNTS_EVERY);
         punts.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -282,12 +288,14 @@ impl Core {
             introductions: Introductions::new(events.clone()),
             neighbours: Neighbours::default(),
             aggregates: Aggregates::default(),
-            watch: Watch::new(BfdThread::start().map_err(Error::BfdThread)?),
+            watch: Watch::new(
+                born_with(NOTHING, BfdThread::start).and_then(|thread| thread).map_err(Error::BfdThread)?,
+            ),
             stations: Stations::start(&config.bgp.stations, &events),
             peers: Peers::new(events, ends.session_sockets),
             punts: ends.punts,
             injects: ends.injects,
-            opener: ends.ports,
+            opener: Box::new(Raised(ends.ports)),
             kernel: KernelState::default(),
             kernel_read: false,
             in_sync: false,

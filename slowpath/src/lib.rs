@@ -56,6 +56,7 @@ mod policy_log;
 mod port_table;
 pub mod ports;
 mod preserving;
+pub mod privileges;
 mod punt;
 mod report;
 mod reserved_ports;

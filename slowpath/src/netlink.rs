@@ -14,6 +14,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::privileges::raised;
+
 /// Bytes for one datagram of the kernel's: it fills dumps up to 32 KiB (`netlink_dump` in `net/netlink/af_netlink.c`).
 pub(crate) const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 /// How often a dump is begun again when the table changed under it.
@@ -212,7 +214,8 @@ impl Netlink {
         self.sequence = self.sequence.wrapping_add(1);
         let request = serialize(message, flags, self.sequence);
         let socket_error = |source| NetlinkError::Socket { what, source };
-        self.socket.send(&request, 0).map_err(socket_error)?;
+        // The kernel asks who sends, not only who opened the socket.
+        raised(|| self.socket.send(&request, 0)).map_err(socket_error)?;
         Ok(())
     }
 

@@ -22,6 +22,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::event::Event;
+use crate::privileges::raised;
 use crate::session_guard::{SessionGuards, SocketOptions, send_furthest};
 
 /// Bytes read at once.
@@ -298,7 +299,8 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
+    // A port below 1024.
+    raised(|| socket.bind(&address.into()))?;
     // A peer that asks for it wants even our answer to its SYN to come from near.
     send_furthest(&socket, Family::of(address.ip()))?;
     socket.listen(1024)?;

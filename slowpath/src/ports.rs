@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use model::{IfIndex, PortId, PortKind};
 use serde::{Deserialize, Serialize};
 
+use crate::privileges::raised;
+
 /// A port to be opened: sockets bound, XDP program attached, queues given to the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenPort {
@@ -83,4 +85,37 @@ pub trait PortOpener: Send {
     /// These ports of those addresses are translated flows': what comes to them, pieces of datagrams, and ICMP but for echo
     /// requests come to the walk on every uplink, those opened later included.
     fn set_translated(&mut self, ports: &BTreeMap<IpAddr, RangeInclusive<u16>>);
+}
+
+/// Opens ports with what the event loop is permitted and has laid aside.
+pub(crate) struct Raised(pub(crate) Box<dyn PortOpener>);
+
+impl PortOpener for Raised {
+    fn open(&mut self, port: &OpenPort) -> Result<Vec<QueueReport>, OpenPortError> {
+        raised(|| self.0.open(port))
+    }
+
+    fn forwarding_opens(&mut self) {
+        raised(|| self.0.forwarding_opens());
+    }
+
+    fn forwarding_closes(&mut self) {
+        raised(|| self.0.forwarding_closes());
+    }
+
+    fn close(&mut self, port: PortId) {
+        raised(|| self.0.close(port));
+    }
+
+    fn set_local(&mut self, addresses: &BTreeSet<IpAddr>) {
+        raised(|| self.0.set_local(addresses));
+    }
+
+    fn set_tunnels(&mut self, tunnels: &TunnelTraffic) {
+        raised(|| self.0.set_tunnels(tunnels));
+    }
+
+    fn set_translated(&mut self, ports: &BTreeMap<IpAddr, RangeInclusive<u16>>) {
+        raised(|| self.0.set_translated(ports));
+    }
 }

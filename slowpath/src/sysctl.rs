@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::privileges::raised;
+
 /// A setting that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("could not set {} to {value}: {source}{}", path.display(), hint(source))]
@@ -153,7 +155,7 @@ pub(crate) fn read(path: &Path) -> Option<String> {
 
 pub(crate) fn write(path: PathBuf, value: impl Into<Cow<'static, str>>) -> Result<(), SysctlError> {
     let value = value.into();
-    fs::write(&path, &*value).map_err(|source| SysctlError { path, value, source })
+    raised(|| fs::write(&path, &*value)).map_err(|source| SysctlError { path, value, source })
 }
 
 #[cfg(test)]

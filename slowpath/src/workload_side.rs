@@ -19,6 +19,7 @@ use nix::sched::{CloneFlags, setns};
 use crate::ethtool::{self, EthtoolError};
 use crate::interfaces::{self, Link};
 use crate::netlink::{Netlink, NetlinkError};
+use crate::privileges::raised;
 
 /// Where namespaces with a name are mounted: by `ip netns` and CNI runtimes, and by Docker.
 const NAMED_NAMESPACES: [&str; 2] = ["/run/netns", "/run/docker/netns"];
@@ -85,13 +86,16 @@ fn at_other_end(
         _ => return Err(WorkloadSideError::NotVeth { interface: link.name.clone() }),
     };
     let Some(id) = link.peer_netns else { return act_here(netlink, link, peer, act) };
-    for namespace in namespaces() {
-        // A namespace without an id of ours holds none of our peers.
-        if matches!(namespace_id(netlink, &namespace), Ok(Some(found)) if found == id) {
-            return act_there(&namespace, link, peer, act);
+    // Others' namespaces are found and entered with what nothing else needs.
+    raised(|| {
+        for namespace in namespaces() {
+            // A namespace without an id of ours holds none of our peers.
+            if matches!(namespace_id(netlink, &namespace), Ok(Some(found)) if found == id) {
+                return act_there(&namespace, link, peer, act);
+            }
         }
-    }
-    Err(WorkloadSideError::NotFound { interface: link.name.clone() })
+        Err(WorkloadSideError::NotFound { interface: link.name.clone() })
+    })
 }
 
 fn act_here(

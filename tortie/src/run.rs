@@ -17,6 +17,7 @@ use afxdp::{Region, RegionConfig, UmemSet};
 use anyhow::{Context, bail};
 use fastpath::{Rehearsal, WorkerConfig, WorkerEnds};
 use model::WorkerId;
+use slowpath::privileges::{NOTHING, born_with};
 use slowpath::{Ends, Slowpath};
 use tables::{Capturing, Counters, Flows, PolicyReport, Tracing, Writer, copy_ring};
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +47,7 @@ const WORKERS_STOP_WITHIN: Duration = Duration::from_secs(5);
 /// What keeps it from starting, or from running on; each error says what to do.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     privileges::check()?;
+    privileges::give_up_the_rest()?;
     let plan = Machine::read().plan(config)?;
     let runtime = runtime()?;
     runtime.block_on(supervise(config, &plan))
@@ -91,6 +93,8 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let observer =
         observer.with_traces(Traces::new(rehearsal(config, size, &mut ends.writer, flows)?, tracing));
     let mut slow = SlowPathThread::start(config, size, ends, requests)?;
+    // From here on this thread answers questions, and what it starts tells of the node.
+    privileges::give_up_all()?;
     let reporting = Reporting::start(config, observer.clone())?;
     tracing::info!(socket = %config.control_socket.display(), "tortie runs");
 
@@ -228,7 +232,8 @@ fn start_workers(
             idle_wait: limits::IDLE_WAIT,
             ports: config.limits.ports,
         };
-        let thread = fastpath::spawn(worker, ends, Arc::clone(&workers.stop))
+        let thread = born_with(NOTHING, || fastpath::spawn(worker, ends, Arc::clone(&workers.stop)))
+            .and_then(|thread| thread)
             .with_context(|| format!("can't start worker {index}; name other cores in `cores`, or none"))?;
         workers.threads.push(thread);
         queues.push(WorkerQueues::new(UmemSet::new(region), orders, config.limits.frames));

@@ -22,6 +22,7 @@ use anyhow::{Context, bail};
 use datastore::{ClientError, ResourceKind, Store, StoreError};
 use model::Family;
 use slowpath::HostInterface;
+use slowpath::privileges::{NOTHING, born_with};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
@@ -81,13 +82,12 @@ impl Drop for Startup {
 pub(crate) async fn on_a_thread(config: &Config) -> anyhow::Result<Option<Startup>> {
     let config = config.clone();
     let (told, outcome) = oneshot::channel();
-    thread::Builder::new()
-        .name("startup".to_owned())
-        .spawn(move || {
-            // Nobody listens where a signal came meanwhile.
-            let _ = told.send(run(&config));
-        })
-        .context("can't start a thread")?;
+    let named = thread::Builder::new().name("startup".to_owned());
+    let start = move || {
+        // Nobody listens where a signal came meanwhile.
+        let _ = told.send(run(&config));
+    };
+    born_with(NOTHING, || named.spawn(start)).and_then(|thread| thread).context("can't start a thread")?;
     outcome.await.context("the start failed; this is a bug, please report the log")?
 }
 

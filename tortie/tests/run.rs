@@ -229,6 +229,7 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     let cleanup = namespace.command(BINARY).args(["cleanup", "-c", "tortie.yaml"]).current_dir(path).output();
     assert_eq!(cleanup.expect("it runs").status.code(), Some(1), "not under a running router");
 
+    threads_have_what_they_need_and_no_more(&mut router);
     let page = scrape(&namespace);
     for line in ["tortie_ready 1", "tortie_xdp_rx_dropped_total{port=\"up0\",queue=\"0\"} 0"] {
         assert!(page.lines().any(|seen| seen == line), "{line} is missing:\n{page}");
@@ -267,6 +268,67 @@ fn a_killed_router_is_followed_by_another_at_the_same_socket() {
     second.wait("the uplink", up);
     second.signal("-INT");
     assert_eq!(second.exit_code(), Some(0), "{}", second.said());
+}
+
+/// Bits of `include/uapi/linux/capability.h`.
+const NET_ADMIN: u64 = 1 << 12;
+/// And NET_BIND_SERVICE, NET_RAW, IPC_LOCK, SYS_PTRACE, SYS_ADMIN, BPF.
+const KEPT: u64 = NET_ADMIN | 1 << 10 | 1 << 13 | 1 << 14 | 1 << 19 | 1 << 21 | 1 << 39;
+
+/// What a thread of this name may take up, and what it acts with between two calls into the kernel.
+fn due(thread: &str) -> Option<(u64, u64)> {
+    let mine = capabilities(&std::fs::read_to_string("/proc/self/status").ok()?, "CapPrm");
+    match thread {
+        // The last two are the datastore's helpers.
+        "tortie" | "bfd" | "reporting" | "datastore" | "etcd" | "notify-rs inoti" => Some((0, 0)),
+        worker if worker.starts_with("worker-") => Some((0, 0)),
+        "kernel-mirror" | "host-policy" => Some((NET_ADMIN, NET_ADMIN)),
+        "slowpath" => Some((KEPT & mine, 0)),
+        _ => None,
+    }
+}
+
+fn capabilities(status: &str, set: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t"));
+    u64::from_str_radix(line.expect("the set is shown"), 16).expect("a hexadecimal number")
+}
+
+/// As the table of `src/privileges.rs` has it (capabilities are a thread's own).
+fn threads_have_what_they_need_and_no_more(router: &mut Router) {
+    let tasks = PathBuf::from(format!("/proc/{}/task", router.child.id()));
+    let look = || {
+        let (mut seen, mut strays) = (Vec::new(), Vec::new());
+        for task in std::fs::read_dir(&tasks).expect("threads").flatten() {
+            let read = |file| std::fs::read_to_string(task.path().join(file));
+            // A passing thread is gone.
+            let (Ok(name), Ok(status)) = (read("comm"), read("status")) else { continue };
+            let name = name.trim().to_owned();
+            let has = ["CapPrm", "CapEff", "CapBnd"].map(|set| capabilities(&status, set));
+            let fine = due(&name).is_some_and(|(permitted, effective)| has[..2] == [permitted, effective])
+                && has[2] & !KEPT == 0
+                && status.contains("NoNewPrivs:\t1");
+            if !fine {
+                strays.push(format!("{name} {has:x?}"));
+            }
+            seen.push(name);
+        }
+        (seen, strays)
+    };
+    // The event loop may be caught within a call.
+    let deadline = Instant::now() + PATIENCE;
+    let (seen, strays) = loop {
+        let (seen, strays) = look();
+        if strays.is_empty() || Instant::now() > deadline {
+            break (seen, strays);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(strays.is_empty(), "{strays:?}");
+    for thread in ["tortie", "worker-0", "slowpath", "datastore", "reporting", "kernel-mirror", "host-policy"]
+    {
+        assert!(seen.iter().any(|name| name == thread), "{thread} isn't among {seen:?}");
+    }
+    assert!(router.said().contains("given up for good"), "{}", router.said());
 }
 
 /// The metrics page, fetched by a shell inside the namespace: bash speaks TCP by itself.

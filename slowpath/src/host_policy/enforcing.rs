@@ -16,6 +16,7 @@ use super::render::{Rendering, render};
 use super::ruleset::{self, Ruleset};
 use super::{HostPolicy, TABLE, counters};
 use crate::nft::{self, NftError};
+use crate::privileges::{NET_ADMIN, born_with};
 use crate::status::{Answer, HostPolicyStatus};
 
 /// How often the table is looked for, and what was refused is tried again.
@@ -59,7 +60,9 @@ impl Enforcer {
     pub fn start() -> io::Result<Enforcer> {
         let shared = Arc::new(Shared::default());
         let own = shared.clone();
-        let thread = std::thread::Builder::new().name("host-policy".to_owned()).spawn(move || run(&own))?;
+        // Its nft has what the thread has.
+        let named = std::thread::Builder::new().name("host-policy".to_owned());
+        let thread = born_with(NET_ADMIN, || named.spawn(move || run(&own)))??;
         Ok(Enforcer { given: None, shared, thread: Some(thread) })
     }
 

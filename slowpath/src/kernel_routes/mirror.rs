@@ -30,6 +30,7 @@ use self::ledger::{ESRCH, Full, Ledger};
 use super::pipeline::{BATCH_CHANGES, Change, Pipeline};
 use super::{MIRROR_PROTOCOL, MIRROR_TABLE, policy_rules, routes_of};
 use crate::netlink::{Netlink, NetlinkError};
+use crate::privileges::{NET_ADMIN, born_with};
 use crate::rib::Place;
 
 /// After which a route that the kernel refused is tried again; a link that comes up is a reason to [`Mirror::resync`].
@@ -193,7 +194,9 @@ impl Mirror {
             pipeline: Pipeline::open()?,
         };
         let builder = std::thread::Builder::new().name("kernel-mirror".into());
-        let thread = builder.spawn(move || worker.run()).map_err(MirrorError::Thread)?;
+        let thread = born_with(NET_ADMIN, || builder.spawn(move || worker.run()))
+            .and_then(|thread| thread)
+            .map_err(MirrorError::Thread)?;
         Ok(Mirror {
             ledger: Ledger::new(limit),
             knowledge: Knowledge::None,
