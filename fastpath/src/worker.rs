@@ -31,6 +31,9 @@ const IDLE_ROUNDS: u32 = 64;
 const LOOK_AGAIN_FOR: Duration = Duration::from_millis(1);
 /// Rounds between two looks at commands and the clock.
 const HOUSEKEEPING_ROUNDS: u32 = 256;
+/// Rounds after the order to stop: more than the largest receive ring has batches. Ports that nobody takes from a worker get
+/// new frames for ever.
+const LAST_ROUNDS: usize = 64;
 /// Rows of the flow table that housekeeping looks at: some microseconds, and the whole of the default table within seconds.
 const AGED_ROWS: usize = 128;
 /// Time between two readings of the kernel's counters.
@@ -108,6 +111,11 @@ pub enum Command {
         /// little later. A listener that went away is ignored.
         done: Sender<()>,
     },
+    /// Answers when all commands before this one are carried out, and queues that they brought have frames to receive in.
+    Confirm {
+        /// Told so. A listener that went away is ignored.
+        done: Sender<()>,
+    },
 }
 
 /// One worker: a thread's whole state.
@@ -166,7 +174,7 @@ impl Worker {
         }
     }
 
-    /// Receives, walks and transmits until `stop` is set, then closes its queues.
+    /// Receives, walks and transmits until `stop` is set, then what its queues hold by then, and closes them.
     pub fn run(&mut self, stop: &AtomicBool) {
         let mut idle = Idle::default();
         let mut rounds = 0u32;
@@ -181,6 +189,13 @@ impl Worker {
                 self.sleep();
                 self.housekeeping();
                 idle.slept = true;
+            }
+        }
+        // Uplinks are the kernel's again by now. What they got before is in these rings and nowhere else, and where a worker
+        // had to wait for its core that may be a lot.
+        for _ in 0..LAST_ROUNDS {
+            if self.round() == 0 {
+                break;
             }
         }
         self.queues.read_statistics();
@@ -256,6 +271,12 @@ impl Worker {
                 Command::RemoveQueue { port, done } => {
                     self.queues.remove(port, &mut self.ends.pool);
                     // A listener that went away doesn't need the answer.
+                    let _ = done.send(());
+                }
+                Command::Confirm { done } => {
+                    self.queues.iter_mut().for_each(|owned| {
+                        owned.queue.refill(&mut self.ends.pool);
+                    });
                     let _ = done.send(());
                 }
             }

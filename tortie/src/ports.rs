@@ -210,6 +210,28 @@ impl Ports {
         }
     }
 
+    /// Waits until every worker has the queues that it was sent, with frames in their fill rings: what is steered to a queue
+    /// before is lost.
+    fn workers_are_ready(&self) {
+        let asked = self.workers.iter().map(|worker| {
+            let (done, ready) = crossbeam_channel::bounded(1);
+            worker
+                .commands
+                .send_timeout(Command::Confirm { done }, limits::REMOVE_WITHIN)
+                .ok()
+                .map(|()| ready)
+        });
+        // All are asked before the first is waited for.
+        for (number, ready) in asked.collect::<Vec<_>>().into_iter().enumerate() {
+            if ready.is_none_or(|ready| ready.recv_timeout(limits::REMOVE_WITHIN).is_err()) {
+                tracing::warn!(
+                    worker = number,
+                    "a worker is slow to take its queues; going on without its word"
+                );
+            }
+        }
+    }
+
     fn take_frames(&mut self, kind: PortKind, queues: usize) -> Result<(), Refused> {
         let wanted = rings(kind).fill as usize;
         for worker in 0..queues {
@@ -236,6 +258,7 @@ impl PortOpener for Ports {
     }
 
     fn forwarding_opens(&mut self) {
+        self.workers_are_ready();
         self.forwarding = true;
         for attached in self.attached.values_mut() {
             for queue in std::mem::take(&mut attached.waiting) {

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::kill_the_router::{BEHIND_LEFT, Site, UPLINKS, WORKLOAD, raise};
 use crate::cluster::CONVERGE;
-use crate::outage::{Outage, Stream};
+use crate::outage::{EVERY, Outage, Stream};
 use crate::scenario::{Options, Scenario};
 use crate::{Lab, books, traffic, wait};
 
@@ -24,6 +24,8 @@ pub(super) const HITLESS_RESTART: Scenario = Scenario {
 
 /// Restarts in a row.
 const RESTARTS: usize = 3;
+/// What one may lose of a stream that the kernel carries meanwhile.
+const CHANGE_OF_HANDS: Duration = Duration::from_millis(50);
 /// Traffic before, between and after.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -56,7 +58,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
         for outage in &outages {
             lab.proved(outage.line());
         }
-        judge(&outages)?;
+        outages.iter().try_for_each(judge)?;
     }
     let books = books::settled(lab, &site.router)?;
     lab.proved(books::line("router", &books));
@@ -76,19 +78,13 @@ fn streams(lab: &Lab, site: &Site<'_>) -> Result<Vec<Stream>> {
     ])
 }
 
-/// The kernel carries transit and the node's own: what they lose is no outage like that of a workload, who has nobody but
-/// the router.
-fn judge(outages: &[Outage]) -> Result<()> {
-    let (workloads, others): (Vec<_>, Vec<_>) =
-        outages.iter().partition(|outage| outage.name.starts_with("workload"));
-    let closed = workloads.iter().map(|outage| outage.longest).min().unwrap_or_default();
-    for outage in others {
-        ensure!(
-            outage.longest < closed / 2,
-            "{}, and workloads {} ms: the kernel should have carried it",
-            outage.line(),
-            closed.as_millis()
-        );
-    }
+/// A workload has nobody but the router; transit and the node's own the kernel carries. Frames wait in queues when their owner
+/// changes, and both owners see to them, however long they wait for a core.
+fn judge(outage: &Outage) -> Result<()> {
+    ensure!(
+        outage.name.starts_with("workload") || outage.longest <= CHANGE_OF_HANDS + EVERY,
+        "{}: the kernel should have carried it",
+        outage.line()
+    );
     Ok(())
 }
