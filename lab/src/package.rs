@@ -105,7 +105,38 @@ fn install(lab: &Lab, machine: &Machine) -> Result<()> {
         "installed: enabled, waiting for /etc/tortie/tortie.yaml, the kernel as it was; {}",
         exposure.trim_start_matches("→ ")
     ));
-    machine.run("man -w tortie >/dev/null 2>&1 || test -e /usr/share/man/man1/tortie.1.gz; calicoctl version --help >/dev/null; test -s /usr/share/bash-completion/completions/tortie")?;
+    brings_its_documents(lab, machine)
+}
+
+/// Manual pages of every command, completions that their shell takes, what Prometheus and Grafana are given, and what is in
+/// the program; all as it was packed.
+fn brings_its_documents(lab: &Lab, machine: &Machine) -> Result<()> {
+    machine.run("dpkg --verify tortie && calicoctl version --help >/dev/null")?;
+    let commands = machine.run("tortie --help | sed -n '/^Commands:/,/^$/s/^  \\([a-z]*\\) .*/\\1/p'")?;
+    let commands: Vec<&str> = commands.split_whitespace().collect();
+    ensure!(commands.len() > 20, "`tortie --help` names {commands:?} alone");
+    for command in &commands {
+        machine.run(&format!("zgrep -q '^.TH' /usr/share/man/man1/tortie-{command}.1.gz"))?;
+    }
+    machine.run("test -e /usr/share/man/man1/tortie.1.gz && test -e /usr/share/man/man1/calicoctl.1.gz")?;
+    machine.run(
+        "cd /usr/share && bash -n bash-completion/completions/tortie && \
+         grep -q '^#compdef tortie' zsh/vendor-completions/_tortie && \
+         grep -q 'complete -c tortie' fish/vendor_completions.d/tortie.fish",
+    )?;
+    for (file, of_it) in [
+        ("monitoring/alerts.yaml", "groups:"),
+        ("monitoring/alerts.test.yaml", "alerts.yaml"),
+        ("monitoring/grafana.json", "\"panels\""),
+        ("monitoring/prometheus.yaml", "scrape_configs:"),
+        ("sbom.cdx.json", "\"bomFormat\": \"CycloneDX\""),
+    ] {
+        machine.run(&format!("grep -q '{of_it}' /usr/share/tortie/{file}"))?;
+    }
+    lab.proved(format!(
+        "manual pages of {} commands, completions for three shells, alert rules, a dashboard and a bill of materials",
+        commands.len()
+    ));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{install, tools};
+use crate::{install, sbom, tools};
 
 /// What one may ask of `cargo xtask deb`.
 #[derive(clap::Args, Default)]
@@ -36,6 +36,11 @@ const FILES: &[(&str, &str, u32)] = &[
     ("packaging/debian/networkmanager.conf", "usr/lib/NetworkManager/conf.d/tortie.conf", 0o644),
     ("packaging/debian/tortie.yaml", "usr/share/doc/tortie/examples/tortie.yaml", 0o644),
     ("packaging/debian/copyright", "usr/share/doc/tortie/copyright", 0o644),
+    ("monitoring/README.md", "usr/share/tortie/monitoring/README.md", 0o644),
+    ("monitoring/alerts.yaml", "usr/share/tortie/monitoring/alerts.yaml", 0o644),
+    ("monitoring/alerts.test.yaml", "usr/share/tortie/monitoring/alerts.test.yaml", 0o644),
+    ("monitoring/grafana.json", "usr/share/tortie/monitoring/grafana.json", 0o644),
+    ("monitoring/prometheus.yaml", "usr/share/tortie/monitoring/prometheus.yaml", 0o644),
     ("OPERATING.md", "usr/share/doc/tortie/OPERATING.md", 0o644),
     ("CHANGELOG.md", "usr/share/doc/tortie/NEWS.md", 0o644),
     ("packaging/debian/postinst", "DEBIAN/postinst", 0o755),
@@ -45,6 +50,8 @@ const FILES: &[(&str, &str, u32)] = &[
 /// Folders without files.
 const FOLDERS: &[&str] = &["etc/tortie/resources"];
 const CONFFILES: &str = "/etc/default/tortie\n";
+/// What is in the program.
+const BILL: &str = "usr/share/tortie/sbom.cdx.json";
 /// Where each shell looks for completions.
 const COMPLETIONS: &[(&str, &str)] = &[
     ("bash", "usr/share/bash-completion/completions/tortie"),
@@ -91,6 +98,7 @@ pub(crate) fn make(tortie: &Path, version: Option<&str>, output: &Path) -> Resul
             *mode,
         )?;
     }
+    place(&stage, BILL, sbom::text(target(&architecture)?)?.as_bytes(), 0o644)?;
     binary(&stage, tortie)?;
     documents(&stage, &version, time)?;
     fields(&stage, &version, &architecture)?;
@@ -102,6 +110,15 @@ pub(crate) fn make(tortie: &Path, version: Option<&str>, output: &Path) -> Resul
     said(&mut pack)?;
     fs::remove_dir_all(&stage)?;
     Ok(package)
+}
+
+/// What rustc calls an architecture of Debian's.
+fn target(architecture: &str) -> Result<&'static str> {
+    match architecture {
+        "amd64" => Ok("x86_64-unknown-linux-gnu"),
+        "arm64" => Ok("aarch64-unknown-linux-gnu"),
+        other => bail!("no bill of materials for {other}: name its target here"),
+    }
 }
 
 /// The program, without what only a debugger reads, and its other name.

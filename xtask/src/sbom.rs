@@ -29,9 +29,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let lock = std::fs::read_to_string(tools::workspace().join("Cargo.lock"))?;
-    let bill = bill(&metadata(&arguments.target)?, &checksums(&lock))?;
-    let text = serde_json::to_string_pretty(&bill)? + "\n";
+    let text = text(&arguments.target)?;
     match &arguments.output {
         Some(path) => {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?
@@ -39,6 +37,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => print!("{text}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The bill for a system, as a file holds it.
+///
+/// # Errors
+/// Cargo can't be asked.
+pub(crate) fn text(target: &str) -> Result<String> {
+    let lock = std::fs::read_to_string(tools::workspace().join("Cargo.lock"))?;
+    let bill = bill(&metadata(target)?, &checksums(&lock))?;
+    Ok(serde_json::to_string_pretty(&bill)? + "\n")
 }
 
 /// What cargo knows of every package of the lock file.
