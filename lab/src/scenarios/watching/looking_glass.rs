@@ -220,7 +220,7 @@ impl Glass<'_> {
         )?;
         ensure!(self.browser.evaluate(MARKUP)? == true, "a peer's words have become markup");
         self.shows("main", &["Established", "2 of 4 established"])?;
-        self.browser.window(1200, 460, false)?;
+        self.browser.window(1440, 420, false)?;
         self.picture("bgp")?;
         self.browser.window(1200, 660, false)?;
         // And what stands in the page's own address.

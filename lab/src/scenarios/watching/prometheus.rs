@@ -1,5 +1,6 @@
 //! Debian's Prometheus watches a running router by the files of `monitoring/`: every rule evaluates, every panel of the
-//! dashboard has something to show, and the alert of a session that goes down wakes up.
+//! dashboard has something to show and can be drawn, and the alert of a session that goes down wakes up. With
+//! `TORTIE_SCREENSHOTS=FOLDER`, the operator's guide gets a picture of the dashboard, drawn by `dashboard.html`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{METRICS, Site};
+use crate::browser::{self, Browser};
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::scenario::{Options, Scenario};
@@ -16,7 +18,7 @@ use crate::{Lab, command};
 pub(in crate::scenarios) const MONITORING: Scenario = Scenario {
     name: "monitoring",
     about: "Prometheus scrapes a router: alert rules evaluate, every panel of the dashboard shows something",
-    programs: &["ping", "bird", "birdc", "prometheus", "promtool"],
+    programs: &["ping", "bird", "birdc", "prometheus", "promtool", "mkfifo", browser::PROGRAM],
     tortie: true,
     alone: false,
     run,
@@ -27,6 +29,10 @@ const PROMETHEUS: &str = "127.0.0.1:9090";
 const QUESTION: Duration = Duration::from_secs(20);
 /// Two scrapes, a second apart, and a machine that has other things to do.
 const APPEARS: Duration = Duration::from_secs(60);
+/// What the picture of the dashboard shows, in seconds.
+const SHOWN: u64 = 60;
+/// Draws the dashboard in a browser.
+const VIEWER: &str = include_str!("dashboard.html");
 /// What a panel's description begins with that may be empty here.
 const MAY_BE_EMPTY: &str = "Empty where";
 
@@ -38,6 +44,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     })?;
     panels(lab, &prometheus)?;
     rules(lab, &prometheus)?;
+    picture(lab, &prometheus)?;
     an_alert_wakes_up(lab, &site, &prometheus)?;
     let longest = prometheus.value("max_over_time(scrape_duration_seconds{job=\"tortie\"}[10m])")?;
     let longest = longest.context("a scrape has a duration")?;
@@ -83,6 +90,33 @@ fn panels(lab: &Lab, prometheus: &Prometheus<'_>) -> Result<()> {
         }
     ));
     Ok(())
+}
+
+/// Every panel, drawn from Prometheus' HTTP API. Grafana isn't in Debian.
+fn picture(lab: &Lab, prometheus: &Prometheus<'_>) -> Result<()> {
+    let folder = std::env::var_os("TORTIE_SCREENSHOTS").map(PathBuf::from);
+    if folder.is_some() {
+        let scraped = format!("count_over_time(up{{job=\"tortie\"}}[{}s]) >= {}", SHOWN + 5, SHOWN);
+        lab.wait("enough scrapes for a picture", 3 * APPEARS, || {
+            Ok((!prometheus.ask(&scraped)?.is_empty()).then_some(()))
+        })?;
+    }
+    let mut browser = Browser::start(lab, prometheus.namespace)?;
+    browser.window(1400, 1000, false)?;
+    let page = format!("http://{PROMETHEUS}/user/dashboard.html?seconds={SHOWN}");
+    browser.visit(&page, "document.body.dataset.panels > 0")?;
+    let drawn =
+        browser.evaluate("document.querySelectorAll('section[data-series] :is(path, .stat, td)').length")?;
+    let shown = browser.evaluate("document.body.dataset.panels")?;
+    ensure!(drawn.as_u64() > Some(30), "only {drawn} lines and numbers are drawn");
+    let complaints = browser.complaints();
+    ensure!(complaints.is_empty(), "the browser complains: {}", complaints.join("; "));
+    lab.proved(format!("{shown} panels and rows are drawn, with {drawn} lines and numbers"));
+    let Some(folder) = folder else { return Ok(()) };
+    let height = browser.evaluate("document.documentElement.scrollHeight")?.as_u64().context("a height")?;
+    browser.window(1400, u32::try_from(height)?, false)?;
+    std::fs::create_dir_all(&folder)?;
+    Ok(std::fs::write(folder.join("dashboard.png"), browser.picture()?)?)
 }
 
 fn rules(lab: &Lab, prometheus: &Prometheus<'_>) -> Result<()> {
@@ -133,10 +167,15 @@ impl Prometheus<'_> {
             rules.display()
         );
         std::fs::write(&file, text)?;
+        let assets = lab.directory().join("assets");
+        std::fs::create_dir(&assets)?;
+        std::fs::write(assets.join("dashboard.html"), VIEWER)?;
+        std::fs::copy(monitoring().join("grafana.json"), assets.join("grafana.json"))?;
         let mut command = namespace.command("prometheus");
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", lab.directory().join("prometheus").display()));
         command.arg(format!("--web.listen-address={PROMETHEUS}"));
+        command.arg(format!("--web.user-assets={}", assets.display()));
         Ok(Prometheus { namespace, _process: lab.spawn("prometheus", command)? })
     }
 
