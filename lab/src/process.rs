@@ -82,6 +82,24 @@ impl Identity {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// For how long its threads of these names have run, to the nanosecond: `/proc/PID/task/*/schedstat` (proc(5)). What else
+    /// the machine does isn't in it.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn threads_time(self, names: &[&str]) -> Result<Duration> {
+        let mut sum = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid)).context("the process has ended")? {
+            let read = |file| std::fs::read_to_string(task.as_ref().ok()?.path().join(file)).ok();
+            // A thread that has ended meanwhile is none of these.
+            let (Some(name), Some(statistics)) = (read("comm"), read("schedstat")) else { continue };
+            if names.contains(&name.trim()) {
+                sum += statistics.split(' ').next().unwrap_or_default().parse::<u64>()?;
+            }
+        }
+        Ok(Duration::from_nanos(sum))
+    }
+
     /// Sends a signal, unless the process is gone.
     ///
     /// # Errors
@@ -214,6 +232,14 @@ impl Process {
     /// It has ended.
     pub fn resident_bytes(&self) -> Result<u64> {
         self.identity.resident_bytes()
+    }
+
+    /// [`Identity::threads_time`].
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn threads_time(&self, names: &[&str]) -> Result<Duration> {
+        self.identity.threads_time(names)
     }
 }
 

@@ -203,6 +203,14 @@ impl TortieNode {
         self.process.borrow().as_ref().with_context(|| self.not_running())?.resident_bytes()
     }
 
+    /// For how long the router's threads of these names have run.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn threads_time(&self, names: &[&str]) -> Result<Duration> {
+        self.process.borrow().as_ref().with_context(|| self.not_running())?.threads_time(names)
+    }
+
     /// `tortie show WHAT -o json` of this node.
     ///
     /// # Errors
