@@ -4,7 +4,7 @@
 //! selector := "" | or                           blank selects everything, as all() does
 //! or       := and ("||" and)*
 //! and      := op ("&&" op)*
-//! op       := "!"* prim                         one "!" is about one comparison: !a == "b" is !(a == "b")
+//! op       := "!"* prim                         about one comparison: !a == "b" is !(a == "b"); "!!" is nothing
 //! prim     := label ("==" | "!=" | "contains" | "starts with" | "ends with") string
 //!           | label ["not"] "in" "{" [string ("," string)* [","]] "}"
 //!           | "has(" label ")" | "all()" | "global()" | "(" or ")"
@@ -94,7 +94,7 @@ impl Selector {
     /// Selects what this one doesn't.
     #[must_use]
     pub fn negated(&self) -> Selector {
-        Selector(Arc::new(Expression::Not(Box::new((*self.0).clone()))))
+        Selector(Arc::new((*self.0).clone().negated()))
     }
 
     /// The same selector where `all()` and `global()` mean something narrower, as they do of namespaces.

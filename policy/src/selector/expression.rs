@@ -42,6 +42,14 @@ impl Expression {
         }
     }
 
+    /// What it isn't: twice so is the same again, so that it prints as what it parses from.
+    pub(super) fn negated(self) -> Expression {
+        match self {
+            Expression::Not(inner) => *inner,
+            other => Expression::Not(Box::new(other)),
+        }
+    }
+
     /// Hands every label that it asks about to `each`, some more than once.
     pub(super) fn each_label<'a>(&'a self, each: &mut impl FnMut(&'a str)) {
         match self {

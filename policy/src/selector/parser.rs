@@ -4,7 +4,7 @@ use super::expression::Expression;
 
 /// Longest name of a label, in bytes (`libcalico-go/lib/selector/tokenizer`).
 const LABEL_MAX: usize = 512;
-/// Deepest nesting of brackets and `!`: far beyond what a person writes, and little stack.
+/// Deepest nesting of brackets: far beyond what a person writes, and little stack.
 const DEPTH_MAX: usize = 256;
 
 /// Why a text is no selector.
@@ -63,11 +63,13 @@ impl<'a> Parser<'a> {
     fn operand(&mut self) -> Result<Expression, SelectorError> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(self.expected("at most 256 levels of brackets and !"));
+            return Err(self.expected("at most 256 levels of brackets"));
         }
-        let operand = if self.take("!") {
-            Expression::Not(Box::new(self.operand()?))
-        } else if self.take("(") {
+        let mut negated = false;
+        while self.take("!") {
+            negated = !negated;
+        }
+        let operand = if self.take("(") {
             let inner = self.or()?;
             self.need(")", "a closing )")?;
             inner
@@ -75,7 +77,7 @@ impl<'a> Parser<'a> {
             self.primitive()?
         };
         self.depth -= 1;
-        Ok(operand)
+        Ok(if negated { operand.negated() } else { operand })
     }
 
     fn primitive(&mut self) -> Result<Expression, SelectorError> {
