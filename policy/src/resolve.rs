@@ -49,6 +49,7 @@ use crate::sets::Member;
 pub use address_sets::{SetChanges, SetDelta, SetSpec};
 pub use endpoints::{Directions, EndpointPolicy};
 pub use host_interfaces::host_endpoint_of;
+pub(crate) use rules::families;
 
 /// An endpoint's or network set's number: given again once it is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

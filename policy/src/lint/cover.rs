@@ -3,29 +3,32 @@
 use model::{EntityRule, Family, IcmpMatch, PolicyRule, PortMatch, PortRange, Prefix, Protocol};
 
 use crate::Selector;
+use crate::resolve::families;
 
 /// Does everything that `later` matches end at `earlier`?
 pub(super) fn covers(earlier: &PolicyRule, later: &PolicyRule) -> bool {
-    let family = family_of(later);
+    let (wider, narrower) = (families(earlier), families(later));
+    let family = match *narrower.as_slice() {
+        // What matches nothing by itself isn't hidden by another.
+        [] => return false,
+        [family] => Some(family),
+        _ => None,
+    };
+    let named = named_ports_of(earlier) == named_ports_of(later);
     earlier.action != model::Action::Log
         && !earlier.http
-        && earlier.family.is_none_or(|wanted| family == Some(wanted))
+        && narrower.iter().all(|family| wider.contains(family))
         && earlier.protocol.is_none_or(|wanted| later.protocol == Some(wanted))
         && earlier.not_protocol.is_none_or(|refused| is_not(later, refused))
         && earlier.icmp.is_none_or(|wanted| later.icmp.is_some_and(|icmp| includes(wanted, icmp)))
         && earlier.not_icmp.is_none_or(|refused| is_not_icmp(later, refused))
-        && end_covers(&earlier.source, &later.source, family)
-        && end_covers(&earlier.destination, &later.destination, family)
+        && end_covers(&earlier.source, &later.source, family, named)
+        && end_covers(&earlier.destination, &later.destination, family, named)
 }
 
-/// The one family that a rule's packets have, where it tells.
-fn family_of(rule: &PolicyRule) -> Option<Family> {
-    let nets = rule.source.nets.first().or(rule.destination.nets.first());
-    let all = |family| {
-        let one = |nets: &[Prefix]| !nets.is_empty() && nets.iter().all(|net| net.family() == family);
-        one(&rule.source.nets) || one(&rule.destination.nets)
-    };
-    rule.family.or_else(|| nets.map(|net| net.family()).filter(|family| all(*family)))
+/// The protocol whose ports a rule's names mean.
+fn named_ports_of(rule: &PolicyRule) -> Protocol {
+    rule.protocol.filter(|protocol| protocol.has_ports()).unwrap_or(Protocol::TCP)
 }
 
 fn is_not(rule: &PolicyRule, refused: Protocol) -> bool {
@@ -48,12 +51,15 @@ fn is_not_icmp(rule: &PolicyRule, refused: IcmpMatch) -> bool {
         || rule.protocol.is_some_and(no_icmp)
 }
 
-fn end_covers(earlier: &EntityRule, later: &EntityRule, family: Option<Family>) -> bool {
-    (asks_for_nobody(earlier) || asks_for_the_same(earlier, later))
+/// `named`: whether names of ports mean the same protocol's in both rules.
+fn end_covers(earlier: &EntityRule, later: &EntityRule, family: Option<Family>, named: bool) -> bool {
+    let same = asks_for_the_same(earlier, later);
+    // A name that is refused is one of those whom the rule selects: of fewer, it refuses less.
+    (same || asks_for_nobody(earlier))
         && nets_cover(&earlier.nets, &later.nets, family)
         && earlier.not_nets.iter().all(|refused| is_outside(later, *refused, family))
-        && ports_cover(&earlier.ports, &later.ports)
-        && earlier.not_ports.iter().all(|refused| is_elsewhere(later, refused))
+        && ports_cover(&earlier.ports, &later.ports, named)
+        && earlier.not_ports.iter().all(|refused| is_elsewhere(later, refused, named && same))
 }
 
 /// Does it leave open who stands at this end?
@@ -94,15 +100,16 @@ fn is_outside(rule: &EntityRule, refused: Prefix, family: Option<Family>) -> boo
         || family.is_some_and(|family| family != refused.family())
 }
 
-fn ports_cover(earlier: &[PortMatch], later: &[PortMatch]) -> bool {
-    let covered = |port: &PortMatch| earlier.iter().any(|wider| port_covers(wider, port));
+fn ports_cover(earlier: &[PortMatch], later: &[PortMatch], named: bool) -> bool {
+    let covered = |port: &PortMatch| earlier.iter().any(|wider| port_covers(wider, port, named));
     earlier.is_empty() || (!later.is_empty() && later.iter().all(covered))
 }
 
-fn port_covers(wider: &PortMatch, narrower: &PortMatch) -> bool {
+/// `named`: whether one name means the same ports in both.
+fn port_covers(wider: &PortMatch, narrower: &PortMatch, named: bool) -> bool {
     match (wider, narrower) {
         (PortMatch::Numbers(wider), PortMatch::Numbers(narrower)) => range_covers(*wider, *narrower),
-        (PortMatch::Named(wider), PortMatch::Named(narrower)) => wider == narrower,
+        (PortMatch::Named(wider), PortMatch::Named(narrower)) => named && wider == narrower,
         _ => false,
     }
 }
@@ -112,13 +119,13 @@ fn range_covers(wider: PortRange, narrower: PortRange) -> bool {
 }
 
 /// Is no packet of the rule's at the port? Of named ports nobody here knows the numbers.
-fn is_elsewhere(rule: &EntityRule, refused: &PortMatch) -> bool {
+fn is_elsewhere(rule: &EntityRule, refused: &PortMatch, named: bool) -> bool {
     let apart = |port: &PortMatch| match (port, refused) {
         (PortMatch::Numbers(port), PortMatch::Numbers(refused)) => {
             port.last < refused.first || refused.last < port.first
         }
         _ => false,
     };
-    rule.not_ports.iter().any(|wider| port_covers(wider, refused))
+    rule.not_ports.iter().any(|wider| port_covers(wider, refused, named))
         || (!rule.ports.is_empty() && rule.ports.iter().all(apart))
 }

@@ -8,8 +8,16 @@ use crate::Selector;
 /// Where each direction ends, if it ends for everybody.
 pub(super) struct Reach {
     tiers: Vec<Tier>,
-    ingress: Option<End>,
-    egress: Option<End>,
+    ingress: Ends,
+    egress: Ends,
+}
+
+/// Of one direction.
+struct Ends {
+    /// Of what starts and ends at endpoints.
+    own: Option<End>,
+    /// Of what host endpoints forward, where only policies are asked that are said to be about that.
+    forwarded: Option<End>,
 }
 
 /// A tier that passes nothing on, whose policies are about every endpoint.
@@ -29,8 +37,13 @@ impl Reach {
             })
             .collect();
         let tiers = tiers(resources);
-        let end = |ingress| tiers.iter().find_map(|tier| end_of(tier, &policies, ingress));
-        Reach { ingress: end(true), egress: end(false), tiers }
+        let on_forward: Vec<&NetworkPolicy> =
+            policies.iter().copied().filter(|policy| policy.apply_on_forward).collect();
+        let end = |policies: &[&NetworkPolicy], ingress| {
+            tiers.iter().find_map(|tier| end_of(tier, policies, ingress))
+        };
+        let ends = |ingress| Ends { own: end(&policies, ingress), forwarded: end(&on_forward, ingress) };
+        Reach { ingress: ends(true), egress: ends(false), tiers }
     }
 
     /// What is to be said of a policy's tier: the field and the text.
@@ -45,8 +58,11 @@ impl Reach {
         if !is_in_force(policy) {
             return Vec::new();
         }
-        let never = |applies: bool, end: &Option<End>, word: &str| {
-            let end = end.as_ref().filter(|end| applies && place(&end.tier) < place(tier))?;
+        let never = |applies: bool, ends: &Ends, word: &str| {
+            let comes_first = |end: &&End| applies && place(&end.tier) < place(tier);
+            let own = ends.own.as_ref().filter(comes_first)?;
+            let end =
+                if policy.apply_on_forward { ends.forwarded.as_ref().filter(comes_first)? } else { own };
             let text = format!(
                 "never asked about {word}: the tier {:?} comes before {:?}, {} in it is about every endpoint, and \
                  none of its rules passes on; give the tier defaultAction Pass, or a rule with action Pass",

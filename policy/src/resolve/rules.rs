@@ -80,7 +80,7 @@ fn draft(
 
 /// The families that a rule may match: a list of networks without one of a family takes that family away, and so does
 /// refusing all of its addresses (`FilterRuleToIPVersion`).
-fn families(rule: &PolicyRule) -> Vec<Family> {
+pub(crate) fn families(rule: &PolicyRule) -> Vec<Family> {
     let own = rule.family.or(match rule.protocol {
         Some(Protocol::ICMP) => Some(Family::V4),
         Some(Protocol::ICMPV6) => Some(Family::V6),
