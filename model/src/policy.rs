@@ -112,6 +112,9 @@ pub struct NetworkPolicy {
     pub pre_dnat: bool,
     /// `spec.applyOnForward`: asked of what a host endpoint forwards, too.
     pub apply_on_forward: bool,
+    /// `spec.performanceHints` has `AssumeNeededOnEveryNode`: it is worked out before the first endpoint comes that it is
+    /// about.
+    pub needed_everywhere: bool,
     /// `spec.stagedAction`; `None` for the kinds that are enforced.
     pub staged_action: Option<StagedAction>,
 }
@@ -134,6 +137,7 @@ impl NetworkPolicy {
             do_not_track: false,
             pre_dnat: false,
             apply_on_forward: false,
+            needed_everywhere: false,
         }
     }
 }

@@ -29,8 +29,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use model::{
-    Action, EndpointPort, HostEndpoint, Key, NetworkPolicy, NetworkSet, PolicyRule, Prefix, Profile,
-    Resource, StagedAction, Tier, Update, WorkloadEndpoint,
+    Action, EndpointPort, HostEndpoint, Key, NetworkPolicy, NetworkSet, PolicyKey, PolicyRule, Prefix,
+    Profile, Resource, StagedAction, Tier, Update, WorkloadEndpoint,
 };
 
 use active::Drafts;
@@ -176,6 +176,12 @@ impl Resolver {
     /// The resources that mean less than they say.
     pub fn problems(&self) -> &BTreeMap<Key, Problem> {
         &self.problems
+    }
+
+    /// The policies in force, in no order: those that apply to an endpoint of this node, and those that are needed
+    /// everywhere.
+    pub fn in_force(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.policies.in_force()
     }
 
     /// A policy's rules as they were written. `name`: as [`crate::rule::Policy::name`] has it. `is_staged`: among what would

@@ -147,6 +147,7 @@ fn policy(key: &Value, value: &Value) -> NetworkPolicy {
         do_not_track: flag(value, "DoNotTrack"),
         pre_dnat: flag(value, "PreDNAT"),
         apply_on_forward: flag(value, "ApplyOnForward"),
+        needed_everywhere: !texts(value, "PerformanceHints").is_empty(),
         ..NetworkPolicy::empty(PolicyKey { kind, namespace, name: text(key, "Name") })
     }
 }
@@ -278,7 +279,7 @@ fn policy_name(id: &Value) -> String {
 }
 
 /// Is what a dataplane has what the row says? Sets of services and of Istio aren't Calico's own to fill.
-fn check(row: &Value, dataplane: &Dataplane, how: &str) {
+fn check(row: &Value, resolver: &Resolver, dataplane: &Dataplane, how: &str) {
     let name = format!("{} ({}), {how}", text(row, "name"), text(row, "var"));
     let expected: BTreeMap<SetSpec, BTreeSet<Member>> =
         (row["ipsets"].as_object().expect("a mapping").iter())
@@ -289,7 +290,6 @@ fn check(row: &Value, dataplane: &Dataplane, how: &str) {
     let expected = row["endpoints"].as_object().expect("a mapping");
     let ids: Vec<String> = dataplane.endpoints.keys().map(endpoint_id).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>(), expected.keys().collect(), "endpoints of {name}");
-    let mut policies: BTreeSet<String> = BTreeSet::new();
     let mut profiles: BTreeSet<String> = BTreeSet::new();
     for (key, policy) in &dataplane.endpoints {
         let endpoint = &expected[&endpoint_id(key)];
@@ -307,15 +307,19 @@ fn check(row: &Value, dataplane: &Dataplane, how: &str) {
             assert_eq!(names(&both.egress), of("EgressPolicies"), "{field} of {key} in {name}");
         }
         for checks in all_checks(policy) {
-            policies.extend(
-                checks.tiers.iter().flat_map(|tier| &tier.policies).map(|policy| policy.name.clone()),
-            );
             if let AfterTiers::Profiles(named) = &checks.after {
                 profiles.extend(named.iter().map(|profile| profile.name.clone()));
             }
         }
     }
-    assert_eq!(policies, list(row, "policies", policy_name).into_iter().collect(), "policies of {name}");
+    let in_force: BTreeSet<String> = resolver
+        .in_force()
+        .map(|key| match &key.namespace {
+            Some(namespace) => format!("{namespace}/{}", key.name),
+            None => key.name.clone(),
+        })
+        .collect();
+    assert_eq!(in_force, list(row, "policies", policy_name).into_iter().collect(), "policies of {name}");
     assert_eq!(profiles, list(row, "profiles", policy_name).into_iter().collect(), "profiles of {name}");
 }
 
@@ -347,7 +351,7 @@ fn every_state_comes_to_what_felix_makes_of_it() {
             assert!(resolver.changes().is_empty(), "nothing is told before the datastore is in sync");
             resolver.apply(&Update::InSync);
             dataplane.apply(resolver.changes());
-            check(row, &dataplane, how);
+            check(row, &resolver, &dataplane, how);
             assert!(resolver.changes().is_empty());
         }
     }
@@ -415,7 +419,7 @@ fn walk(path: &[&Value], told: Told, how: &str) {
         before = next;
         if told != Told::AtTheEnd || number == path.len() - 1 {
             dataplane.apply(resolver.changes());
-            check(row, &dataplane, how);
+            check(row, &resolver, &dataplane, how);
         }
     }
 }

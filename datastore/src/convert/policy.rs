@@ -33,7 +33,7 @@ pub(super) fn convert(
     policy.order = order(spec)?;
     policy.selector = validate::plain_selector(spec, "selector")?.unwrap_or_default();
     policy.service_account_selector = validate::plain_selector(spec, "serviceAccountSelector")?;
-    check_hints(spec)?;
+    policy.needed_everywhere = needed_everywhere(spec)?;
     if !kind.is_namespaced() {
         policy.namespace_selector = validate::plain_selector(spec, "namespaceSelector")?;
         policy.do_not_track = spec.flag("doNotTrack")?.unwrap_or(false);
@@ -96,16 +96,18 @@ fn types(spec: &Object<'_>, name: &str, policy: &mut NetworkPolicy) -> Result<()
     Ok(())
 }
 
-/// Hints change nothing here, but are held to their rules.
-fn check_hints(spec: &Object<'_>) -> Result<(), Fault> {
-    let Some(hints) = spec.field("performanceHints") else { return Ok(()) };
-    for (place, item) in hints.items()?.enumerate() {
+/// Is it hinted so? There is one hint, and it stands once.
+fn needed_everywhere(spec: &Object<'_>) -> Result<bool, Fault> {
+    let Some(hints) = spec.field("performanceHints") else { return Ok(false) };
+    let mut given = false;
+    for item in hints.items()? {
         let hint = item.one_of(HINTS, HINTS)?;
-        if place > 0 {
+        if given {
             return Err(item.fault(Reason::Twice(hint.to_owned())));
         }
+        given = true;
     }
-    Ok(())
+    Ok(given)
 }
 
 /// What is asked before connections are looked at, or before translation, can't be all that others can.

@@ -41,6 +41,8 @@ pub(super) struct Policy {
     /// Whom it is about; `None` of one that is asked of nobody.
     selector: Option<Selector>,
     drafts: Drafts,
+    /// Is it in force without users, too?
+    needed_everywhere: bool,
     /// How many endpoints of this node it applies to.
     users: usize,
     active: Option<Active>,
@@ -108,6 +110,7 @@ impl Policies {
             resource: resource.clone(),
             selector,
             drafts,
+            needed_everywhere: policy.needed_everywhere,
             users: 0,
             active: None,
             rank: 0,
@@ -161,12 +164,12 @@ impl Policies {
         }
     }
 
-    /// Puts in force what has users and retires what has none. The policies whose endpoints have other checks now.
+    /// Puts in force what is needed and retires what isn't. The policies whose endpoints have other checks now.
     pub(super) fn settle(&mut self, membership: &mut Membership) -> BTreeSet<PolicyId> {
         let mut changed = std::mem::take(&mut self.moved);
         // Those that come before those that go: sets that both refer to stay.
         let (come, go): (BTreeSet<_>, BTreeSet<_>) =
-            std::mem::take(&mut self.unsettled).into_iter().partition(|id| self.get(*id).users > 0);
+            std::mem::take(&mut self.unsettled).into_iter().partition(|id| self.get(*id).is_needed());
         for id in come {
             let policy = self.get_mut(id);
             let name = match &policy.key.namespace {
@@ -196,6 +199,11 @@ impl Policies {
             }
         }
         changed
+    }
+
+    /// The policies in force.
+    pub(super) fn in_force(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.slots.iter().flatten().filter(|policy| policy.active.is_some()).map(|policy| &policy.key)
     }
 
     /// Policies in the order in which they are asked.
@@ -295,6 +303,10 @@ impl Policies {
 }
 
 impl Policy {
+    fn is_needed(&self) -> bool {
+        self.users > 0 || self.needed_everywhere && self.selector.is_some()
+    }
+
     /// Its rules for one direction.
     pub(super) fn rules(&self, egress: bool) -> &Arc<crate::rule::Policy> {
         let active = self.active.as_ref().expect("what an endpoint has is in force");

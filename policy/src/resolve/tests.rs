@@ -1,7 +1,6 @@
 //! What the resolver does once: whom it shares with, what it keeps, what it leaves out.
 
 use super::*;
-use model::PolicyKey;
 
 fn workload(name: &str, node: &str) -> Update {
     let endpoint =
@@ -156,4 +155,31 @@ fn a_host_endpoint_has_a_list_for_each_class_of_policy() {
     let workload = changes.endpoints[&key].as_ref().unwrap();
     assert_eq!(names(&workload.normal.ingress), ["forward", "normal"]);
     assert_eq!(workload.untracked, Directions::default());
+}
+
+#[test]
+fn a_policy_that_is_needed_everywhere_has_its_sets_before_its_first_endpoint_comes() {
+    let from_b = |policy: &mut NetworkPolicy| {
+        let mut rule = PolicyRule::any(Action::Allow);
+        rule.source.selector = Some("app == 'b'".to_owned());
+        policy.ingress = vec![rule];
+    };
+    let needed = |policy: &mut NetworkPolicy| {
+        from_b(policy);
+        policy.needed_everywhere = true;
+    };
+    let mut resolver = resolver(&[policy("p", needed), policy("q", from_b)]);
+    assert_eq!(resolver.changes().sets.added.len(), 1);
+    let names: Vec<&str> = resolver.in_force().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["p"]);
+    // The endpoint finds the set.
+    resolver.apply(&workload("a", "here"));
+    let changes = resolver.changes();
+    assert!(changes.sets.added.is_empty() && changes.endpoints.len() == 1);
+    assert_eq!(resolver.in_force().count(), 2);
+    // Without the hint, it goes with the endpoint.
+    resolver.apply(&policy("p", from_b));
+    resolver.apply(&Update::Remove(Key::WorkloadEndpoint(String::new(), "a".to_owned())));
+    assert_eq!(resolver.changes().sets.removed.len(), 1);
+    assert_eq!(resolver.in_force().count(), 0);
 }

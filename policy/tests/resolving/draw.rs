@@ -158,6 +158,7 @@ impl Draw<'_> {
         (policy.applies_to_ingress, policy.applies_to_egress) = (about != 1, about != 0);
         policy.ingress = self.few(3, Draw::rule);
         policy.egress = self.few(3, Draw::rule);
+        policy.needed_everywhere = self.one_in(4);
         if kind.is_staged() {
             policy.staged_action = Some(self.of(&[
                 StagedAction::Set,

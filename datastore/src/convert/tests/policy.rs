@@ -49,6 +49,7 @@ fn a_global_policy_is_read_whole() {
         ingress: vec![PolicyRule::any(Action::Log)],
         do_not_track: true,
         apply_on_forward: true,
+        needed_everywhere: true,
         ..NetworkPolicy::empty(key(PolicyKind::GlobalNetworkPolicy))
     };
     assert_eq!(policy("GlobalNetworkPolicy", spec), expected);
