@@ -36,7 +36,7 @@ pub(super) fn convert(_: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fa
 }
 
 /// A bool, or in quotes as Kubernetes' form of the resource has it.
-fn deleted(spec: &Object<'_>) -> Result<bool, Fault> {
+pub(super) fn deleted(spec: &Object<'_>) -> Result<bool, Fault> {
     let Some(field) = spec.field("deleted") else { return Ok(false) };
     match field.value().content {
         Content::Text(_) => field.one_of(&["true", "false", ""], &[true, false, false]),

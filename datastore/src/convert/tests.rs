@@ -347,8 +347,13 @@ fn block_affinities_come_with_deleted_as_text_or_bool() {
         let manifest = block(rest).unwrap();
         assert_eq!(*manifest.entries[0].resource, Resource::BlockAffinity(affinity(state)), "{rest}");
     }
-    for rest in [", deleted: 'true'", ", deleted: true", ", type: virtual"] {
-        assert!(block(rest).unwrap().entries.is_empty(), "{rest}");
+    assert!(block(", type: virtual").unwrap().entries.is_empty());
+    for rest in [", deleted: 'true'", ", deleted: true"] {
+        let text = format!("{{cidr: 10.65.0.0/26, node: n{rest}}}");
+        let text = document("BlockAffinity", "n-10-65-0-0-26", &text);
+        let read = |reader| manifest::parse(Path::new("f.yaml"), &text, 100, reader);
+        assert!(read(Reader::Router).unwrap().entries.is_empty(), "{rest}");
+        assert_eq!(read(Reader::Writer).unwrap_err()[0].field.as_deref(), Some("spec.deleted"), "{rest}");
     }
 }
 
@@ -458,6 +463,21 @@ fn broken_rules_are_named_by_field_and_reason() {
             "IPPool",
             "{cidr: 10.1.0.0/16, nodeSelector: 'has(rack'}",
             "spec.nodeSelector: not a selector: at character 9: expected a closing ), found the end",
+        ),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, nodeSelector: global()}",
+            "spec.nodeSelector: global() can stand in a rule's namespaceSelector only, and only alone",
+        ),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, namespaceSelector: ' global( ) || has(a)'}",
+            "spec.namespaceSelector: global() can stand in a rule's namespaceSelector only, and only alone",
+        ),
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, assignmentMode: Sometimes}",
+            "spec.assignmentMode: \"Sometimes\" is none of Automatic, Manual",
         ),
         (
             "IPPool",

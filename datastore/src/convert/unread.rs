@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use model::{Family, InterfaceAddr, ParseAddrError};
 use regex::Regex;
 
+use super::block_affinity;
 use crate::fields::{Fault, Object};
 use crate::invalid::Reason;
 use crate::metadata::{self, Naming};
@@ -27,6 +28,8 @@ pub(crate) fn check(kind: &str, resource: &Object<'_>) -> Result<(), Fault> {
     match kind {
         "FelixConfiguration" => felix::check(spec),
         "Node" => node(spec, &resource.object("status")?),
+        "IPPool" => pool(spec),
+        "BlockAffinity" => affinity(spec),
         "IPReservation" => networks(spec, "reservedCIDRs"),
         "IPAMConfiguration" => {
             spec.field("maxBlocksPerHost").map(|field| field.number::<i64>(0, i64::MAX)).transpose()?;
@@ -35,6 +38,23 @@ pub(crate) fn check(kind: &str, resource: &Object<'_>) -> Result<(), Fault> {
         }
         "KubeControllersConfiguration" => kube_controllers(spec),
         _ => Ok(()),
+    }
+}
+
+/// Whom IPAM may give addresses of a pool, and when.
+fn pool(spec: &Object<'_>) -> Result<(), Fault> {
+    word(spec, "assignmentMode", &["Automatic", "Manual"])?;
+    for name in ["nodeSelector", "namespaceSelector"] {
+        validate::plain_selector(spec, name)?;
+    }
+    Ok(())
+}
+
+/// The mark of an affinity that is about to go is IPAM's to set.
+fn affinity(spec: &Object<'_>) -> Result<(), Fault> {
+    match spec.field("deleted").filter(|_| block_affinity::deleted(spec).unwrap_or(false)) {
+        Some(field) => Err(field.fault(Reason::OutOfPlace("an affinity that is written"))),
+        None => Ok(()),
     }
 }
 
