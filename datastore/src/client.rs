@@ -379,7 +379,7 @@ fn as_read(mut object: ApiObject, revision: crate::Revision) -> ApiObject {
     policy_name::restore(&mut object);
     match object.kind() {
         ResourceKind::IpPool => pool::defaults(&mut object),
-        kind if defaults::is_tiered(kind) => {
+        kind if kind.is_tiered() => {
             if object.label(TIER_LABEL).is_none() {
                 object.set_label(TIER_LABEL, "default");
             }

@@ -122,20 +122,23 @@ pub(crate) struct Identity<'a> {
 }
 
 /// What became of a resource's fields.
+#[derive(Default)]
 pub(crate) struct Outcome {
     /// Nothing where a valid resource has no effect, such as an affinity marked deleted.
     pub(crate) resource: Option<Resource>,
     /// Fields that ask for something that isn't done, with their places.
     pub(crate) unused: Vec<(String, Option<Position>)>,
+    /// What is wrong with fields without which the resource means what it meant.
+    pub(crate) left_out: Vec<Fault>,
 }
 
 impl Outcome {
     fn of(resource: Resource) -> Outcome {
-        Outcome { resource: Some(resource), unused: Vec::new() }
+        Outcome { resource: Some(resource), ..Outcome::default() }
     }
 
     fn nothing_because_of(path: String, position: Option<Position>) -> Outcome {
-        Outcome { resource: None, unused: vec![(path, position)] }
+        Outcome { unused: vec![(path, position)], ..Outcome::default() }
     }
 }
 

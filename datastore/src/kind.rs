@@ -99,6 +99,17 @@ impl ResourceKind {
         self.row().2
     }
 
+    /// Is it a kind of policy that belongs to a tier?
+    pub fn is_tiered(self) -> bool {
+        matches!(
+            self,
+            ResourceKind::NetworkPolicy
+                | ResourceKind::GlobalNetworkPolicy
+                | ResourceKind::StagedNetworkPolicy
+                | ResourceKind::StagedGlobalNetworkPolicy
+        )
+    }
+
     /// The kind of a resource's `kind`, in Calico's very spelling.
     pub fn named(name: &str) -> Option<ResourceKind> {
         ResourceKind::ALL.into_iter().find(|kind| kind.name() == name)

@@ -25,8 +25,11 @@ pub(crate) struct Entry {
 /// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// The router: fields that it doesn't read can be anything.
+    /// The router, in files: fields that it doesn't read can be anything.
     Router,
+    /// The router, in what others write to etcd: besides, as with Felix, most settings that are no good are as if they
+    /// weren't given.
+    Follower,
     /// Who writes, or asks what is good: held to all of Calico's rules.
     Writer,
 }
@@ -36,6 +39,8 @@ pub(crate) enum Reader {
 pub(crate) struct Manifest {
     pub(crate) entries: Vec<Entry>,
     pub(crate) ignored: Vec<Ignored>,
+    /// What is wrong with settings that are as if they weren't given.
+    pub(crate) left_out: Vec<Invalid>,
 }
 
 /// Reads a file's text. One problem anywhere makes the whole file invalid, so that nobody runs with half of it.
@@ -64,12 +69,12 @@ pub(crate) fn fault(document: &Value) -> Option<(String, Reason)> {
     reading.problems.into_iter().next().map(|problem| (problem.field.unwrap_or_default(), problem.reason))
 }
 
-/// Reads a resource that has been taken apart already, for the router.
+/// Reads a resource that has been taken apart already, for who follows etcd.
 ///
 /// # Errors
 /// Every problem found.
 pub(crate) fn of_tree(file: &Path, tree: &Value) -> Result<Manifest, Vec<Invalid>> {
-    let mut reading = Reading::new(file, Reader::Router);
+    let mut reading = Reading::new(file, Reader::Follower);
     reading.document(tree);
     if reading.problems.is_empty() { Ok(reading.manifest) } else { Err(reading.problems) }
 }
@@ -138,7 +143,7 @@ impl Reading<'_> {
     /// Holds what nobody reads to Calico's rules: the router says no more than that it has no effect.
     fn unread(&mut self, title: &Title, kind: &str, object: &Object<'_>) -> Result<(), Fault> {
         match (convert::unread::check(kind, object), self.reader) {
-            (Err(fault), Reader::Router) => {
+            (Err(fault), Reader::Router | Reader::Follower) => {
                 self.ignore(title, Some(fault.path), fault.position);
                 Ok(())
             }
@@ -170,7 +175,15 @@ impl Reading<'_> {
             annotations: metadata::annotations(&metadata)?,
         };
         let outcome = convert::resource(kind, &identity, &spec)?;
-        let Outcome { resource, unused } = outcome;
+        let Outcome { resource, unused, left_out } = outcome;
+        for fault in left_out {
+            if self.reader != Reader::Follower {
+                return Err(fault);
+            }
+            let left_out =
+                self.invalid(Some(title.to_string()), Some(fault.path), fault.position, fault.reason);
+            self.manifest.left_out.push(left_out);
+        }
         for (path, position) in unused {
             self.ignore(title, Some(path), position);
         }
@@ -204,14 +217,18 @@ impl Reading<'_> {
         position: Option<Position>,
         reason: Reason,
     ) {
-        self.problems.push(Invalid {
-            file: self.file.to_owned(),
-            position,
-            resource,
-            field,
-            reason,
-            more: 0,
-        });
+        let problem = self.invalid(resource, field, position, reason);
+        self.problems.push(problem);
+    }
+
+    fn invalid(
+        &self,
+        resource: Option<String>,
+        field: Option<String>,
+        position: Option<Position>,
+        reason: Reason,
+    ) -> Invalid {
+        Invalid { file: self.file.to_owned(), position, resource, field, reason, more: 0 }
     }
 }
 

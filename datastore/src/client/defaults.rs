@@ -9,17 +9,6 @@ use crate::convert::join_endpoint_name;
 /// Order of a tier that gives none (`api/pkg/apis/projectcalico/v3/tier.go`).
 const TIER_ORDER: u64 = 1_000_000;
 
-/// Is it a kind of policy that belongs to a tier?
-pub(super) fn is_tiered(kind: ResourceKind) -> bool {
-    matches!(
-        kind,
-        ResourceKind::NetworkPolicy
-            | ResourceKind::GlobalNetworkPolicy
-            | ResourceKind::StagedNetworkPolicy
-            | ResourceKind::StagedGlobalNetworkPolicy
-    )
-}
-
 /// The tier that a policy names.
 pub(super) fn tier_of(policy: &ApiObject) -> &str {
     match policy.spec_text("tier") {

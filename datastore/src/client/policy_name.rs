@@ -3,7 +3,6 @@
 
 use serde_json::json;
 
-use super::defaults::is_tiered;
 use super::{ApiObject, Client, ClientError};
 use crate::{Key, ResourceKind, Under};
 
@@ -29,7 +28,7 @@ pub(super) fn tier_in(name: &str) -> &str {
 
 /// Notes the name before the policy is stored.
 pub(super) fn note(object: &mut ApiObject) {
-    if is_tiered(object.kind()) {
+    if object.kind().is_tiered() {
         let name = json!({ "name": object.name() }).to_string();
         object.value_mut()["metadata"]["annotations"][ANNOTATION] = name.into();
     }
@@ -37,7 +36,7 @@ pub(super) fn note(object: &mut ApiObject) {
 
 /// Gives a policy that was read the name that it goes by.
 pub(super) fn restore(object: &mut ApiObject) {
-    if !is_tiered(object.kind()) {
+    if !object.kind().is_tiered() {
         return;
     }
     let annotations = object.value_mut()["metadata"]["annotations"].as_object_mut();

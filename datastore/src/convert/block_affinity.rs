@@ -24,7 +24,7 @@ pub(super) fn convert(_: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fa
         },
     };
     if deleted(spec)? {
-        return Ok(Outcome { resource: None, unused: Vec::new() });
+        return Ok(Outcome::default());
     }
     if let Some((field, _)) = spec.text("type")?
         && field.one_of(TYPES, TYPES)? == "virtual"

@@ -28,40 +28,56 @@ const VNI_MAX: i64 = 0xff_ffff;
 
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
     refuse_unsupported(spec, UNSUPPORTED)?;
+    let mut left_out = Vec::new();
     let config = FelixConfiguration {
         name: identity.name.clone(),
         ipip_enabled: spec.flag("ipipEnabled")?,
-        ipip_mtu: mtu(spec, "ipipMTU")?,
+        ipip_mtu: or_nothing(&mut left_out, mtu(spec, "ipipMTU"))?,
         vxlan_enabled: spec.flag("vxlanEnabled")?,
-        vxlan_mtu: mtu(spec, "vxlanMTU")?,
-        vxlan_mtu_v6: mtu(spec, "vxlanMTUV6")?,
-        vxlan_port: spec.field("vxlanPort").map(|field| validate::port(&field)).transpose()?,
-        vxlan_vni: spec.field("vxlanVNI").map(|field| field.number(1, VNI_MAX)).transpose()?,
+        vxlan_mtu: or_nothing(&mut left_out, mtu(spec, "vxlanMTU"))?,
+        vxlan_mtu_v6: or_nothing(&mut left_out, mtu(spec, "vxlanMTUV6"))?,
+        vxlan_port: or_nothing(
+            &mut left_out,
+            spec.field("vxlanPort").map(|field| validate::port(&field)).transpose(),
+        )?,
+        vxlan_vni: or_nothing(
+            &mut left_out,
+            spec.field("vxlanVNI").map(|field| field.number(1, VNI_MAX)).transpose(),
+        )?,
         allow_ipip_from_workloads: spec.flag("allowIPIPPacketsFromWorkloads")?,
         allow_vxlan_from_workloads: spec.flag("allowVXLANPacketsFromWorkloads")?,
         external_nodes: external_nodes(spec)?,
-        workload_source_spoofing: word(spec, "workloadSourceSpoofing", &["Disabled", "Any"], &[false, true])?,
-        floating_ips: word(spec, "floatingIPs", &["Disabled", "Enabled"], &[false, true])?,
-        nat_outgoing_address: spec
-            .text("natOutgoingAddress")?
-            .map(|(field, text)| ipv4_address(&field, text))
-            .transpose()?,
+        workload_source_spoofing: or_nothing(
+            &mut left_out,
+            word(spec, "workloadSourceSpoofing", &["Disabled", "Any"], &[false, true]),
+        )?,
+        floating_ips: or_nothing(
+            &mut left_out,
+            word(spec, "floatingIPs", &["Disabled", "Enabled"], &[false, true]),
+        )?,
+        nat_outgoing_address: or_nothing(&mut left_out, nat_outgoing_address(spec))?,
         nat_port_range: spec.field("natPortRange").map(|field| port_range(&field)).transpose()?.flatten(),
-        nat_outgoing_exclusions: word(
-            spec,
-            "natOutgoingExclusions",
-            &["IPPoolsOnly", "IPPoolsAndHostIPs"],
-            &[NatOutgoingExclusions::IpPoolsOnly, NatOutgoingExclusions::IpPoolsAndHostIps],
+        nat_outgoing_exclusions: or_nothing(
+            &mut left_out,
+            word(
+                spec,
+                "natOutgoingExclusions",
+                &["IPPoolsOnly", "IPPoolsAndHostIPs"],
+                &[NatOutgoingExclusions::IpPoolsOnly, NatOutgoingExclusions::IpPoolsAndHostIps],
+            ),
         )?,
-        reverse_path: any_case(
-            spec,
-            "bpfEnforceRPF",
-            &["Disabled", "Loose", "Strict"],
-            &[ReversePath::Disabled, ReversePath::Loose, ReversePath::Strict],
+        reverse_path: or_nothing(
+            &mut left_out,
+            any_case(
+                spec,
+                "bpfEnforceRPF",
+                &["Disabled", "Loose", "Strict"],
+                &[ReversePath::Disabled, ReversePath::Loose, ReversePath::Strict],
+            ),
         )?,
-        conntrack_timeouts: conntrack_timeouts(&spec.object("bpfConntrackTimeouts")?)?,
+        conntrack_timeouts: conntrack_timeouts(&spec.object("bpfConntrackTimeouts")?, &mut left_out)?,
         interface_prefixes: interface_prefixes(spec)?,
-        interface_exclude: interface_exclude(spec)?,
+        interface_exclude: or_nothing(&mut left_out, interface_exclude(spec))?,
         endpoint_to_host: any_case(
             spec,
             "defaultEndpointToHostAction",
@@ -72,9 +88,12 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         failsafe_outbound: failsafe_ports(spec, "failsafeOutboundHostPorts")?,
         conntrack_invalid_allowed: spec.flag("disableConntrackInvalidCheck")?,
         deny_action: deny_action(spec)?,
-        log_prefix: log_prefix(spec)?,
-        log_rate: log_rate(spec)?,
-        log_burst: spec.field("logActionRateLimitBurst").map(|field| field.number(0, 9999)).transpose()?,
+        log_prefix: or_nothing(&mut left_out, log_prefix(spec))?,
+        log_rate: or_nothing(&mut left_out, log_rate(spec))?,
+        log_burst: or_nothing(
+            &mut left_out,
+            spec.field("logActionRateLimitBurst").map(|field| field.number(0, 9999)).transpose(),
+        )?,
         reporting: Reporting {
             interval: duration(spec, "reportingInterval")?,
             ttl: duration(spec, "reportingTTL")?,
@@ -82,7 +101,19 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
             endpoint_delay: duration(spec, "endpointReportingDelay")?,
         },
     };
-    Ok(Outcome::of(Resource::FelixConfiguration(config)))
+    Ok(Outcome { left_out, ..Outcome::of(Resource::FelixConfiguration(config)) })
+}
+
+/// What was given; nothing where it is no good and Felix runs on with its default (`felix/config/config_params.go`: those
+/// without `die-on-fail`). Of a value that isn't of its type, nobody reads the rest.
+fn or_nothing<T>(left_out: &mut Vec<Fault>, given: Result<Option<T>, Fault>) -> Result<Option<T>, Fault> {
+    match given {
+        Err(fault) if !matches!(fault.reason, Reason::WrongType { .. }) => {
+            left_out.push(fault);
+            Ok(None)
+        }
+        given => given,
+    }
 }
 
 fn duration(spec: &Object<'_>, name: &str) -> Result<Option<Duration>, Fault> {
@@ -220,8 +251,10 @@ fn external_nodes(spec: &Object<'_>) -> Result<Option<Vec<Prefix>>, Fault> {
     list.items()?.map(network).collect::<Result<_, _>>().map(Some)
 }
 
-fn ipv4_address(field: &Field<'_>, text: &str) -> Result<Ipv4Addr, Fault> {
-    text.parse().map_err(|_| field.fault(ParseAddrError { expected: "IPv4 address", given: text.to_owned() }))
+fn nat_outgoing_address(spec: &Object<'_>) -> Result<Option<Ipv4Addr>, Fault> {
+    let Some((field, text)) = spec.text("natOutgoingAddress")? else { return Ok(None) };
+    let bad = |_| field.fault(ParseAddrError { expected: "IPv4 address", given: text.to_owned() });
+    text.parse().map(Some).map_err(bad)
 }
 
 /// One port, `FIRST:LAST`, or a zero for "any".
@@ -241,12 +274,12 @@ fn port_range(field: &Field<'_>) -> Result<Option<RangeInclusive<u16>>, Fault> {
     }
 }
 
-fn conntrack_timeouts(timeouts: &Object<'_>) -> Result<ConntrackTimeouts, Fault> {
-    let timeout = |name| -> Result<Option<Duration>, Fault> {
+fn conntrack_timeouts(timeouts: &Object<'_>, left_out: &mut Vec<Fault>) -> Result<ConntrackTimeouts, Fault> {
+    let mut timeout = |name| -> Result<Option<Duration>, Fault> {
         match timeouts.text(name)? {
             // What Linux has, which is Felix's way to leave the choice to us.
             Some((_, "Auto")) | None => Ok(None),
-            Some((field, _)) => validate::duration(&field).map(Some),
+            Some((field, _)) => or_nothing(left_out, validate::duration(&field).map(Some)),
         }
     };
     Ok(ConntrackTimeouts {

@@ -36,7 +36,7 @@ pub(super) fn convert(_: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fa
         attributes,
     };
     if spec.flag("deleted")? == Some(true) {
-        return Ok(Outcome { resource: None, unused: Vec::new() });
+        return Ok(Outcome::default());
     }
     Ok(Outcome::of(Resource::IpamBlock(block)))
 }

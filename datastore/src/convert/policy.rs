@@ -47,7 +47,7 @@ pub(super) fn convert(
     policy.egress = rule::list(spec, "egress", place(false), &mut unused)?;
     types(spec, "types", &mut policy)?;
     check_stage(spec, &policy)?;
-    Ok(Outcome { resource: Some(Resource::NetworkPolicy(policy)), unused })
+    Ok(Outcome { unused, ..Outcome::of(Resource::NetworkPolicy(policy)) })
 }
 
 /// The name as it is written: since tiers are no longer part of names, `default.web` and `web` are two policies.

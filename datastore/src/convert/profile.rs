@@ -16,5 +16,5 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         ingress: rule::list(spec, "ingress", Place::PROFILE, &mut unused)?,
         egress: rule::list(spec, "egress", Place::PROFILE, &mut unused)?,
     };
-    Ok(Outcome { resource: Some(Resource::Profile(profile)), unused })
+    Ok(Outcome { unused, ..Outcome::of(Resource::Profile(profile)) })
 }

@@ -13,7 +13,7 @@ use crate::convert::API_VERSION;
 use crate::event::Ignored;
 use crate::invalid::{Invalid, Reason};
 use crate::store::{Key, ResourceKey};
-use crate::{ResourceKind, books, document, manifest};
+use crate::{books, document, manifest};
 
 /// What Calico's writers leave in a policy: its own name, where the key has another one.
 const METADATA: &str = "projectcalico.org/metadata";
@@ -25,7 +25,7 @@ pub(super) struct Entry {
     pub(super) resource: Option<Arc<Resource>>,
     /// What of it has no effect.
     pub(super) ignored: Vec<Ignored>,
-    /// Why it can't be read: then it counts as absent, as with Felix.
+    /// Why it can't be read: then it counts as absent, as with Felix. Beside a resource, why some of it does.
     pub(super) problem: Option<Invalid>,
     /// May the datastore be used? Said by one key alone.
     pub(super) is_ready: Option<bool>,
@@ -59,15 +59,17 @@ pub(super) fn read(path: &str, bytes: &[u8]) -> Option<Entry> {
         Ok(manifest) => Entry {
             resource: manifest.entries.into_iter().next().map(|entry| entry.resource),
             ignored: manifest.ignored,
-            problem: None,
+            problem: first(manifest.left_out),
             is_ready,
         },
-        Err(problems) => {
-            let more = problems.len().saturating_sub(1);
-            let problem = problems.into_iter().next().map(|problem| Invalid { more, ..problem });
-            Entry { problem, is_ready, ..Entry::default() }
-        }
+        Err(problems) => Entry { problem: first(problems), is_ready, ..Entry::default() },
     })
+}
+
+/// The first of them, and how many more there are.
+fn first(problems: Vec<Invalid>) -> Option<Invalid> {
+    let more = problems.len().saturating_sub(1);
+    problems.into_iter().next().map(|problem| Invalid { more, ..problem })
 }
 
 /// Is it the key that says whether the datastore may be used?
@@ -86,6 +88,9 @@ fn named(key: &ResourceKey, mut value: Value) -> Option<Value> {
     let fields = value.as_object_mut()?;
     fields.insert("apiVersion".to_owned(), json!(API_VERSION));
     fields.insert("kind".to_owned(), json!(key.kind.name()));
+    if key.kind.is_tiered() {
+        say_directions(fields.entry("spec").or_insert_with(|| json!({})).as_object_mut()?);
+    }
     let tier = fields.get("spec").and_then(|spec| spec["tier"].as_str()).unwrap_or_default();
     let in_default_tier = matches!(tier, "" | "default");
     let metadata = fields.entry("metadata").or_insert_with(|| json!({})).as_object_mut()?;
@@ -95,6 +100,18 @@ fn named(key: &ResourceKey, mut value: Value) -> Option<Value> {
     Some(value)
 }
 
+/// A policy that doesn't say which directions it is about is about both, whatever its rules
+/// (`ExtractPolicyMetadata` in `felix/calc/policy_sorter.go`). Calico's client works them out from the rules when it writes.
+fn say_directions(spec: &mut Map<String, Value>) {
+    let is_said = spec.get("types").is_some_and(|types| !types.is_null() && *types != json!([]));
+    if is_said || spec.get("stagedAction") == Some(&json!("Delete")) {
+        return;
+    }
+    let is_pre_dnat = spec.get("preDNAT") == Some(&json!(true));
+    let types = if is_pre_dnat { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
+    spec.insert("types".to_owned(), types);
+}
+
 /// A policy's name where it isn't its key's: the one that its writer noted, or that of the time when names began with
 /// their tiers.
 fn policy_name(
@@ -102,14 +119,7 @@ fn policy_name(
     in_default_tier: bool,
     metadata: &mut Map<String, Value>,
 ) -> Option<String> {
-    let has_tiers = matches!(
-        key.kind,
-        ResourceKind::NetworkPolicy
-            | ResourceKind::GlobalNetworkPolicy
-            | ResourceKind::StagedNetworkPolicy
-            | ResourceKind::StagedGlobalNetworkPolicy
-    );
-    if !has_tiers {
+    if !key.kind.is_tiered() {
         return None;
     }
     let noted = metadata
@@ -126,6 +136,57 @@ fn policy_name(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_that_says_nothing_of_directions_is_about_both() {
+        let about = |kind: &str, spec: Value| {
+            let path = format!("/calico/resources/v3/projectcalico.org/{kind}/default.p");
+            let entry = read(&path, json!({"spec": spec}).to_string().as_bytes()).unwrap();
+            match Arc::unwrap_or_clone(entry.resource.unwrap()) {
+                Resource::NetworkPolicy(policy) => (policy.applies_to_ingress, policy.applies_to_egress),
+                other => panic!("{other:?}"),
+            }
+        };
+        let global = |spec| about("globalnetworkpolicies", spec);
+        assert_eq!(global(json!({})), (true, true));
+        assert_eq!(global(json!({"types": [], "ingress": [{"action": "Allow"}]})), (true, true));
+        assert_eq!(global(json!({"types": null, "egress": [{"action": "Allow"}]})), (true, true));
+        assert_eq!(global(json!({"types": ["Egress"]})), (false, true));
+        assert_eq!(global(json!({"preDNAT": true, "applyOnForward": true})), (true, false));
+        assert_eq!(about("stagedglobalnetworkpolicies", json!({"stagedAction": "Delete"})), (false, false));
+        assert_eq!(about("stagedglobalnetworkpolicies", json!({})), (true, true));
+    }
+
+    #[test]
+    fn a_setting_that_is_no_good_takes_no_other_down_unless_felix_would_not_run_with_it() {
+        let read = |spec: &Value| {
+            let path = "/calico/resources/v3/projectcalico.org/felixconfigurations/default";
+            let entry = super::read(path, json!({"spec": spec}).to_string().as_bytes()).unwrap();
+            let config = entry.resource.map(|resource| match Arc::unwrap_or_clone(resource) {
+                Resource::FelixConfiguration(config) => config,
+                other => panic!("{other:?}"),
+            });
+            (config, entry.problem.map(|problem| (problem.field.unwrap(), problem.more)))
+        };
+        let timeouts = json!({"udpTimeout": "soon", "icmpTimeout": "7s"});
+        let (config, problem) = read(&json!({
+            "ipipMTU": 70000, "vxlanEnabled": false, "bpfEnforceRPF": "Sometimes", "bpfConntrackTimeouts": timeouts,
+        }));
+        let config = config.unwrap();
+        assert_eq!((config.ipip_mtu, config.vxlan_enabled, config.reverse_path), (None, Some(false), None));
+        let timeouts = config.conntrack_timeouts;
+        assert_eq!((timeouts.udp, timeouts.icmp), (None, Some(std::time::Duration::from_secs(7))));
+        assert_eq!(problem, Some(("spec.ipipMTU".to_owned(), 2)));
+        // These Felix ends for, and of what isn't of its type nothing is read.
+        for spec in [
+            json!({"defaultEndpointToHostAction": "Maybe"}),
+            json!({"failsafeInboundHostPorts": [{"protocol": "GRE", "port": 1}]}),
+            json!({"vxlanEnabled": "no"}),
+        ] {
+            let (config, problem) = read(&spec);
+            assert!(config.is_none() && problem.is_some(), "{spec}");
+        }
+    }
 
     fn policy(path: &str, metadata: &Value, tier: &str) -> String {
         let path = format!("/calico/resources/v3/projectcalico.org/{path}");

@@ -76,7 +76,7 @@ impl Expression {
         match self {
             Expression::All => all.clone(),
             Expression::Global => global.clone(),
-            Expression::Not(inner) => Expression::Not(Box::new(inner.with_meanings(all, global))),
+            Expression::Not(inner) => inner.with_meanings(all, global).negated(),
             Expression::And(operands) => Expression::And(each(operands)),
             Expression::Or(operands) => Expression::Or(each(operands)),
             other => other.clone(),
