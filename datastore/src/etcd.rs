@@ -3,6 +3,7 @@
 
 mod client;
 mod course;
+mod discovery;
 mod entry;
 mod follow;
 mod message;

@@ -14,6 +14,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::discovery;
 use super::message::{
     AuthenticateRequest, AuthenticateResponse, Header, LeaseGrantRequest, LeaseGrantResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
@@ -123,23 +124,22 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Reads certificates and addresses; nothing is connected yet.
+    /// Reads certificates and addresses, those that a domain names too; nothing is connected yet.
     ///
     /// # Errors
     /// What is wrong with them.
     pub(crate) fn new(settings: &EtcdSettings) -> Result<Client, String> {
-        if settings.endpoints.is_empty() {
-            return Err(match &settings.discovery_srv {
-                Some(domain) => {
-                    format!("etcd can't be looked for in the SRV records of {domain} yet: name its endpoints")
-                }
-                None => "no etcd endpoints specified".to_owned(),
-            });
+        let endpoints = match &settings.discovery_srv {
+            Some(domain) => discovery::endpoints(domain)?,
+            None => settings.endpoints.clone(),
+        };
+        if endpoints.is_empty() {
+            return Err("no etcd endpoints specified".to_owned());
         }
         let tls = tls(settings)?;
         let uses_tls = settings.ca.is_some() || settings.identity.is_some();
         let mut members = Vec::new();
-        for address in &settings.endpoints {
+        for address in &endpoints {
             members.push(Member { address: address.clone(), endpoint: endpoint(address, uses_tls, &tls)? });
         }
         Ok(Client {

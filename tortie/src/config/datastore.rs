@@ -24,18 +24,24 @@ pub(super) fn datastore(file: &File) -> Result<DatastoreSettings, Fault> {
 
 fn etcd(fields: &EtcdFields) -> Result<EtcdSettings, Fault> {
     const ENDPOINTS: &str = "datastore.etcd.endpoints";
-    let missing = || Fault::missing(ENDPOINTS, ETCD_EXAMPLE);
-    let given =
-        fields.endpoints.as_ref().and_then(|entry| Field::new(ENDPOINTS, entry)).ok_or_else(missing)?;
-    let endpoints: Vec<String> =
-        given.items()?.iter().map(|item| item.text().map(str::to_owned)).collect::<Result<_, _>>()?;
-    if endpoints.is_empty() {
-        return Err(missing());
+    const DISCOVERY: &str = "datastore.etcd.discovery_srv";
+    let discovery_srv = text(DISCOVERY, &fields.discovery_srv)?;
+    let given = fields.endpoints.as_ref().and_then(|entry| Field::new(ENDPOINTS, entry));
+    let endpoints: Vec<String> = match &given {
+        Some(given) => {
+            given.items()?.iter().map(|item| item.text().map(str::to_owned)).collect::<Result<_, _>>()?
+        }
+        None => Vec::new(),
+    };
+    match (endpoints.is_empty(), &discovery_srv) {
+        (true, None) => return Err(Fault::missing(ENDPOINTS, ETCD_EXAMPLE)),
+        (false, Some(_)) => return Err(Fault::of(DISCOVERY, Reason::TwoWaysToMembers)),
+        _ => {}
     }
     let file = |path: &'static str, entry| Ok(text(path, entry)?.map(|path| Pem::File(path.into())));
     Ok(EtcdSettings {
         endpoints,
-        discovery_srv: None,
+        discovery_srv,
         login: both(
             text("datastore.etcd.username", &fields.username)?,
             text("datastore.etcd.password", &fields.password)?,

@@ -123,6 +123,8 @@ pub(crate) enum Reason {
     NothingToAskFrom { family: Family },
     #[error("is one datastore and `directory` another; name one of them")]
     TwoDatastores,
+    #[error("the members are named by endpoints already: leave out one of the two")]
+    TwoWaysToMembers,
     #[error("is one too many: at most {max} are taken; remove some")]
     TooMany { max: usize },
 }

@@ -191,6 +191,7 @@ pub(super) struct Datastore {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct EtcdFields {
     pub(super) endpoints: Option<Entry>,
+    pub(super) discovery_srv: Option<Entry>,
     pub(super) username: Option<Entry>,
     pub(super) password: Option<Entry>,
     pub(super) ca_file: Option<Entry>,

@@ -164,6 +164,20 @@ fn an_etcd_is_read_with_login_and_certificates() {
 }
 
 #[test]
+fn the_members_of_an_etcd_are_named_by_address_or_by_a_domain() {
+    let parse =
+        |etcd: &str| parse(&format!("node: node1\nuplinks: [eth0]\ndatastore: {{ etcd: {{ {etcd} }} }}\n"));
+    let config = parse("discovery_srv: example.com").unwrap();
+    let expected = EtcdSettings { discovery_srv: Some("example.com".to_owned()), ..EtcdSettings::default() };
+    assert_eq!(config.datastore, DatastoreSettings::Etcd(expected));
+    let error = parse("discovery_srv: example.com, endpoints: [b]").unwrap_err().to_string();
+    assert!(
+        error.contains("datastore.etcd.discovery_srv: the members are named by endpoints already"),
+        "{error}"
+    );
+}
+
+#[test]
 fn sections_left_empty_take_their_defaults() {
     assert_eq!(parse(&format!("{GOOD}limits:\nlog:\nworkloads:\nmode:\n")), parse(GOOD));
 }
