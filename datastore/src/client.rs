@@ -11,6 +11,7 @@ mod node;
 mod object;
 mod policy_name;
 mod pool;
+mod wording;
 
 use std::fs::File;
 use std::io::Read;

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{ApiObject, ClientError, ErroredField};
+use super::{ApiObject, ClientError, ErroredField, wording};
 use crate::document;
 use crate::invalid::Reason;
 use crate::manifest;
@@ -19,6 +19,9 @@ pub fn check(object: &ApiObject) -> Result<(), ClientError> {
     // That the name is there, the client asks itself where it matters.
     if is_ours(&reason) || path == "metadata.name" && reason == Reason::Missing {
         return Ok(());
+    }
+    if let Some(fields) = wording::of(&path, &reason) {
+        return Err(ClientError::Invalid(fields));
     }
     let value = lookup(object.value(), &path).cloned();
     Err(match reason {
