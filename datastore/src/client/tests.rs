@@ -43,6 +43,42 @@ fn a_pool_is_stored_with_its_defaults_in_gos_order() {
 }
 
 #[test]
+fn what_go_never_leaves_out_is_written_though_it_is_empty() {
+    let written = |value| object(value).value().clone();
+    let bare = json!({ "metadata": { "name": "a" } });
+    for (kind, empty) in [("Node", json!({ "spec": {}, "status": {} })), ("Tier", json!({ "spec": {} }))] {
+        let mut value = bare.clone();
+        value["kind"] = kind.into();
+        let written = written(value);
+        for (field, empty) in empty.as_object().unwrap() {
+            assert_eq!(&written[field], empty, "{kind} {field}");
+        }
+    }
+    let report = json!({ "kind": "CalicoNodeStatus", "metadata": { "name": "a" }, "spec": { "node": "n" } });
+    let agent = json!({ "birdV4": {}, "birdV6": {} });
+    let status = &written(report)["status"];
+    assert_eq!((&status["agent"], &status["routes"]), (&agent, &json!({})));
+    assert_eq!(
+        (status.get("lastUpdated"), &status["bgp"]["numberEstablishedV4"]),
+        (Some(&json!(null)), &json!(0))
+    );
+    let rules = json!({ "ingress": [{ "action": "Allow", "source": {} }] });
+    assert_eq!(with_spec("NetworkPolicy", "a", rules).spec("ingress"), &json!([{ "action": "Allow" }]));
+}
+
+#[test]
+fn what_kubernetes_says_about_a_policy_is_one_of_its_fields() {
+    let condition = json!({
+        "type": "Valid", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Valid", "message": "",
+    });
+    for kind in ["NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"] {
+        let policy =
+            json!({ "kind": kind, "metadata": { "name": "a" }, "status": { "conditions": [&condition] } });
+        assert_eq!(object(policy).value()["status"]["conditions"][0], condition, "{kind}");
+    }
+}
+
+#[test]
 fn a_pool_that_breaks_rules_is_refused_with_every_field_that_does() {
     let store = initialized();
     let client = Client::new(&store);

@@ -16,14 +16,14 @@ macro_rules! whole {
     ($name:literal, $spec:expr) => {{
         static OF: Struct = Struct {
             name: $name,
-            members: &[KIND, API_VERSION, METADATA, filled("spec", Type::Struct($spec))],
+            members: &[KIND, API_VERSION, METADATA, always("spec", Type::Struct($spec))],
         };
         &OF
     }};
     ($name:literal, $spec:expr, $status:expr) => {{
         static OF: Struct = Struct {
             name: $name,
-            members: &[KIND, API_VERSION, METADATA, filled("spec", Type::Struct($spec)), $status],
+            members: &[KIND, API_VERSION, METADATA, always("spec", Type::Struct($spec)), $status],
         };
         &OF
     }};
@@ -37,11 +37,13 @@ pub(crate) fn of(kind: ResourceKind) -> &'static Struct {
         ResourceKind::BgpPeer => whole!("BGPPeer", &BGP_PEER),
         ResourceKind::BlockAffinity => whole!("BlockAffinity", &BLOCK_AFFINITY),
         ResourceKind::CalicoNodeStatus => {
-            whole!("CalicoNodeStatus", &NODE_STATUS, filled("status", Type::Struct(&NODE_STATUS_STATUS)))
+            whole!("CalicoNodeStatus", &NODE_STATUS, always("status", Type::Struct(&NODE_STATUS_STATUS)))
         }
         ResourceKind::ClusterInformation => whole!("ClusterInformation", &CLUSTER_INFORMATION),
         ResourceKind::FelixConfiguration => whole!("FelixConfiguration", &felix::SPEC),
-        ResourceKind::GlobalNetworkPolicy => whole!("GlobalNetworkPolicy", &GLOBAL_NETWORK_POLICY),
+        ResourceKind::GlobalNetworkPolicy => {
+            whole!("GlobalNetworkPolicy", &GLOBAL_NETWORK_POLICY, POLICY_STATUS)
+        }
         ResourceKind::GlobalNetworkSet => whole!("GlobalNetworkSet", &GLOBAL_NETWORK_SET),
         ResourceKind::HostEndpoint => whole!("HostEndpoint", &HOST_ENDPOINT),
         ResourceKind::IpamConfiguration => whole!("IPAMConfiguration", &IPAM_CONFIGURATION),
@@ -55,21 +57,28 @@ pub(crate) fn of(kind: ResourceKind) -> &'static Struct {
             always("status", Type::Struct(&KUBE_CONTROLLERS_STATUS))
         ),
         ResourceKind::LiveMigration => whole!("LiveMigration", &LIVE_MIGRATION),
-        ResourceKind::NetworkPolicy => whole!("NetworkPolicy", &NETWORK_POLICY),
+        ResourceKind::NetworkPolicy => whole!("NetworkPolicy", &NETWORK_POLICY, POLICY_STATUS),
         ResourceKind::NetworkSet => whole!("NetworkSet", &NETWORK_SET),
         ResourceKind::Node => whole!("Node", &NODE, always("status", Type::Struct(&NODE_STATE))),
         ResourceKind::Profile => whole!("Profile", &PROFILE),
         ResourceKind::StagedGlobalNetworkPolicy => {
-            whole!("StagedGlobalNetworkPolicy", &STAGED_GLOBAL_NETWORK_POLICY)
+            whole!("StagedGlobalNetworkPolicy", &STAGED_GLOBAL_NETWORK_POLICY, POLICY_STATUS)
         }
         ResourceKind::StagedKubernetesNetworkPolicy => {
-            whole!("StagedKubernetesNetworkPolicy", &STAGED_KUBERNETES_NETWORK_POLICY)
+            whole!("StagedKubernetesNetworkPolicy", &STAGED_KUBERNETES_NETWORK_POLICY, POLICY_STATUS)
         }
-        ResourceKind::StagedNetworkPolicy => whole!("StagedNetworkPolicy", &STAGED_NETWORK_POLICY),
+        ResourceKind::StagedNetworkPolicy => {
+            whole!("StagedNetworkPolicy", &STAGED_NETWORK_POLICY, POLICY_STATUS)
+        }
         ResourceKind::Tier => whole!("Tier", &TIER),
         ResourceKind::WorkloadEndpoint => whole!("WorkloadEndpoint", &WORKLOAD_ENDPOINT),
     }
 }
+
+/// What Kubernetes' API server says about a policy.
+const POLICY_STATUS: Member = given("status", Type::Struct(&CONDITIONS_OF_POLICY));
+static CONDITIONS_OF_POLICY: Struct =
+    Struct { name: "PolicyStatus", members: &[structs("conditions", &Type::Struct(&CONDITION))] };
 
 const fn structs(name: &'static str, of: &'static Type) -> Member {
     Member { name, ty: Type::List(of), presence: Presence::Filled }
@@ -200,15 +209,15 @@ static NODE_STATUS: Struct = Struct {
 static NODE_STATUS_STATUS: Struct = Struct {
     name: "CalicoNodeStatusStatus",
     members: &[
-        filled("lastUpdated", Type::Time),
-        filled("agent", Type::Struct(&AGENT)),
-        filled("bgp", Type::Struct(&BGP_STATUS)),
-        filled("routes", Type::Struct(&ROUTE_STATUS)),
+        always("lastUpdated", Type::Time),
+        always("agent", Type::Struct(&AGENT)),
+        always("bgp", Type::Struct(&BGP_STATUS)),
+        always("routes", Type::Struct(&ROUTE_STATUS)),
     ],
 };
 static AGENT: Struct = Struct {
     name: "CalicoNodeAgentStatus",
-    members: &[filled("birdV4", Type::Struct(&DAEMON)), filled("birdV6", Type::Struct(&DAEMON))],
+    members: &[always("birdV4", Type::Struct(&DAEMON)), always("birdV6", Type::Struct(&DAEMON))],
 };
 static DAEMON: Struct = Struct {
     name: "BGPDaemonStatus",
@@ -247,7 +256,7 @@ static NODE_ROUTE: Struct = Struct {
         text("destination"),
         text("gateway"),
         text("interface"),
-        filled("learnedFrom", Type::Struct(&LEARNED_FROM)),
+        always("learnedFrom", Type::Struct(&LEARNED_FROM)),
     ],
 };
 static LEARNED_FROM: Struct =

@@ -128,7 +128,7 @@ pub(super) static STAGED_KUBERNETES_NETWORK_POLICY: Struct = Struct {
     name: "StagedKubernetesNetworkPolicySpec",
     members: &[
         text("stagedAction"),
-        filled("podSelector", Type::Struct(&LABEL_SELECTOR)),
+        always("podSelector", Type::Struct(&LABEL_SELECTOR)),
         filled("ingress", Type::List(&Type::Struct(&KUBERNETES_INGRESS))),
         filled("egress", Type::List(&Type::Struct(&KUBERNETES_EGRESS))),
         texts("policyTypes"),
