@@ -27,7 +27,7 @@ pub const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
 /// What policies of Kubernetes are called that its controllers have copied.
 const KUBERNETES_POLICIES: &str = "knp.default.";
 /// The label that names a policy's tier.
-const TIER_LABEL: &str = "projectcalico.org/tier";
+pub(crate) const TIER_LABEL: &str = "projectcalico.org/tier";
 /// How often a replacement is tried that others get in the way of.
 const REPLACE_TRIES: usize = 5;
 

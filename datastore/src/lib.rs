@@ -45,6 +45,7 @@ mod invalid;
 pub mod ipam;
 mod json;
 mod kind;
+mod kubernetes;
 mod manifest;
 mod metadata;
 mod objects;
@@ -66,7 +67,7 @@ pub use etcd::{Etcd, EtcdConfig, EtcdStore};
 pub use event::{Event, Ignored};
 pub use invalid::{Invalid, Position, Reason};
 pub use kind::ResourceKind;
-pub use objects::{ReadError, read_objects};
+pub use objects::{ConvertError, ReadError, convert_objects, read_objects};
 pub use reading::{Found, Reading, Source, read};
 pub use settings::{DatastoreSettings, Following};
 pub use store::{

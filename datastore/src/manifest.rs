@@ -64,9 +64,20 @@ pub(crate) fn parse(
 
 /// The first rule that a resource alone breaks, and the field's path.
 pub(crate) fn fault(document: &Value) -> Option<(String, Reason)> {
+    single(document).err()
+}
+
+/// The resource of a document that holds one; nothing where it is of a kind that the router doesn't read.
+///
+/// # Errors
+/// The first rule that it breaks, and the field's path.
+pub(crate) fn single(document: &Value) -> Result<Option<Resource>, (String, Reason)> {
     let mut reading = Reading::new(Path::new(""), Reader::Writer);
     reading.document(document);
-    reading.problems.into_iter().next().map(|problem| (problem.field.unwrap_or_default(), problem.reason))
+    match reading.problems.into_iter().next() {
+        Some(problem) => Err((problem.field.unwrap_or_default(), problem.reason)),
+        None => Ok(reading.manifest.entries.into_iter().next().map(|entry| Resource::clone(&entry.resource))),
+    }
 }
 
 /// Reads a resource that has been taken apart already, for who follows etcd.
@@ -100,8 +111,8 @@ impl Reading<'_> {
         if let Content::List(items) = &document.content {
             return items.iter().for_each(|item| self.document(item));
         }
-        if let Some(document) = v1::upgraded(document) {
-            return self.document(&document);
+        if let Some(upgraded) = v1::upgraded(document) {
+            return self.document(&upgraded.document);
         }
         let (title, result) = read_title(document);
         let name = title.to_string();

@@ -2,11 +2,14 @@
 
 use serde_json::Value as Json;
 
-use crate::client::ApiObject;
+use crate::client::{ApiObject, TIER_LABEL};
 use crate::convert::{API_VERSION, is_version_of};
 use crate::document::{self, Value};
 use crate::schema::DecodeError;
-use crate::{ResourceKind, v1};
+use crate::{ResourceKind, kubernetes, v1};
+
+/// The tier of policies that name none.
+const DEFAULT_TIER: &str = "default";
 
 /// Documents that one file may hold.
 const DOCUMENTS_MAX: usize = 100_000;
@@ -44,13 +47,81 @@ impl From<DecodeError> for ReadError {
 /// # Errors
 /// The first thing that makes the text unusable; then nothing of it counts.
 pub fn read_objects(text: &str) -> Result<Vec<ApiObject>, ReadError> {
-    let documents = document::parse(text, DOCUMENTS_MAX).map_err(|(position, reason)| {
+    let mut objects = Vec::new();
+    documents(text)?.iter().try_for_each(|document| read(document, None, &mut objects))?;
+    Ok(objects)
+}
+
+fn documents(text: &str) -> Result<Vec<Value>, ReadError> {
+    document::parse(text, DOCUMENTS_MAX).map_err(|(position, reason)| {
         let place = position.map_or_else(String::new, |position| format!("line {}: ", position.line));
         ReadError::Yaml(format!("{place}{reason}"))
-    })?;
+    })
+}
+
+/// Why a text can't be converted, in the words of calicoctl.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    /// It holds none of the resources that there is a conversion for.
+    #[error("Failed to create resources from file: {0}")]
+    Read(#[from] ReadError),
+    /// One of them can't be brought into the present form.
+    #[error("Failed to convert resource: {0}")]
+    Resource(String),
+}
+
+/// Reads resources of Calico's first API, and network policies of Kubernetes', as what they are now.
+///
+/// # Errors
+/// The first thing that has no conversion; then nothing of the text counts.
+pub fn convert_objects(text: &str) -> Result<Vec<ApiObject>, ConvertError> {
     let mut objects = Vec::new();
-    documents.iter().try_for_each(|document| read(document, None, &mut objects))?;
+    documents(text)?.iter().try_for_each(|document| convert(document, &mut objects))?;
     Ok(objects)
+}
+
+fn convert(document: &Value, objects: &mut Vec<ApiObject>) -> Result<(), ConvertError> {
+    if let document::Content::List(items) = &document.content {
+        return items.iter().try_for_each(|item| convert(item, objects));
+    }
+    if let Some(v1::Upgraded { document, objection }) = v1::upgraded(document) {
+        return match objection {
+            Some(objection) => Err(ConvertError::Resource(objection)),
+            None => {
+                let mut present = Vec::new();
+                read(&document, None, &mut present)?;
+                objects.extend(present.into_iter().map(in_default_tier));
+                Ok(())
+            }
+        };
+    }
+    let json = document.to_json();
+    let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
+    match (text("kind").as_str(), text("apiVersion").as_str()) {
+        ("NetworkPolicy", kubernetes::NETWORKING) => {
+            let mut policy = kubernetes::policy(document).map_err(ConvertError::Resource)?;
+            policy.set_spec("tier", DEFAULT_TIER);
+            objects.push(policy.canonical());
+            Ok(())
+        }
+        ("List", "v1") => {
+            let items = list_items(document)?;
+            items.iter().try_for_each(|item| convert(item, objects))
+        }
+        (kind, version) => {
+            Err(ReadError::UnknownKind { kind: kind.to_owned(), version: version.to_owned() }.into())
+        }
+    }
+}
+
+/// Brings a policy of the first API, which had no tiers, into the tier that it is in now: as it would be listed.
+fn in_default_tier(mut object: ApiObject) -> ApiObject {
+    if object.kind() == ResourceKind::GlobalNetworkPolicy {
+        object.set_text("name", &format!("{DEFAULT_TIER}.{}", object.name()));
+        object.set_label(TIER_LABEL, DEFAULT_TIER);
+        object.set_spec("tier", DEFAULT_TIER);
+    }
+    object.canonical()
 }
 
 /// Reads one document, or one of a list that holds resources of a kind alone.
@@ -58,8 +129,8 @@ fn read(document: &Value, of: Option<ResourceKind>, objects: &mut Vec<ApiObject>
     if let document::Content::List(items) = &document.content {
         return items.iter().try_for_each(|item| read(item, None, objects));
     }
-    if let Some(document) = v1::upgraded(document) {
-        return read(&document, None, objects);
+    if let Some(upgraded) = v1::upgraded(document) {
+        return read(&upgraded.document, None, objects);
     }
     let json = document.to_json();
     let text = |name: &str| json[name].as_str().unwrap_or_default();
@@ -90,11 +161,15 @@ fn read(document: &Value, of: Option<ResourceKind>, objects: &mut Vec<ApiObject>
 }
 
 fn items(document: &Value, of: Option<ResourceKind>, objects: &mut Vec<ApiObject>) -> Result<(), ReadError> {
-    let document::Content::Map(entries) = &document.content else { return Ok(()) };
-    let Some((_, list)) = entries.iter().find(|(name, _)| name == "items") else { return Ok(()) };
+    list_items(document)?.iter().try_for_each(|value| read(value, of, objects))
+}
+
+fn list_items(document: &Value) -> Result<&[Value], ReadError> {
+    let document::Content::Map(entries) = &document.content else { return Ok(&[]) };
+    let Some((_, list)) = entries.iter().find(|(name, _)| name == "items") else { return Ok(&[]) };
     match &list.content {
-        document::Content::List(values) => values.iter().try_for_each(|value| read(value, of, objects)),
-        document::Content::Null => Ok(()),
+        document::Content::List(values) => Ok(values),
+        document::Content::Null => Ok(&[]),
         _ => Err(ReadError::Field(Json::from("items is not a list").to_string())),
     }
 }
@@ -128,7 +203,7 @@ mod tests {
     #[test]
     fn manifests_of_the_first_api_become_present_ones() {
         let text = "apiVersion: v1\nkind: ipPool\nmetadata: {cidr: 10.1.0.0/16}\nspec: {nat-outgoing: true}";
-        assert_eq!(names(text), Ok(vec!["IPPool(10.1.0.0-16)".to_owned()]));
+        assert_eq!(names(text), Ok(vec!["IPPool(10-1-0-0-16)".to_owned()]));
     }
 
     #[test]

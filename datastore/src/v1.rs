@@ -2,18 +2,33 @@
 //! (`libcalico-go/lib/upgrade/converters`).
 //!
 //! Trees become trees, so that every value keeps its place and is held to the present rules. Only what was written
-//! otherwise is changed; what is malformed stays as it is, for those rules to refuse.
+//! otherwise is changed; what is malformed stays as it is, for those rules to refuse. What calicoctl's own converter wouldn't
+//! take, and can be understood nevertheless, is an objection: `convert` heeds it, who writes resources doesn't.
 
-use model::{Prefix, Protocol};
+mod name;
+mod rule;
+mod tree;
 
-use crate::convert::{API_VERSION, join_endpoint_name};
+use std::net::IpAddr;
+
+use model::{InterfaceAddr, Prefix};
+
+use crate::convert::{API_VERSION, DEFAULT_NAMESPACE, join_endpoint_name};
 use crate::document::{Content, Value};
+use tree::{
+    Entries, find, is_set, list, list_mut, map, map_mut, remove, rename, respell_each, respell_field, text,
+};
 
-/// Fields by name, in order.
-type Entries = Vec<(String, Value)>;
+/// A document in the present form.
+pub(crate) struct Upgraded {
+    /// The document.
+    pub(crate) document: Value,
+    /// Why calicoctl's converter would refuse it.
+    pub(crate) objection: Option<String>,
+}
 
 /// The document in the present form; `None` where it is in that form already, or in none that is known.
-pub(crate) fn upgraded(document: &Value) -> Option<Value> {
+pub(crate) fn upgraded(document: &Value) -> Option<Upgraded> {
     let fields = map(document)?;
     if text(fields, "apiVersion") != Some("v1") {
         return None;
@@ -21,34 +36,38 @@ pub(crate) fn upgraded(document: &Value) -> Option<Value> {
     let empty = Vec::new();
     let metadata = find(fields, "metadata").and_then(map).unwrap_or(&empty);
     let spec = find(fields, "spec").and_then(map).unwrap_or(&empty);
-    let upgrade = Upgrade { document, metadata, spec };
-    let (kind, metadata, spec) = match text(fields, "kind")? {
-        "node" => ("Node", metadata.clone(), spec.clone()),
-        "ipPool" => upgrade.pool(),
-        "bgpPeer" => upgrade.peer(),
-        "policy" => upgrade.policy(),
-        "profile" => upgrade.profile(),
-        "hostEndpoint" => upgrade.host_endpoint(),
-        "workloadEndpoint" => upgrade.workload_endpoint(),
+    let mut upgrade = Upgrade { document, metadata, spec: spec.clone(), objection: None };
+    let (kind, metadata) = match text(fields, "kind")? {
+        "node" => ("Node", upgrade.node()),
+        "ipPool" => ("IPPool", upgrade.pool()),
+        "bgpPeer" => ("BGPPeer", upgrade.peer()),
+        "policy" => ("GlobalNetworkPolicy", upgrade.policy()),
+        "profile" => ("Profile", upgrade.profile()),
+        "hostEndpoint" => ("HostEndpoint", upgrade.host_endpoint()),
+        "workloadEndpoint" => ("WorkloadEndpoint", upgrade.workload_endpoint()),
         _ => return None,
     };
+    let spec = std::mem::take(&mut upgrade.spec);
     let whole = vec![
         ("apiVersion".to_owned(), upgrade.text(API_VERSION)),
         ("kind".to_owned(), upgrade.text(kind)),
         ("metadata".to_owned(), upgrade.map(metadata)),
         ("spec".to_owned(), upgrade.map(spec)),
     ];
-    Some(upgrade.map(whole))
+    Some(Upgraded { document: upgrade.map(whole), objection: upgrade.objection })
 }
 
-/// One document; what is made anew stands where it stands.
+/// One document; what is made anew stands where it stands. Each kind's method changes the spec and gives the metadata.
 struct Upgrade<'a> {
     document: &'a Value,
+    /// As it was.
     metadata: &'a Entries,
-    spec: &'a Entries,
+    /// As it is going to be.
+    spec: Entries,
+    objection: Option<String>,
 }
 
-impl Upgrade<'_> {
+impl<'a> Upgrade<'a> {
     fn value(&self, content: Content) -> Value {
         Value { content, position: self.document.position }
     }
@@ -61,269 +80,257 @@ impl Upgrade<'_> {
         self.value(Content::Map(entries))
     }
 
-    /// Moves what stood in `metadata` into `spec`.
-    fn spec_with(&self, names: &[&str]) -> Entries {
-        let moved = self.metadata.iter().filter(|(name, _)| names.contains(&name.as_str()));
-        self.spec.iter().chain(moved).cloned().collect()
+    fn object(&mut self, objection: impl Into<String>) {
+        self.objection.get_or_insert(objection.into());
     }
 
-    /// `metadata` under a name that resources may have now, with those fields that it still has.
-    fn named(&self, name: &str) -> Entries {
-        let kept =
-            self.metadata.iter().filter(|(field, _)| matches!(field.as_str(), "labels" | "annotations"));
+    /// A text of the metadata as it was; empty where it isn't there.
+    fn part(&self, name: &str) -> &'a str {
+        text(self.metadata, name).unwrap_or_default()
+    }
+
+    /// Sets a field of the spec.
+    fn set(&mut self, name: &str, value: Value) {
+        remove(&mut self.spec, name);
+        self.spec.push((name.to_owned(), value));
+    }
+
+    fn set_text(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            let value = self.text(text);
+            self.set(name, value);
+        }
+    }
+
+    /// Moves what stood in `metadata` into `spec`, each in its new spelling.
+    fn move_to_spec(&mut self, name: &str, spell: impl FnOnce(&str) -> Option<String>) {
+        if let Some(value) = find(self.metadata, name) {
+            let mut value = value.clone();
+            tree::respell(&mut value, spell);
+            self.set(name, value);
+        }
+    }
+
+    /// Metadata of this name, with those fields that are kept.
+    fn named(&self, name: &str, kept: &[&str]) -> Entries {
+        let kept = self.metadata.iter().filter(|(field, _)| kept.contains(&field.as_str()));
         let mut metadata: Entries = kept.cloned().collect();
         if !name.is_empty() {
-            metadata.push(("name".to_owned(), self.text(&present_name(name))));
+            metadata.push(("name".to_owned(), self.text(name)));
         }
         metadata
     }
 
-    fn name(&self) -> &str {
-        text(self.metadata, "name").unwrap_or_default()
-    }
-
-    fn pool(&self) -> (&'static str, Entries, Entries) {
-        let mut spec = self.spec_with(&["cidr"]);
-        let ipip = remove(&mut spec, "ipip").unwrap_or_else(|| self.map(Vec::new()));
-        let ipip = map(&ipip).cloned().unwrap_or_default();
-        let enabled = find(&ipip, "enabled").is_some_and(|value| value.content == Content::Bool(true));
-        let mode = match text(&ipip, "mode") {
-            _ if !enabled => "Never",
-            None | Some("always" | "") => "Always",
-            Some("cross-subnet") => "CrossSubnet",
-            Some(other) => other,
-        };
-        spec.push(("ipipMode".to_owned(), self.text(mode)));
-        rename(&mut spec, "nat-outgoing", "natOutgoing");
-        ("IPPool", self.named(text(self.metadata, "cidr").unwrap_or_default()), spec)
-    }
-
-    fn peer(&self) -> (&'static str, Entries, Entries) {
-        let spec = self.spec_with(&["node", "peerIP"]);
-        let name = match (text(self.metadata, "node"), text(self.metadata, "peerIP")) {
-            (Some(node), Some(peer)) => format!("{node}.{peer}"),
-            (None, Some(peer)) => format!("global.{peer}"),
-            _ => String::new(),
-        };
-        ("BGPPeer", self.named(&name), spec)
-    }
-
-    fn policy(&self) -> (&'static str, Entries, Entries) {
-        let mut spec = self.spec.clone();
-        rules(&mut spec);
-        if let Some(Value { content: Content::List(types), .. }) = find_mut(&mut spec, "types") {
-            types.iter_mut().for_each(capitalize);
+    fn node(&mut self) -> Entries {
+        let bgp = tree::find_mut(&mut self.spec, "bgp").and_then(map_mut);
+        let without_address = bgp.is_some_and(|bgp| {
+            let fields = ["ipv4Address", "ipv6Address"];
+            fields.iter().for_each(|field| respell_field(bgp, field, interface_address));
+            fields.iter().all(|field| find(bgp, field).is_none())
+        });
+        if without_address {
+            self.object("Invalid NodeBGPSpec, missing address");
         }
-        ("GlobalNetworkPolicy", self.named(self.name()), spec)
+        self.named(&name::of_node(self.part("name")), &["labels", "annotations"])
+    }
+
+    fn pool(&mut self) -> Entries {
+        let ipip = remove(&mut self.spec, "ipip");
+        let ipip = ipip.as_ref().and_then(map).cloned().unwrap_or_default();
+        let mode = match text(&ipip, "mode").unwrap_or_default().to_ascii_lowercase().as_str() {
+            _ if !is_set(&ipip, "enabled") => "Never",
+            "cross-subnet" => "CrossSubnet",
+            _ => "Always",
+        };
+        rename(&mut self.spec, "nat-outgoing", "natOutgoing");
+        self.move_to_spec("cidr", rule::network);
+        let network = self.part("cidr").parse::<Prefix>();
+        for (field, word) in [
+            ("ipipMode", mode),
+            ("vxlanMode", "Never"),
+            ("nodeSelector", "all()"),
+            ("assignmentMode", "Automatic"),
+        ] {
+            self.set_text(field, word);
+        }
+        let uses = ["Workload", "Tunnel"].map(|word| self.text(word)).to_vec();
+        self.set("allowedUses", self.value(Content::List(uses)));
+        let Ok(network) = network else { return self.named(&name::of(self.part("cidr")), &[]) };
+        let block_size = if network.addr().is_ipv4() { 26 } else { 122 };
+        self.set("blockSize", self.value(Content::Int(block_size)));
+        self.named(&name::of_network(&network), &[])
+    }
+
+    fn peer(&mut self) -> Entries {
+        let (node, scope) = (name::of_node(self.part("node")), self.part("scope"));
+        match (scope, node.as_str()) {
+            ("global", "") => {}
+            ("node", node) if !node.is_empty() => {}
+            ("global", _) => self.object("With Global scope having a Node is invalid"),
+            ("node", _) => self.object("With Node scope a Node must be defined"),
+            _ => self.object("insufficient identifiers, missing 'scope'"),
+        }
+        self.move_to_spec("node", |_| Some(node.clone()));
+        self.move_to_spec("peerIP", |text| Some(text.parse::<IpAddr>().ok()?.to_string()));
+        let peer = match self.part("peerIP").parse() {
+            Ok(addr) => name::of_address(addr),
+            Err(_) => name::of(self.part("peerIP")),
+        };
+        let name = if node.is_empty() { peer } else { format!("{node}.{peer}") };
+        self.named(&name, &[])
+    }
+
+    fn policy(&mut self) -> Entries {
+        rule::convert(&mut self.spec);
+        respell_field(&mut self.spec, "selector", rule::selector);
+        let has = |direction: &str| {
+            find(&self.spec, direction).and_then(list).is_some_and(|rules| !rules.is_empty())
+        };
+        let by_rules: &[&str] = match (has("ingress"), has("egress")) {
+            (_, false) => &["Ingress"],
+            (false, true) => &["Egress"],
+            (true, true) => &["Ingress", "Egress"],
+        };
+        match list_mut(&mut self.spec, "types") {
+            Some(types) if !types.is_empty() => respell_each(&mut self.spec, "types", policy_type),
+            _ => {
+                let types = by_rules.iter().map(|word| self.text(word)).collect();
+                self.set("types", self.value(Content::List(types)));
+            }
+        }
+        if is_set(&self.spec, "doNotTrack") || is_set(&self.spec, "preDNAT") {
+            self.set("applyOnForward", self.value(Content::Bool(true)));
+        }
+        self.named(&name::without_dots(self.part("name")), &["annotations"])
     }
 
     /// Tags have become labels without values.
-    fn profile(&self) -> (&'static str, Entries, Entries) {
-        let mut spec = self.spec.clone();
-        rules(&mut spec);
-        let mut metadata = self.named(self.name());
-        let labels = remove(&mut metadata, "labels");
-        let mut labels = labels.as_ref().and_then(map).cloned().unwrap_or_default();
+    fn profile(&mut self) -> Entries {
+        rule::convert(&mut self.spec);
+        let name = name::of_profile(self.part("name"));
+        let mut labels = find(self.metadata, "labels").and_then(map).cloned().unwrap_or_default();
         for tag in find(self.metadata, "tags").and_then(list).into_iter().flatten() {
-            if let Content::Text(tag) = &tag.content
-                && find(&labels, tag).is_none()
-            {
+            let Content::Text(tag) = &tag.content else { continue };
+            if let Some(value) = text(&labels, tag) {
+                let value = value.to_owned();
+                self.object(format!(
+                    "Tag: '{tag}' and Label '{tag} == {value}' have the same value for Profile: {name}. Change the Label key \
+                     before proceeding"
+                ));
+            } else {
                 labels.push((tag.clone(), self.text("")));
             }
         }
-        spec.push(("labelsToApply".to_owned(), self.map(labels)));
-        ("Profile", metadata, spec)
+        self.set("labelsToApply", self.map(labels));
+        self.named(&name, &[])
     }
 
-    fn host_endpoint(&self) -> (&'static str, Entries, Entries) {
-        let mut spec = self.spec_with(&["node"]);
-        ports(&mut spec);
-        ("HostEndpoint", self.named(self.name()), spec)
+    fn host_endpoint(&mut self) -> Entries {
+        let node = name::of_node(self.part("node"));
+        self.move_to_spec("node", |_| Some(node.clone()));
+        self.endpoint();
+        by_family(&mut self.spec, "expectedIPs", |ip| text_of(ip)?.parse().ok());
+        let name = if node.is_empty() {
+            self.part("name").to_owned()
+        } else {
+            format!("{node}.{}", self.part("name"))
+        };
+        self.named(&name::of(&name), &["labels"])
     }
 
     /// What was the name is that of the endpoint alone, of which a workload may have several.
-    fn workload_endpoint(&self) -> (&'static str, Entries, Entries) {
-        let mut spec = self.spec_with(&["node", "orchestrator"]);
-        ports(&mut spec);
-        mask_each(&mut spec, "ipNetworks");
-        let part = |name| text(self.metadata, name).unwrap_or_default();
-        // Kubernetes' workloads were called after their namespace, too.
-        let k8s = part("orchestrator") == "k8s";
-        let (namespace, workload) =
-            part("workload").split_once('.').filter(|_| k8s).unwrap_or(("", part("workload")));
+    fn workload_endpoint(&mut self) -> Entries {
+        let orchestrator = name::of(self.part("orchestrator"));
+        let (node, endpoint) = (name::of_node(self.part("node")), name::of(self.part("name")));
+        let workload = self.part("workload");
+        let mut namespace = DEFAULT_NAMESPACE;
         // Each orchestrator's word for what it runs.
-        let word = match part("orchestrator") {
-            "k8s" => "pod",
-            "cni" => "containerID",
-            _ => "workload",
-        };
-        spec.push((word.to_owned(), self.text(workload)));
-        spec.push(("endpoint".to_owned(), self.text(self.name())));
-        let name = join_endpoint_name([part("node"), part("orchestrator"), workload, self.name()]);
-        let kept = self.metadata.iter().filter(|(field, _)| field == "labels");
-        let mut metadata: Entries = kept.cloned().collect();
-        metadata.push(("name".to_owned(), self.text(name.as_deref().unwrap_or(self.name()))));
-        if !namespace.is_empty() {
-            metadata.push(("namespace".to_owned(), self.text(namespace)));
-        }
-        ("WorkloadEndpoint", metadata, spec)
-    }
-}
-
-/// In small letters, with a `-` for everything that a name can't have now.
-fn present_name(name: &str) -> String {
-    let legal = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
-    name.chars().map(legal).collect()
-}
-
-fn rules(spec: &mut Entries) {
-    for direction in ["ingress", "egress"] {
-        if let Some(Value { content: Content::List(rules), .. }) = find_mut(spec, direction) {
-            rules.iter_mut().filter_map(map_mut).for_each(rule);
-        }
-    }
-}
-
-fn rule(rule: &mut Entries) {
-    for (then, now) in [("!protocol", "notProtocol"), ("!icmp", "notICMP")] {
-        rename(rule, then, now);
-    }
-    if let Some(action) = find_mut(rule, "action") {
-        if action.content == Content::Text("next-tier".to_owned()) {
-            action.content = Content::Text("pass".to_owned());
-        }
-        capitalize(action);
-    }
-    for name in ["protocol", "notProtocol"] {
-        if let Some(protocol) = find_mut(rule, name) {
-            respell(protocol);
-        }
-    }
-    for end in ["source", "destination"] {
-        if let Some(end) = find_mut(rule, end).and_then(map_mut) {
-            entity(end);
-        }
-    }
-}
-
-fn entity(end: &mut Entries) {
-    for (then, now) in [
-        ("!net", "notNet"),
-        ("!nets", "notNets"),
-        ("!tag", "notTag"),
-        ("!selector", "notSelector"),
-        ("!ports", "notPorts"),
-    ] {
-        rename(end, then, now);
-    }
-    for (one, many) in [("net", "nets"), ("notNet", "notNets")] {
-        if let Some(net) = remove(end, one) {
-            push(end, many, net);
-        }
-        mask_each(end, many);
-    }
-    for (tag, selector, joint) in [("tag", "selector", "&&"), ("notTag", "notSelector", "||")] {
-        if let Some(Value { content: Content::Text(tag), position }) = remove(end, tag) {
-            let asked = match remove(end, selector) {
-                Some(Value { content: Content::Text(also), .. }) if !also.is_empty() => {
-                    format!("({also}) {joint} has({tag})")
+        let (word, workload) = match orchestrator.as_str() {
+            "k8s" => match workload.split_once('.') {
+                Some((of_pod, pod)) => {
+                    namespace = of_pod;
+                    ("pod", pod.to_owned())
                 }
-                _ => format!("has({tag})"),
-            };
-            end.push((selector.to_owned(), Value { content: Content::Text(asked), position }));
+                None => {
+                    self.object(format!(
+                        "malformed k8s workload ID '{workload}': workload was not added through the Calico CNI plugin and \
+                         cannot be converted"
+                    ));
+                    ("pod", workload.to_owned())
+                }
+            },
+            "cni" => ("containerID", workload.to_owned()),
+            "libnetwork" => ("workload", orchestrator.clone()),
+            _ => ("workload", name::of(workload)),
+        };
+        if word == "pod" {
+            self.set_text("containerID", self.part("activeInstanceID"));
+        }
+        let parts =
+            [("node", &node), ("orchestrator", &orchestrator), (word, &workload), ("endpoint", &endpoint)];
+        for (field, part) in parts {
+            self.set_text(field, part);
+            if let Some(reason) = no_part(part) {
+                self.object(format!("error with field {field} = '{part}' ({reason})"));
+            }
+        }
+        self.endpoint();
+        respell_each(&mut self.spec, "ipNetworks", rule::network);
+        by_family(&mut self.spec, "ipNetworks", |network| {
+            text_of(network)?.parse::<Prefix>().ok().map(|network| network.addr())
+        });
+        by_family(&mut self.spec, "ipNATs", |nat| text(map(nat)?, "internalIP")?.parse().ok());
+        let name = join_endpoint_name(parts.map(|(_, part)| part.as_str()));
+        let mut metadata = self.named(name.as_deref().unwrap_or(&endpoint), &["labels"]);
+        if let Some(labels) = tree::find_mut(&mut metadata, "labels").and_then(map_mut) {
+            rename(labels, "calico/k8s_ns", "projectcalico.org/namespace");
+        }
+        metadata.push(("namespace".to_owned(), self.text(namespace)));
+        metadata
+    }
+
+    /// What endpoints of both kinds have.
+    fn endpoint(&mut self) {
+        respell_each(&mut self.spec, "profiles", |profile| Some(name::of_profile(profile)));
+        for port in list_mut(&mut self.spec, "ports").into_iter().flatten().filter_map(map_mut) {
+            respell_field(port, "protocol", rule::protocol);
         }
     }
 }
 
-fn mask_each(of: &mut Entries, name: &str) {
-    if let Some(Value { content: Content::List(nets), .. }) = find_mut(of, name) {
-        nets.iter_mut().for_each(mask);
+/// An address with the length of its network, which it may have left out.
+fn interface_address(text: &str) -> Option<String> {
+    let addr = text.parse::<InterfaceAddr>().ok()?;
+    (!text.contains('/')).then(|| addr.to_string())
+}
+
+/// Types had small letters.
+fn policy_type(text: &str) -> Option<String> {
+    let types = ["Ingress", "Egress"];
+    types.iter().find(|now| now.eq_ignore_ascii_case(text)).map(|now| (*now).to_owned())
+}
+
+/// Why it can't be a part of an endpoint's name (`libcalico-go/lib/names/workloadendpoint.go`).
+fn no_part(part: &str) -> Option<&'static str> {
+    if part.is_empty() {
+        Some("field should be assigned")
+    } else if part.starts_with('-') {
+        Some("field must not begin with a '-'")
+    } else if part.ends_with('-') {
+        Some("field must not end with a '-'")
+    } else {
+        None
     }
 }
 
-/// A network as it is written now: with a length, and without bits beyond it.
-fn mask(net: &mut Value) {
-    if let Content::Text(text) = &mut net.content
-        && let Ok(prefix) = text.parse::<Prefix>()
-    {
-        *text = prefix.to_string();
-    }
+fn text_of(value: &Value) -> Option<&str> {
+    if let Content::Text(text) = &value.content { Some(text) } else { None }
 }
 
-fn ports(spec: &mut Entries) {
-    let Some(Value { content: Content::List(ports), .. }) = find_mut(spec, "ports") else { return };
-    for port in ports.iter_mut().filter_map(map_mut) {
-        if let Some(protocol) = find_mut(port, "protocol") {
-            respell(protocol);
-        }
-    }
-}
-
-/// Protocols had small letters.
-fn respell(value: &mut Value) {
-    if let Content::Text(text) = &mut value.content
-        && let Ok(protocol) = text.parse::<Protocol>()
-    {
-        *text = protocol.to_string();
-    }
-}
-
-/// So had actions and types.
-fn capitalize(value: &mut Value) {
-    if let Content::Text(text) = &mut value.content
-        && let Some(first) = text.get(..1)
-    {
-        *text = first.to_ascii_uppercase() + &text[1..];
-    }
-}
-
-fn map(value: &Value) -> Option<&Entries> {
-    if let Content::Map(entries) = &value.content { Some(entries) } else { None }
-}
-
-fn map_mut(value: &mut Value) -> Option<&mut Entries> {
-    if let Content::Map(entries) = &mut value.content { Some(entries) } else { None }
-}
-
-fn list(value: &Value) -> Option<&Vec<Value>> {
-    if let Content::List(values) = &value.content { Some(values) } else { None }
-}
-
-fn find<'a>(entries: &'a Entries, name: &str) -> Option<&'a Value> {
-    entries.iter().find_map(|(field, value)| (field == name).then_some(value))
-}
-
-fn find_mut<'a>(entries: &'a mut Entries, name: &str) -> Option<&'a mut Value> {
-    entries.iter_mut().find_map(|(field, value)| (field == name).then_some(value))
-}
-
-fn text<'a>(entries: &'a Entries, name: &str) -> Option<&'a str> {
-    match &find(entries, name)?.content {
-        Content::Text(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn remove(entries: &mut Entries, name: &str) -> Option<Value> {
-    let place = entries.iter().position(|(field, _)| field == name)?;
-    Some(entries.remove(place).1)
-}
-
-fn rename(entries: &mut Entries, then: &str, now: &str) {
-    if let Some(value) = remove(entries, then) {
-        entries.push((now.to_owned(), value));
-    }
-}
-
-/// Adds a value to a list, which may not be there yet.
-fn push(entries: &mut Entries, name: &str, value: Value) {
-    match find_mut(entries, name) {
-        Some(Value { content: Content::List(values), .. }) => values.push(value),
-        Some(_) => {}
-        None => {
-            let position = value.position;
-            entries.push((name.to_owned(), Value { content: Content::List(vec![value]), position }));
-        }
+/// IPv4 stood before IPv6 in the first API's store; what is no address stays among the first.
+fn by_family(spec: &mut Entries, field: &str, addr: impl Fn(&Value) -> Option<IpAddr>) {
+    if let Some(values) = list_mut(spec, field) {
+        values.sort_by_key(|value| addr(value).is_some_and(|addr| addr.is_ipv6()));
     }
 }
 

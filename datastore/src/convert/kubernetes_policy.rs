@@ -98,11 +98,12 @@ fn entity(peer: &Object<'_>) -> Result<EntityRule, Fault> {
     })
 }
 
-/// Ports by protocol; all of them where none are given.
-fn ports(rule: &Object<'_>) -> Result<BTreeMap<Option<Protocol>, Vec<PortMatch>>, Fault> {
-    let mut all = BTreeMap::from([(None, Vec::new())]);
-    let Some(list) = rule.field("ports").filter(|list| !list.is_empty()) else { return Ok(all) };
-    all.clear();
+/// Ports by protocol, in the order of the protocols' names; all of them where none are given.
+fn ports(rule: &Object<'_>) -> Result<Vec<(Option<Protocol>, Vec<PortMatch>)>, Fault> {
+    let Some(list) = rule.field("ports").filter(|list| !list.is_empty()) else {
+        return Ok(vec![(None, Vec::new())]);
+    };
+    let mut all: BTreeMap<Protocol, Vec<PortMatch>> = BTreeMap::new();
     let mut whole = Vec::new();
     for item in list.items()? {
         let port = item.object()?;
@@ -110,16 +111,45 @@ fn ports(rule: &Object<'_>) -> Result<BTreeMap<Option<Protocol>, Vec<PortMatch>>
             Some(field) => validate::protocol_with_ports(&field)?,
             None => Protocol::TCP,
         };
-        let ports = all.entry(Some(protocol)).or_default();
+        let ports = all.entry(protocol).or_default();
         match port.field("port") {
             Some(field) => ports.push(port_match(&field, &port)?),
             None => whole.push(protocol),
         }
     }
     for protocol in whole {
-        all.insert(Some(protocol), Vec::new());
+        all.insert(protocol, Vec::new());
     }
+    let mut all: Vec<_> =
+        all.into_iter().map(|(protocol, ports)| (Some(protocol), simplified(ports))).collect();
+    all.sort_by_key(|(protocol, _)| protocol.map(|protocol| protocol.to_string()));
     Ok(all)
+}
+
+/// Names first, then the fewest ranges of numbers.
+fn simplified(ports: Vec<PortMatch>) -> Vec<PortMatch> {
+    let (names, numbers): (Vec<_>, Vec<_>) =
+        ports.iter().cloned().partition(|port| matches!(port, PortMatch::Named(_)));
+    let single = |port: &PortMatch| matches!(port, PortMatch::Numbers(range) if range.first == range.last);
+    if ports.len() <= 1 || numbers.is_empty() || numbers.len() == 1 && single(&numbers[0]) {
+        // Nothing to join: as they were given.
+        return ports;
+    }
+    let mut ranges: Vec<PortRange> = numbers
+        .into_iter()
+        .filter_map(|port| if let PortMatch::Numbers(range) = port { Some(range) } else { None })
+        .collect();
+    ranges.sort();
+    let mut joined: Vec<PortRange> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => {
+                last.last = last.last.max(range.last);
+            }
+            _ => joined.push(range),
+        }
+    }
+    names.into_iter().chain(joined.into_iter().map(PortMatch::Numbers)).collect()
 }
 
 fn port_match(field: &Field<'_>, port: &Object<'_>) -> Result<PortMatch, Fault> {

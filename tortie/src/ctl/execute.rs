@@ -120,7 +120,9 @@ pub(super) fn execute(asked: &Asked<'_>, verb: &Verb<'_>, store: Option<&dyn Sto
 fn resources(asked: &Asked<'_>) -> Result<Vec<ApiObject>, Results> {
     if let Some((files, filename)) = asked.files.and_then(|files| Some((files, files.filename.as_deref()?))) {
         let objects = files::read(files, filename).map_err(|error| match error {
-            FileError::Invalid(error) => Results { file_invalid: true, ..Results::failed(error) },
+            FileError::Unreadable(error) | FileError::Invalid(error) => {
+                Results { file_invalid: true, ..Results::failed(error) }
+            }
             FileError::Empty(error) => Results::failed(error),
         })?;
         return if objects.is_empty() { Err(Results::default()) } else { Ok(objects) };

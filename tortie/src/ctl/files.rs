@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use datastore::{ApiObject, read_objects};
+use datastore::{ApiObject, ReadError, read_objects};
 
 /// The most that a file may hold, in bytes: more than etcd takes in one value a hundred times over.
 const MAX_BYTES: u64 = 256 << 20;
@@ -30,7 +30,9 @@ pub(crate) struct FileArgs {
 /// Why no resources came of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FileError {
-    /// A file can't be read, or holds something else.
+    /// A file can't be read.
+    Unreadable(String),
+    /// A file holds something else.
     Invalid(String),
     /// There is nothing in it.
     Empty(String),
@@ -41,9 +43,18 @@ pub(super) enum FileError {
 /// # Errors
 /// The first file that is no good; then nothing of the others counts.
 pub(super) fn read(args: &FileArgs, filename: &Path) -> Result<Vec<ApiObject>, FileError> {
+    read_as(args, filename, |text| read_objects(text))
+}
+
+/// The same, of texts in another form.
+pub(super) fn read_as<E: Into<FileError>>(
+    args: &FileArgs,
+    filename: &Path,
+    read: impl Fn(&str) -> Result<Vec<ApiObject>, E>,
+) -> Result<Vec<ApiObject>, FileError> {
     let mut objects = Vec::new();
     for path in paths(filename, args.recursive)? {
-        let found = read_file(&path)?;
+        let found = read(&text(&path)?).map_err(Into::into)?;
         if found.is_empty() && !args.skip_empty {
             return Err(FileError::Empty(format!("no resources specified in file {}", path.display())));
         }
@@ -55,7 +66,13 @@ pub(super) fn read(args: &FileArgs, filename: &Path) -> Result<Vec<ApiObject>, F
     Ok(objects)
 }
 
-fn read_file(path: &Path) -> Result<Vec<ApiObject>, FileError> {
+impl From<ReadError> for FileError {
+    fn from(error: ReadError) -> Self {
+        FileError::Invalid(error.to_string())
+    }
+}
+
+fn text(path: &Path) -> Result<String, FileError> {
     let mut bytes = Vec::new();
     if path == Path::new("-") {
         std::io::stdin().take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
@@ -63,9 +80,7 @@ fn read_file(path: &Path) -> Result<Vec<ApiObject>, FileError> {
         let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
         file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
     }
-    let text =
-        String::from_utf8(bytes).map_err(|_| FileError::Invalid(format!("{}: not UTF-8", path.display())))?;
-    read_objects(&text).map_err(|error| FileError::Invalid(error.to_string()))
+    String::from_utf8(bytes).map_err(|_| FileError::Invalid(format!("{}: not UTF-8", path.display())))
 }
 
 /// As Go words it.
@@ -75,7 +90,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> FileError {
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
     };
-    FileError::Invalid(format!("open {}: {reason}", path.display()))
+    FileError::Unreadable(format!("open {}: {reason}", path.display()))
 }
 
 /// The file itself, or a directory's manifests by name.

@@ -180,7 +180,7 @@ fn collect(tree: &document::Value, into: &mut Vec<Resource>) {
 /// What a resource is in the store.
 fn found(tree: &document::Value) -> Option<(Key, Value)> {
     let upgraded = v1::upgraded(tree);
-    let tree = upgraded.as_ref().unwrap_or(tree);
+    let tree = upgraded.as_ref().map_or(tree, |upgraded| &upgraded.document);
     let object = Object::top(tree).ok()?;
     let (_, kind) = object.text("kind").ok()??;
     let (_, version) = object.text("apiVersion").ok()??;
