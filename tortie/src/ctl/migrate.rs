@@ -3,17 +3,20 @@
 //! `migrate` is calicoctl's own way from etcd to Kubernetes; `export` and `import` move a site between etcd and a directory
 //! of YAML, in the same form of file: resources, the cluster's own, and IPAM's books, each behind a line of `===`.
 
+mod nodes;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use datastore::{ApiObject, Client, ClientError, Key, ResourceKind, Store, Under, read_objects};
+use datastore::{Client, ClientError, Key, ResourceKind, Store, Under, read_objects};
 use model::{Family, Prefix};
 use serde_json::{Value, json};
 
 use super::copy::{self, CopyArgs};
 use super::execute::{Handled, strip_list_item};
 use super::{GlobalArgs, Said, StoreArgs, gojson, with_store, yaml};
+use nodes::Nodes;
 
 /// Resources that move, in an order in which each finds what it needs.
 const KINDS: [ResourceKind; 17] = [
@@ -173,7 +176,7 @@ pub(super) fn migrated(store: &dyn Store) -> Result<String, String> {
 /// The whole site. For Kubernetes, nodes and what is named after them go by the names that it has for them.
 pub(super) fn export(store: &dyn Store, for_kubernetes: bool) -> Result<String, String> {
     let client = Client::new(store);
-    let mut names: Vec<(String, String)> = Vec::new();
+    let mut nodes = Nodes::default();
     let mut text = String::new();
     let more: &[ResourceKind] = if for_kubernetes { &[] } else { &MORE_KINDS };
     for kind in KINDS.into_iter().chain(more.iter().copied()) {
@@ -183,7 +186,7 @@ pub(super) fn export(store: &dyn Store, for_kubernetes: bool) -> Result<String, 
         });
         list.items.iter_mut().for_each(strip_list_item);
         if for_kubernetes {
-            rename(kind, &mut list.items, &mut names)?;
+            nodes.rename(kind, &mut list.items)?;
         }
         text.push_str(&yaml::print(&Handled::List(list).value()));
         text.push_str("---\n");
@@ -193,46 +196,12 @@ pub(super) fn export(store: &dyn Store, for_kubernetes: bool) -> Result<String, 
         Err(ClientError::NotFound(_)) => json!({}),
         Err(error) => return Err(error.to_string()),
     };
-    let ipam = books(store).map_err(|error| error.to_string())?;
+    let ipam = books(store, &nodes).map_err(|error| error.to_string())?;
     Ok(format!("{text}{PART}{}\n{PART}{}\n", gojson::print(&cluster), gojson::print(&ipam)))
 }
 
-fn rename(
-    kind: ResourceKind,
-    objects: &mut [ApiObject],
-    names: &mut Vec<(String, String)>,
-) -> Result<(), String> {
-    for object in objects {
-        let name = object.name().to_owned();
-        match kind {
-            ResourceKind::Node => {
-                let orchestrators = object.spec("orchRefs").as_array().into_iter().flatten();
-                let kubernetes = orchestrators.rev().find(|one| one["orchestrator"] == "k8s");
-                let Some(known) = kubernetes.and_then(|one| one["nodeName"].as_str()).map(str::to_owned)
-                else {
-                    return Err(format!(
-                        "unable to process metadata for export for Node resource: node {name} missing a 'k8s' \
-                         orchestrator reference. Unable to export data unless every node has a 'k8s' orchestrator \
-                         reference"
-                    ));
-                };
-                object.set_text("name", &known);
-                names.push((name, known));
-            }
-            ResourceKind::FelixConfiguration | ResourceKind::BgpConfiguration => {
-                let node = name.strip_prefix("node.");
-                if let Some((_, known)) = names.iter().find(|(old, _)| Some(old.as_str()) == node) {
-                    object.set_text("name", &format!("node.{known}"));
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// IPAM's books, by the keys that etcd has them under.
-fn books(store: &dyn Store) -> Result<Value, datastore::StoreError> {
+fn books(store: &dyn Store, nodes: &Nodes) -> Result<Value, datastore::StoreError> {
     let mut books = json!({});
     for (name, unders) in [
         (
@@ -245,7 +214,8 @@ fn books(store: &dyn Store) -> Result<Value, datastore::StoreError> {
         let mut pairs = Vec::new();
         for under in unders {
             for stored in store.list(&under)?.stored {
-                pairs.push(json!({ "Key": path(&stored.key), "Value": stored.value, "TTL": 0 }));
+                let (key, value) = nodes.book(stored.key, stored.value);
+                pairs.push(json!({ "Key": path(&key), "Value": value, "TTL": 0 }));
             }
         }
         if !pairs.is_empty() {
