@@ -66,12 +66,23 @@ pub(crate) struct GlobalArgs {
 
     /// Taken for calicoctl's sake: commands say what they do without it
     #[arg(long, global = true, value_name = "LEVEL", default_value = "panic", hide = true)]
-    #[arg(value_parser = ["panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"])]
     pub(crate) log_level: String,
 
     /// Taken for calicoctl's sake: only its Kubernetes datastore has contexts
     #[arg(long, global = true, value_name = "CONTEXT", hide = true)]
     pub(crate) context: Option<String>,
+}
+
+impl GlobalArgs {
+    /// Why no command may run with these.
+    fn objection(&self) -> Option<String> {
+        const LEVELS: [&str; 8] = ["panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"];
+        let level = &self.log_level;
+        let known = LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+        (!known).then(|| {
+            format!("unknown log level: {level}, expected one of: panic, fatal, error, warn, info, debug")
+        })
+    }
 }
 
 /// Which datastore a command works on.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::ipam;
+use crate::{ipam, output};
 
 use super::files::FileArgs;
 use super::{
@@ -63,6 +63,9 @@ impl Command {
     /// # Errors
     /// Standard output can't be written.
     pub(crate) fn run(&self, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+        if let Some(objection) = global.objection() {
+            return Said::failed(objection).finish();
+        }
         match self {
             Command::Create(args) => super::create(args, global),
             Command::Apply(args) => super::apply(args, global),
@@ -110,13 +113,12 @@ pub(crate) fn calicoctl() -> anyhow::Result<ExitCode> {
         Ok(Calicoctl { global, command: Own::Shared(command) }) => command.run(&global),
         Ok(Calicoctl { command: Own::Validate(files), .. }) => super::validate(&files),
         Err(error) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                error.print()?;
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            // Who gives no command is shown those that there are, and nothing has failed.
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                output::print(&error.to_string())?;
                 Ok(ExitCode::SUCCESS)
-            }
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                error.print()?;
-                Ok(ExitCode::FAILURE)
             }
             _ => {
                 let words: Vec<String> =
@@ -150,6 +152,13 @@ fn refused(error: &clap::Error, words: &[String]) -> String {
             let letter = letters.chars().next().unwrap_or('-');
             format!("unknown shorthand flag: '{letter}' in {argument}\n")
         }
+        (ErrorKind::InvalidSubcommand, ..) => {
+            let command = match error.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(command)) => command.as_str(),
+                _ => "",
+            };
+            format!("unknown command \"{command}\" for \"calicoctl\"\n")
+        }
         _ => error.to_string(),
     };
     format!(
@@ -179,6 +188,18 @@ mod tests {
         assert!(text.starts_with("unknown shorthand flag: 'm' in -m\n"), "{text}");
         assert!(text.contains("Invalid option: 'get node -m'. Use flag '--help' to read about"), "{text}");
         assert!(said(&["get", "node", "--nonsense"]).starts_with("unknown flag: --nonsense\n"));
+        assert!(said(&["frobnicate"]).starts_with("unknown command \"frobnicate\" for \"calicoctl\"\n"));
+    }
+
+    #[test]
+    fn log_levels_are_those_that_calicoctl_knows() {
+        let objection =
+            |level: &str| GlobalArgs { log_level: level.to_owned(), ..GlobalArgs::default() }.objection();
+        for level in ["panic", "INFO", "Warning", "trace"] {
+            assert_eq!(objection(level), None, "{level}");
+        }
+        let expected = "unknown log level: loud, expected one of: panic, fatal, error, warn, info, debug";
+        assert_eq!(objection("loud").as_deref(), Some(expected));
     }
 
     #[test]
