@@ -1,100 +1,31 @@
 //! The router itself, from start to clean stop, in a network namespace of the test's own.
 
+mod namespace;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_tortie");
-/// How long a start or a stop may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+use namespace::{BINARY, Namespace, PATIENCE, Router, root};
 
-/// A network namespace with one end of a veth pair called `up0`; gone when dropped, also after a panic.
-struct Namespace(String);
-
-impl Namespace {
-    /// `None` where namespaces can't be made here; says why.
-    fn new(name: &str) -> Option<Namespace> {
-        let name = format!("tortie-{name}-{}", std::process::id());
-        let made = Command::new("ip").args(["netns", "add", &name]).output();
-        match made {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                println!("skipped: no network namespace: {}", String::from_utf8_lossy(&output.stderr).trim());
-                return None;
-            }
-            Err(error) => {
-                println!("skipped: no `ip` command: {error}");
-                return None;
-            }
-        }
-        let namespace = Namespace(name);
-        for command in [
-            "link add up0 type veth peer name far0",
-            "link set lo up",
-            "link set up0 up",
-            "link set far0 up",
-            "addr add 192.0.2.1/24 dev up0",
-        ] {
-            let arguments: Vec<&str> = ["-n", &namespace.0].into_iter().chain(command.split(' ')).collect();
-            let output = Command::new("ip").args(&arguments).output().expect("ip runs");
-            assert!(output.status.success(), "ip {command}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Some(namespace)
+/// A network namespace with one end of a veth pair called `up0`.
+fn namespace(name: &str) -> Option<Namespace> {
+    let namespace = Namespace::new(name)?;
+    for command in [
+        "link add up0 type veth peer name far0",
+        "link set lo up",
+        "link set up0 up",
+        "link set far0 up",
+        "addr add 192.0.2.1/24 dev up0",
+    ] {
+        namespace.ip(command);
     }
-
-    /// A command that runs inside.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0, program]).env_remove("RUST_LOG");
-        command
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-/// A running router; killed when dropped.
-struct Router {
-    child: Child,
-    log: PathBuf,
+    Some(namespace)
 }
 
 impl Router {
-    fn start(namespace: &Namespace, directory: &Path) -> Router {
-        let log = directory.join("log");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        let child = namespace
-            .command(BINARY)
-            .args(["run", "-c", "tortie.yaml"])
-            .current_dir(directory)
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .expect("it starts");
-        Router { child, log }
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Waits until `seen` holds.
-    fn wait(&mut self, what: &str, mut seen: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !seen() {
-            let ended = self.child.try_wait().expect("its state");
-            assert!(ended.is_none(), "it ended while {what} was waited for: {}", self.said());
-            assert!(Instant::now() < deadline, "{what} took too long: {}", self.said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// `ip netns exec` becomes the program it runs, so the child's id is the router's.
     fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(status.expect("kill runs").success());
@@ -109,13 +40,6 @@ impl Router {
             assert!(Instant::now() < deadline, "it doesn't end: {}", self.said());
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -165,21 +89,12 @@ fn as_calicoctl(socket: &Path) -> String {
     said
 }
 
-fn root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
-    if !root {
-        println!("skipped: needs root");
-    }
-    root
-}
-
 #[test]
 fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     if !root() {
         return;
     }
-    let Some(namespace) = Namespace::new("run") else { return };
+    let Some(namespace) = namespace("run") else { return };
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     configure(path);
@@ -190,7 +105,7 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     )
     .expect("a file");
     reserved_ports(&namespace, "echo 8080 > FILE");
-    let mut router = Router::start(&namespace, path);
+    let mut router = Router::start(&namespace, path, "tortie.yaml");
     router.wait("the uplink", || {
         let (status, text) = ask(path, &["ports", "-o", "json"]);
         let ports: Option<serde_json::Value> = serde_json::from_str(&text).ok();
@@ -254,17 +169,17 @@ fn a_killed_router_is_followed_by_another_at_the_same_socket() {
     if !root() {
         return;
     }
-    let Some(namespace) = Namespace::new("kill") else { return };
+    let Some(namespace) = namespace("kill") else { return };
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     configure(path);
     let up = || ask(path, &["ports"]).1.contains("up0");
-    let mut first = Router::start(&namespace, path);
+    let mut first = Router::start(&namespace, path, "tortie.yaml");
     first.wait("the uplink", up);
     first.signal("-KILL");
     assert_eq!(first.exit_code(), None, "a signal ended it");
     assert!(path.join("t.sock").exists(), "a killed router can't tidy up");
-    let mut second = Router::start(&namespace, path);
+    let mut second = Router::start(&namespace, path, "tortie.yaml");
     second.wait("the uplink", up);
     second.signal("-INT");
     assert_eq!(second.exit_code(), Some(0), "{}", second.said());

@@ -1,6 +1,10 @@
 //! The binary under calicoctl's name, on a directory and on a real etcd.
 
 mod etcd;
+mod migration;
+#[path = "../namespace/mod.rs"]
+mod namespace;
+mod sessions;
 mod walkthrough;
 
 use std::path::Path;

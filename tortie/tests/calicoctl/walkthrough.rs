@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{calicoctl, on_a_directory, on_an_etcd};
 
-const CLUSTER: &str = "\
+pub(super) const CLUSTER: &str = "\
 - apiVersion: v1
   kind: ipPool
   metadata: {cidr: 10.244.0.0/16}
@@ -86,7 +86,7 @@ const POLICY: &str = "\
 ";
 
 /// What a command prints that has to succeed.
-fn good(place: &Path, variables: &[(&str, &str)], line: &str) -> String {
+pub(super) fn good(place: &Path, variables: &[(&str, &str)], line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let (status, out, error) = calicoctl(place, variables, &words);
     assert_eq!((status, error.as_str()), (0, ""), "{line}: {out}");
@@ -101,7 +101,7 @@ fn a_cluster_is_built(place: &Path, variables: &[(&str, &str)]) {
         good("get ippool -o wide"),
         "\
 NAME            CIDR            NAT    IPIPMODE   VXLANMODE   DISABLED   DISABLEBGPEXPORT   SELECTOR   ASSIGNMENTMODE   \n\
-10.244.0.0-16   10.244.0.0/16   true   Never      Never       false      false              all()      Automatic        \n\n"
+10-244-0-0-16   10.244.0.0/16   true   Never      Never       false      false              all()      Automatic        \n\n"
     );
     assert_eq!(
         good("get node -o wide"),
