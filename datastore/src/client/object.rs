@@ -36,7 +36,7 @@ impl ApiObject {
     }
 
     /// With what was changed brought into Go's order.
-    pub(crate) fn canonical(self) -> ApiObject {
+    pub fn canonical(self) -> ApiObject {
         // What the client itself has put there is of the right type.
         match schema::decode(schema::of(self.kind), &self.value) {
             Ok(value) => ApiObject { kind: self.kind, value }.with_type(),

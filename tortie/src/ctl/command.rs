@@ -101,6 +101,8 @@ pub(super) enum Own {
     Shared(Command),
     /// Are the resources of a file good?
     Validate(FileArgs),
+    /// Print the resources of a file, policies in the form that costs nodes least
+    Optimize(FileArgs),
 }
 
 /// The whole command line, as calicoctl takes it.
@@ -112,6 +114,7 @@ pub(crate) fn calicoctl() -> anyhow::Result<ExitCode> {
     match parsed(&words) {
         Ok(Calicoctl { global, command: Own::Shared(command) }) => command.run(&global),
         Ok(Calicoctl { command: Own::Validate(files), .. }) => super::validate(&files),
+        Ok(Calicoctl { command: Own::Optimize(files), .. }) => super::optimize(&files),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp
             | ErrorKind::DisplayVersion

@@ -58,6 +58,11 @@ impl Printer {
         }
     }
 
+    /// What is printed of these as YAML.
+    pub(super) fn yaml(handled: &[Handled]) -> String {
+        yaml::print(&whole(handled))
+    }
+
     /// What is printed of these.
     ///
     /// # Errors
@@ -66,7 +71,7 @@ impl Printer {
         let known = OnceCell::new();
         let as_number = || known.get_or_init(|| cluster_as(store)).clone();
         match self {
-            Printer::Yaml => Ok(yaml::print(&whole(handled))),
+            Printer::Yaml => Ok(Printer::yaml(handled)),
             Printer::Json => Ok(gojson::print(&whole(handled)) + "\n"),
             Printer::Template(text) => {
                 let data = Value::Array(handled.iter().map(Handled::value).collect());

@@ -9,7 +9,7 @@ use datastore::MemoryStore;
 use serde_json::{Value, json};
 
 use super::command::{Command, Own};
-use super::{Said, command, config, convert, get, label, migrate, patch, write};
+use super::{Said, command, config, convert, get, label, migrate, optimize, patch, write};
 
 /// A shell before an empty store.
 struct Shell {
@@ -48,6 +48,7 @@ impl Shell {
         let store = &self.store;
         match line.command {
             Own::Validate(files) => write::validated(&files),
+            Own::Optimize(files) => optimize::optimized(&files),
             Own::Shared(command) => match command {
                 Command::Create(args) => write::created(&args, store),
                 Command::Apply(args) => write::applied(&args, store),
