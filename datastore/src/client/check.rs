@@ -30,6 +30,11 @@ pub fn check(object: &ApiObject) -> Result<(), ClientError> {
             value: Some(bad_bound(value.unwrap_or_default())),
             reason: "port range invalid, port number must be between 1 and 65535".to_owned(),
         },
+        Reason::Needs("a type") => ErroredField {
+            name: go_name(&path),
+            value,
+            reason: "ICMP code specified without an ICMP type".to_owned(),
+        },
         reason => ErroredField { name: go_name(&path), value, reason: reason.to_string() },
     }
     .into())

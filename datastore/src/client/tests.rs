@@ -67,6 +67,16 @@ fn what_go_never_leaves_out_is_written_though_it_is_empty() {
 }
 
 #[test]
+fn an_icmp_code_without_a_type_is_refused_in_calicos_words() {
+    let rule = json!({ "action": "Allow", "protocol": "ICMP", "icmp": { "code": 1 } });
+    let error = check(&with_spec("GlobalNetworkPolicy", "a", json!({ "ingress": [rule] })));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "error with field Code = '1' (ICMP code specified without an ICMP type)"
+    );
+}
+
+#[test]
 fn what_kubernetes_says_about_a_policy_is_one_of_its_fields() {
     let condition = json!({
         "type": "Valid", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Valid", "message": "",
