@@ -73,6 +73,14 @@ impl Results {
         Results { error: Some(error.into()), ..Results::default() }
     }
 
+    /// One resource wasn't handled.
+    fn fail(&mut self, verb: &Verb<'_>, error: String) {
+        match verb {
+            Verb::Replace | Verb::Patch(_) => self.error = Some(error),
+            _ => self.errors.push(error),
+        }
+    }
+
     /// The errors as Go prints a slice of them.
     pub(super) fn all_errors(&self) -> String {
         format!("[{}]", self.errors.join(" "))
@@ -99,8 +107,15 @@ pub(super) fn execute(asked: &Asked<'_>, verb: &Verb<'_>, store: Option<&dyn Sto
         // Who may write single kinds alone can't, and needn't.
         let _ = client.ensure_initialized();
     }
-    for object in objects {
-        match one(asked, verb, client, object) {
+    for mut object in objects {
+        if !matches!(verb, Verb::Validate)
+            && let Err(error) = settle_namespace(asked, &mut object)
+        {
+            results.fail(verb, error);
+            continue;
+        }
+        let tried = object.clone();
+        match one(verb, client, object) {
             Ok(mut handled) => {
                 if let Handled::One(object) = &mut handled
                     && asked.export
@@ -110,8 +125,13 @@ pub(super) fn execute(asked: &Asked<'_>, verb: &Verb<'_>, store: Option<&dyn Sto
                 }
                 results.handled.push(handled);
             }
-            Err(error) if matches!(verb, Verb::Replace | Verb::Patch(_)) => results.error = Some(error),
-            Err(error) => results.errors.push(error),
+            Err(error) => {
+                if matches!(verb, Verb::Replace | Verb::Patch(_)) {
+                    // calicoctl counts it as done all the same.
+                    results.handled.push(Handled::One(tried));
+                }
+                results.fail(verb, error);
+            }
         }
     }
     results
@@ -138,15 +158,7 @@ fn resources(asked: &Asked<'_>) -> Result<Vec<ApiObject>, Results> {
     Ok(asked.names.iter().map(|name| named(name)).collect())
 }
 
-fn one(
-    asked: &Asked<'_>,
-    verb: &Verb<'_>,
-    client: Option<Client<'_>>,
-    mut object: ApiObject,
-) -> Result<Handled, String> {
-    if !matches!(verb, Verb::Validate) {
-        settle_namespace(asked, &mut object)?;
-    }
+fn one(verb: &Verb<'_>, client: Option<Client<'_>>, mut object: ApiObject) -> Result<Handled, String> {
     let Some(client) = client else {
         object.default_namespace();
         return check_object(&object).map(|()| Handled::One(object)).map_err(|error| error.to_string());

@@ -85,7 +85,7 @@ fn read(args: &LabelArgs, store: &dyn Store) -> Result<ApiObject, String> {
         ..Asked::default()
     };
     let results = execute(&asked, &Verb::Get, Some(store));
-    if let Some(error) = results.error.or(results.errors.into_iter().next()) {
+    if let Some(error) = results.error {
         return Err(format!("failed to get {kind} {name}, error {error}"));
     }
     match results.handled.into_iter().next() {

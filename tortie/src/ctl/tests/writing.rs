@@ -6,9 +6,11 @@ use super::*;
 fn verbs_count_what_they_did_and_refuse_what_is_there_or_is_not() {
     let shell = Shell::new();
     let file = shell.file(&peer("bgppeer1", "192.168.0.250"));
+    let Said { out, error } = shell.say(&["replace", "-f", &file]);
+    assert_eq!(out, "Partial success: replaced the first 1 out of 1 'BGPPeer' resources:\n");
     assert_eq!(
-        shell.bad(&["replace", "-f", &file]),
-        "failed to replace 'BGPPeer' resource: resource does not exist: BGPPeer(bgppeer1) with error: <nil>"
+        error.as_deref(),
+        Some("hit error: resource does not exist: BGPPeer(bgppeer1) with error: <nil>")
     );
     assert_eq!(shell.good(&["create", "-f", &file]), "Successfully created 1 'BGPPeer' resource(s)\n");
     assert_eq!(
@@ -124,6 +126,7 @@ fn labels_are_set_kept_overwritten_and_removed() {
     assert_eq!(label(&["app", "--remove"]), Said::fine("Successfully removed label app from ippool pool\n"));
     let error = label(&["app", "--remove"]).error.unwrap();
     assert!(error.contains("cannot remove label of"), "{error}");
+    assert_eq!(shell.bad(&["label", "ippool", "none", "a=b"]), "ippool none not found");
 }
 
 #[test]
@@ -151,4 +154,19 @@ fn resources_are_held_to_the_rules_without_a_store() {
         shell.file(&list(&[peer("one", "10.0.0.1"), peer("two", "nonsense"), peer("three", "10.0.0.3")]));
     let error = shell.bad(&["validate", "-f", &mixed]);
     assert!(error.starts_with("hit error: [error with field PeerIP = 'nonsense'"), "{error}");
+}
+
+#[test]
+fn what_is_optimized_is_printed_as_yaml() {
+    let shell = Shell::new();
+    let one = shell.good(&["optimize", "-f", &shell.file(&pool("pool1", "10.0.1.0/24"))]);
+    assert!(one.starts_with("apiVersion: projectcalico.org/v3\nkind: IPPool\n"), "{one}");
+    let rule =
+        |app: &str| json!({ "action": "Allow", "destination": { "selector": format!("app == '{app}'") } });
+    let policy = resource("GlobalNetworkPolicy", "web", json!({ "ingress": [rule("a"), rule("b")] }));
+    let many = shell.good(&["optimize", "-f", &shell.file(&list(&[policy, pool("pool1", "10.0.1.0/24")]))]);
+    assert_eq!(many.matches("\n- apiVersion").count(), 2, "{many}");
+    assert!(many.contains("    name: web-i-0\n") && many.contains("    name: web-i-1\n"), "{many}");
+    let error = shell.bad(&["optimize", "-f", &shell.file(&pool("pool1", "10.0.1.0/33"))]);
+    assert!(error.contains("CIDR = '10.0.1.0/33'"), "{error}");
 }
