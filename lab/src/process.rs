@@ -1,6 +1,7 @@
 //! Programs that run beside a scenario, and their certain end.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -63,8 +64,21 @@ impl Identity {
     /// # Errors
     /// It has ended.
     pub fn resident_bytes(self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory that it has ever held, in bytes: `VmHWM` of `/proc/PID/status`.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn peak_bytes(self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(self, field: &str) -> Result<u64> {
         let status = wait::read(Path::new(&format!("/proc/{}/status", self.pid)))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let line = line.with_context(|| format!("no line {field}"))?;
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kilobytes * 1024)
     }
@@ -74,12 +88,22 @@ impl Identity {
     /// # Errors
     /// It has ended.
     pub fn processor_time(self) -> Result<Duration> {
-        let stat = wait::read(Path::new(&format!("/proc/{}/stat", self.pid)))?;
-        let after_name = stat.rsplit_once(')').context("no process name in /proc/PID/stat")?.1;
-        // Fields 14 and 15; after the name comes field 3.
-        let ticks =
-            after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-        Ok(Duration::from_millis(ticks * 10))
+        Ok(named_and_taken(&wait::read(Path::new(&format!("/proc/{}/stat", self.pid)))?)?.1)
+    }
+
+    /// The same of each of its threads that there is now, by name; of those of one name together.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn processor_time_of_threads(self) -> Result<BTreeMap<String, Duration>> {
+        let mut taken: BTreeMap<String, Duration> = BTreeMap::new();
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            // One that has ended meanwhile is none.
+            let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else { continue };
+            let (name, time) = named_and_taken(&stat)?;
+            *taken.entry(name).or_default() += time;
+        }
+        Ok(taken)
     }
 
     /// For how long its threads of these names have run, to the nanosecond: `/proc/PID/task/*/schedstat` (proc(5)). What else
@@ -114,6 +138,16 @@ impl Identity {
             Err(error) => Err(error).with_context(|| format!("cannot signal process {}", self.pid)),
         }
     }
+}
+
+/// The name and the processor time in a `/proc/…/stat`.
+fn named_and_taken(stat: &str) -> Result<(String, Duration)> {
+    let (before, after_name) = stat.rsplit_once(')').context("no name in a stat of /proc")?;
+    let name = before.split_once('(').context("no name in a stat of /proc")?.1;
+    // Fields 14 and 15; after the name comes field 3.
+    let ticks =
+        after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok((name.to_owned(), Duration::from_millis(ticks * 10)))
 }
 
 impl fmt::Display for Identity {

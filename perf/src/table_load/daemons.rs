@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::netns::Namespace;
@@ -23,6 +23,8 @@ const DAEMON_CORES: &str = "0-2";
 const ENDS_CORE: &str = "3";
 /// How long a question about a version may take.
 const QUESTION: Duration = Duration::from_secs(10);
+/// How long the kernel's mirror may take for a table.
+const MIRROR: Duration = Duration::from_secs(60);
 
 /// A program that speaks BGP.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ struct Daemon {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Tortie,
+    /// Without its mirror in the kernel.
+    TortieAlone,
     Bird,
     Frr,
     GoBgp,
@@ -80,10 +84,19 @@ fn find(arguments: &Arguments, skipped: &mut Vec<String>) -> Result<Vec<Daemon>>
         |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| name.starts_with(only));
     let mut daemons = Vec::new();
     if wanted("tortie") {
-        let program = fs::canonicalize(&arguments.tortie).with_context(|| {
-            format!("{}: `cargo build --release -p tortie` makes it", arguments.tortie.display())
-        })?;
-        daemons.push(Daemon { kind: Kind::Tortie, name: "tortie".to_owned(), root: "/".into(), program });
+        for program in &arguments.tortie {
+            let missing = || format!("{}: `cargo build --release -p tortie` makes it", program.display());
+            let program = fs::canonicalize(program).with_context(missing)?;
+            let of_which = match arguments.tortie.len() {
+                1 => String::new(),
+                _ => format!(" {}", program.display()),
+            };
+            let daemon = |kind, name| Daemon { kind, name, root: "/".into(), program: program.clone() };
+            daemons.push(daemon(Kind::Tortie, format!("tortie{of_which}")));
+            if arguments.without_mirror {
+                daemons.push(daemon(Kind::TortieAlone, format!("tortie{of_which}, no kernel mirror")));
+            }
+        }
     }
     let own = PathBuf::from("/");
     for root in std::iter::once(&own).chain(&arguments.roots) {
@@ -138,14 +151,48 @@ fn once(daemon: &Daemon, arguments: &Arguments, row: &mut Row) -> Result<()> {
     link::transmit_checksums_by_software(&ends, "eth0")?;
     let running = start(daemon, &lab, &router, &feeders)?;
     let mut ends = Ends::start(&ends, arguments)?;
+    row.megabytes_before.0.push(running.resident_bytes()? as f64 / 1e6);
     let loaded = ends.ask("load")?;
     row.load_seconds.0.push(loaded.seconds);
+    if let Some(tortie) = running.tortie.as_ref().filter(|_| daemon.kind == Kind::Tortie) {
+        let began = Instant::now();
+        mirror_holds(&lab, tortie, |routes| routes >= loaded.routes as u64)?;
+        row.mirror_seconds.0.push(began.elapsed().as_secs_f64());
+    }
     row.megabytes.0.push(running.resident_bytes()? as f64 / 1e6);
     let withdrawn = ends.ask("withdraw")?;
     row.withdraw_seconds.0.push(withdrawn.seconds);
+    if let Some(tortie) = running.tortie.as_ref().filter(|_| daemon.kind == Kind::Tortie) {
+        mirror_holds(&lab, tortie, |routes| routes < 16)?;
+    }
+    row.megabytes_peak.0.push(running.peak_bytes()? as f64 / 1e6);
     row.processor_seconds.0.push(running.processor_time()?.as_secs_f64());
+    if let Some(tortie) = &running.tortie {
+        for (thread, time) in tortie.identity()?.processor_time_of_threads()? {
+            row.threads.entry(thread).or_default().0.push(time.as_secs_f64());
+        }
+    }
     row.wrong += loaded.missing + loaded.wrong + withdrawn.missing + withdrawn.wrong;
     Ok(())
+}
+
+/// Waits until the router's mirror in the kernel holds as many routes as it should.
+fn mirror_holds(lab: &Lab, tortie: &TortieNode, enough: impl Fn(u64) -> bool) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Tables {
+        tables: Vec<Table>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Table {
+        limit: String,
+        in_use: u64,
+    }
+    lab.wait("the kernel's mirror", MIRROR, || {
+        let tables = tortie.show::<Tables>("tables")?.tables;
+        let mirrored = tables.iter().find(|table| table.limit == "mirror_routes");
+        let mirrored = mirrored.context("the router has a mirror")?.in_use;
+        Ok(enough(mirrored).then_some(()))
+    })
 }
 
 /// A daemon's processes.
@@ -170,6 +217,10 @@ impl Running {
         self.identities()?.into_iter().map(Identity::resident_bytes).sum()
     }
 
+    fn peak_bytes(&self) -> Result<u64> {
+        self.identities()?.into_iter().map(Identity::peak_bytes).sum()
+    }
+
     fn processor_time(&self) -> Result<Duration> {
         self.identities()?.into_iter().map(Identity::processor_time).sum()
     }
@@ -186,8 +237,17 @@ fn family(pid: u32) -> Result<Vec<Identity>> {
 }
 
 fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]) -> Result<Running> {
-    if daemon.kind == Kind::Tortie {
-        return Ok(Running { tortie: Some(tortie(lab, namespace, feeders)?), processes: Vec::new() });
+    let mirror_routes = match daemon.kind {
+        Kind::Tortie => Some(1_500_000),
+        // As good as none.
+        Kind::TortieAlone => Some(1),
+        _ => None,
+    };
+    if let Some(mirror_routes) = mirror_routes {
+        return Ok(Running {
+            tortie: Some(tortie(lab, namespace, feeders, mirror_routes)?),
+            processes: Vec::new(),
+        });
     }
     // Within the daemon's own tree, under a name that no other lab has.
     let directory =
@@ -199,7 +259,7 @@ fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]
         Kind::Frr => frr(feeders),
         Kind::GoBgp => gobgp(feeders),
         Kind::OpenBgpd => openbgpd(&directory, feeders),
-        Kind::Tortie => bail!("it is started elsewhere"),
+        Kind::Tortie | Kind::TortieAlone => bail!("it is started elsewhere"),
     };
     let file = directory.join("conf");
     let outside_file = outside.join("conf");
@@ -223,13 +283,19 @@ fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]
             .arg("-f")
             .arg(&file),
         Kind::OpenBgpd => command.arg("-d").arg("-f").arg(&file),
-        Kind::Tortie => bail!("it is started elsewhere"),
+        Kind::Tortie | Kind::TortieAlone => bail!("it is started elsewhere"),
     };
     let process = lab.spawn("daemon", command)?;
     Ok(Running { tortie: None, processes: vec![process] })
 }
 
-fn tortie(lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]) -> Result<TortieNode> {
+/// The router, sized for what it does here: an uplink, and no workloads, which frames and flows are mostly for.
+fn tortie(
+    lab: &Lab,
+    namespace: &Namespace,
+    feeders: &[Ipv4Addr],
+    mirror_routes: usize,
+) -> Result<TortieNode> {
     namespace.forward()?;
     let resources = Resources::create(lab.directory().join("resources"))?;
     resources.bgp_configuration(false, ROUTER_AS)?;
@@ -250,7 +316,9 @@ fn tortie(lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]) -> Result<Tort
         );
         resources.write(&format!("peer{number}.yaml"), &peer)?;
     }
-    let node = TortieNode::configure(lab, namespace, resources.directory(), &Settings::default())?;
+    let more = format!("limits: {{ frames: 16384, flows: 1024, mirror_routes: {mirror_routes} }}\n");
+    let settings = Settings { more, ..Settings::default() };
+    let node = TortieNode::configure(lab, namespace, resources.directory(), &settings)?;
     node.start(lab)?;
     Ok(node)
 }

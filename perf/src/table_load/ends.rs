@@ -36,6 +36,8 @@ pub struct Arguments {
 pub struct Passed {
     /// From the first byte sent to the last route counted.
     pub seconds: f64,
+    /// Routes that were to come.
+    pub routes: usize,
     /// Routes that never came.
     pub missing: usize,
     /// What came and shouldn't have, or with another path.
@@ -166,7 +168,7 @@ impl Counting<'_> {
             Ok::<(), anyhow::Error>(())
         })?;
         let seconds = (last - began).as_secs_f64();
-        Ok(Passed { seconds, missing: left, wrong: self.wrong, updates })
+        Ok(Passed { seconds, routes: self.has.len(), missing: left, wrong: self.wrong, updates })
     }
 
     /// Notes what was said; was it news of the kind that is waited for?

@@ -6,6 +6,7 @@ mod feed;
 mod speaker;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
@@ -47,9 +48,12 @@ pub struct Arguments {
     /// Roots of other Debian trees to look for daemons in, besides this machine's own.
     #[arg(long, value_delimiter = ',')]
     roots: Vec<std::path::PathBuf>,
-    /// The router's program.
-    #[arg(long, default_value = "target/release/tortie")]
-    tortie: std::path::PathBuf,
+    /// The router's program; several are measured side by side, in turns.
+    #[arg(long, value_delimiter = ',', default_value = "target/release/tortie")]
+    tortie: Vec<std::path::PathBuf>,
+    /// The router without its mirror in the kernel, too, which no other daemon here has.
+    #[arg(long)]
+    without_mirror: bool,
     /// Write the result into perf/records/.
     #[arg(long)]
     record: bool,
@@ -73,8 +77,16 @@ struct Row {
     withdraw_seconds: Readings,
     /// Processor seconds of all threads, for load and withdrawal together.
     processor_seconds: Readings,
-    /// Resident with the table.
+    /// Resident with the table; the router under test has settled by then.
     megabytes: Readings,
+    /// Resident before the first route: what a whole daemon has besides routes.
+    megabytes_before: Readings,
+    /// The most that was resident at any time.
+    megabytes_peak: Readings,
+    /// How much longer it took until the kernel's mirror held everything, where there is one.
+    mirror_seconds: Readings,
+    /// Processor seconds of each thread.
+    threads: BTreeMap<String, Readings>,
     /// Routes that never came, or with a wrong path; 0 in a sound measurement.
     wrong: usize,
 }
@@ -88,6 +100,10 @@ impl Row {
             withdraw_seconds: none(),
             processor_seconds: none(),
             megabytes: none(),
+            megabytes_before: none(),
+            megabytes_peak: none(),
+            mirror_seconds: none(),
+            threads: BTreeMap::new(),
             wrong: 0,
         }
     }
@@ -147,6 +163,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             row.megabytes.median(),
             if row.wrong > 0 { format!(", {} ROUTES WRONG OR MISSING", row.wrong) } else { String::new() }
         );
+        if !row.megabytes_before.0.is_empty() {
+            let (before, peak) = (row.megabytes_before.median(), row.megabytes_peak.median());
+            println!("  {before:.0} MB before the first route, {peak:.0} MB at most");
+        }
+        if !row.mirror_seconds.0.is_empty() {
+            println!("  in the kernel's mirror {:.2} s later", row.mirror_seconds.median());
+        }
+        for (thread, seconds) in &row.threads {
+            println!("  {thread:16} {:.2} s of processor", seconds.median());
+        }
     }
     if arguments.record {
         let name = if arguments.daemons { "peers-table-load" } else { "table-load" };
