@@ -97,11 +97,21 @@ pub(crate) struct AdjRibIn {
     pub(crate) received: [usize; 2],
     /// Of these, stale ones.
     pub(crate) stale: [usize; 2],
+    /// Bytes of all paths' attributes as received, those of each path counted in full.
+    attribute_bytes: usize,
 }
 
 impl AdjRibIn {
     pub(crate) fn new(slot: Slot, kind: PeerKind, allowance: Allowance) -> AdjRibIn {
-        AdjRibIn { slot, allowance, kind, router_id: None, received: [0; 2], stale: [0; 2] }
+        AdjRibIn {
+            slot,
+            allowance,
+            kind,
+            router_id: None,
+            received: [0; 2],
+            stale: [0; 2],
+            attribute_bytes: 0,
+        }
     }
 
     /// Takes in an UPDATE: first what it withdraws, then what it announces (RFC 4271 §4.3).
@@ -155,6 +165,9 @@ impl AdjRibIn {
             Admission::Drop => return Ok(()),
             Admission::Close(too_many) => return Err(too_many),
         }
+        if !self.allowance.admits_attributes(self.attribute_bytes + received.bytes().len()) {
+            return Err(TooMany::Attributes);
+        }
         let (imported, filtered) = policy.filter(nlri.prefix, received, &mut tables.interner);
         let path = Path {
             received: Arc::clone(received),
@@ -167,8 +180,12 @@ impl AdjRibIn {
         };
         match tables.insert(nlri.prefix, path, out) {
             Inserted::New => self.received[family as usize] += 1,
-            Inserted::Replaced(old) => self.stale[family as usize] -= usize::from(old.has(mark::STALE)),
+            Inserted::Replaced(old) => {
+                self.stale[family as usize] -= usize::from(old.has(mark::STALE));
+                self.attribute_bytes -= old.received.bytes().len();
+            }
         }
+        self.attribute_bytes += received.bytes().len();
         Ok(())
     }
 
@@ -177,6 +194,7 @@ impl AdjRibIn {
             let family = nlri.prefix.family() as usize;
             self.received[family] -= 1;
             self.stale[family] -= usize::from(path.has(mark::STALE));
+            self.attribute_bytes -= path.received.bytes().len();
         }
     }
 
@@ -210,9 +228,10 @@ impl AdjRibIn {
         out: &mut Vec<Output>,
     ) {
         let Tables { rib, nexthops, .. } = tables;
-        let (mut removed, mut stale) = (0, 0);
+        let (mut removed, mut stale, mut bytes) = (0, 0, 0);
         let gone = |path: Path| {
             removed += 1;
+            bytes += path.received.bytes().len();
             stale += usize::from(path.has(mark::STALE));
             if let Some(nexthop) = path.used_nexthop() {
                 nexthops.release(nexthop, out);
@@ -224,6 +243,7 @@ impl AdjRibIn {
         }
         self.received[family as usize] -= removed;
         self.stale[family as usize] -= stale;
+        self.attribute_bytes -= bytes;
     }
 
     /// Marks all paths of a family as kept from before a restart; those that were stale already go
@@ -280,22 +300,26 @@ impl AdjRibIn {
         let is_stale = |path: &Path| path.source == slot && path.has(mark::STALE);
         self.remove_paths(family, |path| is_stale(path) && path.received.has_community(NO_LLGR), tables, out);
         let Tables { rib, interner, .. } = tables;
+        let (mut bytes_before, mut bytes_after) = (0, 0);
         let mut age = |path: &mut Path| {
             if !is_stale(path) {
                 return false;
             }
+            bytes_before += path.received.bytes().len();
             for attributes in [&mut path.received, &mut path.imported] {
                 let (mut rewrite, mut key) = (Rewrite::of(attributes), Vec::new());
                 rewrite.add_communities(&[LLGR_STALE], &[]);
                 rewrite.write(attributes.nexthop(), &mut key);
                 *attributes = interner.intern(&key);
             }
+            bytes_after += path.received.bytes().len();
             true
         };
         match family {
             Family::V4 => rib.v4.change_each(|_, path| age(path)),
             Family::V6 => rib.v6.change_each(|_, path| age(path)),
         }
+        self.attribute_bytes = self.attribute_bytes - bytes_before + bytes_after;
     }
 
     /// Runs all paths through a changed policy.

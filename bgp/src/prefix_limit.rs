@@ -2,6 +2,9 @@
 //!
 //! A warning comes first, once a session and family, when the peer is near what it may hold. Where nothing else is said the
 //! limit is [`Limits::max_prefixes_per_peer`](crate::Limits::max_prefixes_per_peer), which no action lets a peer pass.
+//!
+//! A path may have 64 KiB of attributes (RFC 8654), so paths alone bound nothing: their attributes may take
+//! [`ATTRIBUTE_BYTES_A_PATH`] on the average of as many paths as there may be, or the session ends, whatever the action.
 
 use std::time::Duration;
 
@@ -75,11 +78,20 @@ pub enum Reached {
     Limit,
 }
 
+/// Bytes of attributes that a path may have on average, each path with all of its own: of the internet's it is below 100.
+const ATTRIBUTE_BYTES_A_PATH: usize = 512;
+/// And however few paths there may be.
+const ATTRIBUTE_BYTES_MIN: usize = 1 << 20;
+
 /// A peer announced more than it may, and its session is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooMany {
-    pub(crate) family: Family,
-    pub(crate) most: usize,
+pub(crate) enum TooMany {
+    Paths {
+        family: Family,
+        most: usize,
+    },
+    /// Attributes, in bytes.
+    Attributes,
 }
 
 /// What becomes of a path.
@@ -172,14 +184,23 @@ impl Allowance {
                 self.quiet_below[at] = self.hard;
                 Admission::Take
             }
-            LimitAction::Warn => Admission::Close(TooMany { family, most: self.hard }),
+            LimitAction::Warn => Admission::Close(TooMany::Paths { family, most: self.hard }),
             LimitAction::Drop => {
                 self.dropped += 1;
                 self.missing[at] = true;
                 Admission::Drop
             }
-            LimitAction::Close { .. } => Admission::Close(TooMany { family, most: self.limit.most }),
+            LimitAction::Close { .. } => Admission::Close(TooMany::Paths { family, most: self.limit.most }),
         }
+    }
+
+    /// May the attributes of the peer's paths take so many bytes together, those of each path counted in full?
+    pub(crate) fn admits_attributes(&self, bytes: usize) -> bool {
+        let paths = match self.limit.action {
+            LimitAction::Warn => self.hard,
+            LimitAction::Drop | LimitAction::Close { .. } => self.limit.most,
+        };
+        bytes <= paths.saturating_mul(ATTRIBUTE_BYTES_A_PATH).max(ATTRIBUTE_BYTES_MIN)
     }
 
     /// What has been reached since this was asked last.
@@ -232,7 +253,7 @@ mod tests {
         else {
             panic!("it closes")
         };
-        assert_eq!((taken, too_many), (10, TooMany { family: Family::V4, most: 10 }));
+        assert_eq!((taken, too_many), (10, TooMany::Paths { family: Family::V4, most: 10 }));
     }
 
     #[test]
@@ -240,7 +261,7 @@ mod tests {
         for action in [LimitAction::Warn, LimitAction::Close { rest: Duration::ZERO }] {
             let (taken, admission) = fill(&mut allowance(1000, action), 500);
             assert_eq!(taken, 100);
-            assert_eq!(admission, Admission::Close(TooMany { family: Family::V4, most: 100 }));
+            assert_eq!(admission, Admission::Close(TooMany::Paths { family: Family::V4, most: 100 }));
         }
         assert_eq!(fill(&mut Allowance::new(None, 100), 500).0, 100);
     }

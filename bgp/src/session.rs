@@ -326,7 +326,8 @@ impl Session {
     ) -> Option<Event> {
         let survives = self.survives_notification();
         let (link, established) = self.take_link(id, step)?;
-        let too_many = (notification.code, notification.subcode) == (CEASE, cease::MAX_PREFIXES);
+        let too_many = notification.code == CEASE
+            && matches!(notification.subcode, cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES);
         let notification = if established { in_full(notification, survives) } else { notification };
         let graceful = survives && !notification.is_hard_reset();
         self.close_with(&link, notification.clone(), step);
@@ -487,7 +488,10 @@ impl Session {
 /// What says that our routes are to go at once, where NOTIFICATIONs alone no longer do (RFC 8538 §3.1, §4).
 fn in_full(notification: Notification, survives: bool) -> Notification {
     let is_final = notification.code == CEASE
-        && matches!(notification.subcode, cease::MAX_PREFIXES | cease::SHUTDOWN | cease::DECONFIGURED);
+        && matches!(
+            notification.subcode,
+            cease::MAX_PREFIXES | cease::OUT_OF_RESOURCES | cease::SHUTDOWN | cease::DECONFIGURED
+        );
     if survives && is_final { notification.into_hard_reset() } else { notification }
 }
 

@@ -101,6 +101,39 @@ fn a_peer_that_went_too_far_is_refused_for_its_rest_and_then_let_in() {
 }
 
 #[test]
+fn a_peer_whose_attributes_take_too_much_is_refused_as_if_it_had_too_many_paths() {
+    let mut bench = with_limit(1000, CLOSE);
+    // Each path has its own: 4,000 octets of an attribute that nobody knows (optional, transitive).
+    let attributes = |number: u16| {
+        let head = [0xd0, 99, 0x0f, 0xa0];
+        [&ATTRIBUTES[..], &head, &number.to_be_bytes(), &[7; 3998]].concat()
+    };
+    let announce = |bench: &mut Bench, number: u16| {
+        let [high, low] = number.to_be_bytes();
+        bench.receive(EBGP, &update(&[], &attributes(number), &[24, 10, high, low]));
+    };
+    // A mebibyte is 261 of them; one that is replaced or withdrawn makes room.
+    for number in (0..200).chain(0..200).chain(200..260) {
+        announce(&mut bench, number);
+    }
+    bench.receive(EBGP, &update(&[24, 10, 0, 0], &[], &[]));
+    announce(&mut bench, 300);
+    assert_eq!((bench.status(EBGP).v4.received, bench.state(EBGP)), (260, PeerState::Established));
+    for number in 301..310 {
+        announce(&mut bench, number);
+    }
+    let notification = bench.notification(EBGP).unwrap();
+    assert_eq!((notification.code, notification.subcode), (6, 8), "Out of Resources (RFC 4486)");
+    let status = bench.status(EBGP);
+    assert_eq!((status.state, status.v4.received), (PeerState::Idle, 0));
+    assert_eq!((status.resting, status.errors.prefix_limit), (Some(Duration::from_secs(90)), 1));
+    bench.pass(Duration::from_secs(90));
+    bench.establish_with(EBGP, &EBGP.open());
+    announce(&mut bench, 1);
+    assert_eq!(bench.status(EBGP).v4.received, 1);
+}
+
+#[test]
 fn raising_the_limit_ends_the_rest() {
     let mut bench = with_limit(4, CLOSE);
     announce(&mut bench, EBGP, 0..5);

@@ -124,12 +124,17 @@ impl Speaker {
             let limit = peer.rib_in.allowance.limit;
             out.push(Output::PrefixLimit { peer: peer.session.config.id, family, reached, limit });
         }
-        outcome.map_err(|TooMany { family, most }| {
+        outcome.map_err(|too_many| {
             peer.errors.prefix_limit += 1;
-            let AfiSafi { afi, safi } = AfiSafi::unicast(family);
-            let most = u32::try_from(most).unwrap_or(u32::MAX);
-            let data = [&afi.to_be_bytes()[..], &[safi], &most.to_be_bytes()].concat();
-            Notification { code: CEASE, subcode: cease::MAX_PREFIXES, data }
+            match too_many {
+                TooMany::Paths { family, most } => {
+                    let AfiSafi { afi, safi } = AfiSafi::unicast(family);
+                    let most = u32::try_from(most).unwrap_or(u32::MAX);
+                    let data = [&afi.to_be_bytes()[..], &[safi], &most.to_be_bytes()].concat();
+                    Notification { code: CEASE, subcode: cease::MAX_PREFIXES, data }
+                }
+                TooMany::Attributes => Notification::new(CEASE, cease::OUT_OF_RESOURCES),
+            }
         })
     }
 

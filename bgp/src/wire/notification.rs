@@ -49,6 +49,8 @@ pub mod cease {
     pub const RECONFIGURED: u8 = 6;
     /// Connection Collision Resolution.
     pub const COLLISION: u8 = 7;
+    /// Out of Resources.
+    pub const OUT_OF_RESOURCES: u8 = 8;
     /// Hard Reset (RFC 8538 §3).
     pub const HARD_RESET: u8 = 9;
     /// BFD Down (RFC 9384).
@@ -171,7 +173,7 @@ fn name(code: u8, subcode: u8) -> &'static str {
         (CEASE, cease::REJECTED) => "Connection Rejected",
         (CEASE, cease::RECONFIGURED) => "Other Configuration Change",
         (CEASE, cease::COLLISION) => "Connection Collision Resolution",
-        (CEASE, 8) => "Out of Resources",
+        (CEASE, cease::OUT_OF_RESOURCES) => "Out of Resources",
         (CEASE, 9) => "Hard Reset",
         (CEASE, cease::BFD_DOWN) => "BFD Down",
         (CEASE, _) => "Cease",
