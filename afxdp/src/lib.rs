@@ -107,6 +107,9 @@ mod report;
 // What BGP's TCP sockets need of the kernel, and no safe crate has.
 mod session_guard;
 
+// What the program needs of the C library's allocator, and no safe crate has.
+mod heap;
+
 // The kernel's side of the wall.
 mod abi;
 mod netlink;
@@ -121,6 +124,7 @@ pub use attach::{Attach, AttachError, AttachReport, AttachRequest, Attached, att
 pub use features::{DeviceFeatures, interface_index, set_tx_checksum, tx_checksum};
 pub use frame::{Frame, HEADROOM, NoRoom};
 pub use hardware::{NicQueues, NicRings};
+pub use heap::map_large_allocations;
 pub use mmap::{Pages, prefer_huge_pages};
 pub use pool::FramePool;
 pub use program::{

@@ -33,10 +33,13 @@ struct Ways(BTreeMap<IpAddr, Resolution>);
 /// to gateways change.
 #[derive(Default)]
 struct Known {
-    targets: AHashMap<(Source, TargetId, Family), Option<Arc<MirrorTarget>>>,
+    targets: AHashMap<Lead, Option<Arc<MirrorTarget>>>,
     /// The one asked for last.
-    latest: Option<((Source, TargetId, Family), Option<Arc<MirrorTarget>>)>,
+    latest: Option<(Lead, Option<Arc<MirrorTarget>>)>,
 }
+
+/// Whose route leads where, for which family.
+type Lead = (Source, TargetId, Family);
 
 impl Mirroring {
     /// Winners go to this mirror; those for workloads, and those by a tunnel, lead into this host port.
@@ -144,14 +147,14 @@ impl Known {
         host: &HostPort,
         node: impl Fn(Family) -> Option<IpAddr>,
     ) -> Option<&Arc<MirrorTarget>> {
-        let of = (offer.source, offer.target, family);
-        if self.latest.as_ref().is_none_or(|(latest, _)| *latest != of) {
+        let lead = (offer.source, offer.target, family);
+        if self.latest.as_ref().is_none_or(|(latest, _)| *latest != lead) {
             if self.targets.len() >= KNOWN_MAX {
                 self.targets.clear();
             }
-            let known = self.targets.entry(of);
+            let known = self.targets.entry(lead);
             let known = known.or_insert_with(|| target(rib, offer, family, host, node).map(Arc::new));
-            self.latest = Some((of, known.clone()));
+            self.latest = Some((lead, known.clone()));
         }
         self.latest.as_ref()?.1.as_ref()
     }

@@ -287,17 +287,22 @@ impl Rib {
             found.remove();
             free.push(place);
         }
-        self.shrink();
     }
 
-    /// Gives memory back that a large table no longer needs.
+    /// Gives memory back that a large table no longer needs. Places stay what they are, so of the array it is what lies behind
+    /// the last one in use.
     fn shrink(&mut self) {
-        if self.places.is_empty() && self.entries.capacity() > 1024 {
-            (self.entries, self.free) = (Vec::new(), Vec::new());
+        let Rib { entries, places, hasher, free, .. } = self;
+        let few = 2 * places.len() + 1024;
+        if places.capacity() > 2 * few {
+            places.shrink_to(few, |place| hasher.hash_one(entries[place.at()].prefix));
         }
-        if self.places.capacity() > 4 * self.places.len() + 1024 {
-            let Rib { entries, places, hasher, .. } = self;
-            places.shrink_to(2 * places.len(), |place| hasher.hash_one(entries[place.at()].prefix));
+        if entries.capacity() > 2 * few {
+            let is_used = |entry: &Entry| entry.best.is_some() || entry.marks != 0;
+            entries.truncate(entries.iter().rposition(is_used).map_or(0, |last| last + 1));
+            free.retain(|place| place.at() < entries.len());
+            entries.shrink_to(few);
+            free.shrink_to(few);
         }
     }
 
@@ -351,6 +356,7 @@ impl Rib {
             self.entries[place.at()].marks &= !CHANGED;
             self.forget_unless_needed(*place);
         }
+        self.shrink();
     }
 
     /// Has a winner changed since [`Self::take_changed`]?
@@ -445,6 +451,43 @@ mod tests {
         assert!(!rib.has_changed());
         rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(3), 0);
         assert_eq!(rib.take_changed().len(), 1);
+    }
+
+    #[test]
+    fn a_place_stays_its_prefixs_until_it_has_no_route_and_nobody_holds_it() {
+        let mut rib = Rib::default();
+        let settle = |rib: &mut Rib| {
+            let changed = rib.take_changed();
+            rib.changes_told(&changed);
+        };
+        rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(1), 0);
+        let place = rib.place(prefix("10.0.0.0/8"));
+        rib.hold(place);
+        rib.remove(prefix("10.0.0.0/8"), Source::Bgp);
+        settle(&mut rib);
+        rib.insert(prefix("10.1.0.0/16"), Source::Bgp, &via(1), 0);
+        assert_ne!(rib.place(prefix("10.1.0.0/16")), place, "it is held");
+        assert_eq!(rib.at(place), (prefix("10.0.0.0/8"), None));
+        rib.let_go(place);
+        rib.insert(prefix("10.2.0.0/16"), Source::Bgp, &via(1), 0);
+        assert_eq!(rib.place(prefix("10.2.0.0/16")), place);
+    }
+
+    #[test]
+    fn a_large_table_that_has_gone_leaves_no_memory_behind() {
+        let mut rib = Rib::default();
+        rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
+        let many: Vec<Prefix> =
+            (0..50_000u32).map(|n| Prefix::new(IpAddr::V4((n << 8).into()), 24).unwrap()).collect();
+        many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
+        let changed = rib.take_changed();
+        rib.changes_told(&changed);
+        many.iter().for_each(|prefix| rib.remove(*prefix, Source::Bgp));
+        let changed = rib.take_changed();
+        rib.changes_told(&changed);
+        assert!(rib.entries.capacity() < 5_000 && rib.places.capacity() < 10_000 && rib.free.len() < 5_000);
+        many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
+        assert_eq!(rib.len(), 50_001);
     }
 
     #[test]

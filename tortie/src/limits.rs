@@ -286,7 +286,7 @@ impl Memory {
                 line("buckets of groups of several next hops", limits.groups, BUCKETS_BYTES),
                 line("neighbours", limits.neighbors, 128),
                 line("stations learned in segments", SEGMENTS * SEGMENT_STATIONS, 96),
-                line("mirrored routes", limits.mirror_routes, 128),
+                line("mirrored routes", limits.mirror_routes, 5),
             ],
         }
     }

@@ -48,6 +48,7 @@ const WORKERS_STOP_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     privileges::check()?;
     privileges::give_up_the_rest()?;
+    afxdp::map_large_allocations();
     let plan = Machine::read().plan(config)?;
     let runtime = runtime()?;
     runtime.block_on(supervise(config, &plan))
