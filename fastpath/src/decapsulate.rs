@@ -11,9 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use afxdp::Frame;
 use model::{MacAddr, PortKind};
 use packet::encapsulation::{VXLAN_HEADER_LEN, vni};
-use packet::{Fragment, Kind, Layout, Parsed, ecn, ethernet, ipv6, protocol, udp};
+use packet::{Fragment, Kind, Layout, Parsed, ecn, ethernet, ipv4, ipv6, protocol, udp};
 use tables::{AddressSet, DropReason, Fate, PuntReason, State, TunnelEnd, TunnelKind};
 
+use crate::heads::Heads;
 use crate::{Batch, parse};
 
 /// Opens tunnel packets that came by an uplink. A workload's stay closed: it could send under any address inside.
@@ -34,20 +35,71 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
             if *fate != Fate::Undecided || !matches!(parsed.protocol, protocol::IPIP | protocol::UDP) {
                 continue;
             }
-            let outcome = match end_of(frame.bytes(), parsed, &state.tunnel_ends) {
-                Ok(None) => continue,
-                Ok(Some(end)) => open(frame, parsed, end, state),
-                Err(reason) => Err(Fate::Drop(reason)),
+            let ends = &state.tunnel_ends[..];
+            // Nearly every packet is to somewhere else, and that is seen here.
+            if heads.plain_v4.contains(row) && !is_an_end(heads.destinations[row], ends) {
+                continue;
+            }
+            let inside = Inside { row, heads, state };
+            let outcome = match plain_ipip(&inside, parsed) {
+                Some(end) => open_plain_ipip(frame, parsed, end, inside),
+                None => match end_of(frame.bytes(), parsed, ends) {
+                    Ok(None) => continue,
+                    Ok(Some(end)) => open(frame, parsed, end, inside),
+                    Err(reason) => Err(Fate::Drop(reason)),
+                },
             };
             match outcome {
-                Ok(()) => {
-                    *opened |= 1 << row;
-                    heads.read_again(row, frame.bytes(), parsed);
-                }
+                Ok(()) => *opened |= 1 << row,
                 Err(ended) => *fate = ended,
             }
         }
     }
+}
+
+/// What looking inside a row's packet takes.
+struct Inside<'a> {
+    row: usize,
+    heads: &'a mut Heads,
+    state: &'a State,
+}
+
+/// Do tunnels end at this IPv4 address?
+#[inline(always)]
+fn is_an_end(addr: u32, ends: &[TunnelEnd]) -> bool {
+    ends.iter().any(|end| matches!(end.local, IpAddr::V4(local) if u32::from(local) == addr))
+}
+
+/// The end that a plain frame with IPIP is addressed to. What is special about it is left to [`end_of`].
+#[inline(always)]
+fn plain_ipip<'a>(inside: &Inside<'a>, parsed: &Parsed) -> Option<&'a TunnelEnd> {
+    if parsed.protocol != protocol::IPIP || !inside.heads.plain_v4.contains(inside.row) {
+        return None;
+    }
+    let to = IpAddr::V4(inside.heads.destinations[inside.row].into());
+    let mut ends = inside.state.tunnel_ends.iter();
+    ends.find(|end| end.kind == TunnelKind::Ipip && end.local == to && !end.resolves)
+}
+
+/// [`open`] for a plain frame, in which all stands at fixed places.
+#[inline(always)]
+fn open_plain_ipip(
+    frame: &mut Frame,
+    parsed: &mut Parsed,
+    end: &TunnelEnd,
+    inside: Inside<'_>,
+) -> Result<(), Fate> {
+    const MALFORMED: Fate = Fate::Drop(DropReason::TunnelMalformed);
+    if !end.knows_v4(inside.heads.sources[inside.row].into()) {
+        return Err(Fate::Drop(DropReason::UnknownTunnelSource));
+    }
+    // Ethernet padding of the outer frame is not part of what is inside.
+    frame.set_len(parsed.l3_end()).map_err(|_| MALFORMED)?;
+    let outer = frame.bytes().get(ethernet::HEADER_LEN + 1).copied().ok_or(MALFORMED)?;
+    frame.trim_front(ipv4::HEADER_LEN).map_err(|_| MALFORMED)?;
+    let head: &mut [u8; ethernet::HEADER_LEN] = frame.bytes_mut().first_chunk_mut().ok_or(MALFORMED)?;
+    head[12..].copy_from_slice(&ethernet::IPV4.to_be_bytes());
+    go_on_inside(frame, parsed, outer, inside).map_err(Fate::Drop)
 }
 
 /// The tunnel end that a packet is addressed to, or why it is dropped although it is addressed to one.
@@ -57,7 +109,6 @@ fn end_of<'a>(
     parsed: &Parsed,
     ends: &'a [TunnelEnd],
 ) -> Result<Option<&'a TunnelEnd>, DropReason> {
-    // Nearly every packet is to somewhere else, and that is seen here.
     let first = match parsed.kind {
         Kind::Ipv4 => {
             let to = parsed.ipv4_destination(frame).unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -117,14 +168,15 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 
 /// Takes the outer headers off and parses what was inside; otherwise says how the packet's walk ends. What asks or tells who
 /// is where in a segment goes up as it came, for it is the outer source that the slow path learns.
-fn open(frame: &mut Frame, parsed: &mut Parsed, end: &TunnelEnd, state: &State) -> Result<(), Fate> {
+#[inline(never)]
+fn open(frame: &mut Frame, parsed: &mut Parsed, end: &TunnelEnd, inside: Inside<'_>) -> Result<(), Fate> {
     if !is_known(frame.bytes(), parsed, end) {
         return Err(Fate::Drop(DropReason::UnknownTunnelSource));
     }
     if end.resolves && resolves_inside(frame.bytes(), parsed) {
         return Err(Fate::Punt(PuntReason::InsideSegment));
     }
-    take_off(frame, parsed, end, state).map_err(Fate::Drop)
+    take_off(frame, parsed, end, inside).map_err(Fate::Drop)
 }
 
 /// Is there ARP or neighbour discovery inside this VXLAN packet? As in `admit.rs`; extension headers in front of the latter
@@ -146,17 +198,29 @@ fn take_off(
     frame: &mut Frame,
     parsed: &mut Parsed,
     end: &TunnelEnd,
-    state: &State,
+    inside: Inside<'_>,
 ) -> Result<(), DropReason> {
     let outer = traffic_class(frame.bytes(), parsed);
     match end.kind {
         TunnelKind::Ipip => take_off_ipip(frame, parsed),
         TunnelKind::Vxlan { mac, .. } => take_off_vxlan(frame, parsed, mac),
     }?;
-    parse_inner(frame.bytes(), parsed)?;
-    if matches!(parsed.protocol, protocol::IPIP | protocol::UDP)
-        && !matches!(end_of(frame.bytes(), parsed, &state.tunnel_ends), Ok(None))
-    {
+    go_on_inside(frame, parsed, outer, inside)
+}
+
+/// What was inside a packet without its outer header, which had this traffic class.
+#[inline(always)]
+fn go_on_inside(
+    frame: &mut Frame,
+    parsed: &mut Parsed,
+    outer: u8,
+    inside: Inside<'_>,
+) -> Result<(), DropReason> {
+    let Inside { row, heads, state } = inside;
+    parse_inner(frame.bytes(), parsed, row, heads)?;
+    let may_be_nested = matches!(parsed.protocol, protocol::IPIP | protocol::UDP)
+        && (!heads.plain_v4.contains(row) || is_an_end(heads.destinations[row], &state.tunnel_ends));
+    if may_be_nested && !matches!(end_of(frame.bytes(), parsed, &state.tunnel_ends), Ok(None)) {
         return Err(DropReason::TunnelNested);
     }
     if is_from(frame.bytes(), parsed, &state.own_addresses) {
@@ -235,10 +299,15 @@ fn take_off_vxlan(frame: &mut Frame, parsed: &Parsed, mac: MacAddr) -> Result<()
 }
 
 /// As `parse.rs`, and only IP goes on.
-fn parse_inner(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
-    if packet::parse_plain_into(frame, parsed).is_some() {
-        return Ok(());
-    }
+#[inline(always)]
+fn parse_inner(frame: &[u8], parsed: &mut Parsed, row: usize, heads: &mut Heads) -> Result<(), DropReason> {
+    let head = packet::parse_plain_into(frame, parsed);
+    heads.replace(row, head);
+    if head.is_some() { Ok(()) } else { parse_inner_of_any(frame, parsed) }
+}
+
+#[inline(never)]
+fn parse_inner_of_any(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
     *parsed = packet::parse(frame).map_err(parse::reason)?;
     // RFC 7348 §6.1: an inner tag is discarded unless configured otherwise.
     if parsed.vlan.is_some() {

@@ -67,11 +67,12 @@ impl Columns {
         parsed: &[Parsed; BATCH],
         heads: &Heads,
     ) -> Rows {
-        let has_fate = |row: &usize| fates[*row] != Fate::Undecided;
-        let on_way = rows.without(untracked);
-        let on_way = on_way.without(on_way.into_iter().filter(has_fate).collect());
+        let rows = rows.without(untracked);
         let mut ordinary = Rows::NONE;
-        for row in on_way.within(heads.plain_v4) {
+        for row in rows.within(heads.plain_v4) {
+            if fates[row] != Fate::Undecided {
+                continue;
+            }
             let tcp_flags = match parsed[row].protocol {
                 protocol::UDP => 0,
                 protocol::TCP => frames.get(row).map_or(0, |frame| tcp_flags(frame.bytes(), &parsed[row])),
@@ -81,7 +82,7 @@ impl Columns {
             ordinary.insert(row);
         }
         self.ordinary = self.ordinary.with(ordinary);
-        on_way.without(ordinary)
+        rows.without(ordinary).into_iter().filter(|row| fates[*row] == Fate::Undecided).collect()
     }
 
     /// Looks up what has been asked for. The rows that aren't [known](Columns::known) then, to be recalled.

@@ -76,13 +76,19 @@ impl Heads {
 
     /// Reads a row's frame anew: it has changed.
     pub(crate) fn read_again(&mut self, row: usize, frame: &[u8], parsed: &Parsed) {
-        let this = Rows::only(row);
-        (self.plain_v4, self.plain_v6) = (self.plain_v4.without(this), self.plain_v6.without(this));
         let head = match parsed.layout {
             Layout::PlainV4 => frame.first_chunk().map(PlainHead::V4),
             Layout::PlainV6 => frame.first_chunk().map(PlainHead::V6),
             Layout::Other => None,
         };
+        self.replace(row, head);
+    }
+
+    /// Another frame, plain or not, in a row that was read.
+    #[inline(always)]
+    pub(crate) fn replace(&mut self, row: usize, head: Option<PlainHead<'_>>) {
+        let this = Rows::only(row);
+        (self.plain_v4, self.plain_v6) = (self.plain_v4.without(this), self.plain_v6.without(this));
         match head {
             Some(head) => self.read(row, head),
             None => self.skip(row),

@@ -232,12 +232,9 @@ fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
     let Batch { frames, runs, fates, parsed, hops, opened, flows: columns, .. } = batch;
     let mut ways = Ways::new(&judge.policing, runs, *opened, judge.epoch);
     for at in columns.known {
-        if !is_open(fates[at]) {
-            continue;
-        }
         ways.turn_to(at, next_hops.get(hops[at]));
         let is_let_pass = !ways.is_asked || columns.glimpses[at].has(&ways.allowed);
-        if is_let_pass && !columns.stirring.contains(at) {
+        if is_let_pass && !columns.stirring.contains(at) || !is_open(fates[at]) {
             continue;
         }
         let key = columns.key(at);
