@@ -102,7 +102,7 @@ pub(crate) fn give_up_the_rest() -> anyhow::Result<()> {
     let after = privileges::permitted();
     tracing::info!(
         kept = names(after),
-        "privileges: {} given up for good; the slow path alone keeps the rest, for the length of a call",
+        "privileges: {} given up for good; of those that are kept, what hears the outside world has none in effect",
         before.difference(after).iter_names().count()
     );
     Ok(())
