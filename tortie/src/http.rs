@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use crate::config::Endpoint;
 use crate::limits;
 use crate::looking_glass::LookingGlass;
-use crate::metrics::{self, Sample};
+use crate::metrics::{self, Sample, Sheet};
 use crate::observer::Observer;
 use reply::{Reply, text};
 use tls::Tls;
@@ -58,7 +58,7 @@ pub(crate) enum ListenError {
 #[derive(Clone)]
 pub(crate) enum Site {
     /// Numbers for Prometheus.
-    Metrics,
+    Metrics(Sheet),
     /// The page for people.
     LookingGlass(Arc<LookingGlass>),
 }
@@ -165,12 +165,12 @@ async fn respond<B>(request: &Request<B>, is_private: bool, site: &Site, observe
     let path = request.uri().path();
     let is_there = match site {
         _ if ["/healthz", "/readyz"].contains(&path) => true,
-        Site::Metrics => path == "/metrics",
+        Site::Metrics(_) => path == "/metrics",
         Site::LookingGlass(_) => LookingGlass::has(path),
     };
     if !is_there {
         let there = match site {
-            Site::Metrics => "not found: there are /metrics, /healthz and /readyz\n",
+            Site::Metrics(_) => "not found: there are /metrics, /healthz and /readyz\n",
             Site::LookingGlass(_) => {
                 "not found: there are /, /api/show/…, /api/trace, /healthz and /readyz\n"
             }
@@ -185,7 +185,7 @@ async fn respond<B>(request: &Request<B>, is_private: bool, site: &Site, observe
     match (path, site) {
         ("/healthz", _) => health::live(observer),
         ("/readyz", _) => health::ready(request.headers(), observer).await,
-        (_, Site::Metrics) => page(observer).await,
+        (_, Site::Metrics(sheet)) => page(observer, sheet).await,
         (_, Site::LookingGlass(glass)) => match glass.admits(request, is_private) {
             Ok(()) => glass.respond(request.uri(), observer).await,
             Err(refused) => {
@@ -200,14 +200,14 @@ async fn respond<B>(request: &Request<B>, is_private: bool, site: &Site, observe
     }
 }
 
-async fn page(observer: &Observer) -> Reply {
+async fn page(observer: &Observer, sheet: &Sheet) -> Reply {
     let drops = observer.drops().await;
     let (ports, stages) = (observer.counted_ports(), observer.stages());
     let flows = observer.flow_counts();
     let summary = observer.summary().await.ok();
     let tables = summary.as_ref().map(|summary| observer.tables(summary)).unwrap_or_default();
     let sample = Sample { ports, drops, stages, flows, tables, summary };
-    reply::of(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&sample))
+    reply::of(StatusCode::OK, metrics::CONTENT_TYPE, sheet.write(|empty| metrics::render(&sample, empty)))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! in the program.
 
 mod page;
+mod sheet;
 
 use slowpath::status::{
     BfdSessionStatus, BfdStatus, BgpStatus, LimitStatus, PeerStatus, PerFamily, PolicyNumbers, PolicyTotal,
@@ -15,6 +16,7 @@ use crate::forms::{DropsStatus, StagesStatus};
 use crate::observer::CountedPort;
 use crate::table_use::{TableUse, TablesStatus};
 use page::Page;
+pub(crate) use sheet::Sheet;
 
 /// `Content-Type` of the page.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
@@ -32,9 +34,9 @@ pub(crate) struct Sample {
     pub(crate) summary: Option<Summary>,
 }
 
-/// Renders the page in Prometheus' text format.
-pub(crate) fn render(sample: &Sample) -> String {
-    let mut page = Page::new();
+/// Renders the page in Prometheus' text format, into the memory of `empty`.
+pub(crate) fn render(sample: &Sample, empty: String) -> String {
+    let mut page = Page::on(empty);
     let version = [(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)];
     page.gauges("tortie_build_info", "The version that runs; always 1.", &["version"], version);
     ports(&mut page, &sample.ports);
@@ -267,9 +269,9 @@ fn slow_path(page: &mut Page, summary: &Summary) {
 fn limits(page: &mut Page, summary: &Summary) {
     let rows = |count: fn(&LimitStatus) -> u64| {
         summary.qos.iter().flat_map(move |(port, qos)| {
-            qos.limits.iter().map(move |limit| {
-                (vec![port.clone(), limit.direction.clone(), limit.limit.clone()], count(limit))
-            })
+            qos.limits
+                .iter()
+                .map(move |limit| ([port.as_str(), &limit.direction, &limit.limit], count(limit)))
         })
     };
     let labels = ["port", "direction", "limit"];
@@ -292,7 +294,7 @@ fn policy(page: &mut Page, policy: &PolicyNumbers) {
     let rows = |staged: bool, count: fn(&PolicyTotal) -> u64| {
         policy.totals.iter().filter(move |total| total.staged == staged).map(move |total| {
             let PolicyTotal { tier, policy, direction, action, .. } = total;
-            ([tier, policy, direction, action].map(String::clone).to_vec(), count(total))
+            ([tier, policy, direction, action].map(String::as_str), count(total))
         })
     };
     let labels = ["tier", "policy", "direction", "action"];

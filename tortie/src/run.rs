@@ -27,6 +27,7 @@ use crate::cores::{self, Machine};
 use crate::frame_size::{FrameSize, LargestPacket};
 use crate::limits::{self, Memory};
 use crate::looking_glass::LookingGlass;
+use crate::metrics::Sheet;
 use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
 use crate::ports::{Ports, WorkerQueues};
@@ -152,7 +153,7 @@ async fn serve_bird(servers: Option<&bird::Servers>, observer: &Observer) {
 /// The metrics and the looking glass, where they are asked for.
 async fn http_servers(config: &Config) -> anyhow::Result<(Option<http::Server>, Option<http::Server>)> {
     let metrics = match &config.metrics {
-        Some(endpoint) => Some(http::Server::listen(endpoint, http::Site::Metrics).await?),
+        Some(endpoint) => Some(http::Server::listen(endpoint, http::Site::Metrics(Sheet::default())).await?),
         None => None,
     };
     let glass = match &config.looking_glass {

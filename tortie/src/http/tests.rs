@@ -31,7 +31,7 @@ async fn exchange(request: &str, summary: Option<Summary>) -> String {
         tables::Flows::new(16),
         tables::Capturing::new(),
     );
-    let server = Server::listen(&endpoint(), Site::Metrics).await.unwrap();
+    let server = Server::listen(&endpoint(), Site::Metrics(Sheet::default())).await.unwrap();
     said_by(&server, &observer, request).await
 }
 
@@ -88,7 +88,7 @@ async fn health_is_that_the_slow_path_has_not_ended() {
         tables::Capturing::new(),
     );
     let request = Request::get("/healthz").body(()).unwrap();
-    let response = respond(&request, false, &Site::Metrics, &observer).await;
+    let response = respond(&request, false, &Site::Metrics(Sheet::default()), &observer).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
@@ -109,17 +109,19 @@ async fn an_endless_head_is_cut_off() {
 
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
-    let first = Server::listen(&endpoint(), Site::Metrics).await.unwrap();
+    let first = Server::listen(&endpoint(), Site::Metrics(Sheet::default())).await.unwrap();
     let address = first.address().unwrap();
     let again = Endpoint { listen: address, ..endpoint() };
-    let message = Server::listen(&again, Site::Metrics).await.map(drop).unwrap_err().to_string();
+    let message =
+        Server::listen(&again, Site::Metrics(Sheet::default())).await.map(drop).unwrap_err().to_string();
     assert!(message.contains(&address.to_string()) && message.contains("metrics.listen"), "{message}");
 }
 
 #[tokio::test]
 async fn an_interface_that_is_not_there_is_named() {
     let endpoint = Endpoint { interface: Some("nowhere0".to_owned()), ..endpoint() };
-    let message = Server::listen(&endpoint, Site::Metrics).await.map(drop).unwrap_err().to_string();
+    let message =
+        Server::listen(&endpoint, Site::Metrics(Sheet::default())).await.map(drop).unwrap_err().to_string();
     assert!(message.contains("nowhere0") && message.contains("metrics.interface"), "{message}");
 }
 

@@ -46,7 +46,7 @@ fn large() -> Sample {
 fn a_series_takes_few_allocations() {
     let sample = large();
     let mut page = String::new();
-    let counted = allocation_counter::measure(|| page = render(&sample));
+    let counted = allocation_counter::measure(|| page = render(&sample, String::new()));
     let series = page.lines().filter(|line| !line.starts_with('#')).count() as u64;
     assert!(series > 20_000, "{series}");
     let more_than_rows = 6 * series;
@@ -63,16 +63,16 @@ fn processor_time() -> u64 {
 #[test]
 #[ignore = "measures; it asserts nothing"]
 fn a_scrape_of_a_thousand_endpoints_is_measured() {
-    let sample = large();
+    let (sample, sheet) = (large(), Sheet::default());
     let mut times: Vec<f64> = (0..201)
         .map(|_| {
             let begin = processor_time();
-            std::hint::black_box(render(&sample));
+            std::hint::black_box(sheet.write(|empty| render(&sample, empty)));
             (processor_time() - begin) as f64 / 1e6
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    let page = render(&sample);
+    let page = render(&sample, String::new());
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
     println!(
         "{ENDPOINTS} endpoints: {series} series, {} bytes; median {:.2} ms of the processor, worst of {} {:.2} ms",

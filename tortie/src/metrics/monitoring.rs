@@ -23,7 +23,7 @@ fn text(name: &str) -> String {
 /// Every metric's labels.
 fn metrics() -> BTreeMap<String, BTreeSet<String>> {
     let label = Regex::new(r#"([a-z_]+)=""#).unwrap();
-    let families = read(&render(&sample())).unwrap();
+    let families = read(&render(&sample(), String::new())).unwrap();
     let labels = |family: super::exposition::Family| {
         let of =
             |sample: &str| label.captures_iter(sample).map(|found| found[1].to_owned()).collect::<Vec<_>>();

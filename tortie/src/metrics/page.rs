@@ -4,8 +4,9 @@
 //! https://prometheus.io/docs/instrumenting/exposition_formats/
 
 use std::collections::HashSet;
-use std::fmt::{Display, Write};
-use std::hash::{BuildHasher, RandomState};
+use std::fmt::Write;
+
+use ahash::RandomState;
 
 /// Bytes that a page of a small router has.
 const ROOM: usize = 64 * 1024;
@@ -17,8 +18,10 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn new() -> Page {
-        Page { text: String::with_capacity(ROOM), hasher: RandomState::new() }
+    /// In the memory of a text that is empty.
+    pub(super) fn on(mut empty: String) -> Page {
+        empty.reserve(ROOM);
+        Page { text: empty, hasher: RandomState::new() }
     }
 
     /// The text.
@@ -59,7 +62,7 @@ impl Page {
     }
 
     /// A family without a row isn't written; of rows with the same labels only the first is, as Prometheus would refuse the page.
-    fn family<L: AsRef<[S]>, S: AsRef<str>, V: Display>(
+    fn family<L: AsRef<[S]>, S: AsRef<str>, V: Number>(
         &mut self,
         name: &str,
         help: &str,
@@ -69,10 +72,10 @@ impl Page {
     ) {
         let mut order: Vec<usize> = (0..labels.len()).collect();
         order.sort_unstable_by_key(|place| labels[*place]);
-        let mut seen = HashSet::new();
+        let rows = rows.into_iter();
+        let mut seen = HashSet::with_capacity_and_hasher(rows.size_hint().0, self.hasher.clone());
         for (values, value) in rows {
             let values = values.as_ref();
-            let hash = self.hasher.hash_one(Labels(values));
             if seen.is_empty() {
                 self.text.push_str("# HELP ");
                 self.text.push_str(name);
@@ -81,9 +84,7 @@ impl Page {
                 // Writing to a text can't fail, here and below.
                 let _ = write!(self.text, "\n# TYPE {name} {kind}\n");
             }
-            if !seen.insert(hash) {
-                continue;
-            }
+            let row = self.text.len();
             self.text.push_str(name);
             for (number, place) in order.iter().enumerate() {
                 self.text.push(if number == 0 { '{' } else { ',' });
@@ -95,18 +96,48 @@ impl Page {
             if !order.is_empty() {
                 self.text.push('}');
             }
-            let _ = writeln!(self.text, " {value}");
+            if seen.insert(self.hasher.hash_one(&self.text[row..])) {
+                self.text.push(' ');
+                value.write(&mut self.text);
+                self.text.push('\n');
+            } else {
+                self.text.truncate(row);
+            }
         }
     }
 }
 
-/// Values of labels, as they are hashed.
-struct Labels<'a, S>(&'a [S]);
+/// What a row's value is.
+trait Number {
+    /// Writes it as Rust displays it.
+    fn write(self, text: &mut String);
+}
 
-impl<S: AsRef<str>> std::hash::Hash for Labels<'_, S> {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        for value in self.0 {
-            value.as_ref().hash(state);
+impl Number for u64 {
+    fn write(mut self, text: &mut String) {
+        // As many as the largest number has.
+        let mut digits = [b'0'; 20];
+        let mut first = digits.len();
+        loop {
+            first -= 1;
+            digits[first] += (self % 10) as u8;
+            self /= 10;
+            if self == 0 {
+                break;
+            }
+        }
+        text.push_str(str::from_utf8(&digits[first..]).unwrap_or_default());
+    }
+}
+
+impl Number for f64 {
+    fn write(self, text: &mut String) {
+        let whole = self as u64;
+        // Most are counts, and small enough to be whole ones.
+        if whole < 1 << f64::MANTISSA_DIGITS && whole as f64 == self && self.is_sign_positive() {
+            whole.write(text);
+        } else {
+            let _ = write!(text, "{self}");
         }
     }
 }
@@ -135,7 +166,7 @@ mod tests {
 
     #[test]
     fn labels_stand_in_order_and_a_family_without_rows_is_left_out() {
-        let mut page = Page::new();
+        let mut page = Page::on(String::new());
         page.counters(
             "b_total",
             "Help with a \\ and\na line.",
@@ -153,8 +184,21 @@ mod tests {
 
     proptest! {
         #[test]
+        fn numbers_are_written_as_rust_displays_them(whole: u64, broken: f64) {
+            let written = |write: &dyn Fn(&mut String)| {
+                let mut text = String::new();
+                write(&mut text);
+                text
+            };
+            prop_assert_eq!(written(&|text| whole.write(text)), whole.to_string());
+            for number in [broken, broken.trunc(), f64::from(whole as u32), whole as f64, -0.0, f64::NAN, f64::INFINITY] {
+                prop_assert_eq!(written(&|text| number.write(text)), number.to_string());
+            }
+        }
+
+        #[test]
         fn whatever_stands_in_a_label_the_page_can_be_read(values in proptest::collection::vec(".{0,12}", 1..20)) {
-            let mut page = Page::new();
+            let mut page = Page::on(String::new());
             page.counters("x_total", "Help.", &["l"], values.iter().map(|value| ([value], 1)));
             let families = read(&page.done()).unwrap();
             let different: std::collections::BTreeSet<&String> = values.iter().collect();

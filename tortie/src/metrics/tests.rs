@@ -122,7 +122,7 @@ const DENIED: &str = "action=\"deny\",direction=\"ingress\",policy=\"ns/web\",ti
 
 #[test]
 fn the_page_is_what_prometheus_reads() {
-    let families = read(&render(&sample())).unwrap();
+    let families = read(&render(&sample(), String::new())).unwrap();
     let expected = [
         ("tortie_received_packets_total", "port=\"eth0\"", 7.0),
         ("tortie_received_bytes_total", "port=\"eth0\"", 700.0),
@@ -184,7 +184,7 @@ fn the_page_is_what_prometheus_reads() {
 
 #[test]
 fn the_walk_is_measured_even_while_the_slow_path_is_busy() {
-    let families = read(&render(&Sample { summary: None, ..sample() })).unwrap();
+    let families = read(&render(&Sample { summary: None, ..sample() }, String::new())).unwrap();
     assert_eq!(families["tortie_slow_path_answering"].samples[""], 0.0);
     assert_eq!(families["tortie_received_packets_total"].samples["port=\"eth0\""], 7.0);
     assert!(!families.contains_key("tortie_ready"));
@@ -194,12 +194,12 @@ fn the_walk_is_measured_even_while_the_slow_path_is_busy() {
 fn a_name_with_strange_letters_does_not_break_the_page() {
     let mut sample = sample();
     sample.ports[0].name = "a\"b\\c".to_owned();
-    let families = read(&render(&sample)).unwrap();
+    let families = read(&render(&sample, String::new())).unwrap();
     assert!(families["tortie_received_packets_total"].samples.contains_key("port=\"a\\\"b\\\\c\""));
 }
 
 #[test]
 fn a_router_without_ports_and_peers_has_a_page_too() {
-    let families = read(&render(&Sample::default())).unwrap();
+    let families = read(&render(&Sample::default(), String::new())).unwrap();
     assert!(families.contains_key("tortie_build_info"));
 }

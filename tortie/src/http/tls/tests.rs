@@ -14,6 +14,7 @@ use super::*;
 use crate::config::Endpoint;
 use crate::http::tests::endpoint;
 use crate::http::{Server, Site};
+use crate::metrics::Sheet;
 use crate::observer::Observer;
 use crate::open_ports::OpenPorts;
 
@@ -88,7 +89,9 @@ async fn ask(
 }
 
 async fn server(files: TlsFiles) -> Server {
-    Server::listen(&Endpoint { tls: Some(files), ..endpoint() }, Site::Metrics).await.unwrap()
+    Server::listen(&Endpoint { tls: Some(files), ..endpoint() }, Site::Metrics(Sheet::default()))
+        .await
+        .unwrap()
 }
 
 fn observer() -> Observer {
