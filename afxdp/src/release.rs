@@ -4,7 +4,8 @@
 //! hang somewhere, and the driver of a zero-copy socket is told to let go by a deferred job. All of these keep the
 //! kernel's pool of the queue alive, and the last step of dismantling that pool frees the queue for another
 //! (`xp_release_deferred` and `xp_clear_dev`, net/xdp/xsk_buff_pool.c). Hence the proof used here: **when a throw-away
-//! socket can be bound to the same queue, the former pool is gone**, and with it every use of its frames.
+//! socket can be bound to the same queue, the former pool is gone**, and with it every use of its frames. So the thread that
+//! closes needs CAP_NET_RAW; without it the frames are lost.
 //!
 //! An interface that leaves takes its queues with it, so nothing can be bound there any more. Its departure and a bind
 //! hold the same lock (RTNL): when a bind finds no interface while the queue's own socket is still open, the kernel has

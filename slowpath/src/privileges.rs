@@ -2,7 +2,7 @@
 //! its parent's.
 //!
 //! What hears the outside world goes without them. Threads are born with what they need for ever ([`born_with`]): most with
-//! nothing, the mirror and host-endpoint policy with [`NET_ADMIN`]. The event loop, which hears BGP and changes links and
+//! nothing, workers with [`NET_RAW`], the mirror and host-endpoint policy with [`NET_ADMIN`]. The event loop, which hears BGP and changes links and
 //! routes, lays its own aside ([`lay_aside`]) and takes them up for the length of one call into the kernel ([`raised`]).
 //!
 //! This keeps a parser that is led astray from changing the host by way of the kernel. It is no wall against foreign machine
@@ -15,6 +15,8 @@ use rustix::thread::{CapabilitySets, capabilities, set_capabilities};
 
 /// None at all.
 pub const NOTHING: CapabilitySet = CapabilitySet::empty();
+/// What closes an AF_XDP queue: raw sockets, to find out when the kernel is done with its frames.
+pub const NET_RAW: CapabilitySet = CapabilitySet::NET_RAW;
 /// Links, routes, neighbours, sysctls, nftables.
 pub const NET_ADMIN: CapabilitySet = CapabilitySet::NET_ADMIN;
 

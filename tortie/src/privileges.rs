@@ -5,7 +5,8 @@
 //! | thread | has |
 //! | --- | --- |
 //! | main: control socket, metrics, looking glass | nothing, from when the slow path is started |
-//! | workers, BFD, datastore, what the node tells of itself | nothing, from birth |
+//! | BFD, datastore, what the node tells of itself | nothing, from birth |
+//! | workers | CAP_NET_RAW: a queue is closed once a raw socket shows that the kernel is done with its frames |
 //! | mirror, host endpoints' policy | CAP_NET_ADMIN |
 //! | slow path: BGP, punted packets, links and routes | what is kept, laid aside but for the length of a call into the kernel |
 //!

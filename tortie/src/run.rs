@@ -17,7 +17,7 @@ use afxdp::{Region, RegionConfig, UmemSet};
 use anyhow::{Context, bail};
 use fastpath::{Rehearsal, WorkerConfig, WorkerEnds};
 use model::WorkerId;
-use slowpath::privileges::{NOTHING, born_with};
+use slowpath::privileges::{NET_RAW, born_with};
 use slowpath::{Ends, Slowpath};
 use tables::{Capturing, Counters, Flows, PolicyReport, Tracing, Writer, copy_ring};
 use tokio::sync::{mpsc, oneshot};
@@ -234,7 +234,7 @@ fn start_workers(
             idle_wait: limits::IDLE_WAIT,
             ports: config.limits.ports,
         };
-        let thread = born_with(NOTHING, || fastpath::spawn(worker, ends, Arc::clone(&workers.stop)))
+        let thread = born_with(NET_RAW, || fastpath::spawn(worker, ends, Arc::clone(&workers.stop)))
             .and_then(|thread| thread)
             .with_context(|| format!("can't start worker {index}; name other cores in `cores`, or none"))?;
         workers.threads.push(thread);

@@ -187,8 +187,9 @@ fn a_killed_router_is_followed_by_another_at_the_same_socket() {
 
 /// Bits of `include/uapi/linux/capability.h`.
 const NET_ADMIN: u64 = 1 << 12;
-/// And NET_BIND_SERVICE, NET_RAW, IPC_LOCK, SYS_PTRACE, SYS_ADMIN, BPF.
-const KEPT: u64 = NET_ADMIN | 1 << 10 | 1 << 13 | 1 << 14 | 1 << 19 | 1 << 21 | 1 << 39;
+const NET_RAW: u64 = 1 << 13;
+/// And NET_BIND_SERVICE, IPC_LOCK, SYS_PTRACE, SYS_ADMIN, BPF.
+const KEPT: u64 = NET_ADMIN | NET_RAW | 1 << 10 | 1 << 14 | 1 << 19 | 1 << 21 | 1 << 39;
 
 /// What a thread of this name may take up, and what it acts with between two calls into the kernel.
 fn due(thread: &str) -> Option<(u64, u64)> {
@@ -196,7 +197,7 @@ fn due(thread: &str) -> Option<(u64, u64)> {
     match thread {
         // The last two are the datastore's helpers.
         "tortie" | "bfd" | "reporting" | "datastore" | "etcd" | "notify-rs inoti" => Some((0, 0)),
-        worker if worker.starts_with("worker-") => Some((0, 0)),
+        worker if worker.starts_with("worker-") => Some((NET_RAW, NET_RAW)),
         "kernel-mirror" | "host-policy" => Some((NET_ADMIN, NET_ADMIN)),
         "slowpath" => Some((KEPT & mine, 0)),
         _ => None,

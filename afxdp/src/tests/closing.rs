@@ -47,6 +47,24 @@ fn closing_returns_every_frame_and_frees_the_queue_at_once() {
     });
 }
 
+/// A worker has no other (`tortie/src/privileges.rs`).
+#[test]
+fn a_thread_that_may_open_raw_sockets_and_nothing_else_closes_without_loss() {
+    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+    in_namespace(|| {
+        let (a, _b) = veth("a", "b", 1);
+        let (region, mut pool) = namespace::region(128);
+        let (mut queue, _) = UmemSet::new(region).bind(config(a)).unwrap();
+        queue.refill(&mut pool);
+        let outstanding = queue.outstanding().total();
+        let kept = CapabilitySet::NET_RAW;
+        let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+        set_capabilities(None, sets).unwrap();
+        let closed = queue.close(&mut pool);
+        assert_eq!((closed.recovered, closed.lost), (outstanding, 0));
+    });
+}
+
 #[test]
 fn frames_the_kernel_never_took_come_back_when_the_interface_is_gone() {
     in_namespace(|| {
