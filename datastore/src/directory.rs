@@ -12,6 +12,7 @@
 //! periodic look at all files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use model::{Resource, Update};
 
-use crate::desired::{Changes, Desired, Files, Limits, Rank, Said, Set};
-use crate::event::{Event, Ignored};
+use crate::desired::{Changes, Desired, Files, Limits, Name, Rank, Said, Set};
+use crate::event::{CLOSED, Event, Ignored};
 use crate::invalid::{Invalid, Reason};
 use crate::manifest::{self, Reader};
 use crate::scan;
@@ -173,6 +174,8 @@ impl Directory {
             woken,
             files: Files::new(config.limits()),
             available: true,
+            in_sync: false,
+            closed: false,
             announced: Announced::default(),
             config,
         };
@@ -200,9 +203,9 @@ impl Drop for Directory {
 #[derive(Debug, Default)]
 struct Announced {
     set: Set,
-    problems: BTreeMap<PathBuf, Invalid>,
+    problems: BTreeMap<Name, Invalid>,
     /// By file: resource and field; the place may move without a word.
-    ignored: BTreeMap<PathBuf, BTreeSet<(String, Option<String>)>>,
+    ignored: BTreeMap<Name, BTreeSet<(String, Option<String>)>>,
 }
 
 struct Watcher {
@@ -213,13 +216,15 @@ struct Watcher {
     files: Files,
     /// Could the directory be listed last time?
     available: bool,
+    /// Has the sink been told all that there is? And that it may be out of date, as the directory is closed?
+    in_sync: bool,
+    closed: bool,
     announced: Announced,
 }
 
 impl Watcher {
     fn run(mut self, mut sink: impl FnMut(Event)) {
         self.load(&mut sink);
-        sink(Event::Update(Update::InSync));
         while self.wait_for_change() {
             self.load(&mut sink);
         }
@@ -286,14 +291,27 @@ impl Watcher {
     }
 
     fn tell(&mut self, unavailable: Option<Reason>, sink: &mut impl FnMut(Event)) {
+        // What changes meanwhile waits with the files, and is told when they say that they may be used again.
+        if self.files.are_closed() {
+            if !std::mem::replace(&mut self.closed, true) {
+                sink(Event::Stale { reason: CLOSED.to_owned() });
+            }
+            return;
+        }
         let directory = &self.config.path;
         let mut changes = match self.files.said(directory) {
             Said::Some(changes) => changes,
             Said::All(desired) => self.announced.changes(desired),
         };
-        let (_, problems) = changes.files.entry(directory.clone()).or_default();
+        let (_, problems) = changes.files.entry(directory.clone().into_os_string()).or_default();
         problems.splice(0..0, unavailable.map(|reason| manifest::whole_file(directory, reason)));
         self.announced.announce(changes, sink);
+        if !std::mem::replace(&mut self.in_sync, true) {
+            sink(Event::Update(Update::InSync));
+        }
+        if std::mem::take(&mut self.closed) {
+            sink(Event::Current);
+        }
     }
 }
 
@@ -306,7 +324,7 @@ impl Announced {
             changes.files.entry(file.clone()).or_default();
         }
         for found in ignored {
-            changes.files.entry(found.file.clone()).or_default().0.push(found);
+            changes.files.entry(found.file.clone().into_os_string()).or_default().0.push(found);
         }
         for (file, problems) in problems {
             changes.files.entry(file).or_default().1 = problems;
@@ -349,12 +367,12 @@ impl Announced {
         }
         puts.into_values().for_each(|resource| sink(Event::Update(Update::Put(resource))));
         removals.into_iter().rev().for_each(|(_, key)| sink(Event::Update(Update::Remove(key))));
-        mended.into_iter().for_each(|file| sink(Event::Mended { file }));
+        mended.into_iter().for_each(|file| sink(Event::Mended { file: file.into() }));
         newly_ignored.into_iter().for_each(|found| sink(Event::Ignored(found)));
     }
 
     /// Gives what of a file hasn't been told yet.
-    fn ignore(&mut self, file: &Path, ignored: Vec<Ignored>) -> Vec<Ignored> {
+    fn ignore(&mut self, file: &OsStr, ignored: Vec<Ignored>) -> Vec<Ignored> {
         let before = self.ignored.remove(file).unwrap_or_default();
         let mut now = BTreeSet::new();
         let mut is_new = |found: &Ignored| {

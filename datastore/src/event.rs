@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use crate::{Invalid, Position};
 
+/// Why nothing is told of a datastore that may not be used.
+pub(crate) const CLOSED: &str =
+    "the datastore is closed: ClusterInformation(default) has datastoreReady: false";
+
 /// One event of a datastore that is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

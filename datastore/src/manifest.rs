@@ -41,6 +41,8 @@ pub(crate) struct Manifest {
     pub(crate) ignored: Vec<Ignored>,
     /// What is wrong with settings that are as if they weren't given.
     pub(crate) left_out: Vec<Invalid>,
+    /// It says that the datastore may not be used: ClusterInformation, `datastoreReady: false`.
+    pub(crate) closes: bool,
 }
 
 /// Reads a file's text. One problem anywhere makes the whole file invalid, so that nobody runs with half of it.
@@ -53,6 +55,9 @@ pub(crate) fn parse(
     max_resources: usize,
     reader: Reader,
 ) -> Result<Manifest, Vec<Invalid>> {
+    if let Some(manifest) = parse_quickly(file, text, max_resources, reader) {
+        return Ok(manifest);
+    }
     let mut reading = Reading::new(file, reader);
     match document::parse(text, max_resources) {
         Ok(documents) => documents.iter().for_each(|document| reading.document(document)),
@@ -60,6 +65,19 @@ pub(crate) fn parse(
     }
     reading.refuse_duplicates();
     if reading.problems.is_empty() { Ok(reading.manifest) } else { Err(reading.problems) }
+}
+
+/// A file that there is nothing to say of but its resources: places within them cost as much as all the rest of reading.
+fn parse_quickly(file: &Path, text: &str, max_resources: usize, reader: Reader) -> Option<Manifest> {
+    let documents = document::parse_without_places(text, max_resources)?;
+    let mut reading = Reading::new(file, reader);
+    documents.iter().for_each(|document| reading.document(document));
+    reading.refuse_duplicates();
+    let is_all_said = reading.problems.is_empty()
+        && reading.manifest.ignored.is_empty()
+        && reading.manifest.left_out.is_empty()
+        && reading.manifest.entries.iter().all(|entry| entry.position.is_some());
+    is_all_said.then_some(reading.manifest)
 }
 
 /// The first rule that a resource alone breaks, and the field's path.
@@ -141,6 +159,10 @@ impl Reading<'_> {
         let Some(kind) = convert::Kind::named(kind) else {
             if !convert::is_known(kind) {
                 return Err(kind_field.fault(Reason::UnknownKind(kind.to_owned())));
+            }
+            if kind == "ClusterInformation" && title.name == "default" {
+                self.manifest.closes |= says_not_ready(object);
+                return Ok(());
             }
             // Handles and IPAM's settings are for those who write them, and there may be one a workload.
             if !convert::is_book(kind) {
@@ -241,6 +263,13 @@ impl Reading<'_> {
     ) -> Invalid {
         Invalid { file: self.file.to_owned(), position, resource, field, reason, more: 0 }
     }
+}
+
+/// Only a plain no closes a datastore: whoever doesn't say anything of it forbids nothing.
+fn says_not_ready(cluster: &Object<'_>) -> bool {
+    let spec = cluster.object("spec").ok();
+    let flag = spec.and_then(|spec| spec.field("datastoreReady"));
+    flag.is_some_and(|flag| flag.value().content == Content::Bool(false))
 }
 
 /// The name given, and where; an endpoint that gives none has one made of its fields, as with calicoctl.

@@ -1,19 +1,18 @@
 //! A writer dies at each of its writes in turn, before it was done or after: whatever was left half done is taken up or
 //! given back by those who come after, no address is had twice, and in the end nothing is left.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+mod ipam_site;
 
-use datastore::ipam::{Assign, AutoAssign, Block, Handle, Ipam, IpamConfig, IpamError, Release, State, Use};
-use datastore::{
-    Key, Listed, MemoryStore, ResourceKey, ResourceKind, Revision, Store, StoreError, Stored, Under,
-};
-use model::{Family, Prefix};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use datastore::ipam::{Assign, Ipam, IpamConfig, IpamError, Release};
+use datastore::{Key, Listed, MemoryStore, Revision, Store, StoreError, Stored, Under};
+use model::Prefix;
 use serde_json::{Value, json};
 
-const NODES: [&str; 2] = ["node1", "node2"];
+use ipam_site::{FULL, Site};
 
 /// A connection whose writer dies at a write.
 struct Mortal<'a> {
@@ -80,126 +79,6 @@ impl Store for Mortal<'_> {
     }
 }
 
-/// Two nodes and a pool of two blocks of four addresses, and a clock.
-struct Site {
-    store: MemoryStore,
-    seconds: AtomicU64,
-}
-
-impl Site {
-    fn new() -> Site {
-        let site = Site { store: MemoryStore::default(), seconds: AtomicU64::new(0) };
-        site.put(ResourceKind::IpPool, "pool", json!({"cidr": "10.0.0.0/29", "blockSize": 30}));
-        for node in NODES {
-            site.put(ResourceKind::Node, node, json!({}));
-        }
-        site
-    }
-
-    fn put(&self, kind: ResourceKind, name: &str, spec: Value) {
-        let key = Key::Resource(ResourceKey { kind, namespace: String::new(), name: name.to_owned() });
-        self.store.put(&key, &json!({"metadata": {"name": name}, "spec": spec}), None).unwrap();
-    }
-
-    fn by<'a>(&'a self, store: &'a dyn Store) -> Ipam<'a> {
-        Ipam::with_clock(store, || self.now())
-    }
-
-    fn ipam(&self) -> Ipam<'_> {
-        self.by(&self.store)
-    }
-
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600 + self.seconds.load(Ordering::Relaxed))
-    }
-
-    fn blocks(&self) -> BTreeMap<Prefix, Block> {
-        let blocks = self.ipam().blocks(Family::V4).unwrap();
-        blocks.into_iter().map(|block| (block.cidr(), block)).collect()
-    }
-
-    /// Who has what, as blocks say it, which alone counts.
-    fn assigned(&self) -> BTreeMap<IpAddr, String> {
-        let mut assigned = BTreeMap::new();
-        for block in self.blocks().values() {
-            assert_eq!(block.validate(self.now()), Ok(()), "{block:?}");
-            for (addr, _, row) in block.allocations() {
-                if let Some(handle) = row.and_then(|row| row.handle()) {
-                    assigned.insert(addr, handle.to_owned());
-                }
-            }
-        }
-        assigned
-    }
-
-    fn affinities(&self) -> Vec<(String, Prefix, State)> {
-        let stored = self.store.list(&Under::Affinities { node: None, family: Family::V4 }).unwrap().stored;
-        let row = |stored: Stored| match stored.key {
-            Key::Affinity { node, block } => (node, block, State::of_value(&stored.value)),
-            key => panic!("{key}"),
-        };
-        stored.into_iter().map(row).collect()
-    }
-
-    fn handles(&self) -> BTreeMap<String, BTreeMap<Prefix, i64>> {
-        let row = |stored: Stored| {
-            let Key::Handle(name) = stored.key else { panic!("{}", stored.key) };
-            let handle: Handle = serde_json::from_value(stored.value).unwrap();
-            (name, handle.blocks().collect())
-        };
-        self.store.list(&Under::Handles).unwrap().stored.into_iter().map(row).collect()
-    }
-
-    /// What holds at any time, whoever has died: handles count too many at most, and a confirmed claim is of a block of one's own.
-    fn is_sound(&self, what: &str) {
-        let (blocks, handles) = (self.blocks(), self.handles());
-        let mut counted: BTreeMap<(String, Prefix), i64> = BTreeMap::new();
-        for (addr, handle) in self.assigned() {
-            let block = blocks.keys().find(|block| block.contains(addr)).unwrap();
-            *counted.entry((handle, *block)).or_default() += 1;
-        }
-        for ((handle, block), count) in counted {
-            let known = handles.get(&handle).and_then(|blocks| blocks.get(&block)).copied().unwrap_or(0);
-            assert!(known >= count, "{what}: {handle} has {count} of {block} and counts {known}");
-        }
-        for (node, block, state) in self.affinities() {
-            let owner = blocks.get(&block).and_then(Block::node);
-            assert!(
-                state != State::Confirmed || owner == Some(&node),
-                "{what}: {node} claims {block} of {owner:?}"
-            );
-        }
-    }
-
-    fn assign(
-        &self,
-        ipam: &Ipam<'_>,
-        node: &str,
-        handle: &str,
-        count: usize,
-    ) -> Result<Vec<IpAddr>, IpamError> {
-        let request = AutoAssign {
-            count,
-            family: Family::V4,
-            node,
-            handle: Some(handle),
-            owner: BTreeMap::new(),
-            pools: &[],
-            namespace: BTreeMap::new(),
-            usage: Use::Workload,
-            max_blocks: 0,
-        };
-        ipam.auto_assign(&request).map(|assigned| assigned.addresses)
-    }
-
-    fn release(&self, handle: &str) {
-        match self.ipam().release_by_handle(handle) {
-            Err(error) if !error.is_not_found() => panic!("{error}"),
-            _ => {}
-        }
-    }
-}
-
 /// Something that a writer does, and what there is before.
 struct Deed {
     name: &'static str,
@@ -207,8 +86,6 @@ struct Deed {
     /// By `node1`, for the handle `pod`.
     act: fn(&Site, &Ipam<'_>) -> Result<(), IpamError>,
 }
-
-const FULL: usize = 8;
 
 fn first_block() -> Prefix {
     "10.0.0.0/30".parse().unwrap()
@@ -240,7 +117,7 @@ const DEEDS: &[Deed] = &[
         before: |site| {
             site.assign(&site.ipam(), "node2", "before", 8).unwrap();
             site.release("before");
-            site.seconds.fetch_add(120, Ordering::Relaxed);
+            site.wait(120);
         },
         act: |site, ipam| site.assign(ipam, "node1", "pod", 2).map(drop),
     },
@@ -339,7 +216,7 @@ fn survives(deed: &Deed, last: (usize, bool), strict: bool) {
     let site = after();
     site.is_sound(&what);
     // Another node gets whatever nobody has, its claims of it left half done or not.
-    site.seconds.fetch_add(120, Ordering::Relaxed);
+    site.wait(120);
     if !strict {
         let taken = site.assigned();
         let got = site.assign(&site.ipam(), "node2", "other", FULL).unwrap();
@@ -347,7 +224,7 @@ fn survives(deed: &Deed, last: (usize, bool), strict: bool) {
         assert!(got.iter().all(|addr| !taken.contains_key(addr)), "{what}: {got:?}, {taken:?}");
         site.is_sound(&what);
     }
-    ends_well(&site, &what);
+    site.ends_well(&what);
 
     // The same once more, by whoever takes its place.
     let site = after();
@@ -355,21 +232,7 @@ fn survives(deed: &Deed, last: (usize, bool), strict: bool) {
         panic!("{what}: its successor fails: {error}");
     }
     site.is_sound(&what);
-    ends_well(&site, &what);
-}
-
-/// All is given back: nothing is left, not even what counts.
-fn ends_well(site: &Site, what: &str) {
-    let users: BTreeSet<String> = site.assigned().into_values().chain(site.handles().into_keys()).collect();
-    users.iter().for_each(|handle| site.release(handle));
-    site.is_sound(what);
-    assert_eq!(site.assigned(), BTreeMap::new(), "{what}");
-    assert_eq!(site.handles(), BTreeMap::new(), "{what}: handles without addresses");
-    for node in NODES {
-        site.ipam().release_host_affinities(node, false).unwrap();
-    }
-    assert_eq!(site.blocks().into_keys().collect::<Vec<_>>(), [], "{what}: blocks of nobody");
-    assert_eq!(site.affinities(), [], "{what}: claims of nothing");
+    site.ends_well(&what);
 }
 
 #[test]
@@ -379,7 +242,7 @@ fn a_writer_may_die_at_any_of_its_writes() {
         for strict in [false, true] {
             let (site, writes) = until(deed, None, strict);
             assert!(writes > 0 || strict, "{} writes something", deed.name);
-            ends_well(&site, deed.name);
+            site.ends_well(deed.name);
             for last in (0..writes).flat_map(|write| [(write, false), (write, true)]) {
                 survives(deed, last, strict);
                 deaths += 1;

@@ -93,6 +93,36 @@ fn node(name: &str, addr: &str) -> String {
     )
 }
 
+fn cluster(is_ready: bool) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: ClusterInformation\nmetadata: {{name: default}}\nspec: \
+         {{datastoreReady: {is_ready}}}\n"
+    )
+}
+
+#[test]
+fn a_closed_directory_changes_nothing_until_it_opens() {
+    let mut watched = watch_files(&[("a.yaml", node("a", "10.0.0.1/24")), ("cluster.yaml", cluster(true))]);
+    assert!(watched.until_in_sync().iter().all(|event| !matches!(event, Event::Ignored(_))));
+    let stale = |event: &Event| matches!(event, Event::Stale { reason } if reason.contains("datastoreReady"));
+    watched.write("cluster.yaml", &cluster(false));
+    assert_eq!(watched.until(stale).len(), 1);
+    watched.write("b.yaml", &node("b", "10.0.0.2/24"));
+    fs::remove_file(watched.path("a.yaml")).unwrap();
+
+    // Whoever starts now waits, and hears of nothing.
+    let (sender, late) = channel();
+    let _late = Directory::open(config(watched.dir.path()), move |event| drop(sender.send(event))).unwrap();
+    assert!(stale(&late.recv_timeout(PATIENCE).expect("an event")));
+
+    watched.write("cluster.yaml", &cluster(true));
+    let events = watched.until(|event| *event == Event::Current);
+    assert_eq!(watched.keys(), ["Node(b)"], "{events:?}");
+    let told: Vec<Event> = (0..3).map(|_| late.recv_timeout(PATIENCE).expect("an event")).collect();
+    assert!(matches!(&told[0], Event::Update(Update::Put(_))), "{told:?}");
+    assert_eq!(told[1..], [Event::Update(Update::InSync), Event::Current]);
+}
+
 fn removed(key: &str) -> impl FnMut(&Event) -> bool + use<'_> {
     move |event| matches!(event, Event::Update(Update::Remove(gone)) if gone.to_string() == key)
 }
@@ -300,6 +330,8 @@ fn changes_are_found_without_notifications_too() {
         woken,
         files: Files::new(config.limits()),
         available: true,
+        in_sync: false,
+        closed: false,
         announced: Announced::default(),
         config,
     };

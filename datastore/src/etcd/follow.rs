@@ -26,7 +26,7 @@ use super::message::{
     KeyValue, WatchAsk, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use super::{listed_at, path};
-use crate::event::Event;
+use crate::event::{CLOSED, Event};
 use crate::settings::EtcdSettings;
 use crate::store::StoreError;
 
@@ -269,10 +269,7 @@ impl Follower {
     fn tell(&mut self, sink: &mut impl FnMut(Event)) {
         self.course.tell().into_iter().for_each(&mut *sink);
         if !self.course.is_open() {
-            self.stale(
-                "the datastore is closed: ClusterInformation(default) has datastoreReady: false".to_owned(),
-                sink,
-            );
+            self.stale(CLOSED.to_owned(), sink);
             return;
         }
         if !std::mem::replace(&mut self.told.in_sync, true) {
