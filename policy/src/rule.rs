@@ -131,6 +131,24 @@ impl Checks {
         rules.next().is_some_and(|first| *first == Rule::any(Action::Allow))
     }
 
+    /// The same with other names for its sets.
+    pub fn renamed(&self, name: &mut impl FnMut(SetId) -> SetId) -> Checks {
+        let mut renamed = self.clone();
+        let profiles = match &mut renamed.after {
+            AfterTiers::Profiles(profiles) => profiles.as_mut_slice(),
+            AfterTiers::NoMatch => &mut [],
+        };
+        let policies = renamed.tiers.iter_mut().flat_map(|tier| &mut tier.policies).chain(profiles);
+        for rule in policies.flat_map(|policy| &mut Arc::make_mut(policy).rules) {
+            for end in [&mut rule.source, &mut rule.destination] {
+                let lists =
+                    [&mut end.sets, &mut end.not_sets, &mut end.named_ports, &mut end.not_named_ports];
+                lists.into_iter().flatten().for_each(|set| *set = name(*set));
+            }
+        }
+        renamed
+    }
+
     /// The sets that its rules name, some more than once.
     pub fn sets(&self) -> impl Iterator<Item = SetId> {
         let profiles = match &self.after {

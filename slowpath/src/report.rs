@@ -22,9 +22,10 @@ use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Source};
 use crate::status::PolicyUse;
 use crate::status::{
-    Answer, BgpRouteStatus, BgpStatus, DatastoreStatus, IcmpStatus, NeighborStatus, NeighborsStatus,
-    NexthopStatus, OfferStatus, PeerStatus, PerFamily, PortProblem, PortStatus, PortsStatus,
-    PrefixLimitStatus, QosStatus, Query, RouteStatus, RoutesStatus, Summary, TunnelStatus,
+    Answer, BgpRouteStatus, BgpStatus, DatastoreStatus, FingerprintStatus, FingerprintsStatus, IcmpStatus,
+    NeighborStatus, NeighborsStatus, NexthopStatus, OfferStatus, PeerStatus, PerFamily, PortProblem,
+    PortStatus, PortsStatus, PrefixLimitStatus, QosStatus, Query, RouteStatus, RoutesStatus, Summary,
+    TunnelStatus,
 };
 use crate::target::Gateway;
 use crate::workload_mtu;
@@ -61,10 +62,22 @@ impl Core {
             Query::Datastore => Answer::Datastore(self.datastore()),
             Query::Reporting => Answer::Reporting(self.reporting()),
             Query::ReportedRoutes { limit } => Answer::ReportedRoutes(self.reported_routes(*limit)),
+            Query::Fingerprints => Answer::Fingerprints(self.fingerprints()),
             Query::Summary => Answer::Summary(Box::new(self.summary())),
         };
         // A questioner that went away doesn't need the answer.
         let _ = request.reply.send(answer);
+    }
+
+    fn fingerprints(&self) -> FingerprintsStatus {
+        let routes = self.rib.iter().map(|(prefix, _)| prefix);
+        let status = |print: tables::Fingerprint| FingerprintStatus {
+            table: print.table.to_owned(),
+            rows: print.rows,
+            fingerprint: format!("{:016x}", print.hash),
+        };
+        let all = self.installer.tables().fingerprints(routes);
+        FingerprintsStatus { fingerprints: all.into_iter().map(status).collect() }
     }
 
     fn bgp(&self) -> BgpStatus {

@@ -13,6 +13,7 @@ mod bfd;
 mod bgp_dump;
 mod bgp_neighbor;
 mod bgp_route;
+mod fingerprints;
 mod host_policy;
 mod limits;
 mod policy;
@@ -25,6 +26,7 @@ pub use bfd::{BfdSessionStatus, BfdStatus};
 pub use bgp_dump::BgpDumpStatus;
 pub use bgp_neighbor::{BgpFamilyStatus, BgpNeighborStatus, BgpNeighborsStatus, PrefixLimitStatus};
 pub use bgp_route::{BgpPathStatus, BgpRouteStatus};
+pub use fingerprints::{FingerprintStatus, FingerprintsStatus};
 pub use host_policy::{HostEndpointStatus, HostPolicyStatus, HostRuleStatus};
 pub use limits::{LimitStatus, QosStatus};
 pub use policy::{PolicyNumbers, PolicyRuleStatus, PolicyStatus, PolicyTotal, PolicyUse};
@@ -104,6 +106,8 @@ pub enum Query {
         /// So many prefixes of each family at most.
         limit: usize,
     },
+    /// What the fast path's tables mean.
+    Fingerprints,
     /// Numbers for the metrics.
     Summary,
 }
@@ -131,6 +135,7 @@ pub enum Answer {
     Datastore(DatastoreStatus),
     Reporting(ReportingStatus),
     ReportedRoutes(ReportedRoutes),
+    Fingerprints(FingerprintsStatus),
     Summary(Box<Summary>),
 }
 

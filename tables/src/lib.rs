@@ -31,6 +31,7 @@ mod counters;
 mod epoch;
 mod fate;
 mod fib;
+mod fingerprint;
 mod flow_rules;
 mod flows;
 mod group;
@@ -58,6 +59,7 @@ pub use copy_ring::{Full, RingConsumer, RingProducer, copy_ring};
 pub use counters::{Books, Counters, PortCount, WorkerCounters};
 pub use fate::{DropReason, Fate, PuntReason};
 pub use fib::{Fib, FibReader};
+pub use fingerprint::Fingerprint;
 pub use flow_rules::FlowRules;
 pub use flows::{
     Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTime, FlowTimeouts, FlowVerdict, Flows,

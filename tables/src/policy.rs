@@ -4,6 +4,7 @@
 //! once: one [`Policy`] is one publication, whose rules never meet the sets of another.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use ::policy::compile::{Compiled, Compiler, Full, Judgement, Limits, Memo, Packet, ProgramId};
@@ -247,6 +248,22 @@ impl PolicyWriter {
             self.changed = true;
             before.programs().for_each(|program| self.compiler.release(program));
         }
+    }
+
+    /// What is asked at each endpoint, whatever the numbers of programs and sets, and which interfaces are host endpoints.
+    pub(crate) fn meanings(&self) -> Vec<(String, u64)> {
+        let fixed = |value: &dyn std::fmt::Debug| {
+            let mut hasher = DefaultHasher::new();
+            format!("{value:?}").hash(&mut hasher);
+            hasher.finish()
+        };
+        let meaning = |program: Option<ProgramId>| program.map(|program| self.compiler.meaning(program));
+        let endpoints = self.endpoints.iter().map(|(name, policy)| {
+            let PortPolicy { ingress, egress, staged_ingress, staged_egress, pre_dnat, untracked } = *policy;
+            let asked = [ingress, egress, staged_ingress, staged_egress, pre_dnat, untracked].map(meaning);
+            (name.clone(), fixed(&asked))
+        });
+        endpoints.chain([("host endpoints".to_owned(), fixed(&self.host_endpoints))]).collect()
     }
 
     pub(crate) fn set_host_endpoints(&mut self, host_endpoints: HostEndpoints) {

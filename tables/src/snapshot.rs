@@ -343,6 +343,11 @@ impl Writer {
         self.policy.compiler.usage()
     }
 
+    /// What is asked at each endpoint, and of which interfaces, as [`Writer::fingerprints`] takes it.
+    pub(crate) fn policy_meanings(&self) -> Vec<(String, u64)> {
+        self.policy.meanings()
+    }
+
     /// What the number of a rule stands for: the checks it is in, and the step.
     pub fn step(&self, rule: RuleId) -> Option<(&Arc<Checks>, Step)> {
         self.policy.compiler.step(rule)

@@ -17,8 +17,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use slowpath::status::{
     BfdStatus, BgpDumpStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus,
-    HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus,
-    StationsStatus, TracesStatus,
+    FingerprintsStatus, HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus,
+    RoutesStatus, SegmentsStatus, StationsStatus, TracesStatus,
 };
 
 use crate::captures::{CaptureQuestion, CapturesStatus};
@@ -83,6 +83,8 @@ pub(crate) enum Question {
     },
     /// How full the tables are.
     Tables,
+    /// What the tables mean.
+    Fingerprints,
     /// The walk's books.
     Drops,
     /// BFD sessions.
@@ -178,6 +180,7 @@ pub(crate) enum Reply {
     Traces(TracesStatus),
     Captures(CapturesStatus),
     Tables(TablesStatus),
+    Fingerprints(FingerprintsStatus),
     Datastore(DatastoreStatus),
 }
 

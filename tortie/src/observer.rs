@@ -106,6 +106,10 @@ impl Observer {
                 Reply::Flows(FlowsStatus::new(self.flows.rows(), self.flow_counts(), address, limit))
             }
             Question::Tables => Reply::Tables(self.tables(&self.summary().await?)),
+            Question::Fingerprints => match self.ask(Query::Fingerprints).await? {
+                Answer::Fingerprints(fingerprints) => Reply::Fingerprints(fingerprints),
+                _ => return Err(NoAnswer::Mismatch),
+            },
             Question::Drops => Reply::Drops(self.drops().await),
             Question::Bfd => Reply::Bfd(self.bfd().await?),
             Question::Bmp => match self.ask(Query::Stations).await? {

@@ -33,8 +33,9 @@ use model::Prefix;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slowpath::status::{
-    BfdStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, HostPolicyStatus, IcmpStatus,
-    NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus, StationsStatus,
+    BfdStatus, BgpNeighborsStatus, BgpRouteStatus, BgpStatus, DatastoreStatus, FingerprintsStatus,
+    HostPolicyStatus, IcmpStatus, NeighborsStatus, PolicyStatus, RouteStatus, RoutesStatus, SegmentsStatus,
+    StationsStatus,
 };
 
 use crate::config::CONTROL_SOCKET;
@@ -112,7 +113,11 @@ enum Noun {
     /// Whether the datastore can be followed, since when not, and how long changes take
     Datastore,
     /// How full each table is, and what a full one has refused
-    Tables,
+    Tables {
+        /// What each means rather, in a number: where two routers were told the same, they have the same
+        #[arg(long)]
+        fingerprints: bool,
+    },
     /// What became of every packet: the walk's books, by reason
     Drops {
         /// Also reasons that never occurred
@@ -244,7 +249,13 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         Noun::Datastore => {
             print(socket, *output, &Question::Datastore, datastore::table, |_: &DatastoreStatus| true)
         }
-        Noun::Tables => print(socket, *output, &Question::Tables, tables::table, |_: &TablesStatus| true),
+        Noun::Tables { fingerprints: true } => {
+            let yes = |_: &FingerprintsStatus| true;
+            print(socket, *output, &Question::Fingerprints, tables::fingerprints, yes)
+        }
+        Noun::Tables { .. } => {
+            print(socket, *output, &Question::Tables, tables::table, |_: &TablesStatus| true)
+        }
         Noun::Ports { .. } => print(socket, *output, &Question::Ports, ports::table, |_: &PortsView| true),
         Noun::Drops { all } => {
             let table = |drops: &DropsStatus| drops::table(drops, *all);

@@ -132,6 +132,11 @@ impl Addresses {
         }
     }
 
+    /// What is in a set.
+    pub(super) fn members(&self, id: SetId) -> Option<&BTreeSet<Member>> {
+        self.sets.get(&id).map(|set| &set.members)
+    }
+
     /// A rule names the set from now on.
     pub(super) fn name_set(&mut self, id: SetId) {
         self.atoms.hold(Atom::Set(id));

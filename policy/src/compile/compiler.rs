@@ -1,6 +1,7 @@
 //! The writer: what is staged, and how it becomes a publication.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -137,6 +138,30 @@ impl Compiler {
             self.free.push_back(id.0);
             self.forget(&entry.checks);
         }
+    }
+
+    /// What a program asks: the same number for the same rules of sets with the same members, whatever the sets' own numbers.
+    pub fn meaning(&self, id: ProgramId) -> u64 {
+        // Their keys are fixed.
+        let hash = |value: &dyn std::fmt::Debug| {
+            let mut hasher = DefaultHasher::new();
+            format!("{value:?}").hash(&mut hasher);
+            hasher.finish()
+        };
+        let entry = self.programs.get(usize::from(id.0)).and_then(Option::as_ref);
+        let Some(Entry { checks, .. }) = entry else { return 0 };
+        let members: BTreeMap<SetId, u64> =
+            checks.sets().map(|set| (set, hash(&self.addresses.members(set)))).collect();
+        // Numbered in the order in which rules name them; which set that is, its members say.
+        let mut numbers = BTreeMap::new();
+        let renamed = checks.renamed(&mut |set| {
+            let next = SetId(numbers.len() as u32);
+            let meaning = members.get(&set).copied().unwrap_or_default();
+            numbers.entry(meaning).or_insert((next, meaning)).0
+        });
+        let mut sets: Vec<_> = numbers.into_values().collect();
+        sets.sort_unstable();
+        hash(&(renamed, sets))
     }
 
     /// What a rule's number stands for: the checks it is in, and where.

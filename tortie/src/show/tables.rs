@@ -1,5 +1,7 @@
 //! `tortie show tables`: how full each table is.
 
+use slowpath::status::FingerprintsStatus;
+
 use crate::table_use::{TableUse, TablesStatus};
 
 use super::table::{Table, bytes};
@@ -21,6 +23,18 @@ pub(super) fn table(status: &TablesStatus) -> String {
          Sizes are set by these keys below `limits:` in tortie.yaml; `tortie run --check` says what memory they come to.\n",
         table.columns(),
         bytes(status.lookup_bytes)
+    )
+}
+
+/// What each table means.
+pub(super) fn fingerprints(status: &FingerprintsStatus) -> String {
+    let mut table = Table::new(&["TABLE", "ROWS", "FINGERPRINT"]);
+    for print in &status.fingerprints {
+        table.row(vec![print.table.clone(), print.rows.to_string(), print.fingerprint.clone()]);
+    }
+    format!(
+        "{}\nThe same number is the same meaning, by whatever detours it came about; comparable between routers of one build.\n",
+        table.columns()
     )
 }
 
