@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use slowpath::HostInterface;
 
 use super::Variables;
-use super::detect::{Method, detect, on_host};
+use super::detect::{DetectError, Method, addresses_by_interface, detect, on_host};
 use super::resources::{Resource, Resources};
 
 /// What is asked of the host.
@@ -98,6 +98,8 @@ fn set_addresses(node: &mut Resource, variables: &Variables, host: &Host<'_>) ->
                 .and_then(|method| detect(&method, names.family, host.interfaces, host.source_towards));
             match found {
                 Ok(address) => address.to_string(),
+                // A word that nobody knows is a mistake, whatever was found before.
+                Err(why @ DetectError::Method(_)) => bail!(why),
                 Err(why) if stored.is_empty() => bail!(
                     "failed to autodetect an {} address: {why}; choose another method by {} or name one by {}",
                     names.family,
@@ -135,7 +137,26 @@ fn set_addresses(node: &mut Resource, variables: &Variables, host: &Host<'_>) ->
     if NAMES.iter().all(|names| node.text(&["bgp", names.field]).is_empty()) {
         bail!("no IPv4 or IPv6 addresses configured or detected, required for Calico networking");
     }
+    set_interfaces(node, variables, host);
     Ok(())
+}
+
+/// The host's interfaces and their addresses, of the families that the operator says something about: what
+/// `spec.interfaces` tells of the node.
+fn set_interfaces(node: &mut Resource, variables: &Variables, host: &Host<'_>) {
+    let said = |names: &&Names| !matches!(variables.get(names.variable).as_str(), "" | "none");
+    let families: Vec<Family> = NAMES.iter().filter(said).map(|names| names.family).collect();
+    let Some(spec) = node.value["spec"].as_object_mut() else { return };
+    if families.is_empty() {
+        spec.remove("interfaces");
+        return;
+    }
+    let interfaces = addresses_by_interface(host.interfaces, &families);
+    let row = |(name, addresses): (&str, Vec<IpAddr>)| match addresses.as_slice() {
+        [] => json!({ "name": name }),
+        addresses => json!({ "name": name, "addresses": addresses }),
+    };
+    spec.insert("interfaces".to_owned(), interfaces.into_iter().map(row).collect());
 }
 
 /// An address that the operator names; without a length it gets that of the host's interface.

@@ -7,7 +7,7 @@ use regex::Regex;
 use slowpath::HostInterface;
 
 /// Interfaces that lead to workloads or into tunnels, as Calico knows them; the last are our own.
-const NOT_THE_HOSTS: &[&str] = &[
+const NOT_THE_HOSTS: [&str; 18] = [
     "^docker.*",
     "^cbr.*",
     "^dummy.*",
@@ -119,6 +119,25 @@ pub(super) fn detect(
 pub(super) fn on_host(interfaces: &[HostInterface], addr: IpAddr) -> Option<InterfaceAddr> {
     let mut all = interfaces.iter().rev().flat_map(|interface| &interface.addresses);
     all.find(|address| address.addr == addr).copied()
+}
+
+/// The host's own interfaces by name, and their addresses of some families.
+pub(super) fn addresses_by_interface<'a>(
+    interfaces: &'a [HostInterface],
+    families: &[Family],
+) -> Vec<(&'a str, Vec<IpAddr>)> {
+    // These are regular expressions that can be read.
+    let known = any_of(&NOT_THE_HOSTS.map(str::to_owned)).unwrap_or_default();
+    let own = interfaces.iter().filter(|interface| !known.iter().any(|name| name.is_match(&interface.name)));
+    let mut all: Vec<(&str, Vec<IpAddr>)> = own
+        .map(|interface| {
+            let addresses = interface.addresses.iter().map(|address| address.addr);
+            let of_family = addresses.filter(|addr| families.contains(&Family::of(*addr)));
+            (interface.name.as_str(), of_family.collect())
+        })
+        .collect();
+    all.sort_unstable();
+    all
 }
 
 /// The first address that is good everywhere, of the youngest interface first, as Calico has always looked.

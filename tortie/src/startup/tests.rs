@@ -112,6 +112,7 @@ fn an_operators_node_is_completed() {
                 "routeReflectorClusterID": "1.0.0.1", "ipv4Address": "192.0.2.11/24",
                 "ipv6Address": "2001:db8::11/64", "asNumber": 65_546,
             },
+            "interfaces": [{"name": "eth0", "addresses": ["2001:db8::11"]}],
             "orchRefs": [{"nodeName": "k1", "orchestrator": "k8s"}],
         })
     );
@@ -122,6 +123,47 @@ fn an_operators_node_is_completed() {
     started(&store, &[NO_POOLS, ("IP", "192.0.2.11")]).unwrap();
     let stored = value(&store, ResourceKind::Node, "node1")["spec"]["bgp"]["ipv4Address"].clone();
     assert_eq!(stored, json!("192.0.2.11/24"), "with the length of the host's interface");
+}
+
+#[test]
+fn the_hosts_interfaces_are_told_where_addresses_are_asked_for() {
+    let store = MemoryStore::default();
+    let told = |said: &[(&'static str, &str)]| {
+        started(&store, &[&[NO_POOLS], said].concat()).unwrap();
+        value(&store, ResourceKind::Node, "node1")["spec"]["interfaces"].clone()
+    };
+    let with = |addresses: Value| json!([{"name": "eth0", "addresses": addresses}]);
+    assert_eq!(told(&[]), Value::Null);
+    assert_eq!(told(&[("IP", "autodetect")]), with(json!(["192.0.2.11"])));
+    assert_eq!(told(&[("IP", "192.0.2.11/24"), ("IP6", "none")]), with(json!(["192.0.2.11"])));
+    assert_eq!(
+        told(&[("IP", "autodetect"), ("IP6", "autodetect")]),
+        with(json!(["192.0.2.11", "2001:db8::11"]))
+    );
+    assert_eq!(told(&[("IP", "none")]), Value::Null);
+}
+
+#[test]
+fn a_method_that_finds_nothing_leaves_what_is_there_but_one_that_is_none_is_a_mistake() {
+    let store = MemoryStore::default();
+    started(&store, &[NO_POOLS]).unwrap();
+    let again = |method: &'static str| {
+        started(&store, &[NO_POOLS, ("IP", "autodetect"), ("IP_AUTODETECTION_METHOD", method)])
+    };
+    for method in ["interface=wlan.*", "cidr=10.0.0.0/8,nonsense", "kubernetes-internal-ip"] {
+        again(method).unwrap();
+        let node = value(&store, ResourceKind::Node, "node1");
+        assert_eq!(node["spec"]["bgp"]["ipv4Address"], json!("192.0.2.11/24"), "{method}");
+    }
+    assert_eq!(again("fastest"), Err("Invalid IP autodetection method: fastest".to_owned()));
+}
+
+#[test]
+fn policy_alone_needs_no_addresses() {
+    let store = MemoryStore::default();
+    started(&store, &[NO_POOLS, ("CALICO_NETWORKING_BACKEND", "none"), ("AS", "64513"), ("IP", "none")])
+        .unwrap();
+    assert_eq!(value(&store, ResourceKind::Node, "node1")["spec"], json!({}));
 }
 
 #[test]
