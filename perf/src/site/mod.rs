@@ -6,6 +6,7 @@ mod resources;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,20 @@ pub struct Arguments {
     record: bool,
 }
 
+/// How often it is looked how far behind the router is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What was measured.
+#[derive(Serialize)]
+struct Results {
+    rounds: usize,
+    /// For how long the site changed.
+    seconds: usize,
+    writers: usize,
+    etcd: String,
+    stores: Vec<Row>,
+}
+
 /// One store's figures.
 #[derive(Serialize)]
 struct Row {
@@ -77,6 +92,9 @@ struct Row {
     median_delay_milliseconds: f64,
     p99_delay_milliseconds: f64,
     longest_delay_milliseconds: f64,
+    /// From the moment that a change begins to be written until it is in force, at moments of the run.
+    median_behind_milliseconds: f64,
+    p99_behind_milliseconds: f64,
     /// From the last write until all changes are in force.
     caught_up_milliseconds: f64,
     processor_share: f64,
@@ -94,9 +112,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     if arguments.record {
-        println!("written to {}", Record::new("site", rows).write()?.display());
+        let results = Results {
+            rounds: arguments.rounds,
+            seconds: arguments.seconds,
+            writers: WRITERS,
+            etcd: etcd_version(),
+            stores: rows,
+        };
+        println!("written to {}", Record::new("site", results).write()?.display());
     }
     Ok(())
+}
+
+/// As it says itself.
+fn etcd_version() -> String {
+    let said = std::process::Command::new("etcd").arg("--version").output();
+    let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+    said.lines().next().unwrap_or("none").to_owned()
 }
 
 /// Writes a value.
@@ -166,6 +198,10 @@ impl Site {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn put_file(directory: &Path, key: &Key, value: &Value) -> Result<()> {
     let name = key.to_string().replace(['(', ')', '/'], "_");
     let aside = directory.join(format!(".{name}.new"));
@@ -211,6 +247,8 @@ fn measure(store: &'static str, tortie: &Path, arguments: &Arguments) -> Result<
         median_delay_milliseconds: 0.0,
         p99_delay_milliseconds: 0.0,
         longest_delay_milliseconds: 0.0,
+        median_behind_milliseconds: 0.0,
+        p99_behind_milliseconds: 0.0,
         caught_up_milliseconds: 0.0,
         processor_share: 0.0,
     };
@@ -228,12 +266,15 @@ fn measure(store: &'static str, tortie: &Path, arguments: &Arguments) -> Result<
         follow(&lab, &node, &site, arguments, &mut row)?;
         println!(
             "{store}: {} changes at {:.0} a second: half in force within {:.1} ms, 99 % within {:.1} ms, all within {:.1} ms \
-             of the datastore's word; the last {:.0} ms after it was written; {:.0} % of a core",
+             of the datastore's word; behind the writers by {:.0} ms half of the time, {:.0} ms 99 % of it; the last in force \
+             {:.0} ms after it was written; {:.0} % of a core",
             row.changes,
             row.changes_a_second,
             row.median_delay_milliseconds,
             row.p99_delay_milliseconds,
             row.longest_delay_milliseconds,
+            row.median_behind_milliseconds,
+            row.p99_behind_milliseconds,
             row.caught_up_milliseconds,
             row.processor_share * 100.0
         );
@@ -260,12 +301,28 @@ fn follow(lab: &Lab, node: &TortieNode, site: &Site, arguments: &Arguments, row:
     let processor = node.identity()?.processor_time()?;
     let began = Instant::now();
     let interval = Duration::from_secs(1) / u32::try_from(arguments.changes).context("changes")?;
-    site.write(
-        row.changes,
+    // When each write began, in their order.
+    let writes = Mutex::new(Vec::with_capacity(row.changes));
+    let change = |number: usize| {
+        lock(&writes).push(Instant::now());
         // The endpoints of the node itself are left alone: most changes of a site are about others.
-        |number| endpoint(100 + number % (row.endpoints - 100), number + 1),
-        |number| interval * u32::try_from(number).unwrap_or(u32::MAX),
-    )?;
+        endpoint(100 + number % (row.endpoints - 100), number + 1)
+    };
+    let due = |number: usize| interval * u32::try_from(number).unwrap_or(u32::MAX);
+    let mut behind = thread::scope(|scope| -> Result<Vec<f64>> {
+        let writing = scope.spawn(|| site.write(row.changes, change, due));
+        let mut behind = Vec::new();
+        while !writing.is_finished() {
+            thread::sleep(LOOK);
+            let in_force = node.show::<ShowDatastore>("datastore")?.changes - before.changes;
+            let oldest = lock(&writes).get(usize::try_from(in_force)?).map(Instant::elapsed);
+            behind.push(oldest.unwrap_or_default().as_secs_f64() * 1e3);
+        }
+        writing.join().expect("the writers end").map(|()| behind)
+    })?;
+    behind.sort_by(f64::total_cmp);
+    let within = |share: f64| behind.get((behind.len() as f64 * share) as usize).copied().unwrap_or_default();
+    (row.median_behind_milliseconds, row.p99_behind_milliseconds) = (within(0.5), within(0.99));
     let written = Instant::now();
     row.changes_a_second = row.changes as f64 / (written - began).as_secs_f64();
     let wanted = before.changes + row.changes as u64;
