@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::Lab;
-use crate::tortie::{ShowDrops, TortieNode};
+use crate::tortie::{ShowDrops, ShowPorts, TortieNode};
 
 /// How long frames under way may take to reach their fate.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -75,6 +75,18 @@ pub fn line(node: &str, books: &ShowDrops) -> String {
         books.dropped.total,
         reasons(&books.dropped)
     )
+}
+
+/// What a router and the kernel tell of losses.
+///
+/// # Errors
+/// The router doesn't answer.
+pub fn where_lost(node: &TortieNode) -> Result<String> {
+    let ports = node.show::<ShowPorts>("ports")?.ports;
+    let queues = ports.iter().flat_map(|port| port.queues.iter().map(|queue| (&port.name, queue.xdp)));
+    let lost = queues.filter(|(_, xdp)| xdp.rx_dropped + xdp.rx_ring_full + xdp.rx_fill_ring_empty > 0);
+    let lost: Vec<_> = lost.collect();
+    Ok(format!("{}; queues: {lost:?}", line(node.name(), &node.show::<ShowDrops>("drops")?)))
 }
 
 #[cfg(test)]

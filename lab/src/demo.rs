@@ -9,7 +9,7 @@ use crate::bird::{Bird, PlainRouter, Session};
 use crate::cluster::{CONVERGE, Cluster, ClusterPlan, NodePlan, RouterKind, nth};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::table::Table;
 use crate::tortie::{ShowDrops, ShowPorts, ShowRoutes};
 use crate::traffic::{self, Ping};
@@ -22,6 +22,7 @@ pub const DEMO: Scenario = Scenario {
     programs: &["bird", "birdc", "ping", "iperf3", "ethtool", "nft"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

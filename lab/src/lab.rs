@@ -174,6 +174,14 @@ impl Lab {
         Ok(format!("{{ etcd: {{ endpoints: [\"{}\"] }} }}", etcd.endpoint()))
     }
 
+    /// etcd's own client at the etcd that routers read; nothing where they read a directory.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn etcdctl(&self, arguments: &[&str]) -> Result<Option<String>> {
+        self.etcd.borrow().as_ref().map(|etcd| etcd.ctl(arguments)).transpose()
+    }
+
     /// Leaves everything running when this lab is dropped.
     pub fn keep(&self) {
         self.kept.set(true);

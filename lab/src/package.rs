@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cluster::CONVERGE;
 use crate::machine::Machine;
 use crate::outage::Stream;
-use crate::scenario::{CannotRun, Options, Scenario};
+use crate::scenario::{CannotRun, Options, Scenario, Store};
 use crate::scenarios::kill_the_router::{BEHIND_LEFT, Site, UPLINKS, WORKLOAD, raise};
 use crate::tortie::ShowBgp;
 use crate::traffic::Session;
@@ -23,6 +23,7 @@ pub const PACKAGE: Scenario = Scenario {
     programs: &["bird", "birdc", "ping", "ethtool", "nft", "nsenter", "debootstrap"],
     tortie: true,
     alone: true,
+    store: Store::Unused("routers read the directory that the package brings"),
     run,
 };
 

@@ -24,6 +24,28 @@ pub struct Options {
     pub beside_others: bool,
 }
 
+/// Where the routers of a scenario read their resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In the directory that the scenario writes, or in an etcd that holds the same: [`Options::etcd`].
+    Either,
+    /// In an etcd that the scenario starts: it is about that.
+    Etcd,
+    /// Nowhere, or in a place of their own: it makes no difference, and this is why.
+    Unused(&'static str),
+}
+
+impl Store {
+    /// A word for a list.
+    pub fn word(self) -> &'static str {
+        match self {
+            Store::Either => "either",
+            Store::Etcd => "etcd",
+            Store::Unused(_) => "none",
+        }
+    }
+}
+
 /// A behaviour that a user could name, shown end to end.
 #[derive(Clone, Copy)]
 pub struct Scenario {
@@ -37,6 +59,8 @@ pub struct Scenario {
     pub tortie: bool,
     /// Whether it measures rates, losses or times, so that nothing else may run meanwhile.
     pub alone: bool,
+    /// Where its routers read their resources.
+    pub store: Store,
     /// The scenario itself.
     pub run: fn(&Lab, &Options) -> Result<()>,
 }
@@ -86,7 +110,7 @@ pub fn run(scenario: &Scenario, tools: &Tools, options: &Options) -> Ended {
     progress.line(&format!("{}: {}", scenario.name, scenario.about));
     let begin = Instant::now();
     let mut proofs = Vec::new();
-    let result = missing(scenario)
+    let result = missing(scenario, options)
         .map_or_else(|| in_a_lab(scenario, Lab::raise(tools, progress.clone())?, options, &mut proofs), Err);
     let outcome = match result {
         Ok(()) => Outcome::Passed,
@@ -170,12 +194,17 @@ pub fn look_around(lab: &Lab) {
 }
 
 /// What this machine lacks for the scenario.
-fn missing(scenario: &Scenario) -> Option<Error> {
+fn missing(scenario: &Scenario, options: &Options) -> Option<Error> {
+    if let (true, Store::Unused(why)) = (options.etcd, scenario.store) {
+        return Some(CannotRun(format!("there is nothing to run with an etcd: {why}")).into());
+    }
+    let etcd = (options.etcd && scenario.store == Store::Either).then_some("etcd");
+    let programs: Vec<&str> = scenario.programs.iter().copied().chain(etcd).collect();
     let reason = if !rustix::process::geteuid().is_root() {
         Some("network namespaces need root".to_owned())
     } else if let Err(error) = namespaces_work() {
         Some(format!("network namespaces cannot be made here: {error:#}"))
-    } else if let Some(program) = scenario.programs.iter().find(|program| !installed(program)) {
+    } else if let Some(program) = programs.iter().find(|program| !installed(program)) {
         Some(format!("`{program}` is not installed; `cargo xtask test` installs it"))
     } else if scenario.tortie && !has_af_xdp() {
         Some("this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)".to_owned())

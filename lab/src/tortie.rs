@@ -408,6 +408,24 @@ pub struct ShowDatastore {
     pub invalid: BTreeMap<String, String>,
 }
 
+/// `tortie show tables --fingerprints`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ShowFingerprints {
+    /// A table each.
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+/// What one table means.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Fingerprint {
+    /// Which.
+    pub table: String,
+    /// How many rows it has.
+    pub rows: usize,
+    /// The same where it means the same.
+    pub fingerprint: String,
+}
+
 /// `tortie show ports`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ShowPorts {

@@ -18,7 +18,7 @@ const LANES: usize = 2;
 pub(crate) struct Arguments {
     /// The scenarios to run; all of them when none is named.
     names: Vec<String>,
-    /// List the scenarios and what each shows.
+    /// List the scenarios, which store each runs with (either, etcd, none), and what each shows.
     #[arg(long)]
     list: bool,
     /// Leave the lab of the scenario running and tell how to look around; takes one name.
@@ -48,7 +48,7 @@ enum Store {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
         for scenario in scenarios::ALL {
-            println!("{:18} {}", scenario.name, scenario.about);
+            println!("{:18} {:6} {}", scenario.name, scenario.store.word(), scenario.about);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -94,7 +94,8 @@ pub(crate) fn run_all(
     };
     let ended = run(&beside, LANES.min(beside.len())).into_iter().chain(run(&alone, 1));
     for ended in ended.flatten() {
-        tally.outcome(ended.name, &ended.outcome);
+        let store = if options.etcd { " --store etcd" } else { "" };
+        tally.outcome(&format!("{}{store}", ended.name), &ended.outcome);
     }
     if wait::interrupted() {
         bail!("interrupted");

@@ -14,6 +14,9 @@ use crate::{fuzz, install, lab as chore, package_test, tools};
 /// How long each fuzz target runs, in seconds.
 const FUZZ_SECONDS: u64 = 20;
 
+/// Scenarios that run with an etcd, too: routes, policy, and tunnels without BGP. `cargo xtask lab --store etcd` runs all.
+const WITH_ETCD: [&str; 3] = ["host-routes", "tenant-policy", "vxlan-cross-subnet"];
+
 /// What one may ask of `cargo xtask test`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
@@ -41,6 +44,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     fuzz::all(&mut tally, FUZZ_SECONDS)?;
     if !arguments.quick {
         chore::run_all(&all, &Options::default(), None, &mut tally)?;
+        let with_etcd: Vec<_> = WITH_ETCD.into_iter().filter_map(scenarios::named).collect();
+        chore::run_all(&with_etcd, &Options { etcd: true, ..Options::default() }, None, &mut tally)?;
         package(&mut tally)?;
     }
     Ok(tally.close())
@@ -228,6 +233,14 @@ failures:
 
 test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
 ";
+
+    #[test]
+    fn what_runs_with_an_etcd_too_runs_with_either_store() {
+        for name in WITH_ETCD {
+            let scenario = scenarios::named(name).expect(name);
+            assert_eq!(scenario.store, lab::scenario::Store::Either, "{name}");
+        }
+    }
 
     #[test]
     fn a_test_that_skipped_itself_does_not_count_as_passed() {

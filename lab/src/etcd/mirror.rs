@@ -46,6 +46,11 @@ impl MirroringEtcd {
         Ok(MirroringEtcd { server, stop, mirror: Some(mirror) })
     }
 
+    /// See [`EtcdServer::ctl`].
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        self.server.ctl(arguments)
+    }
+
     /// Where routers find it.
     pub(crate) fn endpoint(&self) -> String {
         self.server.endpoint()

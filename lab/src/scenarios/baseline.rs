@@ -6,7 +6,7 @@ use model::Family;
 use crate::capture::Capture;
 use crate::cluster::{Cluster, ClusterPlan, NodePlan, RouterKind};
 use crate::link::Fabric;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::{Lab, traffic};
 
 /// When this fails, the lab is to blame and not the router.
@@ -16,6 +16,7 @@ pub(super) const BASELINE: Scenario = Scenario {
     programs: &["bird", "birdc", "ping", "iperf3", "tcpdump", "ethtool"],
     tortie: false,
     alone: false,
+    store: Store::Unused("BIRD and the kernel alone: nobody reads resources"),
     run,
 };
 

@@ -13,7 +13,7 @@ use crate::cluster::CONVERGE;
 use crate::link::{Fabric, add_address};
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, ShowBgp, TortieNode};
 use crate::traffic::{Sink, UdpFlows};
 use crate::workload::Workload;
@@ -25,6 +25,7 @@ pub(super) const BFD: Scenario = Scenario {
     programs: &["bird", "birdc", "ethtool"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

@@ -1,10 +1,10 @@
 //! What may happen to an etcd, with traffic running: none of it costs a datagram, the router says since when it doesn't know
 //! better, and afterwards it knows what a fresh start would.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use datastore::{DirectoryStore, EtcdStore, Key, Store, transfer};
+use datastore::{DirectoryStore, EtcdStore, Key, ResourceKey, ResourceKind, Store as _, transfer};
 use model::{Family, Prefix};
 use serde_json::json;
 
@@ -12,18 +12,19 @@ use crate::cluster::{CONVERGE, Cluster, ClusterPlan, NodePlan, RouterKind};
 use crate::etcd::EtcdServer;
 use crate::link::add_address;
 use crate::netns::Namespace;
-use crate::scenario::Scenario;
-use crate::tortie::{Settings, ShowDatastore, ShowDrops, ShowRoutes, TortieNode};
+use crate::scenario::{Scenario, Store};
+use crate::tortie::{Settings, ShowDatastore, ShowFingerprints, ShowRoutes, TortieNode};
 use crate::traffic::{self, Sink, UdpFlows};
-use crate::{Lab, wait};
+use crate::{Lab, books, wait};
 
-/// An etcd killed and restored, partitioned, compacted, stopped, full and replaced by a babbler.
+/// An etcd killed and restored, partitioned, compacted, stopped, slow, closed, full and replaced by a babbler.
 pub(super) const DATASTORE_FAULTS: Scenario = Scenario {
     name: "datastore-faults",
-    about: "etcd killed and restored, cut off, compacted, silent, full, babbling: no datagram is lost, and afterwards all is known",
-    programs: &["etcd", "etcdctl", "ping", "ss", "ethtool"],
+    about: "etcd killed and restored, cut off, compacted, silent, slow, closed, full, babbling: no datagram is lost, and afterwards all is known",
+    programs: &["etcd", "etcdctl", "ping", "ss", "ethtool", "tc"],
     tortie: true,
     alone: true,
+    store: Store::Etcd,
     run: |lab, _| run(lab),
 };
 
@@ -58,6 +59,23 @@ const ARRIVE: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_secs(1);
 /// Small, so that it is soon full. etcd counts what it has freed, too.
 const QUOTA: &str = "--quota-backend-bytes=16777216";
+/// What a slow etcd's answers get, in bits a second, and how long they may wait for it.
+const SLOW: &str = "rate 64kbit burst 2kb latency 30s";
+/// Who may send to workloads, and where a change is seen in a set.
+const POLICY: &str = "\
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: friends, labels: {role: friend}}
+spec: {nets: [10.244.0.0/16, \"fd65:244::/48\", 192.168.0.0/24, \"fd00:c0a8::/64\"]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: friends}
+spec:
+  types: [Ingress, Egress]
+  ingress: [{action: Allow, source: {selector: role == 'friend'}}]
+  egress: [{action: Allow}]
+";
 /// How many values of a megabyte it takes at most.
 const FILLERS: usize = 64;
 
@@ -66,6 +84,7 @@ fn run(lab: &Lab) -> Result<()> {
     let datastore = Some(format!("{{ etcd: {{ endpoints: [\"http://{STORE}:2379\"] }} }}"));
     let settings = Settings { datastore, ..Settings::default() };
     let mut cluster = Cluster::raise_with(lab, &PLAN, &settings)?;
+    cluster.resources.write("policy.yaml", POLICY)?;
     let namespace = lab.namespace("etcd")?;
     cluster.fabric.attach(&namespace, "eth0")?;
     add_address(&namespace, "eth0", format!("{STORE}/24").parse()?)?;
@@ -83,6 +102,8 @@ fn run(lab: &Lab) -> Result<()> {
     faults.cut_off()?;
     faults.compacted()?;
     faults.silent()?;
+    faults.slow()?;
+    faults.closed()?;
     faults.killed_and_restored()?;
     faults.babbling()?;
     faults.garbage()?;
@@ -140,13 +161,14 @@ impl Faults<'_> {
             Ok((arrived >= sent).then_some(()))
         });
         if all.is_err() {
-            let mut counted = String::new();
-            for node in &self.cluster.nodes {
-                let drops: ShowDrops = node.tortie()?.show("drops")?;
-                counted.push_str(&format!("; {} dropped {:?}", node.name(), drops.dropped.reasons));
-                counted.push_str(&format!(" and punted {:?}", drops.punted.reasons));
-            }
-            bail!("{} of {sent} datagrams were lost{counted}", sent - arrived);
+            let nodes = self.cluster.nodes.iter();
+            let lost = nodes.map(|node| books::where_lost(node.tortie()?)).collect::<Result<Vec<_>>>()?;
+            let by_destination = sink.counted()?.destinations;
+            bail!(
+                "{} of {sent} datagrams were lost; arrived since the start {by_destination:?}; {}",
+                sent - arrived,
+                lost.join("; ")
+            );
         }
         Ok(())
     }
@@ -168,7 +190,8 @@ impl Faults<'_> {
         Ok(())
     }
 
-    /// The first node claims another block in the place of the one before: all that is asked of a store's change.
+    /// The first node claims another block in the place of the one before, and another network is a friend: all that is asked
+    /// of a store's change.
     fn change(&mut self) -> Result<Prefix> {
         let node = self.cluster.nodes[0].name();
         let key = |number: u8| -> Result<(Key, Prefix)> {
@@ -177,6 +200,12 @@ impl Faults<'_> {
         };
         let (before, next) = (key(self.number)?, key(self.number + 1)?);
         self.store.put(&next.0, &json!({"state": "confirmed", "deleted": false}), None)?;
+        let friend = format!("10.99.{}.0/24", self.number);
+        let set = json!({
+            "kind": "GlobalNetworkSet", "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "guests", "labels": {"role": "friend"}}, "spec": {"nets": [friend]},
+        });
+        self.store.put(&resource(ResourceKind::GlobalNetworkSet, "guests"), &set, None)?;
         if self.number > 0 {
             // A restored copy may not have it.
             let _ = self.store.delete(&before.0, None);
@@ -262,6 +291,50 @@ impl Faults<'_> {
             let seen = faults.is_stale();
             faults.etcd.go_on()?;
             seen
+        })
+    }
+
+    /// Answers come drop by drop: a list and a change take their time, and nothing is given up.
+    fn slow(&mut self) -> Result<()> {
+        self.through("slow, its answers at 8 kB a second", |faults| {
+            let qdisc = |verb: &str| format!("qdisc {verb} dev eth0 root tbf {SLOW}");
+            faults.namespace.run("tc", &words(&qdisc("add")))?;
+            faults.link("down")?;
+            faults.is_stale()?;
+            faults.change()?;
+            faults.link("up")?;
+            let began = Instant::now();
+            faults.is_current()?;
+            let listed = began.elapsed();
+            let block = faults.change()?;
+            let began = Instant::now();
+            faults.is_in_force(block)?;
+            let changed = began.elapsed();
+            faults.namespace.run("tc", &words("qdisc del dev eth0 root"))?;
+            Ok(format!("all of it listed within {listed:.1?}, a change in force within {changed:.1?}"))
+        })
+    }
+
+    /// By its operator, as for an upgrade: what comes meanwhile waits.
+    fn closed(&mut self) -> Result<()> {
+        self.through("closed by its operator", |faults| {
+            let key = resource(ResourceKind::ClusterInformation, "default");
+            let flag = |is_ready: bool| {
+                json!({
+                    "kind": "ClusterInformation", "apiVersion": "projectcalico.org/v3",
+                    "metadata": {"name": "default"}, "spec": {"datastoreReady": is_ready},
+                })
+            };
+            let before = faults.change()?;
+            faults.is_in_force(before)?;
+            faults.store.put(&key, &flag(false), None)?;
+            let seen = faults.is_stale()?;
+            ensure!(seen.contains("datastoreReady"), "{seen}");
+            faults.change()?;
+            wait::pass(CALM)?;
+            faults.is_in_force(before).context("what was in force before it was closed")?;
+            faults.store.put(&key, &flag(true), None)?;
+            Ok(seen)
         })
     }
 
@@ -352,13 +425,23 @@ impl Faults<'_> {
             self.lab.wait(&format!("{} to know what it knew", node.name()), CONVERGE, || {
                 let fresh = state(tortie)?;
                 compared = fresh.len();
-                Ok((fresh == lived).then_some(()))
+                let missing: Vec<&String> = lived.iter().filter(|row| !fresh.contains(row)).collect();
+                let new: Vec<&String> = fresh.iter().filter(|row| !lived.contains(row)).collect();
+                ensure!(missing.is_empty() && new.is_empty(), "it knew {missing:?}, it knows {new:?}");
+                Ok(Some(()))
             })?;
         }
-        self.lab
-            .proved(format!("a fresh start of each node comes to the same {compared} routes and policies"));
+        self.lab.proved(format!("a fresh start of each node comes to the same {compared} routes and tables"));
         Ok(())
     }
+}
+
+fn words(command: &str) -> Vec<&str> {
+    command.split(' ').collect()
+}
+
+fn resource(kind: ResourceKind, name: &str) -> Key {
+    Key::Resource(ResourceKey { kind, namespace: String::new(), name: name.to_owned() })
 }
 
 /// Something that nobody reads.
@@ -373,7 +456,7 @@ fn is_another(prefix: &str, block: Prefix) -> bool {
         && prefix.strip_suffix(".0/26").and_then(|rest| rest.strip_prefix("10.244.")).is_some_and(changed)
 }
 
-/// Routes of resources and of BGP with their ways, and policy.
+/// Routes of resources and of BGP with their ways, and what each table of the fast path means.
 fn state(tortie: &TortieNode) -> Result<Vec<String>> {
     let routes = tortie.show::<ShowRoutes>("routes")?.routes;
     let lasting = ["block", "workload", "bgp", "static", "connected"];
@@ -389,6 +472,8 @@ fn state(tortie: &TortieNode) -> Result<Vec<String>> {
             format!("{} {} {}", route.prefix, route.source, ways.join(", "))
         })
         .collect();
+    let tables = tortie.show::<ShowFingerprints>("tables --fingerprints")?.fingerprints;
+    state.extend(tables.iter().map(|of| format!("table {}: {} rows, {}", of.table, of.rows, of.fingerprint)));
     state.sort();
     Ok(state)
 }

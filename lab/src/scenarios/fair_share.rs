@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use model::Family;
 
 use super::one_node::{OneNode, UPLINK, outside};
-use crate::scenario::{CannotRun, Options, Scenario};
+use crate::scenario::{CannotRun, Options, Scenario, Store};
 use crate::tortie::ShowDrops;
 use crate::traffic::Sink;
 use crate::{Lab, books, traffic};
@@ -25,6 +25,7 @@ pub(super) const FAIR_SHARE: Scenario = Scenario {
     programs: &["ping", "ethtool", "nft"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

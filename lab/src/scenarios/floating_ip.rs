@@ -8,7 +8,7 @@ use model::Family;
 use super::nat_site::{Site, udp_answers};
 use crate::capture::Capture;
 use crate::cluster::CONVERGE;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::workload::INTERFACE;
 use crate::{Lab, books, dissected, traffic};
 
@@ -19,6 +19,7 @@ pub(super) const FLOATING_IP: Scenario = Scenario {
     programs: &["ping", "tcpdump", "tshark", "iperf3", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -13,7 +13,7 @@ use crate::cluster::CONVERGE;
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, ShowRoute, TortieNode};
 use crate::traffic::{self, Session, Sink, UdpFlows};
 use crate::workload::Workload;
@@ -26,6 +26,7 @@ pub(super) const FOUR_FABRICS: Scenario = Scenario {
     programs: &["tcpdump", "tshark", "ping", "iperf3", "ethtool"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

@@ -8,7 +8,7 @@ use model::{Family, Prefix};
 use crate::capture::Capture;
 use crate::cluster::{CONVERGE, Cluster, ClusterPlan, Node, NodePlan, RouterKind, nth};
 use crate::link::Fabric;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Store};
 use crate::tortie::{ShowDrops, ShowRoute, ShowRoutes, TortieNode};
 use crate::{Lab, traffic};
 
@@ -19,6 +19,7 @@ pub(super) const FULL_MESH: Scenario = Scenario {
     programs: &["ping", "tcpdump", "ethtool", "iperf3"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _| run(lab, &ALL_TORTIE),
 };
 
@@ -29,6 +30,7 @@ pub(super) const FULL_MESH_BIRD: Scenario = Scenario {
     programs: &["bird", "birdc", "ping", "tcpdump", "ethtool", "iperf3"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _| run(lab, &WITH_BIRD),
 };
 

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use super::kill_the_router::{BEHIND_LEFT, Site, UPLINKS, WORKLOAD, raise};
 use crate::cluster::CONVERGE;
 use crate::outage::{EVERY, Outage, Stream};
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::{Lab, books, traffic, wait};
 
 /// The router ends in good order and another one takes its place.
@@ -19,6 +19,7 @@ pub(super) const HITLESS_RESTART: Scenario = Scenario {
     programs: &["bird", "birdc", "ping", "ethtool", "nft"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

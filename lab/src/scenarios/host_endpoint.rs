@@ -11,7 +11,7 @@ use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, TortieNode};
 use crate::traffic::{self, Knock, Session};
 use crate::workload::Workload;
@@ -24,6 +24,7 @@ pub(super) const HOST_ENDPOINT: Scenario = Scenario {
     programs: &["ping", "ss", "nft", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

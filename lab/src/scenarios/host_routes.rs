@@ -6,7 +6,7 @@ use model::{Family, MacAddr};
 use crate::capture::{Capture, Captured};
 use crate::cluster::{Cluster, ClusterPlan, NodePlan, RouterKind, UPLINK};
 use crate::link::{self, Fabric};
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::workload::{HOST_MAC, INTERFACE};
 use crate::{Lab, traffic};
 
@@ -17,6 +17,7 @@ pub(super) const HOST_ROUTES: Scenario = Scenario {
     programs: &["ping", "tcpdump", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

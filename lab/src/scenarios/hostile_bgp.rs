@@ -16,7 +16,7 @@ use crate::hostile::{self, HostilePeer};
 use crate::link::Fabric;
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Peer, Settings, ShowBgp, ShowRoute, TortieNode};
 use crate::traffic::{self, Sink};
 use crate::workload::Workload;
@@ -30,6 +30,7 @@ pub(super) const HOSTILE_BGP: Scenario = Scenario {
     programs: &["bird", "birdc", "ping", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -9,7 +9,7 @@ use model::Family;
 
 use crate::cluster::{Cluster, ClusterPlan, NodePlan, RouterKind, nth};
 use crate::netns::Namespace;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::{Lab, command, traffic};
 
 /// Every error is asked for by ping and read from what ping says.
@@ -19,6 +19,7 @@ pub(super) const ICMP_ERRORS: Scenario = Scenario {
     programs: &["ping", "traceroute", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

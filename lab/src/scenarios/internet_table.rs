@@ -14,7 +14,7 @@ use crate::bird::{Bird, PlainRouter, Session};
 use crate::link::Fabric;
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{CannotRun, Options, Scenario};
+use crate::scenario::{CannotRun, Options, Scenario, Store};
 use crate::tortie::{Settings, ShowRoutes, TortieNode};
 use crate::traffic::{self, Sink, SinkReport};
 use crate::workload::Workload;
@@ -27,6 +27,7 @@ pub(super) const INTERNET_TABLE: Scenario = Scenario {
     programs: &["bird", "birdc", "ethtool", "zcat"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

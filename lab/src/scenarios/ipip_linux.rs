@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::capture::{Capture, Captured};
 use crate::link::{self, Fabric};
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, TortieNode};
 use crate::traffic::{self, Transfer};
 use crate::vm::{Nic, Plan, Vm};
@@ -25,6 +25,7 @@ pub(super) const IPIP_LINUX: Scenario = Scenario {
     programs: &["qemu-system-x86_64", "busybox", "bird", "ping", "iperf3", "tcpdump", "tshark", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

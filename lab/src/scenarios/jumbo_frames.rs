@@ -11,7 +11,7 @@ use crate::capture::Capture;
 use crate::cluster::{CONVERGE, Cluster, UPLINK};
 use crate::link::Fabric;
 use crate::netns::Namespace;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::ShowPorts;
 use crate::workload::{INTERFACE, Workload};
 use crate::{Lab, command, dissected, traffic};
@@ -23,6 +23,7 @@ pub(super) const JUMBO_FRAMES: Scenario = Scenario {
     programs: &["ping", "traceroute", "nstat", "ss", "ethtool", "iperf3", "tcpdump", "tshark"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

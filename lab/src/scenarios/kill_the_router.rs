@@ -12,7 +12,7 @@ use crate::cluster::CONVERGE;
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, ShowRoute, TortieNode};
 use crate::traffic::{self, Session};
 use crate::workload::{INTERFACE, Workload};
@@ -25,6 +25,7 @@ pub(super) const KILL_THE_ROUTER: Scenario = Scenario {
     programs: &["bird", "birdc", "ping", "tcpdump", "ethtool", "nft"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

@@ -9,7 +9,7 @@ use model::Family;
 use crate::cluster::{Cluster, ClusterPlan, NodePlan, RouterKind};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, ShowPorts, TortieNode};
 use crate::traffic::Session;
 use crate::{Lab, command};
@@ -21,6 +21,7 @@ pub(super) const MALFORMED: Scenario = Scenario {
     programs: &["ping", "ethtool", "setpriv"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 
@@ -167,19 +168,26 @@ fn broken_configuration(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A broken file among the resources of running routers: named with its line, the last good state in force.
+/// A broken file among the resources of running routers, or a broken value among those in an etcd: named with its line, the
+/// last good state in force.
 fn broken_resource(lab: &Lab, cluster: &Cluster<'_>, session: &mut Session) -> Result<()> {
     const FILE: &str = "broken.yaml";
-    cluster.resources.write(FILE, "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: [name: x\n")?;
+    const KEY: &str = "/calico/resources/v3/projectcalico.org/ippools/broken";
+    let in_etcd = lab.etcdctl(&["put", KEY, "{\"kind\": \"IPPool\", \"metadata\": [name"])?.is_some();
+    let broken = if in_etcd { KEY } else { FILE };
+    if !in_etcd {
+        let text = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: [name: x\n";
+        cluster.resources.write(FILE, text)?;
+    }
     for node in &cluster.nodes {
         let tortie = node.tortie()?;
-        let line = lab.wait(&format!("{} to name the broken file", node.name()), REFUSAL, || {
+        let line = lab.wait(&format!("{} to name {broken}", node.name()), REFUSAL, || {
             tortie.must_run()?;
             let said = tortie.said();
-            Ok(said.lines().find(|line| line.contains(FILE)).map(str::to_owned))
+            Ok(said.lines().find(|line| line.contains(broken)).map(str::to_owned))
         })?;
         // Any number after the name: `broken.yaml:3`, `broken.yaml, line 3`.
-        let after = line.split(FILE).nth(1).unwrap_or_default();
+        let after = line.split(broken).nth(1).unwrap_or_default();
         ensure!(after.contains(|letter: char| letter.is_ascii_digit()), "no line number in: {line}");
         if node.name() == cluster.nodes[0].name() {
             lab.proved(format!("a broken resource: {}", message(&line)));
@@ -188,9 +196,11 @@ fn broken_resource(lab: &Lab, cluster: &Cluster<'_>, session: &mut Session) -> R
     session.beats_on(10)?;
     cluster.mesh_is_up(0)?;
     cluster.blocks_are_known()?;
-    cluster.resources.remove(FILE)?;
+    if lab.etcdctl(&["del", KEY])?.is_none() {
+        cluster.resources.remove(FILE)?;
+    }
     session.beats_on(5)?;
-    lab.proved("with the broken file there, and after its removal, sessions and routes are as before");
+    lab.proved("with the broken resource there, and after its removal, sessions and routes are as before");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use model::Family;
 use super::nat_site::{ShowFlows, Site, trace, udp_answers};
 use crate::capture::Capture;
 use crate::cluster::CONVERGE;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::traffic::{Sink, UdpFlows};
 use crate::workload::INTERFACE;
 use crate::{Lab, books, dissected, traffic};
@@ -22,6 +22,7 @@ pub(super) const NAT_OUTGOING: Scenario = Scenario {
     programs: &["ping", "tcpdump", "tshark", "traceroute", "iperf3", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use datastore::{EtcdStore, ResourceKind, Store, Under};
+use datastore::{EtcdStore, ResourceKind, Store as _, Under};
 use model::InterfaceAddr;
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::cluster::CONVERGE;
 use crate::etcd::EtcdServer;
 use crate::link::{Fabric, add_address};
 use crate::resources::Resources;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Store};
 use crate::tortie::{Settings, TortieNode};
 use crate::{Lab, command};
 
@@ -24,6 +24,7 @@ pub(super) const ONE_ETCD: Scenario = Scenario {
     programs: &["etcd", "etcdctl"],
     tortie: true,
     alone: false,
+    store: Store::Etcd,
     run: |lab, _| run(lab),
 };
 

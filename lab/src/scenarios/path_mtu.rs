@@ -8,7 +8,7 @@ use model::Family;
 
 use crate::cluster::{CONVERGE, Cluster, ClusterPlan, NodePlan, RouterKind, UPLINK, nth};
 use crate::netns::Namespace;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::ShowDrops;
 use crate::workload::INTERFACE;
 use crate::{Lab, command, traffic};
@@ -20,6 +20,7 @@ pub(super) const PATH_MTU: Scenario = Scenario {
     programs: &["ping", "traceroute", "nstat", "ss", "ethtool"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

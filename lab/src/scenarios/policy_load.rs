@@ -11,8 +11,8 @@ use super::one_node::{OneNode, outside};
 use crate::link::{self, End};
 use crate::netns::Namespace;
 use crate::process::Process;
-use crate::scenario::{Options, Scenario};
-use crate::tortie::{ShowBgp, ShowDrops, ShowPorts, ShowRoutes, TortieNode};
+use crate::scenario::{Options, Scenario, Store};
+use crate::tortie::{ShowBgp, ShowPorts, ShowRoutes, TortieNode};
 use crate::traffic::{self, Knock, Sink, UdpFlows};
 use crate::workload::{HOST_MAC, Workload};
 use crate::{Lab, books, wait};
@@ -24,6 +24,7 @@ pub(super) const POLICY_LOAD: Scenario = Scenario {
     programs: &["ping", "ss", "ethtool"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 
@@ -85,7 +86,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     let seconds = begin.elapsed().as_secs_f64();
     lab.wait("every datagram at its destination", ARRIVE, || {
         let arrived = load.counted()? - before;
-        ensure!(arrived == sent, "{arrived} of {sent} datagrams arrived; {}", where_lost(&node)?);
+        ensure!(arrived == sent, "{arrived} of {sent} datagrams arrived; {}", books::where_lost(&node)?);
         Ok(Some(()))
     })?;
     lab.proved(format!(
@@ -286,15 +287,6 @@ impl Load<'_> {
     fn counted(&mut self) -> Result<u64> {
         self.sinks.iter_mut().map(|sink| Ok(sink.counted()?.packets)).sum()
     }
-}
-
-/// What the router and the kernel tell of losses.
-fn where_lost(node: &TortieNode) -> Result<String> {
-    let ports = node.show::<ShowPorts>("ports")?.ports;
-    let queues = ports.iter().flat_map(|port| port.queues.iter().map(|queue| (&port.name, queue.xdp)));
-    let lost = queues.filter(|(_, xdp)| xdp.rx_dropped + xdp.rx_ring_full + xdp.rx_fill_ring_empty > 0);
-    let lost: Vec<_> = lost.collect();
-    Ok(format!("{}; queues: {lost:?}", books::line("node", &node.show::<ShowDrops>("drops")?)))
 }
 
 /// What the crowd's end of a link is called.

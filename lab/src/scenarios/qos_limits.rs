@@ -10,7 +10,7 @@ use super::one_node::{OneNode, UPLINK, outside, port_of};
 use crate::capture::Capture;
 use crate::cluster::CONVERGE;
 use crate::netns::Namespace;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Limit, Qos, TortieNode};
 use crate::{Lab, books, traffic};
 
@@ -21,6 +21,7 @@ pub(super) const QOS_LIMITS: Scenario = Scenario {
     programs: &["ping", "iperf3", "ethtool", "tcpdump"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

@@ -17,7 +17,7 @@ use crate::cluster::{CONVERGE, nth};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, ShowRoute, ShowRoutes, TortieNode};
 use crate::workload::Workload;
 use crate::{Lab, books, traffic};
@@ -31,6 +31,7 @@ pub(super) const AS_PER_RACK: Scenario = Scenario {
     programs: PROGRAMS,
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _: &Options| run(lab, Design::AsPerRack),
 };
 
@@ -41,6 +42,7 @@ pub(super) const AS_PER_SERVER: Scenario = Scenario {
     programs: PROGRAMS,
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _: &Options| run(lab, Design::AsPerServer),
 };
 
@@ -51,6 +53,7 @@ pub(super) const DOWNWARD_DEFAULT: Scenario = Scenario {
     programs: PROGRAMS,
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _: &Options| run(lab, Design::DownwardDefault),
 };
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::link::Fabric;
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, ShowDrops, ShowPorts, ShowRoutes, TortieNode};
 use crate::traffic::{self, Sink};
 use crate::workload::Workload;
@@ -23,6 +23,7 @@ pub(super) const ROUTE_CHURN: Scenario = Scenario {
     programs: &["ethtool"],
     tortie: true,
     alone: true,
+    store: Store::Either,
     run,
 };
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use model::Family;
 
 use crate::cluster::{CONVERGE, Cluster, ClusterPlan, NodePlan, RouterKind};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Store};
 use crate::tortie::ShowRoute;
 use crate::{Lab, traffic};
 
@@ -17,6 +17,7 @@ pub(super) const ROUTE_REFLECTOR: Scenario = Scenario {
     programs: &["bird", "birdc", "ping", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -13,7 +13,7 @@ use crate::bird::Bird;
 use crate::cluster::CONVERGE;
 use crate::link::Fabric;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Peer, Settings, ShowBgp, TortieNode};
 
 pub(super) const SESSION_GUARD: Scenario = Scenario {
@@ -22,6 +22,7 @@ pub(super) const SESSION_GUARD: Scenario = Scenario {
     programs: &["bird", "birdc", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -10,7 +10,7 @@ use model::Family;
 
 use crate::cluster::{CONVERGE, Cluster, ClusterPlan, NodePlan, RouterKind};
 use crate::process::Process;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::traffic::{self, Knock, Session};
 use crate::workload::Workload;
 use crate::{Lab, command};
@@ -22,6 +22,7 @@ pub(super) const TENANT_POLICY: Scenario = Scenario {
     programs: &["ping", "ss", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::netns::Namespace;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Store};
 use crate::tortie::ShowRoute;
 use crate::traffic::Datagrams;
 use crate::{Lab, command, traffic};
@@ -24,6 +24,7 @@ pub(super) const IPIP_ALWAYS: Scenario = Scenario {
     programs: PROGRAMS,
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _| run(lab, &Plan { kind: Kind::Ipip, mode: "Always", nodes: &subnets::NODES }),
 };
 
@@ -34,6 +35,7 @@ pub(super) const IPIP_CROSS_SUBNET: Scenario = Scenario {
     programs: PROGRAMS,
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _| run(lab, &Plan { kind: Kind::Ipip, mode: "CrossSubnet", nodes: &subnets::NODES }),
 };
 
@@ -44,6 +46,7 @@ pub(super) const VXLAN_ALWAYS: Scenario = Scenario {
     programs: PROGRAMS,
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _| run(lab, &Plan { kind: Kind::Vxlan, mode: "Always", nodes: &subnets::NODES_AND_LINUX }),
 };
 
@@ -54,6 +57,7 @@ pub(super) const VXLAN_CROSS_SUBNET: Scenario = Scenario {
     programs: PROGRAMS,
     tortie: true,
     alone: false,
+    store: Store::Either,
     run: |lab, _| run(lab, &Plan { kind: Kind::Vxlan, mode: "CrossSubnet", nodes: &subnets::NODES }),
 };
 

@@ -10,7 +10,7 @@ use crate::cluster::CONVERGE;
 use crate::link::{self, End};
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, ShowPorts, TortieNode};
 use crate::workload::Workload;
 use crate::{Lab, books, traffic};
@@ -22,6 +22,7 @@ pub(super) const TWO_WORKERS: Scenario = Scenario {
     programs: &["ping", "iperf3", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -9,7 +9,7 @@ use model::MacAddr;
 use serde::de::DeserializeOwned;
 
 use crate::netns::Namespace;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{ShowDrops, ShowPorts};
 use crate::vm::{Nic, Plan, Vm};
 use crate::{Lab, books, link, traffic};
@@ -21,6 +21,7 @@ pub(super) const VIRTIO_ZERO_COPY: Scenario = Scenario {
     programs: &["qemu-system-x86_64", "busybox", "ping", "nft", "ethtool"],
     tortie: true,
     alone: false,
+    store: Store::Unused("the router in the virtual machine reads a directory of its own"),
     run,
 };
 

@@ -19,7 +19,7 @@ use crate::dissected::{self, Arp, Wrapping};
 use crate::link::{self, End, Fabric};
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Segment, Settings, ShowDrops, ShowRoute, ShowSegments, TortieNode};
 use crate::workload::Workload;
 use crate::{Lab, books, traffic};
@@ -31,6 +31,7 @@ pub(super) const VXLAN_LEARNING: Scenario = Scenario {
     programs: &["ping", "tcpdump", "tshark", "ethtool", "iperf3", "bridge"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

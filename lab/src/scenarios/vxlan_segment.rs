@@ -13,7 +13,7 @@ use crate::dissected::{self, Frame, Wrapping};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::resources::Resources;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Settings, ShowDrops, ShowRoute, TortieNode};
 use crate::workload::Workload;
 use crate::{Lab, traffic};
@@ -25,6 +25,7 @@ pub(super) const VXLAN_SEGMENT: Scenario = Scenario {
     programs: &["ping", "tcpdump", "tshark", "ethtool", "iperf3", "bridge"],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{GLASS, MYSQL, Site};
 use crate::browser::{self, Browser};
 use crate::command;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::{Lab, books};
 
 pub(in crate::scenarios) const LOOKING_GLASS: Scenario = Scenario {
@@ -20,6 +20,7 @@ pub(in crate::scenarios) const LOOKING_GLASS: Scenario = Scenario {
     programs: &["ping", "bird", "birdc", "mkfifo", browser::PROGRAM],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 

@@ -12,7 +12,7 @@ use super::{METRICS, Site};
 use crate::browser::{self, Browser};
 use crate::netns::Namespace;
 use crate::process::Process;
-use crate::scenario::{Options, Scenario};
+use crate::scenario::{Options, Scenario, Store};
 use crate::{Lab, command};
 
 pub(in crate::scenarios) const MONITORING: Scenario = Scenario {
@@ -21,6 +21,7 @@ pub(in crate::scenarios) const MONITORING: Scenario = Scenario {
     programs: &["ping", "bird", "birdc", "prometheus", "promtool", "mkfifo", browser::PROGRAM],
     tortie: true,
     alone: false,
+    store: Store::Either,
     run,
 };
 
