@@ -136,7 +136,7 @@ pub use release::{Closed, Closing};
 pub use report::{
     Attempt, BindError, BindReport, BusyPoll, BusyPollOutcome, Holder, Mode, ModeRequest, QueueConfig,
 };
-pub use session_guard::{TCP_KEY_MAX, set_min_ttl, set_tcp_md5_key};
+pub use session_guard::{TCP_KEY_MAX, keep_syns, set_min_ttl, set_tcp_md5_key, take_syn_ttl};
 pub use socket::{RingSizes, Step};
 pub use statistics::{Outstanding, QueueCounters, XdpStatistics};
 pub use umem::UmemSet;

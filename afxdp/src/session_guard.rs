@@ -1,4 +1,5 @@
-//! What guards a TCP session and no safe crate offers: MD5 signatures (RFC 2385) and a least TTL (GTSM, RFC 5082).
+//! What guards a TCP session and no safe crate offers: MD5 signatures (RFC 2385), a least TTL (GTSM, RFC 5082), and the TTL
+//! that a connection began with.
 //!
 //! It is here because this is the room of unsafe code; it has nothing else to do with AF_XDP.
 
@@ -7,7 +8,7 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use crate::abi::Plain;
-use crate::syscall::set_option;
+use crate::syscall::{get_option, set_option};
 
 /// Most bytes of a key (`TCP_MD5SIG_MAXKEYLEN`, include/uapi/linux/tcp.h).
 pub const TCP_KEY_MAX: usize = 80;
@@ -16,6 +17,10 @@ pub const TCP_KEY_MAX: usize = 80;
 const FLAG_PREFIX: u8 = 1;
 /// `struct sockaddr_storage`, as far as it is read.
 const ADDRESS_LEN: usize = 128;
+/// Room for the headers of a SYN: without IPv6 extension headers they are at most 120 bytes.
+const SYN_LEN: usize = 256;
+/// Where an IPv4 header has its TTL, and an IPv6 header its hop limit.
+const TTL_AT: [usize; 2] = [8, 7];
 
 /// `struct tcp_md5sig` (include/uapi/linux/tcp.h).
 #[repr(C)]
@@ -78,6 +83,46 @@ pub fn set_min_ttl(socket: BorrowedFd<'_>, ipv6: bool, ttl: u8) -> io::Result<()
     };
     set_option(socket, level, name, &i32::from(ttl))
 }
+
+/// The listening socket keeps the headers of the SYN that each connection began with, for [`take_syn_ttl`].
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep_syns(listener: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(listener, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &1_i32)
+}
+
+/// The TTL, or hop limit, that an accepted connection's SYN came with; the kernel tells it once.
+///
+/// `None` where there is none to tell: it has been asked for before, the listening socket kept none, or the kernel was
+/// flooded and answered with a SYN cookie.
+///
+/// # Errors
+/// What the kernel says, such as `EINVAL` for a SYN with very many IPv6 extension headers.
+pub fn take_syn_ttl(accepted: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+    let (headers, len) = get_option::<Headers>(accepted, libc::IPPROTO_TCP, libc::TCP_SAVED_SYN)?;
+    let headers = &headers.0[..len.min(SYN_LEN)];
+    let at = match headers.first().map(|first| first >> 4) {
+        Some(4) => TTL_AT[0],
+        Some(6) => TTL_AT[1],
+        _ => return Ok(None),
+    };
+    Ok(headers.get(at).copied())
+}
+
+/// The headers of a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Headers([u8; SYN_LEN]);
+
+impl Default for Headers {
+    fn default() -> Self {
+        Headers([0; SYN_LEN])
+    }
+}
+
+// SAFETY: repr(C) bytes without padding, any bits of which are valid.
+unsafe impl Plain for Headers {}
 
 /// Family and address at the places that `sockaddr_in` and `sockaddr_in6` have for them; the port counts for nothing.
 fn socket_address(address: IpAddr) -> [u8; ADDRESS_LEN] {
@@ -159,6 +204,29 @@ mod tests {
         assert!(set_tcp_md5_key(listener.as_fd(), peer, 32, b"").is_ok());
         let unknown = set_tcp_md5_key(listener.as_fd(), peer, 32, b"");
         assert_eq!(unknown.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_connection_tells_once_how_far_its_syn_has_come() {
+        for server in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(server).unwrap();
+            let address = listener.local_addr().unwrap();
+            let accept = || {
+                let near = client(address);
+                match address.is_ipv4() {
+                    true => near.set_ttl_v4(7).unwrap(),
+                    false => near.set_unicast_hops_v6(7).unwrap(),
+                }
+                let near = connect(near, address).unwrap();
+                (near, listener.accept().unwrap().0)
+            };
+            let (_near, far) = accept();
+            assert_eq!(take_syn_ttl(far.as_fd()).unwrap(), None, "nobody has asked for it");
+            keep_syns(listener.as_fd()).unwrap();
+            let (_near, far) = accept();
+            assert_eq!(take_syn_ttl(far.as_fd()).unwrap(), Some(7));
+            assert_eq!(take_syn_ttl(far.as_fd()).unwrap(), None);
+        }
     }
 
     #[test]

@@ -97,6 +97,11 @@ pub enum DefaultRoute {
 }
 
 impl BgpSettings {
+    /// How many hops away somebody may be who isn't known yet, if that is limited.
+    pub(crate) fn ttl_security(&self, address: IpAddr) -> Option<u8> {
+        self.group_of(address)?.options.ttl_security
+    }
+
     fn group_of(&self, address: IpAddr) -> Option<&PeerGroup> {
         self.groups.iter().find(|group| group.range.contains(address))
     }

@@ -162,6 +162,11 @@ impl Peers {
         self.guards.remove(peer, listening.iter().map(|listening| &*listening.listener));
     }
 
+    /// Has somebody who has connected come from within these hops? Asked once of a connection, before it is read.
+    pub fn has_come_from_near(&self, stream: &TcpStream, ttl_security: Option<u8>) -> bool {
+        self.guards.has_come_from_near(stream, ttl_security)
+    }
+
     /// What may keep a peer from answering, besides that it isn't there.
     pub fn hint(&self, peer: PeerId) -> Option<&'static str> {
         self.guards.hint(peer)

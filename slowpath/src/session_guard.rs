@@ -1,7 +1,8 @@
 //! What guards BGP's TCP connections: keys and least TTLs, on listening sockets, new connections and accepted ones.
 //!
 //! A listening socket serves all peers, so it has a key a peer (RFC 2385) and sends with the largest TTL, which no peer
-//! minds; a least TTL (RFC 5082) is one peer's, and set once it is known who has connected.
+//! minds. A least TTL (RFC 5082) is one peer's: once it is known who has connected, the TTL of its SYN says whether it has
+//! come from near, before anything is read that it sent, and the connection drops what comes from farther from then on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,6 +29,18 @@ pub trait SocketOptions: Send + Sync {
     /// # Errors
     /// What the kernel says.
     fn set_min_ttl(&self, socket: BorrowedFd<'_>, family: Family, ttl: u8) -> io::Result<()>;
+
+    /// The listening socket keeps what [`SocketOptions::take_syn_ttl`] tells.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn keep_syns(&self, listener: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// The TTL that an accepted connection's SYN came with, told once; `None` where nobody kept it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn take_syn_ttl(&self, accepted: BorrowedFd<'_>) -> io::Result<Option<u8>>;
 }
 
 /// The guards of all peers, and the options that make them so.
@@ -68,6 +81,11 @@ impl SessionGuards {
 
     /// The listening sockets are new, and have no keys yet.
     pub fn listen_anew<'a>(&mut self, listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone) {
+        for listener in listeners.clone() {
+            if let Err(error) = self.options.keep_syns(listener.as_fd()) {
+                warn!(%error, "the kernel keeps no SYNs; peers with ttlSecurity can't connect to us");
+            }
+        }
         self.listening.clear();
         self.arm(listeners);
     }
@@ -79,6 +97,13 @@ impl SessionGuards {
             self.options.set_tcp_key(socket.as_fd(), Prefix::host(*address), password.bytes())?;
         }
         self.guard_connection(peer, socket)
+    }
+
+    /// Has somebody who has connected come from within these hops? Where the kernel doesn't know, it has not: under a flood
+    /// of SYNs it can't say, and we connect to the peer as well.
+    pub fn has_come_from_near(&self, socket: &impl AsFd, ttl_security: Option<u8>) -> bool {
+        let Some(least) = (Guard { password: None, ttl_security }).min_ttl() else { return true };
+        self.options.take_syn_ttl(socket.as_fd()).is_ok_and(|ttl| ttl.is_some_and(|ttl| ttl >= least))
     }
 
     /// A connection that the peer has opened. Without its key, where it should have one, it is refused: the kernel
@@ -184,6 +209,15 @@ pub(crate) mod tests {
             self.0.lock().unwrap().push(format!("{family} {ttl}"));
             Ok(())
         }
+
+        fn keep_syns(&self, _: BorrowedFd<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// Everybody is a hop away.
+        fn take_syn_ttl(&self, _: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+            Ok(Some(254))
+        }
     }
 
     fn guard(password: &str, ttl_security: Option<u8>) -> Guard {
@@ -226,5 +260,7 @@ pub(crate) mod tests {
         assert_eq!(SockRef::from(&socket).ttl_v4().unwrap(), 255);
         assert!(guards.hint(PeerId(1)).unwrap().contains("password"));
         assert!(guards.guard_connecting(PeerId(2), &socket).is_err(), "nobody knows whether it needs a key");
+        let near = [None, Some(1), Some(2)].map(|hops| guards.has_come_from_near(&socket, hops));
+        assert_eq!(near, [true, false, true], "by the SYN, a hop away");
     }
 }

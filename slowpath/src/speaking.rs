@@ -34,6 +34,18 @@ impl Core {
     /// Somebody has connected: a peer, or one that may become one once it has said who it is.
     pub(crate) fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
         let known = self.sessions.at_address(remote.ip());
+        let ttl_security = match known.and_then(|peer| self.sessions.desired(peer)) {
+            Some(peer) => peer.ttl_security,
+            None => self.config.bgp.ttl_security(remote.ip()),
+        };
+        // Nothing is read of what somebody sends from too far off (RFC 5082).
+        if !self.peers.has_come_from_near(&stream, ttl_security) {
+            info!(%remote, "refused a BGP connection from farther than ttlSecurity has it");
+            if let Some((peer, hint)) = known.and_then(|peer| Some((peer, self.peers.hint(peer)?))) {
+                self.connect_problems.insert(peer, format!("it connects from too far off: {hint}"));
+            }
+            return;
+        }
         match known.filter(|_| !self.neighbours.is_without_session(remote.ip())) {
             Some(peer) => self.adopt(peer, stream, Direction::Inbound),
             None => match self.neighbours.may_introduce(&self.config.bgp, remote.ip()) {

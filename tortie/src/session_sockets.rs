@@ -17,4 +17,12 @@ impl SocketOptions for SessionSockets {
     fn set_min_ttl(&self, socket: BorrowedFd<'_>, family: Family, ttl: u8) -> io::Result<()> {
         afxdp::set_min_ttl(socket, family == Family::V6, ttl)
     }
+
+    fn keep_syns(&self, listener: BorrowedFd<'_>) -> io::Result<()> {
+        afxdp::keep_syns(listener)
+    }
+
+    fn take_syn_ttl(&self, accepted: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+        afxdp::take_syn_ttl(accepted)
+    }
 }
