@@ -54,20 +54,17 @@ impl Columns {
         }
     }
 
-    /// Asks for those of these rows, but for `untracked` ones, that are TCP or UDP in plain IPv4 frames, and says which are
-    /// something else.
+    /// Asks for those of these rows that are TCP or UDP in plain IPv4 frames, and says which of them are something else.
     #[inline(never)]
     pub(crate) fn ask_plain(
         &mut self,
         flows: &Flows,
         rows: Rows,
-        untracked: Rows,
         frames: &[Frame],
         fates: &[Fate; BATCH],
         parsed: &[Parsed; BATCH],
         heads: &Heads,
     ) -> Rows {
-        let rows = rows.without(untracked);
         let mut ordinary = Rows::NONE;
         for row in rows.within(heads.plain_v4) {
             if fates[row] != Fate::Undecided {

@@ -138,3 +138,37 @@ fn first_six(head: &[u8]) -> u64 {
 fn octets<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.first_chunk().copied().unwrap_or([0; N])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_hold_what_stands_in_the_headers() {
+        let bytes: Vec<u8> = (0..64).collect();
+        let mut heads = Heads::new();
+        heads.read(3, PlainHead::V4(bytes.first_chunk().unwrap()));
+        heads.read(5, PlainHead::V6(bytes.first_chunk().unwrap()));
+        assert_eq!((heads.plain_v4, heads.plain_v6), (Rows::only(3), Rows::only(5)));
+        let first_six = word(MacAddr([0, 1, 2, 3, 4, 5]));
+        assert_eq!([heads.to[3], heads.to[4], heads.to[5]], [first_six, NOBODY, first_six]);
+        assert_eq!((heads.sources[3], heads.destinations[3]), (0x1a1b_1c1d, 0x1e1f_2021));
+        let flow = heads.flow_v4(3, 17);
+        assert_eq!((flow.src, flow.dst, flow.sport, flow.dport), (0x1a1b_1c1d, 0x1e1f_2021, 0x2223, 0x2425));
+        assert_eq!(heads.destinations_v6[5].to_be_bytes(), bytes[38..54]);
+    }
+
+    #[test]
+    fn a_row_that_changes_its_family_is_of_one_only() {
+        let bytes = [7; 64];
+        let mut heads = Heads::new();
+        heads.read(0, PlainHead::V4(bytes.first_chunk().unwrap()));
+        assert!(heads.are_all_plain_v4(1) && !heads.are_all_plain_v4(2));
+        let parsed = Parsed { layout: Layout::PlainV6, ..Parsed::UNTAGGED };
+        heads.read_again(0, &bytes, &parsed);
+        assert!(heads.are_all_plain_v6(1) && heads.plain_v4.is_empty());
+        heads.read_again(0, &bytes, &Parsed::UNTAGGED);
+        assert!(heads.plain_v4.is_empty() && heads.plain_v6.is_empty());
+        assert_eq!(heads.to[0], NOBODY);
+    }
+}

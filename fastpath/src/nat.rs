@@ -171,8 +171,8 @@ fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&
 /// Asks about all of a run.
 fn ask_of_all(batch: &mut Batch, run: &Run, memory: &Memory<'_>) {
     let Batch { frames, fates, parsed, heads, flows: columns, policy, .. } = batch;
-    let unlike =
-        columns.ask_plain(memory.flows, run.rows().into(), policy.untracked, frames, fates, parsed, heads);
+    let rows = Rows::from(run.rows()).without(policy.untracked);
+    let unlike = columns.ask_plain(memory.flows, rows, frames, fates, parsed, heads);
     for row in unlike {
         let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
         if let Some(key) = FlowKey::new(frame, parsed) {

@@ -70,6 +70,18 @@ fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, st
     if hop.state != HopState::Ready {
         return Fate::Drop(DropReason::PortDown);
     }
+    if forwards
+        && !hop.to_host
+        && parsed.layout == Layout::PlainV4
+        && parsed.ttl > 1
+        && parsed.l3_len <= hop.mtu
+        && let Some(template) = state.next_hops.encapsulation(hop)
+    {
+        return match encapsulate_plain(frame, parsed, template, hop, &state.flow_hash) {
+            Ok(()) => Fate::Forward(hop.port),
+            Err(reason) => Fate::Drop(reason),
+        };
+    }
     if parsed.layout == Layout::Other
         && let Some(fate) = options::judge(frame.bytes(), parsed)
     {
@@ -127,7 +139,25 @@ fn write_addresses(frame: &mut [u8], hop: &NextHop) {
     }
 }
 
-/// Puts the outer header in front. The frame's room for it is the kernel's headroom, so nothing is copied.
+/// A plain IPv4 packet, small enough and with hops left, that leaves in a tunnel: what nearly all of a tunnel's packets are.
+#[inline(always)]
+fn encapsulate_plain(
+    frame: &mut Frame,
+    parsed: &Parsed,
+    template: &Template,
+    hop: &NextHop,
+    hash: &FlowHash,
+) -> Result<(), DropReason> {
+    let head: &mut [u8; Layout::PLAIN_V4_LEN] =
+        frame.bytes_mut().first_chunk_mut().ok_or(DropReason::PortDown)?;
+    ipv4::decrement_ttl(&mut head[ethernet::HEADER_LEN..]);
+    let tos = head[ethernet::HEADER_LEN + 1];
+    wrap(frame, parsed, template, tos, hash)?;
+    write_addresses(frame.bytes_mut(), hop);
+    Ok(())
+}
+
+/// Puts the outer header in front of what a tunnel of its kind can carry.
 fn encapsulate(
     frame: &mut Frame,
     parsed: &Parsed,
@@ -144,8 +174,21 @@ fn encapsulate(
     if !template.is_vxlan() && parsed.kind != Kind::Ipv4 {
         return Err(DropReason::TunnelFamily);
     }
+    wrap(frame, parsed, template, tos, hash)
+}
+
+/// Puts the outer header in front. The frame's room for it is the kernel's headroom, so nothing is copied. `tos`: the packet's
+/// own, or its traffic class.
+#[inline(always)]
+fn wrap(
+    frame: &mut Frame,
+    parsed: &Parsed,
+    template: &Template,
+    tos: u8,
+    hash: &FlowHash,
+) -> Result<(), DropReason> {
     let entropy = match template.is_vxlan() {
-        true => ENTROPY.0 + (flow_hash(hash, bytes, parsed) >> 16) as u16 % ENTROPY.1,
+        true => ENTROPY.0 + (flow_hash(hash, frame.bytes(), parsed) >> 16) as u16 % ENTROPY.1,
         false => 0,
     };
     let overhead = template.overhead();
