@@ -98,8 +98,11 @@ fn entity(peer: &Object<'_>) -> Result<EntityRule, Fault> {
     })
 }
 
+/// Ports of one protocol; without one it is any.
+type PortsOfProtocol = (Option<Protocol>, Vec<PortMatch>);
+
 /// Ports by protocol, in the order of the protocols' names; all of them where none are given.
-fn ports(rule: &Object<'_>) -> Result<Vec<(Option<Protocol>, Vec<PortMatch>)>, Fault> {
+fn ports(rule: &Object<'_>) -> Result<Vec<PortsOfProtocol>, Fault> {
     let Some(list) = rule.field("ports").filter(|list| !list.is_empty()) else {
         return Ok(vec![(None, Vec::new())]);
     };
