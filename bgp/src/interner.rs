@@ -40,6 +40,8 @@ pub(crate) struct Interner {
     next_serial: u32,
     /// Sweep when there are this many.
     sweep_at: usize,
+    /// How many prefixes there were at most since the last sweep.
+    prefixes: usize,
 }
 
 /// Below this many sets a sweep is not worth its time.
@@ -47,7 +49,7 @@ const SWEEP_MIN: usize = 4096;
 
 impl Interner {
     pub(crate) fn new(hasher: RandomState) -> Interner {
-        Interner { sets: HashSet::with_hasher(hasher), next_serial: 0, sweep_at: SWEEP_MIN }
+        Interner { sets: HashSet::with_hasher(hasher), next_serial: 0, sweep_at: SWEEP_MIN, prefixes: 0 }
     }
 
     /// The set with this canonical key.
@@ -64,9 +66,13 @@ impl Interner {
         set
     }
 
-    /// Forgets sets that nobody holds, once they may be half of all.
-    pub(crate) fn sweep(&mut self) {
-        if self.sets.len() >= self.sweep_at {
+    /// Forgets sets that nobody holds, once they may be half of all: there are twice as many as there were, or half of the
+    /// prefixes have gone.
+    pub(crate) fn sweep(&mut self, prefixes: usize) {
+        self.prefixes = self.prefixes.max(prefixes);
+        let many_are_gone = self.sets.len() >= SWEEP_MIN && prefixes < self.prefixes / 2;
+        if many_are_gone || self.sets.len() >= self.sweep_at {
+            self.prefixes = prefixes;
             self.sets.retain(|Interned(set)| Arc::strong_count(set) > 1);
             self.sets.shrink_to(self.sets.len() * 2);
             self.sweep_at = (self.sets.len() * 2).max(SWEEP_MIN);
@@ -91,7 +97,21 @@ mod tests {
         for number in 0..SWEEP_MIN as u32 {
             interner.intern(&[&[0, 0x80, 4, 4][..], &number.to_be_bytes()].concat());
         }
-        interner.sweep();
+        interner.sweep(1);
+        assert_eq!(interner.len(), 1);
+    }
+
+    #[test]
+    fn sets_of_a_table_that_goes_are_forgotten_though_no_others_come() {
+        let mut interner = Interner::new(RandomState::with_seed(1));
+        let key = |number: usize| [&[0, 0x80, 4, 4][..], &(number as u32).to_be_bytes()].concat();
+        let mut held: Vec<_> = (0..3 * SWEEP_MIN).map(|number| interner.intern(&key(number))).collect();
+        interner.sweep(3 * SWEEP_MIN);
+        assert_eq!(interner.len(), 3 * SWEEP_MIN, "all are held");
+        held.truncate(1);
+        interner.sweep(2 * SWEEP_MIN);
+        assert_eq!(interner.len(), 3 * SWEEP_MIN, "not worth it yet");
+        interner.sweep(SWEEP_MIN);
         assert_eq!(interner.len(), 1);
     }
 }

@@ -79,7 +79,8 @@ impl Speaker {
         let portion = (self.config.limits.work_per_call / listeners).max(64);
         self.work_family::<KeyV4>(portion, deferring, out);
         self.work_family::<KeyV6>(portion, deferring, out);
-        self.tables.interner.sweep();
+        let prefixes = self.tables.rib.len(Family::V4) + self.tables.rib.len(Family::V6);
+        self.tables.interner.sweep(prefixes);
         self.tables.rib.v4.shrink();
         self.tables.rib.v6.shrink();
     }

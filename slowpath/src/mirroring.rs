@@ -93,10 +93,11 @@ impl Mirroring {
         self.update(rib, &again, &node);
     }
 
-    /// Goes on with what the mirror has to do.
+    /// Goes on with what the mirror has to do. It is the last that holds places of prefixes that are gone.
     pub fn go_on(&mut self, rib: &mut Rib, node: impl Fn(Family) -> Option<IpAddr>) {
         let Mirroring { mirror, host, known, .. } = self;
         mirror.go_on(&mut Winners { rib, known, host, node });
+        rib.shrink();
     }
 
     /// Goes on until the kernel has everything, or `timeout` has passed; says which. It blocks meanwhile.

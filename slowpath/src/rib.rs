@@ -290,8 +290,8 @@ impl Rib {
     }
 
     /// Gives memory back that a large table no longer needs. Places stay what they are, so of the array it is what lies behind
-    /// the last one in use.
-    fn shrink(&mut self) {
+    /// the last one in use. Due now and then, where places have been given up.
+    pub fn shrink(&mut self) {
         let Rib { entries, places, hasher, free, .. } = self;
         let few = 2 * places.len() + 1024;
         if places.capacity() > 2 * few {
@@ -356,7 +356,6 @@ impl Rib {
             self.entries[place.at()].marks &= !CHANGED;
             self.forget_unless_needed(*place);
         }
-        self.shrink();
     }
 
     /// Has a winner changed since [`Self::take_changed`]?
@@ -485,6 +484,7 @@ mod tests {
         many.iter().for_each(|prefix| rib.remove(*prefix, Source::Bgp));
         let changed = rib.take_changed();
         rib.changes_told(&changed);
+        rib.shrink();
         assert!(rib.entries.capacity() < 5_000 && rib.places.capacity() < 10_000 && rib.free.len() < 5_000);
         many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
         assert_eq!(rib.len(), 50_001);
