@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use model::{Family, IfIndex, Prefix};
+use model::{Family, Prefix};
 
 use crate::host_port::{GATEWAY_V4, GATEWAY_V6, HostPort};
-use crate::kernel_routes::mirror::{Mirror, MirrorTarget, Routes};
-use crate::resolve::{Resolution, resolve};
+use crate::kernel_routes::mirror::{HOP_WEIGHT_MAX, Mirror, MirrorHop, MirrorTarget, Routes};
+use crate::resolve::{Hop, Resolution, resolve};
 use crate::rib::{Offer, Place, Rib, Source};
 use crate::target::{Gateway, Target, TargetId};
 
@@ -179,11 +179,7 @@ fn target(
                 return Some(into_host_port(host, family, source, mtu_within(target, host)));
             }
             match resolve(rib, target) {
-                Resolution::Neighbors(hops) => {
-                    let gateways: Arc<[(IpAddr, IfIndex)]> =
-                        hops.keys().map(|hop| (hop.neighbor.addr, hop.neighbor.ifindex)).collect();
-                    Some(MirrorTarget::Nexthops(gateways))
-                }
+                Resolution::Neighbors(hops) => Some(MirrorTarget::Nexthops(weighted(&hops))),
                 Resolution::Blackhole => Some(MirrorTarget::Blackhole),
                 _ => None,
             }
@@ -191,6 +187,27 @@ fn target(
         // The kernel has these itself: they came from it.
         Source::Local | Source::Neighbor | Source::Connected | Source::Static | Source::Kernel => None,
     }
+}
+
+/// The neighbours with their weights as near to one another's as the kernel can have them.
+fn weighted(hops: &BTreeMap<Hop, u32>) -> Arc<[MirrorHop]> {
+    let common = hops.values().copied().fold(0, gcd).max(1);
+    let most = hops.values().map(|weight| weight / common).max().unwrap_or(1);
+    let room = u32::from(HOP_WEIGHT_MAX);
+    let weight = |weight: u32| match weight / common {
+        weight if most <= room => weight,
+        weight => (u64::from(weight) * u64::from(room) / u64::from(most)) as u32,
+    };
+    let hop = |(hop, given): (&Hop, &u32)| MirrorHop {
+        gateway: hop.neighbor.addr,
+        ifindex: hop.neighbor.ifindex,
+        weight: weight(*given).clamp(1, room) as u16,
+    };
+    hops.iter().map(hop).collect()
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Into the walk, which knows workloads and tunnels: the kernel knows neither.
@@ -226,7 +243,10 @@ impl Ways {
 
 #[cfg(test)]
 mod tests {
+    use model::IfIndex;
+
     use super::*;
+    use crate::resolve::NeighborAddr;
     use crate::tunnel::{Encapsulation, Tunnel};
 
     #[test]
@@ -246,6 +266,24 @@ mod tests {
         assert_eq!(ways.moved(&rib, [near, far]), BTreeSet::from([far]));
         rib.insert(connected, Source::Connected, &Target::Attached(eth1), 0);
         assert_eq!(ways.moved(&rib, [near, far]), BTreeSet::from([near, far]));
+    }
+
+    #[test]
+    fn weights_are_as_near_to_one_anothers_as_the_kernel_can_have_them() {
+        for (given, kernels) in [
+            (&[1, 1][..], &[1, 1][..]),
+            (&[7_560, 2_520], &[3, 1]),
+            (&[2_520 * 40_000, 2_520 * 10_000], &[4, 1]),
+            (&[512, 257, 1], &[256, 128, 1]),
+            (&[u32::MAX, 1], &[256, 1]),
+        ] {
+            let hop = |number: usize| {
+                Hop::plain(NeighborAddr { ifindex: IfIndex(2), addr: IpAddr::from([10, 0, 0, number as u8]) })
+            };
+            let hops = given.iter().enumerate().map(|(number, weight)| (hop(number), *weight)).collect();
+            let weights: Vec<u16> = weighted(&hops).iter().map(|hop| hop.weight).collect();
+            assert_eq!(weights, kernels);
+        }
     }
 
     fn mirrored(rib: &Rib, prefix: Prefix, host: &HostPort, node: IpAddr) -> Option<MirrorTarget> {
@@ -284,7 +322,8 @@ mod tests {
         let mut rib = Rib::default();
         rib.insert("172.18.0.0/24".parse().unwrap(), Source::Connected, &Target::Attached(IfIndex(2)), 0);
         rib.insert(block, Source::Vxlan, &Target::Via(vec![Gateway::at(far.remote)]), 0);
-        let nexthops = MirrorTarget::Nexthops([(far.remote, IfIndex(2))].into());
+        let hop = MirrorHop { gateway: far.remote, ifindex: IfIndex(2), weight: 1 };
+        let nexthops = MirrorTarget::Nexthops([hop].into());
         assert_eq!(mirrored(&rib, block, &host, node), Some(nexthops), "within our subnet");
     }
 }

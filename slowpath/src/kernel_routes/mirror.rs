@@ -42,11 +42,25 @@ const ANSWERS_AT_ONCE: usize = 2 * REQUESTS_MAX;
 /// Prefixes in an answer about what the kernel has.
 const FOUND_AT_ONCE: usize = 256;
 
+/// One of the next hops of a mirrored route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MirrorHop {
+    /// The neighbour.
+    pub gateway: IpAddr,
+    /// The link that it is on.
+    pub ifindex: IfIndex,
+    /// Its weight beside the others', from 1 to [`HOP_WEIGHT_MAX`].
+    pub weight: u16,
+}
+
+/// The largest weight that rtnetlink has room for.
+pub const HOP_WEIGHT_MAX: u16 = 256;
+
 /// Where the kernel is to send packets for a mirrored route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MirrorTarget {
-    /// To these gateways in equal parts; at least one.
-    Nexthops(Arc<[(IpAddr, IfIndex)]>),
+    /// To these gateways; at least one.
+    Nexthops(Arc<[MirrorHop]>),
     /// Nowhere, silently.
     Blackhole,
     /// Into the host port, and so to the walk: local workloads, pools that need encapsulation (DESIGN.md, D1a).

@@ -166,6 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel_routes::mirror::MirrorHop;
 
     proptest! {
         #[test]
@@ -180,7 +181,8 @@ mod tests {
                 false => Prefix::new(IpAddr::V4(bits.into()), len),
             };
             let (one, other) = (prefix(one).unwrap(), prefix(other).unwrap());
-            let nexthops = [(IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]), IfIndex(7))];
+            let gateway = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]);
+            let nexthops = [MirrorHop { gateway, ifindex: IfIndex(7), weight: 1 }];
             let target = Arc::new(MirrorTarget::Nexthops(nexthops.into()));
             let change = if installs { Change::Install(&target) } else { Change::Remove };
             let mut filled_in = Vec::new();

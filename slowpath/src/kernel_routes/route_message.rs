@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use model::{Family, IfIndex, Prefix};
+use model::{Family, Prefix};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteScope, RouteType,
     RouteVia,
 };
 
-use super::mirror::MirrorTarget;
+use super::mirror::{MirrorHop, MirrorTarget};
 use super::{MIRROR_PROTOCOL, MIRROR_TABLE, address_family};
 
 /// The message that names `prefix` in our table, with nothing else: enough to delete whatever is there.
@@ -32,12 +32,12 @@ pub(super) fn installing(prefix: Prefix, target: &MirrorTarget) -> RouteMessage 
     match target {
         MirrorTarget::Blackhole => message.header.kind = RouteType::BlackHole,
         MirrorTarget::Nexthops(nexthops) => match **nexthops {
-            [(gateway, ifindex)] => {
+            [MirrorHop { gateway, ifindex, .. }] => {
                 message.attributes.push(via(prefix.family(), gateway));
                 message.attributes.push(RouteAttribute::Oif(ifindex.0));
             }
             ref several => {
-                let hops = several.iter().map(|&(gateway, ifindex)| hop(prefix.family(), gateway, ifindex));
+                let hops = several.iter().map(|nexthop| hop(prefix.family(), nexthop));
                 message.attributes.push(RouteAttribute::MultiPath(hops.collect()));
             }
         },
@@ -56,10 +56,12 @@ pub(super) fn installing(prefix: Prefix, target: &MirrorTarget) -> RouteMessage 
     message
 }
 
-fn hop(family: Family, gateway: IpAddr, ifindex: IfIndex) -> RouteNextHop {
+fn hop(family: Family, nexthop: &MirrorHop) -> RouteNextHop {
     let mut hop = RouteNextHop::default();
-    hop.interface_index = ifindex.0;
-    hop.attributes.push(via(family, gateway));
+    hop.interface_index = nexthop.ifindex.0;
+    // rtnexthop(7): the weight less one.
+    hop.hops = u8::try_from(nexthop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
+    hop.attributes.push(via(family, nexthop.gateway));
     hop
 }
 

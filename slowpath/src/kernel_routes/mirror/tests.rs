@@ -13,7 +13,16 @@ fn prefix(text: &str) -> Prefix {
 }
 
 fn nexthops(hops: &[(&str, IfIndex)]) -> MirrorTarget {
-    MirrorTarget::Nexthops(hops.iter().map(|(addr, ifindex)| (addr.parse().unwrap(), *ifindex)).collect())
+    weighted(&hops.iter().map(|(addr, ifindex)| (*addr, *ifindex, 1)).collect::<Vec<_>>())
+}
+
+fn weighted(hops: &[(&str, IfIndex, u16)]) -> MirrorTarget {
+    let hop = |(addr, ifindex, weight): &(&str, IfIndex, u16)| MirrorHop {
+        gateway: addr.parse().unwrap(),
+        ifindex: *ifindex,
+        weight: *weight,
+    };
+    MirrorTarget::Nexthops(hops.iter().map(hop).collect())
 }
 
 /// The table as `ip` shows it, a route a line, both families, next hops joined to their route.
@@ -53,23 +62,23 @@ fn routes_are_added_replaced_and_removed_in_both_families() {
         let (up0, up1) = uplinks();
         let mut mirror = Mirrored::start(100);
         mirror.install("10.1.0.0/26", nexthops(&[("192.0.0.9", up0)]));
-        mirror.install("10.2.0.0/26", nexthops(&[("192.0.0.9", up0), ("192.0.1.9", up1)]));
+        mirror.install("10.2.0.0/26", weighted(&[("192.0.0.9", up0, 3), ("192.0.1.9", up1, 1)]));
         mirror.install("10.3.0.0/26", MirrorTarget::Blackhole);
         mirror.install("10.4.0.0/26", nexthops(&[("2001:db8:0::9", up0)]));
         mirror.install("fd01::/64", nexthops(&[("2001:db8:0::9", up0)]));
-        mirror.install("fd02::/64", nexthops(&[("2001:db8:0::9", up0), ("2001:db8:1::9", up1)]));
+        mirror.install("fd02::/64", weighted(&[("2001:db8:0::9", up0, 1), ("2001:db8:1::9", up1, 256)]));
         mirror.install("fd03::/64", MirrorTarget::Blackhole);
         mirror.install("0.0.0.0/0", nexthops(&[("192.0.0.9", up0)]));
         mirror.settle();
         let expected = [
             "10.1.0.0/26 via 192.0.0.9 dev up0 proto 116",
-            "10.2.0.0/26 proto 116 | via 192.0.0.9 dev up0 weight 1 | via 192.0.1.9 dev up1 weight 1",
+            "10.2.0.0/26 proto 116 | via 192.0.0.9 dev up0 weight 3 | via 192.0.1.9 dev up1 weight 1",
             "10.4.0.0/26 via inet6 2001:db8::9 dev up0 proto 116",
             "blackhole 10.3.0.0/26 proto 116",
             "blackhole fd03::/64 dev lo proto 116 metric 1024 pref medium",
             "default via 192.0.0.9 dev up0 proto 116",
             "fd01::/64 via 2001:db8::9 dev up0 proto 116 metric 1024 pref medium",
-            "fd02::/64 proto 116 metric 1024 pref medium | via 2001:db8::9 dev up0 weight 1 | via 2001:db8:1::9 dev up1 weight 1",
+            "fd02::/64 proto 116 metric 1024 pref medium | via 2001:db8::9 dev up0 weight 1 | via 2001:db8:1::9 dev up1 weight 256",
         ];
         assert_eq!(table(), expected);
         assert_eq!((mirror.mirror.status().installed, mirror.mirror.status().failed), (8, 0));
