@@ -13,6 +13,7 @@ mod excluded;
 mod export;
 mod felix;
 mod peers;
+mod router_id;
 mod services;
 mod tunnels;
 mod warning;
@@ -31,6 +32,7 @@ use export::Exported;
 pub use export::{ExportAction, ExportReach, ExportRule, ExportRules};
 pub use felix::Felix;
 pub use peers::{DesiredPeer, NextHop, PeerKind, PeerName};
+pub use router_id::RouterId;
 pub use services::Services;
 pub use tunnels::Tunnels;
 pub use warning::Warning;
@@ -48,6 +50,7 @@ const CLUSTER_CONFIGURATION: &str = "default";
 #[derive(Clone, Debug)]
 pub struct Calico {
     node_name: String,
+    router_id: RouterId,
     nodes: BTreeMap<String, Node>,
     pools: BTreeMap<String, IpPool>,
     /// Those that run here; there may be a thousand times as many elsewhere.
@@ -73,7 +76,7 @@ pub struct Desired {
     pub node: Option<Node>,
     /// Our AS: the node's, else the cluster's, else 64512.
     pub as_number: AsNumber,
-    /// BGP identifier: the node's IPv4 address. None: the node has no IPv4 address, and can't speak BGP.
+    /// BGP identifier: the node's IPv4 address, unless another is asked for. None: the node has none, and can't speak BGP.
     pub router_id: Option<Ipv4Addr>,
     /// TCP port to listen on for BGP.
     pub listen_port: u16,
@@ -137,6 +140,7 @@ impl Calico {
     pub fn new(node_name: impl Into<String>) -> Calico {
         Calico {
             node_name: node_name.into(),
+            router_id: RouterId::default(),
             nodes: BTreeMap::new(),
             pools: BTreeMap::new(),
             endpoints: BTreeMap::new(),
@@ -254,6 +258,11 @@ impl Calico {
         }
     }
 
+    /// The same, with its BGP identifier from there.
+    pub fn with_router_id(self, router_id: RouterId) -> Calico {
+        Calico { router_id, ..self }
+    }
+
     /// What the current resources ask of this node.
     pub fn desired(&self) -> Desired {
         let mut warnings = Vec::new();
@@ -280,7 +289,7 @@ impl Calico {
         let priority = |of: fn(&BgpConfiguration) -> Option<u32>| cluster.and_then(of);
         Desired {
             as_number: node.map_or_else(|| self.cluster_as(), |node| self.as_number_of(node)),
-            router_id: node.and_then(router_id),
+            router_id: node.and_then(|node| self.router_id.of(node)),
             listen_port: self.listen_port_of(&self.node_name),
             blackholes: blocks.iter().copied().filter(|block| !block.is_host()).collect(),
             endpoints: self.own_endpoints(&mut warnings),
@@ -319,7 +328,7 @@ impl Calico {
             warnings.push(Warning::NodeMissing { node: self.node_name.clone() });
             return;
         };
-        if node.ipv4.is_none() {
+        if self.router_id.of(node).is_none() {
             warnings.push(Warning::NoRouterId { node: node.name.clone() });
         }
         for address in [node.ipv4, node.ipv6].into_iter().flatten() {
@@ -401,13 +410,6 @@ impl Calico {
 fn local_workload_peering(cluster: &BgpConfiguration) -> impl Iterator<Item = IpAddr> {
     let v4 = cluster.local_workload_peering_v4.map(IpAddr::V4);
     v4.into_iter().chain(cluster.local_workload_peering_v6.map(IpAddr::V6))
-}
-
-fn router_id(node: &Node) -> Option<Ipv4Addr> {
-    match node.ipv4?.addr {
-        IpAddr::V4(addr) => Some(addr),
-        IpAddr::V6(_) => None,
-    }
 }
 
 fn address_of(node: &Node, family: Family) -> Option<IpAddr> {

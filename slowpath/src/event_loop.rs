@@ -272,7 +272,7 @@ impl Core {
         };
         let left_behind = kernel_routes::mirrored_routes(&mut netlink)?;
         let mirror = Mirror::start(config.mirror_routes)?;
-        let calico = Calico::new(&config.node);
+        let calico = Calico::new(&config.node).with_router_id(config.bgp.router_id);
         let resolver = Resolver::new(&config.node);
         let desired = calico.desired();
         let limits = *ends.writer.limits();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use model::{AsNumber, Family, Prefix};
 
-use crate::calico::{Desired, DesiredPeer, NextHop, PeerKind, PeerName};
+use crate::calico::{Desired, DesiredPeer, NextHop, PeerKind, PeerName, RouterId};
 use crate::stations::StationSettings;
 pub(crate) use introduction::Introductions;
 pub use options::PeerOptions;
@@ -31,6 +31,8 @@ const BGP_PORT: u16 = 179;
 /// BGP beyond Calico's resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BgpSettings {
+    /// Where the node's identifier comes from.
+    pub router_id: RouterId,
     /// Peers are told all that is known, not only what lies in Calico's pools.
     pub announce_all: bool,
     /// Networks that this router announces as its own.

@@ -291,7 +291,12 @@ fn every_row_whose_features_exist_comes_out_as_calico_expects() {
             }
         };
         let name = row["name"].as_str().unwrap();
-        let mut calico = Calico::new(row["node"].as_str().unwrap());
+        let router_id = match row["env"]["CALICO_ROUTER_ID"].as_str() {
+            None => RouterId::NodeAddress,
+            Some("hash") => RouterId::HashOfName,
+            Some(address) => RouterId::Is(address.parse().unwrap()),
+        };
+        let mut calico = Calico::new(row["node"].as_str().unwrap()).with_router_id(router_id);
         resources.into_iter().for_each(|resource| calico.apply(&Update::Put(resource.into())));
         let desired = calico.desired();
         check_family(name, Family::V4, &row["expect"]["v4"], &desired);

@@ -15,7 +15,7 @@ use model::{
 };
 use policy::Selector;
 
-use super::{BGP_PORT, Calico, Warning, address_of, router_id};
+use super::{BGP_PORT, Calico, Warning, address_of};
 use crate::peer_groups::{DefaultRoute, PeerOptions};
 
 /// A session's name as BIRD's configuration under Calico has it: `Mesh_10_0_0_2`, `Global_fd00__1_port_50`.
@@ -156,7 +156,7 @@ pub(super) fn desired(
     own: &Node,
     warnings: &mut Vec<Warning>,
 ) -> BTreeMap<PeerName, DesiredPeer> {
-    if router_id(own).is_none() {
+    if calico.router_id.of(own).is_none() {
         return BTreeMap::new();
     }
     let mut sessions = Sessions { calico, own, by_name: BTreeMap::new(), taken: BTreeMap::new(), warnings };

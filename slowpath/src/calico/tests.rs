@@ -88,6 +88,25 @@ fn addresses_that_blind_us_to_subnets_or_to_bgp_are_warned_of() {
 }
 
 #[test]
+fn nodes_with_ipv6_alone_speak_bgp_where_their_identifier_comes_from_elsewhere() {
+    let v6_only = |name: &str, address: &str| Node {
+        ipv4: None,
+        ipv6: Some(address.parse().unwrap()),
+        ..node(name, "10.0.0.1/24")
+    };
+    let resources = [v6_only("a", "fd00::1/64"), v6_only("b", "fd00::2/64")].map(Resource::Node);
+    let calico = calico(resources);
+    assert_eq!(calico.desired().peers.len(), 0);
+    for source in [RouterId::HashOfName, RouterId::Is([192, 0, 2, 1].into())] {
+        let desired = calico.clone().with_router_id(source).desired();
+        assert!(desired.router_id.is_some());
+        assert_eq!(desired.warnings, []);
+        let peers: Vec<_> = desired.peers.values().map(|peer| peer.address.to_string()).collect();
+        assert_eq!(peers, ["fd00::2"]);
+    }
+}
+
+#[test]
 fn who_waits_is_decided_by_text_and_the_other_side_decides_the_opposite() {
     for (a, b, a_waits) in [
         ("10.0.0.5/24", "10.0.0.8/24", true),

@@ -118,7 +118,7 @@ impl fmt::Display for Warning {
             }
             Warning::NoRouterId { node } => write!(
                 f,
-                "Node({node}) has no spec.bgp.ipv4Address, which BGP needs as its identifier: no session is kept"
+                "Node({node}) has no spec.bgp.ipv4Address, which BGP needs as its identifier: no session is kept; `bgp: {{ router_id: hash }}` gives it another one"
             ),
             Warning::NodeAddressWithoutSubnet { node, address } => write!(
                 f,

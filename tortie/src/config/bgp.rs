@@ -2,6 +2,7 @@
 //!
 //! ```yaml
 //! bgp:
+//!   router_id: 192.0.2.1           # or `hash`: of the node's name; left out, the node's IPv4 address
 //!   announce: all                  # `calico`: only what lies in pools, blocks and services
 //!   networks: [203.0.113.0/24]
 //!   redistribute: [connected, static, kernel]
@@ -16,10 +17,11 @@
 //!     prefix_limit: { most: 1000 } # and more, which `peer_options.rs` reads
 //! ```
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use model::{AsNumber, Prefix};
-use slowpath::calico::NextHop;
+use slowpath::calico::{NextHop, RouterId};
 use slowpath::{Accept, Aggregate, BgpSettings, DefaultRoute, PeerGroup, Redistribute};
 
 use super::error::Reason;
@@ -41,6 +43,8 @@ pub(super) fn settings(file: &File, limits: &Limits) -> Result<BgpSettings, Faul
     let announce = optional("bgp", "announce", &fields.announce);
     let networks = optional("bgp", "networks", &fields.networks);
     let mut settings = BgpSettings {
+        router_id: optional("bgp", "router_id", &fields.router_id)
+            .map_or(Ok(RouterId::NodeAddress), |field| router_id(&field))?,
         announce_all: announce
             .map_or(Ok(false), |field| field.one_of(&[("calico", false), ("all", true)]))?,
         networks: match networks {
@@ -65,6 +69,22 @@ pub(super) fn settings(file: &File, limits: &Limits) -> Result<BgpSettings, Faul
         settings.groups.push(group(&path, fields, limits)?);
     }
     Ok(settings)
+}
+
+/// An identifier that other speakers take (RFC 6286 §2.1): not 0.0.0.0.
+fn router_id(field: &Field<'_>) -> Result<RouterId, Fault> {
+    if field.text().is_ok_and(|text| text == "hash") {
+        return Ok(RouterId::HashOfName);
+    }
+    let expected = "BGP identifier";
+    let address: Ipv4Addr = field.parse(expected, "192.0.2.1, or hash")?;
+    match address.is_unspecified() {
+        false => Ok(RouterId::Is(address)),
+        true => {
+            let (given, allowed) = (address.to_string(), "an address other than 0.0.0.0, or hash".to_owned());
+            Err(field.fault(Reason::NotOneOf { given, allowed }))
+        }
+    }
 }
 
 fn bounded(list: &str, index: usize, max: usize) -> Result<String, Fault> {
@@ -137,6 +157,18 @@ mod tests {
 
     fn settings_of(text: &str) -> Result<BgpSettings, String> {
         parse(&format!("{GOOD}{text}")).map(|config| config.bgp)
+    }
+
+    #[test]
+    fn the_identifier_is_an_address_or_a_hash() {
+        let router_id = |text: &str| settings_of(text).map(|settings| settings.router_id);
+        assert_eq!(router_id(""), Ok(RouterId::NodeAddress));
+        assert_eq!(router_id("bgp: { router_id: hash }\n"), Ok(RouterId::HashOfName));
+        assert_eq!(router_id("bgp: { router_id: 192.0.2.1 }\n"), Ok(RouterId::Is([192, 0, 2, 1].into())));
+        for wrong in ["0.0.0.0", "'fd00::1'", "'5'"] {
+            let error = router_id(&format!("bgp: {{ router_id: {wrong} }}\n")).unwrap_err();
+            assert!(error.contains("bgp.router_id") && error.contains("hash"), "{error}");
+        }
     }
 
     #[test]

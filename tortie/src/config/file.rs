@@ -113,6 +113,7 @@ pub(super) struct EndFields {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct BgpFields {
+    pub(super) router_id: Option<Entry>,
     pub(super) secrets: Option<Entry>,
     pub(super) announce: Option<Entry>,
     pub(super) networks: Option<Entry>,
