@@ -210,6 +210,9 @@ pub struct PeerConfig {
     pub strict_role: bool,
     /// Take BLACKHOLE for what it says: packets to such routes are dropped (RFC 7999).
     pub blackhole: bool,
+    /// The bandwidth of the link to the peer, in bytes a second: paths of its that tell none get it, and pass it on within our
+    /// AS (draft-ietf-idr-link-bandwidth).
+    pub link_bandwidth: Option<u64>,
     /// From and to another AS nothing passes a filter that accepts everything without a rule, as if it were not set
     /// (RFC 8212). Off, such a filter is taken at its word.
     pub policy_required: bool,
@@ -262,6 +265,7 @@ impl PeerConfig {
             role: None,
             strict_role: false,
             blackhole: false,
+            link_bandwidth: None,
             policy_required: true,
             next_hop: NextHopMode::Auto,
             self_next_hops: SelfNextHops::default(),
@@ -288,6 +292,7 @@ impl PeerConfig {
             passive: false,
             strict_role: false,
             blackhole: false,
+            link_bandwidth: None,
             policy_required: false,
             prefix_limit: None,
             connect_delay: Duration::ZERO,

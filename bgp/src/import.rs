@@ -26,6 +26,8 @@ pub(crate) struct ImportPolicy<'a> {
     pub(crate) peer_as: u32,
     /// BLACKHOLE is heeded.
     pub(crate) blackhole: bool,
+    /// The bandwidth of the link to the peer, in bytes a second, for routes that tell none.
+    pub(crate) link_bandwidth: Option<u64>,
     /// Our AS numbers: the speaker's, and the one we show this peer.
     pub(crate) own_as: [u32; 2],
     /// How often they may be in an AS_PATH.
@@ -71,7 +73,8 @@ impl ImportPolicy<'_> {
             Verdict::Accept(rule) => {
                 let own_as_only = self.own_as_only(received);
                 let from = self.goes_down_from(received);
-                if rule.is_none() && !own_as_only && from.is_none() {
+                let bandwidth = self.link_bandwidth.filter(|_| received.link_bandwidth().is_none());
+                if rule.is_none() && !own_as_only && from.is_none() && bandwidth.is_none() {
                     return (Arc::clone(received), 0);
                 }
                 let (mut rewrite, mut key) = (Rewrite::of(received), Vec::new());
@@ -80,6 +83,9 @@ impl ImportPolicy<'_> {
                 }
                 if own_as_only {
                     rewrite.add_communities(&[NO_EXPORT], &[]);
+                }
+                if let Some(bandwidth) = bandwidth {
+                    rewrite.add_link_bandwidth(self.own_as[0], bandwidth);
                 }
                 if let Some(from) = from {
                     let value = from.to_be_bytes().to_vec();

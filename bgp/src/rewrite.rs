@@ -8,6 +8,9 @@ use model::AsNumber;
 use crate::filter::{Community, FilterRule, Operation};
 use crate::wire::attributes::{Attributes, SegmentKind, code, emit, emit_key_nexthop, emit_segment, flag};
 
+/// Stands for an AS number that two octets don't hold (RFC 6793).
+const AS_TRANS: u16 = 23456;
+
 /// One attribute of the set in the making.
 #[derive(Clone, Debug)]
 pub(crate) struct Part<'a> {
@@ -72,6 +75,13 @@ impl<'a> Rewrite<'a> {
             octets
         });
         self.add_to_list(code::LARGE_COMMUNITIES, large);
+    }
+
+    /// Tells a link's bandwidth, in bytes a second, to our own AS alone (draft-ietf-idr-link-bandwidth §2).
+    pub(crate) fn add_link_bandwidth(&mut self, own_as: u32, bandwidth: u64) {
+        let [high, low] = u16::try_from(own_as).unwrap_or(AS_TRANS).to_be_bytes();
+        let [a, b, c, d] = (bandwidth as f32).to_be_bytes();
+        self.add_to_list(code::EXTENDED_COMMUNITIES, [[0x40, 4, high, low, a, b, c, d]].into_iter());
     }
 
     /// Does what a filter's rule asks.

@@ -330,7 +330,7 @@ impl Speaker {
         let policy_changed = new.policy_required != old.policy_required;
         if new.import != old.import
             || policy_changed
-            || new.blackhole != old.blackhole
+            || (new.blackhole, new.link_bandwidth) != (old.blackhole, old.link_bandwidth)
             || own_addresses_changed
         {
             let policy = self.import_policy(&peer.session);
@@ -424,6 +424,7 @@ impl Speaker {
             role: config.role,
             peer_as: config.peer_as.0,
             blackhole: config.blackhole,
+            link_bandwidth: config.link_bandwidth,
             own_as: [self.config.local_as, config.local_as.unwrap_or(self.config.local_as)]
                 .map(|number| number.0),
             allowed_own_as: config.allowed_own_as,

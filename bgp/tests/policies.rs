@@ -200,6 +200,31 @@ fn a_blackhole_is_heeded_where_the_peer_may_ask_for_it_and_stays_in_our_as() {
 }
 
 #[test]
+fn a_links_bandwidth_is_what_its_routes_tell_or_else_what_we_know_of_it() {
+    for (known, told, counts) in [
+        (None, "", None),
+        (Some(125_000_000), "", Some(125_000_000)),
+        // A float of 1,000 bytes a second.
+        (Some(125_000_000), "c010084004fde9447a0000", Some(1000)),
+    ] {
+        let link = move |config: &mut PeerConfig| config.link_bandwidth = known;
+        let mut bench = bench(&[(EBGP, &link), (IBGP, &plain), (OBSERVER, &plain)]);
+        bench.receive(EBGP, &announce(told));
+        let path = bench.out.iter().find_map(|output| match output {
+            Output::RouteChanged { paths, .. } => Some(paths[0].bandwidth),
+            _ => None,
+        });
+        assert_eq!(path, Some(counts));
+        let tells = |actor| {
+            let (_, body) = bench.sent(actor).pop().expect("an UPDATE");
+            body.windows(2).any(|window| window == [0x40, 4])
+        };
+        assert_eq!(tells(IBGP), counts.is_some(), "our AS is told");
+        assert!(!tells(OBSERVER), "another AS isn't");
+    }
+}
+
+#[test]
 fn communities_of_all_kinds_pass_as_they_came() {
     let mut bench = bench(&[(EBGP, &plain), (OBSERVER, &plain)]);
     let standard = "c00808fde80001fde80002";

@@ -32,6 +32,8 @@ pub struct PeerOptions {
     pub policy_required: bool,
     /// BLACKHOLE is heeded (RFC 7999).
     pub blackhole: bool,
+    /// The bandwidth of the link to them, in bytes a second, for routes that tell none.
+    pub link_bandwidth: Option<u64>,
     /// IPv4 routes with IPv6 next hops (RFC 8950).
     pub v4_over_v6: bool,
     /// Are they watched by BFD? `None` is as their BGPPeers say.
@@ -67,6 +69,7 @@ impl PeerOptions {
         (config.role, config.strict_role) = (self.role, self.strict_role);
         config.policy_required = self.policy_required;
         config.blackhole = self.blackhole;
+        config.link_bandwidth = self.link_bandwidth;
         config.v4_over_v6 = self.v4_over_v6;
         config.hold_time = self.hold_time.unwrap_or(config.hold_time);
     }

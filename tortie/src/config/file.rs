@@ -162,6 +162,7 @@ pub(super) struct PeerGroupFields {
     pub(super) strict_role: Option<Entry>,
     pub(super) require_policy: Option<Entry>,
     pub(super) blackhole: Option<Entry>,
+    pub(super) link_bandwidth: Option<Entry>,
     pub(super) ipv4_over_ipv6: Option<Entry>,
     pub(super) bfd: Option<Entry>,
     pub(super) hold_time: Option<Entry>,

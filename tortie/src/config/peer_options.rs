@@ -27,6 +27,9 @@ const ROLES: [(&str, Role); 5] = [
     ("customer", Role::Customer),
     ("peer", Role::Peer),
 ];
+/// The fastest link, in Mbit/s: ten of 1 Tbit/s.
+const LINK_BANDWIDTH: usize = 10_000_000;
+const BYTES_OF_A_MEGABIT: u64 = 1_000_000 / 8;
 const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::V4), ("ipv6", Family::V6)];
 /// What is taken, and what is sent.
 const ADD_PATHS: [(&str, (bool, bool)); 4] =
@@ -72,6 +75,10 @@ pub(super) fn options(
         strict_role,
         policy_required: truth("require_policy", &fields.require_policy)?.unwrap_or(false),
         blackhole: truth("blackhole", &fields.blackhole)?.unwrap_or(false),
+        link_bandwidth: optional(path, "link_bandwidth", &fields.link_bandwidth)
+            .map(|field| field.number((1, LINK_BANDWIDTH)))
+            .transpose()?
+            .map(|megabits| megabits as u64 * BYTES_OF_A_MEGABIT),
         bfd: truth("bfd", &fields.bfd)?,
         hold_time: hold_time(path, fields)?,
         keepalive_time: match optional(path, "keepalive_time", &fields.keepalive_time) {
@@ -184,7 +191,7 @@ mod tests {
             "range: 'fd00::/64', prefix_limit: { most: 1000, warn: 80, action: close, rest: 60 }, \
              families: [ipv6, ipv4], add_paths: both, send_paths: 4, restart_time: 0, long_lived_time: 3600, \
              survive_notification: true, extended_messages: false, role: provider, strict_role: true, \
-             require_policy: true, blackhole: true, ipv4_over_ipv6: true, bfd: true, hold_time: 9, \
+             require_policy: true, blackhole: true, link_bandwidth: 1000, ipv4_over_ipv6: true, bfd: true, hold_time: 9, \
              keepalive_time: 3, ttl_security: 1",
         )
         .unwrap();
@@ -205,6 +212,7 @@ mod tests {
                 strict_role: true,
                 policy_required: true,
                 blackhole: true,
+                link_bandwidth: Some(125_000_000),
                 v4_over_v6: true,
                 bfd: Some(true),
                 hold_time: Some(seconds(9)),
@@ -249,6 +257,7 @@ mod tests {
             ("restart_time: 4096", "restart_time"),
             ("ttl_security: 0", "ttl_security"),
             ("bfd: maybe", "bfd"),
+            ("link_bandwidth: 0", "link_bandwidth"),
         ] {
             let error = options_of(&format!("range: 10.0.0.0/8, {text}")).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
