@@ -3,26 +3,29 @@
 //! # What it is for
 //!
 //! A protocol is what others make of it. Each daemon runs in a namespace of its own, from a small Debian of its own
-//! (`roots.rs`), so that the machine's packages and services stay as they are; ours (`interop-speaker`) is in the
-//! namespace beside it. Three *sessions* are held with each: between ASes over IPv4, over IPv6, and within an AS as
-//! its route reflector. What each shows is a column of the table that [`run`] prints.
+//! (`roots.rs`), so that the machine's packages and services stay as they are; ours is in the namespace beside it: the
+//! BGP room alone (`interop-speaker`), each of whose features can be asked for, or the whole router (`router.rs`).
+//! Several *sessions* are held with each (`session.rs`). What each shows is a column of the table that [`run`] prints.
 //!
 //! # What it promises
 //!
-//! A cell says yes only where what was sent is there on the other side, and nothing of it is missing. What a daemon
-//! can't do says `-`, with the reason in `daemons.rs`; what ought to be and isn't fails the run.
+//! A cell says yes only where what was sent is there on the other side, and nothing of it is missing; with MD5 and GTSM
+//! our kernel drops what isn't signed or has come too far, and with BFD silence has ended the session. What a daemon can't
+//! do says `-`, with the reason in `daemons.rs`; what ought to be and isn't fails the run.
 
 pub mod daemons;
 pub mod plan;
 mod roots;
+mod router;
+pub mod session;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use model::Prefix;
 
 use crate::link::{End, add_address, veth};
@@ -30,8 +33,10 @@ use crate::netns::Namespace;
 use crate::process::Process;
 use crate::progress::Progress;
 use crate::{Lab, Tools, wait};
-use daemons::{DAEMONS, Daemon, Session, Told};
+use daemons::{DAEMONS, Daemon, Told};
 use plan::{FeederPlan, SpeakerPlan, SpeakerState};
+use router::Router;
+use session::Session;
 
 /// How long a session may take to come up and settle: daemons try again after ten seconds or more.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -57,7 +62,7 @@ pub enum Cell {
     Failed(String),
 }
 
-/// Columns of the table, in order. The last three are filled by who has sockets with keys and detection by BFD.
+/// Columns of the table, in order.
 pub const COLUMNS: [&str; 11] = [
     "IPv4, AS4",
     "refresh",
@@ -85,7 +90,8 @@ pub struct Line {
 ///
 /// # Errors
 /// The lab can't be raised, or a signal came. What a daemon does is no error: it stands in its line.
-pub fn run(speaker: &Path, target: &Path, names: &[String]) -> Result<Vec<Line>> {
+pub fn run(tools: &Tools, speaker: &Path, target: &Path, names: &[String]) -> Result<Vec<Line>> {
+    let ours = Programs { tools, speaker };
     let mut lines = Vec::new();
     for daemon in DAEMONS.iter().filter(|daemon| {
         names.is_empty() || names.iter().any(|name| daemon.name.to_lowercase().contains(&name.to_lowercase()))
@@ -94,7 +100,7 @@ pub fn run(speaker: &Path, target: &Path, names: &[String]) -> Result<Vec<Line>>
             Ok(root) => {
                 let version = root.version(daemon.package);
                 let name = format!("{} {}", daemon.name, version.as_deref().unwrap_or("?"));
-                Line { cells: hold(daemon, speaker, &root, &name), daemon: name }
+                Line { cells: hold(daemon, ours, &root, &name), daemon: name }
             }
             Err(why) => Line { daemon: daemon.name.to_owned(), cells: Err(format!("skipped: {why:#}")) },
         };
@@ -105,6 +111,13 @@ pub fn run(speaker: &Path, target: &Path, names: &[String]) -> Result<Vec<Line>>
         }
     }
     Ok(lines)
+}
+
+/// What may be at our end.
+#[derive(Clone, Copy)]
+struct Programs<'a> {
+    tools: &'a Tools,
+    speaker: &'a Path,
 }
 
 /// The table's head.
@@ -130,7 +143,7 @@ pub fn row(line: &Line) -> String {
 
 fn hold(
     daemon: &'static Daemon,
-    speaker: &Path,
+    ours: Programs<'_>,
     root: &roots::Root,
     name: &str,
 ) -> Result<Vec<Cell>, String> {
@@ -144,8 +157,9 @@ fn hold(
             }
         }
     };
-    for session in Session::ALL {
-        let outcome = Bench::raise(daemon, speaker, root, session).and_then(|mut bench| {
+    let held = |session: &Session| !session.is_guarded() || daemon.guards.contains(session);
+    for session in Session::ALL.into_iter().filter(held) {
+        let outcome = Bench::raise(daemon, ours, root, session).and_then(|mut bench| {
             let outcome = bench.check(&mut note);
             if outcome.is_err() {
                 bench.lab.progress().line(&bench.daemon_said());
@@ -160,27 +174,32 @@ fn hold(
     Ok(cells)
 }
 
-/// A daemon, our speaker, and the link between them.
+/// What is at our end.
+enum Ours {
+    Speaker { _process: Process, socket: PathBuf },
+    Router(Router),
+}
+
+/// A daemon, what is at our end, and the link between them.
 struct Bench<'a> {
     daemon: &'static Daemon,
     session: Session,
     root: &'a roots::Root,
     there: Namespace,
     process: Process,
-    _speaker: Process,
-    socket: std::path::PathBuf,
+    _beside: Vec<Process>,
+    ours: Ours,
     lab: Lab,
 }
 
 impl<'a> Bench<'a> {
     fn raise(
         daemon: &'static Daemon,
-        speaker: &Path,
+        ours: Programs<'_>,
         root: &'a roots::Root,
         session: Session,
     ) -> Result<Bench<'a>> {
-        let tools = Tools { tortie: Default::default(), agent: Default::default() };
-        let lab = Lab::raise(&tools, Progress::new(Some(daemon.name)))?;
+        let lab = Lab::raise(ours.tools, Progress::new(Some(daemon.name)))?;
         let (here, there) = (lab.namespace("here")?, lab.namespace("there")?);
         veth(End::new(&here, "eth0"), End::new(&there, "eth0"))?;
         for (namespace, last) in [(&here, 1), (&there, 2)] {
@@ -188,23 +207,44 @@ impl<'a> Bench<'a> {
             add_address(namespace, "eth0", format!("fd77::{last}/64").parse()?)?;
         }
         // Whether the links' own addresses can be used at once is not what is tried here.
-        let socket = lab.directory().join("speaker.socket");
-        let plan = lab.directory().join("speaker.json");
-        std::fs::write(&plan, serde_json::to_string_pretty(&speaker_plan(daemon, session))?)?;
-        let mut command = here.command(speaker);
-        command.arg(&plan).arg(&socket);
-        let our_speaker = lab.spawn("speaker", command)?;
+        let ours = match session.is_guarded() {
+            true => Ours::Router(Router::raise(&lab, &here, session)?),
+            false => speaker(&lab, &here, ours.speaker, &speaker_plan(daemon, session))?,
+        };
+        let beside = (daemon.beside)(session).iter().enumerate();
+        let beside = beside.map(|(number, words)| {
+            lab.spawn(&format!("beside{number}"), root.command(&there, lab.directory(), words))
+        });
+        let beside = beside.collect::<Result<_>>()?;
         let process = start(daemon, session, root, &lab, &there)?;
-        Ok(Bench { daemon, session, root, there, process, _speaker: our_speaker, socket, lab })
+        Ok(Bench { daemon, session, root, there, process, _beside: beside, ours, lab })
     }
 
     fn ask(&self, question: &str) -> Result<SpeakerState> {
-        let mut stream = UnixStream::connect(&self.socket)?;
+        let Ours::Speaker { socket, .. } = &self.ours else { bail!("the router isn't asked so") };
+        let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         writeln!(stream, "{question}")?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer)?;
         Ok(serde_json::from_str(&answer)?)
+    }
+
+    fn is_established(&self) -> Result<bool> {
+        match &self.ours {
+            Ours::Speaker { .. } => Ok(self.ask("state")?.established),
+            Ours::Router(router) => router.is_established(),
+        }
+    }
+
+    /// To where routes are in use at our end.
+    fn held(&self) -> Result<Vec<Prefix>> {
+        match &self.ours {
+            Ours::Speaker { .. } => {
+                Ok(self.ask("state")?.routes.into_iter().map(|route| route.prefix).collect())
+            }
+            Ours::Router(router) => router.held(),
+        }
     }
 
     /// What the daemon says that it has.
@@ -224,7 +264,7 @@ impl<'a> Bench<'a> {
 
     fn check(&mut self, note: &mut impl FnMut(&str, Result<()>)) -> Result<()> {
         let theirs = self.session.their_routes();
-        self.settle("the session", || Ok(self.ask("state")?.established))?;
+        self.settle("the session", || self.is_established())?;
         match self.session {
             Session::External => {
                 note("IPv4, AS4", self.both_ways(&theirs, &self.session.our_routes()));
@@ -274,6 +314,13 @@ impl<'a> Bench<'a> {
                     }),
                 );
             }
+            Session::Md5 | Session::Gtsm => {
+                note(self.session.column(), self.both_ways(&theirs, &self.session.our_routes()));
+            }
+            Session::Bfd => {
+                let both = self.both_ways(&theirs, &self.session.our_routes());
+                note("BFD", both.and_then(|()| self.silence()));
+            }
         }
         Ok(())
     }
@@ -281,9 +328,8 @@ impl<'a> Bench<'a> {
     /// All of theirs is here, and nothing else of theirs; all of ours is there.
     fn both_ways(&self, theirs: &[Prefix], ours: &[Prefix]) -> Result<()> {
         self.settle("the daemon's routes", || {
-            let held = self.ask("state")?.routes;
-            let missing: Vec<&Prefix> =
-                theirs.iter().filter(|prefix| !held.iter().any(|route| route.prefix == **prefix)).collect();
+            let held = self.held()?;
+            let missing: Vec<&Prefix> = theirs.iter().filter(|prefix| !held.contains(prefix)).collect();
             ensure!(missing.is_empty(), "{missing:?} of the daemon's are not here");
             Ok(true)
         })?;
@@ -304,6 +350,17 @@ impl<'a> Bench<'a> {
             .find(|route| route.prefix.addr().is_ipv4() && !route.nexthops.iter().all(IpAddr::is_ipv6));
         ensure!(wrong.is_none(), "{wrong:?}");
         Ok(())
+    }
+
+    /// BFD's packets alone are lost: the session ends, though TCP still passes.
+    fn silence(&self) -> Result<()> {
+        let Ours::Router(router) = &self.ours else { bail!("the speaker has no BFD") };
+        self.settle("BFD", || router.is_watched())?;
+        let drop =
+            |hook| format!("chain {hook} {{ type filter hook {hook} priority 0; udp dport 3784 drop; }};");
+        let table = format!("table inet silence {{ {} {} }}", drop("input"), drop("output"));
+        self.there.run("nft", &[&table])?;
+        self.settle("the end of the session", || Ok(router.has_seen_failure()))
     }
 
     /// Asked, the daemon announces its routes again.
@@ -331,6 +388,16 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// Our speaker.
+fn speaker(lab: &Lab, here: &Namespace, program: &Path, plan: &SpeakerPlan) -> Result<Ours> {
+    let socket = lab.directory().join("speaker.socket");
+    let file = lab.directory().join("speaker.json");
+    std::fs::write(&file, serde_json::to_string_pretty(plan)?)?;
+    let mut command = here.command(program);
+    command.arg(&file).arg(&socket);
+    Ok(Ours::Speaker { _process: lab.spawn("speaker", command)?, socket })
+}
+
 fn start(
     daemon: &'static Daemon,
     session: Session,
@@ -340,7 +407,7 @@ fn start(
 ) -> Result<Process> {
     let config = (daemon.config)(session);
     std::fs::write(lab.directory().join("daemon.conf"), config)?;
-    let process = lab.spawn("daemon", root.command(there, lab.directory(), daemon.start))?;
+    let process = lab.spawn("daemon", root.command(there, lab.directory(), (daemon.start)(session)))?;
     // Some are given their routes by command, and only once they run.
     for words in (daemon.after)(session) {
         lab.wait("the daemon", SETTLE, || root.run(there, lab.directory(), &words).map(Some))
@@ -372,8 +439,8 @@ fn speaker_plan(daemon: &Daemon, session: Session) -> SpeakerPlan {
         reflects: session == Session::Internal,
         feeders: match session {
             Session::External => vec![feeder(101, 65201, TWICE), feeder(102, 65202, TWICE)],
-            Session::OverIpv6 => Vec::new(),
             Session::Internal => vec![feeder(101, as_number, REFLECTED)],
+            _ => Vec::new(),
         },
     }
 }

@@ -22,9 +22,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     wait::catch_signals()?;
     install::install_for_interop()?;
-    let speaker = tools::build_speaker()?;
+    let (built, speaker) = tools::build_for_interop()?;
     println!("{}", interop::head());
-    let lines = interop::run(&speaker, &tools::workspace().join("target"), &arguments.names)?;
+    let lines = interop::run(&built, &speaker, &tools::workspace().join("target"), &arguments.names)?;
     if let Some(file) = &arguments.record {
         let rows: Vec<String> = lines.iter().map(interop::row).collect();
         std::fs::write(file, format!("{}\n{}\n", interop::head(), rows.join("\n")))?;

@@ -44,11 +44,13 @@ pub(crate) fn build_agent() -> Result<::lab::Tools> {
     Ok(::lab::Tools { tortie: PathBuf::new(), agent: executable(&text, "lab-agent")? })
 }
 
-/// Builds the speaker of the interop matrix.
-pub(crate) fn build_speaker() -> Result<PathBuf> {
-    println!("building the interop speaker (release)");
-    let text = cargo_build(&["-p", "lab", "--bin", "interop-speaker"])?;
-    executable(&text, "interop-speaker")
+/// Builds what the interop matrix has at our end: the router with the lab's agent, and the speaker.
+pub(crate) fn build_for_interop() -> Result<(::lab::Tools, PathBuf)> {
+    println!("building tortie and the interop speaker (release)");
+    let binaries = ["--bin", "tortie", "--bin", "lab-agent", "--bin", "interop-speaker"];
+    let text = cargo_build(&[&["-p", "tortie", "-p", "lab"], &binaries[..]].concat())?;
+    let built = ::lab::Tools { tortie: executable(&text, "tortie")?, agent: executable(&text, "lab-agent")? };
+    Ok((built, executable(&text, "interop-speaker")?))
 }
 
 /// Runs cargo with its own progress on the terminal and returns its messages.

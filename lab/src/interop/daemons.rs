@@ -1,21 +1,11 @@
 //! The daemons: how each is configured, started, and asked what it has.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use anyhow::Result;
 use model::Prefix;
 use serde_json::Value;
 
-use super::{OUR_AS, TWICE};
-
-/// Their routes of IPv4, and ours.
-const THEIRS_V4: [&str; 5] =
-    ["10.88.0.0/24", "10.88.1.0/24", "10.88.2.128/25", "10.88.64.0/18", "10.88.255.1/32"];
-const OURS_V4: [&str; 5] =
-    ["10.66.0.0/24", "10.66.1.0/24", "10.66.2.128/25", "10.66.64.0/18", "10.66.255.1/32"];
-/// Their routes of IPv6, and ours.
-const THEIRS_V6: [&str; 3] = ["fd88:0:1::/48", "fd88:0:2:8000::/49", "fd88::1/128"];
-const OURS_V6: [&str; 3] = ["fd66:0:1::/48", "fd66:0:2:8000::/49", "fd66::1/128"];
+use super::TWICE;
+use super::session::{PASSWORD, Session, THEIRS_V4, THEIRS_V6};
 
 /// A release of Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,66 +23,6 @@ impl Suite {
             Suite::Bookworm => "bookworm",
             Suite::Sid => "sid",
         }
-    }
-}
-
-/// One of the sessions that are held with each daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Session {
-    /// Between two ASes of four octets, over IPv4, of IPv4.
-    External,
-    /// The same over IPv6, of both families.
-    OverIpv6,
-    /// Within an AS: the daemon is our client.
-    Internal,
-}
-
-impl Session {
-    /// All.
-    pub const ALL: [Session; 3] = [Session::External, Session::OverIpv6, Session::Internal];
-
-    /// The column that fails where the session doesn't come up.
-    pub fn column(self) -> &'static str {
-        match self {
-            Session::External => "IPv4, AS4",
-            Session::OverIpv6 => "IPv6",
-            Session::Internal => "reflection",
-        }
-    }
-
-    /// Our end and theirs.
-    pub fn ends(self) -> (IpAddr, IpAddr) {
-        match self {
-            Session::OverIpv6 => {
-                let end = |last| IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last));
-                (end(1), end(2))
-            }
-            _ => (Ipv4Addr::new(10, 77, 0, 1).into(), Ipv4Addr::new(10, 77, 0, 2).into()),
-        }
-    }
-
-    /// The daemon's AS.
-    pub fn their_as(self) -> u32 {
-        if self == Session::Internal { 65100 } else { 4_200_000_002 }
-    }
-
-    fn our_as(self) -> u32 {
-        if self == Session::Internal { self.their_as() } else { OUR_AS }
-    }
-
-    /// What the daemon announces.
-    pub fn their_routes(self) -> Vec<Prefix> {
-        self.of_families(&THEIRS_V4, &THEIRS_V6)
-    }
-
-    /// What we announce ourselves.
-    pub fn our_routes(self) -> Vec<Prefix> {
-        self.of_families(&OURS_V4, &OURS_V6)
-    }
-
-    fn of_families(self, v4: &[&str], v6: &[&str]) -> Vec<Prefix> {
-        let six = if self == Session::OverIpv6 { v6 } else { &[] };
-        v4.iter().chain(six).filter_map(|text| text.parse().ok()).collect()
     }
 }
 
@@ -137,10 +67,14 @@ pub struct Daemon {
     pub takes_long: bool,
     /// It has IPv4 routes with IPv6 next hops.
     pub v4_over_v6: bool,
+    /// Which guarded sessions it can hold.
+    pub guards: &'static [Session],
     /// What is in its file.
     pub config: fn(Session) -> String,
     /// How it is started; its file is `/mnt/daemon.conf`.
-    pub start: &'static [&'static str],
+    pub start: fn(Session) -> &'static [&'static str],
+    /// Programs of its own that have to run beside it.
+    pub beside: fn(Session) -> &'static [&'static [&'static str]],
     /// What is run once it has started.
     pub after: fn(Session) -> Vec<Vec<&'static str>>,
     /// How it is asked what it has.
@@ -164,10 +98,36 @@ const FRR_START: &[&str] = &[
     "--log-level",
     "warnings",
 ];
+// With BFD it needs both: sessions with its own daemon for BFD, by way of zebra. They run as their own user.
+const FRR_WITH_ZEBRA: &[&str] = &[
+    "sh",
+    "-c",
+    "while ! test -S /mnt/frr/zserv.api; do sleep 0.1; done; exec /usr/lib/frr/bgpd -f /mnt/daemon.conf -i /mnt/bgpd.pid \
+     --vty_socket /mnt -z /mnt/frr/zserv.api -S --log stdout --log-level warnings",
+];
+const FRR_BESIDE: &[&[&str]] = &[
+    &[
+        "sh",
+        "-c",
+        "install -d -o frr -g frr /mnt/frr; exec /usr/lib/frr/zebra -i /mnt/frr/zebra.pid --vty_socket /mnt/frr \
+         -z /mnt/frr/zserv.api --log stdout",
+    ],
+    &[
+        "sh",
+        "-c",
+        // Older ones have a control socket there; newer ones have none, and no option for it.
+        "install -d -o frr -g frr /run/frr; while ! test -S /mnt/frr/zserv.api; do sleep 0.1; done; \
+         exec /usr/lib/frr/bfdd -i /mnt/frr/bfdd.pid --vty_socket /mnt/frr -z /mnt/frr/zserv.api --log stdout",
+    ],
+];
 const GOBGP_START: &[&str] = &["gobgpd", "-f", "/mnt/daemon.conf", "--api-hosts", "127.0.0.1:50051"];
 const OPENBGPD_START: &[&str] = &["sh", "-c", "mkdir -p /run/openbgpd; exec bgpd -d -f /mnt/daemon.conf"];
 const EXABGP_START: &[&str] =
     &["env", "exabgp_daemon_user=root", "exabgp.daemon.user=root", "exabgp", "/mnt/daemon.conf"];
+
+const ALL_GUARDS: &[Session] = &[Session::Md5, Session::Gtsm, Session::Bfd];
+/// Nobody else's BFD is there to ask, either.
+const NO_BFD: &[Session] = &[Session::Md5, Session::Gtsm];
 
 fn nothing(_: Session) -> Vec<Vec<&'static str>> {
     Vec::new()
@@ -184,8 +144,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: true,
         takes_long: true,
         v4_over_v6: true,
+        guards: ALL_GUARDS,
         config: bird,
-        start: BIRD_START,
+        start: |_| BIRD_START,
+        beside: |_| &[],
         after: nothing,
         told: bird_told,
     },
@@ -198,8 +160,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: true,
         takes_long: true,
         v4_over_v6: true,
+        guards: ALL_GUARDS,
         config: bird,
-        start: BIRD_START,
+        start: |_| BIRD_START,
+        beside: |_| &[],
         after: nothing,
         told: bird_told,
     },
@@ -212,8 +176,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: true,
         takes_long: true,
         v4_over_v6: true,
+        guards: ALL_GUARDS,
         config: frr,
-        start: FRR_START,
+        start: frr_start,
+        beside: frr_beside,
         after: nothing,
         told: frr_told,
     },
@@ -226,8 +192,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: true,
         takes_long: true,
         v4_over_v6: true,
+        guards: ALL_GUARDS,
         config: frr,
-        start: FRR_START,
+        start: frr_start,
+        beside: frr_beside,
         after: nothing,
         told: frr_told,
     },
@@ -241,8 +209,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: false,
         takes_long: false,
         v4_over_v6: true,
+        guards: NO_BFD,
         config: gobgp,
-        start: GOBGP_START,
+        start: |_| GOBGP_START,
+        beside: |_| &[],
         after: gobgp_routes,
         told: gobgp_told,
     },
@@ -255,8 +225,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: false,
         takes_long: false,
         v4_over_v6: true,
+        guards: ALL_GUARDS,
         config: gobgp,
-        start: GOBGP_START,
+        start: |_| GOBGP_START,
+        beside: |_| &[],
         after: gobgp_routes,
         told: gobgp_told,
     },
@@ -271,8 +243,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: false,
         takes_long: false,
         v4_over_v6: false,
+        guards: NO_BFD,
         config: openbgpd,
-        start: OPENBGPD_START,
+        start: |_| OPENBGPD_START,
+        beside: |_| &[],
         after: nothing,
         told: openbgpd_told,
     },
@@ -285,8 +259,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: false,
         takes_long: true,
         v4_over_v6: true,
+        guards: NO_BFD,
         config: openbgpd_new,
-        start: OPENBGPD_START,
+        start: |_| OPENBGPD_START,
+        beside: |_| &[],
         after: nothing,
         told: openbgpd_told,
     },
@@ -300,8 +276,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: false,
         takes_long: true,
         v4_over_v6: false,
+        guards: NO_BFD,
         config: exabgp,
-        start: EXABGP_START,
+        start: |_| EXABGP_START,
+        beside: |_| &[],
         after: nothing,
         told: exabgp_told,
     },
@@ -314,8 +292,10 @@ pub const DAEMONS: &[Daemon] = &[
         restarts: false,
         takes_long: true,
         v4_over_v6: false,
+        guards: NO_BFD,
         config: exabgp,
-        start: EXABGP_START,
+        start: |_| EXABGP_START,
+        beside: |_| &[],
         after: nothing,
         told: exabgp_told,
     },
@@ -336,10 +316,19 @@ fn bird(session: Session) -> String {
         Session::OverIpv6 => format!("  ipv6 {{ {own} }};\n  ipv4 {{ {own} extended next hop on; }};\n"),
         _ => format!("  ipv4 {{ {own} }};\n"),
     };
+    let (guard, bfd) = match session {
+        Session::Md5 => (format!("  password \"{PASSWORD}\";\n"), ""),
+        Session::Gtsm => ("  ttl security on;\n".to_owned(), ""),
+        Session::Bfd => (
+            "  bfd;\n".to_owned(),
+            "protocol bfd { interface \"eth0\" { min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }; }\n",
+        ),
+        _ => (String::new(), ""),
+    };
     format!(
-        "log stderr all;\nrouter id 10.77.0.2;\nprotocol device {{}}\nprotocol direct {{ ipv4; ipv6; }}\n\
+        "log stderr all;\nrouter id 10.77.0.2;\nprotocol device {{}}\nprotocol direct {{ ipv4; ipv6; }}\n{bfd}\
          protocol static four {{ ipv4;\n{v4}}}\nprotocol static six {{ ipv6;\n{v6}}}\n\
-         protocol bgp tortie {{\n  local {them} as {their_as};\n  neighbor {us} as {our_as};\n  direct;\n\
+         protocol bgp tortie {{\n  local {them} as {their_as};\n  neighbor {us} as {our_as};\n  direct;\n{guard}\
          \x20 graceful restart on;\n  enable extended messages on;\n  connect delay time 1;\n  connect retry time 1;\n\
          \x20 error wait time 1, 2;\n{channels}}}\n"
     )
@@ -368,13 +357,27 @@ fn frr(session: Session) -> String {
     } else {
         format!(" neighbor {us} disable-connected-check\n")
     };
+    let guard = match session {
+        Session::Md5 => format!(" neighbor {us} password {PASSWORD}\n"),
+        Session::Gtsm => format!(" neighbor {us} ttl-security hops 1\n"),
+        Session::Bfd => format!(" neighbor {us} bfd 3 100 100\n"),
+        _ => String::new(),
+    };
     format!(
         "router bgp {their_as}\n bgp router-id 10.77.0.2\n no bgp default ipv4-unicast\n no bgp ebgp-requires-policy\n\
          \x20no bgp network import-check\n bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n\
-         \x20neighbor {us} remote-as {our_as}\n neighbor {us} timers connect 1\n{external}{extended}\
+         \x20neighbor {us} remote-as {our_as}\n neighbor {us} timers connect 1\n{external}{extended}{guard}\
          {}{six}exit\n",
         family("ipv4", false)
     )
+}
+
+fn frr_start(session: Session) -> &'static [&'static str] {
+    if session == Session::Bfd { FRR_WITH_ZEBRA } else { FRR_START }
+}
+
+fn frr_beside(session: Session) -> &'static [&'static [&'static str]] {
+    if session == Session::Bfd { FRR_BESIDE } else { &[] }
 }
 
 fn frr_told(ask: Ask<'_>) -> Result<Told> {
@@ -397,9 +400,21 @@ fn gobgp(session: Session) -> String {
         Session::OverIpv6 => family("ipv6-unicast") + &family("ipv4-unicast"),
         _ => family("ipv4-unicast"),
     };
+    let guard = match session {
+        Session::Md5 => format!("    auth-password = \"{PASSWORD}\"\n"),
+        Session::Gtsm => {
+            "  [neighbors.ttl-security.config]\n    enabled = true\n    ttl-min = 255\n".to_owned()
+        }
+        Session::Bfd => {
+            "  [neighbors.bfd.config]\n    enabled = true\n    desired-minimum-tx-interval = 100000\n\
+                         \x20   required-minimum-receive = 100000\n    detection-multiplier = 3\n"
+                .to_owned()
+        }
+        _ => String::new(),
+    };
     format!(
         "[global.config]\n  as = {}\n  router-id = \"10.77.0.2\"\n  local-address-list = [\"{them}\"]\n[[neighbors]]\n\
-         \x20 [neighbors.config]\n    neighbor-address = \"{us}\"\n    peer-as = {}\n{families}",
+         \x20 [neighbors.config]\n    neighbor-address = \"{us}\"\n    peer-as = {}\n{guard}{families}",
         session.their_as(),
         session.our_as()
     )
@@ -443,9 +458,14 @@ fn openbgpd_with(session: Session, more: &str) -> String {
         Session::OverIpv6 => "  announce IPv6 unicast\n  announce IPv4 unicast\n",
         _ => "  announce IPv4 unicast\n",
     };
+    let guard = match session {
+        Session::Md5 => format!("  tcp md5sig password {PASSWORD}\n"),
+        Session::Gtsm => "  ttl-security yes\n".to_owned(),
+        _ => String::new(),
+    };
     format!(
         "AS {}\nrouter-id 10.77.0.2\nlisten on {them}\nsocket \"/mnt/bgpd.sock\"\nfib-update no\n{networks}\
-         neighbor {us} {{\n  remote-as {}\n  local-address {them}\n  announce add-path recv yes\n{families}{more}}}\n\
+         neighbor {us} {{\n  remote-as {}\n  local-address {them}\n  announce add-path recv yes\n{families}{guard}{more}}}\n\
          allow from any\nallow to any\n",
         session.their_as(),
         session.our_as()
@@ -465,9 +485,14 @@ fn exabgp(session: Session) -> String {
         _ => ("ipv4 unicast;", false),
     };
     let statics = routes(session, six, |prefix| format!("    route {prefix} next-hop self;\n"));
+    let guard = match session {
+        Session::Md5 => format!("  md5-password '{PASSWORD}';\n"),
+        Session::Gtsm => "  outgoing-ttl 255;\n  incoming-ttl 255;\n".to_owned(),
+        _ => String::new(),
+    };
     format!(
         "process log {{\n  run /bin/sh -c \"cat >> /mnt/received.json\";\n  encoder json;\n}}\n\
-         neighbor {us} {{\n  router-id 10.77.0.2;\n  local-address {them};\n  local-as {};\n  peer-as {};\n\
+         neighbor {us} {{\n  router-id 10.77.0.2;\n  local-address {them};\n  local-as {};\n  peer-as {};\n{guard}\
          \x20 family {{ {families} }}\n  capability {{ add-path receive; route-refresh enable; asn4 enable; }}\n\
          \x20 static {{\n{statics}  }}\n  api {{ processes [ log ]; receive {{ parsed; update; }} }}\n}}\n",
         session.their_as(),
