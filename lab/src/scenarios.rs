@@ -14,8 +14,10 @@ mod hostile_bgp;
 mod icmp_errors;
 mod internet_table;
 mod ipip_linux;
+mod ipv4_over_ipv6;
 mod jumbo_frames;
 pub(crate) mod kill_the_router;
+mod link_bandwidth;
 mod malformed;
 mod nat_outgoing;
 mod nat_site;
@@ -73,6 +75,8 @@ pub const ALL: &[Scenario] = &[
     route_churn::ROUTE_CHURN,
     session_guard::SESSION_GUARD,
     bfd::BFD,
+    ipv4_over_ipv6::IPV4_OVER_IPV6,
+    link_bandwidth::LINK_BANDWIDTH,
     malformed::MALFORMED,
     hostile_bgp::HOSTILE_BGP,
     ipip_linux::IPIP_LINUX,
