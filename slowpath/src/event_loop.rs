@@ -66,6 +66,10 @@ const EVENTS: usize = 128;
 /// Events taken before the tables are brought into line: of a table that loads, some 100,000 routes. What waits to be sent on
 /// leaves after that, so more of them would only fill queues.
 const TURN: usize = 32;
+/// Likewise, how long that may go on: peers who send a table must not keep the news of a lost link waiting, nor keepalives.
+const TURN_AT_MOST: Duration = Duration::from_millis(20);
+/// What of the kernel's news may wait; beyond that its socket keeps them.
+const KERNEL_EVENTS: usize = 64;
 /// How often punted packets are looked for.
 const PUNTS_EVERY: Duration = Duration::from_millis(1);
 /// How often what failed is tried again.
@@ -185,7 +189,8 @@ impl Slowpath {
         // Subscribed before anything is read, so that no change is missed.
         let mut monitor = Monitor::open()?;
         let mut core = Core::new(config, ends, events.clone())?;
-        let from_kernel = events.clone();
+        // A queue of its own: it comes before what peers say.
+        let (from_kernel, mut kernel) = mpsc::channel(KERNEL_EVENTS);
         let watching = tokio::spawn(async move {
             loop {
                 let event = match monitor.next().await {
@@ -212,20 +217,30 @@ impl Slowpath {
         let mut retry = interval(RETRY_EVERY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.load(Ordering::Relaxed) {
+            // Whoever reads and writes sockets gets a turn for each of ours.
+            tokio::task::yield_now().await;
             // Before anything that may be in the queue: traffic is being lost.
             core.heed_bfd();
+            while let Ok(event) = kernel.try_recv() {
+                core.handle(event)?;
+            }
+            if core.dirty.way_lost {
+                core.settle()?;
+            }
             let deadline = core.next_deadline();
             tokio::select! {
                 Some(event) = queue.recv() => {
+                    let began = Instant::now();
                     core.handle(event)?;
                     for _ in 1..TURN {
-                        let Ok(event) = queue.try_recv() else { break };
-                        core.handle(event)?;
-                        if core.watch.thread.has_news_now() {
+                        if core.watch.thread.has_news_now() || began.elapsed() >= TURN_AT_MOST {
                             break;
                         }
+                        let Ok(event) = queue.try_recv() else { break };
+                        core.handle(event)?;
                     }
                 }
+                Some(event) = kernel.recv() => core.handle(event)?,
                 () = core.watch.thread.has_news() => core.heed_bfd(),
                 // Heard by `settle`.
                 () = core.mirroring.mirror().has_news() => {}
