@@ -11,6 +11,7 @@ mod lookup;
 mod loss;
 mod next_hop_loss;
 mod peers;
+mod sessions;
 mod site;
 mod table_load;
 mod updates;
@@ -48,6 +49,8 @@ enum What {
     NextHopLoss(next_hop_loss::Arguments),
     /// A whole internet table through BGP: in from one peer, out to another, beside other daemons.
     TableLoad(table_load::Arguments),
+    /// A thousand BGP sessions with a short hold time, kept while a whole table comes in; needs root.
+    Sessions(sessions::Arguments),
     /// A site of 100,000 endpoints from either store: loaded, then followed while it changes; needs root.
     Site(site::Arguments),
     /// Instructions a packet, counted by callgrind and held against the record.
@@ -69,6 +72,7 @@ fn main() -> Result<ExitCode> {
         What::Loss(arguments) => loss::run(&arguments),
         What::NextHopLoss(arguments) => next_hop_loss::run(&arguments),
         What::TableLoad(arguments) => table_load::run(&arguments),
+        What::Sessions(arguments) => sessions::run(&arguments),
         What::Site(arguments) => site::run(&arguments),
         What::Instructions(arguments) => instructions::run(&arguments),
         What::Count(arguments) => instructions::count(&arguments),

@@ -2,9 +2,9 @@
 
 mod daemons;
 mod ends;
-mod feed;
+pub(crate) mod feed;
 mod speaker;
-mod stream;
+pub(crate) mod stream;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -204,7 +204,7 @@ fn feeds(table: &Prefixes<u32>, feeders: u8) -> Vec<(Ipv4Addr, feed::Feed)> {
 }
 
 /// The IPv4 prefixes that every daemon takes, and where they come from: a few of a real table's are multicast or loopback.
-fn table(one_in: usize) -> Result<(Prefixes<u32>, String)> {
+pub(crate) fn table(one_in: usize) -> Result<(Prefixes<u32>, String)> {
     let internet = data::internet()?;
     let is_unicast = |prefix: &&(u32, u8)| !matches!(prefix.0 >> 24, 0 | 127 | 224..);
     let table = internet.v4.iter().filter(is_unicast).step_by(one_in).copied().collect();
@@ -212,7 +212,7 @@ fn table(one_in: usize) -> Result<(Prefixes<u32>, String)> {
 }
 
 /// OPEN and KEEPALIVE of an end: IPv4 unicast, AS numbers of four octets (RFC 6793), no hold time.
-fn hello(own: Ipv4Addr, own_as: u32) -> Vec<u8> {
+pub(crate) fn hello(own: Ipv4Addr, own_as: u32) -> Vec<u8> {
     let mut capabilities = vec![1, 4, 0, 1, 0, 1, 65, 4];
     capabilities.extend(own_as.to_be_bytes());
     let mut body = vec![4];
