@@ -65,7 +65,7 @@ fn read(args: &ConvertArgs) -> Result<Vec<ApiObject>, String> {
     let Some(filename) = &args.files.filename else {
         return Err("no resources specified: give -f".to_owned());
     };
-    files::read_as(&args.files, filename, |text| convert_objects(text)).map_err(|error| match error {
+    files::read_as(&args.files, filename, convert_objects).map_err(|error| match error {
         FileError::Unreadable(error) => format!("Failed to create resources from file: {error}"),
         FileError::Invalid(error) | FileError::Empty(error) => error,
     })

@@ -43,7 +43,7 @@ pub(super) enum FileError {
 /// # Errors
 /// The first file that is no good; then nothing of the others counts.
 pub(super) fn read(args: &FileArgs, filename: &Path) -> Result<Vec<ApiObject>, FileError> {
-    read_as(args, filename, |text| read_objects(text))
+    read_as(args, filename, read_objects)
 }
 
 /// The same, of texts in another form.
