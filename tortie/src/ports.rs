@@ -18,6 +18,7 @@ use tables::Counters;
 use crate::config::Mode;
 use crate::limits;
 use crate::open_ports::{OpenPorts, OpenedPort};
+use crate::tuning::Tuner;
 
 /// What is needed to give a worker queues.
 pub(crate) struct WorkerQueues {
@@ -68,6 +69,7 @@ pub(crate) struct Ports {
     mode: Mode,
     /// Queues of each uplink that are asked for.
     queues: usize,
+    tuner: Option<Tuner>,
     workers: Vec<WorkerQueues>,
     attached: BTreeMap<PortId, Attached>,
     local: BTreeSet<IpAddr>,
@@ -84,6 +86,7 @@ impl Ports {
     pub(crate) fn new(
         mode: Mode,
         queues: usize,
+        tuner: Option<Tuner>,
         workers: Vec<WorkerQueues>,
         open: OpenPorts,
         counters: Counters,
@@ -91,6 +94,7 @@ impl Ports {
         Ports {
             mode,
             queues,
+            tuner,
             workers,
             attached: BTreeMap::new(),
             local: BTreeSet::new(),
@@ -106,7 +110,15 @@ impl Ports {
         self.attached.values().filter(|attached| attached.kind == PortKind::Uplink)
     }
 
+    /// What tunes a port of this kind.
+    fn tuner(&self, kind: PortKind) -> Option<&Tuner> {
+        self.tuner.as_ref().filter(|_| kind == PortKind::Uplink)
+    }
+
     fn try_open(&mut self, port: &OpenPort) -> Result<Vec<QueueReport>, Refused> {
+        if let Some(tuner) = self.tuner(port.kind) {
+            tuner.queues(&port.name);
+        }
         let interface = receive_queues(port);
         let plan = QueuePlan::new(port.kind, interface, self.queues, self.workers.len());
         for note in &plan.notes {
@@ -127,6 +139,8 @@ impl Ports {
         if outcome.is_err() {
             self.give_up(port.port, plan.queues);
             self.give_frames_back(port.kind, plan.queues);
+        } else if let Some(tuner) = self.tuner(port.kind) {
+            tuner.interrupts(&port.name);
         }
         outcome
     }

@@ -35,7 +35,8 @@ use crate::reporting::Reporting;
 use crate::session_sockets::SessionSockets;
 use crate::signals::Signals;
 use crate::traces::Traces;
-use crate::{bird, control, flow_hash, http, privileges, startup, supervisor, tuning};
+use crate::tuning::Tuner;
+use crate::{bird, control, flow_hash, http, privileges, startup, supervisor};
 
 /// How often the workers are looked after.
 const WATCH: Duration = Duration::from_secs(1);
@@ -77,7 +78,9 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     tracing::info!("{}", largest.sentence(size, &config.limits));
     tracing::info!("{}", memory.summary());
     tracing::info!("{}", plan.sentence);
-    tuning::apply(config, &plan.cores);
+    if let Some(tuner) = Tuner::new(config, &plan.cores) {
+        tuner.cores();
+    }
 
     let opened = OpenPorts::default();
     let counters = Counters::new(config.workers, config.limits.ports);
@@ -242,7 +245,8 @@ fn start_workers(
         punts.push(punted);
         injects.push(injected);
     }
-    let ports = Ports::new(config.mode, config.queues, queues, opened, counters);
+    let ports =
+        Ports::new(config.mode, config.queues, Tuner::new(config, &plan.cores), queues, opened, counters);
     let flows = flows.clone();
     let ends = Ends {
         writer,

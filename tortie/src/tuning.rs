@@ -1,7 +1,7 @@
 //! Tuning at boot: queues, interrupts and cores brought together, as the section `tuning` of tortie.yaml allows.
 //!
 //! ```text
-//!   config ─► plan.rs: what should be otherwise, and why ─► apply: one line of the log each, what was before on record
+//!   config ─► plan.rs: what should be otherwise, and why ─► Tuner: one line of the log each, what was before on record
 //!                ▲                                                   │
 //!   machine.rs: what sysfs and /proc tell                            ▼
 //!                                              `tortie cleanup` puts it back (undo)
@@ -51,30 +51,61 @@ enum Change {
     Rings { interface: String, rx: u32, tx: u32 },
 }
 
-/// Tunes the machine and tells the log line by line.
-pub(crate) fn apply(config: &Config, cores: &[Option<usize>]) {
-    let Some(tuning) = config.tuning else { return };
-    let machine = Machine::at(Path::new("/"));
-    let record = Record(config.tuned());
-    // Interrupts come and go with queues, so these are first.
-    for interface in &config.uplinks {
-        let steps = plan::queues(
-            &tuning,
-            interface,
-            config.queues.min(config.workers) as u32,
-            NicQueues::of(interface).ok(),
-            NicRings::of(interface).ok(),
-        );
+/// Tunes the machine as far as `tuning` allows, and tells the log line by line.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuner {
+    tuning: Tuning,
+    /// Of each uplink: one a worker.
+    queues: u32,
+    /// Of each worker.
+    cores: Vec<Option<usize>>,
+    uplinks: Vec<String>,
+    record: Record,
+}
+
+impl Tuner {
+    /// `None` where nothing may be changed.
+    pub(crate) fn new(config: &Config, cores: &[Option<usize>]) -> Option<Tuner> {
+        Some(Tuner {
+            tuning: config.tuning?,
+            queues: config.queues.min(config.workers) as u32,
+            cores: cores.to_owned(),
+            uplinks: config.uplinks.clone(),
+            record: Record(config.tuned()),
+        })
+    }
+
+    /// The cores of workers, at the start.
+    pub(crate) fn cores(&self) {
+        self.take(&plan::cores(&self.tuning, &self.uplinks, &self.cores, &this_machine()));
+    }
+
+    /// An uplink's queues, before it becomes a port: it may be there, or have its name, long after the start.
+    pub(crate) fn queues(&self, interface: &str) {
+        let (queues, rings) = (NicQueues::of(interface).ok(), NicRings::of(interface).ok());
+        let steps = plan::queues(&self.tuning, interface, self.queues, queues, rings);
         let mended = steps.iter().any(|step| matches!(step.change, Some(Change::Queues { .. })));
-        steps.iter().for_each(|step| take(step, &record));
+        self.take(&steps);
         if mended && let Err(error) = NicQueues::spread(interface) {
             tracing::info!("tuning: {interface}: flows are spread as its driver likes ({error})");
         }
     }
-    plan::cores(&tuning, &config.uplinks, cores, &machine).iter().for_each(|step| take(step, &record));
+
+    /// An uplink's interrupts, once it is a port: they come and go with queues, and a driver may deal them out anew for XDP.
+    pub(crate) fn interrupts(&self, interface: &str) {
+        self.take(&plan::interrupts(&self.tuning, interface, &self.cores, &this_machine()));
+    }
+
+    fn take(&self, steps: &[Step]) {
+        steps.iter().for_each(|step| take(step, &self.record));
+    }
 }
 
-/// Puts back what [`apply`] changed, and says so.
+fn this_machine() -> Machine {
+    Machine::at(Path::new("/"))
+}
+
+/// Puts back what a [`Tuner`] changed, and says so.
 pub(crate) fn undo(config: &Config) -> Vec<String> {
     Record(config.tuned()).take_back()
 }
@@ -172,6 +203,7 @@ impl fmt::Display for Change {
 }
 
 /// What was before the first start, a line each.
+#[derive(Clone, Debug)]
 struct Record(PathBuf);
 
 impl Record {

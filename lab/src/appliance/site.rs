@@ -26,6 +26,8 @@ const LEFT_AS: u32 = 64601;
 const MANAGEMENT: [&str; 2] = ["192.0.2.10", "192.0.2.1"];
 /// Pairs of queues of each data port, and workers.
 pub(super) const QUEUES: usize = 2;
+/// Each worker's core, as [`CONFIGURATION`] has them: otherwise than the driver would have it.
+pub(super) const CORES: [usize; QUEUES] = [1, 0];
 /// The data ports' addresses, and those at the other ends.
 const LEFT: [&str; 4] = ["10.1.0.1", "10.1.0.2", "fd10:1::1", "fd10:1::2"];
 const RIGHT: [&str; 4] = ["10.2.0.1", "10.2.0.2", "fd10:2::1", "fd10:2::2"];
@@ -95,7 +97,7 @@ node: gateway1
 datastore: { directory: /etc/tortie/resources }
 uplinks: [data0, data1]
 workers: 2
-cores: [0, 1]
+cores: [1, 0]
 queues: 2
 tuning: {}
 limits: { frames: 24576, routes_v4: 10000, routes_v6: 10000, mirror_routes: 10000, prefixes_per_peer: 10000 }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use serde::de::DeserializeOwned;
 
 use super::machine::BOOT;
-use super::site::{BEHIND_LEFT, INSIDE, NAME, POOLS, Pool, QUEUES, Site, Way};
+use super::site::{BEHIND_LEFT, CORES, INSIDE, NAME, POOLS, Pool, QUEUES, Site, Way};
 use super::{Files, Sights, Upgrade, Upgrades};
 use crate::capture::Capture;
 use crate::dissected::{self, Wrapping};
@@ -159,12 +159,17 @@ impl Site<'_> {
         let said = self.machine.run(&script.replace("LAST", &last))?;
         let wanted: Vec<String> = ["data0", "data1"]
             .iter()
-            .flat_map(|port| (0..QUEUES).map(move |queue| format!("{port} {queue} {queue}")))
+            .flat_map(|port| (0..QUEUES).map(move |queue| format!("{port} {queue} {}", CORES[queue])))
             .collect();
         let got: Vec<&str> = said.lines().collect();
         ensure!(got == wanted, "port, queue and core are {got:?}");
-        let lines = self.machine.run("journalctl -b -u tortie -o cat | grep -c 'tuning: '")?;
-        Ok(format!("port, queue, core: {}; {} lines of the log say why", got.join(", "), lines.trim()))
+        let changes = "journalctl -b -u tortie -o cat | grep -c 'tuning: /proc/irq/.*, before '";
+        let lines = self.machine.run(changes)?;
+        Ok(format!(
+            "port, queue, core: {}; {} lines of the log say what was before",
+            got.join(", "),
+            lines.trim()
+        ))
     }
 
     fn sessions(&self) -> Result<String> {

@@ -62,7 +62,27 @@ pub(super) fn queues(
     steps
 }
 
-/// Interrupts, their pace, and the cores of workers.
+/// Interrupts of an uplink, and their pace.
+pub(super) fn interrupts(
+    tuning: &Tuning,
+    interface: &str,
+    cores: &[Option<usize>],
+    machine: &Machine,
+) -> Vec<Step> {
+    let mut steps = if tuning.interrupts { affinity(interface, cores, machine) } else { Vec::new() };
+    for (file, value) in
+        [("napi_defer_hard_irqs", tuning.defer_hard_irqs), ("gro_flush_timeout", tuning.gro_flush_timeout)]
+    {
+        if let Some(value) = value {
+            let path = format!("/sys/class/net/{interface}/{file}");
+            let why = "a queue is looked at again before its interrupt is switched on".to_owned();
+            steps.push(Step::setting(machine, &path, &value.to_string(), why));
+        }
+    }
+    steps
+}
+
+/// The cores of workers.
 pub(super) fn cores(
     tuning: &Tuning,
     uplinks: &[String],
@@ -70,21 +90,6 @@ pub(super) fn cores(
     machine: &Machine,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
-    for interface in uplinks {
-        if tuning.interrupts {
-            steps.extend(interrupts(interface, cores, machine));
-        }
-        for (file, value) in [
-            ("napi_defer_hard_irqs", tuning.defer_hard_irqs),
-            ("gro_flush_timeout", tuning.gro_flush_timeout),
-        ] {
-            if let Some(value) = value {
-                let path = format!("/sys/class/net/{interface}/{file}");
-                let why = "a queue is looked at again before its interrupt is switched on".to_owned();
-                steps.push(Step::setting(machine, &path, &value.to_string(), why));
-            }
-        }
-    }
     let pinned: Vec<usize> = cores.iter().flatten().copied().collect();
     if tuning.governor {
         for core in &pinned {
@@ -103,7 +108,7 @@ pub(super) fn cores(
 }
 
 /// A queue's interrupt goes to the core of the worker that owns it: the packet is then in that core's cache.
-fn interrupts(interface: &str, cores: &[Option<usize>], machine: &Machine) -> Vec<Step> {
+fn affinity(interface: &str, cores: &[Option<usize>], machine: &Machine) -> Vec<Step> {
     if cores.iter().all(Option::is_none) {
         return vec![Step::none(format!(
             "interrupts of {interface} stay as they are: workers aren't pinned"
@@ -167,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interrupt_of_a_queue_follows_its_worker() {
+    fn the_interrupt_of_a_queue_follows_its_worker_and_its_core_runs_at_full_speed() {
         let table = "\
   40:  0  PCI-MSIX-0000:03:00.0   0-edge      eth0-TxRx-0
   41:  0  PCI-MSIX-0000:03:00.0   1-edge      eth0-TxRx-1
@@ -175,18 +180,24 @@ mod tests {
 ";
         let governor = "/sys/devices/system/cpu/cpu2/cpufreq/scaling_governor";
         let (folder, machine) = machine(&[("/proc/interrupts", table), (governor, "powersave")]);
-        let steps = shown(&cores(&AUTO, &["eth0".to_owned()], &[Some(2), Some(3)], &machine));
+        let pinned = [Some(2), Some(3)];
         let root = folder.path().display();
-        assert_eq!(steps[0], format!("setting {root}/proc/irq/40/smp_affinity_list 2"));
-        assert_eq!(steps[1], format!("setting {root}/proc/irq/41/smp_affinity_list 3"));
-        assert_eq!(steps[2], format!("setting {root}{governor} performance"));
-        assert!(steps[3].starts_with("core 3 has no governor"), "{steps:?}");
+        assert_eq!(
+            shown(&interrupts(&AUTO, "eth0", &pinned, &machine)),
+            [
+                format!("setting {root}/proc/irq/40/smp_affinity_list 2"),
+                format!("setting {root}/proc/irq/41/smp_affinity_list 3"),
+            ]
+        );
+        let steps = shown(&cores(&AUTO, &["eth0".to_owned()], &pinned, &machine));
+        assert_eq!(steps[0], format!("setting {root}{governor} performance"));
+        assert!(steps[1].starts_with("core 3 has no governor"), "{steps:?}");
     }
 
     #[test]
     fn workers_that_are_not_pinned_have_no_core_to_send_interrupts_to() {
         let (_folder, machine) = machine(&[]);
-        let steps = shown(&cores(&AUTO, &["eth0".to_owned()], &[None], &machine));
+        let steps = shown(&interrupts(&AUTO, "eth0", &[None], &machine));
         assert_eq!(steps, ["interrupts of eth0 stay as they are: workers aren't pinned"]);
     }
 
@@ -196,7 +207,7 @@ mod tests {
         let tuning = Tuning { defer_hard_irqs: Some(2), gro_flush_timeout: Some(200_000), ..KEEP };
         let root = folder.path().display();
         assert_eq!(
-            shown(&cores(&tuning, &["eth0".to_owned()], &[None], &machine)),
+            shown(&interrupts(&tuning, "eth0", &[None], &machine)),
             [
                 format!("setting {root}/sys/class/net/eth0/napi_defer_hard_irqs 2"),
                 format!("setting {root}/sys/class/net/eth0/gro_flush_timeout 200000"),
