@@ -99,8 +99,8 @@ pub(super) struct Calicoctl {
 pub(super) enum Own {
     #[command(flatten)]
     Shared(Command),
-    /// Are the resources of a file good?
-    Validate(FileArgs),
+    /// Are the resources of a file good? Asks no datastore: which one, and the namespace, are taken for calicoctl's sake
+    Validate(WriteArgs),
     /// Print the resources of a file, policies in the form that costs nodes least
     Optimize(FileArgs),
 }
@@ -113,7 +113,7 @@ pub(crate) fn calicoctl() -> anyhow::Result<ExitCode> {
     let words: Vec<OsString> = std::env::args_os().collect();
     match parsed(&words) {
         Ok(Calicoctl { global, command: Own::Shared(command) }) => command.run(&global),
-        Ok(Calicoctl { command: Own::Validate(files), .. }) => super::validate(&files),
+        Ok(Calicoctl { command: Own::Validate(args), .. }) => super::validate(&args),
         Ok(Calicoctl { command: Own::Optimize(files), .. }) => super::optimize(&files),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp

@@ -47,7 +47,7 @@ impl Shell {
         let line = command::parsed(["calicoctl"].iter().chain(words)).unwrap();
         let store = &self.store;
         match line.command {
-            Own::Validate(files) => write::validated(&files),
+            Own::Validate(args) => write::validated(&args),
             Own::Optimize(files) => optimize::optimized(&files),
             Own::Shared(command) => match command {
                 Command::Create(args) => write::created(&args, store),

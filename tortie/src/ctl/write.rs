@@ -9,7 +9,7 @@ use super::execute::{Asked, Results, Verb, execute};
 use super::files::FileArgs;
 use super::{GlobalArgs, NamespaceArgs, Said, StoreArgs, with_store};
 
-/// What `apply` and `replace` take.
+/// What `apply`, `replace` and `validate` take.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WriteArgs {
     #[command(flatten)]
@@ -79,12 +79,12 @@ pub(super) fn applied(args: &WriteArgs, store: &dyn Store) -> Said {
 ///
 /// # Errors
 /// Standard output can't be written.
-pub(crate) fn validate(files: &FileArgs) -> anyhow::Result<ExitCode> {
-    validated(files).finish()
+pub(crate) fn validate(args: &WriteArgs) -> anyhow::Result<ExitCode> {
+    validated(args).finish()
 }
 
-pub(super) fn validated(files: &FileArgs) -> Said {
-    let asked = Asked { files: Some(files), ..Asked::default() };
+pub(super) fn validated(args: &WriteArgs) -> Said {
+    let asked = Asked { files: Some(&args.files), ..Asked::default() };
     report("validate", "validated", &execute(&asked, &Verb::Validate, None))
 }
 

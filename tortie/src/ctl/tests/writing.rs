@@ -149,7 +149,10 @@ fn a_patch_changes_what_it_names_in_each_of_its_forms() {
 fn resources_are_held_to_the_rules_without_a_store() {
     let shell = Shell::new();
     let good = shell.file(&pool("pool", "10.0.1.0/24"));
-    assert_eq!(shell.good(&["validate", "-f", &good]), "Successfully validated 1 'IPPool' resource(s)\n");
+    let said = "Successfully validated 1 'IPPool' resource(s)\n";
+    assert_eq!(shell.good(&["validate", "-f", &good]), said);
+    // Which datastore and which namespace makes no difference.
+    assert_eq!(shell.good(&["validate", "-f", &good, "-c", "/nowhere", "-n", "blue"]), said);
     let mixed =
         shell.file(&list(&[peer("one", "10.0.0.1"), peer("two", "nonsense"), peer("three", "10.0.0.3")]));
     let error = shell.bad(&["validate", "-f", &mixed]);
