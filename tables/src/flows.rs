@@ -1,15 +1,18 @@
 //! The flow table: what is remembered of each flow, shared by all workers (DESIGN.md, D7).
 //!
 //! ```text
-//!  key ── hash ──► bucket ──► row ──► row        a flow is in two chains: by the key that its first packet showed,
-//!  (index.rs)                 (row.rs)           and by the one that replies show
+//!  key ── hash ──► row                           where most flows lie that nobody translates: one cache line
+//!           └────► bucket ──► row ──► row        where all lie: a plain flow in one chain, as its keys differ in their way only;
+//!                  (index.rs)   (row.rs)         a translated one in two, by the key that its first packet showed and by the
+//!                                                one that replies show
 //! ```
 //!
 //! A look-up waits for nobody and finds a flow by either key; with it comes the other key, which says what the packet is
 //! translated to: the other key turned round. Any worker adds and removes flows, holding one bucket for each key meanwhile,
 //! lower number first; two workers that see the first packets of one flow at once get one row. All rows exist from the
-//! start. The free ones are a stack; where it is empty, the next row under the hand whose flow isn't established is
-//! evicted, so a flood of first packets pushes out first packets only. A second hand ages some rows at a time.
+//! start. A flow gets the row that its first key's hash points to if that is free, else another (free.rs). Where none is free,
+//! the next row under the hand whose flow isn't established is evicted, so a flood of first packets pushes out first packets
+//! only. A second hand ages some rows at a time.
 //!
 //! `glance.rs` looks a batch up; `timeouts.rs` holds states and times, `verdict.rs` what policy has said of a flow,
 //! `connections.rs` how many of them an endpoint has; `mappings.rs` holds what keeps a workload's port to one outer port,
@@ -17,6 +20,7 @@
 
 mod connections;
 mod fragments;
+mod free;
 mod glance;
 mod index;
 mod mappings;
@@ -36,9 +40,10 @@ use packet::FlowKey;
 
 use connections::Connections;
 use fragments::Fragments;
-use index::{Held, Index, Link, find_in, link, row_and_side};
+use free::Free;
+use index::{Hash, Held, Index, Link, find_in, link, row_and_side};
 use ports::Ports;
-use row::{Life, Row, Words, key, words};
+use row::{AllRows, Life, Row, Words, is_turned, key, undirected, words};
 
 pub use glance::{Glanced, Glimpse, Probe};
 pub(crate) use mappings::has_mapping;
@@ -162,15 +167,12 @@ pub struct FlowCounts {
 }
 
 struct Table {
-    rows: Box<[Row]>,
+    rows: AllRows,
     index: Index,
+    free: Free,
     ports: Ports,
     fragments: Fragments,
     connections: Connections,
-    /// The stack of free rows: how often it changed in the high half, the first row counted from 1 in the low one. A free
-    /// row's first link names the next.
-    free: AtomicU64,
-    in_use: AtomicUsize,
     evicted: AtomicU64,
     over_share: AtomicU64,
     /// Most outer ports of one address, for each protocol.
@@ -202,13 +204,12 @@ impl Flows {
     pub fn with_share(rows: usize, ports_per_address: u32) -> Flows {
         assert!((1..1 << 30).contains(&rows), "a flow table of {rows} rows");
         let table = Table {
-            rows: (0..rows).map(|_| Row::default()).collect(),
+            rows: AllRows::new(rows),
             index: Index::new(rows),
+            free: Free::new(rows),
             ports: Ports::new(),
             fragments: Fragments::new(),
             connections: Connections::new(),
-            free: AtomicU64::new(1),
-            in_use: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
             over_share: AtomicU64::new(0),
             // The highest number marks a row that is going.
@@ -217,26 +218,23 @@ impl Flows {
             ageing_hand: AtomicUsize::new(0),
             made: Instant::now(),
         };
-        for (number, row) in table.rows.iter().enumerate().take(rows - 1) {
-            row.next[0].store(number as u32 + 2, Ordering::Relaxed);
-        }
         Flows(Arc::new(table))
     }
 
     /// Bytes of a table of so many rows.
     pub fn bytes(rows: usize) -> usize {
-        rows * Row::BYTES
+        rows * AllRows::BYTES_PER_ROW
             + (rows * Index::BUCKETS_PER_ROW).next_power_of_two() * 8
+            + Free::bytes(rows)
             + Ports::BYTES
             + Fragments::BYTES
             + Connections::BYTES
     }
 
     /// The addresses at which rows and buckets lie.
-    pub fn places(&self) -> [Range<usize>; 2] {
-        let rows = &*self.0.rows;
-        let start = rows.as_ptr().addr();
-        [start..start + size_of_val(rows), self.0.index.place()]
+    pub fn places(&self) -> [Range<usize>; 3] {
+        let [near, far] = self.0.rows.places();
+        [near, far, self.0.index.place()]
     }
 
     /// The datagrams in fragments that were translated.
@@ -259,8 +257,8 @@ impl Flows {
     pub fn look_up_probe(&self, probe: &Probe, time: &FlowTime<'_>) -> Option<Flow> {
         let Table { rows, index, .. } = &*self.0;
         let asked = probe.key();
-        let read = |link, life, row: &Row| read(link, life, row, &asked);
-        let (_, life, flow) = index.find_and_read(rows, probe.bucket as usize, &probe.words, read)?;
+        let read = |link, life, row: Row<'_>| read(link, life, row, &asked);
+        let (_, life, flow) = index.find_and_read(rows, probe.hash, &probe.directed(), read)?;
         if time.may_be_over(life) && time.timeouts.is_over(flow.protocol, life, time.now) {
             self.remove(flow.row, life);
             return None;
@@ -271,7 +269,7 @@ impl Flows {
     /// What was found, where it is still there.
     fn reread(&self, (found, life): (Link, Life), asked: &FlowKey) -> Option<Flow> {
         let (row, _) = row_and_side(found);
-        let row = &self.0.rows[row as usize];
+        let row = self.0.rows.row(row);
         let flow = read(found, life, row, asked);
         // Keys are written after a row's generation moved on: the same one means that these were the keys.
         fence(Ordering::Acquire);
@@ -280,7 +278,7 @@ impl Flows {
 
     /// Notes that a packet of the flow has passed. `tcp_flags`: zero for other protocols.
     pub fn touch(&self, flow: &Flow, tcp_flags: u8, time: &FlowTime<'_>) {
-        let row = &self.0.rows[flow.row as usize];
+        let row = self.0.rows.row(flow.row);
         let mut life = flow.life;
         loop {
             let flags = timeouts::after(life.flags(), flow.protocol, flow.direction, tcp_flags);
@@ -300,9 +298,9 @@ impl Flows {
     /// Notes of a flow that has just been added what is known of it by its first packet. Until then, others judge it for
     /// themselves.
     pub fn begin(&self, flow: &Flow, beginning: &Beginning) {
-        let row = &self.0.rows[flow.row as usize];
+        let row = self.0.rows.row(flow.row);
         let is_there = || {
-            let life = Life(row.life.fetch_or(0, Ordering::AcqRel));
+            let life = Life(row.near.life.fetch_or(0, Ordering::AcqRel));
             life.generation() == flow.life.generation() && life.has(Life::LIVE)
         };
         if !is_there() {
@@ -317,21 +315,21 @@ impl Flows {
 
     /// Notes what policy says of a flow from now on.
     pub fn judge(&self, flow: &Flow, verdict: FlowVerdict) {
-        let row = &self.0.rows[flow.row as usize];
-        row.verdict.store(verdict.word(flow.life.generation()), Ordering::Relaxed);
+        let row = self.0.rows.row(flow.row);
+        row.near.verdict.store(verdict.word(flow.life.generation()), Ordering::Relaxed);
     }
 
     /// Type and code of a flow's first packet, where that was an ICMP message and is remembered.
     pub fn icmp_of(&self, flow: &Flow) -> Option<(u8, u8)> {
-        let row = &self.0.rows[flow.row as usize];
-        let icmp = verdict::icmp_of(row.icmp.load(Ordering::Relaxed));
+        let row = self.0.rows.row(flow.row);
+        let icmp = verdict::icmp_of(row.far.icmp.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         icmp.filter(|_| row.life().generation() == flow.life.generation())
     }
 
     /// Removes a flow that has just begun and may not go on.
     pub fn forget(&self, flow: &Flow) {
-        let life = self.0.rows[flow.row as usize].life();
+        let life = self.0.rows.row(flow.row).life();
         if life.generation() == flow.life.generation() && life.has(Life::LIVE) && !life.has(Life::ANSWERED) {
             self.remove(flow.row, life);
         }
@@ -380,14 +378,16 @@ impl Flows {
         now: Ticks,
         timeouts: &FlowTimeouts,
     ) -> Result<Flow, NotAdded> {
-        let number = self.take_row(now, timeouts).ok_or(NotAdded::Full)?;
-        let row = &self.0.rows[number as usize];
+        let keys = [words(original), words(reply)];
+        let is_plain = undirected(&keys[0]) == undirected(&keys[1]);
+        let first = self.0.index.hash(&keys[0]);
+        let hashes = [first, if is_plain { first } else { self.0.index.hash(&keys[1]) }];
+        let number = self.take_row(first, now, timeouts).ok_or(NotAdded::Full)?;
+        let row = self.0.rows.row(number);
         row.set_mappings(mappings);
         row.clear();
-        let keys = [words(original), words(reply)];
-        let buckets = keys.each_ref().map(|key| self.0.index.bucket(key));
-        let plain = if original.reversed() == *reply { Life::PLAIN } else { 0 };
-        match self.link(number, &keys, buckets, Life::LIVE | plain, now) {
+        let flags = Life::LIVE | if is_plain { Life::PLAIN } else { 0 };
+        match self.link(number, &keys, hashes, flags, now) {
             Ok(life) => {
                 let (protocol, direction, verdict) =
                     (original.protocol, Direction::Original, FlowVerdict::NONE);
@@ -406,13 +406,13 @@ impl Flows {
         }
     }
 
-    /// Puts a row that nobody else knows into the chains of both keys, unless either key is there already.
-    /// `buckets`: the keys'.
+    /// Puts a row that nobody else knows into the chains of both keys, unless either key is there already. `hashes`: the
+    /// keys'. Where `flags` say that the flow is plain, one chain is enough: both keys are the same but for their way.
     fn link(
         &self,
         number: u32,
         keys: &[Words; 2],
-        buckets: [usize; 2],
+        hashes: [Hash; 2],
         flags: u16,
         now: Ticks,
     ) -> Result<Life, Refused> {
@@ -420,12 +420,18 @@ impl Flows {
             return Err(Refused::Ambiguous);
         }
         let Table { rows, index, .. } = &*self.0;
-        let row = &rows[number as usize];
+        let row = rows.row(number);
+        let is_plain = flags & Life::PLAIN != 0;
         // A look-up that still walks over this row and sees the new keys sees the version of the chain it left, too.
         fence(Ordering::Release);
-        (0..2).for_each(|side| row.set_words(side, &keys[side]));
-        let low = index.hold(buckets[0].min(buckets[1]));
-        let high = (buckets[0] != buckets[1]).then(|| index.hold(buckets[0].max(buckets[1])));
+        match is_plain {
+            true => row.set_words(0, &undirected(&keys[0])),
+            false => (0..2).for_each(|side| row.set_words(side, &keys[side])),
+        }
+        let buckets = hashes.map(|hash| index.bucket(hash));
+        let [low, high] = if buckets[0] <= buckets[1] { hashes } else { [hashes[1], hashes[0]] };
+        let low = index.hold(low);
+        let high = (buckets[0] != buckets[1]).then(|| index.hold(high));
         let held = |side: usize| if low.bucket == buckets[side] { low } else { high.unwrap_or(low) };
         let known = |side: usize| {
             let found = find_in(rows, held(side).head(), &keys[side], u32::MAX).unwrap_or(None);
@@ -443,26 +449,35 @@ impl Flows {
             release([held(0).head(), held(1).head()]);
             return Err(refused);
         }
-        let life = row.life().with(flags, now.0);
-        row.life.store(life.0, Ordering::Relaxed);
-        row.next[0].store(held(0).head(), Ordering::Relaxed);
+        let turned = if is_plain && is_turned(&keys[0]) { Life::TURNED } else { 0 };
+        let life = row.life().with(flags | turned, now.0);
         let first = link(number, 0);
-        // In one chain, the second link comes in front of the first.
-        let before = if high.is_none() { first } else { held(1).head() };
-        row.next[1].store(before, Ordering::Relaxed);
-        let second = link(number, 1);
-        release(if high.is_none() { [second; 2] } else { [first, second] });
+        row.near.next[0].store(held(0).head(), Ordering::Relaxed);
+        let heads = match is_plain {
+            true => [first; 2],
+            false => {
+                // In one chain, the second link comes in front of the first.
+                let before = if high.is_none() { first } else { held(1).head() };
+                row.near.next[1].store(before, Ordering::Relaxed);
+                let second = link(number, 1);
+                if high.is_none() { [second; 2] } else { [first, second] }
+            }
+        };
+        // Whoever finds the row without its chain sees the keys of this life.
+        row.near.life.store(life.0, Ordering::Release);
+        release(heads);
         Ok(life)
     }
 
     /// Removes a flow that is still what `life` says: `false` where it has changed.
     fn remove(&self, number: u32, life: Life) -> bool {
         let Table { rows, index, .. } = &*self.0;
-        let row = &rows[number as usize];
+        let row = rows.row(number);
         if row.change(life, life.with(0, life.seen())).is_err() {
             return false;
         }
-        (0..2).for_each(|side| index.unlink(rows, number, side));
+        let chains = if life.has(Life::PLAIN) { 1 } else { 2 };
+        (0..chains).for_each(|side| index.unlink(rows, number, side));
         let mappings = row.take_mappings();
         self.0.connections.give_back(row.take_counted());
         self.give_row(number);
@@ -470,25 +485,27 @@ impl Flows {
         true
     }
 
-    /// A row for the caller alone: a free one, else that of a flow that may go.
-    fn take_row(&self, now: Ticks, timeouts: &FlowTimeouts) -> Option<u32> {
-        if let Some(number) = self.pop_free() {
+    /// A row for the caller alone: the one where a key with this hash is looked for first if it is free, else another free
+    /// one, else that of a flow that may go.
+    fn take_row(&self, hash: Hash, now: Ticks, timeouts: &FlowTimeouts) -> Option<u32> {
+        let home = self.0.index.home(hash);
+        if let Some(number) = self.0.free.take(home) {
             return Some(number);
         }
         let rows = &self.0.rows;
         for _ in 0..EVICTION_SCAN {
-            let number = self.0.eviction_hand.fetch_add(1, Ordering::Relaxed) % rows.len();
-            let row = &rows[number];
+            let number = (self.0.eviction_hand.fetch_add(1, Ordering::Relaxed) % rows.len()) as u32;
+            let row = rows.row(number);
             let life = row.life();
             if !life.has(Life::LIVE) || life.has(Life::MAPPING) {
                 continue;
             }
-            let is_over = timeouts.is_over(key(&row.words(0)).protocol, life, now);
-            if (is_over || !life.has(Life::ESTABLISHED)) && self.remove(number as u32, life) {
+            let is_over = timeouts.is_over(row.protocol(), life, now);
+            if (is_over || !life.has(Life::ESTABLISHED)) && self.remove(number, life) {
                 if !is_over {
                     self.0.evicted.fetch_add(1, Ordering::Relaxed);
                 }
-                if let Some(number) = self.pop_free() {
+                if let Some(number) = self.0.free.take(home) {
                     return Some(number);
                 }
             }
@@ -496,36 +513,11 @@ impl Flows {
         None
     }
 
-    fn pop_free(&self) -> Option<u32> {
-        let mut head = self.0.free.load(Ordering::Acquire);
-        loop {
-            let number = (head as u32).checked_sub(1)?;
-            let next = self.0.rows[number as usize].next[0].load(Ordering::Relaxed);
-            let changed = (head >> 32).wrapping_add(1) << 32 | u64::from(next);
-            match self.0.free.compare_exchange_weak(head, changed, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    self.0.in_use.fetch_add(1, Ordering::Relaxed);
-                    return Some(number);
-                }
-                Err(other) => head = other,
-            }
-        }
-    }
-
     /// Gives back a row that is linked nowhere.
     fn give_row(&self, number: u32) {
-        let row = &self.0.rows[number as usize];
-        row.life.store(row.life().next().0, Ordering::Release);
-        let mut head = self.0.free.load(Ordering::Relaxed);
-        loop {
-            row.next[0].store(head as u32, Ordering::Relaxed);
-            let changed = (head >> 32).wrapping_add(1) << 32 | u64::from(number + 1);
-            match self.0.free.compare_exchange_weak(head, changed, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(other) => head = other,
-            }
-        }
-        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
+        let row = self.0.rows.row(number);
+        row.near.life.store(row.life().next().0, Ordering::Release);
+        self.0.free.give_back(number);
     }
 
     /// Looks at the next so many rows and removes flows whose time is over; says how many went. Little work at a time, so
@@ -535,12 +527,12 @@ impl Flows {
         let count = count.min(rows.len());
         let first = self.0.ageing_hand.fetch_add(count, Ordering::Relaxed);
         let mut removed = 0;
-        for number in (first..first + count).map(|number| number % rows.len()) {
-            let row = &rows[number];
+        for number in (first..first + count).map(|number| (number % rows.len()) as u32) {
+            let row = rows.row(number);
             let life = row.life();
             if life.has(Life::LIVE)
-                && timeouts.is_over(key(&row.words(0)).protocol, life, now)
-                && self.remove(number as u32, life)
+                && timeouts.is_over(row.protocol(), life, now)
+                && self.remove(number, life)
             {
                 removed += 1;
             }
@@ -553,16 +545,20 @@ impl Flows {
     pub fn end(&self, rows: Range<usize>, ended: impl Fn(&FlowKey, &FlowKey) -> bool) -> usize {
         let all = &self.0.rows;
         let within = rows.start.min(all.len())..rows.end.min(all.len());
-        within.filter(|number| self.end_one(*number as u32, &all[*number], &ended)).count()
+        within
+            .map(|number| number as u32)
+            .filter(|number| self.end_one(*number, all.row(*number), &ended))
+            .count()
     }
 
-    fn end_one(&self, number: u32, row: &Row, ended: impl Fn(&FlowKey, &FlowKey) -> bool) -> bool {
+    fn end_one(&self, number: u32, row: Row<'_>, ended: impl Fn(&FlowKey, &FlowKey) -> bool) -> bool {
         loop {
-            let life = Life(row.life.load(Ordering::Acquire));
+            let life = Life(row.near.life.load(Ordering::Acquire));
             if !life.has(Life::LIVE) || life.has(Life::MAPPING) {
                 return false;
             }
-            let is_over = ended(&key(&row.words(0)), &key(&row.words(1)));
+            let [original, reply] = row.keys(life);
+            let is_over = ended(&original, &reply);
             // Keys of another flow than `life`'s were read where this fails; a packet that is noted fails it, too.
             fence(Ordering::Acquire);
             if !is_over && row.life().generation() == life.generation() {
@@ -577,7 +573,7 @@ impl Flows {
     /// Sums for metrics.
     pub fn counts(&self) -> FlowCounts {
         FlowCounts {
-            in_use: self.0.in_use.load(Ordering::Relaxed),
+            in_use: self.0.free.taken(),
             size: self.0.rows.len(),
             evicted: self.0.evicted.load(Ordering::Relaxed),
             ports: self.0.ports.taken(),
@@ -589,11 +585,11 @@ impl Flows {
     pub fn rows(&self) -> impl Iterator<Item = FlowRow> {
         let now = self.now();
         self.0.rows.iter().filter_map(move |row| {
-            let life = Life(row.life.load(Ordering::Acquire));
+            let life = Life(row.near.life.load(Ordering::Acquire));
             if !life.has(Life::LIVE) || life.has(Life::MAPPING) {
                 return None;
             }
-            let (original, reply) = (key(&row.words(0)), key(&row.words(1)));
+            let [original, reply] = row.keys(life);
             fence(Ordering::Acquire);
             let same = row.life().generation() == life.generation();
             let silent = now.0.saturating_sub(life.seen()) / Ticks::PER_SECOND;
@@ -604,10 +600,10 @@ impl Flows {
 
 /// What a row says to whom it was found by this key. It means something only where the row hasn't gone to another flow
 /// meanwhile.
-fn read(found: Link, life: Life, row: &Row, asked: &FlowKey) -> Flow {
+fn read(found: Link, life: Life, row: Row<'_>, asked: &FlowKey) -> Flow {
     let (number, side) = row_and_side(found);
     let other = if life.has(Life::PLAIN) { asked.reversed() } else { key(&row.words(1 - side)) };
-    let verdict = FlowVerdict::of_word(row.verdict.load(Ordering::Relaxed), life.generation());
+    let verdict = FlowVerdict::of_word(row.near.verdict_word(), life.generation());
     let direction = if side == 0 { Direction::Original } else { Direction::Reply };
     Flow { row: number, protocol: asked.protocol, life, direction, other, verdict }
 }

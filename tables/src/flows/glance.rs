@@ -1,16 +1,19 @@
 //! Looking up a batch: most of its packets belong to flows that nobody translates, change nothing, and so need little.
 //!
 //! ```text
-//!  keys ─► buckets, read together ─► rows, read together ─► one look at each chain: plain flow, translated one, none, or else
+//!  keys ─► hashed, and the row that each points to asked for ─► one look at each: a plain flow, a translated one, or
+//!          else: buckets asked for ─► rows asked for ─► a look at the chain: one of both, or none
 //! ```
 //!
-//! What is far away is read in loops of few instructions, so that a core waits for as many cache lines at once as it can. Nothing
+//! What is far away is asked for before anything is read, so that a core waits for as many cache lines at once as it can. Nothing
 //! that is shared is written.
+
+use std::sync::atomic::{Ordering, fence};
 
 use packet::{FlowKey, protocol};
 
-use super::index::{Link, row_and_side};
-use super::row::{Life, Row, Words, key, words};
+use super::index::{Hash, Link, link, row_and_side, way_of};
+use super::row::{Life, Row, Words, directed, either_way, key, way};
 use super::timeouts::{self, FlowTime};
 use super::{Direction, Flow, FlowVerdict, Flows, Table};
 use crate::Rows;
@@ -18,19 +21,28 @@ use crate::Rows;
 /// A packet to be looked up: its key hashed once, however often it is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    pub(super) words: Words,
-    pub(super) bucket: u32,
+    /// Without the packet's way.
+    words: Words,
+    pub(super) hash: Hash,
+    /// The row that the hash points to.
+    home: u32,
     /// What a flow has to be for the packet to change nothing.
     steady: u16,
+    /// The packet's source is the higher end of its key.
+    is_turned: bool,
 }
 
 impl Probe {
     /// What stands in rows of a batch that nobody has asked for.
-    pub const NONE: Probe = Probe { words: [0; 5], bucket: 0, steady: 0 };
+    pub const NONE: Probe = Probe { words: [0; 5], hash: Hash(0), home: 0, steady: 0, is_turned: false };
 
     /// The packet's key.
     pub fn key(&self) -> FlowKey {
-        key(&self.words)
+        key(&self.directed())
+    }
+
+    pub(super) fn directed(&self) -> Words {
+        directed(&self.words, self.is_turned)
     }
 }
 
@@ -75,43 +87,43 @@ pub struct Glanced {
     pub plain: Rows,
     /// Rows of translated flows, which have been written down: [`Flows::look_again`] tells.
     pub translated: Rows,
-    /// Those among them whose packet may change something, or may be one that the flow may not have.
+    /// Those among the plain ones whose packet may change something, or may be one that the flow may not have.
     pub stirring: Rows,
     /// Rows of no flow.
     pub nothing: Rows,
 }
 
+impl Glanced {
+    /// Sorts a row whose flow was seen.
+    #[inline(always)]
+    fn sort(&mut self, row: usize, probe: &Probe, seen: &Glimpse, time: &FlowTime<'_>) {
+        if !seen.life.has(Life::PLAIN) {
+            self.translated.insert(row);
+            return;
+        }
+        self.plain.insert(row);
+        if !timeouts::is_steady(seen.life, direction(seen.link), probe.steady) || !time.is_recent(seen.life) {
+            self.stirring.insert(row);
+        }
+    }
+}
+
+#[inline(always)]
 fn direction(link: Link) -> Direction {
     if link & 1 == 0 { Direction::Original } else { Direction::Reply }
 }
 
 impl Flows {
-    /// What looking a packet up takes. `tcp_flags`: of TCP only.
+    /// What looking a packet up takes; the flow's row is asked for. `tcp_flags`: of TCP only.
     #[inline(always)]
     pub fn probe(&self, key: &FlowKey, tcp_flags: u8) -> Probe {
-        let words = words(key);
-        let steady = if key.protocol == protocol::TCP { timeouts::steady(tcp_flags) } else { 0 };
-        Probe { words, bucket: self.0.index.bucket(&words) as u32, steady }
-    }
-
-    /// Brings near what looking these rows up will read: a look-up alone waits for its bucket, and then for its row.
-    #[inline]
-    fn bring_near(&self, probes: &[Probe; Rows::MOST], asked: Rows) {
         let Table { rows, index, .. } = &*self.0;
-        let mut heads: [Link; Rows::MOST] = [0; Rows::MOST];
-        for row in asked {
-            heads[row] = index.head(probes[row].bucket as usize);
-        }
-        let at = |row: usize| rows.get(row_and_side(heads[row]).0 as usize);
-        let mut translated = Rows::NONE;
-        for row in asked {
-            if at(row).is_some_and(|flow| !flow.life().has(Life::PLAIN)) {
-                translated.insert(row);
-            }
-        }
-        // The sum means nothing, but has to be made, so the rows have to be read.
-        let far = |row| at(row).map_or(0, Row::far);
-        std::hint::black_box(translated.into_iter().map(far).fold(0, u64::wrapping_add));
+        let (words, is_turned) = either_way(key);
+        let hash = index.hash_either_way(&words);
+        let home = index.home(hash);
+        rows.prefetch_near(home);
+        let steady = if key.protocol == protocol::TCP { timeouts::steady(tcp_flags) } else { 0 };
+        Probe { words, hash, home, steady, is_turned }
     }
 
     /// A flow that is translated, as far as a glance has seen it; `None`: it has changed since.
@@ -130,38 +142,80 @@ impl Flows {
         time: &FlowTime<'_>,
         found: &mut [Glimpse; Rows::MOST],
     ) -> Glanced {
-        let Table { rows, index, .. } = &*self.0;
-        let (mut plain, mut translated) = (Rows::NONE, Rows::NONE);
-        let (mut stirring, mut nothing) = (Rows::NONE, Rows::NONE);
-        let mut keep = |row: usize, (link, life, verdict): (Link, Life, u64)| {
-            found[row] = Glimpse { life, verdict, link };
-            if !life.has(Life::PLAIN) {
-                translated.insert(row);
-                return;
-            }
-            plain.insert(row);
-            if !timeouts::is_steady(life, direction(link), probes[row].steady) || !time.is_recent(life) {
-                stirring.insert(row);
-            }
-        };
-        self.bring_near(probes, asked);
+        let mut glanced = Glanced::default();
         let mut others = Rows::NONE;
         for row in asked {
-            match index.first(rows, probes[row].bucket as usize, &probes[row].words, Row::verdict_word) {
-                Some(seen) => keep(row, seen),
+            let probe = &probes[row];
+            match self.at_home(probe) {
+                Some(seen) => {
+                    found[row] = seen;
+                    glanced.sort(row, probe, &seen, time);
+                }
                 None => others.insert(row),
             }
         }
-        // Further down their chains, or of no flow.
-        for row in others {
-            let read = |_, _, row: &Row| row.verdict_word();
-            match index.find_and_read(rows, probes[row].bucket as usize, &probes[row].words, read) {
-                Some(seen) => keep(row, seen),
-                None => nothing.insert(row),
+        if !others.is_empty() {
+            self.in_chains(probes, others, time, found, &mut glanced);
+        }
+        let stirring = glanced.stirring.into_iter();
+        let over: Rows = stirring.filter(|row| time.may_be_over(found[*row].life)).collect();
+        glanced.plain = glanced.plain.without(over);
+        glanced.stirring = glanced.stirring.without(over);
+        glanced
+    }
+
+    /// The flow where most flows are; `None` says nothing.
+    #[inline(always)]
+    fn at_home(&self, probe: &Probe) -> Option<Glimpse> {
+        let near = self.0.rows.near(probe.home)?;
+        let life = Life(near.life.load(Ordering::Acquire));
+        let unlike = near.unlike(&probe.words)?;
+        let verdict = near.verdict_word();
+        // Keys are written after a row's generation moved on: the same life means that these were the keys.
+        fence(Ordering::Acquire);
+        if !life.has(Life::LIVE) || near.life() != life {
+            return None;
+        }
+        let side = match unlike {
+            0 => way_of(life, probe.is_turned),
+            _ if unlike == way(probe.is_turned) => {
+                self.0.rows.prefetch_far(probe.home);
+                0
+            }
+            _ => return None,
+        };
+        Some(Glimpse { life, verdict, link: link(probe.home, side) })
+    }
+
+    /// Looks at chains: of flows that found another's row where theirs should be, of translated ones by the key that replies
+    /// show, and of none.
+    #[inline(never)]
+    fn in_chains(
+        &self,
+        probes: &[Probe; Rows::MOST],
+        asked: Rows,
+        time: &FlowTime<'_>,
+        found: &mut [Glimpse; Rows::MOST],
+        glanced: &mut Glanced,
+    ) {
+        let Table { rows, index, .. } = &*self.0;
+        asked.into_iter().for_each(|row| index.prefetch(probes[row].hash));
+        for row in asked {
+            let first = index.first(probes[row].hash);
+            rows.prefetch_near(first);
+            rows.prefetch_far(first);
+        }
+        for row in asked {
+            let probe = &probes[row];
+            let read = |_, _, row: Row<'_>| row.near.verdict_word();
+            match index.find_and_read(rows, probe.hash, &probe.directed(), read) {
+                Some((link, life, verdict)) => {
+                    found[row] = Glimpse { life, verdict, link };
+                    glanced.sort(row, probe, &found[row], time);
+                }
+                None => glanced.nothing.insert(row),
             }
         }
-        let over: Rows = stirring.into_iter().filter(|row| time.may_be_over(found[*row].life)).collect();
-        Glanced { plain: plain.without(over), translated, stirring: stirring.without(over), nothing }
     }
 }
 

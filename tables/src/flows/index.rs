@@ -4,23 +4,25 @@
 //! it changed, what was read means nothing. Keys of a row are written only while it is in no chain, and taking it out of
 //! one changed a version, so what a look-up confirms was never half of one flow and half of another.
 
-use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use ahash::RandomState;
 use crossbeam_utils::Backoff;
+use lpm::prefetch;
 
-use super::row::{Life, Row, Words, is_v6};
+use super::row::{AllRows, Life, Row, Words, is_turned, is_v6, undirected};
 
 /// A row and which of its keys: the row's number counted from 1, twice, plus the side. 0 ends a chain.
 pub(super) type Link = u32;
 
+#[inline(always)]
 pub(super) fn link(row: u32, side: usize) -> Link {
     (row + 1) << 1 | side as u32
 }
 
-/// A look-up that strays onto the stack of free rows reads 1 as a link, which becomes a row that there isn't.
+/// The end of a chain becomes a row that there isn't.
+#[inline(always)]
 pub(super) fn row_and_side(link: Link) -> (u32, usize) {
     ((link >> 1).wrapping_sub(1), (link & 1) as usize)
 }
@@ -36,8 +38,16 @@ const STEPS: u32 = 64;
 /// All buckets: version in the high half, the chain's first link in the low one.
 pub(super) struct Index {
     buckets: Box<[AtomicU64]>,
-    hasher: RandomState,
+    /// How many bits of a hash are none of its bucket's number.
+    shift: u32,
+    rows: u64,
+    /// Secret: nobody outside can make keys that meet.
+    keys: [u64; 5],
 }
+
+/// Where a key belongs: in the bucket that its high bits number, and, if it was free, in the row that they point to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hash(pub(super) u32);
 
 /// A chain changed while it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +71,14 @@ impl Index {
 
     pub(super) fn new(rows: usize) -> Index {
         let buckets = (rows * Index::BUCKETS_PER_ROW).next_power_of_two();
-        Index { buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+        let secret = RandomState::new();
+        Index {
+            buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(),
+            shift: u32::BITS - buckets.trailing_zeros(),
+            rows: rows as u64,
+            // Odd, as the last one has to be.
+            keys: std::array::from_fn(|at| secret.hash_one(at) | 1),
+        }
     }
 
     /// The addresses at which the buckets lie.
@@ -70,40 +87,61 @@ impl Index {
         start..start + size_of_val(&*self.buckets)
     }
 
-    #[inline(always)]
-    pub(super) fn bucket(&self, words: &Words) -> usize {
-        let [head, a, b, c, d] = *words;
-        let two = |a: u64, b: u64| u128::from(a) << 64 | u128::from(b);
-        let mut hasher = self.hasher.build_hasher();
-        // By their size, in what the hasher takes at once: as an array they would be bytes of some number to it.
-        hasher.write_u128(two(head, a));
-        if is_v6(words) {
-            hasher.write_u128(two(b, c));
-            hasher.write_u64(d);
-        }
-        hasher.finish() as usize & (self.buckets.len() - 1)
+    /// Where a key belongs, whichever way it goes.
+    pub(super) fn hash(&self, words: &Words) -> Hash {
+        self.hash_either_way(&undirected(words))
     }
 
-    /// The first link of a bucket's chain, whoever changes it.
+    /// [`Self::hash`] of words without a way.
     #[inline(always)]
-    pub(super) fn head(&self, bucket: usize) -> Link {
-        self.buckets[bucket].load(Ordering::Relaxed) as Link
+    pub(super) fn hash_either_way(&self, words: &Words) -> Hash {
+        let keys = &self.keys;
+        let mut hash = fold(words[0] ^ keys[0], words[1] ^ keys[1]);
+        if is_v6(words) {
+            hash = fold(hash ^ words[4], keys[0]) ^ fold(words[2] ^ keys[2], words[3] ^ keys[3]);
+        }
+        // High bits of the last product depend on all bits of what it is made of.
+        Hash((hash.wrapping_mul(keys[4]) >> 32) as u32)
+    }
+
+    /// The row in which a flow with this hash lies if it was free.
+    #[inline(always)]
+    pub(super) fn home(&self, hash: Hash) -> u32 {
+        ((u64::from(hash.0) * self.rows) >> 32) as u32
+    }
+
+    #[inline(always)]
+    pub(super) fn bucket(&self, hash: Hash) -> usize {
+        (hash.0 >> self.shift) as usize
+    }
+
+    /// Asks for a bucket.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: Hash) {
+        prefetch(&self.buckets, self.bucket(hash));
+    }
+
+    /// The row at the beginning of a chain, whoever changes it; a number that no row has where it is empty.
+    #[inline(always)]
+    pub(super) fn first(&self, hash: Hash) -> u32 {
+        row_and_side(self.buckets[self.bucket(hash)].load(Ordering::Relaxed) as Link).0
     }
 
     /// The row in whose life the key was found.
-    pub(super) fn find_in_bucket(&self, rows: &[Row], bucket: usize, words: &Words) -> Option<(Link, Life)> {
-        self.find_and_read(rows, bucket, words, |_, _, _| ()).map(|(link, life, ())| (link, life))
+    pub(super) fn find(&self, rows: &AllRows, hash: Hash, asked: &Words) -> Option<(Link, Life)> {
+        self.find_and_read(rows, hash, asked, |_, _, _| ()).map(|(link, life, ())| (link, life))
     }
 
-    /// [`Self::find_in_bucket`], and what `read` reads of the row: of the same flow as the key.
+    /// [`Self::find`], and what `read` reads of the row: of the same flow as the key.
     #[inline]
     pub(super) fn find_and_read<T>(
         &self,
-        rows: &[Row],
-        bucket: usize,
-        words: &Words,
-        read: impl Fn(Link, Life, &Row) -> T,
+        rows: &AllRows,
+        hash: Hash,
+        asked: &Words,
+        read: impl Fn(Link, Life, Row<'_>) -> T,
     ) -> Option<(Link, Life, T)> {
+        let bucket = self.bucket(hash);
         let read = |(link, life, row)| (link, life, read(link, life, row));
         for _ in 0..LOOKS {
             let before = self.buckets[bucket].load(Ordering::Acquire);
@@ -111,37 +149,17 @@ impl Index {
                 std::hint::spin_loop();
                 continue;
             }
-            let found = find_in(rows, before as u32, words, STEPS).map(|found| found.map(read));
+            let found = find_in(rows, before as u32, asked, STEPS).map(|found| found.map(read));
             if self.is_still(bucket, before)
                 && let Ok(found) = found
             {
                 return found;
             }
         }
-        let held = self.hold(bucket);
-        let found = find_in(rows, held.head(), words, u32::MAX).unwrap_or(None).map(read);
+        let held = self.hold(hash);
+        let found = find_in(rows, held.head(), asked, u32::MAX).unwrap_or(None).map(read);
         self.release(held, held.head());
         found
-    }
-
-    /// [`Self::find_and_read`] by one look at the first row of the chain: mostly, it is the one.
-    #[inline(always)]
-    pub(super) fn first(
-        &self,
-        rows: &[Row],
-        bucket: usize,
-        words: &Words,
-        read: impl Fn(&Row) -> u64,
-    ) -> Option<(Link, Life, u64)> {
-        let before = self.buckets[bucket].load(Ordering::Acquire);
-        let (number, side) = row_and_side(before as u32);
-        let row = rows.get(number as usize)?;
-        let life = row.life();
-        if before & HELD != 0 || !life.has(Life::LIVE) || !row.has_words(side, words, life) {
-            return None;
-        }
-        let read = read(row);
-        self.is_still(bucket, before).then_some((before as u32, life, read))
     }
 
     /// Is a bucket as it was when this was read? Everything read before is read before the version is read again.
@@ -152,7 +170,8 @@ impl Index {
     }
 
     /// Waits until nobody holds the bucket, and holds it: for some dozens of instructions, unless the holder loses its core.
-    pub(super) fn hold(&self, bucket: usize) -> Held {
+    pub(super) fn hold(&self, hash: Hash) -> Held {
+        let bucket = self.bucket(hash);
         let backoff = Backoff::new();
         loop {
             let word = self.buckets[bucket].load(Ordering::Relaxed);
@@ -176,10 +195,11 @@ impl Index {
     }
 
     /// Takes a row out of the chain of one of its keys.
-    pub(super) fn unlink(&self, rows: &[Row], row: u32, side: usize) {
-        let held = self.hold(self.bucket(&rows[row as usize].words(side)));
-        let wanted = link(row, side);
-        let after = rows[row as usize].next[side].load(Ordering::Relaxed);
+    pub(super) fn unlink(&self, rows: &AllRows, number: u32, side: usize) {
+        let row = rows.row(number);
+        let held = self.hold(self.hash(&row.words(side)));
+        let wanted = link(number, side);
+        let after = row.near.next[side].load(Ordering::Relaxed);
         let mut at = held.head();
         if at == wanted {
             self.release(held, after);
@@ -187,7 +207,7 @@ impl Index {
         }
         while at != 0 {
             let (before, side) = row_and_side(at);
-            let next = &rows[before as usize].next[side];
+            let next = &rows.row(before).near.next[side];
             at = next.load(Ordering::Relaxed);
             if at == wanted {
                 next.store(after, Ordering::Relaxed);
@@ -198,26 +218,84 @@ impl Index {
     }
 }
 
-/// The first live row with this key in a chain; an error where the chain is longer than `steps`.
+/// The halves of a product, on each other.
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// The first live row with this key in a chain, and which of its keys it is; an error where the chain is longer than `steps`.
 #[inline(always)]
 pub(super) fn find_in<'a>(
-    rows: &'a [Row],
+    rows: &'a AllRows,
     head: Link,
-    words: &Words,
+    asked: &Words,
     steps: u32,
-) -> Result<Option<(Link, Life, &'a Row)>, Changing> {
+) -> Result<Option<(Link, Life, Row<'a>)>, Changing> {
     let mut at = head;
     for _ in 0..steps {
         if at == 0 {
             return Ok(None);
         }
         let (number, side) = row_and_side(at);
-        let Some(row) = rows.get(number as usize) else { return Err(Changing) };
+        let Some(row) = rows.get(number) else { return Err(Changing) };
         let life = row.life();
-        if life.has(Life::LIVE) && row.has_words(side, words, life) {
-            return Ok(Some((at, life, row)));
+        if life.has(Life::LIVE) && row.has_words(side, asked) {
+            let side = if life.has(Life::PLAIN) { way_of(life, is_turned(asked)) } else { side };
+            return Ok(Some((link(number, side), life, row)));
         }
-        at = row.next[side].load(Ordering::Relaxed);
+        at = row.near.next[side].load(Ordering::Relaxed);
     }
     Err(Changing)
+}
+
+/// Which key of a plain flow has its source at that end.
+#[inline(always)]
+pub(super) fn way_of(life: Life, is_turned: bool) -> usize {
+    usize::from(life.has(Life::TURNED) != is_turned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::row::words;
+    use super::*;
+    use model::Family;
+    use packet::FlowKey;
+    use std::collections::BTreeSet;
+
+    /// As many as chance would fill, give or take some deviations: of keys that differ in few bits.
+    #[test]
+    fn keys_that_differ_little_are_spread_over_all_buckets() {
+        let index = Index::new(1 << 15);
+        let key = |family| FlowKey { src: 1, dst: 1 << 24, sport: 1, dport: 53, protocol: 17, family };
+        for base in Family::ALL.map(key) {
+            let kinds: [&dyn Fn(u128) -> FlowKey; 4] = [
+                &|n| FlowKey { sport: n as u16, ..base },
+                &|n| FlowKey { dport: n as u16, ..base },
+                &|n| FlowKey { src: base.src + (n << 8), ..base },
+                &|n| FlowKey { dst: base.dst + n, ..base },
+            ];
+            for (kind, key) in kinds.into_iter().enumerate() {
+                let hashes = (0..1 << 16).map(|n| index.hash(&words(&key(n))));
+                let buckets: BTreeSet<usize> = hashes.map(|hash| index.bucket(hash)).collect();
+                // 1 - 1/e of 65,536 is 41,427.
+                assert!((40_500..=65_536).contains(&buckets.len()), "{base:?} {kind}: {}", buckets.len());
+            }
+        }
+    }
+
+    #[test]
+    fn both_ways_of_a_flow_belong_to_one_place_which_there_is() {
+        for rows in [1, 2, 3, 1000, 4096] {
+            let index = Index::new(rows);
+            for n in 0..5_000u32 {
+                let family = Family::ALL[n as usize % 2];
+                let key = FlowKey { src: n.into(), dst: 7, sport: n as u16, dport: 9, protocol: 6, family };
+                let hash = index.hash(&words(&key));
+                assert_eq!(hash, index.hash(&words(&key.reversed())));
+                assert!(index.bucket(hash) < index.buckets.len() && index.home(hash) < rows as u32);
+            }
+        }
+    }
 }

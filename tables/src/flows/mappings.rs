@@ -13,7 +13,9 @@ use std::sync::atomic::Ordering;
 use packet::{FlowKey, protocol};
 
 use super::row::{Shared, Words, is_shared, shared};
-use super::{Flow, FlowTimeouts, Flows, Life, NotAdded, OuterAddress, Refused, Ticks, key, row_and_side};
+use super::{
+    Flow, FlowTimeouts, Flows, Hash, Life, NotAdded, OuterAddress, Refused, Ticks, key, row_and_side,
+};
 
 /// Workers that begin and end flows of one port at the same moment: so often a mapping is looked for again.
 const TRIES: u32 = 4;
@@ -84,8 +86,8 @@ impl Flows {
             return Ok(None);
         }
         let asked = outer_port(original, original.dst, original.dport);
-        let Some(far) = self.join_mapping(&asked, self.0.index.bucket(&asked)) else { return Ok(None) };
-        let receiver = key(&self.0.rows[far.row as usize - 1].words(0));
+        let Some(far) = self.join_mapping(&asked, self.0.index.hash(&asked)) else { return Ok(None) };
+        let receiver = key(&self.0.rows.row(far.row - 1).words(0));
         let near = match self.mapping(original, outer, now, timeouts) {
             Ok(near) => near,
             Err(not_added) => {
@@ -129,20 +131,20 @@ impl Flows {
     ) -> Result<Mapping, NotAdded> {
         let (family, protocol) = (original.family, original.protocol);
         let inner = shared(Shared::Inner, &FlowKey { dst: outer.address, dport: 0, ..*original });
-        let bucket = self.0.index.bucket(&inner);
+        let hash = self.0.index.hash(&inner);
         for _ in 0..TRIES {
-            if let Some(mapping) = self.join_mapping(&inner, bucket) {
+            if let Some(mapping) = self.join_mapping(&inner, hash) {
                 return Ok(mapping);
             }
             let sender = self.count_port(original, now, timeouts)?;
             // Begun somewhere in the range that another sender's isn't.
-            let start = (bucket >> 3) as u16;
+            let start = (hash.0 >> 16) as u16;
             let Some(port) = self.0.ports.take(family, protocol, &outer.ports, original.sport, start) else {
                 self.release_shared(sender);
                 return Err(NotAdded::PortsExhausted);
             };
             let keys = [inner, outer_port(original, outer.address, port)];
-            match self.make_shared(&keys, bucket, sender, now, timeouts) {
+            match self.make_shared(&keys, hash, sender, now, timeouts) {
                 Ok(row) => return Ok(Mapping { row, port }),
                 Err(not_added) => {
                     self.0.ports.give_back(family, protocol, port);
@@ -160,9 +162,9 @@ impl Flows {
     fn count_port(&self, original: &FlowKey, now: Ticks, timeouts: &FlowTimeouts) -> Result<u32, NotAdded> {
         let sender = FlowKey { sport: 0, dst: 0, dport: 0, ..*original };
         let words = shared(Shared::Sender, &sender);
-        let bucket = self.0.index.bucket(&words);
+        let hash = self.0.index.hash(&words);
         for _ in 0..TRIES {
-            if let Some((found, life)) = self.0.index.find_in_bucket(&self.0.rows, bucket, &words) {
+            if let Some((found, life)) = self.0.index.find(&self.0.rows, hash, &words) {
                 let (number, _) = row_and_side(found);
                 match self.join(number, life, self.0.ports_per_address) {
                     Joined::In => return Ok(number + 1),
@@ -174,7 +176,7 @@ impl Flows {
                 }
             }
             let keys = [words, shared(Shared::SenderToo, &sender)];
-            match self.make_shared(&keys, bucket, 0, now, timeouts) {
+            match self.make_shared(&keys, hash, 0, now, timeouts) {
                 Err(NotAdded::Ambiguous) => {}
                 made => return made,
             }
@@ -182,22 +184,22 @@ impl Flows {
         Err(NotAdded::Ambiguous)
     }
 
-    /// A row that the caller is counted in, counted from 1. `bucket`: the first key's. `counted_in`: the row that it is counted
+    /// A row that the caller is counted in, counted from 1. `hash`: the first key's. `counted_in`: the row that it is counted
     /// in itself, alike.
     fn make_shared(
         &self,
         keys: &[Words; 2],
-        bucket: usize,
+        hash: Hash,
         counted_in: u32,
         now: Ticks,
         timeouts: &FlowTimeouts,
     ) -> Result<u32, NotAdded> {
-        let number = self.take_row(now, timeouts).ok_or(NotAdded::Full)?;
-        let row = &self.0.rows[number as usize];
+        let number = self.take_row(hash, now, timeouts).ok_or(NotAdded::Full)?;
+        let row = self.0.rows.row(number);
         row.set_mappings([counted_in, 0]);
-        row.uses.store(u64::from(row.life().generation()) << 32 | 1, Ordering::Relaxed);
-        let buckets = [bucket, self.0.index.bucket(&keys[1])];
-        match self.link(number, keys, buckets, Life::LIVE | Life::MAPPING, now) {
+        row.far.uses.store(u64::from(row.life().generation()) << 32 | 1, Ordering::Relaxed);
+        let hashes = [hash, self.0.index.hash(&keys[1])];
+        match self.link(number, keys, hashes, Life::LIVE | Life::MAPPING, now) {
             Ok(_) => Ok(number + 1),
             Err(Refused::Known(_) | Refused::Ambiguous) => {
                 row.set_mappings([0; 2]);
@@ -208,18 +210,18 @@ impl Flows {
     }
 
     /// The mapping with this key, the caller counted in, unless there is none or it is going.
-    fn join_mapping(&self, words: &Words, bucket: usize) -> Option<Mapping> {
-        let (found, life) = self.0.index.find_in_bucket(&self.0.rows, bucket, words)?;
+    fn join_mapping(&self, words: &Words, hash: Hash) -> Option<Mapping> {
+        let (found, life) = self.0.index.find(&self.0.rows, hash, words)?;
         let (number, _) = row_and_side(found);
         // Counted in, so the row stays what it is.
         let joined = self.join(number, life, GOING - 1) == Joined::In;
-        joined.then(|| Mapping { row: number + 1, port: key(&self.0.rows[number as usize].words(1)).dport })
+        joined.then(|| Mapping { row: number + 1, port: key(&self.0.rows.row(number).words(1)).dport })
     }
 
     /// Counts the caller in, unless there are so many already, or the row is going or gone.
     fn join(&self, number: u32, life: Life, most: u32) -> Joined {
-        let row = &self.0.rows[number as usize];
-        let mut uses = row.uses.load(Ordering::Acquire);
+        let row = self.0.rows.row(number);
+        let mut uses = row.far.uses.load(Ordering::Acquire);
         loop {
             if (uses >> 32) as u16 != life.generation() || uses as u32 == GOING {
                 return Joined::Gone;
@@ -227,7 +229,7 @@ impl Flows {
             if uses as u32 >= most {
                 return Joined::Full;
             }
-            match row.uses.compare_exchange_weak(uses, uses + 1, Ordering::AcqRel, Ordering::Acquire) {
+            match row.far.uses.compare_exchange_weak(uses, uses + 1, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Joined::In,
                 Err(changed) => uses = changed,
             }
@@ -237,14 +239,14 @@ impl Flows {
     /// Counts a user out; the last one removes the row. `shared`: the row, counted from 1; 0 is none.
     pub(super) fn release_shared(&self, shared: u32) {
         let Some(number) = shared.checked_sub(1) else { return };
-        let row = &self.0.rows[number as usize];
-        let mut uses = row.uses.load(Ordering::Acquire);
+        let row = self.0.rows.row(number);
+        let mut uses = row.far.uses.load(Ordering::Acquire);
         loop {
             let left = match uses as u32 {
                 1 => uses | u64::from(GOING),
                 _ => uses - 1,
             };
-            match row.uses.compare_exchange_weak(uses, left, Ordering::AcqRel, Ordering::Acquire) {
+            match row.far.uses.compare_exchange_weak(uses, left, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) if left as u32 != GOING => return,
                 Ok(_) => break,
                 Err(changed) => uses = changed,

@@ -34,20 +34,19 @@ impl Flows {
 
     /// Copies the row that is found by some words, if there is one.
     fn copy(&self, asked: &super::Words, to: &Flows) {
-        let bucket = self.0.index.bucket(asked);
-        let found = self.0.index.find_in_bucket(&self.0.rows, bucket, asked);
+        let found = self.0.index.find(&self.0.rows, self.0.index.hash(asked), asked);
         let Some((found, life)) = found else { return };
-        let row = &self.0.rows[row_and_side(found).0 as usize];
-        let keys = [row.words(0), row.words(1)];
+        let row = self.0.rows.row(row_and_side(found).0);
+        let keys = row.both(life);
         if row.life().generation() != life.generation() {
             return;
         }
-        let Some(number) = to.pop_free() else { return };
-        let copy = &to.0.rows[number as usize];
+        let hashes = keys.each_ref().map(|key| to.0.index.hash(key));
+        let Some(number) = to.0.free.take(to.0.index.home(hashes[0])) else { return };
+        let copy = to.0.rows.row(number);
         copy.set_mappings([0; 2]);
         copy.clear();
-        let buckets = keys.each_ref().map(|key| to.0.index.bucket(key));
-        match to.link(number, &keys, buckets, life.flags(), Ticks(life.seen())) {
+        match to.link(number, &keys, hashes, life.flags(), Ticks(life.seen())) {
             Ok(new) => copy_what_is_known(row, life, copy, new),
             // Two keys of one flow.
             Err(_) => to.give_row(number),
@@ -56,12 +55,12 @@ impl Flows {
 }
 
 /// What stands beside a row's keys. Generations differ, and are part of some words.
-fn copy_what_is_known(row: &Row, life: Life, copy: &Row, new: Life) {
-    let verdict = super::FlowVerdict::of_word(row.verdict.load(Ordering::Relaxed), life.generation());
-    copy.verdict.store(verdict.word(new.generation()), Ordering::Relaxed);
-    copy.icmp.store(row.icmp.load(Ordering::Relaxed), Ordering::Relaxed);
+fn copy_what_is_known(row: Row<'_>, life: Life, copy: Row<'_>, new: Life) {
+    let verdict = super::FlowVerdict::of_word(row.near.verdict_word(), life.generation());
+    copy.near.verdict.store(verdict.word(new.generation()), Ordering::Relaxed);
+    copy.far.icmp.store(row.far.icmp.load(Ordering::Relaxed), Ordering::Relaxed);
     // One user more than there are, so that the mapping stays whatever ends.
-    copy.uses.store(u64::from(new.generation()) << 32 | 1, Ordering::Relaxed);
+    copy.far.uses.store(u64::from(new.generation()) << 32 | 1, Ordering::Relaxed);
 }
 
 #[cfg(test)]
