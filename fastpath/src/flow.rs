@@ -5,15 +5,15 @@
 
 use afxdp::Frame;
 use packet::nat::{Quoted, fragment_id, is_icmp_error, quoted};
-use packet::{FlowKey, Parsed, protocol};
-use tables::{Fate, Flow, FlowTime, Flows, Glanced, Glimpse, Probe, Rows, State};
+use packet::{FlowKey, Layout, Parsed, protocol};
+use tables::{Fate, Flow, FlowTime, Flows, Glanced, Glimpse, Probes, Rows, State, Ticks};
 
 use crate::BATCH;
 use crate::heads::Heads;
 
 /// What is asked of the table, and what it knows.
 pub(crate) struct Columns {
-    probes: [Probe; BATCH],
+    probes: Probes,
     /// Rows to look up: those whose own key is all that there is to look up, and others.
     ordinary: Rows,
     special: Rows,
@@ -31,7 +31,7 @@ const _: () = assert!(BATCH == Rows::MOST, "a batch is looked up at once");
 impl Columns {
     pub(crate) fn new() -> Columns {
         Columns {
-            probes: [Probe::NONE; BATCH],
+            probes: Probes::default(),
             ordinary: Rows::NONE,
             special: Rows::NONE,
             looked_up: Rows::NONE,
@@ -47,11 +47,16 @@ impl Columns {
 
     /// A row to be looked up.
     pub(crate) fn ask(&mut self, flows: &Flows, row: usize, frame: &[u8], parsed: &Parsed, key: &FlowKey) {
-        self.probes[row] = flows.probe(key, tcp_flags(frame, parsed));
+        flows.ask(&mut self.probes, row, key, tcp_flags(frame, parsed));
         match matches!(parsed.protocol, protocol::TCP | protocol::UDP) && !parsed.is_fragment() {
             true => self.ordinary.insert(row),
             false => self.special.insert(row),
         }
+    }
+
+    /// Makes ready for [`Columns::ask_plain`] what all rows need alike. It comes before anything else is asked.
+    pub(crate) fn lay(&mut self, heads: &Heads) {
+        self.probes.lay_v4(heads.plain_v4, &heads.sources, &heads.destinations, &heads.ports);
     }
 
     /// Asks for those of these rows that are TCP or UDP in plain IPv4 frames, and says which of them are something else.
@@ -70,16 +75,25 @@ impl Columns {
             if fates[row] != Fate::Undecided {
                 continue;
             }
-            let tcp_flags = match parsed[row].protocol {
+            let protocol = parsed[row].protocol;
+            let tcp_flags = match protocol {
                 protocol::UDP => 0,
-                protocol::TCP => frames.get(row).map_or(0, |frame| tcp_flags(frame.bytes(), &parsed[row])),
+                protocol::TCP => plain_tcp_flags(frames, row),
                 _ => continue,
             };
-            self.probes[row] = flows.probe(&heads.flow_v4(row, parsed[row].protocol), tcp_flags);
+            flows.ask_laid(&mut self.probes, row, protocol, tcp_flags);
             ordinary.insert(row);
         }
         self.ordinary = self.ordinary.with(ordinary);
         rows.without(ordinary).into_iter().filter(|row| fates[*row] == Fate::Undecided).collect()
+    }
+
+    /// Asks for one row with TCP or UDP in a plain IPv4 frame.
+    #[inline]
+    pub(crate) fn ask_one_plain(&mut self, flows: &Flows, row: usize, frames: &[Frame], protocol: u8) {
+        let tcp_flags = if protocol == protocol::TCP { plain_tcp_flags(frames, row) } else { 0 };
+        flows.ask_laid(&mut self.probes, row, protocol, tcp_flags);
+        self.ordinary.insert(row);
     }
 
     /// Looks up what has been asked for. The rows that aren't [known](Columns::known) then, to be recalled.
@@ -96,12 +110,12 @@ impl Columns {
 
     /// The flow of a known row's packet.
     pub(crate) fn flow(&self, row: usize) -> Flow {
-        self.glimpses[row].of_plain(&self.probes[row].key())
+        self.glimpses[row].of_plain(&self.probes.key(row))
     }
 
     /// The key of a row that has been looked up.
     pub(crate) fn key(&self, row: usize) -> FlowKey {
-        self.probes[row].key()
+        self.probes.key(row)
     }
 
     /// What is known of the packet in one of these rows.
@@ -114,8 +128,7 @@ impl Columns {
         parsed: &Parsed,
         memory: &Memory<'_>,
     ) -> Seen {
-        let probe = &self.probes[row];
-        let key = probe.key();
+        let key = self.probes.key(row);
         if others.translated.contains(row)
             && let Some(flow) = memory.flows.look_again(&self.glimpses[row], &key, &memory.time)
         {
@@ -123,7 +136,7 @@ impl Columns {
         }
         let found = match others.nothing.contains(row) {
             true => Found::Nothing,
-            false => memory.recall(probe, &key, others.ordinary.contains(row), frame, parsed),
+            false => memory.recall(&self.probes, row, &key, others.ordinary.contains(row), frame, parsed),
         };
         Seen { row: row as u8, key, found }
     }
@@ -171,9 +184,14 @@ pub(crate) struct Memory<'a> {
 
 /// The memory of a batch, where translation or policy asks for any.
 #[inline]
-pub(crate) fn remembering<'a>(state: &'a State, flows: &'a Flows, is_policed: bool) -> Option<Memory<'a>> {
+pub(crate) fn remembering<'a>(
+    state: &'a State,
+    flows: &'a Flows,
+    now: Ticks,
+    is_policed: bool,
+) -> Option<Memory<'a>> {
     let is_asked = is_policed || !state.nat.is_idle();
-    is_asked.then(|| Memory { flows, time: FlowTime::new(flows.now(), &state.nat.timeouts) })
+    is_asked.then(|| Memory { flows, time: FlowTime::new(now, &state.nat.timeouts) })
 }
 
 impl Memory<'_> {
@@ -181,7 +199,8 @@ impl Memory<'_> {
     #[inline(never)]
     fn recall(
         &self,
-        probe: &Probe,
+        probes: &Probes,
+        row: usize,
         key: &FlowKey,
         is_ordinary: bool,
         frame: &[u8],
@@ -190,7 +209,7 @@ impl Memory<'_> {
         if !is_ordinary && let Some(found) = self.recall_special(frame, parsed, key) {
             return found;
         }
-        self.flows.look_up_probe(probe, &self.time).map_or(Found::Nothing, Found::Flow)
+        self.flows.look_up_asked(probes, row, &self.time).map_or(Found::Nothing, Found::Flow)
     }
 
     /// What shows no key of its own.
@@ -226,6 +245,13 @@ impl Memory<'_> {
 fn datagram(key: &FlowKey, id: u32) -> FlowKey {
     let protocol = if key.family == model::Family::V6 { protocol::FRAGMENT } else { key.protocol };
     FlowKey { sport: (id >> 16) as u16, dport: id as u16, protocol, ..*key }
+}
+
+/// Flags of TCP in a plain IPv4 frame.
+#[inline(always)]
+fn plain_tcp_flags(frames: &[Frame], row: usize) -> u8 {
+    const FLAGS: usize = Layout::PLAIN_V4_LEN + 13;
+    frames.get(row).and_then(|frame| frame.bytes().get(FLAGS)).copied().unwrap_or(0)
 }
 
 /// Flags of TCP; zero for the rest.

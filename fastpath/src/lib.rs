@@ -39,6 +39,7 @@ mod decapsulate;
 mod exits;
 mod fair_share;
 mod flow;
+mod flow_clock;
 mod fragment;
 mod handoff;
 mod heads;

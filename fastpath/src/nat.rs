@@ -157,9 +157,14 @@ pub(crate) fn known_flows(
 fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&Policing<'_>>) {
     let Batch { runs, nat, .. } = batch;
     (nat.from_workloads, nat.concerned) = (Rows::NONE, Rows::NONE);
+    let mut is_laid = false;
     for number in 0..runs.len() {
         let run = batch.runs[number];
         let is_policed = policing.is_some_and(|policing| policing.asks_senders_at(run.ingress));
+        if (is_policed || !state.nat.is_idle()) && !is_laid {
+            batch.flows.lay(&batch.heads);
+            is_laid = true;
+        }
         if !state.nat.is_idle() {
             ask_by_rules(batch, &run, state, memory, is_policed);
         } else if is_policed {
@@ -184,14 +189,18 @@ fn ask_of_all(batch: &mut Batch, run: &Run, memory: &Memory<'_>) {
 /// Asks about what of a run a rule may be about, and about the rest where it is policed.
 #[inline(never)]
 fn ask_by_rules(batch: &mut Batch, run: &Run, state: &State, memory: &Memory<'_>, is_policed: bool) {
-    let Batch { frames, fates, parsed, flows: columns, nat, policy, .. } = batch;
+    let Batch { frames, fates, parsed, heads, flows: columns, nat, policy, .. } = batch;
     let from_workload = may_be_workloads(run, &state.ports);
     for row in run.rows() {
         if fates[row] != Fate::Undecided || policy.untracked.contains(row) {
             continue;
         }
-        let (frame, parsed) = (frames[row].bytes(), &parsed[row]);
-        let key = FlowKey::plain_v4(frame, parsed).or_else(|| FlowKey::new(frame, parsed));
+        let protocol = parsed[row].protocol;
+        let is_plain = heads.plain_v4.contains(row) && matches!(protocol, protocol::TCP | protocol::UDP);
+        let key = match is_plain {
+            true => Some(heads.flow_v4(row, protocol)),
+            false => FlowKey::new(frames[row].bytes(), &parsed[row]),
+        };
         let Some(key) = key else { continue };
         let concerns = may_concern(&state.nat, &key, from_workload);
         if concerns {
@@ -200,8 +209,10 @@ fn ask_by_rules(batch: &mut Batch, run: &Run, state: &State, memory: &Memory<'_>
         if from_workload {
             nat.from_workloads.insert(row);
         }
-        if concerns || is_policed {
-            columns.ask(memory.flows, row, frame, parsed, &key);
+        match (concerns || is_policed, is_plain) {
+            (true, true) => columns.ask_one_plain(memory.flows, row, frames, protocol),
+            (true, false) => columns.ask(memory.flows, row, frames[row].bytes(), &parsed[row], &key),
+            (false, _) => {}
         }
     }
 }

@@ -360,6 +360,8 @@ struct Ways<'a> {
     opened: u64,
     run: usize,
     rows: Range<usize>,
+    /// Rows in which a packet that leaves by the same port goes the same way.
+    alike: Rows,
     way: Way,
     /// Is anything asked on it?
     is_asked: bool,
@@ -378,6 +380,7 @@ impl<'a> Ways<'a> {
             opened,
             run: 0,
             rows: runs.first().map_or(0..0, Run::rows),
+            alike: Rows::NONE,
             way: Way { from: policing.end(runs.first().and_then(|run| run.ingress)), to: nowhere },
             is_asked: false,
             allowed: [FlowVerdict::NONE; 2],
@@ -389,7 +392,7 @@ impl<'a> Ways<'a> {
     /// The way of the packet in this row. What `nat.rs` looked up comes first, in order; then, in order, the rest.
     #[inline(always)]
     fn turn_to(&mut self, row: usize, hop: &NextHop) {
-        if !self.rows.contains(&row) || self.way.to.port != hop.port || self.tells_tunnels {
+        if !self.alike.contains(row) || self.way.to.port != hop.port {
             self.turn(row, hop);
         }
     }
@@ -407,6 +410,8 @@ impl<'a> Ways<'a> {
         } else if self.way.to.port != hop.port {
             self.way.to = self.policing.end(Some(hop.port));
         }
+        // A tunnel may be the way of one packet, and not that of the next.
+        self.alike = if self.tells_tunnels { Rows::NONE } else { Rows::from(self.rows.clone()) };
         self.learn();
     }
 
@@ -531,14 +536,11 @@ impl Judge<'_> {
             return Ok(());
         }
         let Memory { flows, time: FlowTime { now, timeouts, .. } } = self.memory;
-        match flows.add(packet.key, &packet.key.reversed(), now, timeouts) {
-            Ok(flow) => flows.begin(&flow, &beginning),
-            Err(not_added) => {
-                flows.uncount(counted);
-                // Known: another worker has begun it meanwhile. Ambiguous: it is its own answer, and needs no flow.
-                if not_added == NotAdded::Full {
-                    return Err(DropReason::FlowTableFull.into());
-                }
+        if let Err(not_added) = flows.add_plain(packet.key, &beginning, now, timeouts) {
+            flows.uncount(counted);
+            // Known: another worker has begun it meanwhile. Ambiguous: it is its own answer, and needs no flow.
+            if not_added == NotAdded::Full {
+                return Err(DropReason::FlowTableFull.into());
             }
         }
         self.memory.remember_fragment(packet.bytes, packet.parsed, packet.key, packet.key);

@@ -3,7 +3,7 @@
 //! Stages with long loops aren't inlined here: each then has the registers to itself, and costs the same whatever its
 //! neighbours become.
 
-use tables::{Flows, Snapshot, Stage};
+use tables::{Flows, Snapshot, Stage, Ticks};
 
 use crate::policy::{Policing, Reporter};
 use crate::trace::Watch;
@@ -12,12 +12,13 @@ use crate::{
     workload,
 };
 
-/// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's. `watch` is
+/// Takes a batch from "received" to a fate for every frame. Transmitting and counting are the worker's. `now`: the
+/// flows' time. `watch` is
 /// told when a stage is over.
 pub(crate) fn walk(
     batch: &mut Batch,
     tables: &Snapshot<'_>,
-    flows: &Flows,
+    (flows, now): (&Flows, Ticks),
     reporter: Reporter<'_>,
     watch: &mut Watch,
 ) {
@@ -42,7 +43,7 @@ pub(crate) fn walk(
         policy::untracked(batch, tables.state, reporter);
         watch.lap(Stage::Policy, batch, tables);
     }
-    let memory = flow::remembering(tables.state, flows, policing.is_some());
+    let memory = flow::remembering(tables.state, flows, now, policing.is_some());
     if let Some(memory) = &memory {
         nat::known_flows(batch, tables.state, memory, policing.as_ref());
     }

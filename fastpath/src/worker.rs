@@ -16,6 +16,7 @@ use tables::{
 
 use crate::capture::Copies;
 use crate::exits::Exits;
+use crate::flow_clock::FlowClock;
 use crate::handoff::Handoffs;
 use crate::policy::Reporter;
 use crate::queues::Queues;
@@ -126,6 +127,7 @@ pub struct Worker {
     batch: Batch,
     tally: Tally,
     watch: Watch,
+    flow_clock: FlowClock,
     /// What policy says of packets that are followed.
     answers: Answers,
     copies: Copies,
@@ -159,6 +161,7 @@ impl Worker {
     /// A worker without queues; [`Command::AddQueue`] gives it some.
     pub fn new(config: WorkerConfig, ends: WorkerEnds) -> Worker {
         let (tally, watch) = (Tally::new(config.ports), Watch::new(ends.flows.clone()));
+        let flow_clock = FlowClock::new(&ends.flows);
         Worker {
             config,
             ends,
@@ -166,6 +169,7 @@ impl Worker {
             batch: Batch::new(),
             tally,
             watch,
+            flow_clock,
             answers: Answers::default(),
             copies: Copies::new(),
             first: 0,
@@ -204,7 +208,8 @@ impl Worker {
 
     /// One batch: refill, receive, walk, transmit, count. Says how many frames it took.
     pub fn round(&mut self) -> usize {
-        let Worker { config, ends, queues, batch, tally, first, watch, answers, copies, .. } = self;
+        let Worker { config, ends, queues, batch, tally, first, watch, flow_clock, answers, copies, .. } =
+            self;
         watch.begin();
         for owned in queues.iter_mut() {
             owned.queue.reap(&mut ends.pool);
@@ -229,7 +234,7 @@ impl Worker {
         }
         let answers = &*answers;
         let reporter = Reporter { report: &ends.policy_report, worker, answers: follows.then_some(answers) };
-        walk(batch, &snapshot, &ends.flows, reporter, watch);
+        walk(batch, &snapshot, (&ends.flows, flow_clock.now()), reporter, watch);
         if follows {
             watch.tell(&snapshot, answers, &ends.tracing);
         }
@@ -260,7 +265,7 @@ impl Worker {
         taken
     }
 
-    /// Takes commands, ages some flows, tells the writer that it holds no old tables; now and then reads the kernel's counters.
+    /// Takes commands, looks at the clock, ages some flows, tells the writer that it holds no old tables; now and then reads the kernel's counters.
     pub fn housekeeping(&mut self) {
         self.ends.counters.worker(self.config.id.index()).add_turn();
         while let Ok(command) = self.ends.commands.try_recv() {
@@ -283,9 +288,10 @@ impl Worker {
         }
         self.queues.poll_closing(&mut self.ends.pool);
         self.ends.reader.quiesce();
-        if self.ends.flows.counts().in_use > 0 {
+        self.flow_clock.read(&self.ends.flows);
+        if self.ends.flows.in_use() > 0 {
             let timeouts = self.ends.reader.snapshot().state.nat.timeouts;
-            self.ends.flows.age(AGED_ROWS, self.ends.flows.now(), &timeouts);
+            self.ends.flows.age(AGED_ROWS, self.flow_clock.now(), &timeouts);
         }
         if self.statistics_read.elapsed() >= STATISTICS_EVERY {
             self.queues.read_statistics();
@@ -304,6 +310,7 @@ impl Worker {
     /// One batch that comes by a queue that is there for it alone, and meets these flows. For a worker that has no others.
     pub(crate) fn rehearse(&mut self, port: PortId, queue: Box<dyn PortQueue>, flows: Flows) {
         self.watch.meet(flows.clone());
+        self.flow_clock.read(&flows);
         self.ends.flows = flows;
         self.queues.add(port, queue, Arc::default(), &mut self.ends.pool);
         self.round();
@@ -320,8 +327,9 @@ impl Worker {
         self.watch.stopwatch.set_one_in(one_in);
     }
 
-    /// Goes by another clock: tests of rates make their own time.
+    /// Goes by another clock: tests of rates make their own time, and what is counted is the same however long it takes.
     pub fn set_clock(&mut self, clock: quanta::Clock) {
+        self.flow_clock.set(clock.clone());
         self.watch.stopwatch.set_clock(clock);
     }
 

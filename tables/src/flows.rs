@@ -25,6 +25,7 @@ mod glance;
 mod index;
 mod mappings;
 mod ports;
+mod probes;
 mod rehearsal;
 mod row;
 mod timeouts;
@@ -36,17 +37,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Instant;
 
 use model::PortId;
-use packet::FlowKey;
+use packet::{FlowKey, protocol};
 
 use connections::Connections;
 use fragments::Fragments;
 use free::Free;
 use index::{Hash, Held, Index, Link, find_in, link, row_and_side};
 use ports::Ports;
-use row::{AllRows, Life, Row, Words, is_turned, key, undirected, words};
+use row::{AllRows, Life, Row, Words, directed, is_own_answer, is_turned, key, undirected, words};
 
-pub use glance::{Glanced, Glimpse, Probe};
+pub use glance::{Glanced, Glimpse};
 pub(crate) use mappings::has_mapping;
+pub use probes::Probes;
 pub use timeouts::{FlowTime, FlowTimeouts, TcpPacket, Ticks, begins_flow};
 pub use verdict::{Beginning, Between, FlowVerdict};
 
@@ -250,15 +252,21 @@ impl Flows {
     /// The flow that a packet with this key belongs to, whichever way it goes. Waits for nobody, unless its chain is being
     /// changed all the time.
     pub fn look_up(&self, asked: &FlowKey, now: Ticks, timeouts: &FlowTimeouts) -> Option<Flow> {
-        self.look_up_probe(&self.probe(asked, 0), &FlowTime::new(now, timeouts))
+        let words = words(asked);
+        self.look_up_words(&words, self.0.index.hash(&words), &FlowTime::new(now, timeouts))
     }
 
-    /// [`Flows::look_up`] of a key that is hashed already.
-    pub fn look_up_probe(&self, probe: &Probe, time: &FlowTime<'_>) -> Option<Flow> {
+    /// [`Flows::look_up`] of a row that has been asked about.
+    pub fn look_up_asked(&self, probes: &Probes, row: usize, time: &FlowTime<'_>) -> Option<Flow> {
+        let probe = probes.get(row);
+        self.look_up_words(&probe.directed(), probe.hash, time)
+    }
+
+    fn look_up_words(&self, words: &Words, hash: Hash, time: &FlowTime<'_>) -> Option<Flow> {
         let Table { rows, index, .. } = &*self.0;
-        let asked = probe.key();
+        let asked = key(words);
         let read = |link, life, row: Row<'_>| read(link, life, row, &asked);
-        let (_, life, flow) = index.find_and_read(rows, probe.hash, &probe.directed(), read)?;
+        let (_, life, flow) = index.find_and_read(rows, hash, words, read)?;
         if time.may_be_over(life) && time.timeouts.is_over(flow.protocol, life, time.now) {
             self.remove(flow.row, life);
             return None;
@@ -300,7 +308,7 @@ impl Flows {
     pub fn begin(&self, flow: &Flow, beginning: &Beginning) {
         let row = self.0.rows.row(flow.row);
         let is_there = || {
-            let life = Life(row.near.life.fetch_or(0, Ordering::AcqRel));
+            let life = Life(row.near.life.fetch_or(Life::FAR.into(), Ordering::AcqRel));
             life.generation() == flow.life.generation() && life.has(Life::LIVE)
         };
         if !is_there() {
@@ -322,6 +330,9 @@ impl Flows {
     /// Type and code of a flow's first packet, where that was an ICMP message and is remembered.
     pub fn icmp_of(&self, flow: &Flow) -> Option<(u8, u8)> {
         let row = self.0.rows.row(flow.row);
+        if !flow.life.has(Life::FAR) {
+            return None;
+        }
         let icmp = verdict::icmp_of(row.far.icmp.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         icmp.filter(|_| row.life().generation() == flow.life.generation())
@@ -370,6 +381,48 @@ impl Flows {
         self.add_with(original, reply, [0; 2], now, timeouts)
     }
 
+    /// Adds a flow that nobody translates, and what is known of it by its first packet: [`Flows::add`] and [`Flows::begin`].
+    ///
+    /// # Errors
+    /// As [`Flows::add`].
+    pub fn add_plain(
+        &self,
+        original: &FlowKey,
+        beginning: &Beginning,
+        now: Ticks,
+        timeouts: &FlowTimeouts,
+    ) -> Result<Flow, NotAdded> {
+        let is_icmp = matches!(original.protocol, protocol::ICMP | protocol::ICMPV6);
+        let far = if is_icmp || beginning.counted != Between::default() { Life::FAR } else { 0 };
+        self.add_begun(original, &words(original), far, beginning, now, timeouts)
+    }
+
+    fn add_begun(
+        &self,
+        original: &FlowKey,
+        asked: &Words,
+        far: u16,
+        beginning: &Beginning,
+        now: Ticks,
+        timeouts: &FlowTimeouts,
+    ) -> Result<Flow, NotAdded> {
+        let hash = self.0.index.hash(asked);
+        let number = self.take_row(hash, now, timeouts).ok_or(NotAdded::Full)?;
+        let turned = if is_turned(asked) { Life::TURNED } else { 0 };
+        let flags = Life::LIVE | Life::PLAIN | turned | far;
+        self.0.rows.row(number).write(beginning, flags);
+        let life = self.link_plain(number, asked, hash, flags, now);
+        let life = life.map_err(|refused| self.refuse(number, refused, original))?;
+        Ok(Flow {
+            row: number,
+            protocol: original.protocol,
+            life,
+            direction: Direction::Original,
+            other: original.reversed(),
+            verdict: beginning.verdict,
+        })
+    }
+
     fn add_with(
         &self,
         original: &FlowKey,
@@ -378,36 +431,78 @@ impl Flows {
         now: Ticks,
         timeouts: &FlowTimeouts,
     ) -> Result<Flow, NotAdded> {
-        let keys = [words(original), words(reply)];
-        let is_plain = undirected(&keys[0]) == undirected(&keys[1]);
-        let first = self.0.index.hash(&keys[0]);
-        let hashes = [first, if is_plain { first } else { self.0.index.hash(&keys[1]) }];
-        let number = self.take_row(first, now, timeouts).ok_or(NotAdded::Full)?;
-        let row = self.0.rows.row(number);
+        let (nothing, keys) = (Beginning::default(), [words(original), words(reply)]);
+        if mappings == [0; 2] && undirected(&keys[0]) == undirected(&keys[1]) && keys[0] != keys[1] {
+            return self.add_begun(original, &keys[0], Life::FAR, &nothing, now, timeouts);
+        }
+        let hashes = keys.each_ref().map(|key| self.0.index.hash(key));
+        let number = self.take_row(hashes[0], now, timeouts).ok_or(NotAdded::Full)?;
+        let (row, flags) = (self.0.rows.row(number), Life::LIVE | Life::FAR);
         row.set_mappings(mappings);
-        row.clear();
-        let flags = Life::LIVE | if is_plain { Life::PLAIN } else { 0 };
-        match self.link(number, &keys, hashes, flags, now) {
-            Ok(life) => {
-                let (protocol, direction, verdict) =
-                    (original.protocol, Direction::Original, FlowVerdict::NONE);
-                Ok(Flow { row: number, protocol, life, direction, other: *reply, verdict })
+        row.write(&nothing, flags);
+        let life = self.link(number, &keys, hashes, flags, now);
+        let life = life.map_err(|refused| {
+            row.set_mappings([0; 2]);
+            self.refuse(number, refused, original)
+        })?;
+        Ok(Flow {
+            row: number,
+            protocol: original.protocol,
+            life,
+            direction: Direction::Original,
+            other: *reply,
+            verdict: FlowVerdict::NONE,
+        })
+    }
+
+    /// Gives a row back that could not be linked, and says why that was.
+    #[cold]
+    fn refuse(&self, number: u32, refused: Refused, original: &FlowKey) -> NotAdded {
+        self.0.rows.row(number).far.forget();
+        self.give_row(number);
+        match refused {
+            Refused::Known(found) => {
+                self.reread(found, original).map_or(NotAdded::Ambiguous, NotAdded::Known)
             }
-            Err(refused) => {
-                row.set_mappings([0; 2]);
-                self.give_row(number);
-                Err(match refused {
-                    Refused::Known(found) => {
-                        self.reread(found, original).map_or(NotAdded::Ambiguous, NotAdded::Known)
-                    }
-                    Refused::Ambiguous => NotAdded::Ambiguous,
-                })
-            }
+            Refused::Ambiguous => NotAdded::Ambiguous,
         }
     }
 
+    /// Puts a row that nobody else knows into the chain of a plain flow's keys, unless either is there already. `asked`: the
+    /// key that its first packet showed.
+    fn link_plain(
+        &self,
+        number: u32,
+        asked: &Words,
+        hash: Hash,
+        flags: u16,
+        now: Ticks,
+    ) -> Result<Life, Refused> {
+        let Table { rows, index, .. } = &*self.0;
+        let words = undirected(asked);
+        let keys = [directed(&words, is_turned(asked)), directed(&words, !is_turned(asked))];
+        if is_own_answer(&words) {
+            return Err(Refused::Ambiguous);
+        }
+        let row = rows.row(number);
+        // A look-up that still walks over this row and sees the new keys sees the version of the chain it left, too.
+        fence(Ordering::Release);
+        row.set_words(0, &words);
+        let held = index.hold(hash);
+        if let Some(refused) = refused(rows, [held.head(); 2], &keys) {
+            index.release(held, held.head());
+            return Err(refused);
+        }
+        let life = row.life().with(flags, now.0);
+        row.near.next[0].store(held.head(), Ordering::Relaxed);
+        // Whoever finds the row without its chain sees the keys of this life.
+        row.near.life.store(life.0, Ordering::Release);
+        index.release(held, link(number, 0));
+        Ok(life)
+    }
+
     /// Puts a row that nobody else knows into the chains of both keys, unless either key is there already. `hashes`: the
-    /// keys'. Where `flags` say that the flow is plain, one chain is enough: both keys are the same but for their way.
+    /// keys'.
     fn link(
         &self,
         number: u32,
@@ -421,22 +516,14 @@ impl Flows {
         }
         let Table { rows, index, .. } = &*self.0;
         let row = rows.row(number);
-        let is_plain = flags & Life::PLAIN != 0;
-        // A look-up that still walks over this row and sees the new keys sees the version of the chain it left, too.
+        // As in `link_plain`.
         fence(Ordering::Release);
-        match is_plain {
-            true => row.set_words(0, &undirected(&keys[0])),
-            false => (0..2).for_each(|side| row.set_words(side, &keys[side])),
-        }
+        (0..2).for_each(|side| row.set_words(side, &keys[side]));
         let buckets = hashes.map(|hash| index.bucket(hash));
         let [low, high] = if buckets[0] <= buckets[1] { hashes } else { [hashes[1], hashes[0]] };
         let low = index.hold(low);
         let high = (buckets[0] != buckets[1]).then(|| index.hold(high));
         let held = |side: usize| if low.bucket == buckets[side] { low } else { high.unwrap_or(low) };
-        let known = |side: usize| {
-            let found = find_in(rows, held(side).head(), &keys[side], u32::MAX).unwrap_or(None);
-            found.map(|(link, life, _)| (link, life))
-        };
         let release = |heads: [Link; 2]| {
             let head_of = |held: Held| heads[usize::from(held.bucket != buckets[0])];
             index.release(low, head_of(low));
@@ -444,33 +531,32 @@ impl Flows {
                 index.release(high, head_of(high));
             }
         };
-        let refused = known(0).map(Refused::Known).or_else(|| known(1).map(|_| Refused::Ambiguous));
-        if let Some(refused) = refused {
-            release([held(0).head(), held(1).head()]);
+        let heads = [held(0).head(), held(1).head()];
+        if let Some(refused) = refused(rows, heads, keys) {
+            release(heads);
             return Err(refused);
         }
-        let turned = if is_plain && is_turned(&keys[0]) { Life::TURNED } else { 0 };
-        let life = row.life().with(flags | turned, now.0);
-        let first = link(number, 0);
-        row.near.next[0].store(held(0).head(), Ordering::Relaxed);
-        let heads = match is_plain {
-            true => [first; 2],
-            false => {
-                // In one chain, the second link comes in front of the first.
-                let before = if high.is_none() { first } else { held(1).head() };
-                row.near.next[1].store(before, Ordering::Relaxed);
-                let second = link(number, 1);
-                if high.is_none() { [second; 2] } else { [first, second] }
-            }
-        };
-        // Whoever finds the row without its chain sees the keys of this life.
+        let life = row.life().with(flags, now.0);
+        let (first, second) = (link(number, 0), link(number, 1));
+        row.near.next[0].store(heads[0], Ordering::Relaxed);
+        // In one chain, the second link comes in front of the first.
+        row.near.next[1].store(if high.is_none() { first } else { heads[1] }, Ordering::Relaxed);
         row.near.life.store(life.0, Ordering::Release);
-        release(heads);
+        release(if high.is_none() { [second; 2] } else { [first, second] });
         Ok(life)
     }
 
     /// Removes a flow that is still what `life` says: `false` where it has changed.
     fn remove(&self, number: u32, life: Life) -> bool {
+        let is_emptied = self.empty(number, life);
+        if is_emptied {
+            self.0.free.give_back(number);
+        }
+        is_emptied
+    }
+
+    /// [`Self::remove`], and the row is the caller's alone.
+    fn empty(&self, number: u32, life: Life) -> bool {
         let Table { rows, index, .. } = &*self.0;
         let row = rows.row(number);
         if row.change(life, life.with(0, life.seen())).is_err() {
@@ -478,9 +564,12 @@ impl Flows {
         }
         let chains = if life.has(Life::PLAIN) { 1 } else { 2 };
         (0..chains).for_each(|side| index.unlink(rows, number, side));
-        let mappings = row.take_mappings();
-        self.0.connections.give_back(row.take_counted());
-        self.give_row(number);
+        let (mut mappings, mut counted) = ([0; 2], Between::default());
+        if life.has(Life::FAR) {
+            (mappings, counted) = (row.take_mappings(), row.take_counted());
+        }
+        row.near.life.store(row.life().next().0, Ordering::Release);
+        self.0.connections.give_back(counted);
         mappings.into_iter().for_each(|mapping| self.release_shared(mapping));
         true
     }
@@ -501,13 +590,11 @@ impl Flows {
                 continue;
             }
             let is_over = timeouts.is_over(row.protocol(), life, now);
-            if (is_over || !life.has(Life::ESTABLISHED)) && self.remove(number, life) {
+            if (is_over || !life.has(Life::ESTABLISHED)) && self.empty(number, life) {
                 if !is_over {
                     self.0.evicted.fetch_add(1, Ordering::Relaxed);
                 }
-                if let Some(number) = self.0.free.take(home) {
-                    return Some(number);
-                }
+                return Some(number);
             }
         }
         None
@@ -570,10 +657,15 @@ impl Flows {
         }
     }
 
+    /// Rows in use, as in [`Self::counts`].
+    pub fn in_use(&self) -> usize {
+        self.0.free.taken()
+    }
+
     /// Sums for metrics.
     pub fn counts(&self) -> FlowCounts {
         FlowCounts {
-            in_use: self.0.free.taken(),
+            in_use: self.in_use(),
             size: self.0.rows.len(),
             evicted: self.0.evicted.load(Ordering::Relaxed),
             ports: self.0.ports.taken(),
@@ -606,6 +698,16 @@ fn read(found: Link, life: Life, row: Row<'_>, asked: &FlowKey) -> Flow {
     let verdict = FlowVerdict::of_word(row.near.verdict_word(), life.generation());
     let direction = if side == 0 { Direction::Original } else { Direction::Reply };
     Flow { row: number, protocol: asked.protocol, life, direction, other, verdict }
+}
+
+/// Is one of these keys in its chain already? `heads`: of their chains, which nobody else changes.
+fn refused(rows: &AllRows, heads: [Link; 2], keys: &[Words; 2]) -> Option<Refused> {
+    let known = |side: usize| find_in(rows, heads[side], &keys[side], u32::MAX).unwrap_or(None);
+    if heads == [0; 2] {
+        return None;
+    }
+    let first = known(0).map(|(link, life, _)| Refused::Known((link, life)));
+    first.or_else(|| known(1).map(|_| Refused::Ambiguous))
 }
 
 /// Why a row was not linked.

@@ -63,7 +63,7 @@ pub use fingerprint::Fingerprint;
 pub use flow_rules::FlowRules;
 pub use flows::{
     Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTime, FlowTimeouts, FlowVerdict, Flows,
-    Glanced, Glimpse, NotAdded, OuterAddress, Probe, TcpPacket, Ticks, begins_flow,
+    Glanced, Glimpse, NotAdded, OuterAddress, Probes, TcpPacket, Ticks, begins_flow,
 };
 pub use group::{Group, GroupId};
 pub use inject::Inject;

@@ -10,41 +10,14 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use packet::{FlowKey, protocol};
+use packet::FlowKey;
 
-use super::index::{Hash, Link, link, row_and_side, way_of};
-use super::row::{Life, Row, Words, directed, either_way, key, way};
+use super::index::{Link, link, row_and_side, way_of};
+use super::probes::{Probe, Probes};
+use super::row::{Life, Row, way};
 use super::timeouts::{self, FlowTime};
 use super::{Direction, Flow, FlowVerdict, Flows, Table};
 use crate::Rows;
-
-/// A packet to be looked up: its key hashed once, however often it is looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Probe {
-    /// Without the packet's way.
-    words: Words,
-    pub(super) hash: Hash,
-    /// The row that the hash points to.
-    home: u32,
-    /// What a flow has to be for the packet to change nothing.
-    steady: u16,
-    /// The packet's source is the higher end of its key.
-    is_turned: bool,
-}
-
-impl Probe {
-    /// What stands in rows of a batch that nobody has asked for.
-    pub const NONE: Probe = Probe { words: [0; 5], hash: Hash(0), home: 0, steady: 0, is_turned: false };
-
-    /// The packet's key.
-    pub fn key(&self) -> FlowKey {
-        key(&self.directed())
-    }
-
-    pub(super) fn directed(&self) -> Words {
-        directed(&self.words, self.is_turned)
-    }
-}
 
 /// A flow as a walk keeps it from stage to stage: without keys.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +53,7 @@ impl Glimpse {
     }
 }
 
-/// What was found of a batch's rows. Of those of no kind here, [`Flows::look_up_probe`] tells.
+/// What was found of a batch's rows. Of those of no kind here, [`Flows::look_up_asked`] tells.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Glanced {
     /// Rows of plain flows, which have been written down.
@@ -96,13 +69,13 @@ pub struct Glanced {
 impl Glanced {
     /// Sorts a row whose flow was seen.
     #[inline(always)]
-    fn sort(&mut self, row: usize, probe: &Probe, seen: &Glimpse, time: &FlowTime<'_>) {
+    fn sort(&mut self, row: usize, steady: u16, seen: &Glimpse, time: &FlowTime<'_>) {
         if !seen.life.has(Life::PLAIN) {
             self.translated.insert(row);
             return;
         }
         self.plain.insert(row);
-        if !timeouts::is_steady(seen.life, direction(seen.link), probe.steady) || !time.is_recent(seen.life) {
+        if !timeouts::is_steady(seen.life, direction(seen.link), steady) || !time.is_recent(seen.life) {
             self.stirring.insert(row);
         }
     }
@@ -114,18 +87,6 @@ fn direction(link: Link) -> Direction {
 }
 
 impl Flows {
-    /// What looking a packet up takes; the flow's row is asked for. `tcp_flags`: of TCP only.
-    #[inline(always)]
-    pub fn probe(&self, key: &FlowKey, tcp_flags: u8) -> Probe {
-        let Table { rows, index, .. } = &*self.0;
-        let (words, is_turned) = either_way(key);
-        let hash = index.hash_either_way(&words);
-        let home = index.home(hash);
-        rows.prefetch_near(home);
-        let steady = if key.protocol == protocol::TCP { timeouts::steady(tcp_flags) } else { 0 };
-        Probe { words, hash, home, steady, is_turned }
-    }
-
     /// A flow that is translated, as far as a glance has seen it; `None`: it has changed since.
     #[inline]
     pub fn look_again(&self, seen: &Glimpse, asked: &FlowKey, time: &FlowTime<'_>) -> Option<Flow> {
@@ -137,7 +98,7 @@ impl Flows {
     #[inline(never)]
     pub fn glance(
         &self,
-        probes: &[Probe; Rows::MOST],
+        probes: &Probes,
         asked: Rows,
         time: &FlowTime<'_>,
         found: &mut [Glimpse; Rows::MOST],
@@ -145,11 +106,11 @@ impl Flows {
         let mut glanced = Glanced::default();
         let mut others = Rows::NONE;
         for row in asked {
-            let probe = &probes[row];
-            match self.at_home(probe) {
+            let probe = probes.get(row);
+            match self.at_home(&probe) {
                 Some(seen) => {
                     found[row] = seen;
-                    glanced.sort(row, probe, &seen, time);
+                    glanced.sort(row, probe.steady, &seen, time);
                 }
                 None => others.insert(row),
             }
@@ -166,10 +127,12 @@ impl Flows {
 
     /// The flow where most flows are; `None` says nothing.
     #[inline(always)]
-    fn at_home(&self, probe: &Probe) -> Option<Glimpse> {
-        let near = self.0.rows.near(probe.home)?;
+    fn at_home(&self, probe: &Probe<'_>) -> Option<Glimpse> {
+        let Table { rows, index, .. } = &*self.0;
+        let home = index.home(probe.hash);
+        let near = rows.near(home)?;
         let life = Life(near.life.load(Ordering::Acquire));
-        let unlike = near.unlike(&probe.words)?;
+        let unlike = near.unlike(probe)?;
         let verdict = near.verdict_word();
         // Keys are written after a row's generation moved on: the same life means that these were the keys.
         fence(Ordering::Acquire);
@@ -177,14 +140,14 @@ impl Flows {
             return None;
         }
         let side = match unlike {
-            0 => way_of(life, probe.is_turned),
-            _ if unlike == way(probe.is_turned) => {
-                self.0.rows.prefetch_far(probe.home);
+            0 => way_of(life, probe.turned),
+            _ if unlike == way(probe.turned) => {
+                rows.prefetch_far(home);
                 0
             }
             _ => return None,
         };
-        Some(Glimpse { life, verdict, link: link(probe.home, side) })
+        Some(Glimpse { life, verdict, link: link(home, side) })
     }
 
     /// Looks at chains: of flows that found another's row where theirs should be, of translated ones by the key that replies
@@ -192,26 +155,26 @@ impl Flows {
     #[inline(never)]
     fn in_chains(
         &self,
-        probes: &[Probe; Rows::MOST],
+        probes: &Probes,
         asked: Rows,
         time: &FlowTime<'_>,
         found: &mut [Glimpse; Rows::MOST],
         glanced: &mut Glanced,
     ) {
         let Table { rows, index, .. } = &*self.0;
-        asked.into_iter().for_each(|row| index.prefetch(probes[row].hash));
+        asked.into_iter().for_each(|row| index.prefetch(probes.get(row).hash));
         for row in asked {
-            let first = index.first(probes[row].hash);
+            let first = index.first(probes.get(row).hash);
             rows.prefetch_near(first);
             rows.prefetch_far(first);
         }
         for row in asked {
-            let probe = &probes[row];
+            let probe = probes.get(row);
             let read = |_, _, row: Row<'_>| row.near.verdict_word();
             match index.find_and_read(rows, probe.hash, &probe.directed(), read) {
                 Some((link, life, verdict)) => {
                     found[row] = Glimpse { life, verdict, link };
-                    glanced.sort(row, probe, &found[row], time);
+                    glanced.sort(row, probe.steady, &found[row], time);
                 }
                 None => glanced.nothing.insert(row),
             }
@@ -224,6 +187,7 @@ mod tests {
     use super::*;
     use crate::{FlowTimeouts, Ticks};
     use model::Family;
+    use packet::protocol;
     use proptest::prelude::*;
 
     /// Some keys of both families, protocols and directions, so that they meet.
@@ -256,9 +220,9 @@ mod tests {
                 }
             }
             let time = FlowTime::new(Ticks(later), &timeouts);
-            let mut probes = [Probe::NONE; Rows::MOST];
-            for (probe, (key, tcp_flags)) in probes.iter_mut().zip(&asked) {
-                *probe = flows.probe(key, *tcp_flags);
+            let mut probes = Probes::default();
+            for (row, (key, tcp_flags)) in asked.iter().enumerate() {
+                flows.ask(&mut probes, row, key, *tcp_flags);
             }
             let mut found = [Glimpse::NONE; Rows::MOST];
             let rows: Rows = (0..asked.len()).filter(|row| row % 5 != 3).collect();
@@ -298,7 +262,9 @@ mod tests {
         let verdicts = [1, 2].map(|epoch| FlowVerdict::allowed(epoch, crate::Between::default()));
         let glance = |key: &FlowKey| {
             let mut found = [Glimpse::NONE; Rows::MOST];
-            let glanced = flows.glance(&[flows.probe(key, 0); Rows::MOST], Rows(1), &time, &mut found);
+            let mut probes = Probes::default();
+            flows.ask(&mut probes, 0, key, 0);
+            let glanced = flows.glance(&probes, Rows(1), &time, &mut found);
             assert!(glanced.plain.contains(0));
             found[0]
         };

@@ -95,13 +95,27 @@ impl Index {
     /// [`Self::hash`] of words without a way.
     #[inline(always)]
     pub(super) fn hash_either_way(&self, words: &Words) -> Hash {
+        let [head, a, b, c, d] = *words;
         let keys = &self.keys;
-        let mut hash = fold(words[0] ^ keys[0], words[1] ^ keys[1]);
-        if is_v6(words) {
-            hash = fold(hash ^ words[4], keys[0]) ^ fold(words[2] ^ keys[2], words[3] ^ keys[3]);
+        match is_v6(words) {
+            false => self.hash_v4(head, a),
+            true => self.last(fold(
+                fold(head ^ keys[0], a ^ keys[1]) ^ keys[3],
+                fold(b ^ keys[2], c ^ keys[3]) ^ d ^ keys[0],
+            )),
         }
-        // High bits of the last product depend on all bits of what it is made of.
-        Hash((hash.wrapping_mul(keys[4]) >> 32) as u32)
+    }
+
+    /// [`Self::hash_either_way`] of both words of an IPv4 key.
+    #[inline(always)]
+    pub(super) fn hash_v4(&self, head: u64, tail: u64) -> Hash {
+        self.last(fold(head ^ self.keys[0], tail ^ self.keys[1]))
+    }
+
+    /// High bits of a product depend on all bits of what it is made of.
+    #[inline(always)]
+    fn last(&self, folded: u64) -> Hash {
+        Hash((folded.wrapping_mul(self.keys[4]) >> 32) as u32)
     }
 
     /// The row in which a flow with this hash lies if it was free.
@@ -242,7 +256,7 @@ pub(super) fn find_in<'a>(
         let Some(row) = rows.get(number) else { return Err(Changing) };
         let life = row.life();
         if life.has(Life::LIVE) && row.has_words(side, asked) {
-            let side = if life.has(Life::PLAIN) { way_of(life, is_turned(asked)) } else { side };
+            let side = if life.has(Life::PLAIN) { way_of(life, is_turned(asked).into()) } else { side };
             return Ok(Some((link(number, side), life, row)));
         }
         at = row.near.next[side].load(Ordering::Relaxed);
@@ -250,10 +264,10 @@ pub(super) fn find_in<'a>(
     Err(Changing)
 }
 
-/// Which key of a plain flow has its source at that end.
+/// Which key of a plain flow has its source at the lower end, or, where `turned` is 1, at the higher one.
 #[inline(always)]
-pub(super) fn way_of(life: Life, is_turned: bool) -> usize {
-    usize::from(life.has(Life::TURNED) != is_turned)
+pub(super) fn way_of(life: Life, turned: u64) -> usize {
+    (u64::from(life.has(Life::TURNED)) ^ turned) as usize
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ impl Flows {
         row.set_mappings([counted_in, 0]);
         row.far.uses.store(u64::from(row.life().generation()) << 32 | 1, Ordering::Relaxed);
         let hashes = [hash, self.0.index.hash(&keys[1])];
-        match self.link(number, keys, hashes, Life::LIVE | Life::MAPPING, now) {
+        match self.link(number, keys, hashes, Life::LIVE | Life::MAPPING | Life::FAR, now) {
             Ok(_) => Ok(number + 1),
             Err(Refused::Known(_) | Refused::Ambiguous) => {
                 row.set_mappings([0; 2]);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use packet::FlowKey;
 
 use super::row::{Shared, shared};
-use super::{Flows, Life, OuterAddress, Row, Ticks, row_and_side, words};
+use super::{Beginning, Flows, Life, OuterAddress, Row, Ticks, row_and_side, words};
 
 /// Rows of such a table: the flow, the mapping of its sender's port, and what a packet may begin.
 const ROWS: usize = 16;
@@ -44,9 +44,13 @@ impl Flows {
         let hashes = keys.each_ref().map(|key| to.0.index.hash(key));
         let Some(number) = to.0.free.take(to.0.index.home(hashes[0])) else { return };
         let copy = to.0.rows.row(number);
-        copy.set_mappings([0; 2]);
-        copy.clear();
-        match to.link(number, &keys, hashes, life.flags(), Ticks(life.seen())) {
+        copy.write(&Beginning::default(), Life::FAR);
+        let (flags, seen) = (life.flags() | Life::FAR, Ticks(life.seen()));
+        let linked = match life.has(Life::PLAIN) {
+            true => to.link_plain(number, &keys[0], hashes[0], flags, seen),
+            false => to.link(number, &keys, hashes, flags, seen),
+        };
+        match linked {
             Ok(new) => copy_what_is_known(row, life, copy, new),
             // Two keys of one flow.
             Err(_) => to.give_row(number),
@@ -66,7 +70,7 @@ fn copy_what_is_known(row: Row<'_>, life: Life, copy: Row<'_>, new: Life) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Beginning, Between, FlowTime, FlowTimeouts, FlowVerdict};
+    use crate::{Between, FlowTime, FlowTimeouts, FlowVerdict};
     use model::{Family, PortId};
 
     const NOW: Ticks = Ticks(1000);

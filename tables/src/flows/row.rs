@@ -9,6 +9,7 @@ use lpm::prefetch;
 use model::Family;
 use packet::FlowKey;
 
+use super::probes::Probe;
 use super::verdict::{Beginning, Between, counted_of, counted_word, icmp_word};
 
 /// A [`FlowKey`] as it lies in a row and is hashed: the same words whichever way its packets go, but for two marks in the first
@@ -24,7 +25,7 @@ use super::verdict::{Beginning, Between, counted_of, counted_word, icmp_word};
 pub(super) type Words = [u64; 5];
 
 /// Marks: an IPv6 key; a key that means one way only; the packet's source is the higher end.
-const IS_V6: u64 = 1;
+pub(super) const IS_V6: u64 = 1;
 const DIRECTED: u64 = 1 << 1;
 const TURNED: u64 = 1 << 2;
 /// Where kinds of shared rows stand among the marks.
@@ -45,7 +46,9 @@ pub(super) fn either_way(key: &FlowKey) -> (Words, bool) {
     let protocol = u64::from(protocol) << PROTOCOL;
     match family {
         Family::V4 => {
-            either_way_v4(src as u32, dst as u32, u32::from(sport) << 16 | u32::from(dport), protocol)
+            let ends = [end_v4(src as u32, sport.into()), end_v4(dst as u32, dport.into())];
+            let head = head_v4(ends[0].min(ends[1])) | protocol;
+            ([head, ends[0].max(ends[1]), 0, 0, 0], ends[0] > ends[1])
         }
         Family::V6 => {
             let turned = (src, sport) > (dst, dport);
@@ -59,21 +62,23 @@ pub(super) fn either_way(key: &FlowKey) -> (Words, bool) {
     }
 }
 
-/// [`either_way`] of an IPv4 key. `ports`: the source's in the high half. `protocol`: where it stands in the first word.
+/// One end of an IPv4 key. `port`: of 16 bits.
 #[inline(always)]
-fn either_way_v4(src: u32, dst: u32, ports: u32, protocol: u64) -> (Words, bool) {
-    let source = u64::from(src) << 16 | u64::from(ports >> 16);
-    let destination = u64::from(dst) << 16 | u64::from(ports & 0xffff);
-    let turned = source > destination;
-    let (low, high) = (source.min(destination), source.max(destination));
-    ([low << 16 | protocol, high, 0, 0, 0], turned)
+pub(super) fn end_v4(address: u32, port: u32) -> u64 {
+    u64::from(address) << 16 | u64::from(port)
+}
+
+/// The first word of an IPv4 key with this lower end, but for the protocol.
+#[inline(always)]
+pub(super) fn head_v4(low: u64) -> u64 {
+    low << 16
 }
 
 /// Words without a way, given one.
 #[inline(always)]
 pub(super) fn directed(words: &Words, turned: bool) -> Words {
     let [head, a, b, c, d] = *words;
-    [head | DIRECTED | u64::from(turned) * TURNED, a, b, c, d]
+    [head | way(turned.into()), a, b, c, d]
 }
 
 /// Words without their way.
@@ -81,6 +86,15 @@ pub(super) fn directed(words: &Words, turned: bool) -> Words {
 pub(super) fn undirected(words: &Words) -> Words {
     let [head, a, b, c, d] = *words;
     [head & !(DIRECTED | TURNED), a, b, c, d]
+}
+
+/// Are both ends of a key the same, so that its answers show the same key?
+pub(super) fn is_own_answer(words: &Words) -> bool {
+    let [head, a, b, c, d] = *words;
+    match is_v6(words) {
+        false => head >> 16 == a,
+        true => head >> 48 == head >> 32 & 0xffff && (a, b) == (c, d),
+    }
 }
 
 /// Do they say that the source is the higher end?
@@ -173,6 +187,10 @@ impl Life {
     pub(super) const PLAIN: u16 = 1 << 7;
     /// Of a plain flow: the source of its first packet is the higher end of its key.
     pub(super) const TURNED: u16 = 1 << 8;
+    /// Its second cache line may say something.
+    pub(super) const FAR: u16 = 1 << 9;
+    /// What stays as it is as long as the row is one flow's.
+    pub(super) const FIXED: u16 = Life::LIVE | Life::MAPPING | Life::PLAIN | Life::TURNED | Life::FAR;
 
     pub(super) fn flags(self) -> u16 {
         self.0 as u16
@@ -297,6 +315,13 @@ pub(super) struct Row<'a> {
     pub(super) far: &'a Far,
 }
 
+impl Far {
+    /// Forgets what it was to say of a flow that didn't begin.
+    pub(super) fn forget(&self) {
+        self.counted.store(0, Ordering::Relaxed);
+    }
+}
+
 impl Near {
     #[inline(always)]
     pub(super) fn life(&self) -> Life {
@@ -309,21 +334,26 @@ impl Near {
         self.verdict.load(Ordering::Relaxed)
     }
 
-    /// How the first key's words and these, which have no way, differ: nothing of a plain flow with this key; of a flow that
-    /// is translated and has it, what [`directed`] adds to the first word. `None`: it is another key.
+    /// How the first key's words and a packet's, which have no way, differ: nothing of a plain flow with this key; of a flow
+    /// that is translated and has it, [`way`]. `None`: it is another key.
     #[inline(always)]
-    pub(super) fn unlike(&self, words: &Words) -> Option<u64> {
+    pub(super) fn unlike(&self, probe: &Probe<'_>) -> Option<u64> {
         let load = |word: usize| self.original[word].load(Ordering::Relaxed);
-        let alike = load(1) == words[1]
-            && (!is_v6(words) || load(2) == words[2] && load(3) == words[3] && load(4) == words[4]);
-        alike.then(|| load(0) ^ words[0])
+        let same = |word: usize| load(word + 2) == probe.rest[word];
+        let alike = load(1) == probe.tail && (probe.head & IS_V6 == 0 || same(0) && same(1) && same(2));
+        alike.then(|| load(0) ^ probe.head)
     }
 }
 
-/// What [`directed`] adds to the first word.
+/// What is there, which isn't any more. Nothing is mostly there, and a swap costs as much as a dozen loads.
+fn take(word: &AtomicU32) -> u32 {
+    if word.load(Ordering::Acquire) == 0 { 0 } else { word.swap(0, Ordering::AcqRel) }
+}
+
+/// What [`directed`] adds to the first word. `turned`: 0 or 1.
 #[inline(always)]
-pub(super) fn way(turned: bool) -> u64 {
-    DIRECTED | u64::from(turned) * TURNED
+pub(super) fn way(turned: u64) -> u64 {
+    DIRECTED | turned * TURNED
 }
 
 impl Row<'_> {
@@ -373,11 +403,14 @@ impl Row<'_> {
         }
     }
 
-    /// Forgets what was remembered of the last flow's first packet.
-    pub(super) fn clear(&self) {
-        self.near.verdict.store(0, Ordering::Relaxed);
-        self.far.icmp.store(0, Ordering::Relaxed);
-        self.far.counted.store(0, Ordering::Relaxed);
+    /// Writes down what a new flow begins with. Nothing is counted in a row that has no flow; the ICMP message is asked for by
+    /// flows of ICMP alone.
+    pub(super) fn write(&self, beginning: &Beginning, flags: u16) {
+        self.near.verdict.store(beginning.verdict.word(self.life().generation()), Ordering::Relaxed);
+        if flags & Life::FAR != 0 {
+            self.far.icmp.store(icmp_word(beginning.icmp), Ordering::Relaxed);
+            self.far.counted.store(counted_word(beginning.counted), Ordering::Relaxed);
+        }
     }
 
     /// Remembers the first packet of this generation's flow; `false`: another flow is counted here by now.
@@ -396,12 +429,12 @@ impl Row<'_> {
     }
 
     pub(super) fn take_counted(&self) -> Between {
-        counted_of(self.far.counted.swap(0, Ordering::Relaxed))
+        counted_of(take(&self.far.counted))
     }
 
     pub(super) fn take_mappings(&self) -> [u32; 2] {
         let [one, other] = &self.far.mappings;
-        [one.swap(0, Ordering::Relaxed), other.swap(0, Ordering::Relaxed)]
+        [take(one), take(other)]
     }
 
     /// Do packets with this key, which says which way they go, belong here by the key of that side?
@@ -441,7 +474,7 @@ mod tests {
             prop_assert_eq!(key(&there), flow);
             prop_assert_eq!(undirected(&there), undirected(&words(&flow.reversed())));
             prop_assert_eq!(directed(&undirected(&there), is_turned(&there)), there);
-            prop_assert_eq!(there[0] ^ undirected(&there)[0], way(is_turned(&there)));
+            prop_assert_eq!(there[0] ^ undirected(&there)[0], way(is_turned(&there).into()));
         }
 
         #[test]

@@ -217,7 +217,7 @@ pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u
     let opens = tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
     // The same ports again, for a new connection (RFC 9293 §3.6.1).
     if opens && original && (closed || flags & Life::RESET != 0) {
-        return flags & (Life::LIVE | Life::PLAIN | Life::TURNED) | Life::LIVE;
+        return flags & Life::FIXED | Life::LIVE;
     }
     if tcp_flags & tcp::RST != 0 {
         return flags | Life::RESET;
