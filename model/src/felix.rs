@@ -6,82 +6,115 @@ use std::time::Duration;
 
 use crate::{Prefix, Protocol};
 
+/// What a resource says of one setting. Felix takes the default where it can't read a value, and doesn't ask a less particular
+/// resource for another one (`Config.resolve` in `felix/config/config_params.go`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Setting<T> {
+    /// Nothing: what a less particular resource says holds.
+    #[default]
+    Absent,
+    /// The default, whatever a less particular resource says: a value that is no good, or Calico's word for "work it out".
+    Standard,
+    /// This.
+    Given(T),
+}
+
+impl<T> Setting<T> {
+    /// This setting, unless it is absent; else the other.
+    pub fn or(self, other: Setting<T>) -> Setting<T> {
+        if matches!(self, Setting::Absent) { other } else { self }
+    }
+
+    /// What was given, where it wasn't the default that was asked for.
+    pub fn given(self) -> Option<T> {
+        match self {
+            Setting::Given(given) => Some(given),
+            Setting::Absent | Setting::Standard => None,
+        }
+    }
+}
+
+impl<T> From<Option<T>> for Setting<T> {
+    fn from(given: Option<T>) -> Setting<T> {
+        given.map_or(Setting::Absent, Setting::Given)
+    }
+}
+
 /// Settings of the dataplane, for all nodes (`default`) or one (`node.NAME`)
-/// (`api/pkg/apis/projectcalico/v3/felixconfig.go`). What a resource leaves out is `None`; the defaults belong to
-/// whoever merges them.
+/// (`api/pkg/apis/projectcalico/v3/felixconfig.go`). The defaults belong to whoever merges them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FelixConfiguration {
     /// `metadata.name`.
     pub name: String,
     /// `spec.ipipEnabled`; where absent, the pools tell.
-    pub ipip_enabled: Option<bool>,
+    pub ipip_enabled: Setting<bool>,
     /// `spec.ipipMTU`, in bytes of the inner packet.
-    pub ipip_mtu: Option<u16>,
+    pub ipip_mtu: Setting<u16>,
     /// `spec.vxlanEnabled`; where absent, the pools tell.
-    pub vxlan_enabled: Option<bool>,
+    pub vxlan_enabled: Setting<bool>,
     /// `spec.vxlanMTU`, in bytes of the inner packet.
-    pub vxlan_mtu: Option<u16>,
+    pub vxlan_mtu: Setting<u16>,
     /// `spec.vxlanMTUV6`, in bytes of the inner packet.
-    pub vxlan_mtu_v6: Option<u16>,
+    pub vxlan_mtu_v6: Setting<u16>,
     /// `spec.vxlanPort`: the UDP port of tunnel packets.
-    pub vxlan_port: Option<u16>,
+    pub vxlan_port: Setting<u16>,
     /// `spec.vxlanVNI`, 1 to 2²⁴ − 1.
-    pub vxlan_vni: Option<u32>,
+    pub vxlan_vni: Setting<u32>,
     /// `spec.allowIPIPPacketsFromWorkloads`.
-    pub allow_ipip_from_workloads: Option<bool>,
+    pub allow_ipip_from_workloads: Setting<bool>,
     /// `spec.allowVXLANPacketsFromWorkloads`.
-    pub allow_vxlan_from_workloads: Option<bool>,
+    pub allow_vxlan_from_workloads: Setting<bool>,
     /// `spec.externalNodesList`: who, besides the nodes, may send tunnel packets here.
-    pub external_nodes: Option<Vec<Prefix>>,
+    pub external_nodes: Setting<Vec<Prefix>>,
     /// `spec.workloadSourceSpoofing: Any`: are endpoints' allowed prefixes honoured?
-    pub workload_source_spoofing: Option<bool>,
+    pub workload_source_spoofing: Setting<bool>,
     /// `spec.floatingIPs: Enabled`.
-    pub floating_ips: Option<bool>,
+    pub floating_ips: Setting<bool>,
     /// `spec.natOutgoingAddress`: what outgoing packets are translated to.
-    pub nat_outgoing_address: Option<Ipv4Addr>,
+    pub nat_outgoing_address: Setting<Ipv4Addr>,
     /// `spec.natPortRange`: ports that translated TCP and UDP flows may get.
-    pub nat_port_range: Option<RangeInclusive<u16>>,
+    pub nat_port_range: Setting<RangeInclusive<u16>>,
     /// `spec.natOutgoingExclusions`.
-    pub nat_outgoing_exclusions: Option<NatOutgoingExclusions>,
+    pub nat_outgoing_exclusions: Setting<NatOutgoingExclusions>,
     /// `spec.bpfEnforceRPF`: the check of sources on uplinks.
-    pub reverse_path: Option<ReversePath>,
+    pub reverse_path: Setting<ReversePath>,
     /// `spec.bpfConntrackTimeouts`.
-    pub conntrack_timeouts: ConntrackTimeouts,
+    pub conntrack_timeouts: Setting<ConntrackTimeouts>,
     /// `spec.interfacePrefix`: what names of workloads' interfaces begin with, at least one.
-    pub interface_prefixes: Option<Vec<String>>,
+    pub interface_prefixes: Setting<Vec<String>>,
     /// `spec.interfaceExclude`: interfaces that are no host endpoints; an expression between slashes, or a name.
-    pub interface_exclude: Option<Vec<String>>,
+    pub interface_exclude: Setting<Vec<String>>,
     /// `spec.defaultEndpointToHostAction`.
-    pub endpoint_to_host: Option<EndpointToHost>,
+    pub endpoint_to_host: Setting<EndpointToHost>,
     /// `spec.failsafeInboundHostPorts`; empty is none at all.
-    pub failsafe_inbound: Option<Vec<FailsafePort>>,
+    pub failsafe_inbound: Setting<Vec<FailsafePort>>,
     /// `spec.failsafeOutboundHostPorts`; empty is none at all.
-    pub failsafe_outbound: Option<Vec<FailsafePort>>,
+    pub failsafe_outbound: Setting<Vec<FailsafePort>>,
     /// `spec.disableConntrackInvalidCheck`: are packets let through that belong to no flow and can't begin one?
-    pub conntrack_invalid_allowed: Option<bool>,
+    pub conntrack_invalid_allowed: Setting<bool>,
     /// `spec.nftablesFilterDenyAction`, else `spec.iptablesFilterDenyAction`.
-    pub deny_action: Option<DenyAction>,
+    pub deny_action: Setting<DenyAction>,
     /// `spec.logPrefix`: what the lines of `Log` rules begin with.
-    pub log_prefix: Option<String>,
+    pub log_prefix: Setting<String>,
     /// `spec.logActionRateLimit`; without limit where absent.
-    pub log_rate: Option<LogRate>,
+    pub log_rate: Setting<LogRate>,
     /// `spec.logActionRateLimitBurst`: lines that may come at once, beside a rate.
-    pub log_burst: Option<u16>,
+    pub log_burst: Setting<u16>,
     /// What the node tells of itself.
     pub reporting: Reporting,
 }
 
-/// How a node tells of itself in the datastore; each is absent where nothing is said.
+/// How a node tells of itself in the datastore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reporting {
     /// `spec.reportingInterval`: how often it says that it is alive; zero is never.
-    pub interval: Option<Duration>,
+    pub interval: Setting<Duration>,
     /// `spec.reportingTTL`: how long that counts.
-    pub ttl: Option<Duration>,
+    pub ttl: Setting<Duration>,
     /// `spec.endpointReportingEnabled`.
-    pub endpoints: Option<bool>,
+    pub endpoints: Setting<bool>,
     /// `spec.endpointReportingDelay`: the least time between two of its words about endpoints.
-    pub endpoint_delay: Option<Duration>,
+    pub endpoint_delay: Setting<Duration>,
 }
 
 /// What becomes of packets from a workload to its own host that the workload's policy allows.
@@ -149,7 +182,7 @@ pub enum ReversePath {
     Strict,
 }
 
-/// How long a flow without packets is remembered; `None` where not given.
+/// How long a flow without packets is remembered; `None` where not given. One setting: a node's hides all of the cluster's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConntrackTimeouts {
     /// `creationGracePeriod`: what a new entry gets at least.

@@ -43,7 +43,7 @@ pub use block::{AffinityState, AllocationAttributes, BlockAffinity, IpamBlock};
 pub use endpoint::{EndpointPort, IpNat, QosControls, QosDirection, WorkloadEndpoint};
 pub use felix::{
     ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
-    NatOutgoingExclusions, Reporting, ReversePath,
+    NatOutgoingExclusions, Reporting, ReversePath, Setting,
 };
 pub use host_endpoint::{HostEndpoint, HostInterface};
 pub use ids::{IfIndex, PortId, PortKind, WorkerId};

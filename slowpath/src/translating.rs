@@ -115,7 +115,8 @@ mod tests {
     use super::*;
     use crate::calico::Calico;
     use model::{
-        EncapMode, FelixConfiguration, InterfaceAddr, IpNat, IpPool, Node, Resource, Update, WorkloadEndpoint,
+        EncapMode, FelixConfiguration, InterfaceAddr, IpNat, IpPool, Node, Resource, Setting::Given, Update,
+        WorkloadEndpoint,
     };
     use std::sync::Arc;
 
@@ -163,8 +164,8 @@ mod tests {
     #[test]
     fn the_settings_choose_address_ports_and_exclusions() {
         let felix = FelixConfiguration {
-            nat_outgoing_address: Some("192.0.2.7".parse().unwrap()),
-            nat_outgoing_exclusions: Some(NatOutgoingExclusions::IpPoolsAndHostIps),
+            nat_outgoing_address: Given("192.0.2.7".parse().unwrap()),
+            nat_outgoing_exclusions: Given(NatOutgoingExclusions::IpPoolsAndHostIps),
             ..FelixConfiguration::default()
         };
         let rules = rules_of(felix.clone(), vec![pool("10.65.0.0/16", true)]);
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(rules.outgoing, [("192.0.2.7".parse().unwrap(), 4_790..=65_535, false)]);
         assert!(shared_ports(&rules).is_empty());
         assert!(rules.exempt.contains(&"172.18.0.3/32".parse().unwrap()));
-        let felix = FelixConfiguration { nat_port_range: Some(2_000..=3_000), ..felix };
+        let felix = FelixConfiguration { nat_port_range: Given(2_000..=3_000), ..felix };
         assert_eq!(rules_of(felix, vec![pool("10.65.0.0/16", true)]).outgoing[0].1, 2_000..=3_000);
     }
 
@@ -190,7 +191,7 @@ mod tests {
                 ..WorkloadEndpoint::default()
             })
         };
-        let enabled = FelixConfiguration { floating_ips: Some(true), ..FelixConfiguration::default() };
+        let enabled = FelixConfiguration { floating_ips: Given(true), ..FelixConfiguration::default() };
         assert_eq!(rules_of(enabled, vec![endpoint()]).floating, [floating]);
         assert!(rules_of(FelixConfiguration::default(), vec![endpoint()]).floating.is_empty());
     }

@@ -1,5 +1,8 @@
 //! FelixConfiguration (`api/pkg/apis/projectcalico/v3/felixconfig.go`).
 
+mod settings;
+
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,10 +10,12 @@ use std::time::Duration;
 use model::{
     ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, Family, FelixConfiguration, InterfaceAddr,
     LogRate, NatOutgoingExclusions, ParseAddrError, Prefix, Protocol, Reporting, Resource, ReversePath,
+    Setting,
 };
 
 use regex::Regex;
 
+use self::settings::Settings;
 use super::{Identity, Outcome, refuse_unsupported};
 use crate::document::Content;
 use crate::fields::{Fault, Field, Object};
@@ -26,106 +31,122 @@ const MTU: (i64, i64) = (68, 9216);
 /// 24 bits (RFC 7348 §5).
 const VNI_MAX: i64 = 0xff_ffff;
 
-pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
-    refuse_unsupported(spec, UNSUPPORTED)?;
-    let mut left_out = Vec::new();
-    let config = FelixConfiguration {
-        name: identity.name.clone(),
-        ipip_enabled: spec.flag("ipipEnabled")?,
-        ipip_mtu: or_nothing(&mut left_out, mtu(spec, "ipipMTU"))?,
-        vxlan_enabled: spec.flag("vxlanEnabled")?,
-        vxlan_mtu: or_nothing(&mut left_out, mtu(spec, "vxlanMTU"))?,
-        vxlan_mtu_v6: or_nothing(&mut left_out, mtu(spec, "vxlanMTUV6"))?,
-        vxlan_port: or_nothing(
-            &mut left_out,
-            spec.field("vxlanPort").map(|field| validate::port(&field)).transpose(),
-        )?,
-        vxlan_vni: or_nothing(
-            &mut left_out,
-            spec.field("vxlanVNI").map(|field| field.number(1, VNI_MAX)).transpose(),
-        )?,
-        allow_ipip_from_workloads: spec.flag("allowIPIPPacketsFromWorkloads")?,
-        allow_vxlan_from_workloads: spec.flag("allowVXLANPacketsFromWorkloads")?,
-        external_nodes: external_nodes(spec)?,
-        workload_source_spoofing: or_nothing(
-            &mut left_out,
-            word(spec, "workloadSourceSpoofing", &["Disabled", "Any"], &[false, true]),
-        )?,
-        floating_ips: or_nothing(
-            &mut left_out,
-            word(spec, "floatingIPs", &["Disabled", "Enabled"], &[false, true]),
-        )?,
-        nat_outgoing_address: or_nothing(&mut left_out, nat_outgoing_address(spec))?,
-        nat_port_range: spec.field("natPortRange").map(|field| port_range(&field)).transpose()?.flatten(),
-        nat_outgoing_exclusions: or_nothing(
-            &mut left_out,
-            word(
-                spec,
-                "natOutgoingExclusions",
-                &["IPPoolsOnly", "IPPoolsAndHostIPs"],
-                &[NatOutgoingExclusions::IpPoolsOnly, NatOutgoingExclusions::IpPoolsAndHostIps],
-            ),
-        )?,
-        reverse_path: or_nothing(
-            &mut left_out,
-            any_case(
-                spec,
-                "bpfEnforceRPF",
-                &["Disabled", "Loose", "Strict"],
-                &[ReversePath::Disabled, ReversePath::Loose, ReversePath::Strict],
-            ),
-        )?,
-        conntrack_timeouts: conntrack_timeouts(&spec.object("bpfConntrackTimeouts")?, &mut left_out)?,
-        interface_prefixes: interface_prefixes(spec)?,
-        interface_exclude: or_nothing(&mut left_out, interface_exclude(spec))?,
-        endpoint_to_host: any_case(
-            spec,
-            "defaultEndpointToHostAction",
-            &["Drop", "Accept", "Return"],
-            &[EndpointToHost::Drop, EndpointToHost::Accept, EndpointToHost::Return],
-        )?,
-        failsafe_inbound: failsafe_ports(spec, "failsafeInboundHostPorts")?,
-        failsafe_outbound: failsafe_ports(spec, "failsafeOutboundHostPorts")?,
-        conntrack_invalid_allowed: spec.flag("disableConntrackInvalidCheck")?,
-        deny_action: deny_action(spec)?,
-        log_prefix: or_nothing(&mut left_out, log_prefix(spec))?,
-        log_rate: or_nothing(&mut left_out, log_rate(spec))?,
-        log_burst: or_nothing(
-            &mut left_out,
-            spec.field("logActionRateLimitBurst").map(|field| field.number(0, 9999)).transpose(),
-        )?,
-        reporting: Reporting {
-            interval: duration(spec, "reportingInterval")?,
-            ttl: duration(spec, "reportingTTL")?,
-            endpoints: spec.flag("endpointReportingEnabled")?,
-            endpoint_delay: duration(spec, "endpointReportingDelay")?,
-        },
-    };
-    Ok(Outcome { left_out, ..Outcome::of(Resource::FelixConfiguration(config)) })
+/// Fields that change packets under Felix and none here, and what they say then.
+const WITHOUT_EFFECT: &[(&str, Says)] = &[
+    ("wireguardEnabled", Says::Flag(true)),
+    ("wireguardEnabledV6", Says::Flag(true)),
+    ("wireguardHostEncryptionEnabled", Says::Flag(true)),
+    ("ipv6Support", Says::Flag(false)),
+    ("routeSyncDisabled", Says::Flag(true)),
+    ("ipForwarding", Says::Word("Disabled")),
+    ("localSubnetL2Reachability", Says::Word("PodsAndLoadBalancers")),
+    ("routeSource", Says::Word("WorkloadIPs")),
+    ("serviceLoopPrevention", Says::Word("Reject")),
+    ("istioAmbientMode", Says::Word("Enabled")),
+    ("iptablesNATOutgoingInterfaceFilter", Says::Something),
+    ("mtuIfacePattern", Says::Something),
+    ("deviceRouteSourceAddress", Says::Something),
+    ("deviceRouteSourceAddressIPv6", Says::Something),
+];
+
+enum Says {
+    Flag(bool),
+    /// In whichever case.
+    Word(&'static str),
+    Something,
 }
 
-/// What was given; nothing where it is no good and Felix runs on with its default (`felix/config/config_params.go`: those
-/// without `die-on-fail`). Of a value that isn't of its type, nobody reads the rest.
-fn or_nothing<T>(left_out: &mut Vec<Fault>, given: Result<Option<T>, Fault>) -> Result<Option<T>, Fault> {
-    match given {
-        Err(fault) if !matches!(fault.reason, Reason::WrongType { .. }) => {
-            left_out.push(fault);
-            Ok(None)
+impl Says {
+    fn is(&self, content: &Content) -> bool {
+        match (self, content) {
+            (Says::Flag(flag), Content::Bool(given)) => flag == given,
+            (Says::Word(word), Content::Text(given)) => word.eq_ignore_ascii_case(given),
+            (Says::Something, Content::Text(given)) => !given.is_empty(),
+            _ => false,
         }
-        given => given,
     }
 }
 
-fn duration(spec: &Object<'_>, name: &str) -> Result<Option<Duration>, Fault> {
-    spec.text(name)?.map(|(field, _)| validate::duration(&field)).transpose()
+pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
+    refuse_unsupported(spec, UNSUPPORTED)?;
+    let mut given = Settings::new(spec, &identity.annotations)?;
+    let config = FelixConfiguration {
+        name: identity.name.clone(),
+        ipip_enabled: given.get("ipipEnabled", flag)?,
+        ipip_mtu: given.get("ipipMTU", mtu)?,
+        vxlan_enabled: given.get("vxlanEnabled", flag)?,
+        vxlan_mtu: given.get("vxlanMTU", mtu)?,
+        vxlan_mtu_v6: given.get("vxlanMTUV6", mtu)?,
+        vxlan_port: given.get("vxlanPort", |spec, name| number(spec, name, 1, u16::MAX.into()))?,
+        vxlan_vni: given.get("vxlanVNI", |spec, name| number(spec, name, 1, VNI_MAX))?,
+        allow_ipip_from_workloads: given.get("allowIPIPPacketsFromWorkloads", flag)?,
+        allow_vxlan_from_workloads: given.get("allowVXLANPacketsFromWorkloads", flag)?,
+        external_nodes: given.get("externalNodesList", external_nodes)?,
+        workload_source_spoofing: given.get("workloadSourceSpoofing", |spec, name| {
+            word(spec, name, &["Disabled", "Any"], &[false, true])
+        })?,
+        floating_ips: given
+            .get("floatingIPs", |spec, name| word(spec, name, &["Disabled", "Enabled"], &[false, true]))?,
+        nat_outgoing_address: given.get("natOutgoingAddress", nat_outgoing_address)?,
+        nat_port_range: given.get("natPortRange", port_range)?,
+        nat_outgoing_exclusions: given.get("natOutgoingExclusions", |spec, name| {
+            let meanings = [NatOutgoingExclusions::IpPoolsOnly, NatOutgoingExclusions::IpPoolsAndHostIps];
+            word(spec, name, &["IPPoolsOnly", "IPPoolsAndHostIPs"], &meanings)
+        })?,
+        reverse_path: given.get("bpfEnforceRPF", |spec, name| {
+            let meanings = [ReversePath::Disabled, ReversePath::Loose, ReversePath::Strict];
+            any_case(spec, name, &["Disabled", "Loose", "Strict"], &meanings)
+        })?,
+        conntrack_timeouts: conntrack_timeouts(&mut given)?,
+        interface_prefixes: given.get("interfacePrefix", interface_prefixes)?,
+        interface_exclude: given.get("interfaceExclude", interface_exclude)?,
+        endpoint_to_host: given.get("defaultEndpointToHostAction", |spec, name| {
+            let meanings = [EndpointToHost::Drop, EndpointToHost::Accept, EndpointToHost::Return];
+            any_case(spec, name, &["Drop", "Accept", "Return"], &meanings)
+        })?,
+        failsafe_inbound: given.get("failsafeInboundHostPorts", failsafe_ports)?,
+        failsafe_outbound: given.get("failsafeOutboundHostPorts", failsafe_ports)?,
+        conntrack_invalid_allowed: given.get("disableConntrackInvalidCheck", flag)?,
+        deny_action: {
+            // Both dataplanes' settings are held to their words; that of nftables is the newer one.
+            let newer = given.get("nftablesFilterDenyAction", deny_action)?;
+            newer.or(given.get("iptablesFilterDenyAction", deny_action)?)
+        },
+        log_prefix: given.get("logPrefix", log_prefix)?,
+        log_rate: given.get("logActionRateLimit", log_rate)?,
+        log_burst: given.get("logActionRateLimitBurst", |spec, name| number(spec, name, 0, 9999))?,
+        reporting: Reporting {
+            interval: given.get("reportingInterval", duration)?,
+            ttl: given.get("reportingTTL", duration)?,
+            endpoints: given.get("endpointReportingEnabled", flag)?,
+            endpoint_delay: given.get("endpointReportingDelay", duration)?,
+        },
+    };
+    let Settings { left_out, mut unused, .. } = given;
+    let field =
+        |(name, says): &(&str, Says)| spec.field(name).filter(|field| says.is(&field.value().content));
+    let without_effect = WITHOUT_EFFECT.iter().filter_map(field);
+    unused.extend(without_effect.map(|field| (field.path().to_owned(), field.position())));
+    Ok(Outcome { left_out, unused, ..Outcome::of(Resource::FelixConfiguration(config)) })
+}
+
+fn flag(spec: &Object<'_>, name: &str) -> Result<Setting<bool>, Fault> {
+    spec.flag(name).map(Setting::from)
+}
+
+fn number<T: TryFrom<i64>>(spec: &Object<'_>, name: &str, min: i64, max: i64) -> Result<Setting<T>, Fault> {
+    spec.field(name).map(|field| field.number(min, max)).transpose().map(Setting::from)
+}
+
+fn duration(spec: &Object<'_>, name: &str) -> Result<Setting<Duration>, Fault> {
+    spec.text(name)?.map(|(field, _)| validate::duration(&field)).transpose().map(Setting::from)
 }
 
 /// A zero is Calico's word for "work it out".
-fn mtu(spec: &Object<'_>, name: &str) -> Result<Option<u16>, Fault> {
-    let Some(field) = spec.field(name) else { return Ok(None) };
-    match field.value().content {
-        Content::Int(0) => Ok(None),
-        _ => field.number(MTU.0, MTU.1).map(Some),
+fn mtu(spec: &Object<'_>, name: &str) -> Result<Setting<u16>, Fault> {
+    match spec.field(name) {
+        Some(field) if field.value().content == Content::Int(0) => Ok(Setting::Standard),
+        _ => number(spec, name, MTU.0, MTU.1),
     }
 }
 
@@ -134,8 +155,8 @@ fn word<T: Copy>(
     name: &str,
     words: &'static [&'static str],
     meanings: &[T],
-) -> Result<Option<T>, Fault> {
-    spec.text(name)?.map(|(field, _)| field.one_of(words, meanings)).transpose()
+) -> Result<Setting<T>, Fault> {
+    spec.text(name)?.map(|(field, _)| field.one_of(words, meanings)).transpose().map(Setting::from)
 }
 
 /// A word in whichever case, as Felix takes its actions.
@@ -144,36 +165,37 @@ fn any_case<T: Copy>(
     name: &str,
     words: &'static [&'static str],
     meanings: &[T],
-) -> Result<Option<T>, Fault> {
-    let Some((field, text)) = spec.text(name)? else { return Ok(None) };
-    match words.iter().position(|word| word.eq_ignore_ascii_case(text)) {
-        Some(place) => Ok(meanings.get(place).copied()),
-        None => field.one_of(words, meanings).map(Some),
+) -> Result<Setting<T>, Fault> {
+    let Some((field, text)) = spec.text(name)? else { return Ok(Setting::Absent) };
+    let place = words.iter().position(|word| word.eq_ignore_ascii_case(text));
+    match place.and_then(|place| meanings.get(place)) {
+        Some(meaning) => Ok(Setting::Given(*meaning)),
+        None => field.one_of(words, meanings).map(Setting::Given),
     }
 }
 
-/// Both dataplanes' settings are held to their words; that of nftables is the newer one.
-fn deny_action(spec: &Object<'_>) -> Result<Option<DenyAction>, Fault> {
-    let read = |name| any_case(spec, name, &["Drop", "Reject"], &[DenyAction::Drop, DenyAction::Reject]);
-    let (newer, older) = (read("nftablesFilterDenyAction")?, read("iptablesFilterDenyAction")?);
-    Ok(newer.or(older))
+fn deny_action(spec: &Object<'_>, name: &str) -> Result<Setting<DenyAction>, Fault> {
+    any_case(spec, name, &["Drop", "Reject"], &[DenyAction::Drop, DenyAction::Reject])
 }
 
 /// Names' beginnings, joined by commas.
-fn interface_prefixes(spec: &Object<'_>) -> Result<Option<Vec<String>>, Fault> {
-    let Some((field, text)) = spec.text("interfacePrefix")? else { return Ok(None) };
+fn interface_prefixes(spec: &Object<'_>, name: &str) -> Result<Setting<Vec<String>>, Fault> {
+    let Some((field, text)) = spec.text(name)? else { return Ok(Setting::Absent) };
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     let good = |prefix: &str| (1..=INTERFACE_MAX).contains(&prefix.len()) && prefix.bytes().all(legal);
     if text.split(',').all(good) {
-        return Ok(Some(text.split(',').map(str::to_owned).collect()));
+        return Ok(Setting::Given(text.split(',').map(str::to_owned).collect()));
     }
     let expected = "up to 15 letters, digits, '_' and '-', and more of them after commas";
     Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
 }
 
 /// Names, and expressions between slashes, joined by commas (`RegexpPatternListParam` in `felix/config/param_types.go`).
-fn interface_exclude(spec: &Object<'_>) -> Result<Option<Vec<String>>, Fault> {
-    let Some((field, text)) = spec.text("interfaceExclude")? else { return Ok(None) };
+fn interface_exclude(spec: &Object<'_>, name: &str) -> Result<Setting<Vec<String>>, Fault> {
+    let Some((field, text)) = spec.text(name)? else { return Ok(Setting::Absent) };
+    if is_none(text) {
+        return Ok(Setting::Given(Vec::new()));
+    }
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     let good = |item: &str| match item.strip_prefix('/').and_then(|item| item.strip_suffix('/')) {
         Some(expression) => Regex::new(expression).is_ok(),
@@ -181,16 +203,16 @@ fn interface_exclude(spec: &Object<'_>) -> Result<Option<Vec<String>>, Fault> {
     };
     let items = || text.split(',').map(str::trim);
     if items().all(good) {
-        return Ok(Some(items().map(str::to_owned).collect()));
+        return Ok(Setting::Given(items().map(str::to_owned).collect()));
     }
     let expected =
         "names of interfaces, or regular expressions between slashes, and more of them after commas";
     Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
 }
 
-fn failsafe_ports(spec: &Object<'_>, name: &str) -> Result<Option<Vec<FailsafePort>>, Fault> {
-    let Some(list) = spec.field(name) else { return Ok(None) };
-    list.items()?.map(|item| failsafe_port(&item.object()?)).collect::<Result<_, _>>().map(Some)
+fn failsafe_ports(spec: &Object<'_>, name: &str) -> Result<Setting<Vec<FailsafePort>>, Fault> {
+    let Some(list) = spec.field(name) else { return Ok(Setting::Absent) };
+    list.items()?.map(|item| failsafe_port(&item.object()?)).collect::<Result<_, _>>().map(Setting::Given)
 }
 
 /// TCP where no protocol is given, as it was before there was a choice.
@@ -210,19 +232,22 @@ fn failsafe_port(port: &Object<'_>) -> Result<FailsafePort, Fault> {
     })
 }
 
-fn log_prefix(spec: &Object<'_>) -> Result<Option<String>, Fault> {
-    let Some((field, text)) = spec.text("logPrefix")? else { return Ok(None) };
+fn log_prefix(spec: &Object<'_>, name: &str) -> Result<Setting<String>, Fault> {
+    let Some((field, text)) = spec.text(name)? else { return Ok(Setting::Absent) };
+    if is_none(text) {
+        return Ok(Setting::Given(String::new()));
+    }
     let legal = |c: char| c.is_ascii_alphanumeric() || "%: /_-".contains(c);
     if text.chars().all(legal) {
-        return Ok(Some(text.to_owned()));
+        return Ok(Setting::Given(text.to_owned()));
     }
     let expected = "letters, digits, blanks and '%', ':', '/', '_', '-'";
     Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
 }
 
 /// `NUMBER/UNIT`.
-fn log_rate(spec: &Object<'_>) -> Result<Option<LogRate>, Fault> {
-    let Some((field, text)) = spec.text("logActionRateLimit")? else { return Ok(None) };
+fn log_rate(spec: &Object<'_>, name: &str) -> Result<Setting<LogRate>, Fault> {
+    let Some((field, text)) = spec.text(name)? else { return Ok(Setting::Absent) };
     let bad = || field.fault(Reason::BadRate(text.to_owned()));
     let (number, unit) = text.split_once('/').ok_or_else(bad)?;
     let seconds = match unit {
@@ -234,12 +259,12 @@ fn log_rate(spec: &Object<'_>) -> Result<Option<LogRate>, Fault> {
     };
     let digits = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
     let packets = number.parse().ok().filter(|packets| digits && *packets <= 9999).ok_or_else(bad)?;
-    Ok(Some(LogRate { packets, per: Duration::from_secs(seconds) }))
+    Ok(Setting::Given(LogRate { packets, per: Duration::from_secs(seconds) }))
 }
 
 /// Networks of IPv4 that may have host bits, as Calico has it.
-fn external_nodes(spec: &Object<'_>) -> Result<Option<Vec<Prefix>>, Fault> {
-    let Some(list) = spec.field("externalNodesList") else { return Ok(None) };
+fn external_nodes(spec: &Object<'_>, name: &str) -> Result<Setting<Vec<Prefix>>, Fault> {
+    let Some(list) = spec.field(name) else { return Ok(Setting::Absent) };
     let network = |item: Field<'_>| -> Result<Prefix, Fault> {
         let given: InterfaceAddr = item.parse()?;
         let expected = Family::V4;
@@ -248,48 +273,65 @@ fn external_nodes(spec: &Object<'_>) -> Result<Option<Vec<Prefix>>, Fault> {
         }
         Ok(given.network())
     };
-    list.items()?.map(network).collect::<Result<_, _>>().map(Some)
+    list.items()?.map(network).collect::<Result<_, _>>().map(Setting::Given)
 }
 
-fn nat_outgoing_address(spec: &Object<'_>) -> Result<Option<Ipv4Addr>, Fault> {
-    let Some((field, text)) = spec.text("natOutgoingAddress")? else { return Ok(None) };
+fn nat_outgoing_address(spec: &Object<'_>, name: &str) -> Result<Setting<Ipv4Addr>, Fault> {
+    let Some((field, text)) = spec.text(name)? else { return Ok(Setting::Absent) };
     let bad = |_| field.fault(ParseAddrError { expected: "IPv4 address", given: text.to_owned() });
-    text.parse().map(Some).map_err(bad)
+    text.parse().map(Setting::Given).map_err(bad)
 }
 
 /// One port, `FIRST:LAST`, or a zero for "any".
-fn port_range(field: &Field<'_>) -> Result<Option<RangeInclusive<u16>>, Fault> {
+fn port_range(spec: &Object<'_>, name: &str) -> Result<Setting<RangeInclusive<u16>>, Fault> {
+    let Some(field) = spec.field(name) else { return Ok(Setting::Absent) };
     if let Content::Int(_) = field.value().content {
         let port: u16 = field.number(0, u16::MAX.into())?;
-        return Ok((port != 0).then_some(port..=port));
+        return Ok(if port == 0 { Setting::Standard } else { Setting::Given(port..=port) });
     }
     let text = field.text()?;
     let bad = || field.fault(Reason::BadPortRange(text.to_owned()));
     let (first, last) = text.split_once(':').unwrap_or((text, text));
     let port = |text: &str| text.parse::<u16>().map_err(|_| bad());
     match (port(first)?, port(last)?) {
-        (0, 0) => Ok(None),
-        (first, last) if first <= last && first > 0 => Ok(Some(first..=last)),
+        (0, 0) => Ok(Setting::Standard),
+        (first, last) if first <= last && first > 0 => Ok(Setting::Given(first..=last)),
         _ => Err(bad()),
     }
 }
 
-fn conntrack_timeouts(timeouts: &Object<'_>, left_out: &mut Vec<Fault>) -> Result<ConntrackTimeouts, Fault> {
-    let mut timeout = |name| -> Result<Option<Duration>, Fault> {
-        match timeouts.text(name)? {
-            // What Linux has, which is Felix's way to leave the choice to us.
-            Some((_, "Auto")) | None => Ok(None),
-            Some((field, _)) => or_nothing(left_out, validate::duration(&field).map(Some)),
-        }
-    };
-    Ok(ConntrackTimeouts {
-        creation_grace_period: timeout("creationGracePeriod")?,
-        tcp_syn_sent: timeout("tcpSynSent")?,
-        tcp_established: timeout("tcpEstablished")?,
-        tcp_fins_seen: timeout("tcpFinsSeen")?,
-        tcp_reset_seen: timeout("tcpResetSeen")?,
-        udp: timeout("udpTimeout")?,
-        icmp: timeout("icmpTimeout")?,
-        generic: timeout("genericTimeout")?,
-    })
+/// One setting to Felix, of which it leaves out what is no good (`GetTimeouts` in `felix/bpf/conntrack/timeouts`).
+fn conntrack_timeouts(given: &mut Settings<'_>) -> Result<Setting<ConntrackTimeouts>, Fault> {
+    let bad = RefCell::new(Vec::new());
+    let timeouts = given.get("bpfConntrackTimeouts", |spec, name| {
+        let timeouts = spec.object(name)?;
+        let timeout = |name| -> Result<Option<Duration>, Fault> {
+            match timeouts.text(name)? {
+                // What Linux has, which is Felix's way to leave the choice to us.
+                Some((_, "Auto")) | None => Ok(None),
+                Some((field, _)) => {
+                    Ok(validate::duration(&field).map_err(|fault| bad.borrow_mut().push(fault)).ok())
+                }
+            }
+        };
+        let given = ConntrackTimeouts {
+            creation_grace_period: timeout("creationGracePeriod")?,
+            tcp_syn_sent: timeout("tcpSynSent")?,
+            tcp_established: timeout("tcpEstablished")?,
+            tcp_fins_seen: timeout("tcpFinsSeen")?,
+            tcp_reset_seen: timeout("tcpResetSeen")?,
+            udp: timeout("udpTimeout")?,
+            icmp: timeout("icmpTimeout")?,
+            generic: timeout("genericTimeout")?,
+        };
+        let is_empty = spec.field(name).is_none_or(|field| field.is_empty());
+        Ok(if is_empty { Setting::Absent } else { Setting::Given(given) })
+    })?;
+    given.left_out.extend(bad.into_inner());
+    Ok(timeouts)
+}
+
+/// Felix's word for nothing at all, where the default is something.
+fn is_none(text: &str) -> bool {
+    text.eq_ignore_ascii_case("none")
 }

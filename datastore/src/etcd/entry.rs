@@ -135,6 +135,8 @@ fn policy_name(
 
 #[cfg(test)]
 mod tests {
+    use model::Setting;
+
     use super::*;
 
     #[test]
@@ -173,8 +175,9 @@ mod tests {
             "ipipMTU": 70000, "vxlanEnabled": false, "bpfEnforceRPF": "Sometimes", "bpfConntrackTimeouts": timeouts,
         }));
         let config = config.unwrap();
-        assert_eq!((config.ipip_mtu, config.vxlan_enabled, config.reverse_path), (None, Some(false), None));
-        let timeouts = config.conntrack_timeouts;
+        assert_eq!(config.vxlan_enabled, Setting::Given(false));
+        assert_eq!((config.ipip_mtu, config.reverse_path), (Setting::Standard, Setting::Standard));
+        let timeouts = config.conntrack_timeouts.given().unwrap();
         assert_eq!((timeouts.udp, timeouts.icmp), (None, Some(std::time::Duration::from_secs(7))));
         assert_eq!(problem, Some(("spec.ipipMTU".to_owned(), 2)));
         // These Felix ends for, and of what isn't of its type nothing is read.

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use model::{
-    ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
-    NatOutgoingExclusions, Prefix, Protocol, ReversePath,
+    DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate, NatOutgoingExclusions, Prefix,
+    Protocol, ReversePath, Setting,
 };
 use tables::{FlowRules, WorkloadTunnels};
 
@@ -87,21 +87,25 @@ pub struct Reporting {
 }
 
 impl Reporting {
-    fn of(sources: [Option<&FelixConfiguration>; 2]) -> Reporting {
-        fn first<T>(
-            sources: [Option<&FelixConfiguration>; 2],
-            field: impl Fn(&model::Reporting) -> Option<T>,
-        ) -> Option<T> {
-            sources.into_iter().flatten().find_map(|config| field(&config.reporting))
-        }
-        let seconds = |given: Option<Duration>, default| given.unwrap_or(Duration::from_secs(default));
+    fn of(sources: Sources<'_>) -> Reporting {
+        let seconds = |field: fn(&model::Reporting) -> Setting<Duration>, default| {
+            first(sources, |config| field(&config.reporting)).unwrap_or(Duration::from_secs(default))
+        };
         Reporting {
-            interval: seconds(first(sources, |reporting| reporting.interval), 30),
-            ttl: seconds(first(sources, |reporting| reporting.ttl), 90),
-            endpoints: first(sources, |reporting| reporting.endpoints).unwrap_or(false),
-            endpoint_delay: seconds(first(sources, |reporting| reporting.endpoint_delay), 1),
+            interval: seconds(|reporting| reporting.interval, 30),
+            ttl: seconds(|reporting| reporting.ttl, 90),
+            endpoints: first(sources, |config| config.reporting.endpoints).unwrap_or(false),
+            endpoint_delay: seconds(|reporting| reporting.endpoint_delay, 1),
         }
     }
+}
+
+/// The node's own configuration and the cluster's, as far as there are any.
+type Sources<'a> = [Option<&'a FelixConfiguration>; 2];
+
+/// What the first resource that says anything of a setting says; nothing where the default holds.
+fn first<T>(sources: Sources<'_>, field: impl Fn(&FelixConfiguration) -> Setting<T>) -> Option<T> {
+    sources.into_iter().flatten().map(field).fold(Setting::Absent, Setting::or).given()
 }
 
 /// The standard ports, by protocol and number.
@@ -179,12 +183,6 @@ impl Felix {
     /// The node's own setting of each field, else the cluster's, else the default.
     pub fn of(cluster: Option<&FelixConfiguration>, node: Option<&FelixConfiguration>) -> Felix {
         let sources = [node, cluster];
-        fn first<T>(
-            sources: [Option<&FelixConfiguration>; 2],
-            field: impl Fn(&FelixConfiguration) -> Option<T>,
-        ) -> Option<T> {
-            sources.into_iter().flatten().find_map(field)
-        }
         Felix {
             ipip_enabled: first(sources, |config| config.ipip_enabled),
             ipip_mtu: first(sources, |config| config.ipip_mtu),
@@ -247,44 +245,40 @@ impl Felix {
 }
 
 impl FlowTimeouts {
-    fn of(sources: [Option<&FelixConfiguration>; 2]) -> FlowTimeouts {
+    fn of(sources: Sources<'_>) -> FlowTimeouts {
         let default = FlowTimeouts::default();
-        let first = |field: fn(&ConntrackTimeouts) -> Option<Duration>, default| {
-            sources
-                .into_iter()
-                .flatten()
-                .find_map(|config| field(&config.conntrack_timeouts))
-                .unwrap_or(default)
-        };
+        let given = first(sources, |config| config.conntrack_timeouts).unwrap_or_default();
         FlowTimeouts {
-            creation_grace_period: first(|given| given.creation_grace_period, default.creation_grace_period),
-            tcp_syn_sent: first(|given| given.tcp_syn_sent, default.tcp_syn_sent),
-            tcp_established: first(|given| given.tcp_established, default.tcp_established),
-            tcp_fins_seen: first(|given| given.tcp_fins_seen, default.tcp_fins_seen),
-            tcp_reset_seen: first(|given| given.tcp_reset_seen, default.tcp_reset_seen),
-            udp: first(|given| given.udp, default.udp),
-            icmp: first(|given| given.icmp, default.icmp),
-            generic: first(|given| given.generic, default.generic),
+            creation_grace_period: given.creation_grace_period.unwrap_or(default.creation_grace_period),
+            tcp_syn_sent: given.tcp_syn_sent.unwrap_or(default.tcp_syn_sent),
+            tcp_established: given.tcp_established.unwrap_or(default.tcp_established),
+            tcp_fins_seen: given.tcp_fins_seen.unwrap_or(default.tcp_fins_seen),
+            tcp_reset_seen: given.tcp_reset_seen.unwrap_or(default.tcp_reset_seen),
+            udp: given.udp.unwrap_or(default.udp),
+            icmp: given.icmp.unwrap_or(default.icmp),
+            generic: given.generic.unwrap_or(default.generic),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use model::{ConntrackTimeouts, Setting::Given};
+
     use super::*;
 
     #[test]
     fn the_nodes_own_setting_comes_before_the_clusters_and_that_before_the_default() {
         let cluster = FelixConfiguration {
-            vxlan_port: Some(8472),
-            vxlan_vni: Some(1),
-            conntrack_timeouts: ConntrackTimeouts {
+            vxlan_port: Given(8472),
+            vxlan_vni: Given(1),
+            conntrack_timeouts: Given(ConntrackTimeouts {
                 udp: Some(Duration::from_secs(7)),
                 ..ConntrackTimeouts::default()
-            },
+            }),
             ..FelixConfiguration::default()
         };
-        let node = FelixConfiguration { vxlan_vni: Some(7), ..FelixConfiguration::default() };
+        let node = FelixConfiguration { vxlan_vni: Given(7), ..FelixConfiguration::default() };
         let merged = Felix::of(Some(&cluster), Some(&node));
         assert_eq!((merged.vxlan_port, merged.vxlan_vni), (8472, 7));
         assert_eq!(
@@ -295,9 +289,39 @@ mod tests {
     }
 
     #[test]
+    fn a_nodes_setting_that_is_no_good_is_the_default_and_not_the_clusters() {
+        let cluster = FelixConfiguration {
+            vxlan_port: Given(8472),
+            nat_outgoing_address: Given(Ipv4Addr::new(192, 0, 2, 1)),
+            ..FelixConfiguration::default()
+        };
+        let node = FelixConfiguration {
+            vxlan_port: Setting::Standard,
+            nat_outgoing_address: Setting::Standard,
+            ..FelixConfiguration::default()
+        };
+        let merged = Felix::of(Some(&cluster), Some(&node));
+        assert_eq!((merged.vxlan_port, merged.nat_outgoing_address), (4789, None));
+        let merged = Felix::of(Some(&node), Some(&cluster));
+        assert_eq!(merged.vxlan_port, 8472, "the cluster's hides nothing of the node's");
+    }
+
+    /// `BPFConntrackTimeouts` is one parameter of Felix's.
+    #[test]
+    fn a_nodes_timeouts_hide_all_of_the_clusters() {
+        let timeouts =
+            |given| FelixConfiguration { conntrack_timeouts: Given(given), ..FelixConfiguration::default() };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let cluster = timeouts(ConntrackTimeouts { udp: seconds(7), ..ConntrackTimeouts::default() });
+        let node = timeouts(ConntrackTimeouts { icmp: seconds(3), ..ConntrackTimeouts::default() });
+        let merged = Felix::of(Some(&cluster), Some(&node)).timeouts;
+        assert_eq!((Some(merged.udp), Some(merged.icmp)), (seconds(60), seconds(3)));
+    }
+
+    #[test]
     fn no_failsafe_ports_are_not_the_standard_ones() {
         let cluster =
-            FelixConfiguration { failsafe_inbound: Some(Vec::new()), ..FelixConfiguration::default() };
+            FelixConfiguration { failsafe_inbound: Given(Vec::new()), ..FelixConfiguration::default() };
         let merged = Felix::of(Some(&cluster), None);
         assert_eq!((merged.failsafe_inbound.len(), merged.failsafe_outbound.len()), (0, 9));
         assert_eq!(Felix::of(None, None).failsafe_inbound[0].port, 22);

@@ -1,6 +1,6 @@
 //! The three nodes of Calico's own examples: two in one subnet, the third beyond a router.
 
-use model::{AffinityState, BlockAffinity, FelixConfiguration, Resource, Update};
+use model::{AffinityState, BlockAffinity, FelixConfiguration, Resource, Setting::Given, Update};
 use proptest::prelude::*;
 
 use super::*;
@@ -143,7 +143,7 @@ fn an_address_recorded_without_its_subnet_makes_every_node_another_subnets() {
 
 #[test]
 fn an_ipip_tunnel_carries_both_ends_its_mtu_and_what_the_node_sends_from() {
-    let felix = FelixConfiguration { ipip_mtu: Some(1400), ..FelixConfiguration::default() };
+    let felix = FelixConfiguration { ipip_mtu: Given(1400), ..FelixConfiguration::default() };
     let desired = calico(nodes(), pool(EncapMode::Always, EncapMode::Never), felix).desired();
     let target = desired.tunnels.bgp_target(prefix(BLOCK_3), [(ip(DEMI_1), 1)]).unwrap();
     let expected = Tunnel {
@@ -185,9 +185,9 @@ fn vxlan_routes_come_from_affinities_and_bgps_are_left_out() {
 #[test]
 fn ends_open_what_the_other_nodes_and_the_listed_ones_send() {
     let felix = FelixConfiguration {
-        external_nodes: Some(vec![prefix("10.9.9.8/30"), prefix("fd00::9/128")]),
-        vxlan_port: Some(8472),
-        vxlan_vni: Some(1),
+        external_nodes: Given(vec![prefix("10.9.9.8/30"), prefix("fd00::9/128")]),
+        vxlan_port: Given(8472),
+        vxlan_vni: Given(1),
         ..FelixConfiguration::default()
     };
     let desired = calico(nodes(), pool(EncapMode::Never, EncapMode::CrossSubnet), felix).desired();
@@ -206,8 +206,8 @@ fn ends_open_what_the_other_nodes_and_the_listed_ones_send() {
 #[test]
 fn a_setting_overrides_the_pools_and_what_that_breaks_is_told() {
     let on = FelixConfiguration {
-        ipip_enabled: Some(true),
-        vxlan_enabled: Some(true),
+        ipip_enabled: Given(true),
+        vxlan_enabled: Given(true),
         ..FelixConfiguration::default()
     };
     let opened = calico(nodes(), pool(EncapMode::Never, EncapMode::Never), on).desired();
@@ -218,8 +218,8 @@ fn a_setting_overrides_the_pools_and_what_that_breaks_is_told() {
     assert_eq!(from_bgp(&opened, BLOCK_3, &[DEMI_1]), Some(vec![(ip(DEMI_1), None)]));
 
     let off = || FelixConfiguration {
-        ipip_enabled: Some(false),
-        vxlan_enabled: Some(false),
+        ipip_enabled: Given(false),
+        vxlan_enabled: Given(false),
         ..FelixConfiguration::default()
     };
     let closed = calico(nodes(), pool(EncapMode::CrossSubnet, EncapMode::Never), off()).desired();
@@ -269,10 +269,10 @@ fn a_pool_of_ipv6_goes_by_vxlan_over_ipv6() {
     let nodes = nodes().into_iter().zip(1..).map(|(node, last)| v6(node, last)).collect();
     let pool = IpPool { cidr: prefix("fd65::/48"), ..pool(EncapMode::Never, EncapMode::CrossSubnet) };
     let felix = FelixConfiguration {
-        vxlan_mtu: Some(1300),
-        vxlan_mtu_v6: Some(1400),
+        vxlan_mtu: Given(1300),
+        vxlan_mtu_v6: Given(1400),
         // As in Felix, this is not about IPv6.
-        vxlan_enabled: Some(false),
+        vxlan_enabled: Given(false),
         ..FelixConfiguration::default()
     };
     let mut calico = calico(nodes, pool, felix);
