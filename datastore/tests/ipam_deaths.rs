@@ -2,80 +2,48 @@
 //! given back by those who come after, no address is had twice, and in the end nothing is left.
 
 mod ipam_site;
+mod way;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use datastore::ipam::{Assign, Ipam, IpamConfig, IpamError, Release};
-use datastore::{Key, Listed, MemoryStore, Revision, Store, StoreError, Stored, Under};
+use datastore::{Key, Store, StoreError};
 use model::Prefix;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use ipam_site::{FULL, Site};
+use way::{Gate, Way, died};
 
-/// A connection whose writer dies at a write.
-struct Mortal<'a> {
-    store: &'a MemoryStore,
+/// A writer that dies at a write.
+struct Mortal {
     /// How many writes it has made or tried.
     writes: AtomicUsize,
     /// Its last, counted from 0, and whether that is done.
     last: Option<(usize, bool)>,
 }
 
-impl Mortal<'_> {
-    fn died() -> StoreError {
-        StoreError::Unavailable("the writer has died".to_owned())
-    }
-
-    fn alive(&self) -> Result<(), StoreError> {
+impl Gate for Mortal {
+    fn read<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         match self.last {
-            Some((last, _)) if self.writes.load(Ordering::Relaxed) > last => Err(Self::died()),
-            _ => Ok(()),
+            Some((last, _)) if self.writes.load(Ordering::Relaxed) > last => Err(died()),
+            _ => read(),
         }
     }
 
-    fn write<T>(&self, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.alive()?;
+    fn write<T>(&self, _: &Key, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let number = self.writes.fetch_add(1, Ordering::Relaxed);
         match self.last {
-            Some((last, is_done)) if last == number => {
+            Some((last, _)) if number > last => Err(died()),
+            Some((last, is_done)) if number == last => {
                 if is_done {
                     // It never hears of it.
                     drop(write());
                 }
-                Err(Self::died())
+                Err(died())
             }
             _ => write(),
         }
-    }
-}
-
-impl Store for Mortal<'_> {
-    fn get(&self, key: &Key) -> Result<Stored, StoreError> {
-        self.alive()?;
-        self.store.get(key)
-    }
-
-    fn list(&self, under: &Under) -> Result<Listed, StoreError> {
-        self.alive()?;
-        self.store.list(under)
-    }
-
-    fn create(&self, key: &Key, value: &Value) -> Result<Revision, StoreError> {
-        self.write(|| self.store.create(key, value))
-    }
-
-    fn update(&self, key: &Key, value: &Value, revision: Revision) -> Result<Revision, StoreError> {
-        self.write(|| self.store.update(key, value, revision))
-    }
-
-    fn delete(&self, key: &Key, revision: Option<Revision>) -> Result<Stored, StoreError> {
-        self.write(|| self.store.delete(key, revision))
-    }
-
-    fn put(&self, key: &Key, value: &Value, lifetime: Option<Duration>) -> Result<Revision, StoreError> {
-        self.write(|| self.store.put(key, value, lifetime))
     }
 }
 
@@ -201,11 +169,12 @@ fn until(deed: &Deed, last: Option<(usize, bool)>, strict: bool) -> (Site, usize
         let config = IpamConfig { strict_affinity: true, ..IpamConfig::initial() };
         site.ipam().set_config(&config).unwrap();
     }
-    let mortal = Mortal { store: &site.store, writes: AtomicUsize::new(0), last };
+    let gate = Mortal { writes: AtomicUsize::new(0), last };
+    let mortal = Way { store: &site.store, gate };
     let outcome = (deed.act)(&site, &site.by(&mortal));
     // Some of what it does it does at the side, and says nothing if that fails.
     assert!(last.is_some() || outcome.is_ok(), "{}: {outcome:?}", deed.name);
-    let writes = mortal.writes.load(Ordering::Relaxed);
+    let writes = mortal.gate.writes.load(Ordering::Relaxed);
     (site, writes)
 }
 

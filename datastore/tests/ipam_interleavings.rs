@@ -4,18 +4,18 @@
 //! These are all interleavings with at most two switches, which is where mistakes of such protocols show.
 
 mod ipam_site;
+mod way;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use datastore::ipam::{Assign, Ipam, IpamError};
-use datastore::{Key, Listed, MemoryStore, Revision, Store, StoreError, Stored, Under};
-use serde_json::Value;
+use datastore::{Key, StoreError};
 
 use ipam_site::{FULL, Site};
+use way::{Gate, Way, died};
 
 /// Who may take a step.
 #[derive(Debug)]
@@ -71,48 +71,25 @@ impl Stage {
     }
 }
 
-/// A writer's way to the store: a step each.
+/// A writer, each of whose requests is a step.
 struct Staged<'a> {
-    store: &'a MemoryStore,
     stage: &'a Stage,
     writer: usize,
     /// It takes no more steps than this.
     dies_after: Option<usize>,
 }
 
-impl Staged<'_> {
-    fn step<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+impl Gate for Staged<'_> {
+    fn read<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         if self.dies_after.is_some_and(|last| self.stage.steps(self.writer) >= last) {
-            return Err(StoreError::Unavailable("the writer has died".to_owned()));
+            return Err(died());
         }
         self.stage.step(self.writer);
-        work()
-    }
-}
-
-impl Store for Staged<'_> {
-    fn get(&self, key: &Key) -> Result<Stored, StoreError> {
-        self.step(|| self.store.get(key))
+        read()
     }
 
-    fn list(&self, under: &Under) -> Result<Listed, StoreError> {
-        self.step(|| self.store.list(under))
-    }
-
-    fn create(&self, key: &Key, value: &Value) -> Result<Revision, StoreError> {
-        self.step(|| self.store.create(key, value))
-    }
-
-    fn update(&self, key: &Key, value: &Value, revision: Revision) -> Result<Revision, StoreError> {
-        self.step(|| self.store.update(key, value, revision))
-    }
-
-    fn delete(&self, key: &Key, revision: Option<Revision>) -> Result<Stored, StoreError> {
-        self.step(|| self.store.delete(key, revision))
-    }
-
-    fn put(&self, key: &Key, value: &Value, lifetime: Option<Duration>) -> Result<Revision, StoreError> {
-        self.step(|| self.store.put(key, value, lifetime))
+    fn write<T>(&self, _: &Key, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.read(write)
     }
 }
 
@@ -192,7 +169,7 @@ fn play(
     let stage = &stage;
     let play = |writer: usize| {
         let dies_after = dies_after.filter(|_| writer == 0);
-        let staged = Staged { store: &site.store, stage, writer, dies_after };
+        let staged = Way { store: &site.store, gate: Staged { stage, writer, dies_after } };
         let outcome = acts[writer].run(site, &site.by(&staged), who[writer]);
         stage.end(writer);
         (stage.steps(writer), outcome)

@@ -3,6 +3,7 @@
 
 mod ipam_writers;
 mod server;
+mod way;
 
 use datastore::{DirectoryStore, EtcdStore, MemoryStore, Store};
 use proptest::prelude::*;

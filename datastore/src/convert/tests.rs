@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use model::{
     AffinityState, AllocationAttributes, AsNumber, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity,
-    ConntrackTimeouts, DenyAction, EncapMode, EndpointToHost, FailsafePort, FelixConfiguration, IpNat,
-    IpPool, IpamBlock, LogRate, NatOutgoingExclusions, Node, PeerNodes, PeerTarget, PrefixAdvertisement,
-    Protocol, QosControls, QosDirection, Reporting, Resource, ReversePath, SecretKey,
-    Setting::{self, Given},
-    WorkloadEndpoint,
+    EncapMode, IpNat, IpPool, IpamBlock, Node, PeerNodes, PeerTarget, PrefixAdvertisement, Protocol,
+    QosControls, QosDirection, Resource, SecretKey, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest, Reader};
 
+mod felix;
 mod policy;
 
 fn parse(text: &str) -> Result<Manifest, Vec<String>> {
@@ -167,153 +165,6 @@ fn what_an_endpoint_may_send_and_is_known_by_elsewhere_is_read_whole() {
         dscp: Some(18),
     };
     assert_eq!(endpoint.qos, expected);
-}
-
-#[test]
-fn settings_of_the_dataplane_are_read_whole() {
-    let spec = "{ipipEnabled: true, ipipMTU: 1440, vxlanEnabled: false, vxlanMTU: 0, vxlanMTUV6: 1430, \
-                vxlanPort: 8472, vxlanVNI: 1, allowIPIPPacketsFromWorkloads: true, externalNodesList: [10.9.0.0/16], \
-                workloadSourceSpoofing: Any, floatingIPs: Enabled, natOutgoingAddress: 192.0.2.1, \
-                natPortRange: '1024:65535', natOutgoingExclusions: IPPoolsAndHostIPs, bpfEnforceRPF: Strict, \
-                bpfConntrackTimeouts: {udpTimeout: 30s, tcpFinsSeen: Auto}, interfacePrefix: 'cali,tap', interfaceExclude: '/^kube/,veth1', \
-                defaultEndpointToHostAction: accept, failsafeInboundHostPorts: [{protocol: tcp, port: 22, net: \
-                10.0.0.0/8}, {port: 179}], failsafeOutboundHostPorts: [], disableConntrackInvalidCheck: true, \
-                iptablesFilterDenyAction: Drop, nftablesFilterDenyAction: REJECT, logPrefix: 'a b%', \
-                logActionRateLimit: 100/minute, logActionRateLimitBurst: 7, reportingInterval: 15s, \
-                endpointReportingEnabled: true, endpointReportingDelay: 500ms, bpfEnabled: true}";
-    let expected = FelixConfiguration {
-        name: "default".to_owned(),
-        ipip_enabled: Given(true),
-        ipip_mtu: Given(1440),
-        vxlan_enabled: Given(false),
-        vxlan_mtu: Setting::Standard,
-        vxlan_mtu_v6: Given(1430),
-        vxlan_port: Given(8472),
-        vxlan_vni: Given(1),
-        allow_ipip_from_workloads: Given(true),
-        allow_vxlan_from_workloads: Setting::Absent,
-        external_nodes: Given(vec!["10.9.0.0/16".parse().unwrap()]),
-        workload_source_spoofing: Given(true),
-        floating_ips: Given(true),
-        nat_outgoing_address: Given(Ipv4Addr::new(192, 0, 2, 1)),
-        nat_port_range: Given(1024..=65535),
-        nat_outgoing_exclusions: Given(NatOutgoingExclusions::IpPoolsAndHostIps),
-        reverse_path: Given(ReversePath::Strict),
-        conntrack_timeouts: Given(ConntrackTimeouts {
-            udp: Some(Duration::from_secs(30)),
-            ..ConntrackTimeouts::default()
-        }),
-        interface_prefixes: Given(vec!["cali".to_owned(), "tap".to_owned()]),
-        interface_exclude: Given(vec!["/^kube/".to_owned(), "veth1".to_owned()]),
-        endpoint_to_host: Given(EndpointToHost::Accept),
-        failsafe_inbound: Given(vec![
-            FailsafePort { protocol: Protocol::TCP, port: 22, net: Some("10.0.0.0/8".parse().unwrap()) },
-            FailsafePort { protocol: Protocol::TCP, port: 179, net: None },
-        ]),
-        failsafe_outbound: Given(Vec::new()),
-        conntrack_invalid_allowed: Given(true),
-        deny_action: Given(DenyAction::Reject),
-        log_prefix: Given("a b%".to_owned()),
-        log_rate: Given(LogRate { packets: 100, per: Duration::from_secs(60) }),
-        log_burst: Given(7),
-        reporting: Reporting {
-            interval: Given(Duration::from_secs(15)),
-            ttl: Setting::Absent,
-            endpoints: Given(true),
-            endpoint_delay: Given(Duration::from_millis(500)),
-        },
-    };
-    let text = document("FelixConfiguration", "default", spec);
-    assert_eq!(resource(&text), Resource::FelixConfiguration(expected));
-}
-
-/// What a router makes of a FelixConfiguration, and what it says has no effect.
-fn felix(annotations: &str, spec: &str) -> (FelixConfiguration, Vec<String>) {
-    let name = format!("default, annotations: {annotations}");
-    let manifest = parse(&document("FelixConfiguration", &name, spec)).unwrap();
-    let ignored = manifest.ignored.iter().filter_map(|ignored| ignored.field.clone()).collect();
-    match Resource::clone(&manifest.entries[0].resource) {
-        Resource::FelixConfiguration(config) => (config, ignored),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn an_annotation_hides_the_field_that_it_stands_for() {
-    let annotations = "{config.projectcalico.org/VXLANPort: '8472', config.projectcalico.org/ipinipmtu: none, \
-                       config.projectcalico.org/IpInIpEnabled: 'Yes', config.projectcalico.org/LogPrefix: None, \
-                       config.projectcalico.org/FloatingIPs: '', \
-                       config.projectcalico.org/ExternalNodesCIDRList: '10.9.0.0/16, 10.8.0.1/32', \
-                       config.projectcalico.org/FailsafeInboundHostPorts: '22,udp:68,tcp:[fd00::/64]:179,tcp:10.0.0.0/8:80', \
-                       config.projectcalico.org/FailsafeOutboundHostPorts: none, \
-                       config.projectcalico.org/BPFConntrackTimeouts: 'UDPTimeout=30s,ICMPTimeout=Auto', \
-                       config.projectcalico.org/ReportingTTLSecs: '1.5', \
-                       other.example.org/VXLANVNI: '7'}";
-    let spec = "{vxlanPort: 4790, vxlanVNI: 5, floatingIPs: Enabled, ipipMTU: 1400}";
-    let (config, ignored) = felix(annotations, spec);
-    let failsafe = |protocol, port, net: Option<&str>| FailsafePort {
-        protocol,
-        port,
-        net: net.map(|net| net.parse().unwrap()),
-    };
-    let expected = FelixConfiguration {
-        name: "default".to_owned(),
-        vxlan_port: Given(8472),
-        vxlan_vni: Given(5),
-        ipip_mtu: Setting::Standard,
-        ipip_enabled: Given(true),
-        log_prefix: Given(String::new()),
-        // Nothing at all: the spec is hidden and the parameter isn't set.
-        floating_ips: Setting::Absent,
-        external_nodes: Given(vec!["10.9.0.0/16".parse().unwrap(), "10.8.0.1/32".parse().unwrap()]),
-        failsafe_inbound: Given(vec![
-            failsafe(Protocol::TCP, 22, None),
-            failsafe(Protocol::UDP, 68, None),
-            failsafe(Protocol::TCP, 179, Some("fd00::/64")),
-            failsafe(Protocol::TCP, 80, Some("10.0.0.0/8")),
-        ]),
-        failsafe_outbound: Given(Vec::new()),
-        conntrack_timeouts: Given(ConntrackTimeouts {
-            udp: Some(Duration::from_secs(30)),
-            ..ConntrackTimeouts::default()
-        }),
-        reporting: Reporting { ttl: Given(Duration::from_millis(1500)), ..Reporting::default() },
-        ..FelixConfiguration::default()
-    };
-    assert_eq!((config, ignored), (expected, Vec::new()));
-}
-
-#[test]
-fn an_annotation_that_is_no_good_is_the_default_and_is_told() {
-    let annotations = "{config.projectcalico.org/VXLANPort: many, config.projectcalico.org/VXLANEnabled: maybe, \
-                       config.projectcalico.org/InterfacePrefix: 'cali!', config.projectcalico.org/Wibble: x}";
-    let (config, ignored) = felix(annotations, "{vxlanPort: 4790, vxlanEnabled: true, interfacePrefix: tap}");
-    let standard = FelixConfiguration {
-        name: "default".to_owned(),
-        vxlan_port: Setting::Standard,
-        vxlan_enabled: Setting::Standard,
-        interface_prefixes: Setting::Standard,
-        ..FelixConfiguration::default()
-    };
-    assert_eq!(config, standard);
-    for name in ["VXLANPort", "VXLANEnabled", "InterfacePrefix", "Wibble"] {
-        assert!(
-            ignored.iter().any(|told| told.ends_with(&format!("config.projectcalico.org/{name}"))),
-            "{ignored:?}"
-        );
-    }
-    assert_eq!(ignored.len(), 4);
-}
-
-#[test]
-fn a_setting_that_would_change_packets_under_felix_and_not_here_is_told() {
-    let spec = "{wireguardEnabled: true, wireguardEnabledV6: false, ipv6Support: false, ipForwarding: Enabled, \
-                iptablesNATOutgoingInterfaceFilter: eth+, routeSource: calicoIPAM, bpfEnabled: true}";
-    let (_, told) = felix("{}", spec);
-    assert_eq!(
-        told,
-        ["spec.wireguardEnabled", "spec.ipv6Support", "spec.iptablesNATOutgoingInterfaceFilter"]
-    );
 }
 
 #[test]

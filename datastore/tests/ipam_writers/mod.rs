@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use datastore::ipam::{AutoAssign, Block, Handle, Ipam, IpamConfig, IpamError, State, Use};
-use datastore::{Key, Listed, ResourceKey, ResourceKind, Revision, Store, StoreError, Stored, Under};
+use datastore::{Key, ResourceKey, ResourceKind, Store, StoreError, Under};
 use model::{Family, Prefix};
 use serde_json::{Value, json};
+
+use crate::way::{Gate, Way, died};
 
 /// How a run goes.
 pub struct Plan {
@@ -57,24 +58,20 @@ impl Dice {
 }
 
 /// A connection to the store. Once it has died, nothing comes through.
-struct Connection<'a> {
-    store: &'a dyn Store,
+struct Connection {
     state: Mutex<(Dice, bool)>,
     conflicts: u32,
     deaths: u32,
 }
 
-impl Connection<'_> {
-    fn died() -> StoreError {
-        StoreError::Unavailable("the writer has died".to_owned())
-    }
-
-    fn alive(&self) -> Result<(), StoreError> {
-        if self.state.lock().unwrap_or_else(PoisonError::into_inner).1 { Err(Self::died()) } else { Ok(()) }
+impl Gate for Connection {
+    fn read<T>(&self, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let is_dead = self.state.lock().unwrap_or_else(PoisonError::into_inner).1;
+        if is_dead { Err(died()) } else { read() }
     }
 
     fn write<T>(&self, key: &Key, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.alive()?;
+        self.read(|| Ok(()))?;
         thread::yield_now();
         let (dies, is_done, is_late) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,37 +84,9 @@ impl Connection<'_> {
                 // Whoever writes never hears of it.
                 let _ = write();
             }
-            return Err(Self::died());
+            return Err(died());
         }
         if is_late { Err(StoreError::Conflict(key.clone())) } else { write() }
-    }
-}
-
-impl Store for Connection<'_> {
-    fn get(&self, key: &Key) -> Result<Stored, StoreError> {
-        self.alive()?;
-        self.store.get(key)
-    }
-
-    fn list(&self, under: &Under) -> Result<Listed, StoreError> {
-        self.alive()?;
-        self.store.list(under)
-    }
-
-    fn create(&self, key: &Key, value: &Value) -> Result<Revision, StoreError> {
-        self.write(key, || self.store.create(key, value))
-    }
-
-    fn update(&self, key: &Key, value: &Value, revision: Revision) -> Result<Revision, StoreError> {
-        self.write(key, || self.store.update(key, value, revision))
-    }
-
-    fn delete(&self, key: &Key, revision: Option<Revision>) -> Result<Stored, StoreError> {
-        self.write(key, || self.store.delete(key, revision))
-    }
-
-    fn put(&self, key: &Key, value: &Value, lifetime: Option<Duration>) -> Result<Revision, StoreError> {
-        self.write(key, || self.store.put(key, value, lifetime))
     }
 }
 
@@ -202,11 +171,9 @@ fn write(store: &dyn Store, plan: &Plan, writer: usize, held: &Held) -> Vec<Stri
     let mut dice = Dice::of(plan.seed, writer);
     let mut handles: Vec<String> = Vec::new();
     let mut mine: Vec<String> = Vec::new();
-    let connect = |seed: u64| Connection {
-        store,
-        state: Mutex::new((Dice(seed | 1), false)),
-        conflicts: plan.conflicts,
-        deaths: plan.deaths,
+    let connect = |seed: u64| {
+        let state = Mutex::new((Dice(seed | 1), false));
+        Way { store, gate: Connection { state, conflicts: plan.conflicts, deaths: plan.deaths } }
     };
     let mut connection = connect(dice.below(u64::MAX));
     for step in 0..plan.steps {

@@ -180,72 +180,56 @@ enum Step {
     Reconnect,
     /// Bytes that are no answer, or happen to be one.
     Bytes(Vec<u8>),
-    Nonsense(Nonsense),
+    Nonsense((&'static str, Spoil)),
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Nonsense {
-    Empty,
-    NoHeader,
-    ForeignWatch,
-    ForeignKey,
-    NoKey,
-    OldRemoval,
-    UnknownKind,
-    Cancelled,
-    Compacted,
-    OtherCluster,
-    CreatedTwice,
-}
+/// What a good answer is turned into, given what it would have removed, the store, and where the watch begins.
+type Spoil = fn(WatchResponse, u8, &Store, i64) -> WatchResponse;
 
-/// Each would take a pool away, if it were believed.
-fn nonsense(which: Nonsense, name: u8, store: &Store, begun: i64) -> WatchResponse {
-    let removal = |key: String, mod_revision| WatchEvent {
+/// Answers that nobody should believe, by name.
+const NONSENSE: [(&str, Spoil); 11] = [
+    ("empty", |_, _, _, _| WatchResponse::default()),
+    ("no header", |good, _, _, _| WatchResponse { header: None, ..good }),
+    ("another's watch", |good, _, _, _| WatchResponse { watch_id: 77, ..good }),
+    ("a key of another watch", |good, _, _, _| WatchResponse { watch_id: WATCH_IDS[1], ..good }),
+    ("no key", |good, _, _, _| {
+        let events = good.events.iter().map(|event| WatchEvent { kv: None, ..event.clone() }).collect();
+        WatchResponse { events, ..good }
+    }),
+    ("an old removal", |good, name, _, begun| WatchResponse { events: vec![removal(name, begun)], ..good }),
+    ("an unknown kind", |good, _, _, _| {
+        let events = good.events.iter().map(|event| WatchEvent { kind: 9, ..event.clone() }).collect();
+        WatchResponse { events, ..good }
+    }),
+    ("cancelled", |good, _, _, _| WatchResponse { canceled: true, ..good }),
+    ("compacted", |good, _, _, _| WatchResponse { compact_revision: 5, ..good }),
+    ("another cluster", |good, _, store, _| WatchResponse {
+        header: Some(Header { cluster_id: 99, ..store.header() }),
+        ..good
+    }),
+    ("created twice", |good, _, _, _| WatchResponse { created: true, events: Vec::new(), ..good }),
+];
+
+fn removal(name: u8, mod_revision: i64) -> WatchEvent {
+    WatchEvent {
         kind: WatchEventKind::Delete.into(),
-        kv: Some(KeyValue { key: key.into_bytes(), mod_revision, value: Vec::new() }),
-    };
-    let good = WatchResponse {
-        header: Some(store.header()),
-        watch_id: WATCH_IDS[0],
-        events: vec![removal(path(name), store.revision + 1)],
-        ..WatchResponse::default()
-    };
-    match which {
-        Nonsense::Empty => WatchResponse::default(),
-        Nonsense::NoHeader => WatchResponse { header: None, ..good },
-        Nonsense::ForeignWatch => WatchResponse { watch_id: 77, ..good },
-        Nonsense::ForeignKey => WatchResponse { watch_id: WATCH_IDS[1], ..good },
-        Nonsense::NoKey => {
-            WatchResponse { events: vec![WatchEvent { kv: None, ..good.events[0].clone() }], ..good }
-        }
-        Nonsense::OldRemoval => WatchResponse { events: vec![removal(path(name), begun)], ..good },
-        Nonsense::UnknownKind => {
-            WatchResponse { events: vec![WatchEvent { kind: 9, ..good.events[0].clone() }], ..good }
-        }
-        Nonsense::Cancelled => WatchResponse { canceled: true, ..good },
-        Nonsense::Compacted => WatchResponse { compact_revision: 5, ..good },
-        Nonsense::OtherCluster => {
-            WatchResponse { header: Some(Header { cluster_id: 99, ..store.header() }), ..good }
-        }
-        Nonsense::CreatedTwice => WatchResponse { created: true, events: Vec::new(), ..good },
+        kv: Some(KeyValue { key: path(name).into_bytes(), mod_revision, value: Vec::new() }),
     }
 }
 
+/// Each would take a pool away, if it were believed.
+fn nonsense(spoil: Spoil, name: u8, store: &Store, begun: i64) -> WatchResponse {
+    let good = WatchResponse {
+        header: Some(store.header()),
+        watch_id: WATCH_IDS[0],
+        events: vec![removal(name, store.revision + 1)],
+        ..WatchResponse::default()
+    };
+    spoil(good, name, store, begun)
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    use Nonsense::*;
-    let which = prop::sample::select(vec![
-        Empty,
-        NoHeader,
-        ForeignWatch,
-        ForeignKey,
-        NoKey,
-        OldRemoval,
-        UnknownKind,
-        Cancelled,
-        Compacted,
-        OtherCluster,
-        CreatedTwice,
-    ]);
+    let which = prop::sample::select(&NONSENSE[..]);
     prop_oneof![
         4 => (0u8..5, 0u8..4).prop_map(|(name, number)| Step::Write(name, number)),
         1 => (0u8..5).prop_map(Step::Remove),
@@ -272,9 +256,9 @@ proptest! {
                 Step::Bytes(bytes) => if let Ok(answer) = WatchResponse::decode(bytes.as_slice()) {
                     listener.mishear(answer, &store);
                 }
-                Step::Nonsense(which) => {
+                Step::Nonsense((_, spoil)) => {
                     let begun = listener.course.begun.map_or(0, |place| place.last());
-                    listener.mishear(nonsense(which, (number % 5) as u8, &store, begun), &store);
+                    listener.mishear(nonsense(spoil, (number % 5) as u8, &store, begun), &store);
                 }
             }
             let lost: Vec<&String> = before.iter()
