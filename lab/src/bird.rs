@@ -53,6 +53,19 @@ impl Session {
         }
     }
 
+    /// A session of two routers on one link, each an address and an AS number.
+    pub fn direct(own: (IpAddr, u32), neighbor: (IpAddr, u32), export: &str) -> Session {
+        Session {
+            neighbor: neighbor.0,
+            neighbor_as: neighbor.1,
+            source: own.0,
+            local_as: own.1,
+            passive: false,
+            multihop: false,
+            export: export.to_owned(),
+        }
+    }
+
     /// The protocol's name, as Calico forms it: `Mesh_192_168_0_80`.
     pub fn name(&self) -> String {
         let kind = if self.neighbor_as == self.local_as { "Mesh" } else { "Global" };

@@ -241,6 +241,17 @@ impl<'lab> Cluster<'lab> {
         Ok(Node { namespace, addresses, blocks, workloads, router })
     }
 
+    /// Starts every router, and waits until every workload reaches every other.
+    ///
+    /// # Errors
+    /// A router does not start, or the mesh, a block or a ping fails.
+    pub fn comes_up(&mut self) -> Result<()> {
+        self.start()?;
+        self.mesh_is_up(0)?;
+        self.blocks_are_known()?;
+        self.everybody_reaches_everybody()
+    }
+
     /// Starts every router.
     ///
     /// # Errors

@@ -134,15 +134,7 @@ fn tor_router() -> Result<PlainRouter> {
     let mut sessions = Vec::new();
     for node in PLAN.nodes {
         for (tor, address) in TOR.iter().zip(node.addresses) {
-            sessions.push(Session {
-                neighbor: host(address)?,
-                neighbor_as: CLUSTER_AS,
-                source: host(tor)?,
-                local_as: TOR_AS,
-                passive: false,
-                multihop: false,
-                export: "filter own".to_owned(),
-            });
+            sessions.push(Session::direct((host(tor)?, TOR_AS), (host(address)?, CLUSTER_AS), "filter own"));
         }
     }
     let std::net::IpAddr::V4(router_id) = host(TOR[0])? else { bail!("the ToR's first address is not IPv4") };

@@ -48,6 +48,7 @@ mod lab;
 pub mod link;
 pub mod machine;
 pub mod netns;
+pub mod numbers;
 pub mod outage;
 pub mod package;
 pub mod process;

@@ -5,7 +5,6 @@
 
 mod judge;
 mod network;
-mod numbers;
 mod topology;
 
 use std::time::{Duration, Instant};

@@ -1,238 +1,29 @@
 //! Traffic and what it tells: ping, iperf3, transfers with their hash, sessions that must live, UDP to many.
 
+mod iperf3;
+mod ping;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use self::iperf3::{
+    Datagrams, Throughput, iperf3, iperf3_megabytes, iperf3_segments, iperf3_streams, iperf3_udp,
+};
+pub use self::ping::{Ping, RoundTrip, all_answered, ping, reaches};
 use crate::netns::Namespace;
 use crate::process::Process;
-use crate::{Lab, command, wait};
+use crate::{Lab, wait};
 
 /// How long a transfer of a few hundred megabytes may take through a debug kernel on a busy machine.
 const TRANSFER: Duration = Duration::from_secs(120);
-/// How long iperf3 may take; nobody asks it for more than some seconds of traffic.
-const IPERF3: Duration = Duration::from_secs(60);
 /// How long a server may take until it listens.
 const LISTEN: Duration = Duration::from_secs(5);
-
-/// What `ping` counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Ping {
-    /// Requests.
-    pub sent: u32,
-    /// Replies.
-    pub received: u32,
-    /// The TTL or hop limit of the last reply.
-    pub ttl: Option<u32>,
-    /// How long the replies took.
-    pub round_trip: Option<RoundTrip>,
-}
-
-/// Round trips of a [`Ping`], in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RoundTrip {
-    /// The shortest.
-    pub min_ms: f64,
-    /// The mean.
-    pub mean_ms: f64,
-    /// The longest.
-    pub max_ms: f64,
-}
-
-/// Sends `count` echo requests, ten a second, and counts the replies, whatever comes of them.
-///
-/// # Errors
-/// `ping` cannot run, or says nothing that can be read.
-pub fn ping(from: &Namespace, to: IpAddr, count: u32) -> Result<Ping> {
-    let mut ping = from.command("ping");
-    ping.args(["-n", "-c", &count.to_string(), "-i", "0.1", "-W", "1", &to.to_string()]);
-    let output = command::output(&mut ping, Duration::from_secs(u64::from(count) / 5 + 10))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    read_ping(&text).with_context(|| {
-        format!("`{}`: {}", command::typed(&ping), String::from_utf8_lossy(&output.stderr).trim())
-    })
-}
-
-/// Pings until a reply comes: the first packet of a way may wait for a neighbor.
-///
-/// # Errors
-/// No reply came within `limit`.
-pub fn reaches(lab: &Lab, from: &Namespace, to: IpAddr, limit: Duration) -> Result<Ping> {
-    lab.wait(&format!("a reply from {to} to {}", from.name()), limit, || {
-        let ping = ping(from, to, 1)?;
-        Ok((ping.received > 0).then_some(ping))
-    })
-}
-
-/// Reads the summary of iputils' ping, and the last reply's TTL.
-fn read_ping(text: &str) -> Option<Ping> {
-    let summary = text.lines().find(|line| line.contains("packets transmitted"))?;
-    let number_before = |words: &str| {
-        let before = summary.split(words).next()?;
-        before.rsplit([' ', ',']).find(|word| !word.is_empty())?.parse().ok()
-    };
-    let ttl = text
-        .lines()
-        .filter_map(|line| line.split("ttl=").nth(1)?.split(' ').next()?.parse().ok())
-        .next_back();
-    Some(Ping {
-        sent: number_before(" packets transmitted")?,
-        received: number_before(" received")?,
-        ttl,
-        round_trip: read_round_trip(text),
-    })
-}
-
-/// Reads a line such as `rtt min/avg/max/mdev = 0.046/0.051/0.060/0.000 ms`.
-fn read_round_trip(text: &str) -> Option<RoundTrip> {
-    let line = text.lines().find(|line| line.starts_with("rtt "))?;
-    let mut numbers = line.split(" = ").nth(1)?.split('/').map(|number| number.parse().ok());
-    Some(RoundTrip { min_ms: numbers.next()??, mean_ms: numbers.next()??, max_ms: numbers.next()?? })
-}
-
-/// What iperf3 measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Throughput {
-    /// What the receiver got, in bits a second.
-    pub bits_per_second: f64,
-    /// Segments sent again.
-    pub retransmits: u64,
-}
-
-/// TCP for `seconds` from one namespace to an address of another, in one stream.
-///
-/// # Errors
-/// iperf3 fails on either side.
-pub fn iperf3(
-    lab: &Lab,
-    from: &Namespace,
-    to: &Namespace,
-    address: IpAddr,
-    seconds: u32,
-) -> Result<Throughput> {
-    iperf3_streams(lab, from, to, address, seconds, 1)
-}
-
-/// [`iperf3`] in several streams at once, summed up.
-///
-/// # Errors
-/// As [`iperf3`].
-pub fn iperf3_streams(
-    lab: &Lab,
-    from: &Namespace,
-    to: &Namespace,
-    address: IpAddr,
-    seconds: u32,
-    streams: u32,
-) -> Result<Throughput> {
-    let (seconds, streams) = (seconds.to_string(), streams.to_string());
-    let end = iperf3_end(lab, from, to, address, &["-t", &seconds, "-P", &streams])?;
-    read_throughput(&end)
-}
-
-/// [`iperf3`] in segments of at most so many bytes.
-///
-/// # Errors
-/// As [`iperf3`].
-pub fn iperf3_segments(
-    lab: &Lab,
-    from: &Namespace,
-    to: &Namespace,
-    address: IpAddr,
-    seconds: u32,
-    segment: u32,
-) -> Result<Throughput> {
-    let (seconds, segment) = (seconds.to_string(), segment.to_string());
-    read_throughput(&iperf3_end(lab, from, to, address, &["-t", &seconds, "-M", &segment])?)
-}
-
-/// So many megabytes of TCP from one namespace to an address of another.
-///
-/// # Errors
-/// As [`iperf3`].
-pub fn iperf3_megabytes(
-    lab: &Lab,
-    from: &Namespace,
-    to: &Namespace,
-    address: IpAddr,
-    megabytes: u32,
-) -> Result<Throughput> {
-    read_throughput(&iperf3_end(lab, from, to, address, &["-n", &format!("{megabytes}M")])?)
-}
-
-fn read_throughput(end: &Value) -> Result<Throughput> {
-    let bits_per_second = end["sum_received"]["bits_per_second"].as_f64();
-    Ok(Throughput {
-        bits_per_second: bits_per_second.context("iperf3 told no throughput")?,
-        retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or(0),
-    })
-}
-
-/// What iperf3 measured of UDP, at the receiver.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagrams {
-    /// Datagrams a second that arrived.
-    pub per_second: f64,
-    /// Bits a second that arrived, of payload.
-    pub bits_per_second: f64,
-    /// Datagrams sent.
-    pub sent: u64,
-    /// Datagrams lost.
-    pub lost: u64,
-}
-
-/// UDP for `seconds` from one namespace to an address of another: datagrams of `payload` bytes, at a rate in bits a second
-/// of payload.
-///
-/// # Errors
-/// As [`iperf3`].
-pub fn iperf3_udp(
-    lab: &Lab,
-    from: &Namespace,
-    to: &Namespace,
-    address: IpAddr,
-    seconds: u32,
-    (payload, rate): (u32, u64),
-) -> Result<Datagrams> {
-    let [seconds, length, rate] = [seconds.to_string(), payload.to_string(), rate.to_string()];
-    let end = iperf3_end(lab, from, to, address, &["-u", "-t", &seconds, "-l", &length, "-b", &rate])?;
-    // Of the datagrams that arrived, `sum` counts those up to the last one: as many as were sent, where none is lost.
-    let count =
-        |name: &str| end["sum"][name].as_u64().with_context(|| format!("iperf3 told no {name}: {end}"));
-    let bits = end["sum_received"]["bits_per_second"].as_f64().context("iperf3 told no throughput")?;
-    Ok(Datagrams {
-        per_second: bits / 8.0 / f64::from(payload),
-        bits_per_second: bits,
-        sent: count("packets")?,
-        lost: count("lost_packets")?,
-    })
-}
-
-/// The `end` of what an iperf3 client says, its server having ended too.
-fn iperf3_end(
-    lab: &Lab,
-    from: &Namespace,
-    to: &Namespace,
-    address: IpAddr,
-    arguments: &[&str],
-) -> Result<Value> {
-    let mut server = to.command("iperf3");
-    server.args(["-s", "-1", "-B", &address.to_string()]);
-    let mut server = lab.spawn(&format!("iperf3-server-{}", to.name()), server)?;
-    listening(to, 5201)?;
-    lab.step(&format!("iperf3 from {} to {}", from.name(), to.name()));
-    let mut client = from.command("iperf3");
-    client.args(["-J", "-c", &address.to_string()]).args(arguments);
-    let text = command::run(&mut client, IPERF3)?;
-    let mut json: Value = serde_json::from_str(&text)?;
-    server.finish(LISTEN)?;
-    Ok(json["end"].take())
-}
 
 /// Waits until somebody listens on a TCP port inside.
 fn listening(namespace: &Namespace, port: u16) -> Result<()> {
@@ -594,40 +385,4 @@ impl UdpFlows {
 
 fn json<Answer: DeserializeOwned>(text: &str) -> Result<Answer> {
     serde_json::from_str(text).with_context(|| format!("not the expected JSON: {text}"))
-}
-
-/// Fails unless every request was answered.
-///
-/// # Errors
-/// A reply is missing.
-pub fn all_answered(from: &Namespace, to: IpAddr, ping: Ping) -> Result<()> {
-    if ping.received < ping.sent {
-        bail!("{} of {} pings from {} to {to} were lost", ping.sent - ping.received, ping.sent, from.name());
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_of_ping_is_read() {
-        let text = "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n\
-            64 bytes from 10.0.0.1: icmp_seq=1 ttl=62 time=0.046 ms\n\n\
-            --- 10.0.0.1 ping statistics ---\n\
-            3 packets transmitted, 1 received, 66.6667% packet loss, time 205ms\n\
-            rtt min/avg/max/mdev = 0.046/0.051/0.060/0.000 ms\n";
-        let round_trip = RoundTrip { min_ms: 0.046, mean_ms: 0.051, max_ms: 0.060 };
-        let expected = Ping { sent: 3, received: 1, ttl: Some(62), round_trip: Some(round_trip) };
-        assert_eq!(read_ping(text), Some(expected));
-    }
-
-    #[test]
-    fn a_ping_with_errors_and_no_replies_is_read() {
-        let text = "--- 10.0.0.1 ping statistics ---\n\
-            4 packets transmitted, 0 received, +4 errors, 100% packet loss, time 3055ms\n";
-        assert_eq!(read_ping(text), Some(Ping { sent: 4, received: 0, ttl: None, round_trip: None }));
-        assert_eq!(read_ping("ping: connect: Network is unreachable"), None);
-    }
 }

@@ -12,7 +12,7 @@ use model::{Family, Prefix};
 use policy::compile::{Packet, Upper};
 use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, PortRange, Rule, Tier, TierDefault};
 
-use crate::keys::Numbers;
+use crate::keys::{self, Numbers};
 
 /// One rule. IPv4, as rte_acl's five-tuple is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,7 +159,7 @@ fn prefixes(numbers: &mut Numbers, count: usize, lengths: &[(u8, usize)]) -> Vec
                 found
             })
             .expect("the weights make the sum");
-        let mut addr: u32 = numbers.key();
+        let mut addr: u32 = keys::any(numbers);
         if let Some((outer, shorter)) =
             all.get(numbers.below(all.len() * 2 + 1)).filter(|(_, outer)| outer < len)
         {
@@ -187,7 +187,7 @@ pub fn packets(rules: &[AclRule], count: usize, seed: u64) -> Vec<FiveTuple> {
         let rule = &rules[numbers.below(rules.len())];
         let protocol = rule.protocol.unwrap_or([6, 17, 47][numbers.below(3)]);
         let mut addr = |(addr, len): (u32, u8)| {
-            let random: u32 = numbers.key();
+            let random: u32 = keys::any(&mut numbers);
             addr | u32::MAX.checked_shr(len.into()).unwrap_or(0) & random
         };
         let (source, destination) = (addr(rule.source), addr(rule.destination));

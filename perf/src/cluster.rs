@@ -8,7 +8,7 @@ use model::Prefix;
 use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, PortRange, Rule, SetId, Tier, TierDefault};
 use policy::sets::Member;
 
-use crate::keys::Numbers;
+use crate::keys::{self, Numbers};
 
 /// Pods, and how many different combinations of labels they have between them.
 pub const PODS: u32 = 10_000;
@@ -98,7 +98,7 @@ pub fn networks(count: usize) -> Vec<Member> {
         let some = count - all.len();
         all.extend((0..some).map(|_| {
             let len = 20 + numbers.below(13) as u8;
-            let addr: u32 = numbers.key();
+            let addr: u32 = keys::any(&mut numbers);
             Member::Net(Prefix::new(IpAddr::V4((addr & 0x7fff_ffff).into()), len).expect("a length of IPv4"))
         }));
         all.sort_unstable();

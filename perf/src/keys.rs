@@ -1,36 +1,13 @@
 //! Addresses to ask for, the same in every run.
 
+pub use lab::numbers::Numbers;
 use lpm::Key;
 
 use crate::data::Prefixes;
 
-/// SplitMix64: numbers that look random, the same in every run.
-pub struct Numbers(u64);
-
-impl Numbers {
-    /// A sequence of its own for each seed.
-    pub fn new(seed: u64) -> Numbers {
-        Numbers(seed)
-    }
-
-    /// The next number.
-    #[allow(clippy::should_implement_trait, reason = "it never ends, so it is no iterator's")]
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// A number below `limit`, which is not zero.
-    pub fn below(&mut self, limit: usize) -> usize {
-        ((u128::from(self.next()) * limit as u128) >> 64) as usize
-    }
-
-    /// A random address.
-    pub fn key<K: Key>(&mut self) -> K {
-        K::from_words(if K::BITS == 32 { [self.next() >> 32, 0] } else { [self.next(), self.next()] })
-    }
+/// A random address.
+pub fn any<K: Key>(numbers: &mut Numbers) -> K {
+    K::from_words(if K::BITS == 32 { [numbers.next() >> 32, 0] } else { [numbers.next(), numbers.next()] })
 }
 
 /// How addresses are drawn.
@@ -92,7 +69,7 @@ pub fn zipf(flows: usize, count: usize, numbers: &mut Numbers) -> Vec<u32> {
 }
 
 fn uniform<K: Key>(numbers: &mut Numbers) -> K {
-    let key: K = numbers.key();
+    let key: K = any(numbers);
     if K::BITS == 32 {
         key
     } else {
@@ -104,7 +81,7 @@ fn uniform<K: Key>(numbers: &mut Numbers) -> K {
 pub fn inside<K: Key>(prefixes: &Prefixes<K>, numbers: &mut Numbers) -> K {
     let (addr, len) = prefixes[numbers.below(prefixes.len())];
     let [high, low] = addr.to_words();
-    let random: K = numbers.key();
+    let random: K = any(numbers);
     let [keep_high, keep_low] = random.masked(len).to_words();
     let [random_high, random_low] = random.to_words();
     K::from_words([high | (random_high ^ keep_high), low | (random_low ^ keep_low)])

@@ -231,15 +231,7 @@ fn resources(lab: &Lab) -> Result<Resources> {
 
 fn left_router() -> Result<PlainRouter> {
     let sessions = [(LEFT[0], LEFT[1]), (LEFT[2], LEFT[3])].map(|(neighbor, source)| {
-        Ok(Session {
-            neighbor: neighbor.parse()?,
-            neighbor_as: AS_NUMBER,
-            source: source.parse()?,
-            local_as: LEFT_AS,
-            passive: false,
-            multihop: false,
-            export: "filter own".to_owned(),
-        })
+        Ok(Session::direct((source.parse()?, LEFT_AS), (neighbor.parse()?, AS_NUMBER), "filter own"))
     });
     Ok(PlainRouter {
         router_id: LEFT[1].parse()?,

@@ -44,10 +44,7 @@ const PLAN: ClusterPlan = ClusterPlan {
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let mut cluster = Cluster::raise(lab, &PLAN)?;
-    cluster.start()?;
-    cluster.mesh_is_up(0)?;
-    cluster.blocks_are_known()?;
-    cluster.everybody_reaches_everybody()?;
+    cluster.comes_up()?;
     let (from, to) = cluster.distant_workloads()?;
     let address = to.address(Family::V4)?;
     let filter = format!("host {address} and tcp");

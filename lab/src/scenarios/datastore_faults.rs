@@ -91,10 +91,7 @@ fn run(lab: &Lab) -> Result<()> {
     let etcd = EtcdServer::start(lab, &namespace, Some(address), &[QUOTA])?;
     let store = EtcdStore::open(&etcd.settings())?;
     transfer::copy(&DirectoryStore::open(cluster.resources.directory())?, &store)?;
-    cluster.start()?;
-    cluster.mesh_is_up(0)?;
-    cluster.blocks_are_known()?;
-    cluster.everybody_reaches_everybody()?;
+    cluster.comes_up()?;
     let port = cluster.fabric.port(&namespace, "eth0");
     let mut faults = Faults { lab, cluster: &cluster, etcd, namespace, port, store, number: 0, sink: None };
     faults.sink = Some(Sink::open(lab, &cluster.nodes[1].workloads[0].namespace)?);

@@ -50,10 +50,7 @@ const PLAN: ClusterPlan = ClusterPlan {
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let mut cluster = Cluster::raise(lab, &PLAN)?;
-    cluster.start()?;
-    cluster.mesh_is_up(0)?;
-    cluster.blocks_are_known()?;
-    cluster.everybody_reaches_everybody()?;
+    cluster.comes_up()?;
     for family in Family::ALL {
         packets_keep_everything_but_macs_and_ttl(lab, &cluster, family)?;
     }

@@ -150,15 +150,11 @@ fn steady_router() -> Result<PlainRouter> {
         router_id: STEADY,
         routes: STEADY_PREFIXES.iter().map(|prefix| format!("{prefix} blackhole")).collect(),
         kernel: false,
-        sessions: vec![Session {
-            neighbor: address(ROUTER[0])?,
-            neighbor_as: ROUTER_AS,
-            source: STEADY.into(),
-            local_as: STEADY_AS,
-            passive: false,
-            multihop: false,
-            export: "filter own".to_owned(),
-        }],
+        sessions: vec![Session::direct(
+            (STEADY.into(), STEADY_AS),
+            (address(ROUTER[0])?, ROUTER_AS),
+            "filter own",
+        )],
     })
 }
 

@@ -96,10 +96,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
             cluster.nodes[0].namespace.ip(&format!("route add {kind} {prefix}"))?;
         }
     }
-    cluster.start()?;
-    cluster.mesh_is_up(0)?;
-    cluster.blocks_are_known()?;
-    cluster.everybody_reaches_everybody()?;
+    cluster.comes_up()?;
     for words in &WORDS {
         errors(lab, &cluster, words)?;
         host_and_workload_reach_each_other(lab, &cluster, words.family)?;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::bird::{Bird, PlainRouter, Session};
 use crate::link::Fabric;
 use crate::netns::Namespace;
+use crate::numbers::Numbers;
 use crate::resources::Resources;
 use crate::scenario::{CannotRun, Options, Scenario, Store};
 use crate::tortie::{Settings, ShowRoutes, TortieNode};
@@ -176,12 +177,9 @@ fn data_directory() -> PathBuf {
     std::env::var_os("TORTIE_DATA").map_or_else(beside, PathBuf::from)
 }
 
-/// The finalizer of SplitMix64: near numbers go far apart.
+/// A number of its own for each: near numbers go far apart.
 fn spread(number: u64) -> u64 {
-    let mut word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
+    Numbers::new(number).next()
 }
 
 fn sink_host(lab: &Lab, fabric: &Fabric, name: &str, addresses: &[&str]) -> Result<Namespace> {
@@ -204,15 +202,7 @@ fn feed_router(table: &[Announced]) -> Result<PlainRouter> {
     };
     let IpAddr::V4(router_id) = host(FEED[0])? else { anyhow::bail!("the feed's first address is not IPv4") };
     let sessions = FEED.iter().zip(ROUTER).map(|(source, router)| {
-        Ok(Session {
-            neighbor: host(router)?,
-            neighbor_as: ROUTER_AS,
-            source: host(source)?,
-            local_as: FEED_AS,
-            passive: false,
-            multihop: false,
-            export: "filter own".to_owned(),
-        })
+        Ok(Session::direct((host(source)?, FEED_AS), (host(router)?, ROUTER_AS), "filter own"))
     });
     Ok(PlainRouter {
         router_id,

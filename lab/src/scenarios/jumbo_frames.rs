@@ -39,10 +39,7 @@ const USUAL_SEGMENT: u32 = 1348;
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let mut cluster = Cluster::raise(lab, &PLAN)?;
     widen(&cluster)?;
-    cluster.start()?;
-    cluster.mesh_is_up(0)?;
-    cluster.blocks_are_known()?;
-    cluster.everybody_reaches_everybody()?;
+    cluster.comes_up()?;
     carries(lab, &cluster)?;
     full(lab, &cluster, &PLAIN)?;
     speed(lab, &cluster)?;

@@ -153,15 +153,11 @@ fn resources(lab: &Lab) -> Result<Resources> {
 /// `left` announces what is behind it, and learns the router's blocks.
 fn left_router() -> Result<PlainRouter> {
     let sessions = LEFT.iter().zip(UPLINKS[0].1).map(|(source, router)| {
-        Ok(BgpSession {
-            neighbor: router.parse::<model::InterfaceAddr>()?.addr,
-            neighbor_as: ROUTER_AS,
-            source: source.parse()?,
-            local_as: LEFT_AS,
-            passive: false,
-            multihop: false,
-            export: "filter own".to_owned(),
-        })
+        Ok(BgpSession::direct(
+            (source.parse()?, LEFT_AS),
+            (router.parse::<model::InterfaceAddr>()?.addr, ROUTER_AS),
+            "filter own",
+        ))
     });
     Ok(PlainRouter {
         router_id: LEFT[0].parse()?,

@@ -67,10 +67,7 @@ pub(super) const PLAN: ClusterPlan = ClusterPlan {
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let mut cluster = Cluster::raise(lab, &PLAN)?;
     narrow_the_middle(&cluster, &WIDTHS)?;
-    cluster.start()?;
-    cluster.mesh_is_up(0)?;
-    cluster.blocks_are_known()?;
-    cluster.everybody_reaches_everybody()?;
+    cluster.comes_up()?;
     the_path_is_found(lab, &cluster, &WIDTHS)?;
     cluster.books_balance()
 }

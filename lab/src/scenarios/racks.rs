@@ -249,14 +249,12 @@ impl<'lab> Site<'lab> {
 
     fn start_birds(&mut self) -> Result<()> {
         let design = self.design;
-        let session = |network, own, own_as, other, other_as, family, export: &str| Session {
-            neighbor: address(network, other, family),
-            neighbor_as: other_as,
-            source: address(network, own, family),
-            local_as: own_as,
-            passive: false,
-            multihop: false,
-            export: export.to_owned(),
+        let session = |network, own, own_as, other, other_as, family, export: &str| {
+            Session::direct(
+                (address(network, own, family), own_as),
+                (address(network, other, family), other_as),
+                export,
+            )
         };
         let all_to_the_core = design == Design::DownwardDefault;
         let tor_as = design.as_of_tor(2);

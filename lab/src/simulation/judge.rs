@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::Prefix;
 
 use super::network::{Network, NodeId};
-use super::numbers::Numbers;
+use crate::numbers::Numbers;
 
 /// More hops than any way has.
 const HOPS: usize = 16;
@@ -38,8 +38,8 @@ pub fn walk(network: &Network, from: NodeId, to: IpAddr, flow: u64) -> Way {
         let Some(nexthops) = covering.into_iter().find_map(|prefix| node.fib.get(&prefix)) else {
             return Way::Lost(at);
         };
-        let choice = Numbers::new(flow ^ at as u64).below(nexthops.len().max(1) as u64);
-        let next = nexthops.get(choice as usize).and_then(|&nexthop| network.at(nexthop));
+        let choice = Numbers::new(flow ^ at as u64).below(nexthops.len().max(1));
+        let next = nexthops.get(choice).and_then(|&nexthop| network.at(nexthop));
         match next.filter(|&next| network.is_linked(at, next)) {
             Some(next) => at = next,
             None => return Way::Lost(at),
@@ -75,12 +75,12 @@ impl Judge {
 
     /// Follows `count` packets now.
     pub fn look(&mut self, network: &Network, count: usize, seen: &mut Seen) {
-        let many = self.destinations.len() as u64;
+        let many = self.destinations.len();
         for _ in 0..count {
-            let (from, _) = self.destinations[self.numbers.below(many) as usize];
-            let (_, to) = self.destinations[self.numbers.below(many) as usize];
+            let (from, _) = self.destinations[self.numbers.below(many)];
+            let (_, to) = self.destinations[self.numbers.below(many)];
             seen.walked += 1;
-            match walk(network, from, to, self.numbers.below(u64::MAX)) {
+            match walk(network, from, to, self.numbers.next()) {
                 Way::Arrived(_) => continue,
                 Way::Lost(_) => seen.lost += 1,
                 Way::Looped => seen.looped += 1,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bgp::{ConnectionId, Direction, Input, Output, PeerConfig, PeerId, Speaker, SpeakerConfig};
 use model::Prefix;
 
-use super::numbers::Numbers;
+use crate::numbers::Numbers;
 
 /// Which node.
 pub type NodeId = usize;
@@ -353,7 +353,7 @@ impl Network {
     /// The delay of a link: the same for all that passes between two nodes, so nothing overtakes. 0.2 to 1.2 ms.
     fn delay_between(&self, one: NodeId, other: NodeId) -> Duration {
         let pair = (one.min(other) as u64) << 32 | one.max(other) as u64;
-        Duration::from_micros(200 + Numbers::new(pair ^ self.seed).below(1000))
+        Duration::from_micros(200 + Numbers::new(pair ^ self.seed).below(1000) as u64)
     }
 
     fn soon(&mut self, node: NodeId, event: Event) {

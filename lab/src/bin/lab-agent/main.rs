@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Parser, Subcommand};
+use lab::numbers::Numbers;
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -311,7 +312,7 @@ fn send(receiver: SocketAddr, bytes: u64, seed: u64) -> Result<()> {
     let mut stream = connect(receiver)?;
     let begin = Instant::now();
     let mut hash = Sha256::new();
-    let mut noise = Noise(seed);
+    let mut noise = Numbers::new(seed);
     let mut chunk = vec![0; CHUNK];
     let mut left = bytes;
     while left > 0 {
@@ -347,7 +348,7 @@ fn send_datagrams(receiver: SocketAddr, count: u32, size: usize) -> Result<()> {
     let socket = UdpSocket::bind(any)?;
     socket.connect(receiver)?;
     let begin = Instant::now();
-    let (mut hash, mut noise, mut datagram) = (Sha256::new(), Noise(1), vec![0; size]);
+    let (mut hash, mut noise, mut datagram) = (Sha256::new(), Numbers::new(1), vec![0; size]);
     for _ in 0..count {
         noise.fill(&mut datagram);
         hash.update(&datagram);
@@ -360,26 +361,6 @@ fn send_datagrams(receiver: SocketAddr, count: u32, size: usize) -> Result<()> {
 fn transfer(bytes: u64, hash: Sha256, begin: Instant) -> serde_json::Value {
     let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     json!({ "bytes": bytes, "sha256": digest, "seconds": begin.elapsed().as_secs_f64() })
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): bytes that look random and can be made again from the seed.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for piece in bytes.chunks_mut(8) {
-            let word = self.next().to_le_bytes();
-            piece.copy_from_slice(&word[..piece.len()]);
-        }
-    }
 }
 
 /// Bursts must wait at the socket and not be lost by the test itself, whatever the machine allows others
