@@ -107,6 +107,10 @@ impl Decision {
         self.standings.clear();
         self.standings
             .extend(paths.iter().map(|path| path.map_or_else(Standing::Ineligible, |_| Standing::Best)));
+        if let [only] = paths {
+            self.chosen.extend(only.is_ok().then_some(0));
+            return;
+        }
         let of = |at: usize| paths[at].as_ref().ok();
         self.alive.extend((0..paths.len()).filter(|&at| of(at).is_some()));
         if self.alive.len() > 1 {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use model::{Family, Prefix};
 
@@ -43,8 +44,9 @@ pub enum Output {
     RouteChanged {
         /// To where.
         prefix: Prefix,
-        /// The best path, then those equal to it; empty where there is none or the best is our own.
-        paths: Vec<BestPath>,
+        /// The best path, then those equal to it; empty where there is none or the best is our own. Prefixes that came
+        /// together mostly share theirs.
+        paths: Arc<[BestPath]>,
     },
     /// A peer's session changed its state.
     PeerStateChanged {

@@ -4,19 +4,20 @@
 //! takes long; what is left makes the next deadline "now".
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use model::Family;
 
 use crate::adj_rib_in::Tables;
 use crate::adj_rib_out::{AdjRibOut, OutTable};
 use crate::decision::{Candidate, CandidatePeer, DEFAULT_LOCAL_PREF, Decision, Rules};
-use crate::loc_rib::{Entry, Index, Key, KeyV4, KeyV6, Path, Rib, Table, mark};
+use crate::loc_rib::{Entry, Index, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
 use crate::nexthops::Nexthops;
 use crate::output::{BestPath, Output};
 use crate::speaker::{Peer, Speaker};
 use crate::status::{Ineligible, Standing};
 use crate::update_group::{Member, Progress};
-use crate::wire::attributes::BLACKHOLE;
+use crate::wire::attributes::{Attributes, BLACKHOLE};
 
 /// Where the tables of a key's family are.
 pub(crate) trait FamilyKey: Key {
@@ -104,6 +105,7 @@ impl Speaker {
         let table = K::table(rib);
         let rules = Rules::of(config);
         let mut decided = Vec::new();
+        let mut given = Given::default();
         for _ in 0..portion {
             let Some((index, entry)) = table.next_queued() else { break };
             // A route that moves to a next hop nobody has asked about yet stays where it is until the answer, which queues it
@@ -131,7 +133,7 @@ impl Speaker {
             decided.push(Decided { index, key, changed });
             monitor.note(key.prefix(), entry.paths.as_slice());
             if changed {
-                let paths = best_paths(entry, decision, peers);
+                let paths = given.paths(entry.paths.as_slice(), decision, peers);
                 if !paths.is_empty() || entry.is_given() {
                     entry.set_given(!paths.is_empty());
                     out.push(Output::RouteChanged { prefix: key.prefix(), paths });
@@ -209,9 +211,32 @@ fn apply_decision<K>(entry: &mut Entry<K>, decision: &Decision) -> bool {
     changed
 }
 
-/// What the forwarding plane is told: nothing where the best path is our own.
-fn best_paths<K>(entry: &Entry<K>, decision: &Decision, peers: &[Option<Peer>]) -> Vec<BestPath> {
-    let paths = entry.paths.as_slice();
+/// What the forwarding plane is told, and of what it was told so last: neighbours mostly come the same way.
+#[derive(Debug, Default)]
+struct Given {
+    latest: Option<(Arc<Attributes>, Slot, Arc<[BestPath]>)>,
+}
+
+impl Given {
+    /// Nothing where the best path is our own.
+    fn paths(&mut self, paths: &[Path], decision: &Decision, peers: &[Option<Peer>]) -> Arc<[BestPath]> {
+        let only = match paths {
+            [path] if !decision.chosen.is_empty() => path,
+            paths => return best_paths(paths, decision, peers),
+        };
+        if let Some((imported, source, given)) = &self.latest
+            && Arc::ptr_eq(imported, &only.imported)
+            && *source == only.source
+        {
+            return Arc::clone(given);
+        }
+        let given = best_paths(paths, decision, peers);
+        self.latest = Some((Arc::clone(&only.imported), only.source, Arc::clone(&given)));
+        given
+    }
+}
+
+fn best_paths(paths: &[Path], decision: &Decision, peers: &[Option<Peer>]) -> Arc<[BestPath]> {
     let best_path = |&at: &usize| {
         let path = paths.get(at)?;
         let peer = peers.get(path.source.0 as usize)?.as_ref()?;
@@ -225,6 +250,9 @@ fn best_paths<K>(entry: &Entry<K>, decision: &Decision, peers: &[Option<Peer>]) 
             discard: peer.session.config.blackhole && path.imported.has_community(BLACKHOLE),
         })
     };
+    if decision.chosen.is_empty() {
+        return Arc::default();
+    }
     let mut best: Vec<BestPath> = Vec::with_capacity(decision.chosen.len());
     for path in decision.chosen.iter().filter_map(best_path) {
         // Two paths through one next hop are one way to forward.
@@ -232,5 +260,5 @@ fn best_paths<K>(entry: &Entry<K>, decision: &Decision, peers: &[Option<Peer>]) 
             best.push(path);
         }
     }
-    best
+    best.into()
 }

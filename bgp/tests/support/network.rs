@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp::{
@@ -23,7 +24,7 @@ pub struct Node {
     pub speaker: Speaker,
     pub address: IpAddr,
     /// Routes as `RouteChanged` left them.
-    pub fib: BTreeMap<Prefix, Vec<BestPath>>,
+    pub fib: BTreeMap<Prefix, Arc<[BestPath]>>,
     /// Everything it put out, in order.
     pub out: Vec<Output>,
     /// Nobody answers here; bytes to it vanish.

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bgp::wire::capability::{AddPathMode, Capability, GracefulRestart, LongLived, NextHopEncoding};
@@ -133,7 +134,7 @@ fn update(body: &[u8], max_len: usize) -> Vec<u8> {
 struct World {
     speaker: Speaker,
     now: Instant,
-    fib: BTreeMap<Prefix, Vec<BestPath>>,
+    fib: BTreeMap<Prefix, Arc<[BestPath]>>,
     watched: BTreeSet<IpAddr>,
 }
 
