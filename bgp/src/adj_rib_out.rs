@@ -2,6 +2,9 @@
 //!
 //! All are told the same of a prefix, but the peer that the route comes from, which is told nothing of it. So this is by
 //! [`Index`], as the Loc-RIB is: a page for each 64 prefixes, with a word that says of which of them anything was said.
+//!
+//! What was said itself follows from the best path and the group's policy, so only enough is kept to tell whether something
+//! else is to be said now: see [`crate::wording`].
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,23 +15,22 @@ use ahash::RandomState;
 use crate::backlog::Backlog;
 use crate::loc_rib::{Index, Key, KeyV4, KeyV6, Rib, Slot, Table};
 use crate::update_group::Former;
-use crate::wire::attributes::Attributes;
 use crate::wire::nlri::Nlri;
-use crate::wire::update::{Form, emit_announcements, emit_withdrawals};
+use crate::wording::{Print, Stage, Worded};
 
 /// What is said of a prefix.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Said {
-    pub(crate) attributes: Arc<Attributes>,
+    pub(crate) print: Print,
     /// Whose route it is: to that peer nothing is said.
     pub(crate) source: Slot,
 }
 
-impl Said {
-    pub(crate) fn is(&self, other: &Said) -> bool {
-        Arc::ptr_eq(&self.attributes, &other.attributes) && self.source == other.source
-    }
-}
+// There can be millions of them for each group.
+const _: () = assert!(size_of::<Said>() == 12);
+
+/// Stands where nothing is said.
+const NOTHING: Said = Said { print: Print::UNKNOWN, source: Slot::ANY };
 
 const PAGE: usize = 64;
 
@@ -36,7 +38,7 @@ const PAGE: usize = 64;
 struct Page {
     /// A bit for each that is there.
     there: u64,
-    said: [Option<Said>; PAGE],
+    said: [Said; PAGE],
 }
 
 /// What the members of a group were told of one family.
@@ -47,7 +49,7 @@ pub(crate) struct OutTable<K> {
     /// How many were said of each source, by its slot.
     of_source: Vec<u32>,
     /// In place of all that towards a peer that takes several paths (RFC 7911), each with its identifier; never empty.
-    pub(crate) several: HashMap<K, Vec<(u32, Arc<Attributes>)>, RandomState>,
+    pub(crate) several: HashMap<K, Vec<(u32, Print)>, RandomState>,
     /// What was in the Loc-RIB when the group was made and hasn't been judged for it yet. Runs do that; whatever is
     /// decided since then is news, and is judged as such.
     pub(crate) unjudged: Range<Index>,
@@ -76,9 +78,18 @@ impl<K: Key> OutTable<K> {
         self.len - own as usize + self.several.len()
     }
 
-    pub(crate) fn get(&self, index: Index) -> Option<&Said> {
+    pub(crate) fn get(&self, index: Index) -> Option<Said> {
         let (page, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
-        self.pages.get(page)?.as_deref()?.said[at].as_ref()
+        let page = self.pages.get(page)?.as_deref()?;
+        (page.there & 1 << at != 0).then_some(page.said[at])
+    }
+
+    /// Whatever is said next of a prefix that something is said of counts as something else than before.
+    pub(crate) fn forget_print(&mut self, index: Index) {
+        let (page, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
+        if let Some(Some(page)) = self.pages.get_mut(page) {
+            page.said[at].print = Print::UNKNOWN;
+        }
     }
 
     /// Notes what is said from now on; gives what was said before.
@@ -92,20 +103,21 @@ impl<K: Key> OutTable<K> {
         if said.is_none() && slot.is_none() {
             return None;
         }
-        let page = slot.get_or_insert_with(|| Box::new(Page { there: 0, said: [const { None }; PAGE] }));
-        match &said {
-            Some(said) => {
-                page.there |= 1 << at;
-                count(&mut self.of_source, said.source, 1);
-                self.len += 1;
-            }
+        let page = slot.get_or_insert_with(|| Box::new(Page { there: 0, said: [NOTHING; PAGE] }));
+        let before = (page.there & 1 << at != 0).then_some(page.said[at]);
+        page.said[at] = said.unwrap_or(NOTHING);
+        match said {
+            Some(_) => page.there |= 1 << at,
             None => page.there &= !(1 << at),
         }
-        let before = std::mem::replace(&mut page.said[at], said);
         if page.there == 0 {
             *slot = None;
         }
-        if let Some(before) = &before {
+        if let Some(said) = said {
+            count(&mut self.of_source, said.source, 1);
+            self.len += 1;
+        }
+        if let Some(before) = before {
             count(&mut self.of_source, before.source, -1);
             self.len -= 1;
         }
@@ -137,7 +149,7 @@ impl<K: Key> OutTable<K> {
         while let Some(index) = self.next_from(next) {
             next = Index(index.0 + 1);
             if let (Some(entry), Some(said)) = (table.entry(index), self.get(index)) {
-                all.push((entry.key, Some(said.clone())));
+                all.push((entry.key, Some(said)));
             }
         }
         all.sort_unstable_by_key(|(key, _)| *key);
@@ -148,7 +160,7 @@ impl<K: Key> OutTable<K> {
     pub(crate) fn stage_several(
         &mut self,
         key: K,
-        told: Vec<(u32, Arc<Attributes>)>,
+        told: &[(u32, Worded)],
         force: bool,
         stage: &mut Stage,
     ) {
@@ -159,14 +171,13 @@ impl<K: Key> OutTable<K> {
                 stage.withdrawn.push(nlri(id));
             }
         }
-        for (id, attributes) in &told {
-            let is_told = |(other, said): &(u32, _)| other == id && Arc::ptr_eq(said, attributes);
-            if force || !before.iter().any(is_told) {
-                stage.announce(nlri(*id), attributes);
+        for &(id, worded) in told {
+            if force || !before.contains(&(id, worded.print)) {
+                stage.announce(nlri(id), worded);
             }
         }
         if !told.is_empty() {
-            self.several.insert(key, told);
+            self.several.insert(key, told.iter().map(|&(id, worded)| (id, worded.print)).collect());
         }
     }
 }
@@ -193,45 +204,5 @@ pub(crate) struct AdjRibOut {
 impl AdjRibOut {
     pub(crate) fn new(rib: &Rib, hasher: &RandomState) -> AdjRibOut {
         AdjRibOut { v4: OutTable::new(&rib.v4, hasher), v6: OutTable::new(&rib.v6, hasher) }
-    }
-}
-
-/// What is to be told, gathered so that prefixes of equal attributes share UPDATEs.
-#[derive(Debug, Default)]
-pub(crate) struct Stage {
-    withdrawn: Vec<Nlri>,
-    groups: Vec<(Arc<Attributes>, Vec<Nlri>)>,
-    /// From an attribute set's serial number to its group.
-    group_of: HashMap<u32, usize, RandomState>,
-}
-
-impl Stage {
-    pub(crate) fn withdraw(&mut self, prefix: model::Prefix) {
-        self.withdrawn.push(Nlri { path_id: 0, prefix });
-    }
-
-    pub(crate) fn announce(&mut self, nlri: Nlri, attributes: &Arc<Attributes>) {
-        match self.groups.last_mut() {
-            Some((last, group)) if Arc::ptr_eq(last, attributes) => group.push(nlri),
-            _ => {
-                let next = self.groups.len();
-                let at = *self.group_of.entry(attributes.serial).or_insert(next);
-                match self.groups.get_mut(at) {
-                    Some((of, group)) if Arc::ptr_eq(of, attributes) => group.push(nlri),
-                    _ => self.groups.push((Arc::clone(attributes), vec![nlri])),
-                }
-            }
-        }
-    }
-
-    /// Appends the UPDATEs, withdrawals first, and forgets what they say.
-    pub(crate) fn emit(&mut self, form: Form, out: &mut Vec<u8>) {
-        emit_withdrawals(out, form, &self.withdrawn);
-        for (attributes, group) in &self.groups {
-            emit_announcements(out, form, attributes, group);
-        }
-        self.withdrawn.clear();
-        self.groups.clear();
-        self.group_of.clear();
     }
 }

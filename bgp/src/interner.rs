@@ -1,47 +1,27 @@
 //! One copy of each attribute set, however many routes have it.
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use ahash::RandomState;
+use hashbrown::HashTable;
 
 use crate::wire::attributes::Attributes;
-
-/// Looked up by the canonical key, so that a hit copies nothing.
-#[derive(Debug)]
-struct Interned(Arc<Attributes>);
-
-impl Borrow<[u8]> for Interned {
-    fn borrow(&self) -> &[u8] {
-        self.0.key()
-    }
-}
-
-impl Hash for Interned {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key().hash(state);
-    }
-}
-
-impl PartialEq for Interned {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key() == other.0.key()
-    }
-}
-
-impl Eq for Interned {}
 
 /// Every attribute set in use, and some that no longer are.
 #[derive(Debug)]
 pub(crate) struct Interner {
-    sets: HashSet<Interned, RandomState>,
-    next_serial: u32,
+    /// Each remembers its hash, so that its bytes are read again only to compare them.
+    sets: HashTable<Arc<Attributes>>,
+    hasher: RandomState,
     /// Sweep when there are this many.
     sweep_at: usize,
     /// How many prefixes there were at most since the last sweep.
     prefixes: usize,
+}
+
+/// The table takes a set's place from the lower bits and what tells it apart from the upper ones: both are to be there.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 /// Below this many sets a sweep is not worth its time.
@@ -49,20 +29,19 @@ const SWEEP_MIN: usize = 4096;
 
 impl Interner {
     pub(crate) fn new(hasher: RandomState) -> Interner {
-        Interner { sets: HashSet::with_hasher(hasher), next_serial: 0, sweep_at: SWEEP_MIN, prefixes: 0 }
+        Interner { sets: HashTable::new(), hasher, sweep_at: SWEEP_MIN, prefixes: 0 }
     }
 
     /// The set with this canonical key.
     ///
     /// Equal keys give the same `Arc` for as long as anyone holds it, so sets compare by pointer.
     pub(crate) fn intern(&mut self, key: &[u8]) -> Arc<Attributes> {
-        if let Some(Interned(set)) = self.sets.get(key) {
+        let hash = self.hasher.hash_one(key) as u32;
+        if let Some(set) = self.sets.find(spread(hash), |set| set.hash == hash && set.key() == key) {
             return Arc::clone(set);
         }
-        let set = Arc::new(Attributes::from_key(key, self.next_serial));
-        // It only orders; after four thousand million sets a run of equal order costs some packing.
-        self.next_serial = self.next_serial.wrapping_add(1);
-        self.sets.insert(Interned(Arc::clone(&set)));
+        let set = Arc::new(Attributes::from_key(key, hash));
+        self.sets.insert_unique(spread(hash), Arc::clone(&set), |set| spread(set.hash));
         set
     }
 
@@ -73,8 +52,8 @@ impl Interner {
         let many_are_gone = self.sets.len() >= SWEEP_MIN && prefixes < self.prefixes / 2;
         if many_are_gone || self.sets.len() >= self.sweep_at {
             self.prefixes = prefixes;
-            self.sets.retain(|Interned(set)| Arc::strong_count(set) > 1);
-            self.sets.shrink_to(self.sets.len() * 2);
+            self.sets.retain(|set| Arc::strong_count(set) > 1);
+            self.sets.shrink_to(self.sets.len() * 2, |set| spread(set.hash));
             self.sweep_at = (self.sets.len() * 2).max(SWEEP_MIN);
         }
     }

@@ -75,6 +75,7 @@ mod interner;
 mod nexthops;
 mod prefix_limit;
 mod rewrite;
+mod wording;
 // All together.
 mod agenda;
 mod graceful_restart;

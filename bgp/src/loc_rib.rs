@@ -193,6 +193,11 @@ impl<K> Entry<K> {
         was
     }
 
+    /// Has a chosen path gone or changed since the last decision? Whatever comes of the next one is news.
+    pub(crate) fn has_chosen_changed(&self) -> bool {
+        self.is(CHOSEN_CHANGED)
+    }
+
     /// Does the forwarding plane hold routes for it?
     pub(crate) fn is_given(&self) -> bool {
         self.is(GIVEN)

@@ -80,7 +80,7 @@ pub struct Speaker {
     pub(crate) groups: Groups,
     pub(crate) decision: Decision,
     pub(crate) monitor: Monitor,
-    hasher: RandomState,
+    pub(crate) hasher: RandomState,
     jitter: Jitter,
     /// Until we have heard enough after a restart.
     restart: Option<Restart>,

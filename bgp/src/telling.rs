@@ -1,17 +1,17 @@
 //! Telling peers: of news group by group, and one by one those that are on a run through the table or behind.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use ahash::RandomState;
+
 use crate::adj_rib_in::Tables;
-use crate::adj_rib_out::{OutTable, Said, Stage};
+use crate::adj_rib_out::{OutTable, Said};
 use crate::backlog::Owed;
 use crate::config::SendPaths;
 use crate::decision::{Decision, Rules};
 use crate::export::{ExportPolicy, Learned, Permit, Recipient};
 use crate::filter::FilterRule;
-use crate::interner::Interner;
 use crate::loc_rib::{Index, Path, Slot, Table};
 use crate::nexthops::Nexthops;
 use crate::output::Output;
@@ -19,11 +19,12 @@ use crate::session::count;
 use crate::speaker::{Peer, Speaker};
 use crate::status::MessageCounters;
 use crate::update_group::{Group, Member, Request, Run};
-use crate::wire::attributes::Attributes;
+use crate::wire::attributes::{Attributes, key_nexthop};
 use crate::wire::nlri::{AfiSafi, Nlri};
 use crate::wire::route_refresh::{self, RouteRefresh};
 use crate::wire::update::emit_end_of_rib;
 use crate::wire::{HEADER_LEN, MessageType};
+use crate::wording::{Stage, Worded, Wordings};
 use crate::work::{Decided, FamilyKey, candidate};
 
 /// A prefix of which a group is told something else than before.
@@ -31,29 +32,16 @@ struct News<K> {
     index: Index,
     key: K,
     before: Option<Said>,
-    after: Option<Said>,
+    after: Option<(Worded, Slot)>,
 }
 
 /// What one member is told of a prefix.
-enum To<'a> {
+#[derive(Clone, Copy)]
+enum Now {
     Nothing,
-    /// As everybody.
-    This(&'a Arc<Attributes>),
-    /// The next hop that all are told is the member itself, which must be told another (RFC 4271 §5.1.3).
-    Another,
-}
-
-impl<'a> To<'a> {
-    fn of(said: Option<&'a Said>, member: Recipient) -> To<'a> {
-        match said {
-            None => To::Nothing,
-            Some(said) if said.source == member.slot => To::Nothing,
-            Some(said) if member.address.is_some() && said.attributes.nexthop() == member.address => {
-                To::Another
-            }
-            Some(said) => To::This(&said.attributes),
-        }
-    }
+    This(Worded),
+    /// The prefix is about to be decided; whatever comes of it is news to everybody.
+    Undecided,
 }
 
 impl Speaker {
@@ -74,40 +62,48 @@ impl Speaker {
     fn tell_group<K: FamilyKey>(&mut self, group: &mut Group, decided: &[Decided<K>], out: &mut Vec<Output>) {
         let Group { policy, told, members, at_address } = group;
         let told = K::out_table(told);
-        let Tables { rib, interner, nexthops } = &mut self.tables;
+        let Tables { rib, nexthops, .. } = &mut self.tables;
         let table = K::table(rib);
-        let mut judge = Judge::new(policy, &self.peers, nexthops, Rules::of(&self.config), interner);
-        let mut news = Vec::new();
+        let mut judge = Judge::new(policy, &self.peers, nexthops, Rules::of(&self.config), &self.hasher);
+        let (mut news, mut stage) = (Vec::new(), Stage::default());
+        // Those for whom some of it is different.
+        let mut apart = Vec::new();
         for &Decided { index, key, .. } in decided.iter().filter(|decided| decided.changed) {
             let after = judge.said(index, table);
-            let before = told.put(index, after.clone());
-            let is_same = match (&before, &after) {
-                (Some(before), Some(after)) => before.is(after),
-                (None, None) => true,
-                _ => false,
-            };
-            if !is_same {
-                told.backlog.note(key, before.is_some(), after.is_some());
-                news.push(News { index, key, before, after });
+            let said = after.map(|(worded, source)| Said { print: worded.print, source });
+            let before = told.put(index, said);
+            if before == said {
+                continue;
             }
+            told.backlog.note(key, before.is_some(), said.is_some());
+            match after {
+                Some((worded, _)) if before.is_none_or(|before| before.print != worded.print) => {
+                    stage.announce(Nlri { path_id: 0, prefix: key.prefix() }, worded);
+                }
+                Some(_) => {}
+                None => stage.withdraw(key.prefix()),
+            }
+            for source in [before, said].into_iter().flatten().map(|said| said.source) {
+                if apart.last() != Some(&source) {
+                    apart.push(source);
+                }
+            }
+            news.push(News { index, key, before, after });
         }
         let unsayable = std::mem::take(&mut judge.unsayable);
         if news.is_empty() && unsayable == 0 {
             return;
         }
-        // Those for whom some of it is different.
-        let mut apart = BTreeSet::new();
-        for said in news.iter().flat_map(|news| news.before.iter().chain(&news.after)) {
-            apart.insert(said.source);
-            if let Some(there) = said.attributes.nexthop().and_then(|nexthop| at_address.get(&nexthop)) {
-                apart.extend(there);
-            }
+        if !at_address.is_empty() {
+            let worded = news.iter().filter_map(|news| news.after);
+            let nexthops = worded.filter_map(|(worded, _)| key_nexthop(judge.wordings.key(worded)));
+            apart.extend(nexthops.filter_map(|nexthop| at_address.get(&nexthop)).flatten());
         }
+        apart.sort_unstable();
+        apart.dedup();
         let form = policy.form(K::FAMILY);
         let mut for_all = Vec::new();
-        let mut stage = Stage::default();
-        judge.stage_news(&news, Recipient::ANY, table, &mut stage);
-        stage.emit(form, &mut for_all);
+        stage.emit(form, &judge.wordings, &mut for_all);
         let mut letters: Vec<(Slot, Option<Vec<u8>>)> = Vec::new();
         for &slot in &*members {
             let Some(member) = peer_at(&self.peers, slot).and_then(|peer| peer.member.as_ref()) else {
@@ -116,10 +112,10 @@ impl Speaker {
             if !K::progress_of(member).follows(slot, told) {
                 continue;
             }
-            let own = apart.contains(&slot).then(|| {
+            let own = apart.binary_search(&slot).is_ok().then(|| {
                 let mut own = Vec::new();
                 judge.stage_news(&news, recipient(slot, member), table, &mut stage);
-                stage.emit(form, &mut own);
+                stage.emit(form, &judge.wordings, &mut own);
                 own
             });
             letters.push((slot, own));
@@ -145,16 +141,16 @@ impl Speaker {
             return;
         }
         let to = recipient(slot, member);
-        let Tables { rib, interner, nexthops } = &mut self.tables;
+        let Tables { rib, nexthops, .. } = &mut self.tables;
         let table = K::table(rib);
-        let mut judge = Judge::new(policy, &self.peers, nexthops, Rules::of(&self.config), interner);
+        let mut judge = Judge::new(policy, &self.peers, nexthops, Rules::of(&self.config), &self.hasher);
         let mut stage = Stage::default();
         for &Decided { index, key, .. } in decided {
-            told.stage_several(key, judge.several(to, index, table), false, &mut stage);
+            told.stage_several(key, &judge.several(to, index, table), false, &mut stage);
         }
         let unsayable = judge.unsayable;
         let mut bytes = Vec::new();
-        stage.emit(policy.form(K::FAMILY), &mut bytes);
+        stage.emit(policy.form(K::FAMILY), &judge.wordings, &mut bytes);
         self.send(slot, unsayable, bytes, out);
     }
 
@@ -193,10 +189,10 @@ impl Speaker {
         let told = K::out_table(told);
         let to = recipient(slot, member);
         let progress = K::progress(member);
-        let Tables { rib, interner, nexthops } = &mut self.tables;
+        let Tables { rib, nexthops, .. } = &mut self.tables;
         let table = K::table(rib);
         let mut walk = Walk {
-            judge: Judge::new(policy, &self.peers, nexthops, Rules::of(&self.config), interner),
+            judge: Judge::new(policy, &self.peers, nexthops, Rules::of(&self.config), &self.hasher),
             several: policy.several[K::FAMILY as usize],
             to,
             stage: Stage::default(),
@@ -236,7 +232,7 @@ impl Speaker {
         };
         let mut bytes = Vec::new();
         marks(route_refresh::BEGIN, begun && is_asked_for(running), &mut bytes);
-        stage.emit(form, &mut bytes);
+        stage.emit(form, &judge.wordings, &mut bytes);
         if finished.is_some_and(|request| request.end_of_rib) {
             emit_end_of_rib(&mut bytes, K::FAMILY);
         }
@@ -281,20 +277,37 @@ impl Walk<'_> {
             let index = table.find(key);
             if self.several {
                 let now = index.map(|index| self.judge.several(self.to, index, table)).unwrap_or_default();
-                told.stage_several(key, now, false, &mut self.stage);
+                told.stage_several(key, &now, false, &mut self.stage);
             } else {
-                let said = index.and_then(|index| told.get(index).map(|said| (index, said)));
-                match self.judge.now(said, self.to, table) {
-                    Some(attributes) => self.announce(key, &attributes),
-                    None if may_know => self.stage.withdraw(key.prefix()),
-                    None => {}
+                match self.now(index, table, told) {
+                    Now::This(worded) => self.announce(key, worded),
+                    Now::Nothing if may_know => self.stage.withdraw(key.prefix()),
+                    Now::Nothing | Now::Undecided => {}
                 }
             }
         }
     }
 
-    fn announce<K: FamilyKey>(&mut self, key: K, attributes: &Arc<Attributes>) {
-        self.stage.announce(Nlri { path_id: 0, prefix: key.prefix() }, attributes);
+    fn announce<K: FamilyKey>(&mut self, key: K, worded: Worded) {
+        self.stage.announce(Nlri { path_id: 0, prefix: key.prefix() }, worded);
+    }
+
+    /// What the member is told of a prefix, which is gone where it has no index.
+    fn now<K: FamilyKey>(
+        &mut self,
+        index: Option<Index>,
+        table: &Table<K>,
+        told: &mut OutTable<K>,
+    ) -> Now {
+        let Some((index, said)) = index.and_then(|index| Some((index, told.get(index)?))) else {
+            return Now::Nothing;
+        };
+        let now = self.judge.now(index, said.source, self.to, table);
+        if matches!(now, Now::Undecided) {
+            // It might come out as everybody else knows it, but this member doesn't.
+            told.forget_print(index);
+        }
+        now
     }
 
     /// Says whether the run has come to its end.
@@ -308,7 +321,7 @@ impl Walk<'_> {
             if self.several {
                 if let Some(entry) = table.entry(index) {
                     let now = self.judge.several(self.to, index, table);
-                    told.stage_several(entry.key, now, run.request.force, &mut self.stage);
+                    told.stage_several(entry.key, &now, run.request.force, &mut self.stage);
                 }
             } else {
                 self.look_at(index, run, table, told);
@@ -322,9 +335,8 @@ impl Walk<'_> {
             }
             self.left -= 1;
             *looked_at += 1;
-            let said = table.find(*key).and_then(|index| told.get(index).map(|said| (index, said)));
-            let was_told = before.as_ref().is_none_or(|before| before.source != self.to.slot);
-            if was_told && self.judge.now(said, self.to, table).is_none() {
+            let was_told = before.is_none_or(|before| before.source != self.to.slot);
+            if was_told && matches!(self.now(table.find(*key), table, told), Now::Nothing) {
                 self.stage.withdraw(key.prefix());
             }
         }
@@ -355,22 +367,26 @@ impl Walk<'_> {
         if told.unjudged.contains(&index) {
             told.unjudged.start = Index(index.0 + 1);
             let said = self.judge.said(index, table);
+            let said = said.map(|(worded, source)| Said { print: worded.print, source });
             was_said = told.put(index, said).is_some();
         }
-        let said = told.get(index).map(|said| (index, said));
-        let Some(attributes) = self.judge.now(said, self.to, table) else {
-            if was_said {
-                self.stage.withdraw(entry.key.prefix());
+        let worded = match self.now(Some(index), table, told) {
+            Now::This(worded) => worded,
+            Now::Nothing => {
+                if was_said {
+                    self.stage.withdraw(entry.key.prefix());
+                }
+                return;
             }
-            return;
+            Now::Undecided => return,
         };
         let is_known = run.former.as_ref().is_some_and(|(former, _)| {
             let before = former.binary_search_by_key(&entry.key, |(key, _)| *key);
-            let before = before.ok().and_then(|at| former[at].1.as_ref());
-            matches!(To::of(before, self.to), To::This(before) if Arc::ptr_eq(before, &attributes))
+            let before = before.ok().and_then(|at| former[at].1);
+            before.is_some_and(|before| before.source != self.to.slot && before.print == worded.print)
         });
         if run.request.force || !is_known {
-            self.announce(entry.key, &attributes);
+            self.announce(entry.key, worded);
         }
     }
 }
@@ -381,9 +397,10 @@ struct Judge<'a> {
     peers: &'a [Option<Peer>],
     nexthops: &'a Nexthops,
     rules: Rules,
-    interner: &'a mut Interner,
+    /// What was said, for as long as this judge judges.
+    wordings: Wordings,
     /// The latest answer and what it was made of; neighbours mostly share it.
-    latest: Option<(Made, Option<Arc<Attributes>>)>,
+    latest: Option<(Made, Option<Worded>)>,
     key: Vec<u8>,
     /// How often what is permitted could not be said.
     unsayable: u64,
@@ -410,34 +427,44 @@ impl<'a> Judge<'a> {
         peers: &'a [Option<Peer>],
         nexthops: &'a Nexthops,
         rules: Rules,
-        interner: &'a mut Interner,
+        hasher: &RandomState,
     ) -> Judge<'a> {
-        Judge { policy, peers, nexthops, rules, interner, latest: None, key: Vec::new(), unsayable: 0 }
+        let wordings = Wordings::new(hasher.clone());
+        Judge { policy, peers, nexthops, rules, wordings, latest: None, key: Vec::new(), unsayable: 0 }
     }
 
-    /// What is said of a prefix to all to whom nothing else is.
-    fn said<K: FamilyKey>(&mut self, index: Index, table: &Table<K>) -> Option<Said> {
+    /// What is said of a prefix to all to whom nothing else is, and whose route it is.
+    fn said<K: FamilyKey>(&mut self, index: Index, table: &Table<K>) -> Option<(Worded, Slot)> {
         let entry = table.entry(index)?;
         let best = entry.best()?;
-        let attributes = self.told_of(entry.key, best, Recipient::ANY)?;
-        Some(Said { attributes, source: best.source })
+        Some((self.told_of(entry.key, best, Recipient::ANY)?, best.source))
     }
 
-    /// What one member is told of a prefix of which this is said.
-    fn now<K: FamilyKey>(
-        &mut self,
-        said: Option<(Index, &Said)>,
-        to: Recipient,
-        table: &Table<K>,
-    ) -> Option<Arc<Attributes>> {
-        match To::of(said.map(|(_, said)| said), to) {
-            To::Nothing => None,
-            To::This(attributes) => Some(Arc::clone(attributes)),
-            To::Another => {
-                let entry = table.entry(said?.0)?;
-                self.told_of(entry.key, entry.best()?, to)
-            }
+    /// What one member is told of a prefix of which everybody is told something of this source.
+    fn now<K: FamilyKey>(&mut self, index: Index, source: Slot, to: Recipient, table: &Table<K>) -> Now {
+        if source == to.slot {
+            return Now::Nothing;
         }
+        let decided = table.entry(index).filter(|entry| !entry.has_chosen_changed());
+        let Some((entry, best)) = decided.and_then(|entry| Some((entry, entry.best()?))) else {
+            return Now::Undecided;
+        };
+        let told = self.told_of(entry.key, best, Recipient::ANY);
+        told.and_then(|worded| self.as_told_to(to, worded, entry.key, best)).map_or(Now::Nothing, Now::This)
+    }
+
+    /// The same as everybody, unless the next hop that all are told is the member itself, which must be told another
+    /// (RFC 4271 §5.1.3).
+    fn as_told_to<K: FamilyKey>(
+        &mut self,
+        to: Recipient,
+        worded: Worded,
+        key: K,
+        best: &Path,
+    ) -> Option<Worded> {
+        let is_itself =
+            self.policy.keeps_next_hops() && key_nexthop(self.wordings.key(worded)) == to.address;
+        if is_itself { self.told_of(key, best, to) } else { Some(worded) }
     }
 
     /// Notes what news is to one recipient.
@@ -448,17 +475,19 @@ impl<'a> Judge<'a> {
         table: &Table<K>,
         stage: &mut Stage,
     ) {
-        for News { index, key, before, after } in news {
-            let before = To::of(before.as_ref(), to);
-            match self.now(after.as_ref().map(|said| (*index, said)), to, table) {
-                Some(attributes) => {
-                    let is_known = matches!(before, To::This(before) if Arc::ptr_eq(before, &attributes));
-                    if !is_known {
-                        stage.announce(Nlri { path_id: 0, prefix: key.prefix() }, &attributes);
-                    }
+        for &News { index, key, before, after } in news {
+            let before = before.filter(|before| before.source != to.slot);
+            let after = after.filter(|(_, source)| *source != to.slot).and_then(|(worded, _)| {
+                let best = table.entry(index)?.best()?;
+                self.as_told_to(to, worded, key, best)
+            });
+            match after {
+                Some(worded) if before.is_none_or(|before| before.print != worded.print) => {
+                    stage.announce(Nlri { path_id: 0, prefix: key.prefix() }, worded);
                 }
-                None if matches!(before, To::Nothing) => {}
-                None => stage.withdraw(key.prefix()),
+                Some(_) => {}
+                None if before.is_some() => stage.withdraw(key.prefix()),
+                None => {}
             }
         }
     }
@@ -469,7 +498,7 @@ impl<'a> Judge<'a> {
         to: Recipient,
         index: Index,
         table: &Table<K>,
-    ) -> Vec<(u32, Arc<Attributes>)> {
+    ) -> Vec<(u32, Worded)> {
         let Some(entry) = table.entry(index) else { return Vec::new() };
         // What a peer said is not for itself.
         let mut paths: Vec<&Path> =
@@ -500,7 +529,7 @@ impl<'a> Judge<'a> {
         told
     }
 
-    fn told_of<K: FamilyKey>(&mut self, key: K, path: &Path, to: Recipient) -> Option<Arc<Attributes>> {
+    fn told_of<K: FamilyKey>(&mut self, key: K, path: &Path, to: Recipient) -> Option<Worded> {
         let learned = learned_from(self.peers, path.source);
         let Permit::Yes(rule) = self.policy.permits(to, key.prefix(), path, learned) else { return None };
         let is_anybody = to.address.is_none();
@@ -509,15 +538,15 @@ impl<'a> Judge<'a> {
             && made.is_of(path, rule)
         {
             self.unsayable += u64::from(answer.is_none());
-            return answer.clone();
+            return *answer;
         }
         let sayable = self.policy.write(to, K::FAMILY, path, learned, rule, &mut self.key);
         self.unsayable += u64::from(!sayable);
-        let answer = sayable.then(|| self.interner.intern(&self.key));
+        let answer = sayable.then(|| self.wordings.add(&self.key));
         if is_anybody {
             let rule = rule.map(std::ptr::from_ref);
             let made = Made { from: Arc::clone(&path.imported), source: path.source, rule };
-            self.latest = Some((made, answer.clone()));
+            self.latest = Some((made, answer));
         }
         answer
     }

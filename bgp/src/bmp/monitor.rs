@@ -101,14 +101,14 @@ impl Station {
 struct Updates {
     withdrawn: Vec<Nlri>,
     announced: Vec<(Arc<Attributes>, Vec<Nlri>)>,
-    /// From an attribute set's serial number to its place.
+    /// From an attribute set's hash to its place.
     places: HashMap<u32, usize>,
 }
 
 impl Updates {
     fn announce(&mut self, nlri: Nlri, attributes: &Arc<Attributes>) {
         let next = self.announced.len();
-        let at = *self.places.entry(attributes.serial).or_insert(next);
+        let at = *self.places.entry(attributes.hash).or_insert(next);
         match self.announced.get_mut(at) {
             Some((of, group)) if Arc::ptr_eq(of, attributes) => group.push(nlri),
             _ => self.announced.push((Arc::clone(attributes), vec![nlri])),
@@ -120,7 +120,7 @@ impl Updates {
         for (attributes, nlri) in &self.announced {
             let fits = attributes.key().len() <= attributes_room(form.max_len);
             let form = if fits { form } else { Form { max_len: MAX_EXTENDED_LEN, ..form } };
-            emit_announcements(out, form, attributes, nlri);
+            emit_announcements(out, form, attributes.key(), nlri);
         }
     }
 }
@@ -579,7 +579,7 @@ fn sayable(attributes: &Arc<Attributes>, family: Family, router_id: Ipv4Addr) ->
     };
     let mut key = Vec::new();
     Rewrite::of(attributes).write(Some(nexthop), &mut key);
-    Arc::new(Attributes::from_key(&key, attributes.serial))
+    Arc::new(Attributes::from_key(&key, attributes.hash))
 }
 
 /// Puts each BGP message into one of Route Monitoring.

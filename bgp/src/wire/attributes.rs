@@ -216,8 +216,8 @@ pub(crate) fn emit_segment(out: &mut Vec<u8>, kind: SegmentKind, numbers: &[u32]
 pub struct Attributes {
     /// Length of the next hop, the next hop, then the attributes; this is what makes two sets equal.
     key: Box<[u8]>,
-    /// Which set this is, counted up; gives an order that does not depend on addresses in memory.
-    pub(crate) serial: u32,
+    /// Of the key, as the speaker hashes.
+    pub(crate) hash: u32,
     /// These three where `told` says that they are there: an option each would take as much again.
     local_pref: u32,
     med: u32,
@@ -252,10 +252,10 @@ pub enum Scope {
 
 impl Attributes {
     /// Reads a canonical key: length of the next hop (0, 4 or 16), the next hop, the attributes.
-    pub(crate) fn from_key(key: &[u8], serial: u32) -> Attributes {
+    pub(crate) fn from_key(key: &[u8], hash: u32) -> Attributes {
         let mut attributes = Attributes {
             key: key.into(),
-            serial,
+            hash,
             local_pref: 0,
             med: 0,
             neighbor_as: 0,
@@ -312,12 +312,7 @@ impl Attributes {
 
     /// Where to send; `None` for our own routes, which get theirs when announced.
     pub fn nexthop(&self) -> Option<IpAddr> {
-        let (&len, rest) = self.key.split_first()?;
-        match len {
-            4 => rest.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets))),
-            16 => rest.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
-            _ => None,
-        }
+        key_nexthop(&self.key)
     }
 
     /// The attributes' bytes, without NEXT_HOP and MP_REACH_NLRI.
@@ -445,7 +440,18 @@ fn scope(communities: &[u8]) -> Scope {
     }
 }
 
-fn key_attributes(key: &[u8]) -> &[u8] {
+/// The next hop of a canonical key.
+pub(crate) fn key_nexthop(key: &[u8]) -> Option<IpAddr> {
+    let (&len, rest) = key.split_first()?;
+    match len {
+        4 => rest.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets))),
+        16 => rest.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
+        _ => None,
+    }
+}
+
+/// The attributes of a canonical key.
+pub(crate) fn key_attributes(key: &[u8]) -> &[u8] {
     let skip = 1 + usize::from(key.first().copied().unwrap_or_default());
     key.get(skip..).unwrap_or_default()
 }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use model::Family;
 
 use super::attributes::{
-    AsPath, Attributes, RawAttribute, SegmentKind, code, emit, emit_key_nexthop, emit_segment, flag,
+    AsPath, RawAttribute, SegmentKind, code, emit, emit_key_nexthop, emit_segment, flag, key_attributes,
+    key_nexthop,
 };
 use super::nlri::{self, AfiSafi, Nlri, NlriField};
 use super::notification::{Notification, UPDATE_ERROR};
@@ -157,7 +158,7 @@ impl<'a> Update<'a> {
         self.attributes.iter().find(|attribute| attribute.code == code).map(|attribute| attribute.value)
     }
 
-    /// Writes the canonical key of [`Attributes`] for a next hop over `key`.
+    /// Writes the canonical key of [`Attributes`](super::attributes::Attributes) for a next hop over `key`.
     pub(crate) fn canonical_key(&self, nexthop: IpAddr, key: &mut Vec<u8>) {
         key.clear();
         emit_key_nexthop(key, Some(nexthop));
@@ -365,12 +366,12 @@ pub(crate) fn emit_withdrawals(out: &mut Vec<u8>, form: Form, nlri: &[Nlri]) {
     }
 }
 
-/// Appends UPDATEs that announce prefixes with the same attributes; as many in each as fit.
+/// Appends UPDATEs that announce prefixes with the same attributes, given as a canonical key; as many in each as fit.
 ///
 /// The attributes must have a next hop and be no longer than [`attributes_room`].
-pub(crate) fn emit_announcements(out: &mut Vec<u8>, form: Form, attributes: &Attributes, nlri: &[Nlri]) {
-    let bytes = attributes.bytes();
-    match attributes.nexthop() {
+pub(crate) fn emit_announcements(out: &mut Vec<u8>, form: Form, key: &[u8], nlri: &[Nlri]) {
+    let bytes = key_attributes(key);
+    match key_nexthop(key) {
         None => {}
         Some(IpAddr::V4(nexthop)) => {
             let overhead = HEADER_LEN + 4 + bytes.len() + 7;
