@@ -9,15 +9,16 @@ use model::{Family, Prefix};
 use crate::config::PeerKind;
 use crate::import::{ImportPolicy, is_forwardable};
 use crate::interner::Interner;
-use crate::loc_rib::{Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Spare, Table, mark};
+use crate::loc_rib::{Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Sought, Spare, TOGETHER, Table, mark};
 use crate::nexthops::Nexthops;
 use crate::output::Output;
 use crate::prefix_limit::{Admission, Allowance, TooMany};
 use crate::rewrite::Rewrite;
 use crate::status::ErrorCounters;
 use crate::wire::attributes::{Attributes, LLGR_STALE, NO_LLGR};
-use crate::wire::nlri::Nlri;
+use crate::wire::nlri::NlriField;
 use crate::wire::update::Update;
+use crate::work::FamilyKey;
 
 /// What all peers share.
 #[derive(Debug)]
@@ -36,51 +37,81 @@ impl Tables {
         }
     }
 
-    /// Puts a path in and keeps count of next hops; gives back what it replaced.
-    pub(crate) fn insert(&mut self, prefix: Prefix, path: Path, out: &mut Vec<Output>) -> Inserted {
-        // The new one first, lest a next hop be unwatched only to be watched again.
-        if let Some(nexthop) = path.used_nexthop() {
-            self.nexthops.acquire(nexthop, out);
+    /// Puts a path of ours in.
+    pub(crate) fn insert(&mut self, prefix: Prefix, path: Path, out: &mut Vec<Output>) {
+        fn insert<K: FamilyKey>(tables: &mut Tables, prefix: Prefix, path: Path, out: &mut Vec<Output>) {
+            let Tables { rib, nexthops, .. } = tables;
+            let table = K::table(rib);
+            let sought = table.seek_one(K::new(prefix), path.path_id);
+            put(table, nexthops, sought, path, out);
         }
-        let inserted = match prefix.family() {
-            Family::V4 => self.rib.v4.insert(KeyV4::new(prefix), path),
-            Family::V6 => self.rib.v6.insert(KeyV6::new(prefix), path),
-        };
-        if let Inserted::Replaced(old) = &inserted {
-            self.release(old, out);
-        }
-        inserted
-    }
-
-    pub(crate) fn remove(
-        &mut self,
-        prefix: Prefix,
-        source: Slot,
-        path_id: u32,
-        out: &mut Vec<Output>,
-    ) -> Option<Path> {
-        let removed = match prefix.family() {
-            Family::V4 => self.rib.v4.remove(KeyV4::new(prefix), source, path_id),
-            Family::V6 => self.rib.v6.remove(KeyV6::new(prefix), source, path_id),
-        };
-        if let Some(path) = &removed {
-            self.release(path, out);
-        }
-        removed
-    }
-
-    fn contains(&self, nlri: Nlri, source: Slot) -> bool {
-        match nlri.prefix.family() {
-            Family::V4 => self.rib.v4.contains(KeyV4::new(nlri.prefix), source, nlri.path_id),
-            Family::V6 => self.rib.v6.contains(KeyV6::new(nlri.prefix), source, nlri.path_id),
+        match prefix.family() {
+            Family::V4 => insert::<KeyV4>(self, prefix, path, out),
+            Family::V6 => insert::<KeyV6>(self, prefix, path, out),
         }
     }
 
-    fn release(&mut self, path: &Path, out: &mut Vec<Output>) {
-        if let Some(nexthop) = path.used_nexthop() {
-            self.nexthops.release(nexthop, out);
+    /// Takes a path of ours away.
+    pub(crate) fn remove(&mut self, prefix: Prefix, out: &mut Vec<Output>) {
+        fn remove<K: FamilyKey>(tables: &mut Tables, prefix: Prefix, out: &mut Vec<Output>) {
+            let Tables { rib, nexthops, .. } = tables;
+            let table = K::table(rib);
+            let sought = table.seek_one(K::new(prefix), 0);
+            take(table, nexthops, sought, Slot::LOCAL, out);
+        }
+        match prefix.family() {
+            Family::V4 => remove::<KeyV4>(self, prefix, out),
+            Family::V6 => remove::<KeyV6>(self, prefix, out),
         }
     }
+}
+
+/// Puts a path in and keeps count of next hops; gives back what it replaced.
+fn put<K: Key>(
+    table: &mut Table<K>,
+    nexthops: &mut Nexthops,
+    sought: Sought<K>,
+    path: Path,
+    out: &mut Vec<Output>,
+) -> Inserted {
+    // The new one first, lest a next hop be unwatched only to be watched again.
+    if let Some(nexthop) = path.used_nexthop() {
+        nexthops.acquire(nexthop, out);
+    }
+    let inserted = table.insert(sought, path);
+    if let Inserted::Replaced(old) = &inserted {
+        release(old, nexthops, out);
+    }
+    inserted
+}
+
+/// Takes a path away likewise.
+fn take<K: Key>(
+    table: &mut Table<K>,
+    nexthops: &mut Nexthops,
+    sought: Sought<K>,
+    source: Slot,
+    out: &mut Vec<Output>,
+) -> Option<Path> {
+    let removed = table.remove(sought, source);
+    if let Some(path) = &removed {
+        release(path, nexthops, out);
+    }
+    removed
+}
+
+fn release(path: &Path, nexthops: &mut Nexthops, out: &mut Vec<Output>) {
+    if let Some(nexthop) = path.used_nexthop() {
+        nexthops.release(nexthop, out);
+    }
+}
+
+/// Attributes that are announced, whatever the prefix.
+struct Coming<'a> {
+    received: Arc<Attributes>,
+    /// What makes all such routes ineligible.
+    marks: u16,
+    policy: &'a ImportPolicy<'a>,
 }
 
 /// One peer's part of the tables.
@@ -125,76 +156,117 @@ impl AdjRibIn {
     ) -> Result<(), TooMany> {
         errors.attributes_discarded += u64::from(update.discarded);
         errors.treated_as_withdraw += u64::from(update.error.is_some());
-        for nlri in update.withdrawn.into_iter().flatten() {
-            self.withdraw(nlri, tables, out);
+        for field in update.withdrawn {
+            self.withdraw(field, tables, out);
         }
         let mut key = Vec::new();
         for announced in update.announced.into_iter().flatten() {
             if update.error.is_some() {
-                announced.nlri.for_each(|nlri| self.withdraw(nlri, tables, out));
+                self.withdraw(announced.nlri, tables, out);
                 continue;
             }
             update.canonical_key(announced.nexthop, &mut key);
             let received = tables.interner.intern(&key);
             let marks = policy.marks(&received);
-            errors.route_leaks += u64::from(marks & mark::ROUTE_LEAK != 0) * announced.nlri.count() as u64;
-            for nlri in announced.nlri {
-                if is_forwardable(nlri.prefix) {
-                    self.announce(nlri, &received, marks, policy, tables, out)?;
-                } else {
-                    errors.prefixes_ignored += 1;
-                }
+            if marks & mark::ROUTE_LEAK != 0 {
+                errors.route_leaks += announced.nlri.count() as u64;
             }
+            let coming = Coming { received, marks, policy };
+            match announced.nlri.family() {
+                Family::V4 => self.announce::<KeyV4>(announced.nlri, &coming, tables, errors, out),
+                Family::V6 => self.announce::<KeyV6>(announced.nlri, &coming, tables, errors, out),
+            }?;
         }
         Ok(())
     }
 
-    fn announce(
+    /// Takes prefixes in that have one attribute set.
+    fn announce<K: FamilyKey>(
         &mut self,
-        nlri: Nlri,
-        received: &Arc<Attributes>,
-        marks: u16,
-        policy: &ImportPolicy<'_>,
+        mut nlri: NlriField<'_>,
+        coming: &Coming<'_>,
         tables: &mut Tables,
+        errors: &mut ErrorCounters,
         out: &mut Vec<Output>,
     ) -> Result<(), TooMany> {
-        let family = nlri.prefix.family();
-        let held = self.received[family as usize];
-        match self.allowance.admit(family, held, || !tables.contains(nlri, self.slot)) {
-            Admission::Take => {}
-            Admission::Drop => return Ok(()),
-            Admission::Close(too_many) => return Err(too_many),
-        }
-        if !self.allowance.admits_attributes(self.attribute_bytes + received.bytes().len()) {
-            return Err(TooMany::Attributes);
-        }
-        let (imported, filtered) = policy.filter(nlri.prefix, received, &mut tables.interner);
-        let path = Path {
-            received: Arc::clone(received),
-            imported,
-            source: self.slot,
-            path_id: nlri.path_id,
-            sent_id: 0,
-            spare: Spare::default(),
-            marks: marks | filtered,
-        };
-        match tables.insert(nlri.prefix, path, out) {
-            Inserted::New => self.received[family as usize] += 1,
-            Inserted::Replaced(old) => {
-                self.stale[family as usize] -= usize::from(old.has(mark::STALE));
-                self.attribute_bytes -= old.received.bytes().len();
+        let Coming { received, marks, policy } = coming;
+        let Tables { rib, nexthops, interner } = tables;
+        let (table, family) = (K::table(rib), K::FAMILY as usize);
+        let bytes = received.bytes().len();
+        let one_by_one = policy.filter.asks_for_prefixes();
+        let mut filtered = None;
+        let mut sought = Vec::with_capacity(TOGETHER);
+        while !nlri.is_empty() {
+            let ignored = &mut errors.prefixes_ignored;
+            let forwardable = nlri.by_ref().take(TOGETHER).filter(|nlri| {
+                let is_forwardable = is_forwardable(nlri.prefix);
+                *ignored += u64::from(!is_forwardable);
+                is_forwardable
+            });
+            table.seek(forwardable.map(|nlri| (K::new(nlri.prefix), nlri.path_id)), &mut sought);
+            for &sought in &sought {
+                let is_new = || !table.contains(sought, self.slot);
+                match self.allowance.admit(K::FAMILY, self.received[family], is_new) {
+                    Admission::Take => {}
+                    Admission::Drop => continue,
+                    Admission::Close(too_many) => return Err(too_many),
+                }
+                if !self.allowance.admits_attributes(self.attribute_bytes + bytes) {
+                    return Err(TooMany::Attributes);
+                }
+                if one_by_one {
+                    filtered = None;
+                }
+                let (imported, mark) = filtered
+                    .get_or_insert_with(|| policy.filter(sought.key.prefix(), received, interner));
+                let path = Path {
+                    received: Arc::clone(received),
+                    imported: Arc::clone(imported),
+                    source: self.slot,
+                    path_id: sought.path_id,
+                    sent_id: 0,
+                    spare: Spare::default(),
+                    marks: marks | *mark,
+                };
+                match put(table, nexthops, sought, path, out) {
+                    Inserted::New => self.received[family] += 1,
+                    Inserted::Replaced(old) => {
+                        self.stale[family] -= usize::from(old.has(mark::STALE));
+                        self.attribute_bytes -= old.received.bytes().len();
+                    }
+                }
+                self.attribute_bytes += bytes;
             }
         }
-        self.attribute_bytes += received.bytes().len();
         Ok(())
     }
 
-    fn withdraw(&mut self, nlri: Nlri, tables: &mut Tables, out: &mut Vec<Output>) {
-        if let Some(path) = tables.remove(nlri.prefix, self.slot, nlri.path_id, out) {
-            let family = nlri.prefix.family() as usize;
-            self.received[family] -= 1;
-            self.stale[family] -= usize::from(path.has(mark::STALE));
-            self.attribute_bytes -= path.received.bytes().len();
+    fn withdraw(&mut self, nlri: NlriField<'_>, tables: &mut Tables, out: &mut Vec<Output>) {
+        match nlri.family() {
+            Family::V4 => self.withdraw_of::<KeyV4>(nlri, tables, out),
+            Family::V6 => self.withdraw_of::<KeyV6>(nlri, tables, out),
+        }
+    }
+
+    fn withdraw_of<K: FamilyKey>(
+        &mut self,
+        mut nlri: NlriField<'_>,
+        tables: &mut Tables,
+        out: &mut Vec<Output>,
+    ) {
+        let Tables { rib, nexthops, .. } = tables;
+        let (table, family) = (K::table(rib), K::FAMILY as usize);
+        let mut sought = Vec::new();
+        while !nlri.is_empty() {
+            let wanted = nlri.by_ref().take(TOGETHER);
+            table.seek(wanted.map(|nlri| (K::new(nlri.prefix), nlri.path_id)), &mut sought);
+            for &sought in &sought {
+                if let Some(path) = take(table, nexthops, sought, self.slot, out) {
+                    self.received[family] -= 1;
+                    self.stale[family] -= usize::from(path.has(mark::STALE));
+                    self.attribute_bytes -= path.received.bytes().len();
+                }
+            }
         }
     }
 

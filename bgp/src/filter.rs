@@ -126,6 +126,14 @@ impl Filter {
         Filter { rules: Vec::new(), default: FilterAction::Reject }
     }
 
+    /// Can routes of equal attributes fare differently?
+    pub(crate) fn asks_for_prefixes(&self) -> bool {
+        let asks = |matches: &FilterMatch| {
+            matches.prefix.is_some() || matches.family.is_some() || matches.one_of.is_some()
+        };
+        self.rules.iter().any(|rule| asks(&rule.matches))
+    }
+
     /// The first rule that matches decides.
     pub(crate) fn verdict(&self, prefix: Prefix, attributes: &Attributes, learned: bool) -> Verdict<'_> {
         let rule = self.rules.iter().find(|rule| rule.matches.matches(prefix, attributes, learned));

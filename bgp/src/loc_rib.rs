@@ -4,7 +4,7 @@
 //! announced and marks those that the decision process chose. Keys and paths are kept small, as there can be
 //! a million of each.
 //!
-//! A prefix is looked up once, when a peer speaks of it. From there on it is an [`Index`], its place in an array, and
+//! A prefix is looked up once, when a peer speaks of it, together with others of the same message ([`Table::seek`]). From there on it is an [`Index`], its place in an array, and
 //! so it is in the queue and in what groups of peers are told ([`crate::adj_rib_out`]).
 
 use std::collections::VecDeque;
@@ -292,6 +292,18 @@ impl Index {
     }
 }
 
+/// A path that a peer speaks of, and where its prefix is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sought<K> {
+    pub(crate) key: K,
+    pub(crate) path_id: u32,
+    hash: u64,
+    found: Option<Index>,
+}
+
+/// Prefixes that are looked up together: as many as a core can wait for at once, and some.
+pub(crate) const TOGETHER: usize = 32;
+
 /// All prefixes of one family.
 #[derive(Debug)]
 pub(crate) struct Table<K> {
@@ -323,8 +335,7 @@ impl<K: Key> Table<K> {
     }
 
     pub(crate) fn find(&self, key: K) -> Option<Index> {
-        let entries = &self.entries;
-        self.places.find(self.hasher.hash_one(key), |place| entries[place.at()].key == key).copied()
+        self.find_hashed(key, self.hasher.hash_one(key))
     }
 
     pub(crate) fn get(&self, key: K) -> Option<&Entry<K>> {
@@ -336,17 +347,47 @@ impl<K: Key> Table<K> {
         self.entries.get(index.at()).filter(|entry| !entry.is(VACANT))
     }
 
+    /// Looks prefixes up together: each waits for memory, and so they wait at the same time. What is found stays so until
+    /// something is decided.
+    pub(crate) fn seek(&self, wanted: impl Iterator<Item = (K, u32)>, sought: &mut Vec<Sought<K>>) {
+        sought.clear();
+        let hash = |key| self.hasher.hash_one(key);
+        sought.extend(wanted.map(|(key, path_id)| Sought { key, path_id, hash: hash(key), found: None }));
+        for sought in sought {
+            sought.found = self.find_hashed(sought.key, sought.hash);
+        }
+    }
+
+    fn find_hashed(&self, key: K, hash: u64) -> Option<Index> {
+        self.places.find(hash, |place| self.entries[place.at()].key == key).copied()
+    }
+
+    /// Looks a single one up.
+    pub(crate) fn seek_one(&self, key: K, path_id: u32) -> Sought<K> {
+        let hash = self.hasher.hash_one(key);
+        Sought { key, path_id, hash, found: self.find_hashed(key, hash) }
+    }
+
     /// Does this source have this path?
-    pub(crate) fn contains(&self, key: K, source: Slot, path_id: u32) -> bool {
-        self.get(key).is_some_and(|entry| entry.paths.position(source, path_id).is_some())
+    pub(crate) fn contains(&self, sought: Sought<K>, source: Slot) -> bool {
+        // Another of the same message may have brought the prefix up.
+        let index = sought.found.or_else(|| self.find_hashed(sought.key, sought.hash));
+        let entry = index.and_then(|index| self.entry(index));
+        entry.is_some_and(|entry| entry.paths.position(source, sought.path_id).is_some())
     }
 
     /// The index of a prefix, which gets one where it has none.
-    fn place(&mut self, key: K) -> Index {
+    fn place(&mut self, sought: Sought<K>) -> Index {
+        if let Some(index) = sought.found {
+            return index;
+        }
+        if self.places.len() == self.places.capacity() {
+            self.grow();
+        }
         let Table { entries, places, hasher, free, .. } = self;
         let found = places.entry(
-            hasher.hash_one(key),
-            |place| entries[place.at()].key == key,
+            sought.hash,
+            |place| entries[place.at()].key == sought.key,
             |place| hasher.hash_one(entries[place.at()].key),
         );
         match found {
@@ -355,20 +396,32 @@ impl<K: Key> Table<K> {
                 let index = free.pop().unwrap_or(Index(entries.len() as u32));
                 place.insert(index);
                 if index.at() == entries.len() {
-                    entries.push(Entry::new(key));
+                    entries.push(Entry::new(sought.key));
                 } else {
-                    entries[index.at()] = Entry::new(key);
+                    entries[index.at()] = Entry::new(sought.key);
                 }
                 index
             }
         }
     }
 
+    /// Makes room for as many prefixes again. Entry by entry, as they lie in memory, which is much quicker than in the order
+    /// of what finds them.
+    fn grow(&mut self) {
+        let Table { entries, places, hasher, .. } = self;
+        let hash = |place: &Index| hasher.hash_one(entries[place.at()].key);
+        let mut larger = HashTable::with_capacity(2 * places.len());
+        for (index, _) in (0..).map(Index).zip(&*entries).filter(|(_, entry)| !entry.is(VACANT)) {
+            larger.insert_unique(hash(&index), index, hash);
+        }
+        *places = larger;
+    }
+
     /// Puts a path beside others or in place of the source's former one.
     ///
     /// A path that says nothing new only sheds its staleness and is given back as what it replaced.
-    pub(crate) fn insert(&mut self, key: K, mut path: Path) -> Inserted {
-        let index = self.place(key);
+    pub(crate) fn insert(&mut self, sought: Sought<K>, mut path: Path) -> Inserted {
+        let index = self.place(sought);
         let entry = &mut self.entries[index.at()];
         let Some(at) = entry.paths.position(path.source, path.path_id) else {
             entry.paths.push(path);
@@ -398,10 +451,10 @@ impl<K: Key> Table<K> {
     }
 
     /// Takes a source's path away.
-    pub(crate) fn remove(&mut self, key: K, source: Slot, path_id: u32) -> Option<Path> {
-        let index = self.find(key)?;
+    pub(crate) fn remove(&mut self, sought: Sought<K>, source: Slot) -> Option<Path> {
+        let index = sought.found?;
         let entry = &mut self.entries[index.at()];
-        let at = entry.paths.position(source, path_id)?;
+        let at = entry.paths.position(source, sought.path_id)?;
         let removed = entry.paths.remove(at)?;
         entry.note_chosen_changed(removed.has(mark::CHOSEN));
         enqueue(entry, index, &mut self.queue);

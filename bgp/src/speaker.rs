@@ -159,7 +159,7 @@ impl Speaker {
             Input::RequestRefresh { peer } => self.request_refresh(peer, out),
             Input::Originate(route) => self.originate(&route, out),
             Input::Withdraw(prefix) => {
-                self.tables.remove(prefix, Slot::LOCAL, 0, out);
+                self.tables.remove(prefix, out);
             }
             Input::NexthopChanged { nexthop, metric } => self.nexthop_changed(nexthop, metric),
             Input::StationJoined { config, time } => self.station_joined(config, time, now, out),
