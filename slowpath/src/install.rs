@@ -49,8 +49,6 @@ struct AdjacencyRow {
 
 struct GroupRow {
     id: GroupId,
-    /// Routes in the forwarding table that lead here, and changes under way that will.
-    uses: usize,
     members: Members,
 }
 
@@ -61,7 +59,10 @@ type Members = Vec<(AdjacencyKey, u32)>;
 pub struct Installer {
     writer: Writer,
     groups: AHashMap<TargetId, GroupRow>,
-    target_of_group: AHashMap<GroupId, TargetId>,
+    /// Routes in the forwarding table that lead to each group, by its number, and changes under way that will.
+    uses: Vec<u32>,
+    /// The target asked for last, and its group: routes that come together mostly lead to the same.
+    latest: Option<(TargetId, GroupId)>,
     adjacencies: BTreeMap<AdjacencyKey, AdjacencyRow>,
     /// Prefixes that a full table refused; tried again when others leave.
     refused: AHashSet<Prefix>,
@@ -74,7 +75,8 @@ impl Installer {
         Installer {
             writer,
             groups: AHashMap::new(),
-            target_of_group: AHashMap::new(),
+            uses: Vec::new(),
+            latest: None,
             adjacencies: BTreeMap::new(),
             refused: AHashSet::new(),
             warned_full: BTreeSet::new(),
@@ -182,17 +184,24 @@ impl Installer {
         prefix: Prefix,
         surroundings: &impl Surroundings,
     ) -> Option<GroupId> {
-        if let Some(row) = self.groups.get_mut(&id) {
-            row.uses += 1;
-            return Some(row.id);
+        let known = match self.latest {
+            Some((latest, group)) if latest == id => Some(group),
+            _ => self.groups.get(&id).map(|row| row.id),
+        };
+        if let Some(group) = known {
+            self.latest = Some((id, group));
+            self.uses[group.0 as usize] += 1;
+            return known;
         }
         let target = rib.targets().get(id)?;
         let members = members(&resolve(rib, target), surroundings);
         let before = self.writer.fib().get(prefix);
         match self.make_group(target, &members, before, surroundings) {
             Ok(group) => {
-                self.groups.insert(id, GroupRow { id: group, uses: 1, members });
-                self.target_of_group.insert(group, id);
+                self.groups.insert(id, GroupRow { id: group, members });
+                let number = group.0 as usize;
+                self.uses.resize(self.uses.len().max(number + 1), 0);
+                self.uses[number] = 1;
                 Some(group)
             }
             Err(full) => {
@@ -265,7 +274,7 @@ impl Installer {
     fn insert_route(&mut self, prefix: Prefix, group: GroupId) {
         match self.writer.insert_route(prefix, group) {
             Ok(before) => {
-                self.refused.remove(&prefix);
+                self.is_not_refused(prefix);
                 if let Some(before) = before {
                     self.unuse(before);
                 }
@@ -279,9 +288,16 @@ impl Installer {
     }
 
     fn remove_route(&mut self, prefix: Prefix) {
-        self.refused.remove(&prefix);
+        self.is_not_refused(prefix);
         if let Some(before) = self.writer.remove_route(prefix) {
             self.unuse(before);
+        }
+    }
+
+    fn is_not_refused(&mut self, prefix: Prefix) {
+        // Mostly none is; even an empty set would be asked by a hash.
+        if !self.refused.is_empty() {
+            self.refused.remove(&prefix);
         }
     }
 
@@ -309,18 +325,19 @@ impl Installer {
     }
 
     fn unuse(&mut self, group: GroupId) {
-        if let Some(row) = self.target_of_group.get(&group).and_then(|target| self.groups.get_mut(target)) {
-            row.uses = row.uses.saturating_sub(1);
+        if let Some(uses) = self.uses.get_mut(group.0 as usize) {
+            *uses = uses.saturating_sub(1);
         }
     }
 
     /// Removes groups that no route leads to, then adjacencies that no group names.
     fn drop_unused(&mut self) {
+        let is_unused = |row: &GroupRow| self.uses.get(row.id.0 as usize).is_none_or(|uses| *uses == 0);
         let unused: Vec<TargetId> =
-            self.groups.iter().filter(|(_, row)| row.uses == 0).map(|(target, _)| *target).collect();
+            self.groups.iter().filter(|(_, row)| is_unused(row)).map(|(target, _)| *target).collect();
         for target in unused {
+            self.latest = None;
             if let Some(row) = self.groups.remove(&target) {
-                self.target_of_group.remove(&row.id);
                 self.writer.remove_group(row.id);
                 self.release(&row.members);
             }
