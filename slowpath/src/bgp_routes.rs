@@ -7,14 +7,48 @@ use bgp::BestPath;
 use model::Prefix;
 
 use crate::calico::Desired;
-use crate::rib::{Offer, Rib, Source};
+use crate::rib::{Offer, Rib, Sought, Source};
 use crate::target::Target;
+
+/// Next hops, each with its weight beside the others'. Mostly it is one, which needs no memory of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Nexthops {
+    /// None at all.
+    #[default]
+    None,
+    /// One.
+    One((IpAddr, u8)),
+    /// More than one.
+    Several(Vec<(IpAddr, u8)>),
+}
+
+impl Nexthops {
+    /// All of them.
+    pub fn as_slice(&self) -> &[(IpAddr, u8)] {
+        match self {
+            Nexthops::None => &[],
+            Nexthops::One(nexthop) => std::slice::from_ref(nexthop),
+            Nexthops::Several(nexthops) => nexthops,
+        }
+    }
+}
+
+impl FromIterator<(IpAddr, u8)> for Nexthops {
+    fn from_iter<I: IntoIterator<Item = (IpAddr, u8)>>(nexthops: I) -> Nexthops {
+        let mut nexthops = nexthops.into_iter();
+        let Some(first) = nexthops.next() else { return Nexthops::None };
+        match nexthops.next() {
+            None => Nexthops::One(first),
+            Some(second) => Nexthops::Several([first, second].into_iter().chain(nexthops).collect()),
+        }
+    }
+}
 
 /// What BGP says of a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
-    /// The next hops, each with its weight beside the others'; none withdraws the route.
-    pub nexthops: Vec<(IpAddr, u8)>,
+    /// The next hops; none withdraws the route.
+    pub nexthops: Nexthops,
     /// It is of more than normal priority: it comes before a workload's address here, which is about to be gone.
     pub elevated: bool,
     /// Packets there are not wanted: they are dropped rather than sent on (RFC 7999).
@@ -38,6 +72,12 @@ pub struct BgpRoutes {
 impl BgpRoutes {
     /// BGP says this of a prefix now.
     pub fn offer(&mut self, rib: &mut Rib, desired: &Desired, prefix: Prefix, learned: Learned) {
+        self.offer_sought(rib, desired, rib.seek(prefix), learned);
+    }
+
+    /// As [`Self::offer`], where the RIB has looked the prefix up ahead.
+    pub fn offer_sought(&mut self, rib: &mut Rib, desired: &Desired, sought: Sought, learned: Learned) {
+        let prefix = sought.prefix();
         let source = learned.source();
         if learned.elevated {
             if self.elevated.insert(prefix) {
@@ -46,14 +86,16 @@ impl BgpRoutes {
         } else if self.elevated.remove(&prefix) {
             rib.remove(prefix, Source::Elevated);
         }
-        match target(desired, prefix, &learned) {
+        let is_withdrawn = learned.nexthops == Nexthops::None && !learned.discard;
+        let target = if is_withdrawn { None } else { target(desired, prefix, &learned) };
+        match target {
             Some(target) => {
                 self.left_out.remove(&prefix);
-                rib.insert(prefix, source, &target, 0);
+                rib.insert_sought(sought, source, &target, 0);
             }
             None => {
-                rib.remove(prefix, source);
-                if learned.nexthops.is_empty() {
+                rib.remove_sought(sought, source);
+                if learned.nexthops == Nexthops::None {
                     self.left_out.remove(&prefix);
                 } else {
                     self.left_out.insert(prefix, learned);
@@ -99,7 +141,10 @@ impl BgpRoutes {
 
 /// The next hops of a route's paths. Where every path tells its link's bandwidth, flows are shared by it, the largest being
 /// 255 parts; where one doesn't, nothing is known of its share, and all count alike.
-pub(crate) fn nexthops(paths: &[BestPath]) -> Vec<(IpAddr, u8)> {
+pub(crate) fn nexthops(paths: &[BestPath]) -> Nexthops {
+    if let [only] = paths {
+        return Nexthops::One((only.nexthop, 1));
+    }
     let bandwidths: Option<Vec<u64>> = paths.iter().map(|path| path.bandwidth).collect();
     let bandwidths = bandwidths.unwrap_or_default();
     let (most, least) = (bandwidths.iter().max().copied(), bandwidths.iter().min().copied());
@@ -126,7 +171,7 @@ fn target(desired: &Desired, prefix: Prefix, learned: &Learned) -> Option<Target
     if learned.discard {
         return Some(Target::Blackhole);
     }
-    desired.tunnels.bgp_target(prefix, learned.nexthops.iter().copied())
+    desired.tunnels.bgp_target(prefix, learned.nexthops.as_slice().iter().copied())
 }
 
 #[cfg(test)]
@@ -162,7 +207,7 @@ mod tests {
     }
 
     fn via(nexthop: IpAddr) -> Learned {
-        Learned { nexthops: vec![(nexthop, 1)], ..Learned::default() }
+        Learned { nexthops: Nexthops::One((nexthop, 1)), ..Learned::default() }
     }
 
     #[test]
@@ -179,7 +224,7 @@ mod tests {
         let weights = |bandwidths: &[Option<u64>]| {
             let paths: Vec<BestPath> =
                 bandwidths.iter().enumerate().map(|(at, told)| path(at as u8, *told)).collect();
-            nexthops(&paths).into_iter().map(|(_, weight)| weight).collect::<Vec<_>>()
+            nexthops(&paths).as_slice().iter().map(|(_, weight)| *weight).collect::<Vec<_>>()
         };
         let gigabit = 125_000_000;
         assert_eq!(weights(&[Some(gigabit), Some(10 * gigabit)]), [26, 255]);

@@ -28,6 +28,12 @@ pub enum Error {
     /// The thread that watches peers by BFD can't be started.
     #[error("could not start the thread of BFD: {0}")]
     BfdThread(#[source] std::io::Error),
+    /// The thread that speaks BGP can't be started.
+    #[error("could not start the thread of BGP: {0}")]
+    BgpThread(#[source] std::io::Error),
+    /// The thread that speaks BGP has ended by itself.
+    #[error("the thread of BGP has ended; restart tortie")]
+    BgpEnded,
     /// What isn't needed can't be given up.
     #[error("could not give up capabilities: {0}; does a seccomp filter forbid capset?")]
     Privileges(#[source] std::io::Error),

@@ -1,4 +1,4 @@
-//! Everything that can happen to the slow path: one closed list, one queue.
+//! Everything that can happen to the slow path but what BGP says (`bgp_thread.rs`): one closed list, one queue.
 
 use std::io;
 use std::net::SocketAddr;
@@ -56,20 +56,6 @@ pub enum Event {
         attempt: AttemptId,
         /// Why.
         error: io::Error,
-    },
-    /// Bytes of a BGP connection.
-    Received {
-        /// Which.
-        connection: ConnectionId,
-        /// In order, none missing.
-        bytes: Vec<u8>,
-    },
-    /// The other end closed a BGP connection, or it broke.
-    Closed {
-        /// Which.
-        connection: ConnectionId,
-        /// Why, where it wasn't an orderly end.
-        error: Option<io::Error>,
     },
     /// Something has happened to a monitoring station.
     Station {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use ahash::AHashSet;
-use bgp::{Direction, Input, Output, Speaker};
+use bgp::{Direction, Input};
 use datastore::DatastoreSettings;
 use model::{IfIndex, MacAddr, PortId, Prefix, Update};
 use policy::resolve::Resolver;
@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::bfd::BfdThread;
 use crate::bgp_routes::BgpRoutes;
+use crate::bgp_thread::BgpThread;
 use crate::calico::{Calico, Desired};
 use crate::config::{Config, Ends, Request, Slowpath};
 use crate::ending::Endings;
@@ -61,7 +62,7 @@ use crate::workload_mtu::WorkloadMtus;
 use crate::workload_policy::WorkloadPolicy;
 use crate::{PortOpener, forwarding_guard, host_policy, segments, sysctl};
 
-/// Events that may wait, of which each may be 64 KiB of a BGP peer's; it is held back by TCP when they are this many.
+/// Events that may wait.
 const EVENTS: usize = 128;
 /// Events taken before the tables are brought into line: of a table that loads, some 100,000 routes. What waits to be sent on
 /// leaves after that, so more of them would only fill queues.
@@ -135,10 +136,9 @@ pub(crate) struct Core {
     pub(crate) preserved: AHashSet<Prefix>,
     pub(crate) preserve_until: Option<Instant>,
     pub(crate) sessions: Sessions,
-    pub(crate) speaker: Option<Speaker>,
+    pub(crate) bgp: BgpThread,
     pub(crate) speaker_identity: Option<(std::net::Ipv4Addr, model::AsNumber)>,
     pub(crate) nexthops: BTreeMap<IpAddr, Option<u32>>,
-    pub(crate) outputs: Vec<Output>,
     pub(crate) peers: Peers,
     pub(crate) stations: Stations,
     pub(crate) table_dumps: TableDumps,
@@ -240,6 +240,17 @@ impl Slowpath {
                         core.handle(event)?;
                     }
                 }
+                said = core.bgp.said() => {
+                    let began = Instant::now();
+                    core.heed(said.ok_or(Error::BgpEnded)?);
+                    for _ in 1..TURN {
+                        if core.watch.thread.has_news_now() || began.elapsed() >= TURN_AT_MOST {
+                            break;
+                        }
+                        let Some(said) = core.bgp.said_already() else { break };
+                        core.heed(said);
+                    }
+                }
                 Some(event) = kernel.recv() => core.handle(event)?,
                 () = core.watch.thread.has_news() => core.heed_bfd(),
                 // Heard by `settle`.
@@ -291,6 +302,7 @@ impl Core {
         let resolver = Resolver::new(&config.node);
         let desired = calico.desired();
         let limits = *ends.writer.limits();
+        let bgp = born_with(NOTHING, BgpThread::start).and_then(|thread| thread).map_err(Error::BgpThread)?;
         let mut core = Core {
             workload_mtus: WorkloadMtus::default(),
             mtu_file: MtuFile::at(config.mtu_file.clone()),
@@ -307,7 +319,7 @@ impl Core {
                 born_with(NOTHING, BfdThread::start).and_then(|thread| thread).map_err(Error::BfdThread)?,
             ),
             stations: Stations::start(&config.bgp.stations, &events),
-            peers: Peers::new(events, ends.session_sockets),
+            peers: Peers::new(events, bgp.heard().clone(), ends.session_sockets),
             punts: ends.punts,
             injects: ends.injects,
             opener: Box::new(Raised(ends.ports)),
@@ -325,10 +337,9 @@ impl Core {
             preserved: AHashSet::new(),
             preserve_until: None,
             sessions: Sessions::with_secrets(config.secrets.clone()),
-            speaker: None,
+            bgp,
             speaker_identity: None,
             nexthops: BTreeMap::new(),
-            outputs: Vec::new(),
             table_dumps: TableDumps::default(),
             established: BTreeMap::new(),
             connect_problems: BTreeMap::new(),
@@ -373,9 +384,8 @@ impl Core {
     /// When something is due without an event.
     fn next_deadline(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
-        let speaker = self.speaker.as_ref().and_then(Speaker::next_deadline);
         let kernel = self.dirty.kernel.map(|since| since + KERNEL_SETTLES);
-        [speaker, kernel, self.preserve_until].into_iter().flatten().min().unwrap_or(far)
+        [kernel, self.preserve_until].into_iter().flatten().min().unwrap_or(far)
     }
 
     fn tick(&mut self) {
@@ -383,7 +393,6 @@ impl Core {
         if self.preserve_until.is_some_and(|until| until <= now) {
             self.stop_preserving();
         }
-        self.tell(Input::Tick);
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Error> {
@@ -406,14 +415,6 @@ impl Core {
                     self.note_connect_problem(peer, &error);
                     self.tell(Input::ConnectFailed { peer });
                 }
-            }
-            Event::Received { connection, bytes } => self.tell(Input::Received { connection, bytes: &bytes }),
-            Event::Closed { connection, error } => {
-                if let Some(error) = error {
-                    debug!(?connection, %error, "BGP connection broke");
-                }
-                self.peers.close(connection);
-                self.tell(Input::ConnectionClosed { connection });
             }
             Event::Station { id, event, problem } => self.station_changed(id, event, problem),
             Event::Drained { connection } => {
@@ -630,6 +631,8 @@ impl Core {
         self.watch.thread.stop();
         info!("closing BGP sessions so that peers keep our routes");
         self.tell(Input::Shutdown { graceful: true });
+        let said = self.bgp.catch_up();
+        self.heed(said);
         if timeout(self.config.stop_within, self.peers.flush()).await.is_err() {
             warn!("some BGP connections did not take their last messages in time");
         }

@@ -4,10 +4,10 @@
 //! fast path's tables should hold, and makes them hold it.
 //!
 //! **How things pass through it.** Everything that happens is one `event::Event` in one queue; one task owns all
-//! state and takes them in turn:
+//! state but BGP's, which a thread of its own has, and takes them in turn:
 //!
 //! ```text
-//!  sockets ─► peers ──► bgp::Speaker ─┐
+//!  sockets ─► peers ──► bgp_thread ───┐
 //!  netlink ─► interfaces, neighbors ──┼─► rib ─► resolve ─► install ─► tables (fast path)
 //!  datastore ─► calico ───────────────┘                        └─────► kernel_routes (mirror, D1)
 //!  punt rings ─► punt, neighbors ──► inject rings
@@ -22,6 +22,7 @@
 mod answering;
 mod bfd;
 mod bgp_routes;
+mod bgp_thread;
 pub mod calico;
 mod cleanup;
 mod config;

@@ -1,7 +1,7 @@
 //! TCP around the BGP speaker: the only code of BGP that touches a socket.
 //!
-//! Each connection has two tasks. One reads and sends [`Event::Received`]; the queue of events is bounded, so a peer
-//! that sends faster than the loop works is held back by TCP. The other writes what the speaker sends; when its
+//! Each connection has two tasks. One reads, and sends [`Heard`] to BGP's thread; that queue is bounded, so a peer
+//! that sends faster than the speaker works is held back by TCP. The other writes what the speaker sends; when its
 //! queue grows beyond [`QUEUE_HIGH`] the speaker is told to pause its announcements to that peer.
 
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
+use crate::bgp_thread::Heard;
 use crate::event::Event;
 use crate::privileges::raised;
 use crate::session_guard::{SessionGuards, SocketOptions, send_furthest};
@@ -50,7 +51,9 @@ struct Connection {
     queue: mpsc::UnboundedSender<Vec<u8>>,
     queued: Arc<AtomicUsize>,
     congested: bool,
-    reader: AbortHandle,
+    /// Nobody reads it yet.
+    unread: Option<OwnedReadHalf>,
+    reader: Option<AbortHandle>,
     writer: JoinHandle<()>,
 }
 
@@ -75,6 +78,7 @@ struct Listening {
 /// All TCP connections of the speaker, and its listening sockets.
 pub struct Peers {
     events: mpsc::Sender<Event>,
+    heard: mpsc::Sender<Heard>,
     /// At most one a peer: the last that the speaker asked for.
     attempts: HashMap<PeerId, Attempt>,
     next_attempt: u64,
@@ -86,10 +90,15 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// No connections yet; everything that happens is sent to `events`.
-    pub fn new(events: mpsc::Sender<Event>, options: Arc<dyn SocketOptions>) -> Peers {
+    /// No connections yet; what is read of them is sent to `heard`, everything else that happens to `events`.
+    pub fn new(
+        events: mpsc::Sender<Event>,
+        heard: mpsc::Sender<Heard>,
+        options: Arc<dyn SocketOptions>,
+    ) -> Peers {
         Peers {
             events,
+            heard,
             attempts: HashMap::new(),
             next_attempt: 0,
             connections: HashMap::new(),
@@ -225,7 +234,7 @@ impl Peers {
         Some(peer)
     }
 
-    /// Takes a peer's connection over: it is read and can be sent to from now on.
+    /// Takes a peer's connection over: it can be sent to from now on, and be [read](Self::read).
     ///
     /// # Errors
     /// Where the connection is already gone, or can't be guarded as it should.
@@ -245,11 +254,21 @@ impl Peers {
         let (read, write) = stream.into_split();
         let (queue, waiting) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(0));
-        let reader = tokio::spawn(read_all(connection, read, self.events.clone())).abort_handle();
-        let writer =
-            tokio::spawn(write_all(connection, write, waiting, Arc::clone(&queued), self.events.clone()));
-        self.connections.insert(connection, Connection { queue, queued, congested: false, reader, writer });
+        let writing = write_all(connection, write, waiting, Arc::clone(&queued), self.events.clone());
+        let writer = tokio::spawn(writing);
+        let (unread, reader) = (Some(read), None);
+        let open = Connection { queue, queued, congested: false, unread, reader, writer };
+        self.connections.insert(connection, open);
         Ok((connection, local))
+    }
+
+    /// Begins to read a connection: the speaker knows whose it is.
+    pub fn read(&mut self, connection: ConnectionId) {
+        let Some(open) = self.connections.get_mut(&connection) else { return };
+        if let Some(read) = open.unread.take() {
+            let reading = read_all(connection, read, self.heard.clone());
+            open.reader = Some(tokio::spawn(reading).abort_handle());
+        }
     }
 
     /// Queues bytes; `true` where the connection has just become congested.
@@ -271,7 +290,7 @@ impl Peers {
     /// Closes a connection once everything sent is written.
     pub fn close(&mut self, connection: ConnectionId) {
         if let Some(open) = self.connections.remove(&connection) {
-            open.reader.abort();
+            open.reader.iter().for_each(AbortHandle::abort);
             // The writer ends when its queue does.
             self.closing.retain(|task| !task.is_finished());
             self.closing.push(open.writer);
@@ -292,7 +311,7 @@ impl Drop for Peers {
         if let Some((_, listening)) = &self.listening {
             listening.iter().for_each(|listening| listening.task.abort());
         }
-        self.connections.values().for_each(|open| open.reader.abort());
+        self.connections.values().flat_map(|open| &open.reader).for_each(AbortHandle::abort);
         self.attempts.values().for_each(|attempt| attempt.task.abort());
     }
 }
@@ -321,22 +340,22 @@ fn connecting(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpSocket
     Ok(socket)
 }
 
-async fn read_all(connection: ConnectionId, mut read: OwnedReadHalf, events: mpsc::Sender<Event>) {
+async fn read_all(connection: ConnectionId, mut read: OwnedReadHalf, heard: mpsc::Sender<Heard>) {
     let mut buffer = vec![0; READ_BYTES];
     let error = loop {
         match read.read(&mut buffer).await {
             Ok(0) => break None,
             Ok(len) => {
                 let bytes = buffer[..len].to_vec();
-                if events.send(Event::Received { connection, bytes }).await.is_err() {
+                if heard.send(Heard::Bytes { connection, bytes }).await.is_err() {
                     return;
                 }
             }
             Err(error) => break Some(error),
         }
     };
-    // The loop ended: nobody waits for the news.
-    let _ = events.send(Event::Closed { connection, error }).await;
+    // The thread ended: nobody waits for the news.
+    let _ = heard.send(Heard::End { connection, error }).await;
 }
 
 async fn write_all(
@@ -373,9 +392,13 @@ mod tests {
     use super::*;
     use crate::session_guard::tests::Noted;
 
-    /// With two peers on loopback.
+    /// With two peers on loopback, of which nothing is heard.
     fn peers(events: mpsc::Sender<Event>) -> Peers {
-        let mut peers = Peers::new(events, Arc::new(Noted::default()));
+        peers_heard(events, mpsc::channel(1).0)
+    }
+
+    fn peers_heard(events: mpsc::Sender<Event>, heard: mpsc::Sender<Heard>) -> Peers {
+        let mut peers = Peers::new(events, heard, Arc::new(Noted::default()));
         for id in [PeerId(1), PeerId(2)] {
             peers.guard(&PeerConfig::new(id, [127, 0, 0, 1].into(), model::AsNumber(65001)));
         }
@@ -386,22 +409,24 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test())
     }
 
-    async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
-        timeout(Duration::from_secs(5), events.recv()).await.expect("in time").expect("the queue is open")
+    async fn next<T>(queue: &mut mpsc::Receiver<T>) -> T {
+        timeout(Duration::from_secs(5), queue.recv()).await.expect("in time").expect("the queue is open")
     }
 
     #[test]
     fn bytes_cross_a_connection_and_the_last_ones_before_its_end() {
         on_loopback(async || {
             let (sender, mut events) = mpsc::channel(16);
-            let mut peers = peers(sender);
+            let (heard, mut to_hear) = mpsc::channel(16);
+            let mut peers = peers_heard(sender, heard);
             let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
             peers.connect(PeerId(1), server.local_addr().unwrap(), None);
             let Event::Connected { stream, .. } = next(&mut events).await else { panic!("connects") };
             let (connection, _) = peers.adopt(PeerId(1), stream, Direction::Outbound).unwrap();
             let (mut far, _) = server.accept().await.unwrap();
             far.write_all(b"hello").await.unwrap();
-            let Event::Received { bytes, .. } = next(&mut events).await else { panic!("receives") };
+            peers.read(connection);
+            let Heard::Bytes { bytes, .. } = next(&mut to_hear).await else { panic!("receives") };
             assert_eq!(bytes, b"hello");
             peers.send(connection, b"good".to_vec());
             peers.send(connection, b"bye".to_vec());

@@ -2,8 +2,8 @@
 //! its parent's.
 //!
 //! What hears the outside world goes without them. Threads are born with what they need for ever ([`born_with`]): most with
-//! nothing, workers with [`NET_RAW`], the mirror and host-endpoint policy with [`NET_ADMIN`]. The event loop, which hears BGP
-//! and changes links and routes, lays its own aside ([`lay_aside`]) and takes them up for the length of one call into the
+//! nothing, workers with [`NET_RAW`], the mirror and host-endpoint policy with [`NET_ADMIN`]. The event loop, which takes up punted
+//! packets and changes links and routes, lays its own aside ([`lay_aside`]) and takes them up for the length of one call into the
 //! kernel ([`raised`]).
 //!
 //! This keeps a parser that is led astray from changing the host by way of the kernel. It is no wall against foreign machine

@@ -82,12 +82,8 @@ impl Core {
 
     fn bgp(&self) -> BgpStatus {
         let now = Instant::now();
-        let speaker = self.speaker.as_ref();
-        let mut peers: Vec<PeerStatus> = speaker
-            .into_iter()
-            .flat_map(|speaker| speaker.peers(now))
-            .map(|status| self.peer(&status, now))
-            .collect();
+        let mut peers: Vec<PeerStatus> =
+            self.bgp_peers(now).iter().map(|status| self.peer(status, now)).collect();
         peers.extend(self.sessions.held_back().values().map(|(peer, problem)| held_back(peer, problem)));
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         BgpStatus {
@@ -97,6 +93,10 @@ impl Core {
             reconfigured: humantime::format_rfc3339_seconds(self.reconfigured).to_string(),
             peers,
         }
+    }
+
+    fn bgp_peers(&self, now: Instant) -> Vec<bgp::PeerStatus> {
+        self.bgp.ask(move |speaker| speaker.peers(now).collect()).unwrap_or_default()
     }
 
     fn peer(&self, status: &bgp::PeerStatus, now: Instant) -> PeerStatus {

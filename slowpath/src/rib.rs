@@ -137,6 +137,26 @@ impl Entry {
     fn has(&self, mark: u8) -> bool {
         self.marks & mark != 0
     }
+
+    /// Is the place the prefix's? Otherwise it is free.
+    fn is_needed(&self) -> bool {
+        self.best.is_some() || self.marks != 0
+    }
+}
+
+/// What a look-up ahead has found ([`Rib::seek`]). Right or not by now, it is checked before it is relied on.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought {
+    prefix: Prefix,
+    hash: u64,
+    place: Option<Place>,
+}
+
+impl Sought {
+    /// What was looked up.
+    pub fn prefix(&self) -> Prefix {
+        self.prefix
+    }
 }
 
 /// All routes. A prefix has a place in an array; what finds it there is a table of four bytes a prefix.
@@ -152,6 +172,8 @@ pub struct Rib {
     counts: [usize; Source::ALL.len()],
     targets: Targets,
     changed: Vec<Place>,
+    /// As many prefixes as there were at most since [`Self::shrink`] last looked for memory to give back.
+    most: usize,
 }
 
 impl Default for Rib {
@@ -166,6 +188,7 @@ impl Default for Rib {
             counts: [0; Source::ALL.len()],
             targets: Targets::default(),
             changed: Vec::new(),
+            most: 0,
         }
     }
 }
@@ -173,9 +196,15 @@ impl Default for Rib {
 impl Rib {
     /// Offers a route, in place of the one that the source offered before.
     pub fn insert(&mut self, prefix: Prefix, source: Source, target: &Target, metric: u32) {
+        self.insert_sought(self.seek(prefix), source, target, metric);
+    }
+
+    /// As [`Self::insert`], where the prefix has been looked up ahead.
+    pub fn insert_sought(&mut self, sought: Sought, source: Source, target: &Target, metric: u32) {
         let target = self.targets.intern(target);
         let offer = Offer { source, target, metric };
-        let place = self.place(prefix);
+        let prefix = sought.prefix;
+        let place = self.still(sought).unwrap_or_else(|| self.place_of(prefix, sought.hash));
         let entry = &mut self.entries[place.at()];
         let before = entry.best;
         match before {
@@ -202,15 +231,27 @@ impl Rib {
 
     /// Withdraws the source's route.
     pub fn remove(&mut self, prefix: Prefix, source: Source) {
-        let Some(place) = self.find(prefix) else { return };
-        let before = self.entries[place.at()].best;
+        self.remove_sought(self.seek(prefix), source);
+    }
+
+    /// As [`Self::remove`], where the prefix has been looked up ahead.
+    pub fn remove_sought(&mut self, sought: Sought, source: Source) {
+        let prefix = sought.prefix;
+        let Some(place) = self.still(sought).or_else(|| self.find(prefix, sought.hash)) else { return };
+        let entry = &mut self.entries[place.at()];
+        let before = entry.best;
+        if !entry.has(SEVERAL) {
+            let Some(only) = before.filter(|only| only.source == source) else { return };
+            entry.best = None;
+            self.lengths[family_row(prefix)][usize::from(prefix.len())] -= 1;
+            self.targets.release(only.target);
+            self.note(place, before);
+            return;
+        }
         let mut offers = self.take(place);
         if let Some(old) = offers.iter().position(|old| old.source == source) {
             let old = offers.swap_remove(old);
             self.targets.release(old.target);
-        }
-        if before.is_some() && offers.is_empty() {
-            self.lengths[family_row(prefix)][usize::from(prefix.len())] -= 1;
         }
         self.put(place, offers);
         self.note(place, before);
@@ -238,18 +279,37 @@ impl Rib {
         }
     }
 
-    fn find(&self, prefix: Prefix) -> Option<Place> {
+    /// Looks a prefix up ahead. Many that are looked up one right after the other wait for memory at the same time.
+    pub fn seek(&self, prefix: Prefix) -> Sought {
+        let hash = hash(&self.hasher, prefix);
+        Sought { prefix, hash, place: self.find(prefix, hash) }
+    }
+
+    /// The place that a look-up ahead found, if it still is the prefix's.
+    fn still(&self, sought: Sought) -> Option<Place> {
+        let is_still = |place: &Place| {
+            let entry = &self.entries[place.at()];
+            entry.prefix == sought.prefix && entry.is_needed()
+        };
+        sought.place.filter(is_still)
+    }
+
+    fn find(&self, prefix: Prefix, hash: u64) -> Option<Place> {
         let is_it = |place: &Place| self.entries[place.at()].prefix == prefix;
-        self.places.find(self.hasher.hash_one(prefix), is_it).copied()
+        self.places.find(hash, is_it).copied()
     }
 
     /// A prefix's place, which it gets where it has none: its own as long as it is held, or has an offer or news.
     pub fn place(&mut self, prefix: Prefix) -> Place {
+        self.place_of(prefix, hash(&self.hasher, prefix))
+    }
+
+    fn place_of(&mut self, prefix: Prefix, hashed: u64) -> Place {
         let Rib { entries, places, hasher, free, .. } = self;
         let found = places.entry(
-            hasher.hash_one(prefix),
+            hashed,
             |place| entries[place.at()].prefix == prefix,
-            |place| hasher.hash_one(entries[place.at()].prefix),
+            |place| hash(hasher, entries[place.at()].prefix),
         );
         match found {
             Found::Occupied(place) => *place.get(),
@@ -280,10 +340,10 @@ impl Rib {
     fn forget_unless_needed(&mut self, place: Place) {
         let Rib { entries, places, hasher, free, .. } = self;
         let entry = &entries[place.at()];
-        if entry.best.is_some() || entry.marks != 0 {
+        if entry.is_needed() {
             return;
         }
-        if let Ok(found) = places.find_entry(hasher.hash_one(entry.prefix), |other| *other == place) {
+        if let Ok(found) = places.find_entry(hash(hasher, entry.prefix), |other| *other == place) {
             found.remove();
             free.push(place);
         }
@@ -292,14 +352,18 @@ impl Rib {
     /// Gives memory back that a large table no longer needs. Places stay what they are, so of the array it is what lies behind
     /// the last one in use. Due now and then, where places have been given up.
     pub fn shrink(&mut self) {
-        let Rib { entries, places, hasher, free, .. } = self;
+        let Rib { entries, places, hasher, free, most, .. } = self;
+        // Looking costs a walk through all places: it is due when half of the prefixes have gone, and then again.
+        if places.len() > *most / 2 {
+            return;
+        }
+        *most = places.len();
         let few = 2 * places.len() + 1024;
         if places.capacity() > 2 * few {
-            places.shrink_to(few, |place| hasher.hash_one(entries[place.at()].prefix));
+            places.shrink_to(few, |place| hash(hasher, entries[place.at()].prefix));
         }
         if entries.capacity() > 2 * few {
-            let is_used = |entry: &Entry| entry.best.is_some() || entry.marks != 0;
-            entries.truncate(entries.iter().rposition(is_used).map_or(0, |last| last + 1));
+            entries.truncate(entries.iter().rposition(Entry::is_needed).map_or(0, |last| last + 1));
             free.retain(|place| place.at() < entries.len());
             entries.shrink_to(few);
             free.shrink_to(few);
@@ -326,7 +390,7 @@ impl Rib {
 
     /// The winner for the very prefix.
     pub fn get(&self, prefix: Prefix) -> Option<Offer> {
-        self.entries[self.find(prefix)?.at()].best
+        self.entries[self.seek(prefix).place?.at()].best
     }
 
     /// The prefix of a place, and its winner, where there is one.
@@ -347,6 +411,7 @@ impl Rib {
 
     /// Places of prefixes whose winner has changed since the last call: [`Self::changes_told`] is due once everybody knows.
     pub fn take_changed(&mut self) -> Vec<Place> {
+        self.most = self.most.max(self.places.len());
         std::mem::take(&mut self.changed)
     }
 
@@ -380,7 +445,7 @@ impl Rib {
 
     /// Every source's offer for the very prefix, best first.
     pub fn offers(&self, prefix: Prefix) -> impl Iterator<Item = Offer> {
-        let place = self.find(prefix);
+        let place = self.seek(prefix).place;
         let best = place.and_then(|place| self.entries[place.at()].best);
         let others = place.and_then(|place| self.others.get(&place)).into_iter().flatten();
         best.into_iter().chain(others.copied())
@@ -401,6 +466,14 @@ impl Rib {
     /// Winners of one source.
     pub fn count(&self, source: Source) -> usize {
         self.counts[source as usize]
+    }
+}
+
+/// Of a word where there is but one: several are hashed one after the other.
+fn hash(hasher: &RandomState, prefix: Prefix) -> u64 {
+    match prefix.addr() {
+        IpAddr::V4(addr) => hasher.hash_one(u64::from(addr.to_bits()) << 8 | u64::from(prefix.len())),
+        IpAddr::V6(addr) => hasher.hash_one((addr.to_bits(), prefix.len())),
     }
 }
 

@@ -4,23 +4,30 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use bgp::{Direction, Input, LimitAction, Output, PeerState, PrefixLimit, Reached, Speaker};
+use bgp::{Direction, Input, LimitAction, Output, PeerState, PrefixLimit, Reached};
 use model::{AsNumber, Family};
 use tokio::net::TcpStream;
 use tracing::{debug, error, info, warn};
 
-use crate::bgp_routes::{self, Learned};
+use crate::bgp_routes::{Learned, Nexthops};
+use crate::bgp_thread::Said;
 use crate::calico::PeerKind;
 use crate::event_loop::Core;
 use crate::peer_groups;
 use crate::resolve;
+use crate::rib::Sought;
 use crate::sessions;
+
+/// Prefixes that are looked up ahead together: what they touch fits the first-level cache.
+const AHEAD: usize = 64;
 
 impl Core {
     pub(crate) fn adopt(&mut self, peer: bgp::PeerId, stream: TcpStream, direction: Direction) {
         match self.peers.adopt(peer, stream, direction) {
             Ok((connection, local)) => {
                 self.tell(Input::ConnectionOpened { peer, connection, direction, local });
+                // In this order: it must know whose the bytes are.
+                self.peers.read(connection);
             }
             Err(error) => {
                 debug!(peer = self.peer_name(peer), %error, "the connection was gone at once, or can't be guarded");
@@ -70,18 +77,47 @@ impl Core {
         }
     }
 
-    /// Gives the speaker an input and does what it asks for.
-    pub(crate) fn tell(&mut self, input: Input<'_>) {
-        let Some(speaker) = &mut self.speaker else { return };
-        let mut outputs = std::mem::take(&mut self.outputs);
-        speaker.handle(input, Instant::now(), &mut outputs);
-        // Carrying an output out may give the speaker another input, whose outputs come after these.
-        for output in outputs.drain(..) {
-            self.carry_out(output);
+    /// Gives the speaker an input; what it says to it is carried out when its turn comes.
+    pub(crate) fn tell(&self, input: Input<'static>) {
+        self.bgp.tell(input);
+    }
+
+    /// Does what the speaker asks for.
+    pub(crate) fn heed(&mut self, said: Vec<Said>) {
+        let mut sought = Vec::with_capacity(AHEAD);
+        let mut said = said.into_iter();
+        while !said.as_slice().is_empty() {
+            let next = said.as_slice().iter().take(AHEAD);
+            sought.extend(next.filter_map(Said::prefix).map(|prefix| self.rib.seek(prefix)));
+            let mut sought = sought.drain(..);
+            for said in said.by_ref().take(AHEAD) {
+                match said {
+                    Said::Route { nexthops, local_pref, discard, .. } => {
+                        let Some(sought) = sought.next() else { continue };
+                        self.route_changed(sought, nexthops, local_pref, discard);
+                    }
+                    Said::Closed { connection, error } => {
+                        if let Some(error) = error {
+                            debug!(?connection, %error, "BGP connection broke");
+                        }
+                        self.peers.close(connection);
+                    }
+                    Said::Output(output) => self.carry_out(output),
+                }
+            }
         }
-        if self.outputs.is_empty() {
-            self.outputs = outputs;
+    }
+
+    fn route_changed(&mut self, sought: Sought, nexthops: Nexthops, local_pref: u32, discard: bool) {
+        let prefix = sought.prefix();
+        let is_there = nexthops != Nexthops::None;
+        if self.aggregates.route_changed(&self.config.bgp, prefix, is_there) {
+            self.dirty.resources = true;
         }
+        let normal = sessions::local_pref_of(self.desired.normal_priority(prefix.family()));
+        let elevated = is_there && local_pref > normal;
+        let learned = Learned { nexthops, elevated, discard };
+        self.bgp_routes.offer_sought(&mut self.rib, &self.desired, sought, learned);
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -99,21 +135,8 @@ impl Core {
                 self.tell(Input::NexthopChanged { nexthop, metric });
             }
             Output::UnwatchNexthop(nexthop) => drop(self.nexthops.remove(&nexthop)),
-            Output::RouteChanged { prefix, paths } => {
-                if self.aggregates.route_changed(&self.config.bgp, prefix, !paths.is_empty()) {
-                    self.dirty.resources = true;
-                }
-                let normal = sessions::local_pref_of(self.desired.normal_priority(prefix.family()));
-                let elevated = paths.first().is_some_and(|best| best.local_pref > normal);
-                let discard = paths.first().is_some_and(|best| best.discard);
-                let nexthops = bgp_routes::nexthops(&paths);
-                self.bgp_routes.offer(
-                    &mut self.rib,
-                    &self.desired,
-                    prefix,
-                    Learned { nexthops, elevated, discard },
-                );
-            }
+            // It comes as `Said::Route`.
+            Output::RouteChanged { .. } => {}
             Output::PeerStateChanged { peer, from, to, reason } => {
                 let name = self.peer_name(peer);
                 if let Some(address) = self.sessions.desired(peer).map(|peer| peer.address)
@@ -170,8 +193,8 @@ impl Core {
 
     /// Where those are that are refused for a time.
     pub(crate) fn resting_addresses(&self) -> BTreeSet<IpAddr> {
-        let peers = self.speaker.iter().flat_map(Speaker::resting);
-        peers.filter_map(|peer| Some(self.sessions.desired(peer)?.address)).collect()
+        let peers: Vec<_> = self.bgp.ask(|speaker| speaker.resting().collect()).unwrap_or_default();
+        peers.into_iter().filter_map(|peer| Some(self.sessions.desired(peer)?.address)).collect()
     }
 
     /// A peer that drops what we send, as with another password or from too far off, is silent: only the clock tells.
@@ -193,7 +216,7 @@ impl Core {
             self.replace_speaker();
             self.speaker_identity = identity;
         }
-        if self.speaker.is_none() {
+        if !self.bgp.has_speaker() {
             return;
         }
         match self.peers.listen(&sessions::listen_addresses(&self.desired)) {
@@ -234,6 +257,8 @@ impl Core {
     /// The node's identifier or AS is new: the sessions of the old one end.
     fn replace_speaker(&mut self) {
         self.tell(Input::Shutdown { graceful: false });
+        let said = self.bgp.catch_up();
+        self.heed(said);
         self.peers.give_up_all();
         self.bgp_routes.clear(&mut self.rib);
         self.aggregates.clear();
@@ -241,10 +266,10 @@ impl Core {
         self.sessions.forget();
         let restarting = self.preserve_until.is_some();
         let config = sessions::speaker_config(&self.desired, restarting, self.config.prefixes_per_peer);
-        if self.speaker.is_some() {
+        if self.bgp.has_speaker() {
             self.stations.begin_anew();
         }
-        self.speaker = config.map(Speaker::new);
+        self.bgp.begin(config);
         self.introduce_stations();
     }
 }

@@ -23,14 +23,17 @@ pub(crate) struct TableDumps {
 }
 
 impl TableDumps {
-    fn add(&mut self, pieces: MrtPieces, now: Instant) -> u64 {
+    fn next_id(&mut self) -> u64 {
+        self.latest += 1;
+        self.latest
+    }
+
+    fn keep(&mut self, id: u64, pieces: MrtPieces, now: Instant) {
         self.pieces.retain(|_, (_, asked)| now.saturating_duration_since(*asked) < IDLE);
         while self.pieces.len() >= AT_ONCE {
             self.pieces.pop_first();
         }
-        self.latest += 1;
-        self.pieces.insert(self.latest, (pieces, now));
-        self.latest
+        self.pieces.insert(id, (pieces, now));
     }
 }
 
@@ -38,20 +41,21 @@ impl Core {
     /// The next piece of a table, or the first one of another.
     pub(crate) fn dump_bgp(&mut self, id: Option<u64>) -> BgpDumpStatus {
         let now = Instant::now();
-        let Some(speaker) = &self.speaker else { return BgpDumpStatus::default() };
-        let id = id.unwrap_or_else(|| {
-            let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            self.table_dumps.add(speaker.mrt_begin(time.as_secs() as u32), now)
-        });
-        // One that is over has no more pieces, and says so by an identifier that is none.
-        let Some((pieces, asked)) = self.table_dumps.pieces.get_mut(&id) else {
-            return BgpDumpStatus::default();
+        let pieces = match id {
+            // One that is over has no more pieces, and says so by an identifier that is none.
+            Some(id) => self.table_dumps.pieces.remove(&id).map(|(pieces, _)| pieces),
+            None => {
+                let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                self.bgp.ask(move |speaker| speaker.mrt_begin(time.as_secs() as u32))
+            }
         };
-        *asked = now;
-        let piece = speaker.mrt_piece(pieces, PIECE);
+        let next =
+            |mut pieces: MrtPieces| self.bgp.ask(|speaker| (speaker.mrt_piece(&mut pieces, PIECE), pieces));
+        let Some((piece, pieces)) = pieces.and_then(next) else { return BgpDumpStatus::default() };
+        let id = id.unwrap_or_else(|| self.table_dumps.next_id());
         let done = piece.is_empty();
-        if done {
-            self.table_dumps.pieces.remove(&id);
+        if !done {
+            self.table_dumps.keep(id, pieces, now);
         }
         BgpDumpStatus::new(id, &piece, done)
     }

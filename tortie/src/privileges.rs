@@ -5,10 +5,10 @@
 //! | thread | has |
 //! | --- | --- |
 //! | main: control socket, metrics, looking glass | nothing, from when the slow path is started |
-//! | BFD, datastore, what the node tells of itself | nothing, from birth |
+//! | BGP, BFD, datastore, what the node tells of itself | nothing, from birth |
 //! | workers | CAP_NET_RAW: a queue is closed once a raw socket shows that the kernel is done with its frames |
 //! | mirror, host endpoints' policy | CAP_NET_ADMIN |
-//! | slow path: BGP, punted packets, links and routes | what is kept, laid aside but for the length of a call into the kernel |
+//! | slow path: punted packets, links and routes | what is kept, laid aside but for the length of a call into the kernel |
 //!
 //! `tests/run.rs` holds a running router to this table.
 

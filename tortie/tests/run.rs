@@ -196,7 +196,7 @@ fn due(thread: &str) -> Option<(u64, u64)> {
     let mine = capabilities(&std::fs::read_to_string("/proc/self/status").ok()?, "CapPrm");
     match thread {
         // The last two are the datastore's helpers.
-        "tortie" | "bfd" | "reporting" | "datastore" | "etcd" | "notify-rs inoti" => Some((0, 0)),
+        "tortie" | "bgp" | "bfd" | "reporting" | "datastore" | "etcd" | "notify-rs inoti" => Some((0, 0)),
         worker if worker.starts_with("worker-") => Some((NET_RAW, NET_RAW)),
         "kernel-mirror" | "host-policy" => Some((NET_ADMIN, NET_ADMIN)),
         "slowpath" => Some((KEPT & mine, 0)),
@@ -240,7 +240,8 @@ fn threads_have_what_they_need_and_no_more(router: &mut Router) {
         std::thread::sleep(Duration::from_millis(10));
     };
     assert!(strays.is_empty(), "{strays:?}");
-    for thread in ["tortie", "worker-0", "slowpath", "datastore", "reporting", "kernel-mirror", "host-policy"]
+    for thread in
+        ["tortie", "worker-0", "slowpath", "bgp", "datastore", "reporting", "kernel-mirror", "host-policy"]
     {
         assert!(seen.iter().any(|name| name == thread), "{thread} isn't among {seen:?}");
     }

@@ -14,10 +14,10 @@ impl Core {
     /// All sessions, or those with peers at an address.
     pub(super) fn bgp_neighbors(&self, address: Option<IpAddr>) -> BgpNeighborsStatus {
         let now = Instant::now();
-        let sessions = self.speaker.iter().flat_map(|speaker| speaker.peers(now));
-        let wanted = sessions.filter(|status| address.is_none_or(|address| address == status.address));
+        let sessions = self.bgp_peers(now);
+        let wanted = sessions.iter().filter(|status| address.is_none_or(|address| address == status.address));
         let mut neighbors: Vec<BgpNeighborStatus> =
-            wanted.map(|status| self.bgp_neighbor(&status, now)).collect();
+            wanted.map(|status| self.bgp_neighbor(status, now)).collect();
         neighbors.sort_by(|a, b| a.session.name.cmp(&b.session.name));
         BgpNeighborsStatus { neighbors }
     }

@@ -8,7 +8,7 @@ use crate::status::{BgpPathStatus, BgpRouteStatus};
 
 impl Core {
     pub(super) fn bgp_route(&self, prefix: Prefix) -> BgpRouteStatus {
-        let paths = self.speaker.as_ref().map(|speaker| speaker.routes(prefix)).unwrap_or_default();
+        let paths = self.bgp.ask(move |speaker| speaker.routes(prefix)).unwrap_or_default();
         let name = |peer| self.peer_name(peer);
         BgpRouteStatus {
             prefix: prefix.to_string(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bgp::PathSource;
+use bgp::{PathSource, PathStatus};
 use model::{Family, NodeStatusClass, Prefix};
 
 use crate::calico::PeerKind;
@@ -81,16 +81,27 @@ impl Core {
         winners.sort_unstable_by_key(|(prefix, _)| *prefix);
         let of =
             |family: Family| winners.iter().filter(move |(prefix, _)| prefix.family() == family).take(limit);
+        let wanted: Vec<(Prefix, Offer)> = Family::ALL.into_iter().flat_map(of).copied().collect();
+        let prefixes: Vec<Prefix> = wanted.iter().map(|(prefix, _)| *prefix).collect();
+        let ask = move |speaker: &bgp::Speaker| -> Vec<Vec<PathStatus>> {
+            prefixes.into_iter().map(|prefix| speaker.routes(prefix)).collect()
+        };
+        let mut paths = self.bgp.ask(ask).unwrap_or_default().into_iter();
         let mut reported = Vec::new();
-        for (prefix, offer) in Family::ALL.into_iter().flat_map(of) {
-            self.report_route(*prefix, *offer, &mut reported);
+        for (prefix, offer) in wanted {
+            self.report_route(prefix, offer, &paths.next().unwrap_or_default(), &mut reported);
         }
         ReportedRoutes { reported_routes: reported }
     }
 
-    fn report_route(&self, prefix: Prefix, offer: Offer, reported: &mut Vec<ReportedRoute>) {
+    fn report_route(
+        &self,
+        prefix: Prefix,
+        offer: Offer,
+        paths: &[PathStatus],
+        reported: &mut Vec<ReportedRoute>,
+    ) {
         let route = self.route_status(prefix, offer);
-        let paths = self.speaker.as_ref().map(|speaker| speaker.routes(prefix)).unwrap_or_default();
         let is_bgp = matches!(offer.source, Source::Bgp | Source::Elevated);
         // Paths come with the best first.
         let mut from_peers = paths.iter().filter_map(|path| match path.source {

@@ -1,0 +1,369 @@
+//! BGP's thread: the speaker, and the bytes that peers send it.
+//!
+//! ```text
+//!   readers of connections ── bytes ──► thread "bgp" ── what it says ──► event loop: RIB, tables ── bytes ──► writers
+//!                                            ▲                                 │
+//!                                            └──────── told, and asked ────────┘
+//! ```
+//! Two threads, so that what BGP makes of one part of a table and what becomes of another part in RIB and tables go on side by
+//! side; and the parser of what the world sends has no capability at all.
+//!
+//! The event loop carries out everything that the speaker says, in the order in which it is said: an announcement leaves after
+//! the routes that were said before it are in the fast path's tables.
+//!
+//! The loop may wait for the thread ([`BgpThread::ask`], [`BgpThread::catch_up`]), never the other way round: where nobody takes
+//! what is said, the thread keeps it and hears no more bytes, which TCP tells the peers; but it heeds the loop.
+
+use std::io;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bgp::{ConnectionId, Input, Output, Speaker, SpeakerConfig};
+use model::Prefix;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use crate::bgp_routes::{Nexthops, nexthops};
+
+/// Reads of connections that may wait, each of at most 64 KiB; TCP holds back whoever sends more.
+const HEARD: usize = 64;
+/// Batches of what is said that may wait for the event loop: one that it carries out, one that is ready then.
+const SAID: usize = 4;
+/// Beyond so many things said that nobody takes, no more bytes are heard. What one read may add comes on top: 16,000 routes.
+const UNSAID: usize = 16 * 1024;
+
+/// What the speaker says, and what is heard of connections.
+#[derive(Debug)]
+pub enum Said {
+    /// The routes to a prefix are now these.
+    Route {
+        /// To where.
+        prefix: Prefix,
+        /// By which next hops; none withdraws the route.
+        nexthops: Nexthops,
+        /// The best path's degree of preference.
+        local_pref: u32,
+        /// Packets there are to be dropped.
+        discard: bool,
+    },
+    /// The other end closed a connection, or it broke. The speaker knows.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+        /// Why, where it wasn't an orderly end.
+        error: Option<io::Error>,
+    },
+    /// Everything else.
+    Output(Output),
+}
+
+impl Said {
+    /// Whose route has changed, where it is that.
+    pub fn prefix(&self) -> Option<Prefix> {
+        match self {
+            Said::Route { prefix, .. } => Some(*prefix),
+            Said::Closed { .. } | Said::Output(_) => None,
+        }
+    }
+}
+
+/// What a connection's reader has for the speaker.
+#[derive(Debug)]
+pub enum Heard {
+    /// Bytes, in order, none missing.
+    Bytes {
+        /// Whose.
+        connection: ConnectionId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// The other end closed the connection, or it broke.
+    End {
+        /// Which.
+        connection: ConnectionId,
+        /// Why, where it wasn't an orderly end.
+        error: Option<io::Error>,
+    },
+}
+
+/// A question, and what takes the answer away.
+type Question = Box<dyn FnOnce(&Speaker) + Send>;
+
+enum Order {
+    /// Another speaker takes the place of the one before, or none.
+    Begin(Option<SpeakerConfig>),
+    Tell(Input<'static>),
+    Ask(Question),
+    /// Hand out what nobody has taken yet.
+    CatchUp(std::sync::mpsc::SyncSender<Vec<Said>>),
+}
+
+/// The event loop's end.
+pub struct BgpThread {
+    /// Not bounded, as the loop must never wait here: what is told is the configuration, and answers to what was said, of which
+    /// little waits.
+    orders: mpsc::UnboundedSender<Order>,
+    said: mpsc::Receiver<Vec<Said>>,
+    heard: mpsc::Sender<Heard>,
+    has_speaker: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl BgpThread {
+    /// Starts the thread, without a speaker.
+    ///
+    /// # Errors
+    /// Where there can be no thread, or no timers for it.
+    pub fn start() -> io::Result<BgpThread> {
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        let (orders, to_obey) = mpsc::unbounded_channel();
+        let (say, said) = mpsc::channel(SAID);
+        let (heard, to_hear) = mpsc::channel(HEARD);
+        let talk = Talk {
+            speaker: None,
+            orders: to_obey,
+            heard: to_hear,
+            say,
+            outputs: Vec::new(),
+            unsaid: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("bgp".to_owned())
+            .spawn(move || runtime.block_on(talk.go_on()))?;
+        Ok(BgpThread { orders, said, heard, has_speaker: false, thread: Some(thread) })
+    }
+
+    /// Where to send what is read of connections.
+    pub fn heard(&self) -> &mpsc::Sender<Heard> {
+        &self.heard
+    }
+
+    /// Another speaker takes the place of the one before, or none. What that one has said is still [`Self::said`].
+    pub fn begin(&mut self, config: Option<SpeakerConfig>) {
+        self.has_speaker = config.is_some();
+        self.order(Order::Begin(config));
+    }
+
+    /// Is there a speaker?
+    pub fn has_speaker(&self) -> bool {
+        self.has_speaker
+    }
+
+    /// Gives the speaker an input; what it says to it comes later.
+    pub fn tell(&self, input: Input<'static>) {
+        if self.has_speaker {
+            self.order(Order::Tell(input));
+        }
+    }
+
+    /// Asks the speaker, who has heeded everything that it was told before, and waits for the answer: at most for what the
+    /// thread is about right now, some milliseconds. `None` where there is no speaker.
+    pub fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Speaker) -> T + Send + 'static) -> Option<T> {
+        if !self.has_speaker {
+            return None;
+        }
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        self.order(Order::Ask(Box::new(move |speaker| {
+            // Whoever asks is waiting.
+            let _ = answer.send(question(speaker));
+        })));
+        answered.recv().ok()
+    }
+
+    /// What the speaker has said next; `None` where the thread is gone, which is no state to go on in.
+    pub async fn said(&mut self) -> Option<Vec<Said>> {
+        self.said.recv().await
+    }
+
+    /// The same, where there is any already.
+    pub fn said_already(&mut self) -> Option<Vec<Said>> {
+        self.said.try_recv().ok()
+    }
+
+    /// All that the speaker has to say to what it was told before, and hasn't been taken yet.
+    pub fn catch_up(&mut self) -> Vec<Said> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        self.order(Order::CatchUp(answer));
+        let unsaid = answered.recv().unwrap_or_default();
+        let mut all = Vec::new();
+        while let Some(said) = self.said_already() {
+            all.extend(said);
+        }
+        all.extend(unsaid);
+        all
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that is gone is found out by whoever waits for what it says.
+        let _ = self.orders.send(order);
+    }
+}
+
+impl Drop for BgpThread {
+    fn drop(&mut self) {
+        self.orders = mpsc::unbounded_channel().0;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own state.
+struct Talk {
+    speaker: Option<Speaker>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    heard: mpsc::Receiver<Heard>,
+    say: mpsc::Sender<Vec<Said>>,
+    outputs: Vec<Output>,
+    /// Nobody has taken it yet.
+    unsaid: Vec<Said>,
+}
+
+impl Talk {
+    /// Until the other end of the orders is gone.
+    async fn go_on(mut self) {
+        let say = self.say.clone();
+        loop {
+            let far = Instant::now() + Duration::from_secs(3600);
+            let deadline = self.speaker.as_ref().and_then(Speaker::next_deadline).unwrap_or(far);
+            let hears = self.unsaid.len() < UNSAID;
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return,
+                },
+                Ok(permit) = say.reserve(), if !self.unsaid.is_empty() => {
+                    permit.send(std::mem::take(&mut self.unsaid));
+                }
+                () = sleep_until(deadline.into()), if hears => self.give(Input::Tick),
+                Some(heard) = self.heard.recv(), if hears => self.hear(heard),
+            }
+            if !self.unsaid.is_empty()
+                && let Ok(permit) = say.try_reserve()
+            {
+                permit.send(std::mem::take(&mut self.unsaid));
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Begin(config) => self.speaker = config.map(Speaker::new),
+            Order::Tell(input) => self.give(input),
+            Order::Ask(question) => {
+                if let Some(speaker) = &self.speaker {
+                    question(speaker);
+                }
+            }
+            Order::CatchUp(answer) => {
+                // Whoever asks is waiting.
+                let _ = answer.send(std::mem::take(&mut self.unsaid));
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        // Of a connection that is new, the speaker was told before anything was read.
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey(order);
+        }
+        match heard {
+            Heard::Bytes { connection, bytes } => self.give(Input::Received { connection, bytes: &bytes }),
+            Heard::End { connection, error } => {
+                self.unsaid.push(Said::Closed { connection, error });
+                self.give(Input::ConnectionClosed { connection });
+            }
+        }
+    }
+
+    fn give(&mut self, input: Input<'_>) {
+        let Some(speaker) = &mut self.speaker else { return };
+        speaker.handle(input, Instant::now(), &mut self.outputs);
+        self.unsaid.extend(self.outputs.drain(..).map(said));
+    }
+}
+
+/// Lists of paths end here, where they were made: memory that one thread takes and another gives back is slow.
+fn said(output: Output) -> Said {
+    match output {
+        Output::RouteChanged { prefix, paths } => Said::Route {
+            prefix,
+            nexthops: nexthops(&paths),
+            local_pref: paths.first().map_or(0, |best| best.local_pref),
+            discard: paths.first().is_some_and(|best| best.discard),
+        },
+        output => Said::Output(output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bgp::{PeerConfig, PeerId};
+    use model::AsNumber;
+
+    fn thread() -> BgpThread {
+        let mut thread = BgpThread::start().unwrap();
+        thread.begin(Some(SpeakerConfig::new([10, 0, 0, 1].into(), AsNumber(65000))));
+        thread
+    }
+
+    fn peer() -> Input<'static> {
+        Input::PutPeer(PeerConfig::new(PeerId(1), [10, 0, 0, 2].into(), AsNumber(65001)))
+    }
+
+    #[test]
+    fn whoever_catches_up_has_what_was_said_to_all_that_was_told() {
+        let mut thread = thread();
+        thread.tell(peer());
+        let said = thread.catch_up();
+        let started = |said: &Said| matches!(said, Said::Output(Output::PeerStateChanged { .. }));
+        assert_eq!(said.iter().filter(|said| started(said)).count(), 1, "{said:?}");
+    }
+
+    #[test]
+    fn a_question_comes_after_what_was_told_before_it() {
+        let mut thread = thread();
+        thread.tell(peer());
+        let now = Instant::now();
+        assert_eq!(thread.ask(move |speaker| speaker.peers(now).count()), Some(1));
+        // Another speaker knows nothing of the former one's peers.
+        thread.begin(Some(SpeakerConfig::new([10, 0, 0, 3].into(), AsNumber(65000))));
+        assert_eq!(thread.ask(move |speaker| speaker.peers(now).count()), Some(0));
+        thread.begin(None);
+        thread.tell(peer());
+        assert_eq!(thread.ask(move |speaker| speaker.peers(now).count()), None, "there is nobody to ask");
+    }
+
+    #[test]
+    fn bytes_wait_while_nobody_takes_what_is_said_and_questions_do_not() {
+        const MANY: u64 = 3 * UNSAID as u64;
+        let mut thread = thread();
+        let heard = thread.heard().clone();
+        let reading = std::thread::spawn({
+            let heard = heard.clone();
+            move || {
+                for connection in (0..MANY).map(ConnectionId) {
+                    heard.blocking_send(Heard::End { connection, error: None }).unwrap();
+                }
+            }
+        });
+        while heard.capacity() > 0 || thread.said.len() < SAID {
+            std::thread::yield_now();
+        }
+        assert!(!reading.is_finished(), "the queues are bounded");
+        assert!(thread.ask(|_| ()).is_some());
+        let mut closed = Vec::new();
+        while closed.len() < MANY as usize {
+            let Some(said) = thread.said.blocking_recv() else { panic!("the thread goes on") };
+            closed.extend(said.into_iter().filter_map(|said| match said {
+                Said::Closed { connection, .. } => Some(connection.0),
+                _ => None,
+            }));
+        }
+        assert_eq!(closed, (0..MANY).collect::<Vec<_>>());
+        reading.join().unwrap();
+    }
+}
