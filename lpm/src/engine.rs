@@ -56,6 +56,11 @@ pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
 
 /// The reader's side of an engine.
 pub trait Reader<K>: Clone + Send + Sync {
+    /// See [`crate::Lookup::portable`].
+    fn portable(self) -> Self {
+        self
+    }
+
     /// The value of the longest prefix that the address lies in, or [`crate::NO_ROUTE`].
     fn lookup(&self, addr: K) -> Value;
 

@@ -25,6 +25,8 @@
 //! either only compute, which the compiler does eight addresses at a time, or only load. Ways and large values are
 //! handled between levels, address by address.
 //!
+//! Where the processor has AVX-512, `lanes.rs` does so with sixteen addresses in a register.
+//!
 //! **How it changes.** A run belongs to one route: runs of two routes are never joined, even where their values are
 //! equal. So to change a route's value, or to hand its addresses back to the route that covers it, is to overwrite words
 //! where they lie. A new route takes a new copy of the one node that it ends in (and what leads there, where there was
@@ -38,7 +40,7 @@
 //! the first one longer than /16 in its 2^112 addresses a page of 1 KiB. To insert or remove a prefix of up to 16 bits
 //! rewrites up to 2^15 root slots and all that lies under them; anything longer takes one or two nodes.
 //!
-//! Memory is one array of atomics, root first, then pages, then lines, indexed by number; all of it is safe code. Words
+//! Memory is one array of atomics, root first, then pages, then lines, indexed by number, which is checked, or clamped. Words
 //! are stored with Release and read with Acquire, so what they lead to is seen whole.
 
 use std::sync::Arc;
@@ -48,18 +50,19 @@ use bytemuck::allocation::zeroed_slice_box;
 
 use crate::aligned::Aligned;
 use crate::engine::Reader;
+use crate::processor::Avx512;
 use crate::{NO_ROUTE, Value};
 
 mod descent;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod lanes;
 mod layout;
 mod writer;
 
 pub use writer::Engine;
 
-use descent::{BATCH, descend, first_cell, way_cell};
-use layout::{
-    BRANCH, FIRST_LINE, KIND, LINE, PAGE_BITS, SPECIAL, STEPS_MAX, WIDE, entry_cell, leaf_value, line_start,
-};
+use descent::{BATCH, descend, descend_one, first_cell};
+use layout::{FIRST_LINE, LINE, PAGE_BITS, WIDE, leaf_value};
 
 /// Times that a look-up begins again because the default route has changed meanwhile: as good as never twice.
 const DEFAULT_CHANGES_MAX: u32 = 8;
@@ -136,12 +139,18 @@ fn load(words: &[AtomicU32], cell: usize) -> u32 {
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
+    avx512: Option<Avx512>,
 }
 
 impl Reader<u128> for Handle {
     #[inline]
     fn lookup(&self, addr: u128) -> Value {
         self.lookup_around(addr, || {})
+    }
+
+    fn portable(mut self) -> Handle {
+        self.avx512 = None;
+        self
     }
 
     fn lookup_batch(&self, keys: &[u128], out: &mut [Value]) {
@@ -161,6 +170,10 @@ impl Reader<u128> for Handle {
 }
 
 impl Handle {
+    fn new(shared: Arc<Shared>) -> Handle {
+        Handle { shared, avx512: Avx512::detect() }
+    }
+
     /// Answers a whole batch.
     fn answer(&self, keys: &[u128; BATCH], out: &mut [Value; BATCH]) {
         self.answer_around(keys, out, || {});
@@ -170,7 +183,11 @@ impl Handle {
     #[inline(always)]
     fn answer_around(&self, keys: &[u128; BATCH], out: &mut [Value; BATCH], meanwhile: impl FnOnce()) {
         let before = self.shared.default();
-        let wide_lanes = descend(self.shared.words(), keys, out);
+        let words = self.shared.words();
+        let wide_lanes = match self.avx512 {
+            Some(avx512) => avx512.descend(words, keys, out),
+            None => descend(words, keys, out),
+        };
         meanwhile();
         let default = self.shared.default();
         if default != before {
@@ -215,25 +232,13 @@ impl Handle {
     #[inline(always)]
     fn longer_than_default(&self, addr: u128) -> Option<Value> {
         let words = self.shared.words();
-        let mut cell = first_cell(words.first_chunk()?, addr);
-        let mut depth = u32::from(PAGE_BITS);
-        for _ in 0..STEPS_MAX {
-            let word = load(words, cell);
-            if word & BRANCH == 0 {
-                return (word != 0).then(|| leaf_value(word, || NO_ROUTE));
-            }
-            if word & KIND != SPECIAL {
-                // Shifted round, so that no depth is too large.
-                let byte = addr.rotate_left(depth + 8) as u8;
-                cell = entry_cell(words, line_start(word), byte);
-                depth += 8;
-            } else if word != WIDE {
-                (cell, depth) = way_cell(words, line_start(word), addr, depth);
-            } else {
-                return Some(self.shared.wide(cell));
-            }
+        let cell = first_cell(words.first_chunk()?, addr);
+        let (word, cell) = descend_one(words, addr, (load(words, cell), cell), u32::from(PAGE_BITS));
+        match word {
+            0 => None,
+            WIDE => Some(self.shared.wide(cell)),
+            word => Some(leaf_value(word, || NO_ROUTE)),
         }
-        None
     }
 
     /// Answers again those whose value lies elsewhere.
@@ -255,21 +260,21 @@ mod tests {
     const KEY: u128 = 0x2001_0db8 << 96 | 1;
     const LONGER: (u128, u8) = (KEY, 128);
 
-    /// A table with a default route, and its handle.
-    fn table() -> (Table<u128>, Handle) {
+    /// A table with a default route, and its handles: with and without what this processor has beyond others.
+    fn table() -> (Table<u128>, [Handle; 2]) {
         let mut table = Table::new(Limits::for_routes(16));
         table.insert(0, 0, 7).unwrap();
         let handle = table.reader().0;
-        (table, handle)
+        (table, [handle.clone(), handle.portable()])
     }
 
     /// The default route goes as a longer one comes, in the moment between going down and asking for it, and the other way
     /// round: there always is a route.
     #[test]
     fn an_address_has_a_route_while_the_default_gives_way_to_a_longer_one_and_comes_back() {
-        let (mut table, handle) = table();
+        let (mut table, handles) = table();
         let (addr, len) = LONGER;
-        for round in 0..4 {
+        for (round, handle) in handles.iter().cycle().take(4).enumerate() {
             let mut out = [0; BATCH];
             handle.answer_around(&[KEY; BATCH], &mut out, || {
                 table.insert(addr, len, 9).unwrap();
@@ -296,14 +301,17 @@ mod tests {
     /// Between two that differ, neither default route may be the answer: a longer one may have come before the second.
     #[test]
     fn a_default_route_that_comes_after_a_longer_one_never_takes_its_addresses() {
-        let (mut table, handle) = table();
-        table.remove(0, 0);
+        let (mut table, handles) = table();
         let (addr, len) = LONGER;
-        let mut out = [0; BATCH];
-        handle.answer_around(&[KEY; BATCH], &mut out, || {
-            table.insert(addr, len, 9).unwrap();
-            table.insert(0, 0, 7).unwrap();
-        });
-        assert_eq!(out, [9; BATCH]);
+        for handle in handles {
+            table.remove(0, 0);
+            table.remove(addr, len);
+            let mut out = [0; BATCH];
+            handle.answer_around(&[KEY; BATCH], &mut out, || {
+                table.insert(addr, len, 9).unwrap();
+                table.insert(0, 0, 7).unwrap();
+            });
+            assert_eq!(out, [9; BATCH]);
+        }
     }
 }

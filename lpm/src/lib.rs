@@ -16,7 +16,7 @@
 //!
 //! **What it promises.** A [`Lookup`] answers as [`Naive`] would for the table before or after every change that
 //! overlaps the question. An [`insert`](Table::insert) that finds no room changes nothing. A removal never fails.
-//! All memory is sized by [`Limits`]; the code is safe throughout but for a hint to the processor (`prefetch.rs`), so even a
+//! All memory is sized by [`Limits`]; all code but `processor.rs`, which holds every number to its array, is safe, so even a
 //! wrong use of [`retire`](Table::retire) could only give a wrong answer.
 //!
 //! **What it never does.** Know what a value means, parse prefixes, or wait for anybody.
@@ -48,15 +48,15 @@ mod key;
 mod limits;
 mod lookup;
 mod naive;
-mod prefetch;
 mod prefix_store;
+mod processor;
 mod table;
 
 pub use key::Key;
 pub use limits::{Full, Limits};
 pub use lookup::Lookup;
 pub use naive::Naive;
-pub use prefetch::prefetch;
+pub use processor::prefetch;
 pub use table::{Table, Usage};
 
 /// What a prefix leads to. Its meaning is unknown here; every number but the largest, [`u32::MAX`], may be stored. An

@@ -122,7 +122,7 @@ fn check<K: Key>(addr: K, scale: u8, large: bool) {
         passed: [AtomicU64::new(0), AtomicU64::new(0)],
         stop: AtomicBool::new(false),
     };
-    let lookups = [table.reader(), table.reader()];
+    let lookups = [table.reader(), table.reader().portable()];
     let asked = thread::scope(|scope| {
         let readers: Vec<_> = lookups
             .iter()

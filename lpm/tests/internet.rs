@@ -117,8 +117,10 @@ fn compare<K: Key + Hash>(
         if size > keys.len() {
             break;
         }
-        lookup.lookup_batch(&keys[..size], &mut out);
-        assert_eq!(out[..size], answers[..size]);
+        for lookup in [lookup.clone(), lookup.clone().portable()] {
+            lookup.lookup_batch(&keys[..size], &mut out);
+            assert_eq!(out[..size], answers[..size]);
+        }
         (keys, answers) = (&keys[size..], &answers[size..]);
     }
 }

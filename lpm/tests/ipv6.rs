@@ -17,13 +17,16 @@ fn edges(addr: u128, len: u8) -> [u128; 4] {
     [addr.wrapping_sub(1), addr, last, last.wrapping_add(1)]
 }
 
-/// Asks alone, and in batches with every number of addresses up to two batches and one.
+/// Asks alone, and in batches with every number of addresses up to two batches and one, with and without what this
+/// processor has beyond others.
 fn compare(table: &Table<u128>, naive: &Naive<u128>, keys: &[u128]) {
     let lookup = table.reader();
     for (number, keys) in keys.chunks(129).enumerate() {
         let keys = &keys[..keys.len().min(129 - number % 129)];
-        let mut answers = vec![0; keys.len()];
+        let (mut answers, mut portable) = (vec![0; keys.len()], vec![0; keys.len()]);
         lookup.lookup_batch(keys, &mut answers);
+        lookup.clone().portable().lookup_batch(keys, &mut portable);
+        assert_eq!(answers, portable);
         for (key, answer) in keys.iter().zip(answers) {
             let expected = naive.lookup(*key);
             assert_eq!(lookup.lookup(*key), expected, "{key:032x}");

@@ -106,8 +106,10 @@ impl<K: TestKey> Pair<K> {
         });
         let keys: Vec<K> = edges.chain(more.iter().copied()).collect();
         let lookup = self.table.reader();
-        let mut batch = vec![0; keys.len()];
+        let (mut batch, mut portable) = (vec![0; keys.len()], vec![0; keys.len()]);
         lookup.lookup_batch(&keys, &mut batch);
+        lookup.clone().portable().lookup_batch(&keys, &mut portable);
+        assert_eq!(batch, portable);
         for (key, answer) in keys.into_iter().zip(batch) {
             let expected = self.naive.longest_match(key);
             assert_eq!(lookup.lookup(key), expected.map(|(_, _, value)| value), "{key:x?}");

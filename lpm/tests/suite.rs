@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use lpm::{Key, Limits, Naive, Table, Value};
+use lpm::{Key, Limits, NO_ROUTE, Naive, Table, Value};
 
 /// An engine as a story sees it.
 trait Engine<K> {
@@ -35,7 +35,14 @@ impl<K: Key> Engine<K> for Table<K> {
         Table::remove(self, addr, len)
     }
     fn lookup(&self, addr: K) -> Option<Value> {
-        self.reader().lookup(addr)
+        let lookup = self.reader();
+        let answer = lookup.lookup(addr);
+        for lookup in [lookup.clone(), lookup.portable()] {
+            let mut answers = [0; 65];
+            lookup.lookup_batch(&[addr; 65], &mut answers);
+            assert_eq!(answers, [answer.unwrap_or(NO_ROUTE); 65], "in a batch");
+        }
+        answer
     }
     fn retire(&mut self) {
         Table::retire(self, 1, 1);

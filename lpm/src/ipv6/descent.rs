@@ -4,13 +4,17 @@ use std::hint::select_unpredictable;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::layout::{
-    BRANCH, FIRST_LINE, LINE, SPECIAL, STEPS_MAX, WAY_BESIDE, WAY_CHILD, WAY_END, WIDE, group_of, is_node,
-    line_start, page_cell, root_cell, run_index,
+    BRANCH, FIRST_LINE, LINE, SPECIAL, STEPS_MAX, STRIDE, WAY_BESIDE, WAY_CHILD, WAY_END, WIDE, entry_cell,
+    group_of, is_child, is_node, line_start, page_cell, root_cell, run_index,
 };
 use super::load;
 
 /// Addresses that go down together.
 pub(super) const BATCH: usize = 64;
+/// Few prefixes of the internet are longer: that far, all addresses' next bytes are at one place.
+pub(super) const COMMON_BITS: u32 = 48;
+/// So many that go on from there aren't worth taking the whole batch along.
+const FEW: u32 = 12;
 /// Bytes in an address.
 const KEY_BYTES: usize = 16;
 
@@ -20,8 +24,7 @@ pub(super) fn descend(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; 
     for (at, key) in at.iter_mut().zip(keys) {
         *at = front[first_cell(front, *key)].load(Ordering::Acquire);
     }
-    // Few prefixes of the internet are longer than 48 bits: that far, all addresses' next bytes are at one place.
-    let next_three: [u32; BATCH] = std::array::from_fn(|lane| (keys[lane] >> 80) as u32);
+    let next_three: [u32; BATCH] = std::array::from_fn(|lane| (keys[lane] >> (128 - COMMON_BITS)) as u32);
     for shift in [16, 8, 0] {
         if !any_at_node(at) {
             break;
@@ -31,8 +34,32 @@ pub(super) fn descend(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; 
     if at.iter().fold(0, |any, word| any | word) & BRANCH == 0 { 0 } else { descend_rest(words, keys, at) }
 }
 
-/// Takes those to their leaves that have come to nodes, 48 bits down, or to ways.
-fn descend_rest(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]) -> u64 {
+/// Takes those to their leaves that have come to nodes, [`COMMON_BITS`] down, or to ways.
+pub(super) fn descend_rest(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]) -> u64 {
+    let lanes = lanes_where(at, |word| word & BRANCH != 0);
+    if lanes.count_ones() <= FEW {
+        descend_few(words, keys, lanes, at)
+    } else {
+        descend_many(words, keys, at)
+    }
+}
+
+/// One after the other.
+fn descend_few(words: &[AtomicU32], keys: &[u128; BATCH], mut lanes: u64, at: &mut [u32; BATCH]) -> u64 {
+    let mut wide_lanes = 0;
+    while lanes != 0 {
+        let lane = lanes.trailing_zeros() as usize % BATCH;
+        // A leaf whose value lies elsewhere is looked up again, so nobody asks for its cell.
+        let (word, _) = descend_one(words, keys[lane], (at[lane], 0), COMMON_BITS);
+        at[lane] = if word == WIDE { 0 } else { word };
+        wide_lanes |= u64::from(word == WIDE) << lane;
+        lanes &= lanes - 1;
+    }
+    wide_lanes
+}
+
+/// All together.
+fn descend_many(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]) -> u64 {
     let bytes: &[u8; BATCH * KEY_BYTES] = bytemuck::cast_ref(keys);
     let mut ways = Ways::new();
     for _ in 0..STEPS_MAX {
@@ -46,6 +73,37 @@ fn descend_rest(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]
         }
     }
     ways.wide_lanes
+}
+
+/// Takes an address to its leaf from a word `depth` bits down, which stands in this cell: the leaf's word and cell.
+#[inline(always)]
+pub(super) fn descend_one(
+    words: &[AtomicU32],
+    addr: u128,
+    (mut word, mut cell): (u32, usize),
+    mut depth: u32,
+) -> (u32, usize) {
+    for _ in 0..STEPS_MAX {
+        if !is_child(word) {
+            return (word, cell);
+        }
+        if is_node(word) {
+            // Shifted round, so that no depth is too large.
+            let byte = addr.rotate_left(depth + u32::from(STRIDE)) as u8;
+            cell = entry_cell(words, line_start(word), byte);
+            depth += u32::from(STRIDE);
+        } else {
+            (cell, depth) = way_cell(words, line_start(word), addr, depth);
+        }
+        word = load(words, cell);
+    }
+    (0, cell)
+}
+
+/// A bit for each lane whose word is such.
+fn lanes_where(at: &[u32; BATCH], is_such: impl Fn(u32) -> bool) -> u64 {
+    let lane_if = |(lane, word): (usize, &u32)| u64::from(is_such(*word)) << lane;
+    at.iter().enumerate().map(lane_if).fold(0, std::ops::BitOr::bitor)
 }
 
 fn any_at_node(at: &[u32; BATCH]) -> bool {
@@ -117,16 +175,15 @@ struct Ways {
 }
 
 impl Ways {
-    /// All addresses that have come to nodes have 48 bits behind them.
+    /// All addresses that have come to nodes have [`COMMON_BITS`] behind them.
     fn new() -> Ways {
-        let next = std::array::from_fn(|lane| byte_at(lane, 6) as u32);
+        let next = std::array::from_fn(|lane| byte_at(lane, COMMON_BITS as usize / 8) as u32);
         Ways { next, wide_lanes: 0 }
     }
 
     /// Takes all that have come to ways to their end or beside them.
     fn pass(&mut self, words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]) {
-        let lane_if = |(lane, word): (usize, &u32)| u64::from(*word >= SPECIAL) << lane;
-        let mut lanes = at.iter().enumerate().map(lane_if).fold(0, std::ops::BitOr::bitor);
+        let mut lanes = lanes_where(at, |word| word >= SPECIAL);
         while lanes != 0 {
             let lane = lanes.trailing_zeros() as usize;
             let word = at[lane];

@@ -83,7 +83,7 @@ impl engine::Engine<u128> for Engine {
     }
 
     fn reader(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+        Handle::new(Arc::clone(&self.shared))
     }
 
     fn insert(&mut self, _: &PrefixStore<u128>, addr: u128, len: u8, value: Value) -> Result<(), Full> {
