@@ -113,7 +113,7 @@ impl Default for Timers {
 }
 
 /// Which next hop we announce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NextHopMode {
     /// RFC 4271 §5.1.3: ourselves to eBGP peers and for our own routes, unchanged to iBGP peers.
     Auto,
@@ -124,7 +124,7 @@ pub enum NextHopMode {
 }
 
 /// How many of the paths to a prefix a peer is told of (RFC 7911).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SendPaths {
     /// The best alone.
     Best,
@@ -138,7 +138,7 @@ pub enum SendPaths {
 ///
 /// A family left `None` takes the session's local address where that is of the family; otherwise its
 /// routes are not announced. A session over IPv4 that carries IPv6 needs `v6`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub struct SelfNextHops {
     /// For IPv4 routes.
     pub v4: Option<Ipv4Addr>,

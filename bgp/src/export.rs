@@ -16,7 +16,7 @@ use crate::wire::open::AS_TRANS;
 use crate::wire::update::{Form, attributes_room};
 
 /// All that decides what a peer is told, but which peer it is: those of equal policy are told the same.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ExportPolicy {
     pub(crate) kind: PeerKind,
     pub(crate) local_as: AsNumber,

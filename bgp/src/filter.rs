@@ -7,7 +7,7 @@ use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::wire::attributes::Attributes;
 
 /// What a filter does with a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FilterAction {
     /// Let it pass.
     Accept,
@@ -16,7 +16,7 @@ pub enum FilterAction {
 }
 
 /// A list of rules; the first that matches decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// In the order they are tried.
     pub rules: Vec<FilterRule>,
@@ -25,7 +25,7 @@ pub struct Filter {
 }
 
 /// What a route must be for a rule to decide about it: all that is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FilterMatch {
     /// Its prefix, matched so.
     pub prefix: Option<PrefixMatch>,
@@ -46,7 +46,7 @@ pub struct FilterMatch {
 }
 
 /// A set of prefixes: those that `prefix` covers, of some lengths; or all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PrefixMatch {
     /// Covers what is in the set.
     pub prefix: Prefix,
@@ -76,7 +76,7 @@ impl PrefixMatch {
 }
 
 /// A community that a route carries or is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Community {
     /// RFC 1997: the upper half is an AS, the lower one a value.
     Standard(u32),
@@ -85,7 +85,7 @@ pub enum Community {
 }
 
 /// A change to a route that a filter accepts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Carry this community as well.
     AddCommunity(Community),
@@ -96,7 +96,7 @@ pub enum Operation {
 }
 
 /// What to do with routes of some kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FilterRule {
     /// Which routes.
     pub matches: FilterMatch,

@@ -81,6 +81,7 @@ mod agenda;
 mod graceful_restart;
 pub mod mrt;
 mod speaker;
+mod sweep;
 mod telling;
 mod view;
 mod work;

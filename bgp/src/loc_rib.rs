@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -283,7 +284,7 @@ pub(crate) enum Inserted {
 }
 
 /// A prefix's place in its family's table, for as long as there are paths to it or news of it is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Index(pub(crate) u32);
 
 impl Index {
@@ -489,6 +490,17 @@ impl<K: Key> Table<K> {
             }
             entry.note_chosen_changed(chosen_changed);
             if changed {
+                enqueue(entry, index, &mut self.queue);
+            }
+        }
+    }
+
+    /// Has the prefixes of a range decided again of which a path that takes part in decisions has such a next hop.
+    pub(crate) fn decide_some_again(&mut self, range: Range<Index>, is_such: impl Fn(IpAddr) -> bool) {
+        let end = range.end.at().min(self.entries.len());
+        let some = self.entries.get_mut(range.start.at()..end).into_iter().flatten();
+        for (index, entry) in (range.start.0..).map(Index).zip(some) {
+            if entry.paths.as_slice().iter().filter_map(Path::used_nexthop).any(&is_such) {
                 enqueue(entry, index, &mut self.queue);
             }
         }

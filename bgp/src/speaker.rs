@@ -22,12 +22,13 @@ use crate::graceful_restart::{Heard, Helper, Restart};
 use crate::import::ImportPolicy;
 use crate::input::{Direction, Input, OriginatedRoute};
 use crate::jitter::Jitter;
-use crate::loc_rib::{Path, Slot, Spare, Table};
+use crate::loc_rib::{Path, Slot, Spare};
 use crate::output::{Output, Reason};
 use crate::prefix_limit::Allowance;
 use crate::rewrite::Rewrite;
 use crate::session::{Event, Session, Step};
 use crate::status::ErrorCounters;
+use crate::sweep::Sweep;
 use crate::update_group::{Groups, Member, Request};
 use crate::wire::attributes::{code, flag};
 use crate::wire::nlri::AfiSafi;
@@ -73,21 +74,29 @@ impl Peer {
 pub struct Speaker {
     pub(crate) config: SpeakerConfig,
     pub(crate) peers: Vec<Option<Peer>>,
+    /// Slots below that no peer has.
+    vacant: BTreeSet<Slot>,
     pub(crate) agenda: Agenda,
     slots: BTreeMap<PeerId, Slot>,
     connections: HashMap<ConnectionId, Slot, RandomState>,
     pub(crate) tables: Tables,
+    /// Looks for what next hops that have moved lead to, by [`Family`].
+    pub(crate) sweeps: [Sweep; 2],
     pub(crate) groups: Groups,
+    /// Who comes first of those that wait to be told, by [`Family`].
+    pub(crate) next_told: [Slot; 2],
     pub(crate) decision: Decision,
     pub(crate) monitor: Monitor,
     pub(crate) hasher: RandomState,
     jitter: Jitter,
     /// Until we have heard enough after a restart.
     restart: Option<Restart>,
-    /// The clusters that we reflect routes in: those of all clients, in order.
+    /// How many clients we reflect routes to in each cluster.
+    clients: BTreeMap<Ipv4Addr, usize>,
+    /// The clusters of all clients, in order.
     clusters: Arc<[Ipv4Addr]>,
-    /// A client has come or gone since `clusters` was gathered.
-    clients_changed: bool,
+    /// A cluster has got its first client or lost its last one since `clusters` was gathered.
+    clusters_changed: bool,
     stopped: bool,
     /// The time of the latest input, which is when work that is left is due.
     latest: Option<Instant>,
@@ -101,18 +110,22 @@ impl Speaker {
         let hasher = RandomState::with_seeds(seed(1), seed(2), seed(3), seed(4));
         Speaker {
             peers: Vec::new(),
+            vacant: BTreeSet::new(),
             agenda: Agenda::default(),
             slots: BTreeMap::new(),
             connections: HashMap::with_hasher(hasher.clone()),
             tables: Tables::new(&hasher),
+            sweeps: [Sweep::default(), Sweep::default()],
             groups: Groups::default(),
+            next_told: [Slot(0); 2],
             decision: Decision::default(),
             monitor: Monitor::new(config.local_as, config.router_id, hasher.clone()),
             hasher,
             jitter: Jitter::new(seed(5)),
             restart: config.restarting.then_some(Restart { deadline: None }),
+            clients: BTreeMap::new(),
             clusters: Arc::default(),
-            clients_changed: false,
+            clusters_changed: false,
             stopped: false,
             latest: None,
             peers_refused: 0,
@@ -203,10 +216,15 @@ impl Speaker {
     }
 
     fn has_work(&self) -> bool {
-        if self.tables.rib.has_queued() || self.monitor.has_work() {
+        if self.has_decisions() || self.monitor.has_work() {
             return true;
         }
         self.agenda.has_waiting(self.is_deferring())
+    }
+
+    /// Is there anything to decide, or to be looked for that may be?
+    pub(crate) fn has_decisions(&self) -> bool {
+        self.tables.rib.has_queued() || self.sweeps.iter().any(|sweep| !sweep.is_idle())
     }
 
     /// Must peers wait for our routes until others have told theirs? (RFC 4724 §4.1)
@@ -249,7 +267,8 @@ impl Speaker {
     fn put_peer(&mut self, config: PeerConfig, now: Instant, out: &mut Vec<Output>) {
         let Some(&slot) = self.slots.get(&config.id) else { return self.add_peer(config, now, out) };
         let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
-        self.clients_changed |= config.reflector_client != peer.session.config.reflector_client;
+        let was_client = peer.session.config.reflector_client;
+        self.clusters_changed |= change_clients(&mut self.clients, was_client, config.reflector_client);
         if config.keeps_session_of(&peer.session.config) {
             let old = std::mem::replace(&mut peer.session.config, config);
             self.config_changed(slot, &old, out);
@@ -267,13 +286,9 @@ impl Speaker {
             self.peers_refused += 1;
             return;
         }
-        let free = match self.slots.len() < self.peers.len() {
-            true => self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len()),
-            false => self.peers.len(),
-        };
-        let slot = Slot(free as u32);
+        let slot = self.vacant.pop_first().unwrap_or(Slot(self.peers.len() as u32));
         let id = config.id;
-        self.clients_changed |= config.reflector_client.is_some();
+        self.clusters_changed |= change_clients(&mut self.clients, None, config.reflector_client);
         let (_, kind) = self.relation(&config);
         let allowance = Allowance::new(config.prefix_limit, self.config.limits.max_prefixes_per_peer);
         let mut step = Step {
@@ -293,10 +308,9 @@ impl Speaker {
             errors: ErrorCounters::default(),
             congested: false,
         };
-        if free == self.peers.len() {
-            self.peers.push(Some(peer));
-        } else {
-            self.peers[free] = Some(peer);
+        match self.peers.get_mut(slot.0 as usize) {
+            Some(vacant) => *vacant = Some(peer),
+            None => self.peers.push(Some(peer)),
         }
         self.slots.insert(id, slot);
         self.agenda.touch(slot);
@@ -305,15 +319,10 @@ impl Speaker {
     /// Notes which clusters we reflect in now; where they are others than before, every route is judged anew, as it may
     /// have been through one of them.
     fn gather_clusters(&mut self, out: &mut Vec<Output>) {
-        if !std::mem::take(&mut self.clients_changed) {
+        if !std::mem::take(&mut self.clusters_changed) || self.clients.keys().eq(self.clusters.iter()) {
             return;
         }
-        let clients = self.peers.iter().flatten().filter_map(|peer| peer.session.config.reflector_client);
-        let clusters: BTreeSet<Ipv4Addr> = clients.collect();
-        if clusters.iter().eq(self.clusters.iter()) {
-            return;
-        }
-        self.clusters = clusters.into_iter().collect();
+        self.clusters = self.clients.keys().copied().collect();
         for slot in (0..self.peers.len()).map(|at| Slot(at as u32)) {
             let Some(mut peer) = self.take_peer(slot) else { continue };
             let policy = self.import_policy(&peer.session);
@@ -446,10 +455,12 @@ impl Speaker {
         self.with_session(slot, now, out, |session, step| session.stop(Some(&notification), step));
         if let Some(mut peer) = self.take_peer(slot) {
             self.leave_group(slot, &mut peer);
-            self.clients_changed |= peer.session.config.reflector_client.is_some();
+            let was_client = peer.session.config.reflector_client;
+            self.clusters_changed |= change_clients(&mut self.clients, was_client, None);
             for family in Family::ALL {
                 peer.rib_in.clear(family, &mut self.tables, out);
             }
+            self.vacant.insert(slot);
         }
     }
 
@@ -594,16 +605,13 @@ impl Speaker {
             v6.into_iter().for_each(|index| self.tables.rib.v6.decide_again(index));
             return;
         }
-        fn queue<K: crate::loc_rib::Key>(table: &mut Table<K>, nexthop: IpAddr) {
-            table.change_each(|_, path| path.used_nexthop() == Some(nexthop));
-        }
         let of = Family::of(nexthop);
         // An IPv6 next hop may be that of IPv4 routes (RFC 8950).
         if of == Family::V4 || self.peers.iter().flatten().any(|peer| peer.session.config.v4_over_v6) {
-            queue(&mut self.tables.rib.v4, nexthop);
+            self.sweeps[Family::V4 as usize].add(nexthop);
         }
         if of == Family::V6 {
-            queue(&mut self.tables.rib.v6, nexthop);
+            self.sweeps[Family::V6 as usize].add(nexthop);
         }
     }
 
@@ -639,7 +647,7 @@ impl Speaker {
         let Some(restart) = &self.restart else { return };
         let all_heard = self.agenda.all_are_heard();
         let too_late = restart.deadline.is_some_and(|deadline| deadline <= now);
-        if (all_heard || too_late) && !self.tables.rib.has_queued() {
+        if (all_heard || too_late) && !self.has_decisions() {
             self.restart = None;
             out.push(Output::RestartComplete);
         }
@@ -650,4 +658,28 @@ impl Speaker {
         let local_as = config.local_as.unwrap_or(self.config.local_as);
         (local_as, if config.peer_as == local_as { PeerKind::Ibgp } else { PeerKind::Ebgp })
     }
+}
+
+/// A peer was a client in one cluster and is in another; says whether any of them is new or without clients now.
+fn change_clients(
+    clients: &mut BTreeMap<Ipv4Addr, usize>,
+    was: Option<Ipv4Addr>,
+    is: Option<Ipv4Addr>,
+) -> bool {
+    let mut changed = false;
+    if let Some(cluster) = is {
+        let count = clients.entry(cluster).or_default();
+        *count += 1;
+        changed |= *count == 1;
+    }
+    if let Some(cluster) = was
+        && let Some(count) = clients.get_mut(&cluster)
+    {
+        *count -= 1;
+        if *count == 0 {
+            clients.remove(&cluster);
+            changed = true;
+        }
+    }
+    changed
 }

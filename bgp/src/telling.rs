@@ -27,6 +27,9 @@ use crate::wire::{HEADER_LEN, MessageType};
 use crate::wording::{Stage, Worded, Wordings};
 use crate::work::{Decided, FamilyKey, candidate};
 
+/// Prefixes that are looked at for one member at once, at least: fewer would fill no UPDATE.
+const LEAST_PORTION: usize = 64;
+
 /// A prefix of which a group is told something else than before.
 struct News<K> {
     index: Index,
@@ -156,9 +159,14 @@ impl Speaker {
 
     /// Tells those that wait for a run or are behind of the next portion.
     pub(crate) fn tell_waiting<K: FamilyKey>(&mut self, deferring: bool, out: &mut Vec<Output>) {
-        let waiting: Vec<Slot> = self.agenda.waiting().iter().copied().collect();
-        let portion = (self.config.limits.work_per_call / waiting.len().max(1)).max(64);
-        for slot in waiting {
+        let work = self.config.limits.work_per_call;
+        // Where too many wait for one call, everybody's turn comes: the next call begins where this one ends.
+        let (waiting, first) = (self.agenda.waiting(), self.next_told[K::FAMILY as usize]);
+        let turn = waiting.range(first..).chain(waiting.range(..first)).copied();
+        let turn: Vec<Slot> = turn.take((work / LEAST_PORTION).max(1)).collect();
+        self.next_told[K::FAMILY as usize] = turn.last().map_or(first, |last| Slot(last.0 + 1));
+        let portion = (work / turn.len().max(1)).max(LEAST_PORTION);
+        for slot in turn {
             // The peer stays where it is: routes of its own are judged by what it is.
             let peer = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut);
             let Some(mut member) = peer.and_then(|peer| peer.member.take()) else { continue };

@@ -39,11 +39,15 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     groups: Vec<Option<Box<Group>>>,
+    /// Numbers below that no group has.
+    free: Vec<GroupId>,
+    /// The groups of a policy's hash, but for those of one peer alone.
+    shared: HashMap<u64, Vec<GroupId>, RandomState>,
     members: usize,
 }
 
 impl Groups {
-    /// Puts a peer into the group of a policy, which is made where there is none.
+    /// Puts a peer into the group of a policy, which is made where there is none; how many others there are doesn't count.
     pub(crate) fn join(
         &mut self,
         policy: ExportPolicy,
@@ -51,37 +55,57 @@ impl Groups {
         rib: &Rib,
         hasher: &RandomState,
     ) -> GroupId {
-        let is_it = |group: &Option<Box<Group>>| group.as_ref().is_some_and(|group| group.policy == policy);
-        let at = self.groups.iter().position(is_it).unwrap_or_else(|| {
-            let free = self.groups.iter().position(Option::is_none);
-            let at = free.unwrap_or_else(|| {
-                self.groups.push(None);
-                self.groups.len() - 1
-            });
-            self.groups[at] = Some(Box::new(Group {
-                policy,
-                told: AdjRibOut::new(rib, hasher),
-                members: Vec::new(),
-                at_address: HashMap::with_hasher(hasher.clone()),
-            }));
-            at
-        });
-        if let Some(group) = &mut self.groups[at] {
+        let id = self.of_policy(&policy).unwrap_or_else(|| self.add(policy, rib, hasher));
+        if let Some(group) = self.get_mut(id) {
             group.add(member);
             self.members += 1;
         }
-        GroupId(at)
+        id
+    }
+
+    fn of_policy(&self, policy: &ExportPolicy) -> Option<GroupId> {
+        let alike = self.shared.get(&self.hash(policy)?)?;
+        alike.iter().copied().find(|id| self.get(*id).is_some_and(|group| group.policy == *policy))
+    }
+
+    /// Where a policy's group is looked for; nowhere where it has but one member.
+    fn hash(&self, policy: &ExportPolicy) -> Option<u64> {
+        policy.alone.is_none().then(|| self.shared.hasher().hash_one(policy))
+    }
+
+    fn add(&mut self, policy: ExportPolicy, rib: &Rib, hasher: &RandomState) -> GroupId {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.groups.push(None);
+            GroupId(self.groups.len() - 1)
+        });
+        if let Some(hash) = self.hash(&policy) {
+            self.shared.entry(hash).or_default().push(id);
+        }
+        self.groups[id.0] = Some(Box::new(Group {
+            policy,
+            told: AdjRibOut::new(rib, hasher),
+            members: Vec::new(),
+            at_address: HashMap::with_hasher(hasher.clone()),
+        }));
+        id
     }
 
     /// Takes a peer out; a group without members is gone.
     pub(crate) fn leave(&mut self, id: GroupId, member: (Slot, IpAddr)) {
-        let Some(place) = self.groups.get_mut(id.0) else { return };
-        let Some(group) = place else { return };
-        if group.remove(member) {
-            self.members -= 1;
-        }
-        if group.members.is_empty() {
-            *place = None;
+        let Some(group) = self.get_mut(id) else { return };
+        let was_member = group.remove(member);
+        let is_empty = group.members.is_empty();
+        self.members -= usize::from(was_member);
+        if is_empty && let Some(group) = self.take(id) {
+            if let Some(hash) = self.hash(&group.policy)
+                && let Some(alike) = self.shared.get_mut(&hash)
+            {
+                alike.retain(|other| *other != id);
+                if alike.is_empty() {
+                    self.shared.remove(&hash);
+                }
+            }
+            self.free.push(id);
         }
     }
 

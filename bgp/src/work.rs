@@ -60,6 +60,9 @@ impl FamilyKey for KeyV6 {
     }
 }
 
+/// Prefixes that are looked at for a next hop that has moved, for each that may be decided: a look costs as much less.
+const LOOKS: usize = 4;
+
 /// A prefix that was decided, and whether its best path is another or has changed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decided<K> {
@@ -72,9 +75,13 @@ impl Speaker {
     /// Does a portion of what is due.
     pub(crate) fn work(&mut self, out: &mut Vec<Output>) {
         let deferring = self.is_deferring();
-        if !self.tables.rib.has_queued() && !self.agenda.has_waiting(deferring) {
+        if !self.has_decisions() && !self.agenda.has_waiting(deferring) {
             return;
         }
+        let looks = self.config.limits.work_per_call * LOOKS;
+        let [v4, v6] = &mut self.sweeps;
+        v4.go_on(&mut self.tables.rib.v4, looks);
+        v6.go_on(&mut self.tables.rib.v6, looks);
         // Each group is told of each prefix, and each member gets the bytes.
         let listeners = 1 + self.groups.len() + self.groups.members() / 16;
         let portion = (self.config.limits.work_per_call / listeners).max(64);

@@ -30,6 +30,20 @@ struct Clocked {
     longest: Duration,
     octets: usize,
     longest_call: Duration,
+    /// Prefixes that each was told of, and the most that all were told of by one call.
+    prefixes: BTreeMap<ConnectionId, usize>,
+    most_prefixes: usize,
+}
+
+/// How many routes of IPv4, each a /24, the UPDATEs among these octets announce.
+fn announced(bytes: &[u8]) -> usize {
+    let updates = support::messages(bytes).into_iter().filter(|(kind, _)| *kind == 2);
+    let of = |body: &[u8]| {
+        let field = |at: usize| usize::from(u16::from_be_bytes([body[at], body[at + 1]]));
+        let attributes = 2 + field(0);
+        (body.len() - attributes - 2 - field(attributes)) / 4
+    };
+    updates.map(|(_, body)| of(&body)).sum()
 }
 
 fn address(neighbour: u32) -> Ipv4Addr {
@@ -41,12 +55,15 @@ impl Clocked {
         let mut out = Vec::new();
         self.speaker.handle(input, self.now, &mut out);
         let mut took = PREFIX_TAKES * prefixes;
-        let mut asked = Vec::new();
+        let (mut asked, mut told) = (Vec::new(), 0);
         for output in out {
             match output {
                 Output::Send { connection, bytes } => {
                     took += MESSAGE_TAKES;
                     self.octets += bytes.len();
+                    let prefixes = announced(&bytes);
+                    *self.prefixes.entry(connection).or_default() += prefixes;
+                    told += prefixes;
                     if support::messages(&bytes).iter().any(|(kind, _)| *kind == 4) {
                         let before = self.heard.insert(connection, self.now);
                         let silent = before.map_or(Duration::ZERO, |before| self.now - before);
@@ -58,6 +75,7 @@ impl Clocked {
                 _ => {}
             }
         }
+        self.most_prefixes = self.most_prefixes.max(told);
         self.longest_call = self.longest_call.max(took);
         self.now += took;
         for nexthop in asked {
@@ -75,6 +93,20 @@ impl Clocked {
             self.give(Input::Tick, 0);
         }
         self.now = self.now.max(end);
+    }
+
+    fn new(mut config: SpeakerConfig) -> Clocked {
+        config.limits.max_peers = NEIGHBOURS as usize;
+        Clocked {
+            speaker: Speaker::new(config),
+            now: Instant::now(),
+            heard: BTreeMap::new(),
+            longest: Duration::ZERO,
+            octets: 0,
+            longest_call: Duration::ZERO,
+            prefixes: BTreeMap::new(),
+            most_prefixes: 0,
+        }
     }
 
     fn up(&mut self, neighbour: u32) {
@@ -111,17 +143,7 @@ impl Clocked {
 
 #[test]
 fn keepalives_to_ten_thousand_neighbours_are_in_time_while_a_table_is_loaded_and_taken_back() {
-    let mut config = SpeakerConfig::new(Ipv4Addr::new(10, 0, 0, 1), AsNumber(65000));
-    config.limits.max_peers = NEIGHBOURS as usize;
-    let now = Instant::now();
-    let mut clocked = Clocked {
-        speaker: Speaker::new(config),
-        now,
-        heard: BTreeMap::new(),
-        longest: Duration::ZERO,
-        octets: 0,
-        longest_call: Duration::ZERO,
-    };
+    let mut clocked = Clocked::new(SpeakerConfig::new(Ipv4Addr::new(10, 0, 0, 1), AsNumber(65000)));
     (0..NEIGHBOURS).for_each(|neighbour| clocked.up(neighbour));
     let alive = message(bgp::wire::MessageType::Keepalive, &[]);
     let attributes = unhex("400101004002060201 0000fde9 400304 0a010000".replace(' ', "").as_str());
@@ -159,4 +181,39 @@ fn keepalives_to_ten_thousand_neighbours_are_in_time_while_a_table_is_loaded_and
         clocked.longest_call
     );
     assert!(clocked.longest_call <= LATE, "a call took {:?}", clocked.longest_call);
+}
+
+/// A thousand who were full take something again: each is owed the whole table, and no call tells all of them.
+#[test]
+fn those_who_wait_for_a_table_take_turns() {
+    const WAITING: u32 = 1000;
+    const PREFIXES: u32 = 1500;
+    /// Prefixes that a call looks at: a tenth of those who wait would be looked at for nothing less.
+    const WORK: usize = 640;
+    let mut config = SpeakerConfig::new(Ipv4Addr::new(10, 0, 0, 1), AsNumber(65000));
+    config.limits.work_per_call = WORK;
+    let mut clocked = Clocked::new(config);
+    (0..=WAITING).for_each(|neighbour| clocked.up(neighbour));
+    let full = |clocked: &mut Clocked, neighbour: u32, congested| {
+        clocked.give(Input::Congested { connection: ConnectionId(neighbour.into()), congested }, 0);
+    };
+    (1..=WAITING).for_each(|neighbour| full(&mut clocked, neighbour, true));
+    let attributes = unhex("400101004002060201 0000fde9 400304 0a010000".replace(' ', "").as_str());
+    for block in 0..PREFIXES / 250 {
+        let mut field = Vec::new();
+        (0..250u32).for_each(|number| field.extend([24, 20, block as u8, number as u8]));
+        clocked.give(
+            Input::Received { connection: ConnectionId(0), bytes: &update(&[], &attributes, &field) },
+            250,
+        );
+    }
+    clocked.pass_until(clocked.now + Duration::from_millis(100));
+    assert_eq!(clocked.most_prefixes, 0, "nobody takes anything");
+    (1..=WAITING).for_each(|neighbour| full(&mut clocked, neighbour, false));
+    clocked.pass_until(clocked.now + Duration::from_secs(1));
+    assert!(clocked.most_prefixes <= WORK, "a call told of {} prefixes", clocked.most_prefixes);
+    for neighbour in 1..=WAITING {
+        let told = clocked.prefixes.get(&ConnectionId(neighbour.into()));
+        assert_eq!(told, Some(&(PREFIXES as usize)), "neighbour {neighbour}");
+    }
 }
