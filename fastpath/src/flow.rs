@@ -19,8 +19,8 @@ pub(crate) struct Columns {
     special: Rows,
     /// Rows that have been looked up.
     pub(crate) looked_up: Rows,
-    /// Rows whose packets, of TCP or UDP and whole, belong to flows that nobody translates; those among them that may change
-    /// their flow, or that it may not have; and the flows, with those of translated ones.
+    /// Rows whose packets, of TCP or UDP and whole, belong to flows, and have been translated where those say so; those among
+    /// them that may change their flow, or that it may not have; and the flows.
     pub(crate) known: Rows,
     pub(crate) stirring: Rows,
     pub(crate) glimpses: [Glimpse; BATCH],
@@ -102,15 +102,25 @@ impl Columns {
         (self.ordinary, self.special) = (Rows::NONE, Rows::NONE);
         let glanced = memory.flows.glance(&self.probes, ordinary, &memory.time, &mut self.glimpses);
         self.looked_up = self.looked_up.with(asked);
-        self.known = self.known.with(glanced.plain);
-        self.stirring = self.stirring.with(glanced.stirring);
-        let Glanced { plain, translated, nothing, .. } = glanced;
+        let Glanced { plain, translated, stirring, nothing } = glanced;
+        self.known = self.known.with(plain);
+        self.stirring = self.stirring.with(stirring);
         Others { rows: asked.without(plain), ordinary, translated, nothing }
     }
 
-    /// The flow of a known row's packet.
-    pub(crate) fn flow(&self, row: usize) -> Flow {
-        self.glimpses[row].of_plain(&self.probes.key(row))
+    /// The flow of a known row's packet. `becomes`: where it has been translated.
+    pub(crate) fn flow(&self, row: usize, becomes: Option<&FlowKey>) -> Flow {
+        let key = self.probes.key(row);
+        self.glimpses[row].of_translated(&key, becomes.unwrap_or(&key))
+    }
+
+    /// What a row's packet becomes, which belongs to a flow that is translated. It is known then.
+    #[inline]
+    pub(crate) fn becomes(&mut self, others: &mut Others, row: usize, flows: &Flows) -> Option<FlowKey> {
+        let becomes = flows.becomes(&self.glimpses[row])?;
+        others.rows = others.rows.without(Rows::only(row));
+        self.known.insert(row);
+        Some(becomes)
     }
 
     /// The key of a row that has been looked up.
@@ -129,11 +139,6 @@ impl Columns {
         memory: &Memory<'_>,
     ) -> Seen {
         let key = self.probes.key(row);
-        if others.translated.contains(row)
-            && let Some(flow) = memory.flows.look_again(&self.glimpses[row], &key, &memory.time)
-        {
-            return Seen { row: row as u8, key, found: Found::Flow(flow) };
-        }
         let found = match others.nothing.contains(row) {
             true => Found::Nothing,
             false => memory.recall(&self.probes, row, &key, others.ordinary.contains(row), frame, parsed),
@@ -147,7 +152,8 @@ impl Columns {
 pub(crate) struct Others {
     pub(crate) rows: Rows,
     ordinary: Rows,
-    translated: Rows,
+    /// Of flows that are translated: [`Columns::becomes`] tells what they become.
+    pub(crate) translated: Rows,
     nothing: Rows,
 }
 

@@ -84,6 +84,16 @@ impl Heads {
         self.replace(row, head);
     }
 
+    /// A row's frame has got these addresses and ports.
+    #[inline]
+    pub(crate) fn translate(&mut self, row: usize, frame: &[u8], parsed: &Parsed, to: &FlowKey) {
+        if !self.plain_v4.contains(row) {
+            return self.read_again(row, frame, parsed);
+        }
+        (self.sources[row], self.destinations[row]) = (to.src as u32, to.dst as u32);
+        self.ports[row] = u32::from(to.sport) << 16 | u32::from(to.dport);
+    }
+
     /// Another frame, plain or not, in a row that was read.
     #[inline(always)]
     pub(crate) fn replace(&mut self, row: usize, head: Option<PlainHead<'_>>) {

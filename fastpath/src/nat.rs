@@ -31,9 +31,8 @@ const DYNAMIC: (u16, u16) = (49_152, 16_384);
 
 /// What this stage leaves from one call to the next, without gaps: most batches translate nothing.
 pub(crate) struct Columns {
-    /// Within `known_flows`: rows from workloads, and rows whose packets a rule may be about.
+    /// Within `known_flows`: rows from workloads.
     from_workloads: Rows,
-    concerned: Rows,
     /// Rows whose packets were translated.
     translated: Vec<Translated>,
     /// Rows that must not leave as they are.
@@ -65,10 +64,14 @@ impl Columns {
     pub(crate) fn new() -> Columns {
         Columns {
             from_workloads: Rows::NONE,
-            concerned: Rows::NONE,
             translated: Vec::with_capacity(BATCH),
             leaving: Vec::with_capacity(BATCH),
         }
+    }
+
+    /// What a row's packet has been translated to.
+    pub(crate) fn translated(&self, row: usize) -> Option<&FlowKey> {
+        self.translated.iter().find(|translated| usize::from(translated.row) == row).map(|found| &found.to)
     }
 
     /// Must this row's packet not leave as it is?
@@ -114,17 +117,30 @@ pub(crate) fn known_flows(
     let Memory { flows, time } = memory;
     let translator = Translator { nat: &state.nat, flows, now: time.now };
     let Batch { frames, fates, parsed, heads, flows: columns, nat, policy, .. } = batch;
-    let others = columns.look_up(memory);
+    let mut others = columns.look_up(memory);
+    for at in others.translated {
+        let from = match heads.plain_v4.contains(at) {
+            true => heads.flow_v4(at, parsed[at].protocol),
+            false => columns.key(at),
+        };
+        let Some(to) = columns.becomes(&mut others, at, flows) else { continue };
+        translate(frames[at].bytes_mut(), &parsed[at], &from, &to);
+        heads.translate(at, frames[at].bytes(), &parsed[at], &to);
+        nat.translated.push(Translated { row: at as u8, from, to });
+    }
     if policing.is_none() {
-        for row in columns.stirring {
-            flows.touch(&columns.flow(row), tcp_flags(frames[row].bytes(), &parsed[row]), time);
+        for row in columns.stirring.within(columns.known) {
+            // Whatever it becomes.
+            let flow = columns.flow(row, None);
+            flows.touch(&flow, tcp_flags(frames[row].bytes(), &parsed[row]), time);
         }
     }
     for at in others.rows {
         let (frame, parsed) = (&mut frames[at], &parsed[at]);
         let mut seen = columns.recall(&others, at, frame.bytes(), parsed, memory);
-        let about =
-            About { from_workload: nat.from_workloads.contains(at), concerns: nat.concerned.contains(at) };
+        let from_workload = nat.from_workloads.contains(at);
+        let concerns = !state.nat.is_idle() && may_concern(&state.nat, &seen.key, from_workload);
+        let about = About { from_workload, concerns };
         let Seen { row, key, ref mut found } = seen;
         let to = match translator.step(frame, parsed, &key, &about, found) {
             Step::AsIs => key,
@@ -156,7 +172,7 @@ pub(crate) fn known_flows(
 /// Finds the rows whose packets a rule or a policy may be about.
 fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&Policing<'_>>) {
     let Batch { runs, nat, .. } = batch;
-    (nat.from_workloads, nat.concerned) = (Rows::NONE, Rows::NONE);
+    nat.from_workloads = Rows::NONE;
     let mut is_laid = false;
     for number in 0..runs.len() {
         let run = batch.runs[number];
@@ -165,10 +181,13 @@ fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&
             batch.flows.lay(&batch.heads);
             is_laid = true;
         }
-        if !state.nat.is_idle() {
-            ask_by_rules(batch, &run, state, memory, is_policed);
-        } else if is_policed {
+        if !state.nat.is_idle() && may_be_workloads(&run, &state.ports) {
+            batch.nat.from_workloads = batch.nat.from_workloads.with(Rows::from(run.rows()));
+        }
+        if is_policed {
             ask_of_all(batch, &run, memory);
+        } else if !state.nat.is_idle() {
+            ask_by_rules(batch, &run, state, memory);
         }
     }
 }
@@ -186,11 +205,11 @@ fn ask_of_all(batch: &mut Batch, run: &Run, memory: &Memory<'_>) {
     }
 }
 
-/// Asks about what of a run a rule may be about, and about the rest where it is policed.
+/// Asks about what of a run a rule may be about.
 #[inline(never)]
-fn ask_by_rules(batch: &mut Batch, run: &Run, state: &State, memory: &Memory<'_>, is_policed: bool) {
+fn ask_by_rules(batch: &mut Batch, run: &Run, state: &State, memory: &Memory<'_>) {
     let Batch { frames, fates, parsed, heads, flows: columns, nat, policy, .. } = batch;
-    let from_workload = may_be_workloads(run, &state.ports);
+    let from_workload = nat.from_workloads.contains(run.rows().start);
     for row in run.rows() {
         if fates[row] != Fate::Undecided || policy.untracked.contains(row) {
             continue;
@@ -202,17 +221,12 @@ fn ask_by_rules(batch: &mut Batch, run: &Run, state: &State, memory: &Memory<'_>
             false => FlowKey::new(frames[row].bytes(), &parsed[row]),
         };
         let Some(key) = key else { continue };
-        let concerns = may_concern(&state.nat, &key, from_workload);
-        if concerns {
-            nat.concerned.insert(row);
+        if !may_concern(&state.nat, &key, from_workload) {
+            continue;
         }
-        if from_workload {
-            nat.from_workloads.insert(row);
-        }
-        match (concerns || is_policed, is_plain) {
-            (true, true) => columns.ask_one_plain(memory.flows, row, frames, protocol),
-            (true, false) => columns.ask(memory.flows, row, frames[row].bytes(), &parsed[row], &key),
-            (false, _) => {}
+        match is_plain {
+            true => columns.ask_one_plain(memory.flows, row, frames, protocol),
+            false => columns.ask(memory.flows, row, frames[row].bytes(), &parsed[row], &key),
         }
     }
 }

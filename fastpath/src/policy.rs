@@ -42,7 +42,7 @@ pub(crate) use untracked::untracked;
 
 /// What this stage and `nat.rs` leave each other, without gaps.
 pub(crate) struct Columns {
-    /// Rows that have been looked up, but for those of plain flows.
+    /// Rows that have been looked up, but for those that are known (`flow.rs`).
     pub(crate) seen: Vec<Seen>,
     /// Rows whose flows `nat.rs` is to begin, and how.
     beginnings: Vec<(u8, Beginning)>,
@@ -225,11 +225,11 @@ pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<
     }
 }
 
-/// What belongs to plain flows: of most packets, one word is compared and nothing written.
+/// What belongs to flows of TCP and UDP: of most packets, one word is compared and nothing written.
 #[inline(never)]
 fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
     let next_hops = &judge.policing.state.next_hops;
-    let Batch { frames, runs, fates, parsed, hops, opened, flows: columns, .. } = batch;
+    let Batch { frames, runs, fates, parsed, hops, opened, flows: columns, nat, .. } = batch;
     let mut ways = Ways::new(&judge.policing, runs, *opened, judge.epoch);
     for at in columns.known {
         ways.turn_to(at, next_hops.get(hops[at]));
@@ -240,7 +240,7 @@ fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
         let key = columns.key(at);
         let (bytes, parsed) = (frames[at].bytes(), &parsed[at]);
         let packet = Packet { bytes, parsed, key: &key, way: ways.way, foreseen: &[] };
-        let flow = columns.flow(at);
+        let flow = columns.flow(at, nat.translated(at));
         let outcome = match ways.is_asked {
             true => judge.known(&packet, &flow),
             false => judge.pass(&packet, &Found::Flow(flow)),
@@ -251,7 +251,7 @@ fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
     }
 }
 
-/// What belongs to no flow, to one that is translated, and what isn't TCP or UDP.
+/// What belongs to no flow, and what isn't TCP or UDP.
 #[inline(never)]
 fn others(batch: &mut Batch, judge: &Judge<'_>) {
     let Judge { policing, epoch, .. } = judge;

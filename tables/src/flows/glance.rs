@@ -14,7 +14,7 @@ use packet::FlowKey;
 
 use super::index::{Link, link, row_and_side, way_of};
 use super::probes::{Probe, Probes};
-use super::row::{Life, Row, way};
+use super::row::{Life, Row, key_reversed, way};
 use super::timeouts::{self, FlowTime};
 use super::{Direction, Flow, FlowVerdict, Flows, Table};
 use crate::Rows;
@@ -34,15 +34,27 @@ impl Glimpse {
 
     /// The flow, as it was looked up by `asked`. Nobody translates it.
     pub fn of_plain(&self, asked: &FlowKey) -> Flow {
+        self.of_translated(asked, asked)
+    }
+
+    /// The flow, as it was looked up by `asked`, and its packets become this.
+    pub fn of_translated(&self, asked: &FlowKey, becomes: &FlowKey) -> Flow {
         let (row, _) = row_and_side(self.link);
         Flow {
             row,
             protocol: asked.protocol,
             life: self.life,
             direction: direction(self.link),
-            other: asked.reversed(),
+            other: becomes.reversed(),
             verdict: FlowVerdict::of_word(self.verdict, self.life.generation()),
         }
+    }
+
+    /// May a packet change something of it, or be one that it may not have? `steady`: as for [`timeouts::is_steady`].
+    #[inline(always)]
+    fn stirs(&self, steady: u16, time: &FlowTime<'_>) -> bool {
+        let (_, side) = row_and_side(self.link);
+        !timeouts::is_steady(self.life, side, steady) || !time.is_recent(self.life)
     }
 
     /// Has policy said this of it? One verdict that lets packets pass that go as its first one, one for the others.
@@ -58,27 +70,12 @@ impl Glimpse {
 pub struct Glanced {
     /// Rows of plain flows, which have been written down.
     pub plain: Rows,
-    /// Rows of translated flows, which have been written down: [`Flows::look_again`] tells.
+    /// Rows of translated flows, which have been written down: [`Flows::becomes`] tells the rest.
     pub translated: Rows,
-    /// Those among the plain ones whose packet may change something, or may be one that the flow may not have.
+    /// Those of both kinds whose packet may change something, or may be one that the flow may not have.
     pub stirring: Rows,
     /// Rows of no flow.
     pub nothing: Rows,
-}
-
-impl Glanced {
-    /// Sorts a row whose flow was seen.
-    #[inline(always)]
-    fn sort(&mut self, row: usize, steady: u16, seen: &Glimpse, time: &FlowTime<'_>) {
-        if !seen.life.has(Life::PLAIN) {
-            self.translated.insert(row);
-            return;
-        }
-        self.plain.insert(row);
-        if !timeouts::is_steady(seen.life, direction(seen.link), steady) || !time.is_recent(seen.life) {
-            self.stirring.insert(row);
-        }
-    }
 }
 
 #[inline(always)]
@@ -87,11 +84,16 @@ fn direction(link: Link) -> Direction {
 }
 
 impl Flows {
-    /// A flow that is translated, as far as a glance has seen it; `None`: it has changed since.
+    /// What packets become that belong to this flow, which is translated; `None`: it has changed since.
     #[inline]
-    pub fn look_again(&self, seen: &Glimpse, asked: &FlowKey, time: &FlowTime<'_>) -> Option<Flow> {
-        let flow = self.reread((seen.link, seen.life), asked)?;
-        (!time.may_be_over(seen.life)).then_some(flow)
+    pub fn becomes(&self, seen: &Glimpse) -> Option<FlowKey> {
+        let (number, side) = row_and_side(seen.link);
+        let row = self.0.rows.get(number)?;
+        let other = row.words(1 - side);
+        fence(Ordering::Acquire);
+        let life = row.life();
+        let is_same = life.generation() == seen.life.generation() && life.has(Life::LIVE);
+        is_same.then(|| key_reversed(&other))
     }
 
     /// Looks up a batch's rows.
@@ -103,57 +105,68 @@ impl Flows {
         time: &FlowTime<'_>,
         found: &mut [Glimpse; Rows::MOST],
     ) -> Glanced {
-        let mut glanced = Glanced::default();
-        let mut others = Rows::NONE;
+        let (mut others, mut stirring) = (Rows::NONE, Rows::NONE);
         for row in asked {
             let probe = probes.get(row);
-            match self.at_home(&probe) {
+            match self.plain_at_home(&probe) {
                 Some(seen) => {
                     found[row] = seen;
-                    glanced.sort(row, probe.steady, &seen, time);
+                    if seen.stirs(probe.steady, time) {
+                        stirring.insert(row);
+                    }
                 }
                 None => others.insert(row),
             }
         }
+        let mut glanced = Glanced { plain: asked.without(others), stirring, ..Glanced::default() };
         if !others.is_empty() {
-            self.in_chains(probes, others, time, found, &mut glanced);
+            self.glance_further(probes, others, time, found, &mut glanced);
         }
         let stirring = glanced.stirring.into_iter();
         let over: Rows = stirring.filter(|row| time.may_be_over(found[*row].life)).collect();
-        glanced.plain = glanced.plain.without(over);
-        glanced.stirring = glanced.stirring.without(over);
-        glanced
+        let Glanced { plain, translated, stirring, nothing } = glanced;
+        let without = |rows: Rows| rows.without(over);
+        Glanced {
+            plain: without(plain),
+            translated: without(translated),
+            stirring: without(stirring),
+            nothing,
+        }
     }
 
-    /// The flow where most flows are; `None` says nothing.
+    /// The flow where most flows are, unless it is translated; `None` says nothing.
     #[inline(always)]
-    fn at_home(&self, probe: &Probe<'_>) -> Option<Glimpse> {
+    fn plain_at_home(&self, probe: &Probe<'_>) -> Option<Glimpse> {
         let Table { rows, index, .. } = &*self.0;
         let home = index.home(probe.hash);
         let near = rows.near(home)?;
         let life = Life(near.life.load(Ordering::Acquire));
-        let unlike = near.unlike(probe)?;
         let verdict = near.verdict_word();
-        // Keys are written after a row's generation moved on: the same life means that these were the keys.
-        fence(Ordering::Acquire);
-        if !life.has(Life::LIVE) || near.life() != life {
+        if near.unlike(probe) != Some(0) || !near.is_still(life) {
             return None;
         }
-        let side = match unlike {
-            0 => way_of(life, probe.turned),
-            _ if unlike == way(probe.turned) => {
-                rows.prefetch_far(home);
-                0
-            }
-            _ => return None,
-        };
-        Some(Glimpse { life, verdict, link: link(home, side) })
+        Some(Glimpse { life, verdict, link: link(home, way_of(life, probe.turned)) })
     }
 
-    /// Looks at chains: of flows that found another's row where theirs should be, of translated ones by the key that replies
-    /// show, and of none.
+    /// The same of a flow that is translated. What replies show is another key, which points elsewhere.
+    #[inline(always)]
+    fn translated_at_home(&self, probe: &Probe<'_>) -> Option<Glimpse> {
+        let Table { rows, index, .. } = &*self.0;
+        let home = index.home(probe.hash);
+        let near = rows.near(home)?;
+        let life = Life(near.life.load(Ordering::Acquire));
+        let verdict = near.verdict_word();
+        if near.unlike(probe) != Some(way(probe.turned)) || !near.is_still(life) {
+            return None;
+        }
+        rows.prefetch_far(home);
+        Some(Glimpse { life, verdict, link: link(home, 0) })
+    }
+
+    /// Looks for translated flows, and at chains: of flows that found another's row where theirs should be, of translated ones by
+    /// the key that replies show, and of none.
     #[inline(never)]
-    fn in_chains(
+    fn glance_further(
         &self,
         probes: &Probes,
         asked: Rows,
@@ -162,21 +175,42 @@ impl Flows {
         glanced: &mut Glanced,
     ) {
         let Table { rows, index, .. } = &*self.0;
-        asked.into_iter().for_each(|row| index.prefetch(probes.get(row).hash));
+        let mut elsewhere = Rows::NONE;
         for row in asked {
+            let probe = probes.get(row);
+            match self.translated_at_home(&probe) {
+                Some(seen) => {
+                    found[row] = seen;
+                    glanced.translated.insert(row);
+                }
+                None => {
+                    index.prefetch(probe.hash);
+                    elsewhere.insert(row);
+                }
+            }
+        }
+        for row in elsewhere {
             let first = index.first(probes.get(row).hash);
             rows.prefetch_near(first);
             rows.prefetch_far(first);
         }
-        for row in asked {
+        for row in elsewhere {
             let probe = probes.get(row);
             let read = |_, _, row: Row<'_>| row.near.verdict_word();
-            match index.find_and_read(rows, probe.hash, &probe.directed(), read) {
-                Some((link, life, verdict)) => {
-                    found[row] = Glimpse { life, verdict, link };
-                    glanced.sort(row, probe.steady, &found[row], time);
-                }
-                None => glanced.nothing.insert(row),
+            let Some((link, life, verdict)) = index.find_and_read(rows, probe.hash, &probe.directed(), read)
+            else {
+                glanced.nothing.insert(row);
+                continue;
+            };
+            found[row] = Glimpse { life, verdict, link };
+            match life.has(Life::PLAIN) {
+                true => glanced.plain.insert(row),
+                false => glanced.translated.insert(row),
+            }
+        }
+        for row in asked.without(glanced.nothing) {
+            if found[row].stirs(probes.get(row).steady, time) {
+                glanced.stirring.insert(row);
             }
         }
     }
@@ -228,7 +262,7 @@ mod tests {
             let rows: Rows = (0..asked.len()).filter(|row| row % 5 != 3).collect();
             let glanced = flows.glance(&probes, rows, &time, &mut found);
             prop_assert!(glanced.plain.with(glanced.nothing).with(glanced.translated).without(rows).is_empty());
-            prop_assert!(glanced.stirring.without(glanced.plain).is_empty());
+            prop_assert!(glanced.stirring.without(glanced.plain).without(glanced.translated).is_empty());
             for row in rows {
                 let (key, tcp_flags) = &asked[row];
                 let expected = flows.look_up(key, time.now, &timeouts);
@@ -241,9 +275,10 @@ mod tests {
                     let changes = flags != flow.life.flags() || !time.is_recent(flow.life);
                     prop_assert!(!changes || glanced.stirring.contains(row), "what changes a flow stirs");
                 } else if glanced.translated.contains(row) {
-                    let again = flows.look_again(&found[row], key, &time);
-                    prop_assert!(again.is_none_or(|flow| Some(flow) == expected && flow.is_translated()));
-                    prop_assert!(again.is_some() || expected.is_none_or(|flow| time.may_be_over(flow.life)));
+                    let becomes = flows.becomes(&found[row]);
+                    let flow = becomes.map(|becomes| found[row].of_translated(key, &becomes));
+                    prop_assert!(flow.is_none_or(|flow| Some(flow) == expected && flow.is_translated()));
+                    prop_assert!(flow.is_some() || expected.is_none_or(|flow| time.may_be_over(flow.life)));
                 } else if glanced.nothing.contains(row) {
                     prop_assert_eq!(expected, None);
                 } else {

@@ -3,7 +3,7 @@
 //! side, so that caches have room for twice as many of those that are needed.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use lpm::prefetch;
 use model::Family;
@@ -134,7 +134,14 @@ pub(super) fn is_shared(kind: Shared, words: &Words) -> bool {
     words[0] >> SHARED & 7 == kind as u64
 }
 
+/// The key of such words, turned round.
+pub(super) fn key_reversed(words: &Words) -> FlowKey {
+    let [head, a, b, c, d] = *words;
+    key(&[head ^ TURNED, a, b, c, d])
+}
+
 /// The key of such words.
+#[inline]
 pub(super) fn key(words: &Words) -> FlowKey {
     let [head, a, b, c, d] = *words;
     let protocol = (head >> PROTOCOL) as u8;
@@ -334,6 +341,14 @@ impl Near {
         self.verdict.load(Ordering::Relaxed)
     }
 
+    /// Is the row in use, and its life this one since it was read? Keys and verdict are then what was read between. Keys are
+    /// written after a row's generation moved on.
+    #[inline(always)]
+    pub(super) fn is_still(&self, life: Life) -> bool {
+        fence(Ordering::Acquire);
+        life.has(Life::LIVE) && self.life() == life
+    }
+
     /// How the first key's words and a packet's, which have no way, differ: nothing of a plain flow with this key; of a flow
     /// that is translated and has it, [`way`]. `None`: it is another key.
     #[inline(always)]
@@ -471,7 +486,7 @@ mod tests {
             let (family, mask) = if v6 { (Family::V6, u128::MAX) } else { (Family::V4, u128::from(u32::MAX)) };
             let flow = FlowKey { src: src & mask, dst: dst & mask, sport, dport, protocol, family };
             let there = words(&flow);
-            prop_assert_eq!(key(&there), flow);
+            prop_assert_eq!((key(&there), key_reversed(&there)), (flow, flow.reversed()));
             prop_assert_eq!(undirected(&there), undirected(&words(&flow.reversed())));
             prop_assert_eq!(directed(&undirected(&there), is_turned(&there)), there);
             prop_assert_eq!(there[0] ^ undirected(&there)[0], way(is_turned(&there).into()));

@@ -248,10 +248,11 @@ pub(super) fn steady(tcp_flags: u8) -> u16 {
     }
 }
 
-/// Does a packet that asks for these flags ([`steady`]; none by other protocols than TCP) change nothing?
+/// Does a packet that asks for these flags ([`steady`]; none by other protocols than TCP) change nothing? `side`: 0 of those
+/// that go as the flow's first one, 1 of others.
 #[inline(always)]
-pub(super) fn is_steady(life: Life, direction: Direction, asked: u16) -> bool {
-    let asked = if direction == Direction::Reply { asked | TAKEN_PART } else { asked };
+pub(super) fn is_steady(life: Life, side: usize, asked: u16) -> bool {
+    let asked = asked | side as u16 * TAKEN_PART;
     life.flags() & (asked | Life::RESET) == asked
 }
 
@@ -277,18 +278,18 @@ mod tests {
         for (flags, tcp_flags) in (0..256u16).flat_map(|flags| (0..=255u8).map(move |tcp| (flags, tcp))) {
             let life = Life(0).with(flags | Life::LIVE, 0);
             for direction in [Original, Reply] {
-                if is_steady(life, direction, steady(tcp_flags)) {
+                if is_steady(life, direction as usize, steady(tcp_flags)) {
                     assert_eq!(after(life.flags(), protocol::TCP, direction, tcp_flags), life.flags());
                     assert!(may_follow(life.flags(), direction, TcpPacket::of(tcp_flags)));
                 }
-                if is_steady(life, direction, 0) {
+                if is_steady(life, direction as usize, 0) {
                     assert_eq!(after(life.flags(), protocol::UDP, direction, 0), life.flags());
                 }
             }
         }
         let established = Life(0).with(Life::LIVE | TAKEN_PART, 0);
-        assert!(is_steady(established, Reply, steady(tcp::ACK)) && is_steady(established, Original, 0));
-        assert!(!is_steady(established, Original, steady(tcp::ACK | tcp::FIN)));
+        assert!(is_steady(established, 1, steady(tcp::ACK)) && is_steady(established, 0, 0));
+        assert!(!is_steady(established, 0, steady(tcp::ACK | tcp::FIN)));
     }
 
     #[test]
