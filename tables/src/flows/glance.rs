@@ -312,4 +312,70 @@ mod tests {
         flows.judge(&flow, verdicts[0]);
         assert!(!glance(&next).has(&verdicts), "said of the last one");
     }
+
+    fn numbered(n: u32) -> FlowKey {
+        FlowKey { src: n.into(), dst: 7, sport: 1, dport: 53, protocol: protocol::UDP, family: Family::V4 }
+    }
+
+    #[test]
+    fn a_flow_lies_where_its_hash_points_to_if_that_row_was_free() {
+        let (flows, timeouts) = (Flows::new(1000), FlowTimeouts::default());
+        let mut taken = std::collections::BTreeSet::new();
+        for n in 0..1000 {
+            let key = if n % 2 == 0 { numbered(n) } else { numbered(n).reversed() };
+            let mut probes = Probes::default();
+            flows.ask(&mut probes, 0, &key, 0);
+            let home = flows.0.index.home(probes.get(0).hash);
+            let flow = flows.add(&key, &key.reversed(), Ticks(9), &timeouts).unwrap();
+            assert!(flow.row == home || taken.contains(&home));
+            taken.insert(flow.row);
+        }
+        assert_eq!(taken.len(), 1000);
+    }
+
+    /// Two threads push plain flows out of a small table, and readers glance at them: what is found of a flow was said of it, and
+    /// an established one is always found.
+    #[test]
+    fn under_a_flood_a_glance_finds_what_was_said_of_its_own_flow() {
+        const KEPT: u32 = 16;
+        let (flows, timeouts) = (Flows::new(64), FlowTimeouts::default());
+        let verdict = |n: u32| FlowVerdict::allowed(n.into(), crate::Between::default());
+        let add = |n: u32| {
+            let beginning = crate::Beginning { verdict: verdict(n), ..Default::default() };
+            flows.add_plain(&numbered(n), &beginning, Ticks(9), &timeouts)
+        };
+        let time = FlowTime::new(Ticks(9), &timeouts);
+        for n in 0..KEPT {
+            add(n).unwrap();
+            let answer = flows.look_up(&numbered(n).reversed(), time.now, &timeouts).unwrap();
+            flows.touch(&answer, 0, &time);
+        }
+        std::thread::scope(|scope| {
+            let flood = |first: u32| {
+                let add = &add;
+                move || {
+                    (0..200_000u32).filter(|n| add(KEPT + (first + n.wrapping_mul(7)) % 128).is_ok()).count()
+                }
+            };
+            let floods = [scope.spawn(flood(0)), scope.spawn(flood(64))];
+            let (mut probes, mut found) = (Probes::default(), [Glimpse::NONE; Rows::MOST]);
+            let mut first = 0;
+            while floods.iter().any(|flood| !flood.is_finished()) {
+                // The kept ones in the first rows, some of the flood in the others; now one way, now the other.
+                first = (first + 5) % 80;
+                let number = |row: u32| if row < KEPT { row } else { first + row };
+                for row in 0..64 {
+                    let key = numbered(number(row));
+                    let key = if (first + row) % 2 == 0 { key } else { key.reversed() };
+                    flows.ask(&mut probes, row as usize, &key, 0);
+                }
+                let glanced = flows.glance(&probes, Rows::first(64), &time, &mut found);
+                assert!(Rows::first(KEPT as usize).without(glanced.plain).is_empty(), "established");
+                for row in glanced.plain {
+                    let said = verdict(number(row as u32));
+                    assert!(found[row].has(&[said, said]), "row {row}");
+                }
+            }
+        });
+    }
 }
