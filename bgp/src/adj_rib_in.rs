@@ -159,7 +159,8 @@ impl AdjRibIn {
         for field in update.withdrawn {
             self.withdraw(field, tables, out);
         }
-        let mut key = Vec::new();
+        // Most attributes take less: one allocation.
+        let mut key = Vec::with_capacity(256);
         for announced in update.announced.into_iter().flatten() {
             if update.error.is_some() {
                 self.withdraw(announced.nlri, tables, out);
@@ -195,16 +196,20 @@ impl AdjRibIn {
         let bytes = received.bytes().len();
         let one_by_one = policy.filter.asks_for_prefixes();
         let mut filtered = None;
-        let mut sought = Vec::with_capacity(TOGETHER);
+        let mut batch = table.batch();
         while !nlri.is_empty() {
-            let ignored = &mut errors.prefixes_ignored;
-            let forwardable = nlri.by_ref().take(TOGETHER).filter(|nlri| {
-                let is_forwardable = is_forwardable(nlri.prefix);
-                *ignored += u64::from(!is_forwardable);
-                is_forwardable
-            });
-            table.seek(forwardable.map(|nlri| (K::new(nlri.prefix), nlri.path_id)), &mut sought);
-            for &sought in &sought {
+            batch.clear();
+            while batch.len() < TOGETHER
+                && let Some(nlri) = nlri.next()
+            {
+                if is_forwardable(nlri.prefix) {
+                    batch.push(Sought::new(K::new(nlri.prefix), nlri.path_id));
+                } else {
+                    errors.prefixes_ignored += 1;
+                }
+            }
+            table.seek(&mut batch);
+            for &sought in &batch {
                 let is_new = || !table.contains(sought, self.slot);
                 match self.allowance.admit(K::FAMILY, self.received[family], is_new) {
                     Admission::Take => {}
@@ -238,6 +243,7 @@ impl AdjRibIn {
                 self.attribute_bytes += bytes;
             }
         }
+        table.keep_batch(batch);
         Ok(())
     }
 
@@ -256,11 +262,16 @@ impl AdjRibIn {
     ) {
         let Tables { rib, nexthops, .. } = tables;
         let (table, family) = (K::table(rib), K::FAMILY as usize);
-        let mut sought = Vec::new();
+        let mut batch = table.batch();
         while !nlri.is_empty() {
-            let wanted = nlri.by_ref().take(TOGETHER);
-            table.seek(wanted.map(|nlri| (K::new(nlri.prefix), nlri.path_id)), &mut sought);
-            for &sought in &sought {
+            batch.clear();
+            while batch.len() < TOGETHER
+                && let Some(nlri) = nlri.next()
+            {
+                batch.push(Sought::new(K::new(nlri.prefix), nlri.path_id));
+            }
+            table.seek(&mut batch);
+            for &sought in &batch {
                 if let Some(path) = take(table, nexthops, sought, self.slot, out) {
                     self.received[family] -= 1;
                     self.stale[family] -= usize::from(path.has(mark::STALE));
@@ -268,6 +279,7 @@ impl AdjRibIn {
                 }
             }
         }
+        table.keep_batch(batch);
     }
 
     /// Removes all paths of a family.

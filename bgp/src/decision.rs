@@ -100,6 +100,14 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
+    /// There is one path, which can be used, or none at all.
+    pub(crate) fn choose_only(&mut self, paths: usize) {
+        self.chosen.clear();
+        self.standings.clear();
+        self.chosen.extend(0..paths);
+        self.standings.resize(paths, Standing::Best);
+    }
+
     /// Chooses the best path and its equals.
     pub(crate) fn run(&mut self, paths: &[Result<Candidate<'_>, Ineligible>], rules: Rules) {
         self.chosen.clear();

@@ -302,6 +302,13 @@ pub(crate) struct Sought<K> {
     found: Option<Index>,
 }
 
+impl<K> Sought<K> {
+    /// Not looked up yet.
+    pub(crate) fn new(key: K, path_id: u32) -> Sought<K> {
+        Sought { key, path_id, hash: 0, found: None }
+    }
+}
+
 /// Prefixes that are looked up together: as many as a core can wait for at once, and some.
 pub(crate) const TOGETHER: usize = 32;
 
@@ -313,6 +320,7 @@ pub(crate) struct Table<K> {
     hasher: RandomState,
     free: Vec<Index>,
     queue: VecDeque<Index>,
+    batch: Vec<Sought<K>>,
 }
 
 impl<K: Key> Table<K> {
@@ -323,6 +331,7 @@ impl<K: Key> Table<K> {
             hasher,
             free: Vec::new(),
             queue: VecDeque::new(),
+            batch: Vec::new(),
         }
     }
 
@@ -348,12 +357,21 @@ impl<K: Key> Table<K> {
         self.entries.get(index.at()).filter(|entry| !entry.is(VACANT))
     }
 
+    /// Room for what is looked up together, to be given back with [`Table::keep_batch`] to be used again.
+    pub(crate) fn batch(&mut self) -> Vec<Sought<K>> {
+        std::mem::take(&mut self.batch)
+    }
+
+    pub(crate) fn keep_batch(&mut self, batch: Vec<Sought<K>>) {
+        self.batch = batch;
+    }
+
     /// Looks prefixes up together: each waits for memory, and so they wait at the same time. What is found stays so until
     /// something is decided.
-    pub(crate) fn seek(&self, wanted: impl Iterator<Item = (K, u32)>, sought: &mut Vec<Sought<K>>) {
-        sought.clear();
-        let hash = |key| self.hasher.hash_one(key);
-        sought.extend(wanted.map(|(key, path_id)| Sought { key, path_id, hash: hash(key), found: None }));
+    pub(crate) fn seek(&self, sought: &mut [Sought<K>]) {
+        for sought in &mut *sought {
+            sought.hash = self.hasher.hash_one(sought.key);
+        }
         for sought in sought {
             sought.found = self.find_hashed(sought.key, sought.hash);
         }
@@ -365,8 +383,10 @@ impl<K: Key> Table<K> {
 
     /// Looks a single one up.
     pub(crate) fn seek_one(&self, key: K, path_id: u32) -> Sought<K> {
-        let hash = self.hasher.hash_one(key);
-        Sought { key, path_id, hash, found: self.find_hashed(key, hash) }
+        let mut sought = [Sought::new(key, path_id)];
+        self.seek(&mut sought);
+        let [sought] = sought;
+        sought
     }
 
     /// Does this source have this path?
@@ -533,6 +553,11 @@ impl<K: Key> Table<K> {
             place.remove();
         }
         free.push(index);
+    }
+
+    /// Prefixes that wait to be decided.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     pub(crate) fn has_queued(&self) -> bool {

@@ -124,6 +124,11 @@ impl Nexthops {
         self.get(address).is_some_and(|nexthop| !nexthop.answered)
     }
 
+    /// Has the caller said that it can be reached?
+    pub(crate) fn is_reachable(&self, address: IpAddr) -> bool {
+        self.metric(address).is_some()
+    }
+
     /// The cost to reach it; `None` is unreachable or not known.
     pub(crate) fn metric(&self, address: IpAddr) -> Option<u32> {
         self.get(address)?.metric

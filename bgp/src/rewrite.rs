@@ -32,7 +32,9 @@ impl<'a> Rewrite<'a> {
             code: raw.code,
             value: Cow::Borrowed(raw.value),
         };
-        Rewrite { parts: attributes.iter().map(part).collect() }
+        let mut parts = Vec::with_capacity(8);
+        parts.extend(attributes.iter().map(part));
+        Rewrite { parts }
     }
 
     pub(crate) fn value(&self, code: u8) -> Option<&[u8]> {

@@ -68,7 +68,7 @@ impl Speaker {
         let Tables { rib, nexthops, .. } = &mut self.tables;
         let table = K::table(rib);
         let mut judge = Judge::new(policy, &self.peers, nexthops, Rules::of(&self.config), &self.hasher);
-        let (mut news, mut stage) = (Vec::new(), Stage::default());
+        let (mut news, mut stage) = (Vec::with_capacity(decided.len()), Stage::default());
         // Those for whom some of it is different.
         let mut apart = Vec::new();
         for &Decided { index, key, .. } in decided.iter().filter(|decided| decided.changed) {

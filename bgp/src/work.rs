@@ -111,28 +111,13 @@ impl Speaker {
         let Speaker { peers, tables: Tables { rib, nexthops, .. }, decision, config, monitor, .. } = self;
         let table = K::table(rib);
         let rules = Rules::of(config);
-        let mut decided = Vec::new();
+        let mut decided = Vec::with_capacity(table.queued().min(portion));
         let mut given = Given::default();
         for _ in 0..portion {
             let Some((index, entry)) = table.next_queued() else { break };
-            // A route that moves to a next hop nobody has asked about yet stays where it is until the answer, which queues it
-            // again: decided now, it would be gone for a moment.
-            let is_awaited =
-                |path: &Path| path.used_nexthop().is_some_and(|nexthop| nexthops.is_awaited(nexthop));
-            let paths = entry.paths.as_slice();
-            let is_put_off = entry.is_given() && paths.iter().any(is_awaited);
-            if !is_put_off {
-                run_decision(paths, peers, nexthops, rules, decision);
-            }
-            for (at, path) in paths.iter().enumerate() {
-                let out_of_reach = Some(&Standing::Ineligible(Ineligible::Unreachable));
-                if (is_put_off || decision.standings.get(at) == out_of_reach)
-                    && let Some(nexthop) = path.used_nexthop()
-                {
-                    nexthops.wait(nexthop, K::FAMILY, index);
-                }
-            }
-            if is_put_off {
+            if needs_no_comparison(entry.paths.as_slice(), nexthops) {
+                decision.choose_only(entry.paths.as_slice().len());
+            } else if !compare::<K>(index, entry, peers, nexthops, rules, decision) {
                 continue;
             }
             let changed = apply_decision(entry, decision);
@@ -149,6 +134,48 @@ impl Speaker {
         }
         decided
     }
+}
+
+/// Is there nothing to choose from, or one path that can be used?
+fn needs_no_comparison(paths: &[Path], nexthops: &Nexthops) -> bool {
+    let is_usable = |path: &Path| {
+        !path.has(mark::INELIGIBLE)
+            && path.imported.nexthop().is_none_or(|nexthop| nexthops.is_reachable(nexthop))
+    };
+    match paths {
+        [] => true,
+        [path] => is_usable(path),
+        _ => false,
+    }
+}
+
+/// Decides about a prefix, unless that is put off.
+///
+/// A route that moves to a next hop nobody has asked about yet stays where it is until the answer, which queues it again:
+/// decided now, it would be gone for a moment.
+fn compare<K: FamilyKey>(
+    index: Index,
+    entry: &Entry<K>,
+    peers: &[Option<Peer>],
+    nexthops: &mut Nexthops,
+    rules: Rules,
+    decision: &mut Decision,
+) -> bool {
+    let paths = entry.paths.as_slice();
+    let is_awaited = |path: &Path| path.used_nexthop().is_some_and(|nexthop| nexthops.is_awaited(nexthop));
+    let is_put_off = entry.is_given() && paths.iter().any(is_awaited);
+    if !is_put_off {
+        run_decision(paths, peers, nexthops, rules, decision);
+    }
+    for (at, path) in paths.iter().enumerate() {
+        let out_of_reach = Some(&Standing::Ineligible(Ineligible::Unreachable));
+        if (is_put_off || decision.standings.get(at) == out_of_reach)
+            && let Some(nexthop) = path.used_nexthop()
+        {
+            nexthops.wait(nexthop, K::FAMILY, index);
+        }
+    }
+    !is_put_off
 }
 
 /// Runs the decision process over one prefix's paths.

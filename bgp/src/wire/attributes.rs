@@ -91,10 +91,10 @@ impl<'a> RawAttribute<'a> {
 pub fn emit(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
     let flags = flags & (flag::OPTIONAL | flag::TRANSITIVE | flag::PARTIAL);
     match u8::try_from(value.len()) {
-        Ok(len) => out.extend([flags, code, len]),
+        Ok(len) => out.extend_from_slice(&[flags, code, len]),
         Err(_) => {
-            out.extend([flags | flag::EXTENDED_LENGTH, code]);
-            out.extend((value.len() as u16).to_be_bytes());
+            out.extend_from_slice(&[flags | flag::EXTENDED_LENGTH, code]);
+            out.extend_from_slice(&(value.len() as u16).to_be_bytes());
         }
     }
     out.extend_from_slice(value);
@@ -468,11 +468,11 @@ pub(crate) fn emit_key_nexthop(key: &mut Vec<u8>, nexthop: Option<IpAddr>) {
         None => key.push(0),
         Some(IpAddr::V4(addr)) => {
             key.push(4);
-            key.extend(addr.octets());
+            key.extend_from_slice(&addr.octets());
         }
         Some(IpAddr::V6(addr)) => {
             key.push(16);
-            key.extend(addr.octets());
+            key.extend_from_slice(&addr.octets());
         }
     }
 }

@@ -141,8 +141,8 @@ impl Framer {
 /// Appends a message: its header, and the body that `body` appends.
 pub(crate) fn emit_message(out: &mut Vec<u8>, kind: MessageType, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    out.extend([0xff; 16]);
-    out.extend([0, 0, kind as u8]);
+    out.extend_from_slice(&[0xff; 16]);
+    out.extend_from_slice(&[0, 0, kind as u8]);
     body(out);
     let len = (out.len() - start) as u16;
     out[start + 16..start + 18].copy_from_slice(&len.to_be_bytes());

@@ -86,6 +86,7 @@ impl<'a> NlriField<'a> {
 impl Iterator for NlriField<'_> {
     type Item = Nlri;
 
+    #[inline]
     fn next(&mut self) -> Option<Nlri> {
         let mut path_id = 0;
         if self.add_path {
@@ -97,8 +98,14 @@ impl Iterator for NlriField<'_> {
         self.bytes = rest;
         let addr = match self.family {
             Family::V4 => {
-                let mut addr = [0; 4];
-                addr.get_mut(..octets.len())?.copy_from_slice(octets);
+                let addr = match *octets {
+                    [] => [0; 4],
+                    [a] => [a, 0, 0, 0],
+                    [a, b] => [a, b, 0, 0],
+                    [a, b, c] => [a, b, c, 0],
+                    [a, b, c, d] => [a, b, c, d],
+                    _ => return None,
+                };
                 IpAddr::V4(Ipv4Addr::from(addr))
             }
             Family::V6 => {
@@ -115,15 +122,23 @@ impl Iterator for NlriField<'_> {
 /// Appends one prefix, with its path identifier where `add_path`.
 pub fn emit(out: &mut Vec<u8>, nlri: Nlri, add_path: bool) {
     if add_path {
-        out.extend(nlri.path_id.to_be_bytes());
+        out.extend_from_slice(&nlri.path_id.to_be_bytes());
     }
     let len = nlri.prefix.len();
-    out.push(len);
     let octets = usize::from(len.div_ceil(8));
+    let end = out.len() + 1 + octets;
+    // All of the address, then what is too much away: a copy of a length that is known is much quicker.
     match nlri.prefix.addr() {
-        IpAddr::V4(addr) => out.extend_from_slice(&addr.octets()[..octets]),
-        IpAddr::V6(addr) => out.extend_from_slice(&addr.octets()[..octets]),
+        IpAddr::V4(addr) => {
+            let [a, b, c, d] = addr.octets();
+            out.extend_from_slice(&[len, a, b, c, d]);
+        }
+        IpAddr::V6(addr) => {
+            out.push(len);
+            out.extend_from_slice(&addr.octets());
+        }
     }
+    out.truncate(end);
 }
 
 /// Octets that one prefix takes.

@@ -356,10 +356,10 @@ pub(crate) fn emit_withdrawals(out: &mut Vec<u8>, form: Form, nlri: &[Nlri]) {
         emit_message(out, MessageType::Update, |out| match form.family {
             Family::V4 => {
                 emit_counted(out, |out| emit_nlri(out, chunk, form));
-                out.extend([0, 0]);
+                out.extend_from_slice(&[0, 0]);
             }
             Family::V6 => {
-                out.extend([0, 0]);
+                out.extend_from_slice(&[0, 0]);
                 emit_counted(out, |out| emit_mp_unreach(out, chunk, form));
             }
         });
@@ -377,7 +377,7 @@ pub(crate) fn emit_announcements(out: &mut Vec<u8>, form: Form, key: &[u8], nlri
             let overhead = HEADER_LEN + 4 + bytes.len() + 7;
             for chunk in chunks_that_fit(nlri, form, overhead) {
                 emit_message(out, MessageType::Update, |out| {
-                    out.extend([0, 0]);
+                    out.extend_from_slice(&[0, 0]);
                     emit_counted(out, |out| emit_with_nexthop(out, bytes, nexthop));
                     emit_nlri(out, chunk, form);
                 });
@@ -387,7 +387,7 @@ pub(crate) fn emit_announcements(out: &mut Vec<u8>, form: Form, key: &[u8], nlri
             let overhead = HEADER_LEN + 4 + bytes.len() + 4 + 5 + 16;
             for chunk in chunks_that_fit(nlri, form, overhead) {
                 emit_message(out, MessageType::Update, |out| {
-                    out.extend([0, 0]);
+                    out.extend_from_slice(&[0, 0]);
                     emit_counted(out, |out| {
                         // First of all attributes, as RFC 7606 §5.1 asks.
                         emit_mp_reach(out, nexthop, chunk, form);
@@ -404,7 +404,7 @@ pub(crate) fn emit_end_of_rib(out: &mut Vec<u8>, family: Family) {
     emit_message(out, MessageType::Update, |out| match family {
         Family::V4 => out.extend([0; 4]),
         Family::V6 => {
-            out.extend([0, 0]);
+            out.extend_from_slice(&[0, 0]);
             let form = Form { family, max_len: super::MAX_MESSAGE_LEN, add_path: false };
             emit_counted(out, |out| emit_mp_unreach(out, &[], form));
         }
@@ -433,7 +433,7 @@ fn emit_nlri(out: &mut Vec<u8>, nlri: &[Nlri], form: Form) {
 /// Appends what `body` appends, behind its length in two octets.
 fn emit_counted(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    out.extend([0, 0]);
+    out.extend_from_slice(&[0, 0]);
     body(out);
     let len = (out.len() - start - 2) as u16;
     out[start..start + 2].copy_from_slice(&len.to_be_bytes());
