@@ -26,19 +26,56 @@ pub(crate) struct Said {
     pub(crate) source: Slot,
 }
 
-// There can be millions of them for each group.
-const _: () = assert!(size_of::<Said>() == 12);
-
-/// Stands where nothing is said.
-const NOTHING: Said = Said { print: Print::UNKNOWN, source: Slot::ANY };
-
 const PAGE: usize = 64;
 
 #[derive(Debug)]
 struct Page {
     /// A bit for each that is there.
     there: u64,
-    said: [Said; PAGE],
+    prints: [Print; PAGE],
+    sources: Sources,
+}
+
+// A prefix takes little more than eight bytes, and there can be millions of them for each group.
+const _: () = assert!(size_of::<Page>() == 8 * PAGE + 24);
+
+/// Whose routes those of a page are. A peer's mostly come together.
+#[derive(Debug)]
+enum Sources {
+    AllOf(Slot),
+    Each(Box<[Slot; PAGE]>),
+}
+
+impl Page {
+    fn new(source: Slot) -> Page {
+        Page { there: 0, prints: [Print::UNKNOWN; PAGE], sources: Sources::AllOf(source) }
+    }
+
+    fn get(&self, at: usize) -> Option<Said> {
+        let source = match &self.sources {
+            Sources::AllOf(source) => *source,
+            Sources::Each(sources) => sources[at],
+        };
+        (self.there & 1 << at != 0).then_some(Said { print: self.prints[at], source })
+    }
+
+    fn put(&mut self, at: usize, said: Option<Said>) {
+        let Some(Said { print, source }) = said else {
+            self.there &= !(1 << at);
+            return;
+        };
+        self.there |= 1 << at;
+        self.prints[at] = print;
+        match &mut self.sources {
+            Sources::AllOf(all) if *all == source => {}
+            Sources::AllOf(all) => {
+                let mut each = Box::new([*all; PAGE]);
+                each[at] = source;
+                self.sources = Sources::Each(each);
+            }
+            Sources::Each(each) => each[at] = source,
+        }
+    }
 }
 
 /// What the members of a group were told of one family.
@@ -80,15 +117,14 @@ impl<K: Key> OutTable<K> {
 
     pub(crate) fn get(&self, index: Index) -> Option<Said> {
         let (page, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
-        let page = self.pages.get(page)?.as_deref()?;
-        (page.there & 1 << at != 0).then_some(page.said[at])
+        self.pages.get(page)?.as_deref()?.get(at)
     }
 
     /// Whatever is said next of a prefix that something is said of counts as something else than before.
     pub(crate) fn forget_print(&mut self, index: Index) {
         let (page, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
         if let Some(Some(page)) = self.pages.get_mut(page) {
-            page.said[at].print = Print::UNKNOWN;
+            page.prints[at] = Print::UNKNOWN;
         }
     }
 
@@ -100,16 +136,13 @@ impl<K: Key> OutTable<K> {
         }
         self.former = None;
         let slot = self.pages.get_mut(number)?;
-        if said.is_none() && slot.is_none() {
-            return None;
-        }
-        let page = slot.get_or_insert_with(|| Box::new(Page { there: 0, said: [NOTHING; PAGE] }));
-        let before = (page.there & 1 << at != 0).then_some(page.said[at]);
-        page.said[at] = said.unwrap_or(NOTHING);
-        match said {
-            Some(_) => page.there |= 1 << at,
-            None => page.there &= !(1 << at),
-        }
+        let page = match (&mut *slot, said) {
+            (Some(page), _) => page,
+            (None, Some(said)) => slot.insert(Box::new(Page::new(said.source))),
+            (None, None) => return None,
+        };
+        let before = page.get(at);
+        page.put(at, said);
         if page.there == 0 {
             *slot = None;
         }
@@ -204,5 +237,45 @@ pub(crate) struct AdjRibOut {
 impl AdjRibOut {
     pub(crate) fn new(rib: &Rib, hasher: &RandomState) -> AdjRibOut {
         AdjRibOut { v4: OutTable::new(&rib.v4, hasher), v6: OutTable::new(&rib.v6, hasher) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wording::Wordings;
+
+    proptest! {
+        /// Three pages, several sources, and indices that come and go.
+        #[test]
+        fn what_was_said_is_what_was_put(steps in prop::collection::vec((0u32..192, 0u32..4, 0u8..3), 1..400)) {
+            let hasher = RandomState::with_seed(1);
+            let mut wordings = Wordings::new(hasher.clone());
+            let mut told = OutTable::new(&Table::<KeyV4>::new(hasher.clone()), &hasher);
+            let mut expected: BTreeMap<u32, Said> = BTreeMap::new();
+            for (index, source, word) in steps {
+                let said = Said { print: wordings.add(&[word]).print, source: Slot(source) };
+                let said = Some(said).filter(|_| word > 0);
+                let before = told.put(Index(index), said);
+                let expected_before = match said {
+                    Some(said) => expected.insert(index, said),
+                    None => expected.remove(&index),
+                };
+                prop_assert_eq!(before, expected_before);
+            }
+            for index in 0..192 {
+                prop_assert_eq!(told.get(Index(index)), expected.get(&index).copied());
+                let next = expected.range(index..).next().map(|(index, _)| Index(*index));
+                prop_assert_eq!(told.next_from(Index(index)), next);
+            }
+            for source in (0..4).map(Slot) {
+                let others = expected.values().filter(|said| said.source != source).count();
+                prop_assert_eq!(told.len(source), others);
+            }
+        }
     }
 }
