@@ -11,9 +11,9 @@
 //!
 //! | 90th percentile of short runs, M/s | portable | with this |
 //! | --- | --- | --- |
-//! | from the table / zipf | 115 / 123 | 171 / 168 |
-//! | from the table / zipf, with 20,000 pods | 68 / 76 | 80 / 90 |
-//! | 128 addresses, nothing missed | 161 | 268 |
+//! | from the table / zipf | 80 / 114 | 141 / 163 |
+//! | from the table / zipf, with 20,000 pods | 58 / 72 | 72 / 89 |
+//! | 128 addresses, nothing missed | 170 | 269 |
 //!
 //! The same gather makes IPv4 no faster, which computes little between its two loads.
 

@@ -31,13 +31,19 @@ pub(super) fn descend(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; 
         }
         *at = step(words, &next_three.map(|bytes| (bytes >> shift) as u8), at);
     }
-    if at.iter().fold(0, |any, word| any | word) & BRANCH == 0 { 0 } else { descend_rest(words, keys, at) }
+    descend_rest(words, keys, lanes_where(at, |word| word & BRANCH != 0), at)
 }
 
-/// Takes those to their leaves that have come to nodes, [`COMMON_BITS`] down, or to ways.
-pub(super) fn descend_rest(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; BATCH]) -> u64 {
-    let lanes = lanes_where(at, |word| word & BRANCH != 0);
-    if lanes.count_ones() <= FEW {
+/// Takes those to their leaves that have come to nodes, [`COMMON_BITS`] down, or to ways; these are their lanes.
+pub(super) fn descend_rest(
+    words: &[AtomicU32],
+    keys: &[u128; BATCH],
+    lanes: u64,
+    at: &mut [u32; BATCH],
+) -> u64 {
+    if lanes == 0 {
+        0
+    } else if lanes.count_ones() <= FEW {
         descend_few(words, keys, lanes, at)
     } else {
         descend_many(words, keys, at)
@@ -206,8 +212,12 @@ impl Ways {
 /// Where an address goes on that has come to a way `depth` bits down: the cell, and its depth.
 #[inline(always)]
 pub(super) fn way_cell(words: &[AtomicU32], start: usize, addr: u128, depth: u32) -> (usize, u32) {
-    let part = |index| u128::from(load(words, start + index));
+    // One question for all of the line, not one for each word.
+    let Some(line) = words.get(start..).and_then(|rest| rest.first_chunk::<LINE>()) else {
+        return (0, depth);
+    };
+    let part = |index: usize| u128::from(line[index].load(Ordering::Acquire));
     let path = part(0) << 96 | part(1) << 64 | part(2) << 32 | part(3);
-    let end = load(words, start + WAY_END);
+    let end = line[WAY_END].load(Ordering::Acquire);
     if (path ^ addr).leading_zeros() >= end { (start + WAY_CHILD, end) } else { (start + WAY_BESIDE, depth) }
 }

@@ -47,12 +47,12 @@ pub(crate) fn descend(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; 
         }
     }
     let mut go_on = 0;
-    for (at, group) in at.as_chunks_mut::<LANES>().0.iter_mut().zip(groups) {
+    for (number, (at, group)) in at.as_chunks_mut::<LANES>().0.iter_mut().zip(groups).enumerate() {
         *at = must_cast(group.at);
         // `BRANCH` is the highest bit.
-        go_on |= _mm512_movepi32_mask(group.at);
+        go_on |= u64::from(_mm512_movepi32_mask(group.at)) << (number * LANES);
     }
-    if go_on == 0 { 0 } else { descend_rest(words, keys, at) }
+    descend_rest(words, keys, go_on, at)
 }
 
 /// Sixteen addresses on their way down.
