@@ -61,7 +61,7 @@ mod writer;
 
 pub use writer::Engine;
 
-use descent::{BATCH, descend, descend_one, first_cell};
+use descent::{BATCH, FEW, descend, descend_one, first_cell};
 use layout::{FIRST_LINE, LINE, PAGE_BITS, WIDE, leaf_value};
 
 /// Times that a look-up begins again because the default route has changed meanwhile: as good as never twice.
@@ -159,7 +159,12 @@ impl Reader<u128> for Handle {
         for (keys, out) in full.iter().zip(full_out) {
             self.answer(keys, out);
         }
-        if !rest.is_empty() {
+        // Fewer than a batch's addresses cost as much as all of them.
+        if rest.len() <= FEW {
+            for (key, out) in rest.iter().zip(rest_out) {
+                *out = self.lookup(*key);
+            }
+        } else {
             let mut padded = [0; BATCH];
             let mut answers = [0; BATCH];
             padded[..rest.len()].copy_from_slice(rest);

@@ -13,8 +13,8 @@ use super::load;
 pub(super) const BATCH: usize = 64;
 /// Few prefixes of the internet are longer: that far, all addresses' next bytes are at one place.
 pub(super) const COMMON_BITS: u32 = 48;
-/// So many that go on from there aren't worth taking the whole batch along.
-const FEW: u32 = 12;
+/// So many are faster taken down one after the other than together.
+pub(super) const FEW: usize = 12;
 /// Bytes in an address.
 const KEY_BYTES: usize = 16;
 
@@ -43,7 +43,7 @@ pub(super) fn descend_rest(
 ) -> u64 {
     if lanes == 0 {
         0
-    } else if lanes.count_ones() <= FEW {
+    } else if lanes.count_ones() as usize <= FEW {
         descend_few(words, keys, lanes, at)
     } else {
         descend_many(words, keys, at)

@@ -236,6 +236,8 @@ type Valued<K> = Vec<(K, u8, Value)>;
 /// Our table of these prefixes, and the values that they got, as in `perf lookup`.
 fn load<K: Key>(prefixes: &Prefixes<K>) -> Result<(Table<K>, Valued<K>)> {
     let mut table = Table::new(Limits::for_routes(prefixes.len() as u32));
+    // As the router does.
+    table.places().into_iter().for_each(afxdp::prefer_huge_pages);
     let mut numbers = Numbers::new(11);
     let mut valued = Vec::with_capacity(prefixes.len());
     for &(addr, len) in prefixes {
