@@ -93,6 +93,8 @@ pub(crate) struct Dirty {
     pub(crate) offers: bool,
     /// Anything that groups and adjacencies are made of.
     pub(crate) rows: bool,
+    /// A neighbour that BFD is to watch has been taken in.
+    pub(crate) watch: bool,
     /// A way is lost: groups go on without it before anything else is worked out.
     pub(crate) way_lost: bool,
 }
@@ -353,6 +355,7 @@ impl Core {
                 host_policy: true,
                 offers: true,
                 rows: true,
+                watch: false,
                 way_lost: false,
             },
             warned: Vec::new(),
@@ -505,13 +508,17 @@ impl Core {
                 lost: &self.watch.lost,
             };
             let winners = changed.iter().map(|place| self.rib.at(*place));
-            self.installer.routes(&self.rib, winners, &around);
+            let groups_changed = self.installer.routes(&self.rib, winners, &around);
             self.rib.changes_told(&changed);
-            self.dirty.rows = true;
+            // A table that loads is of routes that gateways aren't reached by: the rows of a thousand groups stay what they are.
+            self.dirty.rows |= self.rib.take_ways_changed() || groups_changed;
         }
         if std::mem::take(&mut self.dirty.rows) {
             self.rewrite_rows();
             self.ask_for_neighbors();
+        }
+        if std::mem::take(&mut self.dirty.watch) {
+            self.watch_peers();
         }
         self.open_forwarding();
         self.mirroring.go_on(&mut self.rib, |family| self.desired.node_address(family));

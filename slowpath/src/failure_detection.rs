@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bgp::bfd::{BfdConfig, BfdPath, State};
 use bgp::{Input, PeerId};
+use bgp::bfd::{BfdConfig, BfdPath, State};
 use model::{Family, IfIndex};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::bfd::{BfdSettings, BfdThread};
 use crate::calico::{DesiredPeer, PeerKind};
@@ -107,8 +107,10 @@ impl Core {
 
     /// Rewrites the rows of groups that have lost a neighbour, before anything else is done.
     pub(crate) fn move_traffic(&mut self) {
-        let rewritten = self.rewrite_rows();
-        tracing::info!(groups = rewritten, "next hops are lost; their groups go on without them");
+        match self.rewrite_rows() {
+            0 => info!("next hops are lost, and no group had others to go on with"),
+            groups => info!(groups, "next hops are lost; their groups go on without them"),
+        }
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Installer {
     /// Prefixes that a full table refused; tried again when others leave.
     refused: AHashSet<Prefix>,
     warned_full: BTreeSet<&'static str>,
+    /// Groups or adjacencies have been made or dropped since [`Self::routes`] began.
+    groups_changed: bool,
 }
 
 impl Installer {
@@ -80,6 +82,7 @@ impl Installer {
             adjacencies: BTreeMap::new(),
             refused: AHashSet::new(),
             warned_full: BTreeSet::new(),
+            groups_changed: false,
         }
     }
 
@@ -121,13 +124,15 @@ impl Installer {
         })
     }
 
-    /// Brings the routes to these prefixes into line with their winners.
+    /// Brings the routes to these prefixes into line with their winners; says whether there are other groups for it than
+    /// before, which [`Self::rows`] publishes.
     pub fn routes(
         &mut self,
         rib: &Rib,
         changed: impl IntoIterator<Item = (Prefix, Option<Offer>)>,
         surroundings: &impl Surroundings,
-    ) {
+    ) -> bool {
+        self.groups_changed = false;
         let mut inserts = Vec::new();
         let mut removals = Vec::new();
         for (prefix, winner) in changed {
@@ -147,6 +152,7 @@ impl Installer {
         self.retry_refused(rib, surroundings);
         self.drop_unused();
         self.writer.reclaim();
+        self.groups_changed
     }
 
     /// Brings groups and adjacencies into line with ports, neighbours and the ways to gateways. Routes stay.
@@ -198,6 +204,7 @@ impl Installer {
         let before = self.writer.fib().get(prefix);
         match self.make_group(target, &members, before, surroundings) {
             Ok(group) => {
+                self.groups_changed = true;
                 self.groups.insert(id, GroupRow { id: group, members });
                 let number = group.0 as usize;
                 self.uses.resize(self.uses.len().max(number + 1), 0);
@@ -338,14 +345,16 @@ impl Installer {
         for target in unused {
             self.latest = None;
             if let Some(row) = self.groups.remove(&target) {
+                self.groups_changed = true;
                 self.writer.remove_group(row.id);
                 self.release(&row.members);
             }
         }
-        let writer = &mut self.writer;
+        let Installer { writer, groups_changed, .. } = self;
         self.adjacencies.retain(|_, row| {
             let used = row.uses > 0;
             if !used {
+                *groups_changed = true;
                 writer.remove_adjacency(row.id);
             }
             used

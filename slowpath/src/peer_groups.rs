@@ -9,7 +9,7 @@ mod introduction;
 mod options;
 mod redistribution;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -113,11 +113,15 @@ impl BgpSettings {
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
     taken_in: BTreeMap<IpAddr, TakenIn>,
+    /// How many there are of each group, by its range.
+    of_range: BTreeMap<Prefix, usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct TakenIn {
     as_number: AsNumber,
+    /// Its group's range.
+    range: Prefix,
     /// Since when it has had no session; `None` while it has one.
     without_session: Option<Instant>,
 }
@@ -139,8 +143,9 @@ impl Neighbours {
     pub(crate) fn may_introduce(&self, settings: &BgpSettings, address: IpAddr) -> Result<(), Refusal> {
         let group = settings.group_of(address).ok_or(Refusal::NotAwaited)?;
         let accept = group.accept.as_ref().ok_or(Refusal::NotAwaited)?;
-        let others = self.taken_in.keys().filter(|other| **other != address && group.range.contains(**other));
-        if others.count() < accept.limit { Ok(()) } else { Err(Refusal::Full) }
+        let is_there = self.taken_in.contains_key(&address);
+        let there = self.of_range.get(&group.range).copied().unwrap_or_default();
+        if is_there || there < accept.limit { Ok(()) } else { Err(Refusal::Full) }
     }
 
     /// Takes it in, if its AS is right.
@@ -152,11 +157,14 @@ impl Neighbours {
         now: Instant,
     ) -> Result<(), Refusal> {
         self.may_introduce(settings, address)?;
-        let accept = settings.group_of(address).and_then(|group| group.accept.as_ref());
-        if !accept.is_some_and(|accept| accept.takes(as_number)) {
+        let group = settings.group_of(address).ok_or(Refusal::NotAwaited)?;
+        if !group.accept.as_ref().is_some_and(|accept| accept.takes(as_number)) {
             return Err(Refusal::WrongAs(as_number));
         }
-        self.taken_in.insert(address, TakenIn { as_number, without_session: Some(now) });
+        let neighbour = TakenIn { as_number, range: group.range, without_session: Some(now) };
+        if self.taken_in.insert(address, neighbour).is_none() {
+            *self.of_range.entry(group.range).or_default() += 1;
+        }
         Ok(())
     }
 
@@ -177,8 +185,13 @@ impl Neighbours {
     pub(crate) fn forget_the_gone(&mut self, now: Instant, rests: impl Fn(IpAddr) -> bool) -> bool {
         let before = self.taken_in.len();
         let is_gone = |since: Instant| now.saturating_duration_since(since) >= FORGET_AFTER;
-        self.taken_in
-            .retain(|address, neighbour| !neighbour.without_session.is_some_and(is_gone) || rests(*address));
+        self.taken_in.retain(|address, neighbour| {
+            let stays = !neighbour.without_session.is_some_and(is_gone) || rests(*address);
+            if !stays && let Some(there) = self.of_range.get_mut(&neighbour.range) {
+                *there -= 1;
+            }
+            stays
+        });
         self.taken_in.len() < before
     }
 }
@@ -186,7 +199,7 @@ impl Neighbours {
 /// Which aggregates have a route inside them.
 #[derive(Debug, Default)]
 pub(crate) struct Aggregates {
-    inside: BTreeMap<Prefix, std::collections::BTreeSet<Prefix>>,
+    inside: BTreeMap<Prefix, BTreeSet<Prefix>>,
 }
 
 impl Aggregates {
@@ -234,29 +247,46 @@ pub(crate) fn join(
     let alive = |aggregate: &&Aggregate| own(aggregate) || aggregates.has_learned(aggregate.prefix);
     desired.aggregates = settings.aggregates.iter().filter(alive).copied().collect();
     desired.blackholes.extend(desired.aggregates.iter().map(|aggregate| aggregate.prefix));
-    for (address, neighbour) in &neighbours.taken_in {
-        let is_named =
-            desired.peers.values().any(|peer| peer.address == *address && peer.kind != PeerKind::Dynamic);
-        let is_awaited = settings.group_of(*address).is_some_and(|group| {
-            group.accept.as_ref().is_some_and(|accept| accept.takes(neighbour.as_number))
-        });
-        if desired.router_id.is_some() && !is_named && is_awaited {
-            let peer = dynamic_peer(*address, neighbour.as_number);
-            desired.peers.insert(peer.name.clone(), peer);
-        }
+    let named = desired.peers.values().filter(|peer| peer.kind != PeerKind::Dynamic);
+    let named: BTreeSet<IpAddr> = named.map(|peer| peer.address).collect();
+    for address in neighbours.taken_in.keys().filter(|address| !named.contains(address)) {
+        join_neighbour(settings, neighbours, *address, desired);
     }
-    for peer in desired.peers.values_mut() {
-        let Some(group) = settings.group_of(peer.address) else { continue };
-        peer.default_route = group.default_route;
-        let options = &group.options;
-        peer.bfd = options.bfd.unwrap_or(peer.bfd);
-        peer.restart_time = peer.restart_time.or(options.restart_time);
-        peer.keepalive_time = peer.keepalive_time.or(options.keepalive_time);
-        peer.ttl_security = peer.ttl_security.or(options.ttl_security);
-        peer.options = options.clone();
-        if let (NextHop::Auto, Some(next_hop)) = (peer.next_hop, group.next_hop) {
-            peer.next_hop = next_hop;
-        }
+    desired.peers.values_mut().for_each(|peer| treat(settings, peer));
+}
+
+/// Adds a neighbour that was taken in, as the one thing that is new: it is nobody's BGPPeer. Gives its name, where its group
+/// takes it.
+pub(crate) fn join_neighbour(
+    settings: &BgpSettings,
+    neighbours: &Neighbours,
+    address: IpAddr,
+    desired: &mut Desired,
+) -> Option<PeerName> {
+    let neighbour = neighbours.taken_in.get(&address)?;
+    let accept = settings.group_of(address)?.accept.as_ref()?;
+    if desired.router_id.is_none() || !accept.takes(neighbour.as_number) {
+        return None;
+    }
+    let mut peer = dynamic_peer(address, neighbour.as_number);
+    treat(settings, &mut peer);
+    let name = peer.name.clone();
+    desired.peers.insert(name.clone(), peer);
+    Some(name)
+}
+
+/// The first group that a peer's address is in says how it is treated, where its resource doesn't.
+fn treat(settings: &BgpSettings, peer: &mut DesiredPeer) {
+    let Some(group) = settings.group_of(peer.address) else { return };
+    peer.default_route = group.default_route;
+    let options = &group.options;
+    peer.bfd = options.bfd.unwrap_or(peer.bfd);
+    peer.restart_time = peer.restart_time.or(options.restart_time);
+    peer.keepalive_time = peer.keepalive_time.or(options.keepalive_time);
+    peer.ttl_security = peer.ttl_security.or(options.ttl_security);
+    peer.options = options.clone();
+    if let (NextHop::Auto, Some(next_hop)) = (peer.next_hop, group.next_hop) {
+        peer.next_hop = next_hop;
     }
 }
 

@@ -19,7 +19,7 @@ use crate::event_loop::Core;
 use crate::port_table::PortRow;
 use crate::punt::Silence;
 use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
-use crate::rib::{Offer, Source};
+use crate::rib::{self, Offer, Source};
 use crate::status::PolicyUse;
 use crate::status::{
     Answer, BgpRouteStatus, BgpStatus, DatastoreStatus, FingerprintStatus, FingerprintsStatus, IcmpStatus,
@@ -154,14 +154,8 @@ impl Core {
             let total = counts.iter().filter(|(name, _)| of(name)).map(|(_, count)| count).sum();
             return RoutesStatus { routes: Vec::new(), total, counts };
         }
-        let mut winners: Vec<(Prefix, Offer)> = self
-            .rib
-            .iter()
-            .filter(|(_, offer)| source.is_none_or(|source| offer.source.as_str() == source))
-            .collect();
-        let total = winners.len();
-        winners.sort_unstable_by_key(|(prefix, _)| *prefix);
-        winners.truncate(limit);
+        let of = |offer: &Offer| source.is_none_or(|source| offer.source.as_str() == source);
+        let (winners, total) = rib::first_of(self.rib.iter().filter(|(_, offer)| of(offer)), limit);
         RoutesStatus {
             routes: winners.into_iter().map(|(prefix, offer)| self.route_status(prefix, offer)).collect(),
             total,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use model::IfIndex;
 
-use crate::rib::{Offer, Rib, Source};
+use crate::rib::{Offer, Rib};
 use crate::target::{Gateway, Target};
 use crate::tunnel::Tunnel;
 
@@ -114,10 +114,7 @@ fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
     if depth == DEPTH_MAX {
         return None;
     }
-    let resolves = |_, offer: Offer| {
-        !matches!(offer.source, Source::Vxlan | Source::Bgp | Source::Elevated | Source::Preserved)
-    };
-    let (_, offer) = rib.covering(gateway.addr, resolves)?;
+    let (_, offer) = rib.covering(gateway.addr, |_, offer: Offer| offer.source.resolves())?;
     match rib.targets().get(offer.target)? {
         // Our own address or a broadcast as a next hop is a mistake of the peer's; a route that drops reaches nothing.
         Target::Local | Target::Broadcast | Target::Blackhole | Target::Rejected | Target::Prohibited => None,
@@ -139,6 +136,7 @@ fn reach(rib: &Rib, gateway: Gateway, depth: u8) -> Option<Reached> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rib::Source;
     use model::Prefix;
 
     const ETH0: IfIndex = IfIndex(2);

@@ -74,6 +74,11 @@ impl Source {
         }
     }
 
+    /// May gateways be reached by such a route? Not by what itself has gateways far off.
+    pub const fn resolves(self) -> bool {
+        !matches!(self, Source::Vxlan | Source::Bgp | Source::Elevated | Source::Preserved)
+    }
+
     /// The name in tables and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -172,6 +177,8 @@ pub struct Rib {
     counts: [usize; Source::ALL.len()],
     targets: Targets,
     changed: Vec<Place>,
+    /// Among them is a winner that gateways may be reached by.
+    ways_changed: bool,
     /// As many prefixes as there were at most since [`Self::shrink`] last looked for memory to give back.
     most: usize,
 }
@@ -188,6 +195,7 @@ impl Default for Rib {
             counts: [0; Source::ALL.len()],
             targets: Targets::default(),
             changed: Vec::new(),
+            ways_changed: false,
             most: 0,
         }
     }
@@ -382,6 +390,7 @@ impl Rib {
         if let Some(offer) = after {
             self.counts[offer.source as usize] += 1;
         }
+        self.ways_changed |= before.into_iter().chain(after).any(|offer| offer.source.resolves());
         if !entry.has(CHANGED) {
             entry.marks |= CHANGED;
             self.changed.push(place);
@@ -428,6 +437,11 @@ impl Rib {
         !self.changed.is_empty()
     }
 
+    /// May gateways be reached otherwise since the last call?
+    pub fn take_ways_changed(&mut self) -> bool {
+        std::mem::take(&mut self.ways_changed)
+    }
+
     /// The targets that routes lead to.
     pub fn targets(&self) -> &Targets {
         &self.targets
@@ -466,6 +480,31 @@ impl Rib {
     /// Winners of one source.
     pub fn count(&self, source: Source) -> usize {
         self.counts[source as usize]
+    }
+}
+
+/// The first `most` of these by their prefixes, in order, and how many there are: not all are put in order for a few.
+pub fn first_of(
+    winners: impl Iterator<Item = (Prefix, Offer)>,
+    most: usize,
+) -> (Vec<(Prefix, Offer)>, usize) {
+    let (mut first, mut all) = (Vec::new(), 0);
+    for winner in winners {
+        all += 1;
+        first.push(winner);
+        if first.len() >= most.saturating_mul(2).max(1024) {
+            keep_first(&mut first, most);
+        }
+    }
+    keep_first(&mut first, most);
+    first.sort_unstable_by_key(|(prefix, _)| *prefix);
+    (first, all)
+}
+
+fn keep_first(winners: &mut Vec<(Prefix, Offer)>, most: usize) {
+    if winners.len() > most {
+        winners.select_nth_unstable_by_key(most, |(prefix, _)| *prefix);
+        winners.truncate(most);
     }
 }
 
@@ -573,6 +612,23 @@ mod tests {
         let found = rib.covering("10.65.0.9".parse().unwrap(), |_, offer| offer.source == Source::Static);
         assert_eq!(found.unwrap().0, prefix("0.0.0.0/0"));
         assert_eq!(rib.covering("::1".parse().unwrap(), |_, _| true), None);
+    }
+
+    #[test]
+    fn the_first_by_prefix_are_found_among_any_number() {
+        let target = TargetId(1);
+        let offer = Offer { source: Source::Bgp, target, metric: 0 };
+        // Every address of a /20 once, in an order that is none.
+        let winner = |n: u32| {
+            let host = IpAddr::from((0x0a00_0000 + n * 2731 % 4096).to_be_bytes());
+            (Prefix::host(host), offer)
+        };
+        for most in [0, 1, 700, 4096, 5000] {
+            let (first, all) = first_of((0..4096).map(winner), most);
+            let expected = (0..4096u32).map(|n| Prefix::host(IpAddr::from((0x0a00_0000 + n).to_be_bytes())));
+            assert_eq!(all, 4096);
+            assert!(first.iter().map(|(prefix, _)| *prefix).eq(expected.take(most)), "{most}");
+        }
     }
 
     proptest! {

@@ -65,8 +65,11 @@ impl SessionGuards {
         guard: &Guard,
         listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
     ) {
-        self.peers.insert(peer, (address, guard.clone()));
-        self.arm(listeners);
+        let before = self.peers.insert(peer, (address, guard.clone()));
+        let had_password = before.is_some_and(|(_, before)| before.password.is_some());
+        if guard.password.is_some() || had_password {
+            self.arm(listeners);
+        }
     }
 
     /// The peer is none any more.
@@ -75,8 +78,9 @@ impl SessionGuards {
         peer: PeerId,
         listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
     ) {
-        self.peers.remove(&peer);
-        self.arm(listeners);
+        if self.peers.remove(&peer).is_some_and(|(_, guard)| guard.password.is_some()) {
+            self.arm(listeners);
+        }
     }
 
     /// The listening sockets are new, and have no keys yet.

@@ -3,7 +3,7 @@
 mod filters;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::calico::{
     Desired, DesiredPeer, ExportAction, ExportReach, ExportRule, ExportRules, NextHop, PeerName,
 };
 use crate::peer_groups::DefaultRoute;
-use crate::secrets::Secrets;
+use crate::secrets::{SecretError, Secrets};
 
 /// The LOCAL_PREF that stands for a kernel metric, which is how Calico carries it across iBGP. A node that announced
 /// LOCAL_PREF 100 would lose to every Calico node.
@@ -36,7 +36,11 @@ pub struct Sessions {
     held_back: BTreeMap<PeerName, (DesiredPeer, String)>,
     ids: BTreeMap<PeerName, PeerId>,
     told: BTreeMap<PeerId, (DesiredPeer, PeerConfig)>,
+    /// Whose of `told` are at an address, each on a port of its own.
+    at_address: BTreeMap<IpAddr, BTreeSet<PeerId>>,
     originated: BTreeMap<Prefix, OriginatedRoute>,
+    /// Is anybody promised a default route, by [`Family`]?
+    promised: [bool; 2],
     next: u32,
 }
 
@@ -48,7 +52,9 @@ impl Sessions {
             held_back: BTreeMap::new(),
             ids: BTreeMap::new(),
             told: BTreeMap::new(),
+            at_address: BTreeMap::new(),
             originated: BTreeMap::new(),
+            promised: [false; 2],
             next: 0,
         }
     }
@@ -62,46 +68,89 @@ impl Sessions {
             self.ids.keys().filter(|name| !guards.contains_key(*name)).cloned().collect();
         for name in gone {
             if let Some(id) = self.ids.remove(&name) {
-                self.told.remove(&id);
+                if let Some((peer, _)) = self.told.remove(&id) {
+                    self.leave_address(peer.address, id);
+                }
                 inputs.push(Input::RemovePeer(id));
             }
         }
+        self.promised = Family::ALL.map(|family| originates_default(desired, family));
         let export = export_filter(desired);
-        for (name, peer) in &desired.peers {
-            let Some(guard) = guards.get(name) else { continue };
-            let id = *self.ids.entry(name.clone()).or_insert_with(|| {
-                self.next += 1;
-                PeerId(self.next)
-            });
-            let config =
-                PeerConfig { guard: guard.clone(), ..peer_config(id, peer, desired, export.clone()) };
-            let known = self.told.get(&id).is_some_and(|(_, told)| *told == config);
-            if !known {
-                inputs.push(Input::PutPeer(config.clone()));
-            }
-            self.told.insert(id, (peer.clone(), config));
+        for (name, guard) in guards {
+            inputs.extend(self.put(&name, guard, desired, export.clone()));
         }
         inputs
     }
 
+    /// Likewise, where this peer alone is new or another: what that takes doesn't grow with the number of others.
+    pub fn changes_of(&mut self, name: &PeerName, desired: &Desired) -> Vec<Input<'static>> {
+        let Some(peer) = desired.peers.get(name) else { return Vec::new() };
+        // The first who is promised a default route changes what others are told; without its password none has a session.
+        let is_promised = |family: &Family| self.promised[*family as usize];
+        let is_like_others =
+            peer.default_route == DefaultRoute::AsAny || peer.families().iter().all(is_promised);
+        match self.guard(peer) {
+            Ok(guard) if is_like_others => {
+                self.put(name, guard, desired, export_filter(desired)).into_iter().collect()
+            }
+            _ => self.changes(desired),
+        }
+    }
+
+    /// What the speaker must be told of a peer; nothing where it knows.
+    fn put(
+        &mut self,
+        name: &PeerName,
+        guard: Guard,
+        desired: &Desired,
+        export: Filter,
+    ) -> Option<Input<'static>> {
+        let peer = desired.peers.get(name)?;
+        let id = *self.ids.entry(name.clone()).or_insert_with(|| {
+            self.next += 1;
+            PeerId(self.next)
+        });
+        let config = PeerConfig { guard, ..peer_config(id, peer, desired, self.promised, export) };
+        let before = self.told.insert(id, (peer.clone(), config.clone()));
+        if before.as_ref().is_none_or(|(before, _)| before.address != peer.address) {
+            if let Some((before, _)) = &before {
+                self.leave_address(before.address, id);
+            }
+            self.at_address.entry(peer.address).or_default().insert(id);
+        }
+        before.is_none_or(|(_, told)| told != config).then_some(Input::PutPeer(config))
+    }
+
+    fn leave_address(&mut self, address: IpAddr, id: PeerId) {
+        if let Some(there) = self.at_address.get_mut(&address) {
+            there.remove(&id);
+            if there.is_empty() {
+                self.at_address.remove(&address);
+            }
+        }
+    }
+
     /// How each session is guarded. One whose password can't be had is held back rather than left open to anybody.
     fn guards(&mut self, desired: &Desired) -> BTreeMap<PeerName, Guard> {
-        let is_needed =
-            |secret: &SecretKey| desired.peers.values().any(|peer| peer.password.as_ref() == Some(secret));
-        self.secrets.keep(is_needed);
+        let needed: BTreeSet<&SecretKey> =
+            desired.peers.values().filter_map(|peer| peer.password.as_ref()).collect();
+        self.secrets.keep(|secret| needed.contains(secret));
         self.held_back.clear();
         let mut guards = BTreeMap::new();
         for (name, peer) in &desired.peers {
-            match peer.password.as_ref().map(|secret| self.secrets.get(secret)).transpose() {
-                Ok(password) => {
-                    guards.insert(name.clone(), Guard { password, ttl_security: peer.ttl_security });
-                }
+            match self.guard(peer) {
+                Ok(guard) => drop(guards.insert(name.clone(), guard)),
                 Err(error) => {
                     self.held_back.insert(name.clone(), (peer.clone(), error.to_string()));
                 }
             }
         }
         guards
+    }
+
+    fn guard(&mut self, peer: &DesiredPeer) -> Result<Guard, SecretError> {
+        let password = peer.password.as_ref().map(|secret| self.secrets.get(secret)).transpose()?;
+        Ok(Guard { password, ttl_security: peer.ttl_security })
     }
 
     /// Sessions that lack what they need to be as safe as was asked for, and what that is.
@@ -117,12 +166,13 @@ impl Sessions {
     /// The speaker is new: it has been told nothing.
     pub fn forget(&mut self) {
         self.told.clear();
+        self.at_address.clear();
         self.originated.clear();
     }
 
     /// The peer that somebody who connects from this address is.
     pub fn at_address(&self, remote: IpAddr) -> Option<PeerId> {
-        self.told.iter().find(|(_, (peer, _))| peer.address == remote).map(|(id, _)| *id)
+        self.at_address.get(&remote)?.first().copied()
     }
 
     /// Every session that the speaker has been told of.
@@ -217,7 +267,13 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     originated
 }
 
-fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter) -> PeerConfig {
+fn peer_config(
+    id: PeerId,
+    peer: &DesiredPeer,
+    desired: &Desired,
+    promised: [bool; 2],
+    export: Filter,
+) -> PeerConfig {
     let mut config = PeerConfig::new(id, peer.address, peer.as_number);
     config.port = peer.port;
     config.local_address = peer.source_address;
@@ -282,7 +338,7 @@ fn peer_config(id: PeerId, peer: &DesiredPeer, desired: &Desired, export: Filter
         }
         DefaultRoute::AsAny => {
             for family in peer.families() {
-                if originates_default(desired, family) {
+                if promised[family as usize] {
                     own.insert(0, not_the_stand_in(family));
                 }
             }

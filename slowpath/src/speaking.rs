@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::bgp_routes::{Learned, Nexthops};
 use crate::bgp_thread::Said;
-use crate::calico::PeerKind;
+use crate::calico::{PeerKind, PeerName};
 use crate::event_loop::Core;
 use crate::peer_groups;
 use crate::resolve;
@@ -68,10 +68,17 @@ impl Core {
             info!(%remote, "refused a BGP neighbour: {refusal}");
             return;
         }
-        // The resources are what they were; this neighbour alone is new, or of another AS.
-        self.desired.peers.retain(|_, peer| peer.kind != PeerKind::Dynamic || peer.address != address);
-        peer_groups::join(settings, &self.neighbours, &self.aggregates, &mut self.desired);
-        self.apply_sessions();
+        // The resources are what they were; this neighbour alone is new, or of another AS. Whoever is named there, with a
+        // session or held back, comes before it.
+        let known = self.sessions.at_address(address).and_then(|peer| self.sessions.desired(peer));
+        let is_named = known.is_some_and(|peer| peer.kind != PeerKind::Dynamic)
+            || self.sessions.held_back().values().any(|(peer, _)| peer.address == address);
+        if !is_named
+            && let Some(name) =
+                peer_groups::join_neighbour(settings, &self.neighbours, address, &mut self.desired)
+        {
+            self.apply_session(&name);
+        }
         if let Some(peer) = self.sessions.at_address(address) {
             self.adopt(peer, stream, Direction::Inbound);
         }
@@ -236,6 +243,20 @@ impl Core {
                 warn!(peer = %name, "no BGP session: {problem}");
             }
         }
+        self.tell_sessions(changes);
+        self.watch_peers();
+    }
+
+    /// The same where one peer alone is new or another.
+    fn apply_session(&mut self, name: &PeerName) {
+        if self.bgp.has_speaker() {
+            let changes = self.sessions.changes_of(name, &self.desired);
+            self.tell_sessions(changes);
+            self.dirty.watch |= self.desired.peers.get(name).is_some_and(|peer| peer.bfd);
+        }
+    }
+
+    fn tell_sessions(&mut self, changes: Vec<Input<'static>>) {
         for input in changes {
             // The speaker asks anew where it needs to; a connection to where the peer was is not for its session.
             match &input {
@@ -251,7 +272,6 @@ impl Core {
             }
             self.tell(input);
         }
-        self.watch_peers();
     }
 
     /// The node's identifier or AS is new: the sessions of the old one end.

@@ -151,7 +151,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let prefixes: usize = crowd.ask("load")?;
     let holds = |wanted: u64| {
         lab.wait("the table", TABLE, || {
-            let shown: ShowRoutes = router.show("routes --limit 1 --source bgp")?;
+            let shown: ShowRoutes = router.show("routes --limit 0 --source bgp")?;
             let held = shown.counts.get("bgp").copied().unwrap_or_default();
             Ok((held == wanted).then_some(()))
         })

@@ -52,6 +52,7 @@ fn those_of_the_right_as_are_taken_in_until_there_is_no_more_room() {
     assert_eq!(take("10.1.0.2", 64512), Ok(()));
     assert_eq!(take("10.1.0.3", 65000), Err(Refusal::Full));
     assert_eq!(take("10.1.0.2", 65001), Ok(()), "one that is there may come back as another AS");
+    assert_eq!(take("10.1.0.3", 65000), Err(Refusal::Full), "and takes no more room than before");
 
     let mut desired = desired(&[]);
     join(&settings, &neighbours, &Aggregates::default(), &mut desired);

@@ -7,7 +7,7 @@ use model::{Family, NodeStatusClass, Prefix};
 
 use crate::calico::PeerKind;
 use crate::event_loop::Core;
-use crate::rib::{Offer, Source};
+use crate::rib::{self, Offer, Source};
 use crate::status::{
     EndpointReports, NexthopStatus, ReportedRoute, ReportedRoutes, ReportingStatus, RouteStatus,
     StatusRequest,
@@ -76,12 +76,14 @@ impl Core {
 
     /// At most `limit` prefixes of each family.
     pub(super) fn reported_routes(&self, limit: usize) -> ReportedRoutes {
-        let mut winners: Vec<(Prefix, Offer)> =
-            self.rib.iter().filter(|(_, offer)| offer.source != Source::Neighbor).collect();
-        winners.sort_unstable_by_key(|(prefix, _)| *prefix);
-        let of =
-            |family: Family| winners.iter().filter(move |(prefix, _)| prefix.family() == family).take(limit);
-        let wanted: Vec<(Prefix, Offer)> = Family::ALL.into_iter().flat_map(of).copied().collect();
+        let of = |family: Family| {
+            let winners = self
+                .rib
+                .iter()
+                .filter(move |(prefix, offer)| prefix.family() == family && offer.source != Source::Neighbor);
+            rib::first_of(winners, limit).0
+        };
+        let wanted: Vec<(Prefix, Offer)> = Family::ALL.into_iter().flat_map(of).collect();
         let prefixes: Vec<Prefix> = wanted.iter().map(|(prefix, _)| *prefix).collect();
         let ask = move |speaker: &bgp::Speaker| -> Vec<Vec<PathStatus>> {
             prefixes.into_iter().map(|prefix| speaker.routes(prefix)).collect()

@@ -7,7 +7,9 @@ use model::{
 
 use super::*;
 use crate::calico::Calico;
-use crate::peer_groups::Aggregate;
+use crate::peer_groups::{
+    Accept, Aggregate, Aggregates, BgpSettings, Neighbours, PeerGroup, PeerOptions, join, join_neighbour,
+};
 
 fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -499,4 +501,50 @@ fn the_kernels_routes_are_told_where_that_is_asked_for() {
     assert!(config.export.rules.iter().any(accepts));
     desired.redistributed.clear();
     assert_eq!(told(&bench.sessions.changes(&desired)), ["withdraw 192.0.2.0/24", "put 10.0.0.9"]);
+}
+
+#[test]
+fn who_joins_is_told_alone_and_as_if_all_were_told_anew() {
+    for default_route in [DefaultRoute::AsAny, DefaultRoute::Always, DefaultRoute::Only] {
+        let mut bench = Bench::new();
+        let group = PeerGroup {
+            range: prefix("10.1.0.0/24"),
+            accept: Some(Accept { as_numbers: Vec::new(), limit: 3 }),
+            default_route,
+            next_hop: None,
+            options: PeerOptions::default(),
+        };
+        let settings = BgpSettings { groups: vec![group], ..BgpSettings::default() };
+        let mut neighbours = Neighbours::default();
+        let mut desired = bench.calico.desired();
+        join(&settings, &neighbours, &Aggregates::default(), &mut desired);
+        bench.sessions.changes(&desired);
+        for last in 1..=3 {
+            let address = IpAddr::from([10, 1, 0, last]);
+            neighbours.take_in(&settings, address, AsNumber(65001), std::time::Instant::now()).unwrap();
+            let name = join_neighbour(&settings, &neighbours, address, &mut desired).unwrap();
+            let inputs = told(&bench.sessions.changes_of(&name, &desired));
+            let alone = vec![format!("put {address}")];
+            let expected = match (default_route, last) {
+                (DefaultRoute::AsAny, _) | (_, 2..) => alone,
+                // It brings the default route that others are not to be told of.
+                _ => vec![
+                    "originate 0.0.0.0/0".to_owned(),
+                    format!("put {address}"),
+                    "put 10.0.0.9".to_owned(),
+                ],
+            };
+            assert_eq!(inputs, expected, "{default_route:?}");
+            assert_eq!(told(&bench.sessions.changes(&desired)), [""; 0], "all is told");
+            let id = bench.sessions.at_address(address).unwrap();
+            assert_eq!(bench.sessions.desired(id).map(|peer| &peer.name), Some(&name));
+        }
+        let mut at_once = bench.calico.desired();
+        join(&settings, &neighbours, &Aggregates::default(), &mut at_once);
+        assert_eq!(at_once, desired);
+
+        let gone = bench.calico.desired();
+        assert_eq!(told(&bench.sessions.changes(&gone)).iter().filter(|told| *told == "remove").count(), 3);
+        assert_eq!(bench.sessions.at_address("10.1.0.1".parse().unwrap()), None);
+    }
 }
