@@ -104,7 +104,8 @@ mod program;
 mod holder;
 mod report;
 
-// What BGP's TCP sockets need of the kernel, and no safe crate has.
+// What BGP's TCP sockets and BFD's thread need of the kernel, and no safe crate has.
+mod precedence;
 mod session_guard;
 
 // What the program needs of the C library's allocator, and no safe crate has.
@@ -127,6 +128,7 @@ pub use hardware::{NicQueues, NicRings};
 pub use heap::map_large_allocations;
 pub use mmap::{Pages, prefer_huge_pages};
 pub use pool::FramePool;
+pub use precedence::come_first;
 pub use program::{
     LOCAL_ADDRESSES_MAX, Program, ProgramError, ProgramKind, Steering, TUNNELS_MAX, TunnelKind,
 };

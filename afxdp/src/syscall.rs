@@ -19,6 +19,17 @@ fn check_size(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// The calling thread comes before all that are scheduled by the clock (`SCHED_FIFO`, sched(7)), at this priority of 1 to 99;
+/// threads and programs that it starts do not.
+pub(crate) fn schedule_first(priority: i32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // By its number: musl's function of this name only says that it isn't there.
+    // SAFETY: the kernel reads the parameters, which outlive the call; 0 is the calling thread.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+    check_size(result as isize).map(drop)
+}
+
 /// Maps `len` bytes of zeroed private memory, present at once; in 2 MiB pages when `huge`.
 ///
 /// The region is not inherited by forked children: a child has no business in frames the kernel writes to.

@@ -45,6 +45,8 @@ pub struct BfdDatagram<'a> {
     pub multihop: bool,
     /// Its TTL, or hop limit, on arrival.
     pub ttl: u8,
+    /// When it came, which may be a while before it is looked at.
+    pub at: Instant,
     /// Its payload.
     pub bytes: &'a [u8],
 }
@@ -178,7 +180,8 @@ impl Bfd {
                 if let Some(row) = self.rows.get_mut(&path) {
                     row.received += 1;
                 }
-                self.step(path, now, out, |session, now, steps| session.receive(&packet, now, steps));
+                let at = datagram.at;
+                self.step(path, now, out, |session, now, steps| session.receive(&packet, at, now, steps));
             }
             Err(refused) => *self.refused.entry(refused).or_default() += 1,
         }
@@ -206,7 +209,7 @@ impl Bfd {
         Ok((found.ok_or(Refused::NoSession)?, packet))
     }
 
-    /// Does what is due.
+    /// Does what is due. What has come until then is to be given first: silence is told from what wasn't looked at by that.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<BfdOutput>) {
         while let Some((due, path)) = self.schedule.first().copied().filter(|(due, _)| *due <= now) {
             self.schedule.remove(&(due, path));

@@ -6,7 +6,8 @@
 //!        └────────── what went up or down ─────┘
 //! ```
 //! A thread of its own, because a table that loads or a kernel that is slow to answer must not look like a neighbour that
-//! failed: nothing here waits for the event loop.
+//! failed: nothing here waits for the event loop. It comes before other threads, where that is permitted; where it is late all the
+//! same, the kernel has noted when packets came, and they are heard before silence is judged.
 
 mod sockets;
 
@@ -27,6 +28,8 @@ use sockets::{Receivers, Senders};
 const SESSIONS_MAX: usize = 4096;
 /// Orders that may wait; the thread takes them at once.
 const ORDERS: usize = 64;
+/// Bursts of datagrams that are taken of the sockets at once: more than all sessions send within the shortest time.
+const BURSTS: usize = 32;
 /// How often the report is renewed, and ports that could not be had are tried again.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
 
@@ -94,14 +97,19 @@ pub struct BfdThread {
 
 impl BfdThread {
     /// Starts the thread, in the network namespace of this one. It opens no port before there is something to watch.
+    /// `come_first` has the calling thread come before others, where that is permitted: neighbours take it for dead within
+    /// milliseconds.
     ///
     /// # Errors
     /// Where there can be no thread.
-    pub fn start() -> io::Result<BfdThread> {
+    pub fn start(come_first: fn() -> io::Result<()>) -> io::Result<BfdThread> {
         let (orders, queue) = mpsc::channel(ORDERS);
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("bfd".to_owned()).spawn(move || {
+            if let Err(error) = come_first() {
+                info!(%error, "BFD's thread comes no sooner than others: on a busy machine it may miss intervals below 50 ms");
+            }
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime.block_on(Watcher::new(of_thread).run(queue)),
                 Err(error) => error!(%error, "no BFD: can't start its event loop"),
@@ -201,7 +209,11 @@ impl Watcher {
                     Some(Order::Stop) | None => break,
                 },
                 () = Receivers::readable(self.receivers.as_ref()) => self.receive(),
-                () = sleep_until(deadline.into()) => self.bfd.tick(Instant::now(), &mut self.outputs),
+                () = sleep_until(deadline.into()) => {
+                    // What has come in time is heard before silence is judged: it is this thread that may be late.
+                    self.receive();
+                    self.bfd.tick(Instant::now(), &mut self.outputs);
+                }
                 _ = renew.tick() => self.renew(),
             }
             self.carry_out();
@@ -259,10 +271,12 @@ impl Watcher {
     }
 
     fn receive(&mut self) {
-        let (Watcher { receivers: Some(receivers), bfd, outputs, .. }, now) = (self, Instant::now()) else {
-            return;
-        };
-        receivers.receive(|datagram| bfd.received(&datagram, now, outputs));
+        let Watcher { receivers: Some(receivers), bfd, outputs, .. } = self else { return };
+        for _ in 0..BURSTS {
+            if !receivers.receive(|datagram| bfd.received(&datagram, Instant::now(), outputs)) {
+                return;
+            }
+        }
     }
 
     fn carry_out(&mut self) {
@@ -302,8 +316,10 @@ impl Watcher {
         if self.problem.is_some() {
             self.open_ports();
         }
+        // Whoever reads it may not be running: sessions must not wait for that, the report can.
+        let Ok(mut report) = self.shared.report.try_lock() else { return };
         let now = Instant::now();
-        *lock(&self.shared.report) = BfdReport {
+        *report = BfdReport {
             sessions: self.bfd.status(now),
             at: Some(now),
             refused: self.bfd.refused().clone(),

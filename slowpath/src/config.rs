@@ -71,6 +71,8 @@ pub struct Ends {
     pub ports: Box<dyn PortOpener>,
     /// Who sets the options of BGP's sockets that need unsafe code.
     pub session_sockets: Arc<dyn SocketOptions>,
+    /// Has the calling thread come before others, where that is permitted; that needs unsafe code, too.
+    pub come_first: fn() -> std::io::Result<()>,
 }
 
 /// A question and where its answer goes.

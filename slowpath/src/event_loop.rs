@@ -318,7 +318,9 @@ impl Core {
             neighbours: Neighbours::default(),
             aggregates: Aggregates::default(),
             watch: Watch::new(
-                born_with(NOTHING, BfdThread::start).and_then(|thread| thread).map_err(Error::BfdThread)?,
+                born_with(NOTHING, || BfdThread::start(ends.come_first))
+                    .and_then(|thread| thread)
+                    .map_err(Error::BfdThread)?,
             ),
             stations: Stations::start(&config.bgp.stations, &events),
             peers: Peers::new(events, bgp.heard().clone(), ends.session_sockets),

@@ -15,6 +15,7 @@
 use std::fmt;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     clear_ambient_capability_set, configure_capability_in_ambient_set, remove_capability_from_bounding_set,
     set_no_new_privs,
@@ -80,6 +81,18 @@ fn names(set: CapabilitySet) -> String {
 /// All that anything here needs once it runs.
 fn kept() -> CapabilitySet {
     NEEDS.iter().flat_map(|need| need.any_of).fold(ALSO_OF_USE, |kept, one| kept.union(*one))
+}
+
+/// Lets threads of this process come before others by the lowest real-time priority, without a capability for it: BFD's does.
+/// Where root or the unit (`LimitRTPRIO=`) doesn't permit that, they come as all do.
+pub(crate) fn permit_coming_first() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Rtprio);
+    let least = Some(1);
+    // `None` is no limit.
+    if current < least && current.is_some() {
+        let maximum = if maximum.is_some() { maximum.max(least) } else { maximum };
+        let _ = setrlimit(Resource::Rtprio, Rlimit { current: least, maximum });
+    }
 }
 
 /// Gives up, for good and for programs that are started (nft), what nothing here needs. Before there are other threads, which

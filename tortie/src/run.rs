@@ -49,6 +49,7 @@ const WORKERS_STOP_WITHIN: Duration = Duration::from_secs(5);
 /// What keeps it from starting, or from running on; each error says what to do.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     privileges::check()?;
+    privileges::permit_coming_first();
     privileges::give_up_the_rest()?;
     afxdp::map_large_allocations();
     let plan = Machine::read().plan(config)?;
@@ -256,6 +257,7 @@ fn start_workers(
         policy_report,
         ports: Box::new(ports),
         session_sockets: Arc::new(SessionSockets),
+        come_first: afxdp::come_first,
     };
     Ok((workers, ends))
 }

@@ -188,6 +188,7 @@ fn a_killed_router_is_followed_by_another_at_the_same_socket() {
 /// Bits of `include/uapi/linux/capability.h`.
 const NET_ADMIN: u64 = 1 << 12;
 const NET_RAW: u64 = 1 << 13;
+const SYS_RESOURCE: u64 = 1 << 24;
 /// And NET_BIND_SERVICE, IPC_LOCK, SYS_PTRACE, SYS_ADMIN, BPF.
 const KEPT: u64 = NET_ADMIN | NET_RAW | 1 << 10 | 1 << 14 | 1 << 19 | 1 << 21 | 1 << 39;
 
@@ -209,20 +210,31 @@ fn capabilities(status: &str, set: &str) -> u64 {
     u64::from_str_radix(line.expect("the set is shown"), 16).expect("a hexadecimal number")
 }
 
-/// As the table of `src/privileges.rs` has it (capabilities are a thread's own).
+/// Does it come before others: is its scheduling policy (field 41 of proc_pid_stat(5)) `SCHED_FIFO`?
+fn comes_first(stat: &str) -> bool {
+    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+    fields.split_whitespace().nth(41 - 3) == Some("1")
+}
+
+/// As the table of `src/privileges.rs` has it (capabilities are a thread's own); BFD's comes before others where we may let it.
 fn threads_have_what_they_need_and_no_more(router: &mut Router) {
     let tasks = PathBuf::from(format!("/proc/{}/task", router.child.id()));
+    let own = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    let may_put_first = capabilities(&own, "CapPrm") & SYS_RESOURCE != 0;
     let look = || {
         let (mut seen, mut strays) = (Vec::new(), Vec::new());
         for task in std::fs::read_dir(&tasks).expect("threads").flatten() {
             let read = |file| std::fs::read_to_string(task.path().join(file));
             // A passing thread is gone.
-            let (Ok(name), Ok(status)) = (read("comm"), read("status")) else { continue };
+            let (Ok(name), Ok(status), Ok(stat)) = (read("comm"), read("status"), read("stat")) else {
+                continue;
+            };
             let name = name.trim().to_owned();
             let has = ["CapPrm", "CapEff", "CapBnd"].map(|set| capabilities(&status, set));
             let fine = due(&name).is_some_and(|(permitted, effective)| has[..2] == [permitted, effective])
                 && has[2] & !KEPT == 0
-                && status.contains("NoNewPrivs:\t1");
+                && status.contains("NoNewPrivs:\t1")
+                && (comes_first(&stat) == (name == "bfd") || !may_put_first);
             if !fine {
                 strays.push(format!("{name} {has:x?}"));
             }

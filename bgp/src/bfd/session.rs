@@ -178,8 +178,9 @@ impl Session {
         }
     }
 
-    /// A packet of the other end's (RFC 5880 §6.8.6, from where the session is known).
-    pub(crate) fn receive(&mut self, packet: &Control, now: Instant, out: &mut Vec<Step>) {
+    /// A packet of the other end's (RFC 5880 §6.8.6, from where the session is known), which came at `at`: silence lasts from
+    /// then on, however late it is looked at.
+    pub(crate) fn receive(&mut self, packet: &Control, at: Instant, now: Instant, out: &mut Vec<Step>) {
         self.remote = Some(Remote {
             discriminator: packet.my_discriminator.get(),
             state: packet.state,
@@ -192,7 +193,7 @@ impl Session {
         if packet.final_ {
             self.poll_is_answered();
         }
-        self.detect_at = self.detection_time().map(|time| now + time);
+        self.detect_at = self.detection_time().map(|time| at.min(now) + time);
         if self.state == State::AdminDown {
             return;
         }

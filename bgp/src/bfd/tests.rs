@@ -36,7 +36,15 @@ fn hello(your_discriminator: u32, state: State) -> [u8; CONTROL_LEN] {
 }
 
 fn datagram<'a>(from: &str, bytes: &'a [u8]) -> BfdDatagram<'a> {
-    BfdDatagram { from: addr(from), to: addr("10.0.0.1"), link: LINK, multihop: false, ttl: 255, bytes }
+    BfdDatagram {
+        from: addr(from),
+        to: addr("10.0.0.1"),
+        link: LINK,
+        multihop: false,
+        ttl: 255,
+        at: Instant::now(),
+        bytes,
+    }
 }
 
 fn states(bfd: &Bfd, now: Instant) -> Vec<State> {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bgp::bfd::{BfdDatagram, BfdPath, CONTROL_LEN};
 use model::Family;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-    sockopt::{Ipv4PacketInfo, Ipv4RecvTtl, Ipv6RecvHopLimit, Ipv6RecvPacketInfo},
+    sockopt::{Ipv4PacketInfo, Ipv4RecvTtl, Ipv6RecvHopLimit, Ipv6RecvPacketInfo, ReceiveTimestampns},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -37,6 +38,8 @@ pub(super) struct Receivers(Vec<Receiver>);
 struct Receiver {
     socket: UdpSocket,
     multihop: bool,
+    /// When it was last seen without datagrams: what is in it has come since.
+    emptied: Instant,
 }
 
 impl Receivers {
@@ -47,7 +50,8 @@ impl Receivers {
             for family in Family::ALL {
                 match receiver(family, port) {
                     Ok(socket) => {
-                        all.push(Receiver { socket: UdpSocket::from_std(socket.into())?, multihop })
+                        let socket = UdpSocket::from_std(socket.into())?;
+                        all.push(Receiver { socket, multihop, emptied: Instant::now() });
                     }
                     // A host without IPv6 has no such socket to give.
                     Err(error) if family == Family::V6 && error.kind() != io::ErrorKind::AddrInUse => {}
@@ -69,24 +73,44 @@ impl Receivers {
         .await;
     }
 
-    /// Hands over what there is.
-    pub(super) fn receive(&self, mut take: impl FnMut(BfdDatagram<'_>)) {
-        for receiver in &self.0 {
-            let mut bytes = [0; READ_BYTES];
-            for _ in 0..BURST {
-                let socket = &receiver.socket;
-                match socket.try_io(Interest::READABLE, || read(socket, &mut bytes)) {
-                    Ok(Some((len, from, to, link, ttl))) => {
-                        let bytes = &bytes[..len.min(READ_BYTES)];
-                        take(BfdDatagram { from, to, link, multihop: receiver.multihop, ttl, bytes });
-                    }
-                    // Without its addresses or TTL it can't be judged; the kernel always tells them.
-                    Ok(None) => {}
-                    // An ICMP error about something sent, or nothing more.
-                    Err(_) => break,
+    /// Hands over what there is; is there more?
+    ///
+    /// The kernel is asked itself: a thread that is late for its turn may not have heard yet that something has come.
+    pub(super) fn receive(&mut self, mut take: impl FnMut(BfdDatagram<'_>)) -> bool {
+        let mut more = false;
+        for receiver in &mut self.0 {
+            more |= !receiver.receive(&mut take);
+        }
+        more
+    }
+}
+
+impl Receiver {
+    /// Says whether it is empty.
+    fn receive(&mut self, take: &mut impl FnMut(BfdDatagram<'_>)) -> bool {
+        let mut bytes = [0; READ_BYTES];
+        for _ in 0..BURST {
+            let now = Instant::now();
+            match read(&self.socket, &mut bytes) {
+                Ok(Some(Read { len, from, to, link, ttl, age })) => {
+                    // The wall clock may have been set meanwhile.
+                    let at = now.checked_sub(age).map_or(self.emptied, |at| at.max(self.emptied));
+                    let (multihop, bytes) = (self.multihop, &bytes[..len.min(READ_BYTES)]);
+                    take(BfdDatagram { from, to, link, multihop, ttl, at, bytes });
+                }
+                // Without its addresses or TTL it can't be judged; the kernel always tells them.
+                Ok(None) => {}
+                // An ICMP error about something sent, or nothing more.
+                Err(_) => {
+                    self.emptied = now;
+                    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                    // Or it would count as readable on and on.
+                    let _ = self.socket.try_io(Interest::READABLE, nothing);
+                    return true;
                 }
             }
         }
+        false
     }
 }
 
@@ -96,6 +120,7 @@ fn receiver(family: Family, port: u16) -> io::Result<Socket> {
         Family::V6 => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
     };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    setsockopt(&socket, ReceiveTimestampns, &true)?;
     match family {
         Family::V4 => {
             setsockopt(&socket, Ipv4PacketInfo, &true)?;
@@ -112,20 +137,28 @@ fn receiver(family: Family, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Length, sender, our address, link and TTL of a datagram.
-type Read = (usize, IpAddr, IpAddr, u32, u8);
+/// What the kernel tells of a datagram.
+struct Read {
+    len: usize,
+    from: IpAddr,
+    to: IpAddr,
+    link: u32,
+    ttl: u8,
+    /// How long ago it came, by the wall clock, which is the kernel's for this.
+    age: Duration,
+}
 
 fn read(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<Option<Read>> {
     let mut pieces = [IoSliceMut::new(bytes)];
-    // Room for either family's addresses and TTL.
-    let mut control = nix::cmsg_space!([u8; 64]);
+    // Room for either family's addresses and TTL, and when it came.
+    let mut control = nix::cmsg_space!([u8; 96]);
     let message =
         recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut pieces, Some(&mut control), MsgFlags::empty())?;
     let from = message.address.as_ref().and_then(|address| {
         let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
     });
-    let (mut to, mut ttl) = (None, None);
+    let (mut to, mut ttl, mut age) = (None, None, Duration::ZERO);
     for piece in message.cmsgs()? {
         match piece {
             ControlMessageOwned::Ipv4PacketInfo(info) => {
@@ -138,12 +171,15 @@ fn read(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<Option<Read>> {
             ControlMessageOwned::Ipv4Ttl(value) | ControlMessageOwned::Ipv6HopLimit(value) => {
                 ttl = u8::try_from(value).ok();
             }
+            ControlMessageOwned::ScmTimestampns(at) => {
+                age = (UNIX_EPOCH + at.into()).elapsed().unwrap_or_default();
+            }
             _ => {}
         }
     }
     let len = message.bytes;
     Ok(match (from, to, ttl) {
-        (Some(from), Some((to, link)), Some(ttl)) => Some((len, from, to, link, ttl)),
+        (Some(from), Some((to, link)), Some(ttl)) => Some(Read { len, from, to, link, ttl, age }),
         _ => None,
     })
 }

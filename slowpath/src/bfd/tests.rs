@@ -18,6 +18,11 @@ fn index(name: &str) -> u32 {
     shown.split(':').next().and_then(|number| number.trim().parse().ok()).unwrap()
 }
 
+/// It comes no sooner than others.
+fn as_all() -> io::Result<()> {
+    Ok(())
+}
+
 fn path(remote: &str, local: &str, link: Option<u32>) -> BfdPath {
     BfdPath { remote: remote.parse().unwrap(), local: local.parse().unwrap(), link }
 }
@@ -62,8 +67,8 @@ fn neighbors_watch_each_other_and_a_failure_is_told_from_a_farewell() {
         }
         let link = index("near0");
         let far_link = far.output("cat /sys/class/net/far0/ifindex").trim().parse().unwrap();
-        let mut near = BfdThread::start().unwrap();
-        let mut there = far.inside(|| BfdThread::start().unwrap());
+        let mut near = BfdThread::start(as_all).unwrap();
+        let mut there = far.inside(|| BfdThread::start(as_all).unwrap());
         watch(
             &mut near,
             &[
@@ -116,7 +121,7 @@ fn ports_are_had_while_they_are_needed_and_a_link_that_is_down_needs_no_silence(
         let taken = UdpSocket::bind("0.0.0.0:3784").unwrap();
         let _far = Neighborhood::behind("near0", "far0");
         ip("addr add 10.0.0.1/24 dev near0");
-        let mut thread = BfdThread::start().unwrap();
+        let mut thread = BfdThread::start(as_all).unwrap();
         watch(&mut thread, &[path("10.0.0.2", "10.0.0.1", Some(index("near0")))]);
         until(&thread, "the port is missed", |report| report.problem.is_some());
         drop(taken);
@@ -125,5 +130,79 @@ fn ports_are_had_while_they_are_needed_and_a_link_that_is_down_needs_no_silence(
         watch(&mut thread, &[]);
         until(&thread, "nobody is watched", |report| report.sessions.is_empty());
         until(&thread, "the port is free", |_| UdpSocket::bind("0.0.0.0:3784").is_ok());
+    });
+}
+
+#[test]
+fn a_thread_that_is_late_hears_what_came_before_it_judges_silence() {
+    in_namespace(|| {
+        let far = Neighborhood::behind("near0", "far0");
+        for last in [1, 11] {
+            ip(&format!("addr add 10.0.0.{last}/24 dev near0"));
+            far.ip(&format!("addr add 10.0.0.{}/24 dev far0", last + 1));
+        }
+        // The one that is late sends nothing meanwhile: the other end is patient.
+        let watch = |thread: &mut BfdThread, detect_mult, paths: &[BfdPath]| {
+            let pace = BfdConfig { detect_mult, ..PACE };
+            thread.watch(paths.iter().map(|path| (*path, pace)).collect());
+        };
+        let (mut near, mut there) =
+            (BfdThread::start(as_all).unwrap(), far.inside(|| BfdThread::start(as_all).unwrap()));
+        let theirs = [path("10.0.0.1", "10.0.0.2", None), path("10.0.0.11", "10.0.0.12", None)];
+        let ours = [path("10.0.0.2", "10.0.0.1", None), path("10.0.0.12", "10.0.0.11", None)];
+        watch(&mut near, 255, &ours);
+        watch(&mut there, 20, &theirs);
+        until(&near, "both are up", |report| all_up(report, 2));
+        until(&there, "both are up", |report| all_up(report, 2));
+        near.take_news();
+
+        // It can't tell of the one that says farewell, and so stands still while the other one goes on sending.
+        let shared = Arc::clone(&near.shared);
+        let held = lock(&shared.news);
+        watch(&mut there, 20, &theirs[..1]);
+        let sent = |report: &BfdReport| report.sessions.first().map_or(0, |session| session.sent);
+        let before = sent(&there.report());
+        until(&there, "the silence would last for the detection time", |report| sent(report) > before + 40);
+        drop(held);
+        until(&near, "it goes on", |report| state(report, "10.0.0.12") == Some(State::Down));
+        until(&near, "it has judged", |report| report.sessions.iter().any(|session| session.received > 40));
+        assert!(all_up(&near.report(), 1), "{:?}", near.report());
+        assert!(near.take_news().values().all(|news| !news.failed));
+        near.stop();
+        there.stop();
+    });
+}
+
+#[test]
+fn the_kernel_tells_when_a_packet_came() {
+    in_namespace(|| {
+        ip("link set lo up");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut receivers = Receivers::open().unwrap();
+            let sender = UdpSocket::bind("127.0.0.1:50000").unwrap();
+            // The clocks run a little apart.
+            let little = Duration::from_millis(1);
+            let patience = Instant::now() + Duration::from_secs(20);
+            // The kernel begins with it a moment after it is asked to.
+            loop {
+                let sent = Instant::now();
+                sender.send_to(&[0x20; 24], "127.0.0.1:3784").unwrap();
+                Receivers::readable(Some(&receivers)).await;
+                let came = Instant::now();
+                // It is looked at late.
+                while came.elapsed() < Duration::from_millis(20) {
+                    std::thread::yield_now();
+                }
+                let mut times = Vec::new();
+                assert!(!receivers.receive(|datagram| times.push(datagram.at)));
+                let [at] = times[..] else { panic!("{times:?}") };
+                assert!(sent <= at + little, "{sent:?} {at:?}");
+                if at <= came + little {
+                    break;
+                }
+                assert!(Instant::now() < patience, "{sent:?} {at:?} {came:?}");
+            }
+        });
     });
 }

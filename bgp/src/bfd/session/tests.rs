@@ -60,7 +60,7 @@ impl Pair {
                     self.sent[from].push((self.now, packet));
                     if !self.cut[from] {
                         let mut answer = Vec::new();
-                        self.ends[1 - from].receive(&packet, self.now, &mut answer);
+                        self.ends[1 - from].receive(&packet, self.now, self.now, &mut answer);
                         self.carry(1 - from, answer);
                     }
                 }
@@ -213,17 +213,17 @@ fn a_change_during_a_poll_is_asked_for_again() {
         required_min_echo_rx: 0,
     };
     let mut out = Vec::new();
-    session.receive(&packet(State::Init, false), now, &mut out);
+    session.receive(&packet(State::Init, false), now, now, &mut out);
     assert_eq!(session.state(), State::Up);
     session.configure(config(3, 700, 100), now, &mut out);
     // This may be the answer to the first question.
-    session.receive(&packet(State::Up, true), now, &mut out);
+    session.receive(&packet(State::Up, true), now, now, &mut out);
     assert_eq!(session.transmit_interval(), Some(100 * MS));
-    session.receive(&packet(State::Up, true), now, &mut out);
+    session.receive(&packet(State::Up, true), now, now, &mut out);
     assert_eq!(session.transmit_interval(), Some(700 * MS));
     // A poll is answered, once, and the answer is no question.
     out.clear();
-    session.receive(&Control { poll: true, ..packet(State::Up, false) }, now, &mut out);
+    session.receive(&Control { poll: true, ..packet(State::Up, false) }, now, now, &mut out);
     let [Step::Send(answer)] = out.as_slice() else { panic!("{out:?}") };
     assert!(answer.final_ && !answer.poll);
 }
@@ -257,7 +257,7 @@ fn who_wants_nothing_gets_nothing() {
         let (_, latest) = *pair.sent[1].last().unwrap();
         pair.cut = [true, true];
         let quiet = Control { demand, required_min_rx, poll: false, final_: false, ..latest };
-        pair.act(0, |session, now, out| session.receive(&quiet, now, out));
+        pair.act(0, |session, now, out| session.receive(&quiet, now, now, out));
         pair.sent[0].clear();
         pair.run(250 * MS);
         assert_eq!(pair.sent[0], [], "demand {demand}");
@@ -304,7 +304,7 @@ proptest! {
             session.tick(now, &mut out);
             let before = session.state();
             out.clear();
-            session.receive(&packet, now, &mut out);
+            session.receive(&packet, now, now, &mut out);
             prop_assert_eq!(session.state(), next_state(before, packet.state));
             prop_assert!(out.iter().filter(|step| matches!(step, Step::Send(_))).count() <= 2);
             prop_assert!(session.next_deadline().is_some(), "silence is noticed");
@@ -330,4 +330,17 @@ proptest! {
         pair.run(Duration::from_secs(5));
         prop_assert_eq!(pair.states(), [State::Up; 2]);
     }
+}
+
+#[test]
+fn silence_lasts_from_when_a_packet_came_however_late_it_is_looked_at() {
+    let pace = config(3, 10, 10);
+    let mut pair = Pair::up(pace, pace);
+    let (came, looked_at) = (pair.now + 5 * MS, pair.now + 25 * MS);
+    let (packet, mut out) = (pair.ends[1].packet(), Vec::new());
+    pair.ends[0].receive(&packet, came, looked_at, &mut out);
+    assert_eq!(pair.ends[0].detect_at, Some(came + 30 * MS));
+    // A clock that was set back makes nothing come later than now.
+    pair.ends[0].receive(&packet, looked_at + 1000 * MS, looked_at, &mut out);
+    assert_eq!(pair.ends[0].detect_at, Some(looked_at + 30 * MS));
 }
