@@ -7,14 +7,15 @@
 mod address_rows;
 mod addresses;
 mod arrange;
-mod asks;
 mod atoms;
+mod blocks;
 mod build;
 mod classes;
 mod compiled;
 mod compiler;
 mod conditions;
 mod memo;
+mod narrow;
 mod packet;
 mod port_rows;
 mod prefixes;

@@ -12,7 +12,7 @@ use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, Rule, SetId};
 use policy::sets::Member;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{Change, LIMITS, World, apply, change, check, checks, named, packet};
+use support::{Change, LIMITS, World, apply, change, check, checks, islands, named, packet};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
@@ -102,6 +102,34 @@ proptest! {
         compiled.judge_batch(&asked, &mut out);
         compiled.judge_batch_by_memory(&mut memo, &asked, &mut remembered);
         prop_assert_eq!(&remembered, &out);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Most of their rules are about few addresses, and lie with those.
+    #[test]
+    fn large_programs_judge_as_the_slow_judge_does(islands in islands()) {
+        let limits = Limits { members: 50_000, ..LIMITS };
+        let (mut compiler, mut world) = (Compiler::new(limits), World::default());
+        let mut endpoints = vec![None];
+        let checks = Arc::new(islands.checks);
+        let program = compiler.program(&checks).expect("room");
+        for change in islands.before.iter().chain([&Change::Publish]).chain(&islands.after).chain([&Change::Publish]) {
+            apply(&mut compiler, &mut world, &mut endpoints, change);
+            let Change::Publish = change else { continue };
+            let compiled = compiler.publish();
+            for packet in &islands.packets {
+                check(&compiler, &compiled, program, &checks, packet, &world);
+            }
+            let asked: Vec<_> = islands.packets.iter().map(|packet| (program, packet.into())).collect();
+            let mut out = vec![Judgement::NO_PROGRAM; asked.len()];
+            compiled.judge_batch(&asked, &mut out);
+            for ((program, packet), judgement) in asked.iter().zip(&out) {
+                prop_assert_eq!(*judgement, compiled.judge(*program, packet));
+            }
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! The dimension of one end's address: from its class to a row.
+//! The dimension of one end's address: from its class to what it leads to.
 //!
 //! A program names a few atoms, so most classes are one to it: it makes rows for what it can tell apart, the atoms of a
-//! class that it names (the class's *view*), and every class leads to the row of its view.
+//! class that it names (the class's *view*), and every class leads to what its view leads to: a row of bits, and in large
+//! programs the blocks of its narrow rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +11,35 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ahash::RandomState;
 
 use super::atoms::AtomId;
+use super::blocks::{Block, Lane, blocks};
 use super::classes::{ClassId, Classes};
 use super::conditions::AddressCondition;
+use super::narrow::NarrowEnd;
 use super::rows::{Form, PLAIN_MAX, Rows, Words, set_bit};
 
-/// From a class to where its row lies. Shared with readers, and written in place: a class that is new leads nowhere yet.
-pub(super) type ClassRows = Arc<[AtomicU32]>;
+/// From a class to the number of its lead. Shared with readers, and written in place: a class that is new leads nowhere yet.
+pub(super) type ClassLeads = Arc<[AtomicU32]>;
+
+/// Where an address leads to in a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Lead {
+    /// Its row of bits.
+    pub(super) row: u32,
+    /// The first of its blocks.
+    pub(super) block: u32,
+    /// How many there are: at least one where the program has any.
+    pub(super) blocks: u32,
+    /// Its position, for rules that lie with the other end.
+    pub(super) position: u32,
+}
+
+/// What is in the making, behind what a program has already.
+#[derive(Debug, Default)]
+pub(super) struct Making {
+    pub(super) words: Words,
+    pub(super) blocks_before: usize,
+    pub(super) blocks: Vec<Block>,
+}
 
 /// The writer's side.
 pub(super) struct AddressRows {
@@ -23,36 +47,46 @@ pub(super) struct AddressRows {
     conditions: Vec<Asked>,
     /// The conditions that ask for an atom.
     by_atom: HashMap<AtomId, Vec<u32>, RandomState>,
-    /// Each view's row.
+    /// Each view's lead.
     views: HashMap<Box<[AtomId]>, u32, RandomState>,
-    /// The row of a view of nothing.
-    nothing: u32,
+    /// All leads, and the number of each.
+    leads: Vec<Lead>,
+    numbers: HashMap<Lead, u32, RandomState>,
+    /// Positions of addresses, by what they meet of what rules of the other end ask.
+    positions: HashMap<Box<[u32]>, u16, RandomState>,
+    has_lanes: bool,
     /// Views when all classes were last gone through.
     views_at_first: usize,
 }
 
-/// A condition, and the bits of all who have it.
+/// A condition, and who has it: bits of rows, lanes of blocks, and rules that lie with the other end, by the number that
+/// positions know it by.
+#[derive(Default)]
 struct Asked {
     condition: AddressCondition,
     bits: Vec<u32>,
+    lanes: Vec<Lane>,
+    across: Option<u32>,
 }
 
+/// The lead of a view of nothing.
+const NOTHING: u32 = 0;
+
 impl AddressRows {
-    /// The dimension that these parts make, by bit; `None` where none of them asks for anything.
+    /// The dimension that these parts make, by bit, and narrow ones; `None` where none of them asks for anything.
     pub(super) fn new<'a>(
         parts: impl Iterator<Item = (u32, &'a AddressCondition)>,
+        narrow: NarrowEnd,
+        has_lanes: bool,
         width: usize,
-        words: &mut Words,
+        making: &mut Making,
     ) -> Option<AddressRows> {
-        let mut numbers: HashMap<&AddressCondition, usize, RandomState> = HashMap::default();
-        let mut conditions: Vec<Asked> = Vec::new();
-        for (bit, condition) in parts {
-            let number = *numbers.entry(condition).or_insert_with(|| {
-                conditions.push(Asked { condition: condition.clone(), bits: Vec::new() });
-                conditions.len() - 1
-            });
-            conditions[number].bits.push(bit);
-        }
+        let mut conditions = Conditions::default();
+        parts.for_each(|(bit, condition)| conditions.one(condition).bits.push(bit));
+        narrow.lanes.into_iter().for_each(|(condition, lanes)| conditions.one(&condition).lanes = lanes);
+        let across = narrow.across.into_iter();
+        across.for_each(|(condition, number)| conditions.one(&condition).across = Some(number));
+        let conditions = conditions.all;
         if conditions.iter().all(|asked| asked.condition.is_any()) {
             return None;
         }
@@ -70,16 +104,19 @@ impl AddressRows {
             }
         }
         let form = if width <= PLAIN_MAX { Form::Plain } else { Form::Lists };
-        let mut rows = Rows::new(form, base, words);
-        let nothing = rows.row(Vec::new(), words);
-        Some(AddressRows {
-            rows,
+        let mut rows = AddressRows {
+            rows: Rows::new(form, base, &mut making.words),
             conditions,
             by_atom,
-            views: HashMap::from_iter([(Box::default(), nothing)]),
-            nothing,
+            views: HashMap::default(),
+            leads: Vec::new(),
+            numbers: HashMap::default(),
+            positions: narrow.positions,
+            has_lanes,
             views_at_first: 0,
-        })
+        };
+        let nothing = rows.lead_of(&[], making);
+        (nothing == Some(NOTHING)).then_some(rows)
     }
 
     /// Where the base lies.
@@ -87,26 +124,36 @@ impl AddressRows {
         self.rows.base_at
     }
 
-    /// Leads every class to its row.
-    pub(super) fn lead_all(&mut self, classes: &Classes, words: &mut Words) -> ClassRows {
-        let map = new_map(classes.end(), self.nothing);
-        self.lead(|atom| classes.with(atom), &map, words);
-        self.views_at_first = self.views.len();
-        map
+    /// Does any bit depend on this end?
+    pub(super) fn asks_bits(&self) -> bool {
+        self.conditions.iter().any(|asked| !asked.bits.is_empty() && !asked.condition.is_any())
     }
 
-    /// Leads new classes to their rows; `by_atom` are those among them that list an atom. Returns another map where this
-    /// one is too short.
+    /// All leads, by number.
+    pub(super) fn leads(&self) -> &[Lead] {
+        &self.leads
+    }
+
+    /// Leads every class.
+    pub(super) fn lead_all(&mut self, classes: &Classes, making: &mut Making) -> Option<ClassLeads> {
+        let map = new_map(classes.end());
+        self.lead(|atom| classes.with(atom), &map, making)?;
+        self.views_at_first = self.views.len();
+        Some(map)
+    }
+
+    /// Leads new classes; `by_atom` are those among them that list an atom. Returns another map where this one is too short,
+    /// and `None` where the program has to be made anew.
     pub(super) fn lead_fresh(
         &mut self,
         fresh: &[ClassId],
         by_atom: &HashMap<AtomId, Vec<ClassId>, RandomState>,
-        map: &ClassRows,
-        words: &mut Words,
-    ) -> Option<ClassRows> {
+        map: &ClassLeads,
+        making: &mut Making,
+    ) -> Option<Option<ClassLeads>> {
         let end = fresh.iter().max().map_or(0, |last| *last as usize + 1);
         let longer = (end > map.len()).then(|| {
-            let longer = new_map(end, self.nothing);
+            let longer = new_map(end);
             for (new, old) in longer.iter().zip(map.iter()) {
                 new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
             }
@@ -114,43 +161,44 @@ impl AddressRows {
         });
         let map = longer.as_ref().unwrap_or(map);
         for class in fresh {
-            map[*class as usize].store(self.nothing, Ordering::Relaxed);
+            map[*class as usize].store(NOTHING, Ordering::Relaxed);
         }
-        self.lead(|atom| by_atom.get(&atom).map_or(&[], Vec::as_slice), map, words);
-        longer
+        self.lead(|atom| by_atom.get(&atom).map_or(&[], Vec::as_slice), map, making)?;
+        Some(longer)
     }
 
-    fn lead<'a>(&mut self, with: impl Fn(AtomId) -> &'a [ClassId], map: &[AtomicU32], words: &mut Words) {
-        let named = self.by_atom.keys();
-        let mut seen: Vec<(ClassId, AtomId)> =
-            named.flat_map(|atom| with(*atom).iter().map(|class| (*class, *atom))).collect();
-        seen.sort_unstable();
+    fn lead<'a>(
+        &mut self,
+        with: impl Fn(AtomId) -> &'a [ClassId],
+        map: &[AtomicU32],
+        making: &mut Making,
+    ) -> Option<()> {
         let mut view = Vec::new();
-        for one in seen.chunk_by(|(a, _), (b, _)| a == b) {
+        for one in seen(self.by_atom.keys(), with).chunk_by(|(a, _), (b, _)| a == b) {
             view.clear();
             view.extend(one.iter().map(|(_, atom)| *atom));
-            let row = match self.views.get(&*view) {
-                Some(row) => *row,
-                None => {
-                    let row = self.row_of(&view, words);
-                    self.views.insert(view.as_slice().into(), row);
-                    row
-                }
+            let lead = match self.views.get(&*view) {
+                Some(lead) => *lead,
+                None => self.lead_of(&view, making)?,
             };
-            map[one[0].0 as usize].store(row, Ordering::Relaxed);
+            map[one[0].0 as usize].store(lead, Ordering::Relaxed);
         }
+        Some(())
     }
 
-    fn row_of(&mut self, view: &[AtomId], words: &mut Words) -> u32 {
+    /// The lead of a view that is new; `None` where there is no position for it, or more blocks than can be counted.
+    fn lead_of(&mut self, view: &[AtomId], making: &mut Making) -> Option<u32> {
         let mut asked: Vec<u32> = view.iter().flat_map(|atom| &self.by_atom[atom]).copied().collect();
         asked.sort_unstable();
         asked.dedup();
-        let mut turned: Vec<u32> = Vec::new();
+        let (mut turned, mut lanes, mut pattern) = (Vec::<u32>::new(), Vec::new(), Vec::new());
         for number in asked {
-            let Asked { condition, bits } = &self.conditions[number as usize];
+            let Asked { condition, bits, lanes: of_condition, across } = &self.conditions[number as usize];
             let before = condition.holds(&[]);
             if condition.holds(view) != before {
                 turned.extend(bits);
+                lanes.extend(of_condition);
+                pattern.extend(across);
             }
         }
         turned.sort_unstable();
@@ -160,7 +208,24 @@ impl AddressRows {
             (word, bits.iter().fold(base[word as usize], |word, bit| word ^ 1u64 << (bit % 64)))
         });
         let differs = differs.collect();
-        self.rows.row(differs, words)
+        let mut lead = Lead { row: self.rows.row(differs, &mut making.words), ..Lead::default() };
+        if self.has_lanes {
+            pattern.sort_unstable();
+            lead.position = (*self.positions.get(&*pattern)?).into();
+            // Nothing of lanes is in the first block.
+            let blocks = blocks(&lanes);
+            lead.blocks = u32::try_from(blocks.len().max(1)).ok()?;
+            if !blocks.is_empty() {
+                lead.block = u32::try_from(making.blocks_before + making.blocks.len()).ok()?;
+                making.blocks.extend(blocks);
+            }
+        }
+        let number = *self.numbers.entry(lead).or_insert_with(|| {
+            self.leads.push(lead);
+            self.leads.len() as u32 - 1
+        });
+        self.views.insert(view.into(), number);
+        Some(number)
     }
 
     /// Are there many more rows than when all classes were last gone through? Some may be nobody's by now.
@@ -168,16 +233,51 @@ impl AddressRows {
         self.views.len() > self.views_at_first * 2 + 256
     }
 
-    /// About how many bytes this takes, rows aside.
+    /// About how many bytes this takes, rows and blocks aside.
     pub(super) fn bytes(&self) -> usize {
-        let conditions = self.conditions.iter();
-        let bits: usize = conditions.map(|asked| asked.bits.len() * 4 + size_of::<Asked>()).sum();
-        bits + self.views.len() * 64 + self.by_atom.len() * 64
+        let of = |asked: &Asked| asked.bits.len() * 4 + size_of_val(&*asked.lanes) + size_of::<Asked>();
+        let conditions: usize = self.conditions.iter().map(of).sum();
+        conditions
+            + self.views.len() * 64
+            + self.by_atom.len() * 64
+            + self.leads.len() * 3 * size_of::<Lead>()
     }
 }
 
-fn new_map(end: usize, row: u32) -> ClassRows {
+/// Conditions, each once.
+#[derive(Default)]
+struct Conditions {
+    all: Vec<Asked>,
+    numbers: HashMap<AddressCondition, usize, RandomState>,
+}
+
+impl Conditions {
+    fn one(&mut self, condition: &AddressCondition) -> &mut Asked {
+        let number = match self.numbers.get(condition) {
+            Some(number) => *number,
+            None => {
+                self.numbers.insert(condition.clone(), self.all.len());
+                self.all.push(Asked { condition: condition.clone(), ..Asked::default() });
+                self.all.len() - 1
+            }
+        };
+        &mut self.all[number]
+    }
+}
+
+/// The classes that list any of these atoms, each with those that it lists: in order, a class's next to each other.
+pub(super) fn seen<'a, 'b>(
+    atoms: impl Iterator<Item = &'b AtomId>,
+    with: impl Fn(AtomId) -> &'a [ClassId],
+) -> Vec<(ClassId, AtomId)> {
+    let mut seen: Vec<(ClassId, AtomId)> =
+        atoms.flat_map(|atom| with(*atom).iter().map(|class| (*class, *atom))).collect();
+    seen.sort_unstable();
+    seen
+}
+
+fn new_map(end: usize) -> ClassLeads {
     // Room for classes to come.
     let len = end.next_power_of_two().clamp(16, super::classes::UNKNOWN as usize);
-    (0..len).map(|_| AtomicU32::new(row)).collect()
+    (0..len).map(|_| AtomicU32::new(NOTHING)).collect()
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::atoms::{Atom, Atoms};
 use super::conditions::{AddressCondition, Group, Part};
-use super::rows::WORD;
+use super::rows::{PLAIN_MAX, WORD};
 use crate::judge::Verdict;
 use crate::rule::Action;
 
@@ -38,10 +38,11 @@ impl Arrangement {
     pub(super) fn new(groups: Vec<Group>, atoms: &Atoms) -> Arrangement {
         let mut parts = Vec::new();
         let mut stages = Vec::new();
+        let are_many = groups.iter().map(|group| group.parts.len()).sum::<usize>() > PLAIN_MAX * WORD;
         for group in groups {
             let (logs, mut rules): (Vec<Part>, Vec<Part>) =
                 group.parts.into_iter().partition(|part| part.action == Action::Log);
-            if rules.len() > WORD {
+            if are_many && rules.len() > WORD {
                 sort_by_addresses(&mut rules, atoms);
                 rules.chunks_mut(WORD).for_each(|word| word.sort_by_key(|part| part.step));
             }

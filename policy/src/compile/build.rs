@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 
-use super::address_rows::{AddressRows, ClassRows};
+use super::address_rows::{AddressRows, ClassLeads, Making};
 use super::addresses::Addresses;
 use super::arrange::Arrangement;
-use super::asks::Asks;
 use super::atoms::AtomId;
+use super::blocks::Block;
 use super::classes::ClassId;
-use super::conditions::groups;
+use super::conditions::{Part, groups};
+use super::narrow::Narrow;
 use super::port_rows::{PortRows, ROWS_END};
-use super::program::{Program, named};
+use super::program::{End, Program, named};
 use super::rows::{PLAIN_MAX, Words};
 use crate::judge::Step;
 use crate::rule::Checks;
@@ -35,61 +36,84 @@ pub(super) struct Built {
 impl Built {
     /// Compiles; `None` where it would take more than can be numbered.
     pub(super) fn new(checks: &Checks, steps: &[Step], addresses: &Addresses) -> Option<Built> {
-        let arrangement = Arrangement::new(groups(checks, steps, addresses)?, &addresses.atoms);
+        let mut groups = groups(checks, steps, addresses)?;
+        let Narrow { ends: [from, to] } = Narrow::of(&mut groups, addresses);
+        let has_lanes = !from.lanes.is_empty() || !to.lanes.is_empty();
+        let arrangement = Arrangement::new(groups, &addresses.atoms);
         let width = arrangement.words();
-        let mut words = Words::default();
+        let mut making = Making::default();
+        if has_lanes {
+            making.blocks.push(Block::never());
+        }
         let parts = arrangement.bits().map(|(bit, part)| (bit, &part.upper, &part.source_port));
-        let ports = PortRows::new(parts, width, &mut words);
+        let ports = PortRows::new(parts, width, &mut making.words);
         let sources = arrangement.bits().map(|(bit, part)| (bit, &part.source));
-        let mut source = AddressRows::new(sources, width, &mut words);
+        let mut source = AddressRows::new(sources, from, has_lanes, width, &mut making);
         let destinations = arrangement.bits().map(|(bit, part)| (bit, &part.destination));
-        let mut destination = AddressRows::new(destinations, width, &mut words);
-        let mut lead = |rows: &mut Option<AddressRows>| {
-            rows.as_mut().map(|rows| rows.lead_all(&addresses.classes, &mut words))
+        let mut destination = AddressRows::new(destinations, to, has_lanes, width, &mut making);
+        let mut end = |rows: &mut Option<AddressRows>| -> Option<Option<End>> {
+            let Some(rows) = rows else { return Some(None) };
+            let map = rows.lead_all(&addresses.classes, &mut making)?;
+            Some(Some(End {
+                map,
+                leads: rows.leads().into(),
+                base: rows.base_at(),
+                asks_bits: rows.asks_bits(),
+            }))
         };
-        let (source_map, destination_map) = (lead(&mut source), lead(&mut destination));
-        let base = |rows: &Option<AddressRows>| rows.as_ref().map_or(0, AddressRows::base_at);
-        let name = |part: &Option<super::conditions::Part>| {
-            part.as_ref().map_or(u32::MAX, |part| named(part.step, part.action))
-        };
-        let lists = width > PLAIN_MAX;
+        let (from, to) = (end(&mut source)?, end(&mut destination)?);
+        let name = |part: &Option<Part>| part.as_ref().map_or(u32::MAX, |part| named(part.step, part.action));
         let program = Program {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             named: arrangement.parts.iter().map(name).collect(),
             stages: arrangement.stages.into(),
-            words: words.new.into(),
-            lists,
-            asks: if lists { Asks::new(&arrangement.parts) } else { Asks::default() },
-            bases: [base(&source), base(&destination)],
+            words: making.words.new.into(),
+            lists: width > PLAIN_MAX
+                && [&source, &destination].into_iter().flatten().any(AddressRows::asks_bits),
+            blocks: making.blocks.into(),
             asks_source_port: ports.asks_source,
             ports: ports.tables,
-            source: source_map,
-            destination: destination_map,
+            source: from,
+            destination: to,
         };
         (program.words.len() < ROWS_END).then(|| Built { program: Arc::new(program), source, destination })
     }
 
-    /// Leads new classes to their rows. Readers see it in the next publication: nothing leads to those classes yet.
-    pub(super) fn take_up(&mut self, fresh: &[ClassId], by_atom: &Fresh) {
-        let mut words = Words::behind(self.program.words.len());
-        let mut lead = |rows: &mut Option<AddressRows>, map: &Option<ClassRows>| {
-            rows.as_mut()
-                .zip(map.as_ref())
-                .map(|(rows, map)| rows.lead_fresh(fresh, by_atom, map, &mut words))
+    /// Leads new classes to their rows. Readers see it in the next publication: nothing leads to those classes yet. `None`
+    /// where the program has to be made anew.
+    pub(super) fn take_up(&mut self, fresh: &[ClassId], by_atom: &Fresh) -> Option<()> {
+        if self.is_worn() {
+            return None;
+        }
+        let mut making = Making {
+            words: Words::behind(self.program.words.len()),
+            blocks_before: self.program.blocks.len(),
+            blocks: Vec::new(),
         };
-        let source = lead(&mut self.source, &self.program.source).flatten();
-        let destination = lead(&mut self.destination, &self.program.destination).flatten();
-        if source.is_none() && destination.is_none() && words.new.is_empty() {
-            return;
+        let mut lead = |rows: &mut Option<AddressRows>, end: &Option<End>| -> Option<Option<End>> {
+            let Some((rows, end)) = rows.as_mut().zip(end.as_ref()) else { return Some(None) };
+            let longer = rows.lead_fresh(fresh, by_atom, &end.map, &mut making)?;
+            if longer.is_none() && rows.leads().len() == end.leads.len() {
+                return Some(None);
+            }
+            let map = longer.unwrap_or_else(|| ClassLeads::clone(&end.map));
+            Some(Some(End { map, leads: rows.leads().into(), ..*end }))
+        };
+        let source = lead(&mut self.source, &self.program.source)?;
+        let destination = lead(&mut self.destination, &self.program.destination)?;
+        if source.is_none() && destination.is_none() && making.words.new.is_empty() {
+            return Some(());
         }
         let program = Arc::make_mut(&mut self.program);
         program.source = source.or(program.source.take());
         program.destination = destination.or(program.destination.take());
-        program.words = [&*program.words, &words.new].concat().into();
+        program.words = [&*program.words, &making.words.new].concat().into();
+        program.blocks = [&*program.blocks, &making.blocks].concat().into();
+        Some(())
     }
 
     /// Is it to be made anew, or would it grow without end?
-    pub(super) fn is_worn(&self) -> bool {
+    fn is_worn(&self) -> bool {
         let rows = [&self.source, &self.destination];
         rows.into_iter().flatten().any(AddressRows::is_worn) || self.program.words.len() >= ROWS_END
     }

@@ -9,7 +9,7 @@ use super::addresses::AddressLookup;
 use super::classes::{ClassId, NOTHING};
 use super::memo::Memo;
 use super::packet::Packet;
-use super::program::{PacketRows, Program};
+use super::program::{PacketRows, Program, Way, bits};
 use super::{Judgement, ProgramId, RuleId};
 
 /// Packets whose addresses are looked up together.
@@ -64,8 +64,17 @@ impl Compiled {
                 scratch,
                 asked,
                 out,
-                |program, rows| remembered.borrow().recall(program.serial, rows),
-                |program, rows, judgement| remembered.borrow_mut().remember(program.serial, rows, judgement),
+                |program, rows| {
+                    program
+                        .is_remembered()
+                        .then(|| remembered.borrow().recall(program.serial, rows))
+                        .flatten()
+                },
+                |program, rows, judgement| {
+                    if program.is_remembered() {
+                        remembered.borrow_mut().remember(program.serial, rows, judgement);
+                    }
+                },
             );
         }
     }
@@ -88,10 +97,14 @@ impl Compiled {
         };
         let source = class(program.source.is_some(), packet.source);
         let destination = class(program.destination.is_some(), packet.destination);
-        match program.rows(source, destination, packet) {
-            Some(rows) => program.judge(id, packet, &rows, met),
-            None => Judgement::NO_PROGRAM,
-        }
+        let asked = [(id, *packet)];
+        let (mut rows, mut ways) = ([PacketRows::default()], [Way::default()]);
+        let mut out = [Judgement::NO_PROGRAM];
+        let which = program.rows(&asked, &[[source, destination]], &mut rows);
+        program.lead(&asked, &rows, &mut ways, which);
+        program.judge(&asked, &rows, &ways, which, &mut out, met);
+        let [judgement] = out;
+        judgement
     }
 
     /// At most [`BATCH`]: first every class, then every row, then what the rows lead to, then every verdict, so that one packet's
@@ -105,65 +118,105 @@ impl Compiled {
         recall: impl Fn(&Program, &PacketRows) -> Option<Judgement>,
         remember: impl Fn(&Program, &PacketRows, Judgement),
     ) {
-        let Scratch { classes, v4, v6, rows } = scratch;
-        for (number, (id, packet)) in asked.iter().enumerate() {
-            let Some(program) = self.program(*id) else { continue };
-            let ends = [(&program.source, packet.source), (&program.destination, packet.destination)];
-            for (end, (map, addr)) in ends.into_iter().enumerate() {
-                let place = (number * 2 + end) as u8;
-                match (map, packet.family) {
-                    (None, _) => {}
-                    (_, Family::V4) => v4.push(place, addr as u32),
-                    (_, Family::V6) => v6.push(place, addr),
-                }
-            }
-        }
-        v4.answer(classes, |addrs, classes| self.addresses.classes_v4(addrs, classes));
-        v6.answer(classes, |addrs, classes| self.addresses.classes_v6(addrs, classes));
+        let asked = &asked[..asked.len().min(out.len()).min(BATCH)];
+        let Scratch { classes, rows, ways, addresses } = scratch;
+        self.classify(asked, addresses, classes);
+        // Each bit is a packet's that is still to be judged.
         let mut unknown = 0u64;
-        for (number, (((id, packet), (classes, rows)), out)) in
-            asked.iter().zip(classes.iter().zip(&mut *rows)).zip(&mut *out).enumerate()
-        {
-            let [source, destination] = *classes;
-            let program = self.program(*id);
-            let found = program.and_then(|program| program.rows(source, destination, packet));
-            let Some((program, found)) = program.zip(found) else {
-                *out = Judgement::NO_PROGRAM;
+        for (at, run) in runs(asked) {
+            let Some(program) = self.program(run[0].0) else {
+                out[at..][..run.len()].fill(Judgement::NO_PROGRAM);
                 continue;
             };
-            match recall(program, &found) {
-                Some(judgement) => *out = judgement,
-                None => {
-                    *rows = found;
-                    unknown |= 1 << number;
+            let known = program.rows(run, &classes[at..], &mut rows[at..]);
+            for number in at..at + run.len() {
+                let found = if known >> (number - at) & 1 == 0 {
+                    Some(Judgement::NO_PROGRAM)
+                } else {
+                    recall(program, &rows[number % BATCH])
+                };
+                match found {
+                    Some(judgement) => out[number] = judgement,
+                    None => unknown |= 1 << number,
                 }
             }
         }
-        // The sum means nothing, but has to be made, so what it is of has to be read.
+        // Has to be made, so what it is of has to be read.
         let mut sum = 0u64;
-        for step in [Program::near_heads, Program::near_words] {
-            for number in bits(unknown) {
-                let program = asked.get(number).and_then(|(id, _)| self.program(*id));
-                sum = sum.wrapping_add(program.map_or(0, |program| step(program, &rows[number % BATCH])));
+        for (at, run) in runs(asked) {
+            if let Some(program) = self.program(run[0].0) {
+                let which = unknown >> at & (!0 >> (BATCH - run.len()));
+                sum = sum.wrapping_add(program.lead(run, &rows[at..], &mut ways[at..], which));
             }
         }
         std::hint::black_box(sum);
-        for number in bits(unknown) {
-            let Some(((id, packet), out)) = asked.get(number).zip(out.get_mut(number)) else { break };
-            let Some(program) = self.program(*id) else { continue };
-            let rows = &rows[number % BATCH];
-            *out = program.judge(*id, packet, rows, |_| {});
-            remember(program, rows, *out);
+        for (at, run) in runs(asked) {
+            if let Some(program) = self.program(run[0].0) {
+                let which = unknown >> at & (!0 >> (BATCH - run.len()));
+                program.judge(run, &rows[at..], &ways[at..], which, &mut out[at..], |_| {});
+                for number in bits(which).map(|number| at + number) {
+                    remember(program, &rows[number % BATCH], out[number]);
+                }
+            }
+        }
+    }
+
+    /// The classes of all packets' ends: of those that anybody asks for.
+    #[inline(always)]
+    fn classify(
+        &self,
+        asked: &[(ProgramId, Packet)],
+        addresses: &mut Addresses,
+        classes: &mut [[ClassId; 2]; BATCH],
+    ) {
+        let mut ends = [false; 2];
+        for (_, run) in runs(asked) {
+            let Some(program) = self.program(run[0].0) else { continue };
+            ends[0] |= program.source.is_some();
+            ends[1] |= program.destination.is_some();
+        }
+        let of_v6 = |(_, packet): &&(ProgramId, Packet)| packet.family == Family::V6;
+        let v6 = asked.iter().filter(of_v6).count();
+        for (end, addr) in
+            [|packet: &Packet| packet.source, |packet: &Packet| packet.destination].iter().enumerate()
+        {
+            if !ends[end] {
+                continue;
+            }
+            if v6 < asked.len() {
+                // Those of IPv6 among them find something, and it is replaced.
+                for (key, (_, packet)) in addresses.v4.iter_mut().zip(asked) {
+                    *key = addr(packet) as u32;
+                }
+                let answers = &mut addresses.classes[..asked.len()];
+                self.addresses.classes_v4(&addresses.v4[..asked.len()], answers);
+                for (class, answer) in classes.iter_mut().zip(answers) {
+                    class[end] = *answer;
+                }
+            }
+            if v6 > 0 {
+                for (key, (_, packet)) in addresses.v6.iter_mut().zip(asked.iter().filter(of_v6)) {
+                    *key = addr(packet);
+                }
+                let answers = &mut addresses.classes[..v6];
+                self.addresses.classes_v6(&addresses.v6[..v6], answers);
+                let places = classes.iter_mut().zip(asked).filter(|(_, asked)| of_v6(asked));
+                for ((class, _), answer) in places.zip(answers) {
+                    class[end] = *answer;
+                }
+            }
         }
     }
 }
 
-/// The numbers of the bits that are set.
+/// Packets next to each other that are asked about the same program, and the number of the first.
 #[inline(always)]
-fn bits(mut word: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let number = word.trailing_zeros() as usize;
-        (word != 0).then(|| word &= word - 1).map(|()| number)
+fn runs(asked: &[(ProgramId, Packet)]) -> impl Iterator<Item = (usize, &[(ProgramId, Packet)])> {
+    let mut start = 0;
+    asked.chunk_by(|(a, _), (b, _)| a == b).map(move |run| {
+        let first = start;
+        start += run.len();
+        (first, run)
     })
 }
 
@@ -172,52 +225,29 @@ fn bits(mut word: u64) -> impl Iterator<Item = usize> {
 #[derive(Clone, Debug)]
 pub(super) struct Scratch {
     classes: [[ClassId; 2]; BATCH],
-    v4: Questions<u32>,
-    v6: Questions<u128>,
     rows: [PacketRows; BATCH],
+    ways: [Way; BATCH],
+    addresses: Addresses,
+}
+
+/// Addresses to look up, and their answers.
+#[derive(Clone, Debug)]
+struct Addresses {
+    v4: [u32; BATCH],
+    v6: [u128; BATCH],
+    classes: [ClassId; BATCH],
 }
 
 const _: () = assert!(BATCH <= u64::BITS as usize, "a bit for each packet");
 
 impl Scratch {
     pub(super) fn new() -> Scratch {
-        let classes = [[NOTHING; 2]; BATCH];
-        Scratch { classes, v4: Questions::new(), v6: Questions::new(), rows: [PacketRows::default(); BATCH] }
-    }
-}
-
-/// Addresses of one family to look up, and which end of which packet each is: twice the packet's number, and 1 for the
-/// destination. Answered, they are forgotten.
-#[derive(Clone, Debug)]
-struct Questions<K> {
-    addrs: [K; BATCH * 2],
-    places: [u8; BATCH * 2],
-    len: usize,
-}
-
-impl<K: Copy + Default> Questions<K> {
-    fn new() -> Questions<K> {
-        Questions { addrs: [K::default(); BATCH * 2], places: [0; BATCH * 2], len: 0 }
-    }
-
-    #[inline(always)]
-    fn push(&mut self, place: u8, addr: K) {
-        let at = self.len % (BATCH * 2);
-        (self.addrs[at], self.places[at]) = (addr, place);
-        self.len = at + 1;
-    }
-
-    #[inline(always)]
-    fn answer(&mut self, classes: &mut [[ClassId; 2]; BATCH], look_up: impl Fn(&[K], &mut [ClassId])) {
-        if self.len == 0 {
-            return;
+        let addresses = Addresses { v4: [0; BATCH], v6: [0; BATCH], classes: [NOTHING; BATCH] };
+        Scratch {
+            classes: [[NOTHING; 2]; BATCH],
+            rows: [PacketRows::default(); BATCH],
+            ways: [Way::default(); BATCH],
+            addresses,
         }
-        let mut answers = [NOTHING; BATCH * 2];
-        let answers = &mut answers[..self.len];
-        look_up(&self.addrs[..self.len], answers);
-        for (place, answer) in self.places.iter().zip(answers) {
-            classes[usize::from(place / 2) % BATCH][usize::from(place % 2)] = *answer;
-        }
-        self.len = 0;
     }
 }

@@ -185,9 +185,10 @@ impl Compiler {
         self.bytes = 0;
         for entry in self.programs.iter_mut().flatten() {
             let renamed = entry.named_ports.iter().any(|set| ports_changed.contains(set));
-            match &mut entry.built {
-                Some(built) if !renamed && !built.is_worn() => built.take_up(&fresh, &by_atom),
-                built => *built = Built::new(&entry.checks, &entry.steps, &self.addresses),
+            let kept =
+                entry.built.as_mut().filter(|_| !renamed).and_then(|built| built.take_up(&fresh, &by_atom));
+            if kept.is_none() {
+                entry.built = Built::new(&entry.checks, &entry.steps, &self.addresses);
             }
             self.bytes += entry.built.as_ref().map_or(0, Built::bytes);
             if self.bytes > self.limits.bytes {

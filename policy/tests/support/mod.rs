@@ -213,6 +213,138 @@ pub fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// A program of hundreds of rules: this world many times over, each with rules, sets and packets of its own.
+#[derive(Clone, Debug)]
+pub struct Islands {
+    pub checks: Checks,
+    /// Changes of sets.
+    pub before: Vec<Change>,
+    pub after: Vec<Change>,
+    pub packets: Vec<Packet>,
+}
+
+const ISLANDS: u8 = 100;
+
+pub fn islands() -> impl Strategy<Value = Islands> {
+    let on = || 0..ISLANDS;
+    let changes = |most| {
+        vec((on(), change()), 0..most).prop_map(|changes| {
+            changes
+                .into_iter()
+                .filter_map(|(island, change)| moved_change(change, island))
+                .collect::<Vec<_>>()
+        })
+    };
+    let rules = vec((on(), rule(), 0u8..10), 900..1_300);
+    let default = select(vec![TierDefault::Deny, TierDefault::Pass, TierDefault::Pass]);
+    let packets = vec((on(), 0u8..12, packet()), 1..150);
+    (rules, vec((1usize..400, default), 1..4), changes(300), changes(40), packets).prop_map(
+        |(rules, tiers, before, after, packets)| {
+            let rules = rules.into_iter().map(|(island, mut rule, rest)| {
+                // One in ten may be about everybody, the others are about somebody here; most are plain.
+                if rest > 3 {
+                    rule = plain(rule);
+                }
+                let [source, destination] = [&rule.source, &rule.destination];
+                if rest > 0
+                    && [source, destination].iter().all(|end| end.nets.is_empty() && end.sets.is_empty())
+                {
+                    let net =
+                        Prefix::new(IpAddr::from([10, 0, rest % 4, 0]), 22 + rest % 3).expect("a length");
+                    if rest % 2 == 0 {
+                        rule.source.nets = vec![net]
+                    } else {
+                        rule.destination.nets = vec![net]
+                    };
+                }
+                moved_rule(rule, island)
+            });
+            let mut rules: Vec<Rule> = rules.collect();
+            let policy = |rules| vec![Arc::new(Policy { name: "a".to_owned(), rules })];
+            let tiers = tiers.into_iter().map(|(count, default)| {
+                let some = rules.split_off(rules.len().saturating_sub(count));
+                Tier { name: "t".to_owned(), policies: policy(some), default }
+            });
+            let tiers = tiers.collect();
+            let checks = Checks { tiers, after: AfterTiers::Profiles(policy(rules)) };
+            let moved = packets.into_iter().map(|(island, other, packet)| Packet {
+                source: moved_addr(packet.source, island),
+                // Mostly on the same one.
+                destination: moved_addr(packet.destination, if other == 0 { other } else { island }),
+                ..packet
+            });
+            Islands { checks, before, after, packets: moved.collect() }
+        },
+    )
+}
+
+/// A rule without negations and kinds of messages, and with a port or two.
+fn plain(rule: Rule) -> Rule {
+    let [source, destination] = [rule.source, rule.destination].map(|end| EndMatch {
+        nets: end.nets,
+        sets: end.sets,
+        ports: end.ports.into_iter().take(2).collect(),
+        ..EndMatch::default()
+    });
+    let protocol = rule.protocol.or((!source.ports.is_empty() || !destination.ports.is_empty()).then_some(6));
+    Rule { protocol, family: None, source, destination, ..Rule::any(rule.action) }
+}
+
+fn moved_addr(addr: IpAddr, island: u8) -> IpAddr {
+    match addr {
+        IpAddr::V4(addr) => {
+            let [a, _, c, d] = addr.octets();
+            IpAddr::from([a, island, c, d])
+        }
+        IpAddr::V6(addr) => {
+            let mut segments = addr.segments();
+            segments[1] = island.into();
+            IpAddr::from(segments)
+        }
+    }
+}
+
+fn moved_net(net: Prefix, island: u8) -> Prefix {
+    let shortest = if net.addr().is_ipv4() { 16 } else { 32 };
+    Prefix::new(moved_addr(net.addr(), island), net.len().max(shortest)).expect("a length of the family")
+}
+
+fn moved_set(set: SetId, island: u8) -> SetId {
+    SetId(set.0 + u32::from(island) * (NET_SETS + PORT_SETS))
+}
+
+fn moved_rule(mut rule: Rule, island: u8) -> Rule {
+    for end in [&mut rule.source, &mut rule.destination] {
+        end.nets.iter_mut().for_each(|net| *net = moved_net(*net, island));
+        // Nowhere stays so.
+        if end.not_nets.iter().any(|net| net.len() > 0) {
+            end.not_nets.iter_mut().for_each(|net| *net = moved_net(*net, island));
+        }
+        let lists = [&mut end.sets, &mut end.not_sets, &mut end.named_ports, &mut end.not_named_ports];
+        lists.into_iter().flatten().for_each(|set| *set = moved_set(*set, island));
+    }
+    rule
+}
+
+fn moved_change(change: Change, island: u8) -> Option<Change> {
+    let moved = |member| match member {
+        Member::Net(net) => Member::Net(moved_net(net, island)),
+        Member::Port { net, protocol, port } => Member::Port { net: moved_net(net, island), protocol, port },
+    };
+    match change {
+        Change::Put(set, members) => {
+            Some(Change::Put(moved_set(set, island), members.into_iter().map(moved).collect()))
+        }
+        Change::Update(set, removed, added) => {
+            let [removed, added] = [removed, added].map(|some| some.into_iter().map(moved).collect());
+            Some(Change::Update(moved_set(set, island), removed, added))
+        }
+        Change::Remove(set) => Some(Change::Remove(moved_set(set, island))),
+        Change::Publish => Some(Change::Publish),
+        Change::Checks(..) | Change::Release(_) => None,
+    }
+}
+
 /// The compiled form holds to the slow judge: the verdict, the step that decided, and the rules that log.
 pub fn check(
     compiler: &Compiler,
