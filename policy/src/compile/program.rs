@@ -163,23 +163,32 @@ impl Program {
         let [sources, destinations] =
             [&self.source, &self.destination].map(|end| end.as_ref().map_or(&[][..], |end| &end.leads));
         let lead = |all: &[Lead], number: u32| all.get(number as usize).copied().unwrap_or_default();
-        let block = |lead: Lead| self.blocks.get(lead.block as usize).map_or(0, Block::touch);
-        let word = |lead: Lead| self.words.get(lead.row as usize).copied().unwrap_or(0);
-        let mut sum = 0u64;
         for number in bits(which) {
-            let columns = ways.get_mut(number).zip(rows.get(number)).zip(asked.get(number));
-            let Some(((way, PacketRows([_, _, source, destination])), (_, packet))) = columns else { break };
-            let (source, destination) = (lead(sources, *source), lead(destinations, *destination));
-            way.leads = [source, destination];
-            if !self.blocks.is_empty() {
-                way.asked = Asked::new(
-                    packet,
-                    [source.position, destination.position].map(|position| position as u16),
-                );
-                sum = sum.wrapping_add(block(source)).wrapping_add(block(destination));
+            let Some((way, PacketRows([_, _, source, destination]))) =
+                ways.get_mut(number).zip(rows.get(number))
+            else {
+                break;
+            };
+            way.leads = [lead(sources, *source), lead(destinations, *destination)];
+        }
+        // By itself, for the fewer instructions there are between such reads, the more of them wait at the same time.
+        let mut sum = 0u64;
+        if !self.blocks.is_empty() {
+            let block = |lead: &Lead| self.blocks.get(lead.block as usize).map_or(0, Block::touch);
+            for number in bits(which) {
+                let Some(Way { leads, .. }) = ways.get(number) else { break };
+                sum = sum.wrapping_add(block(&leads[0])).wrapping_add(block(&leads[1]));
             }
-            if self.lists {
-                sum = sum.wrapping_add(word(source)).wrapping_add(word(destination));
+            for number in bits(which) {
+                let Some((way, (_, packet))) = ways.get_mut(number).zip(asked.get(number)) else { break };
+                way.asked = Asked::new(packet, way.leads.map(|lead| lead.position as u16));
+            }
+        }
+        if self.lists {
+            let word = |lead: &Lead| self.words.get(lead.row as usize).copied().unwrap_or(0);
+            for number in bits(which) {
+                let Some(Way { leads, .. }) = ways.get(number) else { break };
+                sum = sum.wrapping_add(word(&leads[0])).wrapping_add(word(&leads[1]));
             }
         }
         if self.lists {
@@ -193,9 +202,7 @@ impl Program {
     /// Reads words that both ends fill, likewise. Of many, the first will do.
     #[inline(always)]
     fn near_words(&self, leads: &[Lead; 2]) -> u64 {
-        let (true, Some(source), Some(destination)) = (self.lists, &self.source, &self.destination) else {
-            return 0;
-        };
+        let (Some(source), Some(destination)) = (&self.source, &self.destination) else { return 0 };
         let mut sum = 0u64;
         let words = &*self.words;
         for block in 0..BLOCKS_NEAR.min(blocks(self.named.len() / WORD)) {
