@@ -17,6 +17,52 @@ pub(super) fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("t.yaml"), text).map_err(|error| error.to_string())
 }
 
+/// The blocks of YAML in a document that are (parts of) a configuration, with the line at which each begins.
+fn examples(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((line, _)) = lines.find(|(_, line)| *line == "```yaml") {
+        let block: Vec<&str> =
+            lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
+        let is_resource = |line: &&str| line.contains("apiVersion") || line.starts_with("  qosControls");
+        if !block.first().is_some_and(is_resource) {
+            found.push((line + 2, block.join("\n") + "\n"));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_example_of_the_documents_is_read() {
+    let documents = [
+        ("README.md", include_str!("../../../README.md")),
+        ("OPERATING.md", include_str!("../../../OPERATING.md")),
+    ];
+    let mut read = 0;
+    for (document, text) in documents {
+        for (line, mut example) in examples(text) {
+            for needed in GOOD.split_inclusive('\n') {
+                let (key, _) = needed.split_once(':').unwrap();
+                if !example.lines().any(|line| line.starts_with(&format!("{key}:"))) {
+                    example += needed;
+                }
+            }
+            if let Err(error) = parse(&example) {
+                panic!("{document}:{line}: {error}");
+            }
+            read += 1;
+        }
+    }
+    assert!(read >= 10, "only {read} examples were found");
+}
+
+#[test]
+fn the_example_of_the_help_is_read() {
+    let example = crate::EXAMPLE.split("\n\nExamples:").next().unwrap();
+    let lines = example.lines().filter_map(|line| line.strip_prefix("  "));
+    parse(&lines.fold(String::new(), |text, line| text + line + "\n")).unwrap();
+}
+
 #[test]
 fn the_shortest_file_takes_every_default() {
     let config = parse(GOOD).unwrap();
