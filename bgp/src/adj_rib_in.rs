@@ -222,8 +222,8 @@ impl AdjRibIn {
                 if one_by_one {
                     filtered = None;
                 }
-                let (imported, mark) = filtered
-                    .get_or_insert_with(|| policy.filter(sought.key.prefix(), received, interner));
+                let (imported, mark) =
+                    filtered.get_or_insert_with(|| policy.filter(sought.key.prefix(), received, interner));
                 let path = Path {
                     received: Arc::clone(received),
                     imported: Arc::clone(imported),

@@ -190,13 +190,7 @@ impl<K: Key> OutTable<K> {
     }
 
     /// The same as [`Self::put`] for a peer that takes several paths: notes the difference in `stage`.
-    pub(crate) fn stage_several(
-        &mut self,
-        key: K,
-        told: &[(u32, Worded)],
-        force: bool,
-        stage: &mut Stage,
-    ) {
+    pub(crate) fn stage_several(&mut self, key: K, told: &[(u32, Worded)], force: bool, stage: &mut Stage) {
         let before = self.several.remove(&key).unwrap_or_default();
         let nlri = |path_id: u32| Nlri { path_id, prefix: key.prefix() };
         for &(id, _) in &before {

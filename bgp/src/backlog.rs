@@ -75,13 +75,7 @@ const SLACK: usize = 1024;
 
 impl<K: Key> Backlog<K> {
     pub(crate) fn new(hasher: RandomState) -> Backlog<K> {
-        Backlog {
-            last: 0,
-            news: VecDeque::new(),
-            latest: HashTable::new(),
-            hasher,
-            behind: BTreeMap::new(),
-        }
+        Backlog { last: 0, news: VecDeque::new(), latest: HashTable::new(), hasher, behind: BTreeMap::new() }
     }
 
     /// Is the peer behind?
@@ -178,9 +172,7 @@ impl<K: Key> Backlog<K> {
     fn compact(&mut self) {
         self.trim();
         let Backlog { news, latest, hasher, .. } = self;
-        news.retain(|news| {
-            latest.find(hasher.hash_one(news.key), |number| *number == news.number).is_some()
-        });
+        news.retain(|news| latest.find(hasher.hash_one(news.key), |number| *number == news.number).is_some());
     }
 
     #[cfg(test)]

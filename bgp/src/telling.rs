@@ -301,12 +301,7 @@ impl Walk<'_> {
     }
 
     /// What the member is told of a prefix, which is gone where it has no index.
-    fn now<K: FamilyKey>(
-        &mut self,
-        index: Option<Index>,
-        table: &Table<K>,
-        told: &mut OutTable<K>,
-    ) -> Now {
+    fn now<K: FamilyKey>(&mut self, index: Option<Index>, table: &Table<K>, told: &mut OutTable<K>) -> Now {
         let Some((index, said)) = index.and_then(|index| Some((index, told.get(index)?))) else {
             return Now::Nothing;
         };
@@ -470,8 +465,7 @@ impl<'a> Judge<'a> {
         key: K,
         best: &Path,
     ) -> Option<Worded> {
-        let is_itself =
-            self.policy.keeps_next_hops() && key_nexthop(self.wordings.key(worded)) == to.address;
+        let is_itself = self.policy.keeps_next_hops() && key_nexthop(self.wordings.key(worded)) == to.address;
         if is_itself { self.told_of(key, best, to) } else { Some(worded) }
     }
 
@@ -501,12 +495,7 @@ impl<'a> Judge<'a> {
     }
 
     /// What is said of several paths to one peer, each with its identifier.
-    fn several<K: FamilyKey>(
-        &mut self,
-        to: Recipient,
-        index: Index,
-        table: &Table<K>,
-    ) -> Vec<(u32, Worded)> {
+    fn several<K: FamilyKey>(&mut self, to: Recipient, index: Index, table: &Table<K>) -> Vec<(u32, Worded)> {
         let Some(entry) = table.entry(index) else { return Vec::new() };
         // What a peer said is not for itself.
         let mut paths: Vec<&Path> =

@@ -58,7 +58,11 @@ impl Wordings {
         let print = Print::of(hasher.hash_one(key));
         let next = all.len() as u32;
         let number = numbers
-            .entry(print.hash(), |number| all[*number as usize].1 == print, |number| all[*number as usize].1.hash())
+            .entry(
+                print.hash(),
+                |number| all[*number as usize].1 == print,
+                |number| all[*number as usize].1.hash(),
+            )
             .or_insert(next);
         let number = *number.get();
         if number == next {

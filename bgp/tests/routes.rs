@@ -139,7 +139,9 @@ fn a_withdrawn_route_is_withdrawn_from_others_and_from_forwarding() {
     bench.take();
     bench.receive(EBGP, &update(&unhex(NLRI), &[], &[]));
     assert_eq!(bench.sent(OBSERVER), [(2, unhex("000418c000020000"))]);
-    assert!(bench.out.contains(&Output::RouteChanged { prefix: prefix("192.0.2.0/24"), paths: Arc::default() }));
+    assert!(
+        bench.out.contains(&Output::RouteChanged { prefix: prefix("192.0.2.0/24"), paths: Arc::default() })
+    );
 }
 
 #[test]
@@ -170,7 +172,9 @@ fn our_own_route_beats_the_peers_and_is_not_given_to_forwarding() {
     announce(&mut bench, EBGP, "");
     bench.take();
     bench.give(Input::Originate(OriginatedRoute::new(prefix("192.0.2.0/24"))));
-    assert!(bench.out.contains(&Output::RouteChanged { prefix: prefix("192.0.2.0/24"), paths: Arc::default() }));
+    assert!(
+        bench.out.contains(&Output::RouteChanged { prefix: prefix("192.0.2.0/24"), paths: Arc::default() })
+    );
     bench.take();
     bench.give(Input::Withdraw(prefix("192.0.2.0/24")));
     let back = |output: &Output| matches!(output, Output::RouteChanged { paths, .. } if paths.len() == 1);
