@@ -209,15 +209,22 @@ impl AdjRibIn {
                 }
             }
             table.seek(&mut batch);
+            let is_certain = self.allowance.admits_all(K::FAMILY, self.received[family] + batch.len())
+                && self.allowance.admits_attributes(self.attribute_bytes + batch.len() * bytes);
+            if is_certain {
+                table.place_all(&mut batch);
+            }
             for &sought in &batch {
-                let is_new = || !table.contains(sought, self.slot);
-                match self.allowance.admit(K::FAMILY, self.received[family], is_new) {
-                    Admission::Take => {}
-                    Admission::Drop => continue,
-                    Admission::Close(too_many) => return Err(too_many),
-                }
-                if !self.allowance.admits_attributes(self.attribute_bytes + bytes) {
-                    return Err(TooMany::Attributes);
+                if !is_certain {
+                    let is_new = || !table.contains(sought, self.slot);
+                    match self.allowance.admit(K::FAMILY, self.received[family], is_new) {
+                        Admission::Take => {}
+                        Admission::Drop => continue,
+                        Admission::Close(too_many) => return Err(too_many),
+                    }
+                    if !self.allowance.admits_attributes(self.attribute_bytes + bytes) {
+                        return Err(TooMany::Attributes);
+                    }
                 }
                 if one_by_one {
                     filtered = None;

@@ -381,6 +381,14 @@ impl<K: Key> Table<K> {
         self.places.find(hash, |place| self.entries[place.at()].key == key).copied()
     }
 
+    /// Gives those an index that have none, all before anything is written to their entries: so these writes wait at the same
+    /// time, too. Each must get a path.
+    pub(crate) fn place_all(&mut self, sought: &mut [Sought<K>]) {
+        for sought in sought {
+            sought.found = Some(self.place(*sought));
+        }
+    }
+
     /// Looks a single one up.
     pub(crate) fn seek_one(&self, key: K, path_id: u32) -> Sought<K> {
         let mut sought = [Sought::new(key, path_id)];

@@ -164,6 +164,11 @@ impl Allowance {
         self.look(family, held)
     }
 
+    /// May it hold so many paths, and nobody need be told of any of them?
+    pub(crate) fn admits_all(&self, family: Family, held: usize) -> bool {
+        held <= self.quiet_below[family as usize]
+    }
+
     /// One more than `held`, which is worth a look.
     fn look(&mut self, family: Family, held: usize) -> Admission {
         let at = family as usize;
@@ -267,6 +272,24 @@ mod tests {
     }
 
     proptest! {
+        /// What is admitted together would be one by one, without a word.
+        #[test]
+        fn all_are_admitted_only_where_each_is(
+            most in 1_usize..20,
+            warn_percent in 1_u8..=100,
+            held in 0_usize..30,
+            more in 0_usize..30,
+        ) {
+            let limit = PrefixLimit { most, warn_percent, action: LimitAction::Warn };
+            let mut allowance = Allowance::new(Some(limit), 25);
+            let all = allowance.admits_all(Family::V4, held + more);
+            let each = (held..held + more).all(|held| {
+                allowance.admit(Family::V4, held, || true) == Admission::Take
+                    && allowance.take_news().is_empty()
+            });
+            prop_assert_eq!(all, each && (more > 0 || all));
+        }
+
         /// Whatever comes and goes: never more than the limit, and each thing is told at most once.
         #[test]
         fn the_limit_holds_over_any_history(
