@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
 
 use ahash::RandomState;
 
@@ -19,11 +20,25 @@ const SHELF_BITS: u8 = 8;
 #[derive(Debug)]
 pub struct PrefixStore<K> {
     /// By the bits that lead to them, and how many bytes these are.
-    shelves: HashMap<([u64; 2], u8), Shelf, RandomState>,
+    shelves: HashMap<ShelfKey, Shelf, RandomState>,
     /// The prefix of no bits lies on no shelf.
     default: Option<Value>,
     len: usize,
     family: std::marker::PhantomData<K>,
+}
+
+/// The bits that lead to a shelf, and how many bytes these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ShelfKey([u64; 2], u8);
+
+impl Hash for ShelfKey {
+    /// As two words: what is derived hashes bytes.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ShelfKey([first, second], bytes) = *self;
+        state.write_u64(first);
+        // At least a byte's bits don't lead there: they are zero, and these have room for the number of bytes.
+        state.write_u64(second ^ u64::from(bytes));
+    }
 }
 
 /// Prefixes that have all but the bits of one byte in common, and end in that byte.
@@ -60,10 +75,10 @@ impl Shelf {
 }
 
 /// Where a prefix of `len` bits, at least one, lies: the key of its shelf, and its place there.
-fn find<K: Key>(addr: K, len: u8) -> (([u64; 2], u8), usize) {
+fn find<K: Key>(addr: K, len: u8) -> (ShelfKey, usize) {
     let above = (len - 1) / SHELF_BITS * SHELF_BITS;
     let bits = len - above;
-    ((addr.masked(above).to_words(), above / SHELF_BITS), 1 << bits | addr.bits(above, bits))
+    (ShelfKey(addr.masked(above).to_words(), above / SHELF_BITS), 1 << bits | addr.bits(above, bits))
 }
 
 impl<K: Key> PrefixStore<K> {
@@ -136,7 +151,7 @@ impl<K: Key> PrefixStore<K> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, u8, Value)> + '_ {
         let mut all = Vec::with_capacity(self.len);
         all.extend(self.default.map(|value| (K::ZERO, 0, value)));
-        for ((words, bytes), shelf) in &self.shelves {
+        for (ShelfKey(words, bytes), shelf) in &self.shelves {
             let (from, above) = (K::from_words(*words), bytes * SHELF_BITS);
             let places = (2..512).filter(|place| shelf.has(*place));
             all.extend(places.zip(&shelf.values).map(|(place, value)| {
@@ -173,7 +188,7 @@ impl<K: Key> PrefixStore<K> {
     /// About how many bytes `routes` entries take at most: a shelf each, in a hash map that has just grown, with room for
     /// four values. On the internet, 35 routes of IPv4 or five of IPv6 share one.
     pub(crate) fn bytes_for(routes: usize) -> usize {
-        routes * ((size_of::<([u64; 2], u8)>() + size_of::<Shelf>()) * 16 / 7 + 32)
+        routes * ((size_of::<ShelfKey>() + size_of::<Shelf>()) * 16 / 7 + 32)
     }
 }
 

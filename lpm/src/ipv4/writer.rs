@@ -294,8 +294,12 @@ impl Engine {
         let Slot::Block { start, grain } = old else { return };
         let leaves = start..start + (1 << grain);
         // Lengths first: most often they say that all of it is needed.
-        let longest = self.leaf_lens[leaves.start - BLOCKS..leaves.end - BLOCKS].iter().copied().max();
-        let needed = longest.unwrap_or(0).saturating_sub(place.depth());
+        // In a plain loop, which compares many at once.
+        let mut longest = 0;
+        for len in &self.leaf_lens[leaves.start - BLOCKS..leaves.end - BLOCKS] {
+            longest = longest.max(*len);
+        }
+        let needed = longest.saturating_sub(place.depth());
         if needed == grain || leaves.clone().any(|at| self.code_at(at) == LONGER) {
             return;
         }
