@@ -295,7 +295,7 @@ mod tests {
         routes.offer(&mut rib, &now, BLOCK.parse().unwrap(), via(nexthop));
         routes.offer(&mut rib, &now, "10.0.0.0/8".parse().unwrap(), via(nexthop));
         let changed = rib.take_changed();
-        rib.changes_told(&changed);
+        rib.changes_told(changed);
         routes.offer_all(&mut rib, &desired(EncapMode::CrossSubnet, EncapMode::Never));
         assert!(!rib.has_changed());
     }

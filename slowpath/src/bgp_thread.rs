@@ -105,6 +105,8 @@ pub struct BgpThread {
     /// little waits.
     orders: mpsc::UnboundedSender<Order>,
     said: mpsc::Receiver<Vec<Said>>,
+    /// Lists that are empty again: while a table loads, memory of theirs would be taken and given back all the time.
+    empty: mpsc::Sender<Vec<Said>>,
     heard: mpsc::Sender<Heard>,
     has_speaker: bool,
     thread: Option<JoinHandle<()>>,
@@ -119,19 +121,21 @@ impl BgpThread {
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let (orders, to_obey) = mpsc::unbounded_channel();
         let (say, said) = mpsc::channel(SAID);
+        let (empty, spare) = mpsc::channel(SAID);
         let (heard, to_hear) = mpsc::channel(HEARD);
         let talk = Talk {
             speaker: None,
             orders: to_obey,
             heard: to_hear,
             say,
+            spare,
             outputs: Vec::new(),
             unsaid: Vec::new(),
         };
         let thread = std::thread::Builder::new()
             .name("bgp".to_owned())
             .spawn(move || runtime.block_on(talk.go_on()))?;
-        Ok(BgpThread { orders, said, heard, has_speaker: false, thread: Some(thread) })
+        Ok(BgpThread { orders, said, empty, heard, has_speaker: false, thread: Some(thread) })
     }
 
     /// Where to send what is read of connections.
@@ -181,7 +185,8 @@ impl BgpThread {
         self.said.try_recv().ok()
     }
 
-    /// All that the speaker has to say to what it was told before, and hasn't been taken yet.
+    /// All that the speaker has to say to what it was told before, and hasn't been taken yet; in order where it has nothing to
+    /// say by itself meanwhile, as after [`Input::Shutdown`].
     pub fn catch_up(&mut self) -> Vec<Said> {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
         self.order(Order::CatchUp(answer));
@@ -192,6 +197,15 @@ impl BgpThread {
         }
         all.extend(unsaid);
         all
+    }
+
+    /// What was said has been carried out: its list may be used again.
+    pub fn give_back(&self, mut said: Vec<Said>) {
+        said.clear();
+        if said.capacity() <= 2 * UNSAID {
+            // There are enough of them where there is no room.
+            let _ = self.empty.try_send(said);
+        }
     }
 
     fn order(&self, order: Order) {
@@ -215,6 +229,7 @@ struct Talk {
     orders: mpsc::UnboundedReceiver<Order>,
     heard: mpsc::Receiver<Heard>,
     say: mpsc::Sender<Vec<Said>>,
+    spare: mpsc::Receiver<Vec<Said>>,
     outputs: Vec<Output>,
     /// Nobody has taken it yet.
     unsaid: Vec<Said>,
@@ -235,7 +250,7 @@ impl Talk {
                     None => return,
                 },
                 Ok(permit) = say.reserve(), if !self.unsaid.is_empty() => {
-                    permit.send(std::mem::take(&mut self.unsaid));
+                    permit.send(self.take_unsaid());
                 }
                 () = sleep_until(deadline.into()), if hears => self.give(Input::Tick),
                 Some(heard) = self.heard.recv(), if hears => self.hear(heard),
@@ -243,9 +258,14 @@ impl Talk {
             if !self.unsaid.is_empty()
                 && let Ok(permit) = say.try_reserve()
             {
-                permit.send(std::mem::take(&mut self.unsaid));
+                permit.send(self.take_unsaid());
             }
         }
+    }
+
+    fn take_unsaid(&mut self) -> Vec<Said> {
+        let spare = self.spare.try_recv().unwrap_or_default();
+        std::mem::replace(&mut self.unsaid, spare)
     }
 
     fn obey(&mut self, order: Order) {
@@ -259,7 +279,7 @@ impl Talk {
             }
             Order::CatchUp(answer) => {
                 // Whoever asks is waiting.
-                let _ = answer.send(std::mem::take(&mut self.unsaid));
+                let _ = answer.send(self.take_unsaid());
             }
         }
     }

@@ -511,7 +511,7 @@ impl Core {
             };
             let winners = changed.iter().map(|place| self.rib.at(*place));
             let groups_changed = self.installer.routes(&self.rib, winners, &around);
-            self.rib.changes_told(&changed);
+            self.rib.changes_told(changed);
             // A table that loads is of routes that gateways aren't reached by: the rows of a thousand groups stay what they are.
             self.dirty.rows |= self.rib.take_ways_changed() || groups_changed;
         }

@@ -14,6 +14,9 @@ use crate::resolve::{Hop, NeighborAddr, Resolution, resolve};
 use crate::rib::{Offer, Rib};
 use crate::target::{Target, TargetId};
 
+/// Room for changes that is kept from one call to the next.
+const CHANGES_KEPT: usize = 1 << 16;
+
 /// What the installer must know of ports and neighbours.
 pub trait Surroundings {
     /// The port on this link and its MAC address; `None` where the link isn't a port.
@@ -64,6 +67,9 @@ pub struct Installer {
     /// The target asked for last, and its group: routes that come together mostly lead to the same.
     latest: Option<(TargetId, GroupId)>,
     adjacencies: BTreeMap<AdjacencyKey, AdjacencyRow>,
+    /// Of the changes under way; empty between two calls, and kept for the room that they have.
+    inserts: Vec<(Prefix, GroupId)>,
+    removals: Vec<Prefix>,
     /// Prefixes that a full table refused; tried again when others leave.
     refused: AHashSet<Prefix>,
     warned_full: BTreeSet<&'static str>,
@@ -80,6 +86,8 @@ impl Installer {
             uses: Vec::new(),
             latest: None,
             adjacencies: BTreeMap::new(),
+            inserts: Vec::new(),
+            removals: Vec::new(),
             refused: AHashSet::new(),
             warned_full: BTreeSet::new(),
             groups_changed: false,
@@ -133,8 +141,8 @@ impl Installer {
         surroundings: &impl Surroundings,
     ) -> bool {
         self.groups_changed = false;
-        let mut inserts = Vec::new();
-        let mut removals = Vec::new();
+        let mut inserts = std::mem::take(&mut self.inserts);
+        let mut removals = std::mem::take(&mut self.removals);
         for (prefix, winner) in changed {
             let wanted = winner.and_then(|offer| self.group(rib, offer.target, prefix, surroundings));
             match wanted {
@@ -143,12 +151,15 @@ impl Installer {
             }
         }
         self.writer.publish();
-        for prefix in removals {
+        for prefix in removals.drain(..) {
             self.remove_route(prefix);
         }
-        for (prefix, group) in inserts {
+        for (prefix, group) in inserts.drain(..) {
             self.insert_route(prefix, group);
         }
+        inserts.shrink_to(CHANGES_KEPT);
+        removals.shrink_to(CHANGES_KEPT);
+        (self.inserts, self.removals) = (inserts, removals);
         self.retry_refused(rib, surroundings);
         self.drop_unused();
         self.writer.reclaim();

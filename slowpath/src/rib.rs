@@ -121,6 +121,12 @@ impl Place {
     }
 }
 
+/// How many bits neighbours may have of their own: see [`hash`].
+const NEIGHBORS: u8 = 6;
+
+/// Room for changed prefixes that is kept when they have been told.
+const CHANGED_KEPT: usize = 1 << 16;
+
 /// It waits to be told of by [`Rib::take_changed`].
 const CHANGED: u8 = 1;
 /// Somebody holds the place.
@@ -287,10 +293,19 @@ impl Rib {
         }
     }
 
-    /// Looks a prefix up ahead. Many that are looked up one right after the other wait for memory at the same time.
+    /// Looks a prefix up ahead.
     pub fn seek(&self, prefix: Prefix) -> Sought {
         let hash = hash(&self.hasher, prefix);
         Sought { prefix, hash, place: self.find(prefix, hash) }
+    }
+
+    /// Looks some dozens of prefixes up ahead, which wait for memory at the same time.
+    pub fn seek_all(&self, prefixes: impl Iterator<Item = Prefix>, all: &mut Vec<Sought>) {
+        let hashed = |prefix| Sought { prefix, hash: hash(&self.hasher, prefix), place: None };
+        all.extend(prefixes.map(hashed));
+        for sought in all {
+            sought.place = self.find(sought.prefix, sought.hash);
+        }
     }
 
     /// The place that a look-up ahead found, if it still is the prefix's.
@@ -425,10 +440,15 @@ impl Rib {
     }
 
     /// Everybody knows of these changes: places of prefixes without routes may be another's from here on.
-    pub fn changes_told(&mut self, changed: &[Place]) {
-        for place in changed {
+    pub fn changes_told(&mut self, mut changed: Vec<Place>) {
+        for place in changed.drain(..) {
             self.entries[place.at()].marks &= !CHANGED;
-            self.forget_unless_needed(*place);
+            self.forget_unless_needed(place);
+        }
+        if self.changed.is_empty() {
+            // For the next: while a table loads it is as large each time.
+            changed.shrink_to(CHANGED_KEPT);
+            self.changed = changed;
         }
     }
 
@@ -508,12 +528,25 @@ fn keep_first(winners: &mut Vec<(Prefix, Offer)>, most: usize) {
     }
 }
 
-/// Of a word where there is but one: several are hashed one after the other.
+/// Where a prefix lies, by its upper bits, and which of those it is that have these in common: at most 126. Neighbours, which
+/// mostly come and go together, lie side by side, so that what finds one brings the others near. In the seven upper bits,
+/// which tell apart what lies side by side, none is another's.
 fn hash(hasher: &RandomState, prefix: Prefix) -> u64 {
-    match prefix.addr() {
-        IpAddr::V4(addr) => hasher.hash_one(u64::from(addr.to_bits()) << 8 | u64::from(prefix.len())),
-        IpAddr::V6(addr) => hasher.hash_one((addr.to_bits(), prefix.len())),
-    }
+    let len = prefix.len();
+    let above = len.saturating_sub(1) / NEIGHBORS * NEIGHBORS;
+    let (around, below) = match prefix.addr() {
+        IpAddr::V4(addr) => {
+            let addr = u64::from(addr.to_bits());
+            (hasher.hash_one((addr >> (32 - above)) << 8 | u64::from(above)), addr >> (32 - len))
+        }
+        IpAddr::V6(addr) => {
+            let addr = addr.to_bits();
+            let bits = |len: u8| addr.checked_shr(u32::from(128 - len)).unwrap_or(0);
+            (hasher.hash_one((bits(above), above)), bits(len) as u64)
+        }
+    };
+    let neighbor = 1 << (len - above) | below & ((1 << (len - above)) - 1);
+    around.wrapping_add(neighbor) ^ neighbor << 57
 }
 
 fn family_row(prefix: Prefix) -> usize {
@@ -556,7 +589,7 @@ mod tests {
         let mut rib = Rib::default();
         rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
         let changed = rib.take_changed();
-        rib.changes_told(&changed);
+        rib.changes_told(changed);
         rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(2), 0);
         rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
         assert!(!rib.has_changed());
@@ -569,7 +602,7 @@ mod tests {
         let mut rib = Rib::default();
         let settle = |rib: &mut Rib| {
             let changed = rib.take_changed();
-            rib.changes_told(&changed);
+            rib.changes_told(changed);
         };
         rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(1), 0);
         let place = rib.place(prefix("10.0.0.0/8"));
@@ -592,10 +625,10 @@ mod tests {
             (0..50_000u32).map(|n| Prefix::new(IpAddr::V4((n << 8).into()), 24).unwrap()).collect();
         many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
         let changed = rib.take_changed();
-        rib.changes_told(&changed);
+        rib.changes_told(changed);
         many.iter().for_each(|prefix| rib.remove(*prefix, Source::Bgp));
         let changed = rib.take_changed();
-        rib.changes_told(&changed);
+        rib.changes_told(changed);
         rib.shrink();
         assert!(rib.entries.capacity() < 5_000 && rib.places.capacity() < 10_000 && rib.free.len() < 5_000);
         many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
@@ -629,6 +662,41 @@ mod tests {
             assert_eq!(all, 4096);
             assert!(first.iter().map(|(prefix, _)| *prefix).eq(expected.take(most)), "{most}");
         }
+    }
+
+    #[test]
+    fn neighbours_lie_side_by_side_and_are_told_apart() {
+        let rib = Rib::default();
+        let of = |text: &str| hash(&rib.hasher, prefix(text));
+        let many = [prefix("10.65.64.0/18"), prefix("2001:db8:40::/42")].map(|around| {
+            let (bits, len) = (if around.addr().is_ipv4() { 32 } else { 128 }, around.len());
+            let inside = (1..=NEIGHBORS).flat_map(move |more| (0..1u128 << more).map(move |n| (more, n)));
+            let inside = inside.map(move |(more, n)| {
+                let addr = match around.addr() {
+                    IpAddr::V4(addr) => {
+                        IpAddr::V4((addr.to_bits() | (n as u32) << (bits - u32::from(len + more))).into())
+                    }
+                    IpAddr::V6(addr) => {
+                        IpAddr::V6((addr.to_bits() | n << (bits - u32::from(len + more))).into())
+                    }
+                };
+                Prefix::new(addr, len + more).unwrap()
+            });
+            inside.collect::<Vec<_>>()
+        });
+        for neighbors in many {
+            let hashes: Vec<u64> = neighbors.iter().map(|prefix| hash(&rib.hasher, *prefix)).collect();
+            let low = |hash: &u64| hash & (u64::MAX >> 7);
+            let first = hashes.iter().map(low).min().unwrap();
+            let mut places: Vec<u64> = hashes.iter().map(|hash| low(hash) - first).collect();
+            assert!(places.iter().all(|place| *place < 126), "{places:?}");
+            places.sort_unstable();
+            places.dedup();
+            assert_eq!(places.len(), 126);
+            let tags: std::collections::BTreeSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+            assert_eq!(tags.len(), 126);
+        }
+        assert_ne!(of("0.0.0.0/0"), of("::/0"));
     }
 
     proptest! {

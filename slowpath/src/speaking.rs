@@ -90,14 +90,14 @@ impl Core {
     }
 
     /// Does what the speaker asks for.
-    pub(crate) fn heed(&mut self, said: Vec<Said>) {
+    pub(crate) fn heed(&mut self, mut said: Vec<Said>) {
         let mut sought = Vec::with_capacity(AHEAD);
-        let mut said = said.into_iter();
-        while !said.as_slice().is_empty() {
-            let next = said.as_slice().iter().take(AHEAD);
-            sought.extend(next.filter_map(Said::prefix).map(|prefix| self.rib.seek(prefix)));
+        let mut all = said.drain(..);
+        while !all.as_slice().is_empty() {
+            let next = all.as_slice().iter().take(AHEAD);
+            self.rib.seek_all(next.filter_map(Said::prefix), &mut sought);
             let mut sought = sought.drain(..);
-            for said in said.by_ref().take(AHEAD) {
+            for said in all.by_ref().take(AHEAD) {
                 match said {
                     Said::Route { nexthops, local_pref, discard, .. } => {
                         let Some(sought) = sought.next() else { continue };
@@ -113,6 +113,8 @@ impl Core {
                 }
             }
         }
+        drop(all);
+        self.bgp.give_back(said);
     }
 
     fn route_changed(&mut self, sought: Sought, nexthops: Nexthops, local_pref: u32, discard: bool) {

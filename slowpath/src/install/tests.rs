@@ -82,7 +82,7 @@ impl Bench {
         let changed = self.rib.take_changed();
         let winners = changed.iter().map(|place| self.rib.at(*place));
         self.installer.routes(&self.rib, winners, &self.around);
-        self.rib.changes_told(&changed);
+        self.rib.changes_told(changed);
         self.installer.rows(&self.rib, &self.around);
     }
 
