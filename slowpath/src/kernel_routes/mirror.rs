@@ -37,6 +37,8 @@ use crate::rib::Place;
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Requests that wait for the thread: as many as it needs to be busy while the event loop is busy elsewhere.
 const REQUESTS_MAX: usize = 64;
+/// Answers that the thread gathers before it tells of them, while it has more to do: each telling is a turn of the event loop.
+const TOLD_TOGETHER: usize = REQUESTS_MAX / 4;
 /// Answers that are taken before something else gets its turn.
 const ANSWERS_AT_ONCE: usize = 2 * REQUESTS_MAX;
 /// Prefixes in an answer about what the kernel has.
@@ -203,6 +205,7 @@ impl Mirror {
             requests: to_do,
             answers: answer,
             told: Arc::clone(&told),
+            untold: 0,
             stop: Arc::clone(&stop),
             netlink: Netlink::open()?,
             pipeline: Pipeline::open()?,
@@ -406,6 +409,8 @@ struct Worker {
     requests: mpsc::Receiver<Request>,
     answers: mpsc::Sender<Answer>,
     told: Arc<Notify>,
+    /// Answers since it last told of any.
+    untold: usize,
     stop: Arc<AtomicBool>,
     netlink: Netlink,
     pipeline: Pipeline,
@@ -413,7 +418,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        while let Ok(request) = self.requests.recv()
+        while let Some(request) = self.next()
             && !self.stop.load(Ordering::Relaxed)
         {
             let answer = match request {
@@ -441,10 +446,30 @@ impl Worker {
         Ok(())
     }
 
-    fn answer(&self, answer: Answer) {
+    /// What is to be done next; `None` where the mirror is gone.
+    fn next(&mut self) -> Option<Request> {
+        match self.requests.try_recv() {
+            Ok(request) => Some(request),
+            Err(_) => {
+                self.tell();
+                self.requests.recv().ok()
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
         // The mirror is gone: nobody waits.
         let _ = self.answers.send(answer);
-        self.told.notify_one();
+        self.untold += 1;
+        if self.untold >= TOLD_TOGETHER {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        if std::mem::take(&mut self.untold) > 0 {
+            self.told.notify_one();
+        }
     }
 }
 
