@@ -264,11 +264,24 @@ pub(crate) struct Link {
     pub(crate) opens: [Vec<u8>; 2],
     pub(crate) framer: Framer,
     pub(crate) hold_deadline: Option<Instant>,
+    /// When to look at it again, which has passed while the peer may have spoken and not been heard yet.
+    pub(crate) hold_check: Option<Instant>,
     pub(crate) keepalive_deadline: Option<Instant>,
 }
 
+/// Between two looks at a peer that may have spoken.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 impl Link {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        [self.hold_deadline, self.keepalive_deadline].into_iter().flatten().min()
+        let hold = self.hold_deadline.map(|deadline| self.hold_check.map_or(deadline, |at| at.max(deadline)));
+        [hold, self.keepalive_deadline].into_iter().flatten().min()
+    }
+
+    /// Has the peer been silent for its hold time? Not where it may have spoken since what was `heard` last came.
+    pub(crate) fn is_silent(&mut self, now: Instant, heard: Instant) -> bool {
+        let Some(deadline) = self.hold_deadline.filter(|deadline| *deadline <= now) else { return false };
+        self.hold_check = (deadline > heard).then(|| now + LOOK_AGAIN);
+        self.hold_check.is_none()
     }
 }

@@ -24,6 +24,7 @@
 //! * Answer [`Output::WatchNexthop`] with [`Input::NexthopChanged`]; until then the next hop is unreachable for
 //!   new routes, and a route given before stays as it was.
 //! * Call [`Speaker::handle`] with [`Input::Tick`] whenever [`Speaker::next_deadline`] has passed.
+//! * Where bytes wait in a queue before they are given, say how far it is with [`Speaker::heard_until`].
 //!
 //! ```
 //! use std::time::{Duration, Instant};

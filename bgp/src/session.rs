@@ -27,6 +27,8 @@ use crate::wire::{Framer, MessageType, emit_keepalive};
 /// What every step of a session needs from outside.
 pub(crate) struct Step<'a> {
     pub(crate) now: Instant,
+    /// What peers said until then has been heard.
+    pub(crate) heard: Instant,
     pub(crate) out: &'a mut Vec<Output>,
     pub(crate) jitter: &'a mut Jitter,
     pub(crate) identity: Identity,
@@ -178,16 +180,18 @@ impl Session {
         let now = step.now;
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         let mut event = None;
-        if let Some(established) = &self.established
-            && passed(established.link.hold_deadline)
+        if let Some(established) = &mut self.established
+            && established.link.is_silent(now, step.heard)
         {
-            event = self.fail(established.link.id, Notification::new(HOLD_TIMER_EXPIRED, 0), step);
+            let id = established.link.id;
+            event = self.fail(id, Notification::new(HOLD_TIMER_EXPIRED, 0), step);
         }
         for at in 0..self.opening.len() {
-            if let Some(opening) = &self.opening[at]
-                && passed(opening.link.hold_deadline)
+            if let Some(opening) = &mut self.opening[at]
+                && opening.link.is_silent(now, step.heard)
             {
-                self.fail(opening.link.id, Notification::new(HOLD_TIMER_EXPIRED, 0), step);
+                let id = opening.link.id;
+                self.fail(id, Notification::new(HOLD_TIMER_EXPIRED, 0), step);
             }
         }
         self.send_due_keepalives(step);
@@ -275,6 +279,7 @@ impl Session {
             opens: [bytes, Vec::new()],
             framer: Framer::default(),
             hold_deadline: Some(step.now + step.open_hold_time),
+            hold_check: None,
             keepalive_deadline: None,
         };
         self.opening[direction as usize] = Some(Opening { link, phase: Phase::OpenSent, beside_established });

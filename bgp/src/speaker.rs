@@ -100,6 +100,8 @@ pub struct Speaker {
     stopped: bool,
     /// The time of the latest input, which is when work that is left is due.
     latest: Option<Instant>,
+    /// See [`Speaker::heard_until`].
+    heard: Option<Instant>,
     peers_refused: u64,
 }
 
@@ -128,6 +130,7 @@ impl Speaker {
             clusters_changed: false,
             stopped: false,
             latest: None,
+            heard: None,
             peers_refused: 0,
             config,
         }
@@ -210,6 +213,13 @@ impl Speaker {
         self.agenda.next_deadline().into_iter().chain(restart).min()
     }
 
+    /// Everything that peers had said by then has been given as [`Input::Received`]: a caller whose queue can be long tells that
+    /// now and then. From the first time on, a peer counts as silent by what has been heard, not by how late it is: what it
+    /// said may be waiting.
+    pub fn heard_until(&mut self, at: Instant) {
+        self.heard = self.heard.max(Some(at));
+    }
+
     /// Peers that were not taken because [`Limits::max_peers`](crate::Limits::max_peers) was reached.
     pub fn peers_refused(&self) -> u64 {
         self.peers_refused
@@ -252,9 +262,11 @@ impl Speaker {
         self.agenda.touch(slot);
         let session = &self.peers.get(slot.0 as usize)?.as_ref()?.session;
         let identity = self.identity(&session.config, session.was_established);
+        let heard = self.heard.map_or(now, |heard| heard.min(now));
         let session = &mut self.peers.get_mut(slot.0 as usize)?.as_mut()?.session;
         let mut step = Step {
             now,
+            heard,
             out,
             jitter: &mut self.jitter,
             identity,
@@ -293,6 +305,7 @@ impl Speaker {
         let allowance = Allowance::new(config.prefix_limit, self.config.limits.max_prefixes_per_peer);
         let mut step = Step {
             now,
+            heard: now,
             out,
             identity: self.identity(&config, false),
             jitter: &mut self.jitter,

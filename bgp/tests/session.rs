@@ -484,3 +484,26 @@ fn peers_beyond_the_limit_are_refused_and_counted() {
     bench.give(Input::RemovePeer(EBGP.id));
     bench.establish(IBGP);
 }
+
+#[test]
+fn a_peer_that_has_not_been_listened_to_is_not_silent() {
+    let mut bench = Bench::new();
+    bench.establish(EBGP);
+    // The hold time is 90 s; nobody has listened since the tenth second.
+    let begin = bench.now;
+    let heard = |bench: &mut Bench, seconds| bench.speaker.heard_until(begin + Duration::from_secs(seconds));
+    heard(&mut bench, 10);
+    bench.pass(Duration::from_secs(200));
+    assert_eq!(bench.state(EBGP), PeerState::Established);
+    assert!(bench.sent(EBGP).len() > 5, "we say that we live, all the same");
+    // What it said in the meantime is heard late.
+    bench.receive(EBGP, &message(MessageType::Keepalive, &[]));
+    heard(&mut bench, 200);
+    bench.pass(Duration::from_secs(89));
+    assert_eq!(bench.state(EBGP), PeerState::Established);
+    // All is heard, and it said nothing more.
+    heard(&mut bench, 291);
+    bench.pass(Duration::from_secs(2));
+    assert_ne!(bench.state(EBGP), PeerState::Established);
+    assert_eq!(bench.notification(EBGP), Some(Notification::new(4, 0)));
+}

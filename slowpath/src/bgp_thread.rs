@@ -85,6 +85,26 @@ pub enum Heard {
         /// Why, where it wasn't an orderly end.
         error: Option<io::Error>,
     },
+    /// Everything before this was read by then; see [`mark_time`].
+    Until(Instant),
+}
+
+/// How often it is said how far readers are: often enough for the shortest hold time, which is 3 s.
+const MARK_EVERY: Duration = Duration::from_millis(100);
+
+/// Goes on telling how far readers are, which run where this does: what stands in the queue, or hasn't been read as nobody's
+/// turn has come, is no peer's silence.
+pub async fn mark_time(heard: mpsc::Sender<Heard>) {
+    let mut before = Instant::now();
+    loop {
+        tokio::time::sleep(MARK_EVERY).await;
+        let now = Instant::now();
+        // Whoever had something to read before the last mark has had its turn by now; since then perhaps not.
+        if heard.send(Heard::Until(before)).await.is_err() {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// A question, and what takes the answer away.
@@ -291,6 +311,11 @@ impl Talk {
         }
         match heard {
             Heard::Bytes { connection, bytes } => self.give(Input::Received { connection, bytes: &bytes }),
+            Heard::Until(at) => {
+                if let Some(speaker) = &mut self.speaker {
+                    speaker.heard_until(at);
+                }
+            }
             Heard::End { connection, error } => {
                 self.unsaid.push(Said::Closed { connection, error });
                 self.give(Input::ConnectionClosed { connection });

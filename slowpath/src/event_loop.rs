@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::bfd::BfdThread;
 use crate::bgp_routes::BgpRoutes;
-use crate::bgp_thread::BgpThread;
+use crate::bgp_thread::{BgpThread, mark_time};
 use crate::calico::{Calico, Desired};
 use crate::config::{Config, Ends, Request, Slowpath};
 use crate::ending::Endings;
@@ -191,6 +191,7 @@ impl Slowpath {
         // Subscribed before anything is read, so that no change is missed.
         let mut monitor = Monitor::open()?;
         let mut core = Core::new(config, ends, events.clone())?;
+        let marking = tokio::spawn(mark_time(core.bgp.heard().clone()));
         // A queue of its own: it comes before what peers say.
         let (from_kernel, mut kernel) = mpsc::channel(KERNEL_EVENTS);
         let watching = tokio::spawn(async move {
@@ -270,6 +271,7 @@ impl Slowpath {
         core.shut_down().await;
         core.opener.forwarding_closes();
         watching.abort();
+        marking.abort();
         Ok(())
     }
 }

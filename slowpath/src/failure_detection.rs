@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bgp::{Input, PeerId};
 use bgp::bfd::{BfdConfig, BfdPath, State};
+use bgp::{Input, PeerId};
 use model::{Family, IfIndex};
 use tracing::{info, warn};
 
