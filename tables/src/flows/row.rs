@@ -368,7 +368,7 @@ fn take(word: &AtomicU32) -> u32 {
 /// What [`directed`] adds to the first word. `turned`: 0 or 1.
 #[inline(always)]
 pub(super) fn way(turned: u64) -> u64 {
-    DIRECTED | turned * TURNED
+    DIRECTED | (turned * TURNED)
 }
 
 impl Row<'_> {

@@ -252,7 +252,7 @@ pub(super) fn steady(tcp_flags: u8) -> u16 {
 /// that go as the flow's first one, 1 of others.
 #[inline(always)]
 pub(super) fn is_steady(life: Life, side: usize, asked: u16) -> bool {
-    let asked = asked | side as u16 * TAKEN_PART;
+    let asked = asked | (side as u16 * TAKEN_PART);
     life.flags() & (asked | Life::RESET) == asked
 }
 
