@@ -1,25 +1,24 @@
 //! Arrays that begin where a huge page may: whoever asks the kernel for huge pages gets them from the first word on.
 
-use std::ops::{Deref, Range};
-use std::sync::atomic::AtomicU32;
-
+use bytemuck::Zeroable;
 use bytemuck::allocation::zeroed_slice_box;
+use std::ops::{Deref, Range};
 
 /// Bytes of a huge page.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Words in memory that begins at a huge page's border, wherever the allocator gave it, and has the last page for itself.
-pub(crate) struct Aligned {
-    memory: Box<[AtomicU32]>,
+/// Cells in memory that begins at a huge page's border, wherever the allocator gave it, and has the last page for itself.
+pub(crate) struct Aligned<T> {
+    memory: Box<[T]>,
     start: usize,
     len: usize,
 }
 
-impl Aligned {
+impl<T: Zeroable> Aligned<T> {
     /// Asked for as zeroed memory and not written: the kernel gives a page when it is first touched, not before.
-    pub(crate) fn zeroed(len: usize) -> Aligned {
-        let page = HUGE_PAGE / size_of::<AtomicU32>();
-        let memory: Box<[AtomicU32]> = zeroed_slice_box(len.next_multiple_of(page) + page);
+    pub(crate) fn zeroed(len: usize) -> Aligned<T> {
+        let page = HUGE_PAGE / size_of::<T>();
+        let memory: Box<[T]> = zeroed_slice_box(len.next_multiple_of(page) + page);
         // Where the allocator's block begins is its own affair; it may also decline to say, and then it is as it is.
         let start = memory.as_ptr().align_offset(HUGE_PAGE).min(page);
         Aligned { memory, start, len }
@@ -37,11 +36,11 @@ impl Aligned {
     }
 }
 
-impl Deref for Aligned {
-    type Target = [AtomicU32];
+impl<T> Deref for Aligned<T> {
+    type Target = [T];
 
     #[inline(always)]
-    fn deref(&self) -> &[AtomicU32] {
+    fn deref(&self) -> &[T] {
         &self.memory[self.start..][..self.len]
     }
 }
@@ -54,12 +53,14 @@ pub(crate) fn place_of<T>(array: &[T]) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
 
     #[test]
     fn it_is_as_long_as_asked_for_and_begins_at_a_huge_page() {
         for len in [1, 1000, 1 << 19, (1 << 19) + 1] {
-            let words = Aligned::zeroed(len);
+            let words = Aligned::<AtomicU32>::zeroed(len);
             assert_eq!(words.len(), len);
             assert_eq!(words.as_ptr().addr() % HUGE_PAGE, 0);
             assert_eq!(words.place().start, words.as_ptr().addr());

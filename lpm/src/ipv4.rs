@@ -11,9 +11,11 @@
 //!                   code of a value, or LONGER: group_of[2^24] -^
 //! ```
 //!
-//! A leaf is two bytes: the *code* of a value (`codes.rs`), so that a full internet table fits in 8 MiB. One code,
-//! [`LONGER`], says that routes longer than /24 lie there; `group_of` then has the address's group, whose four slots
-//! work as the root's do. These addresses are gathered and answered by themselves, so that the others don't wait.
+//! A leaf is the *code* of a value (`codes.rs`), in a byte where it fits: so what a full internet table's look-ups read is
+//! 4 MiB, and how far away that lies is most of what a look-up costs. Larger codes lie [`ELSEWHERE`], in an array of two
+//! bytes for each leaf, and so does no route where a block's other leaves have some. One code, [`LONGER`], says that routes
+//! longer than /24 lie there; `group_of` then has the address's group, whose four slots work as the root's do. Addresses
+//! whose codes lie elsewhere are answered by themselves, so that the others don't wait.
 //!
 //! A slot with one leaf needs no memory for it: a region of the leaves ([`CODES`]) holds each code once, and the slot
 //! points there. All-zero memory is an empty table: slot 0 leads, whatever bits choose, into a region of zeros, and
@@ -26,7 +28,7 @@
 //! reused too early, the answer would be wrong and nothing else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
 
 use bytemuck::allocation::zeroed_slice_box;
 
@@ -54,18 +56,27 @@ const GRAIN: u8 = 6;
 const LONGER: u16 = u16::MAX;
 /// The code of no route.
 const NONE: u16 = 0;
+/// A leaf whose code is 0 or more than a byte holds. 255 values are told apart without looking elsewhere.
+const ELSEWHERE: u8 = 0;
 /// Leaf `CODES + 2 * code` holds the code; below are zeros, into which slot 0 leads.
 const CODES: usize = 1 << (32 - ROOT_BITS);
+/// No leaf before this one has a code.
+const CODED: usize = CODES + 2;
 /// Leaves from here on are the arena's.
 const BLOCKS: usize = CODES + (2 << 16);
 
 /// Addresses that are answered together: enough for their cache misses to overlap.
 const BATCH: usize = 64;
+/// So many of them whose codes lie elsewhere are faster answered one after the other than together.
+const FEW: usize = 4;
 
 /// What readers see.
 struct Shared {
-    root: Aligned,
-    leaves: Box<[AtomicU16]>,
+    root: Aligned<AtomicU32>,
+    /// The codes that fit in a byte; [`ELSEWHERE`] for the others.
+    leaves: Aligned<AtomicU8>,
+    /// Those others, at the places of the leaves that say so.
+    elsewhere: Box<[AtomicU16]>,
     /// Which group an address of 24 bits has; says nothing where its leaf isn't [`LONGER`].
     group_of: Box<[AtomicU32; 1 << GROUP_BITS]>,
     groups: Box<[[AtomicU32; QUARTERS]]>,
@@ -80,7 +91,8 @@ impl Shared {
     fn new(leaves: usize, groups: usize) -> Shared {
         Shared {
             root: Aligned::zeroed(1 << ROOT_BITS),
-            leaves: zeroed_slice_box(BLOCKS + leaves),
+            leaves: Aligned::zeroed(BLOCKS + leaves),
+            elsewhere: zeroed_slice_box(BLOCKS + leaves),
             group_of: zeroed(),
             groups: zeroed_slice_box(groups),
             values: zeroed(),
@@ -90,7 +102,8 @@ impl Shared {
 
     fn bytes(&self) -> usize {
         self.root.bytes()
-            + size_of_val(&*self.leaves)
+            + self.leaves.bytes()
+            + size_of_val(&*self.elsewhere)
             + size_of_val(&*self.group_of)
             + size_of_val(&*self.groups)
             + size_of_val(&*self.values)
@@ -100,6 +113,24 @@ impl Shared {
     #[inline(always)]
     fn root(&self) -> &[AtomicU32; 1 << ROOT_BITS] {
         self.root.first_chunk().unwrap_or_else(|| unreachable!("the root has as many slots"))
+    }
+
+    /// The code of a leaf.
+    fn code(&self, leaf: usize) -> u16 {
+        match self.leaves[leaf].load(Ordering::Relaxed) {
+            ELSEWHERE => self.elsewhere[leaf].load(Ordering::Relaxed),
+            code => code.into(),
+        }
+    }
+
+    /// Gives a leaf a code, where readers see it.
+    fn write(&self, leaf: usize, code: u16) {
+        let byte = u8::try_from(code).unwrap_or(ELSEWHERE);
+        if byte == ELSEWHERE {
+            // First, for whoever finds that it lies there looks there.
+            self.elsewhere[leaf].store(code, Ordering::Release);
+        }
+        self.leaves[leaf].store(byte, Ordering::Release);
     }
 
     fn value(&self, code: u16) -> Value {
@@ -143,11 +174,10 @@ impl Reader<u32> for Handle {
     fn lookup(&self, key: u32) -> Value {
         let shared = &*self.0;
         let slot = shared.root()[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Acquire);
-        let mut code = leaf(&shared.leaves, leaf_index(slot, below_root(key)), Ordering::Acquire);
-        if code == u32::from(LONGER) {
-            let group = shared.group_of[(key >> (32 - GROUP_BITS)) as usize].load(Ordering::Acquire);
-            let slot = quarter(&shared.groups, group, key, Ordering::Acquire);
-            code = leaf(&shared.leaves, leaf_index(slot, below_quarter(key)), Ordering::Acquire);
+        let at = leaf_index(slot, below_root(key));
+        let mut code = leaf(&shared.leaves, at, Ordering::Acquire);
+        if is_elsewhere(code, at) {
+            code = code_elsewhere(shared, key, at);
         }
         if shared.coded.load(Ordering::Relaxed) {
             !shared.values[usize::from(code as u16)].load(Ordering::Relaxed)
@@ -187,8 +217,8 @@ fn answer(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH]) {
     }
     fence(Ordering::Acquire);
     // Folded to the end, for the processor compares many at once.
-    if out.iter().fold(false, |any, code| any | (*code == u32::from(LONGER))) {
-        answer_longer(shared, keys, out);
+    if out.iter().zip(&at).fold(false, |any, (code, at)| any | is_elsewhere(*code, *at)) {
+        answer_elsewhere(shared, keys, &at, out);
     }
     // After the codes: whoever read a code that needs it reads this as true.
     if shared.coded.load(Ordering::Relaxed) {
@@ -203,35 +233,112 @@ fn answer(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH]) {
     }
 }
 
-/// The same for those whose code is [`LONGER`].
+/// Does the code of this leaf lie elsewhere? Where no route is near, none need be looked for.
+#[inline(always)]
+fn is_elsewhere(code: u32, at: u32) -> bool {
+    (code == u32::from(ELSEWHERE)) & (at >= CODED as u32)
+}
+
+/// The code of an address whose leaf says that it lies elsewhere.
+#[inline(always)]
+fn code_elsewhere(shared: &Shared, key: u32, at: u32) -> u32 {
+    let code = leaf(&shared.elsewhere, at, Ordering::Acquire);
+    if code != u32::from(LONGER) {
+        return code;
+    }
+    let group = shared.group_of[(key >> (32 - GROUP_BITS)) as usize].load(Ordering::Acquire);
+    let at = leaf_index(quarter(&shared.groups, group, key, Ordering::Acquire), below_quarter(key));
+    match leaf(&shared.leaves, at, Ordering::Acquire) {
+        code if code == u32::from(ELSEWHERE) => leaf(&shared.elsewhere, at, Ordering::Acquire),
+        code => code,
+    }
+}
+
+/// The codes that lie elsewhere than in the leaves.
+#[inline(never)]
+fn answer_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], codes: &mut [u32; BATCH]) {
+    let lane_if = |lane| u64::from(is_elsewhere(codes[lane], at[lane])) << lane;
+    let mut lanes = (0..BATCH).map(lane_if).fold(0, std::ops::BitOr::bitor);
+    if lanes.count_ones() as usize <= FEW {
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize % BATCH;
+            codes[lane] = code_elsewhere(shared, keys[lane], at[lane]);
+            lanes &= lanes - 1;
+        }
+        return;
+    }
+    // The others repeat some load that is near.
+    let places: [u32; BATCH] =
+        std::array::from_fn(|lane| if is_elsewhere(codes[lane], at[lane]) { at[lane] } else { 0 });
+    let mut others = [0; BATCH];
+    for (other, place) in others.iter_mut().zip(&places) {
+        *other = leaf(&shared.elsewhere, *place, Ordering::Relaxed);
+    }
+    fence(Ordering::Acquire);
+    for (code, other) in codes.iter_mut().zip(&others) {
+        *code = if *code == u32::from(ELSEWHERE) { *other } else { *code };
+    }
+    if codes.iter().fold(false, |any, code| any | (*code == u32::from(LONGER))) {
+        answer_longer(shared, keys, codes);
+    }
+}
+
+/// One load for all addresses whose code is [`LONGER`], then the next.
 #[inline(never)]
 fn answer_longer(shared: &Shared, keys: &[u32; BATCH], codes: &mut [u32; BATCH]) {
-    let (group_of, groups, leaves) = (&*shared.group_of, &*shared.groups, &*shared.leaves);
     let (mut lanes, mut count) = ([0; BATCH], 0);
     for (lane, code) in codes.iter().enumerate() {
         lanes[count % BATCH] = lane;
         count += usize::from(*code == u32::from(LONGER));
     }
-    let lanes = &lanes[..count.min(BATCH)];
+    // Each is below `BATCH`, as the compiler is told.
+    let lanes = || lanes[..count.min(BATCH)].iter().map(|lane| lane % BATCH);
+    let (group_of, groups, leaves) = (&*shared.group_of, &*shared.groups, &*shared.leaves);
     let mut at = [0; BATCH];
-    for (at, lane) in at.iter_mut().zip(lanes) {
-        *at = group_of[(keys[lane % BATCH] >> (32 - GROUP_BITS)) as usize].load(Ordering::Relaxed);
+    for lane in lanes() {
+        at[lane] = group_of[(keys[lane] >> (32 - GROUP_BITS)) as usize].load(Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
-    for (at, lane) in at.iter_mut().zip(lanes) {
-        *at = quarter(groups, *at, keys[lane % BATCH], Ordering::Relaxed);
+    for lane in lanes() {
+        at[lane] = quarter(groups, at[lane], keys[lane], Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
-    for (at, lane) in at.iter().zip(lanes) {
-        let index = leaf_index(*at, below_quarter(keys[lane % BATCH]));
-        codes[lane % BATCH] = leaf(leaves, index, Ordering::Relaxed);
+    for lane in lanes() {
+        at[lane] = leaf_index(at[lane], below_quarter(keys[lane]));
+        codes[lane] = leaf(leaves, at[lane], Ordering::Relaxed);
+    }
+    fence(Ordering::Acquire);
+    for lane in lanes() {
+        if codes[lane] == u32::from(ELSEWHERE) {
+            codes[lane] = leaf(&shared.elsewhere, at[lane], Ordering::Relaxed);
+        }
     }
     fence(Ordering::Acquire);
 }
 
+/// What stands in a leaf, or elsewhere at its place.
 #[inline(always)]
-fn leaf(leaves: &[AtomicU16], index: u32, order: Ordering) -> u32 {
-    leaves.get(index as usize).map_or(0, |leaf| leaf.load(order).into())
+fn leaf<T: Load>(leaves: &[T], index: u32, order: Ordering) -> u32 {
+    leaves.get(index as usize).map_or(0, |leaf| leaf.load(order))
+}
+
+/// A number that threads share.
+trait Load {
+    fn load(&self, order: Ordering) -> u32;
+}
+
+impl Load for AtomicU8 {
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> u32 {
+        AtomicU8::load(self, order).into()
+    }
+}
+
+impl Load for AtomicU16 {
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> u32 {
+        AtomicU16::load(self, order).into()
+    }
 }
 
 /// The slot of an address in its group.

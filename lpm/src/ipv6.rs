@@ -70,7 +70,7 @@ const DEFAULT_CHANGES_MAX: u32 = 8;
 /// What readers see.
 struct Shared {
     /// Root, pages and lines.
-    words: Aligned,
+    words: Aligned<AtomicU32>,
     /// Values too large for a word, at the places of the words that say so. Most tables never touch it: a group of next
     /// hops has a small number.
     wide: Box<[AtomicU32]>,

@@ -3,7 +3,7 @@
 /// The sizes of a table, fixed when it is made.
 ///
 /// Each family derives its own units from nodes and leaves. IPv6: three lines of 64 bytes for four nodes. IPv4: a group
-/// of 16 bytes for four nodes, and a block of 64 leaves of 2 bytes for four leaves; for the root's blocks, as many again
+/// of 16 bytes for four nodes, and a block of 64 leaves for four leaves; for the root's blocks, as many again
 /// as there may be routes and root slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -25,11 +25,12 @@ impl Limits {
     /// An internet table of 160 k prefixes has readers read 3.6 MiB.
     ///
     /// **IPv4**: a route longer than /24 adds at most a group, a word that leads to it, and a block of 64 leaves; it
-    /// and any other may need a block below its root slot, of which there are 2^18. A leaf is 2 bytes and 1 of the
-    /// writer's. So, with the same quarter, 64 × 1.25 × 3 + 1.5 × 20 = 270 bytes for a route longer than /24 that has
-    /// no neighbours, and 192 for each of the first 2^18 routes; and 66 MiB for the root, the words that lead to groups
-    /// and the values.
-    /// An internet table of 902 k prefixes touches 12 MiB of it, of which readers read 7.
+    /// and any other may need a block below its root slot, of which there are 2^18. A leaf is a byte, 2 for a code
+    /// that doesn't fit in it, and 1 of the writer's. So, with the same quarter, 64 × 1.25 × 4 + 1.5 × 20 = 350 bytes for
+    /// a route longer than /24 that has no neighbours, and 256 for each of the first 2^18 routes; and 66 MiB for the root,
+    /// the words that lead to groups and the values.
+    /// An internet table of 902 k prefixes touches 13 MiB of it, of which readers read 4, or 10 where there are more than
+    /// 255 values.
     pub fn for_routes(max_routes: u32) -> Limits {
         let scaled = |each: u64| (4096 + u64::from(max_routes) * each * 5 / 4).min(1 << 31) as u32;
         Limits { max_routes, max_nodes: scaled(6), max_leaves: scaled(4) }

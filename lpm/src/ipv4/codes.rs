@@ -99,7 +99,7 @@ impl Codes {
             }
         };
         shared.values[usize::from(code)].store(!value, Ordering::Release);
-        shared.leaves[CODES + 2 * usize::from(code)].store(code, Ordering::Release);
+        shared.write(CODES + 2 * usize::from(code), code);
         Ok(code)
     }
 }

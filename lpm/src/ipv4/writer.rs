@@ -140,13 +140,13 @@ impl engine::Engine<u32> for Engine {
         let (groups, leaves) = (self.groups.used(), self.pairs.used() * 2);
         let retired_blocks = self.untagged.len() + self.retired.len();
         // A group is found by another word.
-        let bytes = size_of_val(&*self.shared.root) + groups * (QUARTERS + 1) * 4 + leaves * 2;
+        let bytes = size_of_val(&*self.shared.root) + groups * (QUARTERS + 1) * 4 + leaves;
         Usage { routes: 0, nodes: groups, leaves, retired_blocks, bytes }
     }
 
     fn places(&self) -> Vec<Range<usize>> {
         // Words that lead to groups lie apart from each other, as far as addresses do: each would take a page of its own.
-        vec![self.shared.root.place(), place_of(&self.shared.leaves), place_of(&self.leaf_lens)]
+        vec![self.shared.root.place(), self.shared.leaves.place(), place_of(&self.leaf_lens)]
     }
 
     fn bytes(&self) -> usize {
@@ -388,12 +388,12 @@ impl Engine {
     }
 
     fn code_at(&self, index: usize) -> u16 {
-        self.shared.leaves[index].load(Ordering::Relaxed)
+        self.shared.code(index)
     }
 
     fn write(&mut self, index: usize, leaf: Leaf) {
         self.leaf_lens[index - BLOCKS] = leaf.len;
-        self.shared.leaves[index].store(leaf.code, Ordering::Release);
+        self.shared.write(index, leaf.code);
     }
 
     /// A block of `1 << grain` leaves, at least two.
