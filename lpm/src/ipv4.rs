@@ -12,10 +12,10 @@
 //! ```
 //!
 //! A leaf is the *code* of a value (`codes.rs`), in a byte where it fits: so what a full internet table's look-ups read is
-//! 4 MiB, and how far away that lies is most of what a look-up costs. Larger codes lie [`ELSEWHERE`], in an array of two
-//! bytes for each leaf, and so does no route where a block's other leaves have some. One code, [`LONGER`], says that routes
-//! longer than /24 lie there; `group_of` then has the address's group, whose four slots work as the root's do. Addresses
-//! whose codes lie elsewhere are answered by themselves, so that the others don't wait.
+//! 4 MiB, and how far away that lies is most of what a look-up costs. The largest byte says that the code, this one or a
+//! larger, lies [`ELSEWHERE`], in an array of two bytes for each leaf; but for slots that say [`LARGE`], it is this one.
+//! One code, [`LONGER`], says that routes longer than /24 lie there; `group_of` then has the address's group, whose four
+//! slots work as the root's do. These addresses are answered by themselves, so that the others don't wait.
 //!
 //! A slot with one leaf needs no memory for it: a region of the leaves ([`CODES`]) holds each code once, and the slot
 //! points there. All-zero memory is an empty table: slot 0 leads, whatever bits choose, into a region of zeros, and
@@ -56,12 +56,12 @@ const GRAIN: u8 = 6;
 const LONGER: u16 = u16::MAX;
 /// The code of no route.
 const NONE: u16 = 0;
-/// A leaf whose code is 0 or more than a byte holds. 255 values are told apart without looking elsewhere.
-const ELSEWHERE: u8 = 0;
+/// A leaf whose code is this or larger, and lies elsewhere.
+const ELSEWHERE: u8 = u8::MAX;
+/// In a slot: some of its leaves may have codes larger than [`ELSEWHERE`].
+const LARGE: u32 = 1 << 4;
 /// Leaf `CODES + 2 * code` holds the code; below are zeros, into which slot 0 leads.
 const CODES: usize = 1 << (32 - ROOT_BITS);
-/// No leaf before this one has a code.
-const CODED: usize = CODES + 2;
 /// Leaves from here on are the arena's.
 const BLOCKS: usize = CODES + (2 << 16);
 
@@ -145,12 +145,11 @@ fn zeroed<const N: usize>() -> Box<[AtomicU32; N]> {
 
 /// The leaf that a slot leads to; `chosen` are the address's bits that the slot hasn't used, in its lower end.
 ///
-/// A slot is the number of its first leaf, halved, in 27 bits, and how many of those bits choose nothing in the other
-/// 5.
+/// A slot is the number of its first leaf, halved, in 27 bits, [`LARGE`], and how many of those bits choose nothing in the
+/// other 4.
 #[inline(always)]
 fn leaf_index(slot: u32, chosen: u32) -> u32 {
-    // Modulo 32, which the shift does by itself.
-    (slot >> 5 << 1) + chosen.wrapping_shr(slot)
+    (slot >> 5 << 1) + (chosen >> (slot % LARGE))
 }
 
 /// The bits that a root slot's leaves are chosen by.
@@ -176,7 +175,7 @@ impl Reader<u32> for Handle {
         let slot = shared.root()[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Acquire);
         let at = leaf_index(slot, below_root(key));
         let mut code = leaf(&shared.leaves, at, Ordering::Acquire);
-        if is_elsewhere(code, at) {
+        if code == u32::from(ELSEWHERE) {
             code = code_elsewhere(shared, key, at);
         }
         if shared.coded.load(Ordering::Relaxed) {
@@ -217,7 +216,7 @@ fn answer(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH]) {
     }
     fence(Ordering::Acquire);
     // Folded to the end, for the processor compares many at once.
-    if out.iter().zip(&at).fold(false, |any, (code, at)| any | is_elsewhere(*code, *at)) {
+    if out.iter().fold(false, |any, code| any | (*code == u32::from(ELSEWHERE))) {
         answer_elsewhere(shared, keys, &at, out);
     }
     // After the codes: whoever read a code that needs it reads this as true.
@@ -233,15 +232,20 @@ fn answer(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH]) {
     }
 }
 
-/// Does the code of this leaf lie elsewhere? Where no route is near, none need be looked for.
+/// Is the code of an address, whose leaf says [`ELSEWHERE`], no larger? The leaf must have been read before, with Acquire:
+/// a slot says [`LARGE`] before a leaf of its becomes so. A slot that leads to another leaf now says nothing.
 #[inline(always)]
-fn is_elsewhere(code: u32, at: u32) -> bool {
-    (code == u32::from(ELSEWHERE)) & (at >= CODED as u32)
+fn is_no_larger(shared: &Shared, key: u32, at: u32) -> bool {
+    let slot = shared.root()[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Relaxed);
+    (slot & LARGE == 0) & (leaf_index(slot, below_root(key)) == at)
 }
 
 /// The code of an address whose leaf says that it lies elsewhere.
 #[inline(always)]
 fn code_elsewhere(shared: &Shared, key: u32, at: u32) -> u32 {
+    if is_no_larger(shared, key, at) {
+        return ELSEWHERE.into();
+    }
     let code = leaf(&shared.elsewhere, at, Ordering::Acquire);
     if code != u32::from(LONGER) {
         return code;
@@ -257,8 +261,8 @@ fn code_elsewhere(shared: &Shared, key: u32, at: u32) -> u32 {
 /// The codes that lie elsewhere than in the leaves.
 #[inline(never)]
 fn answer_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], codes: &mut [u32; BATCH]) {
-    let lane_if = |lane| u64::from(is_elsewhere(codes[lane], at[lane])) << lane;
-    let mut lanes = (0..BATCH).map(lane_if).fold(0, std::ops::BitOr::bitor);
+    let lane_if = |(lane, code): (usize, &u32)| u64::from(*code == u32::from(ELSEWHERE)) << lane;
+    let mut lanes = codes.iter().enumerate().map(lane_if).fold(0, std::ops::BitOr::bitor);
     if lanes.count_ones() as usize <= FEW {
         while lanes != 0 {
             let lane = lanes.trailing_zeros() as usize % BATCH;
@@ -267,16 +271,18 @@ fn answer_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], cod
         }
         return;
     }
-    // The others repeat some load that is near.
-    let places: [u32; BATCH] =
-        std::array::from_fn(|lane| if is_elsewhere(codes[lane], at[lane]) { at[lane] } else { 0 });
+    // No branch for each; the others repeat some load that is near, and 0 is no code of theirs.
+    let places: [u32; BATCH] = std::array::from_fn(|lane| {
+        let is_large = (codes[lane] == u32::from(ELSEWHERE)) & !is_no_larger(shared, keys[lane], at[lane]);
+        if is_large { at[lane] } else { 0 }
+    });
     let mut others = [0; BATCH];
     for (other, place) in others.iter_mut().zip(&places) {
         *other = leaf(&shared.elsewhere, *place, Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
-    for (code, other) in codes.iter_mut().zip(&others) {
-        *code = if *code == u32::from(ELSEWHERE) { *other } else { *code };
+    for ((code, other), place) in codes.iter_mut().zip(&others).zip(&places) {
+        *code = if *place == 0 { *code } else { *other };
     }
     if codes.iter().fold(false, |any, code| any | (*code == u32::from(LONGER))) {
         answer_longer(shared, keys, codes);

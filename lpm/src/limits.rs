@@ -29,8 +29,8 @@ impl Limits {
     /// that doesn't fit in it, and 1 of the writer's. So, with the same quarter, 64 × 1.25 × 4 + 1.5 × 20 = 350 bytes for
     /// a route longer than /24 that has no neighbours, and 256 for each of the first 2^18 routes; and 66 MiB for the root,
     /// the words that lead to groups and the values.
-    /// An internet table of 902 k prefixes touches 13 MiB of it, of which readers read 4, or 10 where there are more than
-    /// 255 values.
+    /// An internet table of 902 k prefixes touches 7 MiB of it, of which readers read 4, and up to 6 more of both where
+    /// there are more than 255 values.
     pub fn for_routes(max_routes: u32) -> Limits {
         let scaled = |each: u64| (4096 + u64::from(max_routes) * each * 5 / 4).min(1 << 31) as u32;
         Limits { max_routes, max_nodes: scaled(6), max_leaves: scaled(4) }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::codes::Codes;
-use super::{BLOCKS, CODES, GRAIN, GROUP_BITS, Handle, LONGER, QUARTER_BITS, QUARTERS, ROOT_BITS, Shared};
+use super::{
+    BLOCKS, CODES, ELSEWHERE, GRAIN, GROUP_BITS, Handle, LARGE, LONGER, QUARTER_BITS, QUARTERS, ROOT_BITS,
+    Shared,
+};
 use crate::aligned::place_of;
 use crate::arena::Arena;
 use crate::engine;
@@ -187,6 +190,7 @@ impl Engine {
             Slot::One(old) if len <= place.depth() && old.len <= len => self.publish(place, Slot::One(leaf)),
             Slot::One(_) => {}
             Slot::Block { start, grain } => {
+                self.announce(place, leaf.code);
                 for at in within(addr, len, place.depth(), grain) {
                     let old = self.leaf_at(start + at);
                     if old.len > len {
@@ -245,6 +249,7 @@ impl Engine {
             let longer = Leaf { code: LONGER, ..around };
             match self.slot(place) {
                 Slot::Block { start, grain: GRAIN } => {
+                    self.announce(place, LONGER);
                     self.write(start + addr.bits(ROOT_BITS, GRAIN), longer);
                     Ok(())
                 }
@@ -354,7 +359,7 @@ impl Engine {
         if start < BLOCKS {
             Slot::One(Leaf { code: self.code_at(start), len })
         } else {
-            Slot::Block { start, grain: 32 - place.depth() - (word & 31) as u8 }
+            Slot::Block { start, grain: 32 - place.depth() - (word % LARGE) as u8 }
         }
     }
 
@@ -363,7 +368,9 @@ impl Engine {
             Slot::One(leaf) => (CODES + 2 * usize::from(leaf.code), 0, leaf.len),
             Slot::Block { start, grain } => (start, grain, 0),
         };
+        let is_large = (start..start + (1 << grain)).any(|leaf| self.code_at(leaf) > ELSEWHERE.into());
         let word = (start as u32 / 2) << 5 | u32::from(32 - place.depth() - grain);
+        let word = if is_large { word | LARGE } else { word };
         let (to, to_len) = match place {
             Place::Root(slot) => (&self.shared.root[slot], &mut self.root_lens[slot]),
             Place::Quarter { group, quarter } => {
@@ -372,6 +379,18 @@ impl Engine {
         };
         *to_len = len;
         to.store(word, Ordering::Release);
+    }
+
+    /// To be told before a leaf of a slot that readers see gets this code.
+    fn announce(&self, place: Place, code: u16) {
+        if code > ELSEWHERE.into() {
+            let slot = match place {
+                Place::Root(slot) => &self.shared.root[slot],
+                Place::Quarter { group, quarter } => &self.shared.groups[group][quarter],
+            };
+            // Nobody else writes.
+            slot.store(slot.load(Ordering::Relaxed) | LARGE, Ordering::Release);
+        }
     }
 
     /// What a slot answers in one of its places.
