@@ -73,9 +73,9 @@ const FEW: usize = 4;
 /// What readers see.
 struct Shared {
     root: Aligned<AtomicU32>,
-    /// The codes that fit in a byte; [`ELSEWHERE`] for the others.
+    /// The codes below [`ELSEWHERE`], or that.
     leaves: Aligned<AtomicU8>,
-    /// Those others, at the places of the leaves that say so.
+    /// The other codes, at the places of the leaves that say so.
     elsewhere: Box<[AtomicU16]>,
     /// Which group an address of 24 bits has; says nothing where its leaf isn't [`LONGER`].
     group_of: Box<[AtomicU32; 1 << GROUP_BITS]>,

@@ -60,7 +60,7 @@ pub use processor::prefetch;
 pub use table::{Table, Usage};
 
 /// What a prefix leads to. Its meaning is unknown here; every number but the largest, [`u32::MAX`], may be stored. An
-/// IPv4 table tells 65,534 of them apart at once, and is fastest where all are below that.
+/// IPv4 table tells 65,534 of them apart at once, and is fastest where all are below 255.
 pub type Value = u32;
 
 /// What a batch of look-ups writes for an address that no prefix covers.

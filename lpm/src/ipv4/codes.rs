@@ -1,4 +1,4 @@
-//! Codes: two bytes in a leaf for the four of a value.
+//! Codes: a byte or two in a leaf for the four of a value.
 //!
 //! A small value's code is the value plus one, wherever that is free: then readers need no table to undo it. Other
 //! values are given codes from the top down, and are found again by a map.
