@@ -84,7 +84,7 @@ fn kept() -> CapabilitySet {
 }
 
 /// Lets threads of this process come before others by the lowest real-time priority, without a capability for it: BFD's does.
-/// Where root or the unit (`LimitRTPRIO=`) doesn't permit that, they come as all do.
+/// Where neither CAP_SYS_RESOURCE nor the unit (`LimitRTPRIO=`) permits that, they come as all do.
 pub(crate) fn permit_coming_first() {
     let Rlimit { current, maximum } = getrlimit(Resource::Rtprio);
     let least = Some(1);
