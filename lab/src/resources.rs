@@ -87,6 +87,18 @@ impl Resources {
         self.manifest("BGPConfiguration", "default", "", &spec)
     }
 
+    /// The mesh, and all routes to other nodes' workloads by it, as before Calico 3.33: none into pools of IPIP from blocks.
+    ///
+    /// # Errors
+    /// As [`Resources::write`].
+    pub fn mesh_with_all_routes(&self, as_number: u32) -> Result<()> {
+        let spec = format!(
+            "  nodeToNodeMeshEnabled: true\n  asNumber: {as_number}\n  programClusterRoutes: Enabled\n"
+        );
+        self.manifest("BGPConfiguration", "default", "", &spec)?;
+        self.manifest("FelixConfiguration", "default", "", "  programClusterRoutes: Disabled\n")
+    }
+
     /// A node with its addresses, in CIDR form.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{BgpCommunity, Prefix};
+use crate::{BgpCommunity, ClusterRoutes, Prefix};
 
 /// A four-octet AS number (RFC 6793).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +100,8 @@ pub struct BgpConfiguration {
     pub normal_route_priority_v4: Option<u32>,
     /// `spec.ipv6NormalRoutePriority`, likewise.
     pub normal_route_priority_v6: Option<u32>,
+    /// `spec.programClusterRoutes`: for which pools BGP has the routes to other nodes' workloads.
+    pub cluster_routes: Option<ClusterRoutes>,
 }
 
 /// What a network's routes are told with, where this node announces them.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::{Prefix, Protocol};
+use crate::{ClusterRoutes, Prefix, Protocol};
 
 /// What a resource says of one setting. Felix takes the default where it can't read a value, and doesn't ask a less particular
 /// resource for another one (`Config.resolve` in `felix/config/config_params.go`).
@@ -60,6 +60,8 @@ pub struct FelixConfiguration {
     pub vxlan_port: Setting<u16>,
     /// `spec.vxlanVNI`, 1 to 2²⁴ − 1.
     pub vxlan_vni: Setting<u32>,
+    /// `spec.programClusterRoutes`: for which pools the datastore has the routes to other nodes' workloads.
+    pub cluster_routes: Setting<ClusterRoutes>,
     /// `spec.allowIPIPPacketsFromWorkloads`.
     pub allow_ipip_from_workloads: Setting<bool>,
     /// `spec.allowVXLANPacketsFromWorkloads`.

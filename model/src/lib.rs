@@ -15,6 +15,7 @@ mod addr;
 mod bgp;
 mod bgp_filter;
 mod block;
+mod cluster_routes;
 mod endpoint;
 mod felix;
 mod host_endpoint;
@@ -40,6 +41,7 @@ pub use bgp_filter::{
     BgpCommunity, BgpFilter, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule,
 };
 pub use block::{AffinityState, AllocationAttributes, BlockAffinity, IpamBlock};
+pub use cluster_routes::ClusterRoutes;
 pub use endpoint::{EndpointPort, IpNat, QosControls, QosDirection, WorkloadEndpoint};
 pub use felix::{
     ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,

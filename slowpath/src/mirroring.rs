@@ -70,7 +70,7 @@ impl Mirroring {
         }
     }
 
-    /// Hands over again what leads through a next hop of BGP's or VXLAN's that is now reached another way: the fast
+    /// Hands over again what leads through a next hop of BGP's or the datastore's that is now reached another way: the fast
     /// path's groups follow by themselves, the kernel's routes name the neighbours.
     pub fn follow(
         &mut self,
@@ -85,8 +85,10 @@ impl Mirroring {
         }
         let leads_through = |offer: &Offer| {
             let gateways = rib.targets().get(offer.target).map(Target::gateways).unwrap_or_default();
-            matches!(offer.source, Source::Bgp | Source::Elevated | Source::Vxlan | Source::ReachableBy)
-                && gateways.iter().any(|gateway| moved.contains(&gateway.addr))
+            matches!(
+                offer.source,
+                Source::Bgp | Source::Elevated | Source::Vxlan | Source::Ipam | Source::ReachableBy
+            ) && gateways.iter().any(|gateway| moved.contains(&gateway.addr))
         };
         let again = rib.winners().filter(|(_, offer)| leads_through(offer));
         let again: Vec<Place> = again.map(|(place, _)| place).collect();
@@ -172,7 +174,12 @@ fn target(
     match offer.source {
         Source::Block => Some(MirrorTarget::Blackhole),
         Source::Workload => Some(into_host_port(host, family, node(family), None)),
-        Source::ReachableBy | Source::Vxlan | Source::Bgp | Source::Elevated | Source::Preserved => {
+        Source::ReachableBy
+        | Source::Vxlan
+        | Source::Ipam
+        | Source::Bgp
+        | Source::Elevated
+        | Source::Preserved => {
             let target = rib.targets().get(offer.target)?;
             if let Some(tunnel) = target.tunnel() {
                 let source = tunnel.source.or_else(|| node(family));

@@ -105,6 +105,9 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
     for (prefix, gateway) in &desired.tunnels.routes {
         offers.insert((*prefix, Source::Vxlan), (Target::Via(vec![*gateway]), 0));
     }
+    for (prefix, gateway) in &desired.tunnels.routes_without_vxlan {
+        offers.insert((*prefix, Source::Ipam), (Target::Via(vec![*gateway]), 0));
+    }
     for peer in desired.peers.values() {
         if let Some(gateway) = peer.reachable_by {
             let target = Target::Via(vec![Gateway::at(gateway)]);
@@ -124,10 +127,10 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
     offers
 }
 
-/// Next hops of VXLAN's routes that are reached without a tunnel.
+/// Next hops of the datastore's routes to other nodes' workloads that are reached without a tunnel.
 pub fn plain_nexthops(offers: &Offers) -> impl Iterator<Item = IpAddr> {
-    let vxlan = offers.iter().filter(|((_, source), _)| *source == Source::Vxlan);
-    let gateways = vxlan.flat_map(|(_, (target, _))| target.gateways());
+    let theirs = offers.iter().filter(|((_, source), _)| matches!(source, Source::Vxlan | Source::Ipam));
+    let gateways = theirs.flat_map(|(_, (target, _))| target.gateways());
     gateways.filter(|gateway| gateway.tunnel.is_none()).map(|gateway| gateway.addr)
 }
 

@@ -30,6 +30,8 @@ pub enum Source {
     ReachableBy,
     /// The datastore: a block of another node, in a pool of VXLAN, which needs no BGP.
     Vxlan,
+    /// The same in a pool of IPIP or a plain one, where `programClusterRoutes` leaves its routes to Felix.
+    Ipam,
     /// BGP.
     Bgp,
     /// The kernel's main table, written by another daemon or DHCP.
@@ -41,7 +43,7 @@ pub enum Source {
 
 impl Source {
     /// All sources.
-    pub const ALL: [Source; 12] = [
+    pub const ALL: [Source; 13] = [
         Source::Local,
         Source::Neighbor,
         Source::Connected,
@@ -51,6 +53,7 @@ impl Source {
         Source::Static,
         Source::ReachableBy,
         Source::Vxlan,
+        Source::Ipam,
         Source::Bgp,
         Source::Kernel,
         Source::Preserved,
@@ -68,6 +71,7 @@ impl Source {
             Source::Static => 200,
             Source::ReachableBy => 190,
             Source::Vxlan => 110,
+            Source::Ipam => 105,
             Source::Bgp => 100,
             Source::Kernel => 10,
             Source::Preserved => 5,
@@ -76,7 +80,7 @@ impl Source {
 
     /// May gateways be reached by such a route? Not by what itself has gateways far off.
     pub const fn resolves(self) -> bool {
-        !matches!(self, Source::Vxlan | Source::Bgp | Source::Elevated | Source::Preserved)
+        !matches!(self, Source::Vxlan | Source::Ipam | Source::Bgp | Source::Elevated | Source::Preserved)
     }
 
     /// The name in tables and JSON.
@@ -91,6 +95,7 @@ impl Source {
             Source::Static => "static",
             Source::ReachableBy => "reachable-by",
             Source::Vxlan => "vxlan",
+            Source::Ipam => "ipam",
             Source::Bgp => "bgp",
             Source::Kernel => "kernel",
             Source::Preserved => "preserved",

@@ -167,7 +167,7 @@ enum BgpNoun {
 }
 
 /// `slowpath::status::RouteStatus::source`.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "local",
     "neighbor",
     "connected",
@@ -177,6 +177,7 @@ const SOURCES: [&str; 12] = [
     "static",
     "reachable-by",
     "vxlan",
+    "ipam",
     "bgp",
     "kernel",
     "preserved",

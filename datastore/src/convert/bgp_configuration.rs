@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use model::{BgpCommunity, BgpConfiguration, InterfaceAddr, Prefix, PrefixAdvertisement, Resource};
+use model::{
+    BgpCommunity, BgpConfiguration, ClusterRoutes, InterfaceAddr, Prefix, PrefixAdvertisement, Resource,
+};
 
 use super::{Identity, Outcome, bgp_filter, bgp_peer};
 use crate::fields::{Fault, Field, Object};
@@ -24,6 +26,7 @@ const UNREAD_FOR_ONE_NODE: &[&str] = &[
     "ipv6NormalRoutePriority",
     "localWorkloadPeeringIPV4",
     "localWorkloadPeeringIPV6",
+    "programClusterRoutes",
 ];
 /// Lists may have so many entries.
 const ADVERTISEMENTS_MAX: usize = 500;
@@ -31,7 +34,6 @@ const COMMUNITIES_MAX: usize = 50;
 /// LOCAL_PREF stands for a kernel metric below this.
 const PRIORITY_MAX: i64 = 2_147_483_646;
 
-/// `programClusterRoutes` shares routes out between BIRD and Felix: here one program is both, and has all of them.
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
     check_name(identity)?;
     let for_all = identity.name == "default";
@@ -72,6 +74,10 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         local_workload_peering_v6: address(spec, "localWorkloadPeeringIPV6")?,
         normal_route_priority_v4: priority(spec, "ipv4NormalRoutePriority")?,
         normal_route_priority_v6: priority(spec, "ipv6NormalRoutePriority")?,
+        cluster_routes: match spec.text("programClusterRoutes")? {
+            Some((field, _)) => Some(field.one_of(&ClusterRoutes::WORDS, &ClusterRoutes::MEANINGS)?),
+            None => None,
+        },
     };
     let mut outcome = Outcome::of(Resource::BgpConfiguration(config));
     let unread = UNREAD_FOR_ONE_NODE.iter().filter(|_| !for_all).filter_map(|name| spec.field(name));

@@ -8,9 +8,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use model::{
-    ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, Family, FelixConfiguration, InterfaceAddr,
-    LogRate, NatOutgoingExclusions, ParseAddrError, Prefix, Protocol, Reporting, Resource, ReversePath,
-    Setting,
+    ClusterRoutes, ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, Family, FelixConfiguration,
+    InterfaceAddr, LogRate, NatOutgoingExclusions, ParseAddrError, Prefix, Protocol, Reporting, Resource,
+    ReversePath, Setting,
 };
 
 use regex::Regex;
@@ -79,6 +79,9 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         vxlan_mtu_v6: given.get("vxlanMTUV6", mtu)?,
         vxlan_port: given.get("vxlanPort", |spec, name| number(spec, name, 1, u16::MAX.into()))?,
         vxlan_vni: given.get("vxlanVNI", |spec, name| number(spec, name, 1, VNI_MAX))?,
+        cluster_routes: given.get("programClusterRoutes", |spec, name| {
+            word(spec, name, &ClusterRoutes::WORDS, &ClusterRoutes::MEANINGS)
+        })?,
         allow_ipip_from_workloads: given.get("allowIPIPPacketsFromWorkloads", flag)?,
         allow_vxlan_from_workloads: given.get("allowVXLANPacketsFromWorkloads", flag)?,
         external_nodes: given.get("externalNodesList", external_nodes)?,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use model::{
     AffinityState, AllocationAttributes, AsNumber, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity,
-    EncapMode, IpNat, IpPool, IpamBlock, Node, PeerNodes, PeerTarget, PrefixAdvertisement, Protocol,
-    QosControls, QosDirection, Resource, SecretKey, WorkloadEndpoint,
+    ClusterRoutes, EncapMode, IpNat, IpPool, IpamBlock, Node, PeerNodes, PeerTarget, PrefixAdvertisement,
+    Protocol, QosControls, QosDirection, Resource, SecretKey, Setting, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest, Reader};
@@ -202,10 +202,34 @@ fn what_is_told_with_networks_is_read_by_value_and_by_name() {
         bind_to_node_address: true,
         normal_route_priority_v4: Some(5000),
         local_workload_peering_v4: Some([10, 64, 0, 1].into()),
+        cluster_routes: Some(ClusterRoutes { ipip: true, no_encap: true }),
         mesh_password: Some(SecretKey { name: "passwords".to_owned(), key: "mesh".to_owned() }),
         ..BgpConfiguration::default()
     };
     assert_eq!(resource(&document("BGPConfiguration", "default", spec)), Resource::BgpConfiguration(config));
+}
+
+#[test]
+fn both_configurations_say_whose_routes_to_other_nodes_are_in_the_same_words() {
+    let words = ["Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly", "Enabled"];
+    let meanings = [(false, false), (true, false), (false, true), (true, true)];
+    for (word, (ipip, no_encap)) in words.into_iter().zip(meanings) {
+        let spec = format!("{{programClusterRoutes: {word}}}");
+        let expected = Some(ClusterRoutes { ipip, no_encap });
+        let Resource::FelixConfiguration(felix) = resource(&document("FelixConfiguration", "default", &spec))
+        else {
+            panic!("it is Felix's")
+        };
+        let Resource::BgpConfiguration(bgp) = resource(&document("BGPConfiguration", "default", &spec))
+        else {
+            panic!("it is BGP's")
+        };
+        assert_eq!((felix.cluster_routes, bgp.cluster_routes), (Setting::from(expected), expected), "{word}");
+    }
+    let wrong = "{programClusterRoutes: enabled}";
+    for kind in ["FelixConfiguration", "BGPConfiguration"] {
+        assert!(parse(&document(kind, "default", wrong)).is_err(), "{kind}");
+    }
 }
 
 #[test]

@@ -20,23 +20,25 @@ use subnets::{Node, NodePlan, Subnets};
 /// Every packet to another node's workload in IPIP.
 pub(super) const IPIP_ALWAYS: Scenario = Scenario {
     name: "ipip-always",
-    about: "IPIP between all nodes; before, without it, the other subnet's workload can't be reached",
+    about: "IPIP between all nodes, routes by BGP; before, without it, the other subnet's workload can't be reached",
     programs: PROGRAMS,
     tortie: true,
     alone: false,
     store: Store::Either,
-    run: |lab, _| run(lab, &Plan { kind: Kind::Ipip, mode: "Always", nodes: &subnets::NODES }),
+    run: |lab, _| run(lab, &Plan { kind: Kind::Ipip, mode: "Always", source: "bgp", nodes: &subnets::NODES }),
 };
 
 /// IPIP to the other subnet only.
 pub(super) const IPIP_CROSS_SUBNET: Scenario = Scenario {
     name: "ipip-cross-subnet",
-    about: "IPIP to nodes in another subnet, plain packets within one",
+    about: "IPIP to nodes in another subnet, plain packets within one; routes from blocks, no BGP",
     programs: PROGRAMS,
     tortie: true,
     alone: false,
     store: Store::Either,
-    run: |lab, _| run(lab, &Plan { kind: Kind::Ipip, mode: "CrossSubnet", nodes: &subnets::NODES }),
+    run: |lab, _| {
+        run(lab, &Plan { kind: Kind::Ipip, mode: "CrossSubnet", source: "ipam", nodes: &subnets::NODES })
+    },
 };
 
 /// Every packet to another node's workload in VXLAN, and Linux as one of the ends.
@@ -47,7 +49,12 @@ pub(super) const VXLAN_ALWAYS: Scenario = Scenario {
     tortie: true,
     alone: false,
     store: Store::Either,
-    run: |lab, _| run(lab, &Plan { kind: Kind::Vxlan, mode: "Always", nodes: &subnets::NODES_AND_LINUX }),
+    run: |lab, _| {
+        run(
+            lab,
+            &Plan { kind: Kind::Vxlan, mode: "Always", source: "vxlan", nodes: &subnets::NODES_AND_LINUX },
+        )
+    },
 };
 
 /// VXLAN to the other subnet only.
@@ -58,7 +65,9 @@ pub(super) const VXLAN_CROSS_SUBNET: Scenario = Scenario {
     tortie: true,
     alone: false,
     store: Store::Either,
-    run: |lab, _| run(lab, &Plan { kind: Kind::Vxlan, mode: "CrossSubnet", nodes: &subnets::NODES }),
+    run: |lab, _| {
+        run(lab, &Plan { kind: Kind::Vxlan, mode: "CrossSubnet", source: "vxlan", nodes: &subnets::NODES })
+    },
 };
 
 const PROGRAMS: &[&str] = &["ping", "tcpdump", "tshark", "ethtool", "iperf3", "traceroute", "bridge"];
@@ -85,10 +94,16 @@ struct Plan {
     kind: Kind,
     /// The pool's mode of this encapsulation.
     mode: &'static str,
+    /// Who has the routes between nodes, as `show route` names it.
+    source: &'static str,
     nodes: &'static [NodePlan],
 }
 
 impl Plan {
+    fn has_mesh(&self) -> bool {
+        self.source == "bgp"
+    }
+
     /// Are packets between these nodes encapsulated?
     fn encapsulates(&self, from: &NodePlan, to: &NodePlan) -> bool {
         self.mode == "Always" || from.subnet != to.subnet
@@ -104,11 +119,11 @@ impl Plan {
 }
 
 fn run(lab: &Lab, plan: &Plan) -> Result<()> {
-    let starts_plain = plan.kind == Kind::Ipip && plan.mode == "Always";
+    let starts_plain = plan.has_mesh() && plan.mode == "Always";
     let modes = if starts_plain { ("Never", "Never") } else { plan.modes() };
     let subnets = Subnets::raise(lab, plan, modes)?;
     subnets.start()?;
-    if plan.kind == Kind::Ipip {
+    if plan.has_mesh() {
         subnets.mesh_is_up()?;
     }
     if starts_plain {
@@ -160,6 +175,7 @@ fn routes_are_told_with_their_tunnels(lab: &Lab, plan: &Plan, subnets: &Subnets<
                 false => subnets::gateway(from.plan.subnet),
             };
             route.fate == "forward"
+                && route.source.as_deref() == Some(plan.source)
                 && route.nexthops.iter().all(|hop| hop.via == Some(through))
                 && match tunnel {
                     None => !expected,

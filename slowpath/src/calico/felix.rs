@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use model::{
-    DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate, NatOutgoingExclusions, Prefix,
-    Protocol, ReversePath, Setting,
+    ClusterRoutes, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
+    NatOutgoingExclusions, Prefix, Protocol, ReversePath, Setting,
 };
 use tables::{FlowRules, WorkloadTunnels};
 
@@ -29,6 +29,8 @@ pub struct Felix {
     pub vxlan_port: u16,
     /// Network identifier of VXLAN.
     pub vxlan_vni: u32,
+    /// For which pools, besides those of VXLAN, the datastore has the routes to other nodes' workloads.
+    pub cluster_routes: ClusterRoutes,
     /// May workloads send IPIP packets of their own?
     pub allow_ipip_from_workloads: bool,
     /// May workloads send VXLAN packets of their own?
@@ -191,6 +193,8 @@ impl Felix {
             vxlan_mtu_v6: first(sources, |config| config.vxlan_mtu_v6),
             vxlan_port: first(sources, |config| config.vxlan_port).unwrap_or(4789),
             vxlan_vni: first(sources, |config| config.vxlan_vni).unwrap_or(4096),
+            cluster_routes: first(sources, |config| config.cluster_routes)
+                .unwrap_or(ClusterRoutes { ipip: true, no_encap: false }),
             allow_ipip_from_workloads: first(sources, |config| config.allow_ipip_from_workloads)
                 .unwrap_or(false),
             allow_vxlan_from_workloads: first(sources, |config| config.allow_vxlan_from_workloads)
@@ -349,6 +353,10 @@ mod tests {
                 "LogActionRateLimit" => felix.log_rate.map_or(String::new(), |rate| format!("{rate:?}")),
                 "LogActionRateLimitBurst" => felix.log_burst.to_string(),
                 "LogPrefix" => felix.log_prefix.clone(),
+                "ProgramClusterRoutes" => {
+                    let at = ClusterRoutes::MEANINGS.iter().position(|known| *known == felix.cluster_routes);
+                    ClusterRoutes::WORDS[at.unwrap()].to_owned()
+                }
                 "VXLANPort" => felix.vxlan_port.to_string(),
                 "VXLANVNI" => felix.vxlan_vni.to_string(),
                 "WorkloadSourceSpoofing" => {
@@ -365,6 +373,6 @@ mod tests {
             compared += 1;
         }
         println!("{compared} rows compared");
-        assert!(compared >= 12, "only {compared} rows were compared");
+        assert!(compared >= 13, "only {compared} rows were compared");
     }
 }

@@ -209,6 +209,26 @@ fn nets(list: &Value) -> BTreeSet<Prefix> {
     list.as_array().unwrap().iter().map(|entry| entry["net"].as_str().unwrap().parse().unwrap()).collect()
 }
 
+/// What BIRD's kernel filter does with routes into pools, where BGPConfiguration says which are BGP's: without a word on
+/// it ours are both programs', and Felix's count.
+fn check_kernel(name: &str, family: Family, kernel: &Value, desired: &Desired) {
+    if !name.starts_with("cluster_routes")
+        && !name.contains("programClusterRoutes")
+        && name != "felix_cluster_routing"
+    {
+        return;
+    }
+    let rejected: Vec<_> =
+        kernel.as_array().unwrap().iter().filter(|rule| rule["action"] == "reject").cloned().collect();
+    let rejected = nets(&json!(rejected));
+    let hop = desired.peers.values().map(|peer| peer.address).find(|address| Family::of(*address) == family);
+    let hop = hop.unwrap_or_else(|| desired.node_address(family).unwrap());
+    for pool in desired.pools.values().filter(|pool| pool.cidr.family() == family) {
+        let is_taken = desired.tunnels.bgp_target(pool.cidr, [(hop, 1)]).is_some();
+        assert_eq!(is_taken, !rejected.contains(&pool.cidr), "{name}: BGP's routes into {}", pool.cidr);
+    }
+}
+
 fn check_family(name: &str, family: Family, expect: &Value, desired: &Desired) {
     let of_family = |prefixes: &BTreeSet<Prefix>| -> BTreeSet<Prefix> {
         prefixes.iter().copied().filter(|prefix| prefix.family() == family).collect()
@@ -250,6 +270,7 @@ fn check_family(name: &str, family: Family, expect: &Value, desired: &Desired) {
     let left_out = kernel.filter(|rule| rule["action"] == "reject" && rule.get("comment").is_none());
     let left_out = nets(&json!(left_out.collect::<Vec<_>>()));
     assert_eq!(of_family(&desired.services.local), left_out, "{name}: {family} networks of services");
+    check_kernel(name, family, &expect["ipam"]["kernel"], desired);
     let ways = desired.peers.values().filter(|peer| peer.family == family);
     let ways: BTreeSet<_> = ways
         .filter_map(|peer| {

@@ -1,14 +1,17 @@
 //! Tunnels: which packets to other nodes' workloads are encapsulated, and how.
 //!
-//! Routes into a pool of IPIP come from BGP; those whose next hop is a node lead to it through a tunnel. Routes into a
-//! pool of VXLAN come from the datastore, where blocks name their nodes, and addresses in them the nodes that have borrowed
-//! them (`blocks.rs`), and BGP's are left out (the kernel filter of `confd/pkg/backends/calico/bgp_processor.go`).
+//! Routes to other nodes' workloads come from the datastore, where blocks name their nodes, and addresses in them the nodes
+//! that have borrowed them (`blocks.rs`), or from BGP; those of IPIP whose next hop is a node lead to it through a tunnel.
+//! Into pools of VXLAN they are always the datastore's, and BGP's are left out. Whose they are into other pools, both
+//! configurations say (`programClusterRoutes`): FelixConfiguration of the datastore's, BGPConfiguration of BGP's
+//! (`felix/dataplane/linux/ipip_mgr.go`, `noencap_mgr.go`; the kernel filter of
+//! `confd/pkg/backends/calico/bgp_processor.go`). Where both have a pool's, the datastore's are preferred.
 //! `CrossSubnet` means plainly within the subnet of this node's address, `felix/calc/l3_route_resolver.go`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use model::{EncapMode, Family, InterfaceAddr, IpPool, MacAddr, Node, Prefix};
+use model::{ClusterRoutes, EncapMode, Family, InterfaceAddr, IpPool, MacAddr, Node, Prefix};
 use sha1::{Digest, Sha1};
 use tables::{TunnelEnd, TunnelKind};
 
@@ -26,6 +29,8 @@ pub struct Tunnels {
     nodes: BTreeMap<IpAddr, IpipNode>,
     /// Routes from the datastore: blocks and VTEPs of other nodes in pools of VXLAN.
     pub routes: BTreeMap<Prefix, Gateway>,
+    /// The same in pools of IPIP and in plain ones, where they are the datastore's.
+    pub routes_without_vxlan: BTreeMap<Prefix, Gateway>,
     /// Tunnels that end here.
     pub ends: Vec<TunnelEnd>,
     /// This node's own addresses in the tunnels' networks: what it sends from into tunnels, and is reached at by them. Also
@@ -38,7 +43,7 @@ pub struct Tunnels {
 enum FromBgp {
     /// They lead through IPIP, in this mode.
     Ipip(EncapMode),
-    /// They are left out: the datastore's lead through VXLAN.
+    /// They are left out: the datastore's count.
     LeftOut,
 }
 
@@ -97,20 +102,31 @@ pub(super) fn desired(
     warnings: &mut Vec<Warning>,
 ) -> Tunnels {
     let Some(own) = own else { return Tunnels::default() };
-    let view = View { calico, own, felix, blocks: Blocks::of(calico) };
+    let cluster_routes = calico.cluster().and_then(|cluster| cluster.cluster_routes);
+    let by_bgp = cluster_routes.unwrap_or(EVERY_CLUSTER_ROUTE);
+    let view = View { calico, own, felix, by_bgp, blocks: Blocks::of(calico) };
     let mut tunnels = Tunnels { pools: view.treatments(), ..Tunnels::default() };
     view.ipip(&mut tunnels, warnings);
     for family in Family::ALL {
         view.vxlan(family, &mut tunnels, warnings);
+        view.plain(family, &mut tunnels);
     }
+    view.warn_of_pools_without_routes(warnings);
     tunnels
 }
+
+/// What BGP has where BGPConfiguration doesn't say. Calico's default is `EnabledNoEncapOnly`, beside Felix's
+/// `EnabledIPIPOnly`; here BGP's routes into pools of IPIP count for what the datastore knows no block of, so that a site
+/// whose nodes don't know each other's blocks has its routes.
+const EVERY_CLUSTER_ROUTE: ClusterRoutes = ClusterRoutes { ipip: true, no_encap: true };
 
 /// The resources, seen from this node.
 struct View<'a> {
     calico: &'a Calico,
     own: &'a Node,
     felix: &'a Felix,
+    /// For which pools, besides those of VXLAN, BGP has the routes to other nodes' workloads.
+    by_bgp: ClusterRoutes,
     blocks: Blocks<'a>,
 }
 
@@ -121,12 +137,23 @@ impl<'a> View<'a> {
     }
 
     fn treatments(&self) -> BTreeMap<Prefix, FromBgp> {
-        let from_bgp = |pool: &IpPool| match (pool.vxlan_mode, pool.ipip_mode) {
-            (EncapMode::Never, EncapMode::Never) => None,
-            (EncapMode::Never, mode) => Some((pool.cidr, FromBgp::Ipip(mode))),
+        let from_bgp = |pool: &IpPool| match kind(pool) {
+            PoolKind::Plain if self.by_bgp.no_encap => None,
+            PoolKind::Ipip if self.by_bgp.ipip => Some((pool.cidr, FromBgp::Ipip(pool.ipip_mode))),
             _ => Some((pool.cidr, FromBgp::LeftOut)),
         };
         self.calico.pools.values().filter_map(from_bgp).collect()
+    }
+
+    /// An operator who has taken a pool's routes from one and not given them to the other has none.
+    fn warn_of_pools_without_routes(&self, warnings: &mut Vec<Warning>) {
+        let ours = self.felix.cluster_routes;
+        let without = self.calico.pools.values().filter(|pool| match kind(pool) {
+            PoolKind::Vxlan => false,
+            PoolKind::Ipip => !ours.ipip && !self.by_bgp.ipip,
+            PoolKind::Plain => !ours.no_encap && !self.by_bgp.no_encap,
+        });
+        warnings.extend(without.map(|pool| Warning::PoolWithoutRoutes { pool: pool.name.clone() }));
     }
 
     fn in_our_subnet(&self, addr: IpAddr) -> bool {
@@ -166,6 +193,17 @@ impl<'a> View<'a> {
             tunnels.nodes.insert(remote, IpipNode { in_our_subnet: self.in_our_subnet(remote), tunnel });
         }
         let Some(local) = local else { return };
+        if self.felix.cluster_routes.ipip {
+            let pools: Vec<&IpPool> =
+                asking.into_iter().filter(|pool| kind(pool) == PoolKind::Ipip).collect();
+            for node in self.others() {
+                let Some(remote) = address_of(node, Family::V4) else { continue };
+                let tunnel = tunnels.nodes.get(&remote).and_then(|node| node.tunnel);
+                let end = node.ipip_tunnel_addr.map(IpAddr::V4);
+                let to = Remote { node, addr: remote, tunnel, end };
+                self.route_to(&to, &pools, |pool| pool.ipip_mode, &mut tunnels.routes_without_vxlan);
+            }
+        }
         tunnels.ends.push(self.end(local, TunnelKind::Ipip));
         tunnels.addresses.extend(source);
         if source.is_none() {
@@ -215,29 +253,88 @@ impl<'a> View<'a> {
                 let encapsulation = Encapsulation::Vxlan { port, vni, destination: vtep.mac, own: own.mac };
                 Tunnel { local, remote, encapsulation, mtu, source: own.addr }
             });
-            let of_family = |prefix: &Prefix| prefix.family() == family;
-            let blocks: Vec<Prefix> = self.blocks.owned(&node.name).filter(of_family).collect();
-            let borrowed = self.blocks.borrowed(&node.name).filter(of_family);
-            for prefix in blocks.iter().copied().chain(borrowed) {
-                let Some(pool) = pool_of(&asking, prefix) else { continue };
-                if !is_encapsulated(pool.vxlan_mode, self.in_our_subnet(remote)) {
-                    tunnels.routes.entry(prefix).or_insert(Gateway::at(remote));
-                } else if let Some(tunnel) = tunnel {
-                    tunnels.routes.entry(prefix).or_insert(Gateway::behind(tunnel));
-                } else {
-                    without_vtep.insert(node.name.clone());
-                }
-            }
-            // A VTEP's address is one of the node's own block, unless it was borrowed from another.
-            if let Some((addr, tunnel)) = vtep.addr.zip(tunnel)
-                && !blocks.iter().any(|block| block.contains(addr))
-                && pool_of(&asking, Prefix::host(addr)).is_some()
-            {
-                tunnels.routes.insert(Prefix::host(addr), Gateway::behind(tunnel));
+            let to = Remote { node, addr: remote, tunnel, end: vtep.addr };
+            if !self.route_to(&to, &asking, |pool| pool.vxlan_mode, &mut tunnels.routes) {
+                without_vtep.insert(node.name.clone());
             }
         }
         let field = Vtep::field(family);
         warnings.extend(without_vtep.into_iter().map(|node| Warning::TunnelAddressMissing { node, field }));
+    }
+
+    /// Plain pools, where their routes are the datastore's: to the nodes that need no router in between, as Felix has no
+    /// other (`noEncapRoute` in `felix/dataplane/linux/route_mgr.go`).
+    fn plain(&self, family: Family, tunnels: &mut Tunnels) {
+        if !self.felix.cluster_routes.no_encap {
+            return;
+        }
+        let pools = self.calico.pools.values().filter(|pool| pool.cidr.family() == family);
+        let pools: Vec<&IpPool> = pools.filter(|pool| kind(pool) == PoolKind::Plain).collect();
+        for node in self.others() {
+            let Some(remote) = address_of(node, family).filter(|addr| self.in_our_subnet(*addr)) else {
+                continue;
+            };
+            let to = Remote { node, addr: remote, tunnel: None, end: None };
+            self.route_to(&to, &pools, |_| EncapMode::Never, &mut tunnels.routes_without_vxlan);
+        }
+    }
+
+    /// Routes to what a node has of these pools. Says whether it has all: a tunnel that it takes may be missing.
+    fn route_to(
+        &self,
+        to: &Remote<'_>,
+        pools: &[&IpPool],
+        mode: impl Fn(&IpPool) -> EncapMode,
+        routes: &mut BTreeMap<Prefix, Gateway>,
+    ) -> bool {
+        let of_family = |prefix: &Prefix| prefix.family() == Family::of(to.addr);
+        let blocks: Vec<Prefix> = self.blocks.owned(&to.node.name).filter(of_family).collect();
+        let borrowed = self.blocks.borrowed(&to.node.name).filter(of_family);
+        let mut has_all = true;
+        for prefix in blocks.iter().copied().chain(borrowed) {
+            let Some(pool) = pool_of(pools, prefix) else { continue };
+            if !is_encapsulated(mode(pool), self.in_our_subnet(to.addr)) {
+                routes.entry(prefix).or_insert(Gateway::at(to.addr));
+            } else if let Some(tunnel) = to.tunnel {
+                routes.entry(prefix).or_insert(Gateway::behind(tunnel));
+            } else {
+                has_all = false;
+            }
+        }
+        // A tunnel's address is one of the node's own block, unless it was borrowed from another.
+        if let Some((addr, tunnel)) = to.end.zip(to.tunnel)
+            && !blocks.iter().any(|block| block.contains(addr))
+            && pool_of(pools, Prefix::host(addr)).is_some()
+        {
+            routes.insert(Prefix::host(addr), Gateway::behind(tunnel));
+        }
+        has_all
+    }
+}
+
+/// Another node, as one encapsulation reaches it.
+struct Remote<'a> {
+    node: &'a Node,
+    addr: IpAddr,
+    /// The tunnel to it, where there is one.
+    tunnel: Option<Tunnel>,
+    /// Its address in the tunnels' network.
+    end: Option<IpAddr>,
+}
+
+/// How a pool's packets go between nodes, wherever these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PoolKind {
+    Plain,
+    Ipip,
+    Vxlan,
+}
+
+fn kind(pool: &IpPool) -> PoolKind {
+    match (pool.vxlan_mode, pool.ipip_mode) {
+        (EncapMode::Never, EncapMode::Never) => PoolKind::Plain,
+        (EncapMode::Never, _) => PoolKind::Ipip,
+        _ => PoolKind::Vxlan,
     }
 }
 

@@ -101,6 +101,11 @@ pub enum Warning {
         /// Where the address should stand in its resource's spec.
         field: &'static str,
     },
+    /// Neither FelixConfiguration nor BGPConfiguration leaves routes into a pool to anybody.
+    PoolWithoutRoutes {
+        /// The pool.
+        pool: String,
+    },
     /// Another node has the same address as this one.
     AddressOfOtherNode {
         /// The other node.
@@ -173,6 +178,11 @@ impl fmt::Display for Warning {
             Warning::TunnelAddressMissing { node, field } => write!(
                 f,
                 "Node({node}) has no spec.{field}: other nodes have no way by VXLAN to its workloads"
+            ),
+            Warning::PoolWithoutRoutes { pool } => write!(
+                f,
+                "IPPool({pool}) has no routes to other nodes: programClusterRoutes leaves them to BGP in \
+                 FelixConfiguration, and to Felix in BGPConfiguration"
             ),
             Warning::AddressOfOtherNode { other, address } => {
                 write!(f, "Node({other}) has this node's address {address}: there is no session with it")

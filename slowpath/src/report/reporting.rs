@@ -174,6 +174,7 @@ fn source_type(source: Source) -> &'static str {
         Source::Block | Source::Static | Source::ReachableBy => "Static",
         Source::Workload
         | Source::Vxlan
+        | Source::Ipam
         | Source::Kernel
         | Source::Preserved
         | Source::Bgp

@@ -63,6 +63,7 @@ static PARAMETERS: &[Parameter] = &[
     standard("VXLANMTUV6", "vxlanMTUV6", Form::Number),
     standard("VXLANPort", "vxlanPort", Form::Number),
     standard("VXLANVNI", "vxlanVNI", Form::Number),
+    standard("ProgramClusterRoutes", "programClusterRoutes", Form::Text),
     standard("AllowIPIPPacketsFromWorkloads", "allowIPIPPacketsFromWorkloads", Form::Flag),
     standard("AllowVXLANPacketsFromWorkloads", "allowVXLANPacketsFromWorkloads", Form::Flag),
     refused("ExternalNodesCIDRList", "externalNodesList", Form::List),

@@ -14,7 +14,8 @@ use super::*;
 #[test]
 fn settings_of_the_dataplane_are_read_whole() {
     let spec = "{ipipEnabled: true, ipipMTU: 1440, vxlanEnabled: false, vxlanMTU: 0, vxlanMTUV6: 1430, \
-                vxlanPort: 8472, vxlanVNI: 1, allowIPIPPacketsFromWorkloads: true, externalNodesList: [10.9.0.0/16], \
+                vxlanPort: 8472, vxlanVNI: 1, programClusterRoutes: EnabledNoEncapOnly, \
+                allowIPIPPacketsFromWorkloads: true, externalNodesList: [10.9.0.0/16], \
                 workloadSourceSpoofing: Any, floatingIPs: Enabled, natOutgoingAddress: 192.0.2.1, \
                 natPortRange: '1024:65535', natOutgoingExclusions: IPPoolsAndHostIPs, bpfEnforceRPF: Strict, \
                 bpfConntrackTimeouts: {udpTimeout: 30s, tcpFinsSeen: Auto}, interfacePrefix: 'cali,tap', interfaceExclude: '/^kube/,veth1', \
@@ -32,6 +33,7 @@ fn settings_of_the_dataplane_are_read_whole() {
         vxlan_mtu_v6: Given(1430),
         vxlan_port: Given(8472),
         vxlan_vni: Given(1),
+        cluster_routes: Given(ClusterRoutes { ipip: false, no_encap: true }),
         allow_ipip_from_workloads: Given(true),
         allow_vxlan_from_workloads: Setting::Absent,
         external_nodes: Given(vec!["10.9.0.0/16".parse().unwrap()]),

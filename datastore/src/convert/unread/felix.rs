@@ -38,7 +38,6 @@ const ANY_CASE: &[Words] = &[
 /// As they are written here.
 const EXACT: &[Words] = &[
     ("serviceLoopPrevention", &["Drop", "Reject", "Disabled"]),
-    ("programClusterRoutes", &["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"]),
     ("ipForwarding", ON_OFF),
     ("nftablesMode", &["Disabled", "Enabled", "Auto"]),
     ("bpfConntrackLogLevel", &["Off", "Debug"]),

@@ -6,7 +6,7 @@ use anyhow::Result;
 use model::{InterfaceAddr, MacAddr, Prefix};
 use sha1::{Digest, Sha1};
 
-use super::{CONVERGE, FIRST_REPLY, Kind, Plan};
+use super::{CONVERGE, FIRST_REPLY, Plan};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::resources::Resources;
@@ -177,7 +177,10 @@ impl<'lab> Subnets<'lab> {
             link::add_address(&router, interface, InterfaceAddr { addr: gateway_v6(subnet), len: 64 })?;
         }
         let resources = Resources::create(lab.directory().join("resources"))?;
-        resources.bgp_configuration(plan.kind == Kind::Ipip, AS_NUMBER)?;
+        match plan.has_mesh() {
+            true => resources.mesh_with_all_routes(AS_NUMBER)?,
+            false => resources.bgp_configuration(false, AS_NUMBER)?,
+        }
         let mut subnets = Subnets { lab, fabrics, resources, nodes: Vec::new() };
         subnets.pool(modes)?;
         for node in plan.nodes {

@@ -1,6 +1,9 @@
 //! The three nodes of Calico's own examples: two in one subnet, the third beyond a router.
 
-use model::{AffinityState, BlockAffinity, FelixConfiguration, Resource, Setting::Given, Update};
+use model::{
+    AffinityState, BgpConfiguration, BlockAffinity, FelixConfiguration, Resource, Setting, Setting::Given,
+    Update,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -93,7 +96,22 @@ fn from_datastore(desired: &Desired) -> Vec<(String, IpAddr, Option<Encapsulatio
     let way = |(prefix, gateway): (&Prefix, &Gateway)| {
         (prefix.to_string(), gateway.addr, gateway.tunnel.map(|tunnel| tunnel.encapsulation))
     };
-    desired.tunnels.routes.iter().map(way).collect()
+    let tunnels = &desired.tunnels;
+    tunnels.routes.iter().chain(&tunnels.routes_without_vxlan).map(way).collect()
+}
+
+/// With the pool's routes left to Felix, to BGP, or to both; `None` says nothing.
+fn shared_out(pool: IpPool, to_felix: Option<ClusterRoutes>, to_bgp: Option<ClusterRoutes>) -> Desired {
+    let felix =
+        FelixConfiguration { cluster_routes: Setting::from(to_felix), ..FelixConfiguration::default() };
+    let mut calico = calico(nodes(), pool, felix);
+    let cluster = BgpConfiguration {
+        name: "default".to_owned(),
+        cluster_routes: to_bgp,
+        ..BgpConfiguration::default()
+    };
+    calico.apply(&Update::Put(Resource::BgpConfiguration(cluster).into()));
+    calico.desired()
 }
 
 #[test]
@@ -155,6 +173,61 @@ fn an_ipip_tunnel_carries_both_ends_its_mtu_and_what_the_node_sends_from() {
     };
     assert_eq!(target.tunnel(), Some(&expected));
     assert_eq!(desired.tunnels.addresses, BTreeSet::from([ip("192.168.187.192")]));
+}
+
+#[test]
+fn ipip_routes_come_from_blocks_and_bgps_stand_behind_them() {
+    let desired = ipip(EncapMode::CrossSubnet);
+    let (far, near) = ((BLOCK_3, DEMI_1, Some(Encapsulation::Ipip)), (BLOCK_2, WALKER_2, None));
+    let expected =
+        [far, near].map(|(block, node, encapsulation)| (block.to_owned(), ip(node), encapsulation));
+    assert_eq!(from_datastore(&desired), expected);
+    let tunnel = desired.tunnels.routes_without_vxlan[&prefix(BLOCK_3)].tunnel;
+    assert_eq!(tunnel.and_then(|tunnel| tunnel.source), Some(ip("192.168.187.192")));
+    assert_eq!(from_bgp(&desired, BLOCK_3, &[DEMI_1]), Some(vec![(ip(DEMI_1), Some(ip(DEMI_1)))]));
+    assert_eq!(desired.warnings, []);
+}
+
+#[test]
+fn both_configurations_say_whose_a_pools_routes_are() {
+    let words = ClusterRoutes::MEANINGS.map(Some).into_iter().chain([None]);
+    for (to_felix, to_bgp) in words.clone().flat_map(|felix| words.clone().map(move |bgp| (felix, bgp))) {
+        for is_ipip in [true, false] {
+            let mode = if is_ipip { EncapMode::Always } else { EncapMode::Never };
+            let desired = shared_out(pool(mode, EncapMode::Never), to_felix, to_bgp);
+            let has = |given: ClusterRoutes| if is_ipip { given.ipip } else { given.no_encap };
+            let (felixs, bgps) = (to_felix.map_or(is_ipip, has), to_bgp.is_none_or(has));
+            let case = format!("{to_felix:?}, {to_bgp:?}, IPIP {is_ipip}");
+            let routes = desired.tunnels.routes_without_vxlan.contains_key(&prefix(BLOCK_2));
+            assert_eq!(routes, felixs, "{case}");
+            assert_eq!(from_bgp(&desired, BLOCK_2, &[WALKER_2]).is_some(), bgps, "{case}");
+            assert!(from_bgp(&desired, "10.0.0.0/8", &[WALKER_2]).is_some(), "in no pool: {case}");
+            let without = Warning::PoolWithoutRoutes { pool: "pool".to_owned() };
+            assert_eq!(desired.warnings.contains(&without), !felixs && !bgps, "{case}");
+        }
+        let vxlan = shared_out(pool(EncapMode::Never, EncapMode::Always), to_felix, to_bgp);
+        assert_eq!((vxlan.tunnels.routes.len(), vxlan.tunnels.routes_without_vxlan.len()), (2, 0));
+        assert_eq!(from_bgp(&vxlan, BLOCK_2, &[WALKER_2]), None);
+        assert_eq!(vxlan.warnings, []);
+    }
+}
+
+#[test]
+fn a_plain_pool_of_felixs_has_no_routes_to_another_subnet() {
+    let everything = ClusterRoutes { ipip: true, no_encap: true };
+    let desired = shared_out(pool(EncapMode::Never, EncapMode::Never), Some(everything), None);
+    assert_eq!(from_datastore(&desired), [(BLOCK_2.to_owned(), ip(WALKER_2), None)]);
+    assert!(desired.tunnels.ends.is_empty());
+}
+
+#[test]
+fn an_ipip_address_out_of_anothers_block_gets_a_route_of_its_own() {
+    let mut nodes = nodes();
+    nodes[2].ipip_tunnel_addr = Some("192.168.135.77".parse().unwrap());
+    let desired =
+        calico(nodes, pool(EncapMode::Always, EncapMode::Never), FelixConfiguration::default()).desired();
+    let route = desired.tunnels.routes_without_vxlan[&prefix("192.168.135.77/32")];
+    assert_eq!(route.tunnel.map(|tunnel| tunnel.remote), Some(ip(DEMI_1)));
 }
 
 #[test]
@@ -223,6 +296,7 @@ fn a_setting_overrides_the_pools_and_what_that_breaks_is_told() {
         ..FelixConfiguration::default()
     };
     let closed = calico(nodes(), pool(EncapMode::CrossSubnet, EncapMode::Never), off()).desired();
+    assert_eq!(from_datastore(&closed), []);
     assert_eq!(from_bgp(&closed, BLOCK_3, &[DEMI_1]), None, "not plainly: the pool forbids it");
     assert_eq!(from_bgp(&closed, BLOCK_2, &[WALKER_2]), Some(vec![(ip(WALKER_2), None)]));
     assert!(closed.tunnels.ends.is_empty());
@@ -329,9 +403,12 @@ proptest! {
                 prop_assert!(is_vxlan && mode != EncapMode::Never);
             }
         }
-        for gateway in desired.tunnels.routes.values() {
+        let Tunnels { routes, routes_without_vxlan, .. } = &desired.tunnels;
+        prop_assert_eq!(routes.is_empty(), !is_vxlan || mode == EncapMode::Never);
+        prop_assert_eq!(routes_without_vxlan.is_empty(), is_vxlan || mode == EncapMode::Never);
+        for gateway in routes.values().chain(routes_without_vxlan.values()) {
             let expected = is_encapsulated(mode, gateway.addr == ip(WALKER_2));
-            prop_assert!(is_vxlan && gateway.tunnel.is_some() == expected);
+            prop_assert_eq!(gateway.tunnel.is_some(), expected);
         }
     }
 }
