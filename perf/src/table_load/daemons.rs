@@ -125,10 +125,14 @@ fn find(arguments: &Arguments, skipped: &mut Vec<String>) -> Result<Vec<Daemon>>
 
 /// A command prefix that runs within a tree, and within a namespace on the daemon's cores.
 fn within(root: &Path, namespace: Option<&Namespace>) -> Command {
+    // The mounts are the namespace's own, and end with the program. OpenBGPD asks /proc for its own path, and its unit makes
+    // the folder that it keeps its children in.
+    const MOUNTED: &str = "mount -t proc proc \"$0/proc\" && mount -t tmpfs tmpfs \"$0/run\" && mkdir \"$0/run/openbgpd\" \
+                           && exec chroot \"$0\" \"$@\"";
     let mut command = match namespace {
         Some(namespace) => {
             let mut command = namespace.command("taskset");
-            command.args(["-c", DAEMON_CORES, "chroot"]);
+            command.args(["-c", DAEMON_CORES, "sh", "-c", MOUNTED]);
             command
         }
         None => Command::new("chroot"),
@@ -341,15 +345,18 @@ fn bird(feeders: &[Ipv4Addr]) -> String {
     )
 }
 
+/// Without a limit to its queue of messages: FRR 10.7 stops reading at 10,000 of them, the default, and what it has of the
+/// stream by then stays where it is until its peer says something more.
 fn frr(feeders: &[Ipv4Addr]) -> String {
     let each = |line: &dyn Fn(&Ipv4Addr) -> String| feeders.iter().map(line).collect::<String>();
     format!(
-        "router bgp {ROUTER_AS}\n bgp router-id {ROUTER}\n no bgp ebgp-requires-policy\n no bgp network import-check\n{}\
-         \x20neighbor {SINK} remote-as {SINK_AS}\n neighbor {SINK} passive\n neighbor {SINK} timers connect 1\n \
-         address-family ipv4 unicast\n  neighbor {SINK} advertisement-interval 0\n{} exit-address-family\n\
-         ip prefix-list none seq 5 deny any\n",
+        "bgp input-queue-limit {QUEUE}\nrouter bgp {ROUTER_AS}\n bgp router-id {ROUTER}\n no bgp ebgp-requires-policy\n\
+         \x20no bgp network import-check\n{}\
+         \x20neighbor {SINK} remote-as {SINK_AS}\n neighbor {SINK} passive\n neighbor {SINK} advertisement-interval 0\n\
+         \x20address-family ipv4 unicast\n{} exit-address-family\nip prefix-list none seq 5 deny any\n",
         each(&|feeder| format!(" neighbor {feeder} remote-as {FEEDER_AS}\n neighbor {feeder} passive\n")),
         each(&|feeder| format!("  neighbor {feeder} prefix-list none out\n")),
+        QUEUE = u32::MAX,
     )
 }
 
@@ -372,10 +379,10 @@ fn openbgpd(directory: &Path, feeders: &[Ipv4Addr]) -> String {
     format!(
         "AS {ROUTER_AS}\nrouter-id {ROUTER}\nfib-update no\nsocket \"{}\"\n\
          {}\
-         neighbor {SINK} {{ remote-as {SINK_AS}\n passive }}\n\
+         neighbor {SINK} {{\n remote-as {SINK_AS}\n passive\n}}\n\
          allow from any\nallow to {SINK}\n{}",
         directory.join("sock").display(),
-        each(&|feeder| format!("neighbor {feeder} {{ remote-as {FEEDER_AS}\n passive }}\n")),
+        each(&|feeder| format!("neighbor {feeder} {{\n remote-as {FEEDER_AS}\n passive\n}}\n")),
         each(&|feeder| format!("deny to {feeder}\n")),
     )
 }

@@ -156,7 +156,7 @@ impl Counting<'_> {
                     break;
                 }
                 let before = left;
-                read(&mut buffer, |said| left -= usize::from(self.note(said, present)));
+                read(&mut buffer, |said| left = left.saturating_add_signed(-self.note(said, present)));
                 if left < before {
                     last = Instant::now();
                 }
@@ -171,24 +171,46 @@ impl Counting<'_> {
         Ok(Passed { seconds, routes: self.has.len(), missing: left, wrong: self.wrong, updates })
     }
 
-    /// Notes what was said; was it news of the kind that is waited for?
-    fn note(&mut self, said: Said, present: bool) -> bool {
+    /// Notes what was said: 1 where it is news of the kind that is waited for, -1 where it undoes such news, or else 0.
+    fn note(&mut self, said: Said, present: bool) -> isize {
         let (prefix, is_there) = match said {
             Said::Announced { prefix, first_as, origin } => {
                 let at = self.index.get(&prefix);
                 if first_as != ROUTER_AS || at.is_none_or(|at| self.origins[*at] != origin) {
                     self.wrong += 1;
-                    return false;
+                    return 0;
                 }
                 (prefix, true)
             }
             Said::Withdrawn(prefix) => (prefix, false),
-            _ => return false,
+            _ => return 0,
         };
         let Some(at) = self.index.get(&prefix) else {
             self.wrong += 1;
-            return false;
+            return 0;
         };
-        std::mem::replace(&mut self.has[*at], is_there) != is_there && is_there == present
+        match std::mem::replace(&mut self.has[*at], is_there) == is_there {
+            true => 0,
+            false if is_there == present => 1,
+            false => -1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_that_is_undone_is_waited_for_again() {
+        let prefix = (0x0a00_0000, 8);
+        let origins = [65_000];
+        let index = [(prefix, 0)].into_iter().collect();
+        let mut counting = Counting { index, origins: &origins, has: vec![true], wrong: 0 };
+        let announced = |origin| Said::Announced { prefix, first_as: ROUTER_AS, origin };
+        let said = [Said::Withdrawn(prefix), announced(65_000), Said::Withdrawn(prefix), Said::Withdrawn(prefix)];
+        assert_eq!(said.map(|said| counting.note(said, false)), [1, -1, 1, 0]);
+        assert_eq!((counting.note(announced(7), true), counting.wrong), (0, 1), "another path");
+        assert_eq!(counting.note(announced(65_000), true), 1);
     }
 }
