@@ -11,10 +11,11 @@
 //!
 //! A cell says yes only where what was sent is there on the other side, and nothing of it is missing; with MD5 and GTSM
 //! our kernel drops what isn't signed or has come too far, and with BFD silence has ended the session. What a daemon can't
-//! do says `-`, with the reason in `daemons.rs`; what ought to be and isn't fails the run.
+//! do says `-`, with the reason in `daemons.rs`, which the record repeats; what ought to be and isn't fails the run.
 
 pub mod daemons;
 pub mod plan;
+pub mod record;
 mod roots;
 mod router;
 pub mod session;
@@ -56,8 +57,8 @@ const MANY: u32 = 600;
 pub enum Cell {
     /// Shown.
     Yes,
-    /// The daemon can't, or nobody has tried yet.
-    NotTried,
+    /// The daemon isn't held to it, and why.
+    NotHeld(String),
     /// It ought to be, and isn't.
     Failed(String),
 }
@@ -133,7 +134,7 @@ pub fn row(line: &Line) -> String {
         Ok(cells) => {
             let text = |cell: &Cell| match cell {
                 Cell::Yes => format!("{:^11}", "yes"),
-                Cell::NotTried => format!("{:^11}", "-"),
+                Cell::NotHeld(_) => format!("{:^11}", "-"),
                 Cell::Failed(_) => format!("{:^11}", "NO"),
             };
             format!("| {:30} | {} |", line.daemon, cells.iter().map(text).collect::<Vec<_>>().join(" | "))
@@ -147,7 +148,11 @@ fn hold(
     root: &roots::Root,
     name: &str,
 ) -> Result<Vec<Cell>, String> {
-    let mut cells = vec![Cell::NotTried; COLUMNS.len()];
+    let not_held = |column: &&str| {
+        let known = daemon.cannot.iter().find(|(cannot, _)| cannot == column);
+        Cell::NotHeld(known.map_or("its session didn't come to it", |(_, why)| *why).to_owned())
+    };
+    let mut cells: Vec<Cell> = COLUMNS.iter().map(not_held).collect();
     let mut note = |column: &str, outcome: Result<()>| {
         let at = COLUMNS.iter().position(|known| *known == column);
         if let Some(cell) = at.and_then(|at| cells.get_mut(at)) {
@@ -157,7 +162,7 @@ fn hold(
             }
         }
     };
-    let held = |session: &Session| !session.is_guarded() || daemon.guards.contains(session);
+    let held = |session: &Session| !session.is_guarded() || daemon.can(session.column());
     for session in Session::ALL.into_iter().filter(held) {
         let outcome = Bench::raise(daemon, ours, root, session).and_then(|mut bench| {
             let outcome = bench.check(&mut note);
@@ -268,22 +273,19 @@ impl<'a> Bench<'a> {
         match self.session {
             Session::External => {
                 note("IPv4, AS4", self.both_ways(&theirs, &self.session.our_routes()));
-                if self.daemon.refreshes {
+                if self.daemon.can("refresh") {
                     note("refresh", self.refresh());
                 }
-                let able = |what: &str| {
-                    Ok::<_, anyhow::Error>(self.ask("state")?.capabilities.iter().any(|c| c.contains(what)))
-                };
-                if self.daemon.takes_long && able("ExtendedMessage")? {
+                if self.daemon.can("extended") {
                     note(
                         "extended",
                         self.settle("a long message's route", || Ok(self.told()?.knows("10.66.1.0/24"))),
                     );
                 }
-                if self.daemon.takes_paths {
+                if self.daemon.can("add-path") {
                     note("add-path", self.settle("both paths", || Ok(self.told()?.paths(TWICE) >= 2)));
                 }
-                if self.daemon.restarts {
+                if self.daemon.can("restart") {
                     let restart = self.restart(&theirs);
                     note("restart", restart);
                 }
@@ -293,7 +295,7 @@ impl<'a> Bench<'a> {
                     prefixes.into_iter().filter(|prefix| prefix.addr().is_ipv6()).collect::<Vec<_>>()
                 };
                 note("IPv6", self.both_ways(&six(theirs.clone()), &six(self.session.our_routes())));
-                if self.daemon.v4_over_v6 {
+                if self.daemon.can("v4 over v6") {
                     note(
                         "v4 over v6",
                         self.both_ways(&theirs, &self.session.our_routes())
@@ -433,8 +435,8 @@ fn speaker_plan(daemon: &Daemon, session: Session) -> SpeakerPlan {
         peer_as: session.their_as(),
         families: if session == Session::OverIpv6 { vec![true, false] } else { vec![false] },
         routes: session.our_routes(),
-        large_communities: if session == Session::External && daemon.takes_long { MANY } else { 0 },
-        v4_over_v6: session == Session::OverIpv6 && daemon.v4_over_v6,
+        large_communities: if session == Session::External && daemon.can("extended") { MANY } else { 0 },
+        v4_over_v6: session == Session::OverIpv6 && daemon.can("v4 over v6"),
         all_paths: session == Session::External,
         reflects: session == Session::Internal,
         feeders: match session {

@@ -1,11 +1,11 @@
 //! `cargo xtask interop`: our BGP before the daemons of others.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use lab::interop::{self, Cell};
-use lab::wait;
+use lab::{command, wait};
 
 use crate::{install, tools};
 
@@ -14,8 +14,8 @@ use crate::{install, tools};
 pub(crate) struct Arguments {
     /// Only daemons whose names contain one of these, such as `bird`.
     names: Vec<String>,
-    /// Write the table to this file as well.
-    #[arg(long, value_name = "FILE")]
+    /// Write the whole table to this file as well, with a word on each cell that isn't a yes.
+    #[arg(long, value_name = "FILE", conflicts_with = "names")]
     record: Option<PathBuf>,
 }
 
@@ -26,8 +26,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("{}", interop::head());
     let lines = interop::run(&built, &speaker, &tools::workspace().join("target"), &arguments.names)?;
     if let Some(file) = &arguments.record {
-        let rows: Vec<String> = lines.iter().map(interop::row).collect();
-        std::fs::write(file, format!("{}\n{}\n", interop::head(), rows.join("\n")))?;
+        let ask =
+            |program: &str, words: &[&str]| command::run(Command::new(program).args(words), command::SETTING);
+        let (date, kernel) = (ask("date", &["-u", "+%Y-%m-%d"])?, ask("uname", &["-sr"])?);
+        std::fs::write(file, interop::record::text(&lines, date.trim(), kernel.trim()))?;
     }
     let failed = lines.iter().flat_map(|line| line.cells.iter().flatten());
     let failed = failed.filter(|cell| matches!(cell, Cell::Failed(_))).count();

@@ -57,18 +57,8 @@ pub struct Daemon {
     pub suite: Suite,
     /// Its package.
     pub package: &'static str,
-    /// Asked for its routes again, it says them again.
-    pub refreshes: bool,
-    /// It takes several paths for a prefix, and says so.
-    pub takes_paths: bool,
-    /// It asks to have its routes kept while it restarts.
-    pub restarts: bool,
-    /// It takes messages of more than 4096 octets.
-    pub takes_long: bool,
-    /// It has IPv4 routes with IPv6 next hops.
-    pub v4_over_v6: bool,
-    /// Which guarded sessions it can hold.
-    pub guards: &'static [Session],
+    /// Columns that it isn't held to, each with why not.
+    pub cannot: &'static [(&'static str, &'static str)],
     /// What is in its file.
     pub config: fn(Session) -> String,
     /// How it is started; its file is `/mnt/daemon.conf`.
@@ -79,6 +69,13 @@ pub struct Daemon {
     pub after: fn(Session) -> Vec<Vec<&'static str>>,
     /// How it is asked what it has.
     pub told: fn(Ask<'_>) -> Result<Told>,
+}
+
+impl Daemon {
+    /// Is it held to this column?
+    pub fn can(&self, column: &str) -> bool {
+        self.cannot.iter().all(|(cannot, _)| *cannot != column)
+    }
 }
 
 const BIRD_START: &[&str] = &["bird", "-f", "-R", "-c", "/mnt/daemon.conf", "-s", "/mnt/bird.ctl"];
@@ -120,14 +117,11 @@ const FRR_BESIDE: &[&[&str]] = &[
          exec /usr/lib/frr/bfdd -i /mnt/frr/bfdd.pid --vty_socket /mnt/frr -z /mnt/frr/zserv.api --log stdout",
     ],
 ];
-const GOBGP_START: &[&str] = &["gobgpd", "-f", "/mnt/daemon.conf", "--api-hosts", "127.0.0.1:50051"];
+// As one that restarts (`-r`), which the first time means nothing.
+const GOBGP_START: &[&str] = &["gobgpd", "-r", "-f", "/mnt/daemon.conf", "--api-hosts", "127.0.0.1:50051"];
 const OPENBGPD_START: &[&str] = &["sh", "-c", "mkdir -p /run/openbgpd; exec bgpd -d -f /mnt/daemon.conf"];
 const EXABGP_START: &[&str] =
     &["env", "exabgp_daemon_user=root", "exabgp.daemon.user=root", "exabgp", "/mnt/daemon.conf"];
-
-const ALL_GUARDS: &[Session] = &[Session::Md5, Session::Gtsm, Session::Bfd];
-/// Nobody else's BFD is there to ask, either.
-const NO_BFD: &[Session] = &[Session::Md5, Session::Gtsm];
 
 fn nothing(_: Session) -> Vec<Vec<&'static str>> {
     Vec::new()
@@ -139,12 +133,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "BIRD",
         suite: Suite::Bookworm,
         package: "bird2",
-        refreshes: true,
-        takes_paths: true,
-        restarts: true,
-        takes_long: true,
-        v4_over_v6: true,
-        guards: ALL_GUARDS,
+        cannot: &[],
         config: bird,
         start: |_| BIRD_START,
         beside: |_| &[],
@@ -155,12 +144,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "BIRD",
         suite: Suite::Sid,
         package: "bird3",
-        refreshes: true,
-        takes_paths: true,
-        restarts: true,
-        takes_long: true,
-        v4_over_v6: true,
-        guards: ALL_GUARDS,
+        cannot: &[],
         config: bird,
         start: |_| BIRD_START,
         beside: |_| &[],
@@ -171,12 +155,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "FRR",
         suite: Suite::Bookworm,
         package: "frr",
-        refreshes: true,
-        takes_paths: true,
-        restarts: true,
-        takes_long: true,
-        v4_over_v6: true,
-        guards: ALL_GUARDS,
+        cannot: &[],
         config: frr,
         start: frr_start,
         beside: frr_beside,
@@ -187,12 +166,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "FRR",
         suite: Suite::Sid,
         package: "frr",
-        refreshes: true,
-        takes_paths: true,
-        restarts: true,
-        takes_long: true,
-        v4_over_v6: true,
-        guards: ALL_GUARDS,
+        cannot: &[],
         config: frr,
         start: frr_start,
         beside: frr_beside,
@@ -203,13 +177,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "GoBGP",
         suite: Suite::Bookworm,
         package: "gobgpd",
-        refreshes: true,
-        takes_paths: true,
-        // Its routes are put in by command after it has started, so none are there before its End-of-RIB.
-        restarts: false,
-        takes_long: false,
-        v4_over_v6: true,
-        guards: NO_BFD,
+        cannot: &[("extended", "it has no extended messages"), ("BFD", "it has no BFD")],
         config: gobgp,
         start: |_| GOBGP_START,
         beside: |_| &[],
@@ -220,12 +188,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "GoBGP",
         suite: Suite::Sid,
         package: "gobgpd",
-        refreshes: true,
-        takes_paths: true,
-        restarts: false,
-        takes_long: false,
-        v4_over_v6: true,
-        guards: ALL_GUARDS,
+        cannot: &[],
         config: gobgp,
         start: |_| GOBGP_START,
         beside: |_| &[],
@@ -236,14 +199,16 @@ pub const DAEMONS: &[Daemon] = &[
         name: "OpenBGPD",
         suite: Suite::Bookworm,
         package: "openbgpd",
-        // 7.7 logs "route refresh: AID IPv4 unicast not negotiated" for the family that it exchanges.
-        refreshes: false,
-        takes_paths: true,
-        // It helps others and names no families of its own.
-        restarts: false,
-        takes_long: false,
-        v4_over_v6: false,
-        guards: NO_BFD,
+        cannot: &[
+            (
+                "refresh",
+                "it logs \"route refresh: AID IPv4 unicast not negotiated\" for the family that it exchanges",
+            ),
+            ("extended", "it has no extended messages"),
+            ("restart", "it helps others, and names no families of its own that it would keep"),
+            ("v4 over v6", "it takes no IPv6 next hops for IPv4"),
+            ("BFD", "OpenBSD's kernel has it, the portable version doesn't"),
+        ],
         config: openbgpd,
         start: |_| OPENBGPD_START,
         beside: |_| &[],
@@ -254,12 +219,10 @@ pub const DAEMONS: &[Daemon] = &[
         name: "OpenBGPD",
         suite: Suite::Sid,
         package: "openbgpd",
-        refreshes: true,
-        takes_paths: true,
-        restarts: false,
-        takes_long: true,
-        v4_over_v6: true,
-        guards: NO_BFD,
+        cannot: &[
+            ("restart", "it helps others, and names no families of its own that it would keep"),
+            ("BFD", "OpenBSD's kernel has it, the portable version doesn't"),
+        ],
         config: openbgpd_new,
         start: |_| OPENBGPD_START,
         beside: |_| &[],
@@ -270,13 +233,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "ExaBGP",
         suite: Suite::Bookworm,
         package: "exabgp",
-        refreshes: true,
-        takes_paths: true,
-        // It keeps nothing of its peers', and has no forwarding state to preserve.
-        restarts: false,
-        takes_long: true,
-        v4_over_v6: false,
-        guards: NO_BFD,
+        cannot: &[("BFD", "it has no BFD")],
         config: exabgp,
         start: |_| EXABGP_START,
         beside: |_| &[],
@@ -287,12 +244,7 @@ pub const DAEMONS: &[Daemon] = &[
         name: "ExaBGP",
         suite: Suite::Sid,
         package: "exabgp",
-        refreshes: true,
-        takes_paths: true,
-        restarts: false,
-        takes_long: true,
-        v4_over_v6: false,
-        guards: NO_BFD,
+        cannot: &[("BFD", "it has no BFD")],
         config: exabgp,
         start: |_| EXABGP_START,
         beside: |_| &[],
@@ -393,7 +345,8 @@ fn gobgp(session: Session) -> String {
     let family = |name: &str| {
         format!(
             "  [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{name}\"\n\
-             \x20   [neighbors.afi-safis.add-paths.config]\n      receive = true\n"
+             \x20   [neighbors.afi-safis.add-paths.config]\n      receive = true\n\
+             \x20   [neighbors.afi-safis.mp-graceful-restart.config]\n      enabled = true\n"
         )
     };
     let families = match session {
@@ -414,7 +367,8 @@ fn gobgp(session: Session) -> String {
     };
     format!(
         "[global.config]\n  as = {}\n  router-id = \"10.77.0.2\"\n  local-address-list = [\"{them}\"]\n[[neighbors]]\n\
-         \x20 [neighbors.config]\n    neighbor-address = \"{us}\"\n    peer-as = {}\n{guard}{families}",
+         \x20 [neighbors.config]\n    neighbor-address = \"{us}\"\n    peer-as = {}\n{guard}\
+         \x20 [neighbors.graceful-restart.config]\n    enabled = true\n    restart-time = 60\n    deferral-time = 5\n{families}",
         session.their_as(),
         session.our_as()
     )
@@ -480,11 +434,14 @@ fn openbgpd_told(ask: Ask<'_>) -> Result<Told> {
 
 fn exabgp(session: Session) -> String {
     let (us, them) = session.ends();
-    let (families, six) = match session {
-        Session::OverIpv6 => ("ipv6 unicast;", true),
-        _ => ("ipv4 unicast;", false),
+    let (families, next_hops, capability) = match session {
+        Session::OverIpv6 => {
+            ("ipv6 unicast; ipv4 unicast;", "  nexthop { ipv4 unicast ipv6; }\n", " nexthop enable;")
+        }
+        _ => ("ipv4 unicast;", "", ""),
     };
-    let statics = routes(session, six, |prefix| format!("    route {prefix} next-hop self;\n"));
+    let route = |prefix: &Prefix| format!("    route {prefix} next-hop {them};\n");
+    let statics = routes(session, false, route) + &routes(session, true, route);
     let guard = match session {
         Session::Md5 => format!("  md5-password '{PASSWORD}';\n"),
         Session::Gtsm => "  outgoing-ttl 255;\n  incoming-ttl 255;\n".to_owned(),
@@ -493,7 +450,8 @@ fn exabgp(session: Session) -> String {
     format!(
         "process log {{\n  run /bin/sh -c \"cat >> /mnt/received.json\";\n  encoder json;\n}}\n\
          neighbor {us} {{\n  router-id 10.77.0.2;\n  local-address {them};\n  local-as {};\n  peer-as {};\n{guard}\
-         \x20 family {{ {families} }}\n  capability {{ add-path receive; route-refresh enable; asn4 enable; }}\n\
+         \x20 family {{ {families} }}\n{next_hops}\
+         \x20 capability {{ add-path receive; route-refresh enable; asn4 enable; graceful-restart 60;{capability} }}\n\
          \x20 static {{\n{statics}  }}\n  api {{ processes [ log ]; receive {{ parsed; update; }} }}\n}}\n",
         session.their_as(),
         session.our_as()
@@ -520,6 +478,13 @@ mod tests {
         assert!(told.knows(REFLECTED) && told.knows("10.66.2.128/25"));
         assert!(!told.knows("10.66.2.128/2") && !told.knows("10.66.1.0/24"));
         assert_eq!((told.paths(TWICE), told.paths(REFLECTED)), (2, 1));
+    }
+
+    #[test]
+    fn what_a_daemon_cannot_is_a_column_and_has_its_reason() {
+        for (column, why) in DAEMONS.iter().flat_map(|daemon| daemon.cannot) {
+            assert!(super::super::COLUMNS.contains(column) && !why.is_empty(), "{column}");
+        }
     }
 
     #[test]

@@ -208,7 +208,8 @@ mod tests {
         let index = [(prefix, 0)].into_iter().collect();
         let mut counting = Counting { index, origins: &origins, has: vec![true], wrong: 0 };
         let announced = |origin| Said::Announced { prefix, first_as: ROUTER_AS, origin };
-        let said = [Said::Withdrawn(prefix), announced(65_000), Said::Withdrawn(prefix), Said::Withdrawn(prefix)];
+        let said =
+            [Said::Withdrawn(prefix), announced(65_000), Said::Withdrawn(prefix), Said::Withdrawn(prefix)];
         assert_eq!(said.map(|said| counting.note(said, false)), [1, -1, 1, 0]);
         assert_eq!((counting.note(announced(7), true), counting.wrong), (0, 1), "another path");
         assert_eq!(counting.note(announced(65_000), true), 1);
