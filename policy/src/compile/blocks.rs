@@ -210,3 +210,87 @@ impl Asked {
 pub(super) fn blocks(lanes: &[Lane]) -> Vec<Block> {
     lanes.chunks(LANES).map(Block::new).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::conditions::{AddressCondition, UpperCondition};
+    use super::*;
+    use crate::rule::{Action, IcmpMatch, PortRange};
+    use proptest::prelude::*;
+
+    const PORTS: [u16; 8] = [0, 1, 2, 79, 80, 81, 65_534, 65_535];
+
+    fn port_conditions() -> impl Strategy<Value = PortCondition> {
+        let port = || prop::sample::select(&PORTS[..]);
+        let some = || {
+            let range = (port(), port()).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) });
+            prop::collection::vec(range, 0..3)
+        };
+        (some(), some(), prop::option::weighted(0.1, (6u8..18, port())), any::<bool>()).prop_map(
+            |(ports, not_ports, only, is_plain)| PortCondition {
+                ports,
+                not_ports: if is_plain { Vec::new() } else { not_ports },
+                only,
+                not_pairs: Vec::new(),
+            },
+        )
+    }
+
+    prop_compose! {
+        fn parts()(
+            port in port_conditions(), source_port in port_conditions(),
+            protocol in prop::option::weighted(0.8, prop::sample::select(vec![6u8, 17, 255])),
+            not_protocol in prop::option::weighted(0.1, Just(6u8)),
+            family in prop::option::weighted(0.2, prop::sample::select(&Family::ALL[..])),
+            is_icmp in prop::bool::weighted(0.1),
+            step in 0u32..1_000,
+        ) -> Part {
+            let icmp = is_icmp.then_some(IcmpMatch { icmp_type: 8, code: None });
+            let upper = UpperCondition { family, protocol, not_protocol, icmp, port, ..UpperCondition::default() };
+            let any = AddressCondition::default;
+            Part { step, action: Action::Deny, source: any(), destination: any(), source_port, upper }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_lane_says_what_its_rule_asks(
+            parts in prop::collection::vec(parts(), 1..40), first in 0u16..50, more in 0u16..50, position in 0u16..100,
+            protocol in prop::sample::select(vec![6u8, 17, 132, 255]), family in prop::sample::select(&Family::ALL[..]),
+            ports in prop::option::of((prop::sample::select(&PORTS[..]), prop::sample::select(&PORTS[..]))),
+            from in 0u32..1_000,
+        ) {
+            let upper = match ports {
+                Some((source, destination)) => Upper::Ports { source, destination },
+                None => Upper::Nothing,
+            };
+            let packet = Packet { source: 1, destination: 2, family, protocol, upper };
+            let (mut all, mut expected) = (Vec::new(), u32::MAX);
+            for part in &parts {
+                let Some(lanes) = Lane::of(part) else { continue };
+                let within = |condition: &PortCondition, port: u16| {
+                    ranges(condition, protocol).iter().any(|(from, to)| (*from..*to).contains(&port.into()))
+                };
+                let shown = match ports {
+                    Some((source, destination)) => {
+                        within(&part.source_port, source) && within(&part.upper.port, destination)
+                    }
+                    None => part.source_port.holds_without() && part.upper.port.holds_without(),
+                };
+                let across = (first..=first + more).contains(&position);
+                let name = named(part.step, part.action);
+                if part.upper.admits(family, protocol) && shown && across && name >= from {
+                    expected = expected.min(name);
+                }
+                all.extend(lanes.into_iter().map(|lane| Lane { across: Span { first, more }, ..lane }));
+            }
+            let asked = Asked::new(&packet, [7, position]);
+            let mut lowest = [u32::MAX; LANES];
+            for block in blocks(&all) {
+                block.lower(&asked.across[0], &asked.ports, from, &mut lowest);
+            }
+            let lowest = lowest.into_iter().min().filter(|lowest| *lowest < 1 << 20);
+            prop_assert_eq!(lowest.map(|lowest| lowest + from), Some(expected).filter(|name| *name < u32::MAX));
+        }
+    }
+}
