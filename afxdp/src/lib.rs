@@ -72,8 +72,8 @@
 //!
 //! Needs Linux 5.14 (to prove that a closed queue's frames are free) and CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, and
 //! CAP_IPC_LOCK or a memory-lock limit above the region's size. Memory alone ([`Region`]) needs none of it.
-// The one room of unsafe code: mappings, rings shared with the kernel, system calls. Each block names its invariant.
-#![allow(unsafe_code)]
+// Each block names its invariant.
+#![allow(unsafe_code, reason = "the one room of it: mappings, rings shared with the kernel, system calls")]
 
 // Memory.
 mod frame;

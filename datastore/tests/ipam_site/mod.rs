@@ -1,7 +1,6 @@
 //! A small site that writers of IPAM share, and what must hold there whoever has died or come in between.
 
-// Each test takes what it needs of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test takes what it needs of this")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

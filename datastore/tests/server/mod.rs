@@ -1,7 +1,6 @@
 //! A real etcd for a test: on loopback, in a directory that goes away, ended by its process id.
 
-// Each test takes what it needs of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test takes what it needs of this")]
 
 pub mod babbler;
 pub mod proxy;
