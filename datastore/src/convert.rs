@@ -21,11 +21,12 @@ mod workload_endpoint;
 mod workload_endpoint_name;
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use model::{PolicyKind, Resource};
 
 use crate::fields::{Fault, Field, Object};
-use crate::invalid::{Position, Reason};
+use crate::invalid::Position;
 
 /// The group and version of all of Calico's resources.
 pub(crate) const API_VERSION: &str = "projectcalico.org/v3";
@@ -117,6 +118,8 @@ pub(crate) struct Identity<'a> {
     pub(crate) name: String,
     pub(crate) name_field: Field<'a>,
     pub(crate) namespace: String,
+    /// Where the resource says so.
+    pub(crate) created: Option<SystemTime>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: Object<'a>,
 }
@@ -169,16 +172,6 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
 }
 
 pub(crate) use workload_endpoint_name::{join as join_endpoint_name, name as endpoint_name};
-
-/// Refuses fields that would have to be obeyed and can't be yet.
-fn refuse_unsupported(spec: &Object<'_>, fields: &[(&str, &'static str)]) -> Result<(), Fault> {
-    for (name, path) in fields {
-        if let Some(field) = spec.field(name).filter(|field| !field.is_empty()) {
-            return Err(field.fault(Reason::NotSupported(path)));
-        }
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests;

@@ -336,7 +336,4 @@ pub enum Reason {
     /// Two fields that exclude each other.
     #[error("can't be set together with {0}")]
     Exclusive(&'static str),
-    /// Valid in Calico, and not ignorable without doing something else than asked.
-    #[error("not supported yet by this version: {0}")]
-    NotSupported(&'static str),
 }

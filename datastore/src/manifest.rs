@@ -204,6 +204,7 @@ impl Reading<'_> {
             name,
             name_field,
             namespace,
+            created: metadata::created(&metadata),
             labels: metadata::labels(&metadata.object("labels")?)?,
             annotations: metadata::annotations(&metadata)?,
         };

@@ -2,6 +2,7 @@
 //! (`libcalico-go/lib/validator/v3/validator.go`).
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
@@ -40,6 +41,12 @@ pub(crate) fn check_label_value(field: &Field<'_>) -> Result<(), Fault> {
     } else {
         Err(field.fault(Reason::BadLabelValue(value.to_owned())))
     }
+}
+
+/// `creationTimestamp` of `metadata`, where it is there and a time.
+pub(crate) fn created(metadata: &Object<'_>) -> Option<SystemTime> {
+    let (_, text) = metadata.text("creationTimestamp").ok()??;
+    humantime::parse_rfc3339_weak(text).ok()
 }
 
 /// `annotations` of `metadata`.

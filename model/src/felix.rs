@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::{ClusterRoutes, Prefix, Protocol};
 
@@ -40,12 +40,16 @@ impl<T> From<Option<T>> for Setting<T> {
     }
 }
 
-/// Settings of the dataplane, for all nodes (`default`) or one (`node.NAME`)
+/// Settings of the dataplane, for all nodes (`default`), one (`node.NAME`), or those of other names' selectors
 /// (`api/pkg/apis/projectcalico/v3/felixconfig.go`). The defaults belong to whoever merges them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FelixConfiguration {
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.creationTimestamp`. One without is older than all others.
+    pub created: Option<SystemTime>,
+    /// `spec.nodeSelector`, as text: the nodes that a resource is for whose name doesn't say so.
+    pub node_selector: Option<String>,
     /// `spec.ipipEnabled`; where absent, the pools tell.
     pub ipip_enabled: Setting<bool>,
     /// `spec.ipipMTU`, in bytes of the inner packet.

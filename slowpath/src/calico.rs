@@ -263,15 +263,36 @@ impl Calico {
         Calico { router_id, ..self }
     }
 
+    /// This node's own FelixConfiguration, the oldest of those that select it, and the cluster's (`MergeSelectorConfigs` in
+    /// `felix/calc/config_batcher.go`).
+    fn felix_configurations(
+        &self,
+        node: Option<&Node>,
+        warnings: &mut Vec<Warning>,
+    ) -> Vec<&FelixConfiguration> {
+        let by_selector = |config: &&FelixConfiguration| {
+            config.name != CLUSTER_CONFIGURATION && !config.name.starts_with("node.")
+        };
+        let selects = |config: &&FelixConfiguration| {
+            node.zip(config.node_selector.as_ref()).is_some_and(|(node, text)| peers::is_selected(text, node))
+        };
+        let mut selecting: Vec<_> = self.felix.values().filter(by_selector).filter(selects).collect();
+        selecting.sort_by_key(|config| (config.created, &config.name));
+        if let [used, left_out, ..] = &selecting[..] {
+            let (used, left_out) = (used.name.clone(), left_out.name.clone());
+            warnings.push(Warning::ConfigurationsContend { used, left_out });
+        }
+        let own = self.felix.get(&format!("node.{}", self.node_name));
+        let selecting = selecting.into_iter().next();
+        own.into_iter().chain(selecting).chain(self.felix.get(CLUSTER_CONFIGURATION)).collect()
+    }
+
     /// What the current resources ask of this node.
     pub fn desired(&self) -> Desired {
         let mut warnings = Vec::new();
         let node = self.nodes.get(&self.node_name);
         self.warn_of_own_node(node, &mut warnings);
-        let felix = Felix::of(
-            self.felix.get(CLUSTER_CONFIGURATION),
-            self.felix.get(&format!("node.{}", self.node_name)),
-        );
+        let felix = Felix::of(&self.felix_configurations(node, &mut warnings));
         let blocks = self.own_blocks(&mut warnings);
         let services = Services::of(self.cluster(), node);
         let export = ExportRules::of(Exported {

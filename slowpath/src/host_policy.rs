@@ -153,6 +153,6 @@ impl Settings {
 impl Default for Settings {
     /// Calico's.
     fn default() -> Settings {
-        Settings::of(&Felix::of(None, None), TunnelTraffic::default())
+        Settings::of(&Felix::of(&[]), TunnelTraffic::default())
     }
 }

@@ -48,7 +48,7 @@ fn is_bad_port(path: &str, reason: &Reason) -> bool {
 
 /// Rules of this router, or of Calico's that the client holds in its own place.
 fn is_ours(reason: &Reason) -> bool {
-    matches!(reason, Reason::NotSupported(_) | Reason::BadBgpConfigurationName(_) | Reason::DefaultOnly)
+    matches!(reason, Reason::BadBgpConfigurationName(_) | Reason::DefaultOnly)
 }
 
 /// The number that is none of a port's: the whole, or one end of a range.

@@ -16,14 +16,12 @@ use model::{
 use regex::Regex;
 
 use self::settings::Settings;
-use super::{Identity, Outcome, refuse_unsupported};
+use super::{Identity, Outcome};
 use crate::document::Content;
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
 use crate::validate;
 
-/// Obeyed for all nodes, a configuration for some of them would do what nobody asked for.
-const UNSUPPORTED: &[(&str, &str)] = &[("nodeSelector", "spec.nodeSelector")];
 /// Longest name of an interface (include/uapi/linux/if.h).
 const INTERFACE_MAX: usize = 15;
 /// Smallest MTU that IPv4 asks for, and the largest that a port has (RFC 791 §3.2).
@@ -68,10 +66,11 @@ impl Says {
 }
 
 pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outcome, Fault> {
-    refuse_unsupported(spec, UNSUPPORTED)?;
     let mut given = Settings::new(spec, &identity.annotations)?;
     let config = FelixConfiguration {
         name: identity.name.clone(),
+        created: identity.created,
+        node_selector: validate::selector(spec, "nodeSelector")?,
         ipip_enabled: given.get("ipipEnabled", flag)?,
         ipip_mtu: given.get("ipipMTU", mtu)?,
         vxlan_enabled: given.get("vxlanEnabled", flag)?,
@@ -129,6 +128,9 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     let field =
         |(name, says): &(&str, Says)| spec.field(name).filter(|field| says.is(&field.value().content));
     let without_effect = WITHOUT_EFFECT.iter().filter_map(field);
+    let says_whom_it_is_for = identity.name == "default" || identity.name.starts_with("node.");
+    let selector = spec.field("nodeSelector").filter(|field| says_whom_it_is_for && !field.is_empty());
+    let without_effect = without_effect.chain(selector);
     unused.extend(without_effect.map(|field| (field.path().to_owned(), field.position())));
     Ok(Outcome { left_out, unused, ..Outcome::of(Resource::FelixConfiguration(config)) })
 }

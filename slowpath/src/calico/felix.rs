@@ -1,4 +1,5 @@
-//! The dataplane's settings: this node's own, else the cluster's, else Calico's defaults.
+//! The dataplane's settings: this node's own, else those of the nodes it is one of, else the cluster's, else Calico's
+//! defaults.
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -102,12 +103,12 @@ impl Reporting {
     }
 }
 
-/// The node's own configuration and the cluster's, as far as there are any.
-type Sources<'a> = [Option<&'a FelixConfiguration>; 2];
+/// The configurations that hold for this node, those that come before others first.
+type Sources<'a> = &'a [&'a FelixConfiguration];
 
 /// What the first resource that says anything of a setting says; nothing where the default holds.
 fn first<T>(sources: Sources<'_>, field: impl Fn(&FelixConfiguration) -> Setting<T>) -> Option<T> {
-    sources.into_iter().flatten().map(field).fold(Setting::Absent, Setting::or).given()
+    sources.iter().map(|config| field(config)).fold(Setting::Absent, Setting::or).given()
 }
 
 /// The standard ports, by protocol and number.
@@ -182,9 +183,8 @@ impl Default for FlowTimeouts {
 }
 
 impl Felix {
-    /// The node's own setting of each field, else the cluster's, else the default.
-    pub fn of(cluster: Option<&FelixConfiguration>, node: Option<&FelixConfiguration>) -> Felix {
-        let sources = [node, cluster];
+    /// The first of these that says anything of a setting says what it is, else it is the default.
+    pub fn of(sources: &[&FelixConfiguration]) -> Felix {
         Felix {
             ipip_enabled: first(sources, |config| config.ipip_enabled),
             ipip_mtu: first(sources, |config| config.ipip_mtu),
@@ -283,13 +283,13 @@ mod tests {
             ..FelixConfiguration::default()
         };
         let node = FelixConfiguration { vxlan_vni: Given(7), ..FelixConfiguration::default() };
-        let merged = Felix::of(Some(&cluster), Some(&node));
+        let merged = Felix::of(&[&node, &cluster]);
         assert_eq!((merged.vxlan_port, merged.vxlan_vni), (8472, 7));
         assert_eq!(
             (merged.timeouts.udp, merged.timeouts.icmp),
             (Duration::from_secs(7), Duration::from_secs(5))
         );
-        assert_eq!(Felix::of(None, None).vxlan_port, 4789);
+        assert_eq!(Felix::of(&[]).vxlan_port, 4789);
     }
 
     #[test]
@@ -304,9 +304,9 @@ mod tests {
             nat_outgoing_address: Setting::Standard,
             ..FelixConfiguration::default()
         };
-        let merged = Felix::of(Some(&cluster), Some(&node));
+        let merged = Felix::of(&[&node, &cluster]);
         assert_eq!((merged.vxlan_port, merged.nat_outgoing_address), (4789, None));
-        let merged = Felix::of(Some(&node), Some(&cluster));
+        let merged = Felix::of(&[&cluster, &node]);
         assert_eq!(merged.vxlan_port, 8472, "the cluster's hides nothing of the node's");
     }
 
@@ -318,7 +318,7 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let cluster = timeouts(ConntrackTimeouts { udp: seconds(7), ..ConntrackTimeouts::default() });
         let node = timeouts(ConntrackTimeouts { icmp: seconds(3), ..ConntrackTimeouts::default() });
-        let merged = Felix::of(Some(&cluster), Some(&node)).timeouts;
+        let merged = Felix::of(&[&node, &cluster]).timeouts;
         assert_eq!((Some(merged.udp), Some(merged.icmp)), (seconds(60), seconds(3)));
     }
 
@@ -326,16 +326,16 @@ mod tests {
     fn no_failsafe_ports_are_not_the_standard_ones() {
         let cluster =
             FelixConfiguration { failsafe_inbound: Given(Vec::new()), ..FelixConfiguration::default() };
-        let merged = Felix::of(Some(&cluster), None);
+        let merged = Felix::of(&[&cluster]);
         assert_eq!((merged.failsafe_inbound.len(), merged.failsafe_outbound.len()), (0, 9));
-        assert_eq!(Felix::of(None, None).failsafe_inbound[0].port, 22);
+        assert_eq!(Felix::of(&[]).failsafe_inbound[0].port, 22);
     }
 
     /// `felix_config_params.jsonl`: what each parameter is where nobody gives it.
     #[test]
     fn the_defaults_are_calicos() {
         let Some(rows) = crate::calico::golden::oracle("felix_config_params.jsonl") else { return };
-        let felix = Felix::of(None, None);
+        let felix = Felix::of(&[]);
         let ports = |ports: &[FailsafePort]| {
             let port = |port: &FailsafePort| format!("{}:{}", port.protocol, port.port).to_lowercase();
             ports.iter().map(port).collect::<Vec<_>>().join(",")

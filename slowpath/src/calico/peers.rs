@@ -486,7 +486,7 @@ fn is_among(nodes: &PeerNodes, node: &Node) -> bool {
 }
 
 /// A selector that isn't one selects nothing; the datastore refuses it before it comes here.
-fn is_selected(selector: &str, node: &Node) -> bool {
+pub(super) fn is_selected(selector: &str, node: &Node) -> bool {
     selector.parse::<Selector>().is_ok_and(|selector| selector.matches(&node.labels))
 }
 

@@ -1,4 +1,9 @@
-use model::{AffinityState, EncapMode, PeerNodes, PeerTarget};
+use std::time::{Duration, SystemTime};
+
+use model::{
+    AffinityState, EncapMode, PeerNodes, PeerTarget,
+    Setting::{self, Given},
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -65,6 +70,40 @@ fn calico(resources: impl IntoIterator<Item = Resource>) -> Calico {
 
 fn names(desired: &Desired) -> Vec<&str> {
     desired.peers.keys().map(PeerName::as_str).collect()
+}
+
+/// `MergeSelectorConfigs` in `felix/calc/config_batcher.go`.
+#[test]
+fn of_configurations_that_select_a_node_the_oldest_holds_between_its_own_and_the_clusters() {
+    let felix = |name: &str, selector: Option<&str>, created: Option<u64>, vni: u32, port: u16| {
+        Resource::FelixConfiguration(FelixConfiguration {
+            name: name.to_owned(),
+            node_selector: selector.map(str::to_owned),
+            created: created.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+            vxlan_vni: Given(vni),
+            vxlan_port: if port == 0 { Setting::Absent } else { Given(port) },
+            ..FelixConfiguration::default()
+        })
+    };
+    let labels = BTreeMap::from([("role".to_owned(), "gpu".to_owned())]);
+    let mut calico = calico([
+        Resource::Node(Node { labels, ..node("a", "10.0.0.1/24") }),
+        felix("default", None, None, 1, 8001),
+        felix("others", Some("role == 'storage'"), None, 2, 0),
+        felix("nobodys", None, None, 3, 0),
+        felix("younger", Some("has(role)"), Some(20), 4, 8004),
+        felix("older", Some("role == 'gpu'"), Some(10), 5, 0),
+    ]);
+    let desired = calico.desired();
+    assert_eq!((desired.felix.vxlan_vni, desired.felix.vxlan_port), (5, 8001));
+    let (used, left_out) = ("older".to_owned(), "younger".to_owned());
+    assert_eq!(desired.warnings, [Warning::ConfigurationsContend { used, left_out }]);
+
+    calico.apply(&Update::Put(felix("node.a", None, None, 6, 0).into()));
+    assert_eq!(calico.desired().felix.vxlan_vni, 6);
+    calico.apply(&Update::Remove(Key::Node("a".to_owned())));
+    calico.apply(&Update::Remove(Key::FelixConfiguration("node.a".to_owned())));
+    assert_eq!(calico.desired().felix.vxlan_vni, 1, "without labels nothing selects");
 }
 
 #[test]

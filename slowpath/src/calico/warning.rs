@@ -27,6 +27,13 @@ pub enum Warning {
         /// The address, a /32 or /128.
         address: InterfaceAddr,
     },
+    /// Two FelixConfigurations with selectors are about this node.
+    ConfigurationsContend {
+        /// The older one.
+        used: String,
+        /// The other.
+        left_out: String,
+    },
     /// Another node confirmed the same block.
     BlockClaimedTwice {
         /// The block.
@@ -129,6 +136,10 @@ impl fmt::Display for Warning {
                 f,
                 "Node({node}) records {address}: without its subnet's length every other node counts as being in \
                  another subnet"
+            ),
+            Warning::ConfigurationsContend { used, left_out } => write!(
+                f,
+                "FelixConfiguration({left_out}) is left out: FelixConfiguration({used}) selects this node too, and is older"
             ),
             Warning::BlockClaimedTwice { block, other } => {
                 write!(f, "block {block} is confirmed for node {other} too: both announce it")

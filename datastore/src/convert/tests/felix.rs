@@ -1,7 +1,7 @@
 //! FelixConfiguration.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use model::{
     ConntrackTimeouts, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
@@ -26,6 +26,8 @@ fn settings_of_the_dataplane_are_read_whole() {
                 endpointReportingEnabled: true, endpointReportingDelay: 500ms, bpfEnabled: true}";
     let expected = FelixConfiguration {
         name: "default".to_owned(),
+        created: None,
+        node_selector: None,
         ipip_enabled: Given(true),
         ipip_mtu: Given(1440),
         vxlan_enabled: Given(false),
@@ -159,4 +161,23 @@ fn a_setting_that_would_change_packets_under_felix_and_not_here_is_told() {
         told,
         ["spec.wireguardEnabled", "spec.ipv6Support", "spec.iptablesNATOutgoingInterfaceFilter"]
     );
+}
+
+#[test]
+fn a_configuration_of_another_name_is_for_the_nodes_that_it_selects() {
+    let text = document(
+        "FelixConfiguration",
+        "gpu, creationTimestamp: '1970-01-01T00:00:07Z'",
+        "{nodeSelector: has(gpu)}",
+    );
+    let expected = FelixConfiguration {
+        name: "gpu".to_owned(),
+        created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7)),
+        node_selector: Some("has(gpu)".to_owned()),
+        ..FelixConfiguration::default()
+    };
+    assert_eq!(resource(&text), Resource::FelixConfiguration(expected));
+    assert!(problem("FelixConfiguration", "{nodeSelector: has(}").starts_with("spec.nodeSelector: "));
+    // Whom `default` is for is in its name.
+    assert_eq!(configuration("{}", "{nodeSelector: has(gpu)}").1, ["spec.nodeSelector"]);
 }
