@@ -112,8 +112,8 @@ type Question = Box<dyn FnOnce(&Speaker) + Send>;
 
 enum Order {
     /// Another speaker takes the place of the one before, or none.
-    Begin(Option<SpeakerConfig>),
-    Tell(Input<'static>),
+    Begin(Option<Box<SpeakerConfig>>),
+    Tell(Box<Input<'static>>),
     Ask(Question),
     /// Hand out what nobody has taken yet.
     CatchUp(std::sync::mpsc::SyncSender<Vec<Said>>),
@@ -166,7 +166,7 @@ impl BgpThread {
     /// Another speaker takes the place of the one before, or none. What that one has said is still [`Self::said`].
     pub fn begin(&mut self, config: Option<SpeakerConfig>) {
         self.has_speaker = config.is_some();
-        self.order(Order::Begin(config));
+        self.order(Order::Begin(config.map(Box::new)));
     }
 
     /// Is there a speaker?
@@ -177,7 +177,7 @@ impl BgpThread {
     /// Gives the speaker an input; what it says to it comes later.
     pub fn tell(&self, input: Input<'static>) {
         if self.has_speaker {
-            self.order(Order::Tell(input));
+            self.order(Order::Tell(Box::new(input)));
         }
     }
 
@@ -290,8 +290,8 @@ impl Talk {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Begin(config) => self.speaker = config.map(Speaker::new),
-            Order::Tell(input) => self.give(input),
+            Order::Begin(config) => self.speaker = config.map(|config| Speaker::new(*config)),
+            Order::Tell(input) => self.give(*input),
             Order::Ask(question) => {
                 if let Some(speaker) = &self.speaker {
                     question(speaker);
