@@ -203,6 +203,16 @@ fn mirror_holds(lab: &Lab, tortie: &TortieNode, enough: impl Fn(u64) -> bool) ->
 struct Running {
     tortie: Option<TortieNode>,
     processes: Vec<Process>,
+    _folder: Option<Folder>,
+}
+
+/// What a daemon is given within a tree that stays; gone with this.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Running {
@@ -251,6 +261,7 @@ fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]
         return Ok(Running {
             tortie: Some(tortie(lab, namespace, feeders, mirror_routes)?),
             processes: Vec::new(),
+            _folder: None,
         });
     }
     // Within the daemon's own tree, under a name that no other lab has.
@@ -258,6 +269,8 @@ fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]
         PathBuf::from("/tmp").join(lab.directory().file_name().context("the lab has a directory")?);
     let outside = daemon.root.join(directory.strip_prefix("/")?);
     fs::create_dir_all(&outside)?;
+    // The machine's own tree has the lab's directory, which goes with the lab.
+    let folder = (outside != lab.directory()).then(|| Folder(outside.clone()));
     let text = match daemon.kind {
         Kind::Bird => bird(feeders),
         Kind::Frr => frr(feeders),
@@ -290,7 +303,7 @@ fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]
         Kind::Tortie | Kind::TortieAlone => bail!("it is started elsewhere"),
     };
     let process = lab.spawn("daemon", command)?;
-    Ok(Running { tortie: None, processes: vec![process] })
+    Ok(Running { tortie: None, processes: vec![process], _folder: folder })
 }
 
 /// The router, sized for what it does here: an uplink, and no workloads, which frames and flows are mostly for.
