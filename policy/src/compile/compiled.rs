@@ -102,7 +102,7 @@ impl Compiled {
         let mut out = [Judgement::NO_PROGRAM];
         let which = program.rows(&asked, &[[source, destination]], &mut rows);
         program.lead(&asked, &rows, &mut ways, which);
-        program.judge(&asked, &rows, &ways, which, &mut out, met);
+        program.judge_and_tell(&asked, &rows, &ways, which, &mut out, met);
         let [judgement] = out;
         judgement
     }
@@ -153,7 +153,7 @@ impl Compiled {
         for (at, run) in runs(asked) {
             if let Some(program) = self.program(run[0].0) {
                 let which = unknown >> at & (!0 >> (BATCH - run.len()));
-                program.judge(run, &rows[at..], &ways[at..], which, &mut out[at..], |_| {});
+                program.judge(run, &rows[at..], &ways[at..], which, &mut out[at..]);
                 for number in bits(which).map(|number| at + number) {
                     remember(program, &rows[number % BATCH], out[number]);
                 }

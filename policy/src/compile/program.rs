@@ -115,6 +115,7 @@ impl Program {
     }
 
     /// The rows of packets whose ends have these classes; returns a bit for each whose ends are known.
+    #[inline(always)]
     pub(super) fn rows(
         &self,
         asked: &[(ProgramId, Packet)],
@@ -153,6 +154,7 @@ impl Program {
     }
 
     /// What packets' ends lead to; its beginnings are read, so that they are near, and the sum means nothing.
+    #[inline(always)]
     pub(super) fn lead(
         &self,
         asked: &[(ProgramId, Packet)],
@@ -234,9 +236,22 @@ impl Program {
         if lowest > NAMED_MAX { NONE } else { from + lowest }
     }
 
-    /// What becomes of packets with these rows and ways, of those whose bits are set; tells of rules that log.
+    /// What becomes of packets with these rows and ways, of those whose bits are set.
     #[inline(never)]
     pub(super) fn judge(
+        &self,
+        asked: &[(ProgramId, Packet)],
+        rows: &[PacketRows],
+        ways: &[Way],
+        which: u64,
+        out: &mut [Judgement],
+    ) {
+        self.judge_and_tell(asked, rows, ways, which, out, |_| {});
+    }
+
+    /// [`Self::judge`], which tells of rules that log. Of a single packet nothing of the columns is left, once it is inlined.
+    #[inline(always)]
+    pub(super) fn judge_and_tell(
         &self,
         asked: &[(ProgramId, Packet)],
         rows: &[PacketRows],
