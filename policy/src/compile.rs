@@ -133,6 +133,8 @@ pub struct Usage {
     pub programs: usize,
     /// Programs among them that deny everything, for want of room in [`Limits::bytes`].
     pub denying: usize,
+    /// Programs among them most of whose rules lie with the addresses that they are about.
+    pub by_address: usize,
     /// Rules and defaults of all programs.
     pub rules: usize,
     /// Members of all sets, and networks that rules name.

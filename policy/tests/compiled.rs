@@ -108,7 +108,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Most of their rules are about few addresses, and lie with those.
+    /// More rules than plain rows take; those that lie with addresses have a test of their own (`narrow.rs`).
     #[test]
     fn large_programs_judge_as_the_slow_judge_does(islands in islands()) {
         let limits = Limits { members: 50_000, ..LIMITS };

@@ -217,6 +217,10 @@ impl Compiler {
         Usage {
             programs: entries().count(),
             denying: entries().filter(|entry| entry.built.is_none()).count(),
+            by_address: entries()
+                .filter_map(|entry| entry.built.as_ref())
+                .filter(|built| built.program.lies_by_address())
+                .count(),
             rules: self.rules,
             members: self.addresses.len(),
             classes: self.addresses.classes.len(),

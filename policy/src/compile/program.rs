@@ -107,6 +107,11 @@ impl Program {
         self.source.is_some() || self.destination.is_some()
     }
 
+    /// Has it narrow rules?
+    pub(super) fn lies_by_address(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
     /// Is it worth remembering what rows came to? Narrow rules tell more packets apart than could be remembered, and cost no
     /// more than remembering.
     #[inline(always)]

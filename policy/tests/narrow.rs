@@ -1,0 +1,120 @@
+//! Large programs whose rules lie with addresses, held to the slow judge.
+
+mod support;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use model::Prefix;
+use policy::compile::{Compiler, Judgement, Limits};
+use policy::judge::Packet;
+use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, Rule, SetId, Tier, TierDefault};
+use policy::sets::Member;
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+use support::{LIMITS, World, check};
+
+/// Networks that rules are about, each of four addresses: few rules meet in one.
+const HOMES: u32 = 400;
+/// Sets of such networks.
+const SETS: u32 = 8;
+
+fn home(number: u32) -> Prefix {
+    Prefix::new(host(number, 0), 30).expect("a length")
+}
+
+fn host(number: u32, at: u32) -> IpAddr {
+    IpAddr::V4((0x0a00_0000 + number * 4 + at).into())
+}
+
+/// What the other end may be asked for: a few that lie in each other and beside each other.
+fn across() -> impl Strategy<Value = Vec<Prefix>> {
+    let net = |a: u8, length: u8| vec![Prefix::new(IpAddr::from([a, 0, 0, 0]), length).expect("a length")];
+    select(vec![vec![], vec![], net(192, 8), net(192, 16), net(172, 12), net(128, 1)])
+}
+
+fn elsewhere() -> impl Strategy<Value = IpAddr> {
+    select(vec![[192, 0, 0, 1], [192, 1, 0, 1], [172, 0, 0, 1], [128, 0, 0, 1], [1, 1, 1, 1]])
+        .prop_map(IpAddr::from)
+}
+
+prop_compose! {
+    fn rule()(
+        number in 0..HOMES, set in select(vec![None, None, None, Some(0), Some(5)]), by_source in any::<bool>(),
+        other in across(), first in 0u16..40, more in 0u16..10, asks_ports in 0u8..4,
+        protocol in select(vec![6, 17]),
+        action in select(vec![Action::Allow, Action::Allow, Action::Deny, Action::Pass, Action::Log]),
+    ) -> Rule {
+        let home = match set {
+            Some(set) => EndMatch { sets: vec![SetId(set + number % 3)], ..EndMatch::default() },
+            None => EndMatch { nets: vec![home(number)], ..EndMatch::default() },
+        };
+        let other = EndMatch { nets: other, ..EndMatch::default() };
+        let (source, mut destination) = if by_source { (home, other) } else { (other, home) };
+        if asks_ports > 0 {
+            destination.ports = vec![(first..=first + more).into()];
+        }
+        Rule { protocol: Some(protocol), source, destination, ..Rule::any(action) }
+    }
+}
+
+prop_compose! {
+    fn packet()(
+        number in 0..HOMES + 5, at in 0u32..4, from_home in any::<bool>(), elsewhere in elsewhere(),
+        port in 0u16..52, protocol in select(vec![6, 6, 17, 17, 132]),
+    ) -> Packet {
+        let home = host(number, at);
+        let (source, destination) = if from_home { (home, elsewhere) } else { (elsewhere, home) };
+        Packet { protocol, source, destination, ports: Some((1000, port)), icmp: None }
+    }
+}
+
+/// A set's number, and networks that are in it from now on.
+fn membership() -> impl Strategy<Value = (SetId, Vec<Member>)> {
+    let members =
+        btree_set(0..HOMES, 0..6).prop_map(|all| all.into_iter().map(|at| Member::Net(home(at))).collect());
+    ((0..SETS).prop_map(SetId), members)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn rules_that_lie_with_addresses_judge_as_the_slow_judge_does(
+        rules in vec(rule(), 700..1_000), split in 100usize..600,
+        first in vec(membership(), 0..SETS as usize), later in vec(membership(), 1..4),
+        packets in vec(packet(), 300)
+    ) {
+        let mut compiler = Compiler::new(Limits { members: 5_000, ..LIMITS });
+        let mut world = World::default();
+        let put = |compiler: &mut Compiler, world: &mut World, all: &[(SetId, Vec<Member>)]| {
+            for (set, members) in all {
+                compiler.put_set(*set, members.iter().copied()).expect("room");
+                world.0.insert(*set, members.iter().copied().collect());
+            }
+        };
+        put(&mut compiler, &mut world, &first);
+        let tier = |rules: &[Rule], default| {
+            let policies = vec![Arc::new(Policy { name: "p".to_owned(), rules: rules.to_vec() })];
+            Tier { name: "t".to_owned(), policies, default }
+        };
+        let tiers = vec![tier(&rules[..split], TierDefault::Pass), tier(&rules[split..], TierDefault::Deny)];
+        let checks = Arc::new(Checks { tiers, after: AfterTiers::Profiles(Vec::new()) });
+        let program = compiler.program(&checks).expect("room");
+        for change in [&[], &later[..]] {
+            put(&mut compiler, &mut world, change);
+            let compiled = compiler.publish();
+            prop_assert_eq!(compiler.usage().by_address, 1, "most of the rules are about few addresses");
+            for packet in &packets {
+                check(&compiler, &compiled, program, &checks, packet, &world);
+            }
+            let asked: Vec<_> = packets.iter().map(|packet| (program, packet.into())).collect();
+            let mut out = vec![Judgement::NO_PROGRAM; asked.len()];
+            compiled.judge_batch(&asked, &mut out);
+            for ((program, packet), judgement) in asked.iter().zip(&out) {
+                prop_assert_eq!(*judgement, compiled.judge(*program, packet));
+            }
+        }
+    }
+}
