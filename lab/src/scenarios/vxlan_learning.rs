@@ -273,7 +273,8 @@ fn both_ends_learn(lab: &Lab, site: &Site, end: &Linux, node: &TortieNode) -> Re
     Ok(())
 }
 
-/// Linux forgets host1, and asks for it again with its first packet.
+/// Linux forgets host1, and asks for it again with its first packet; unless a question of host1's own came in between, which
+/// tells it, too.
 fn linux_asks(site: &Site, host: &Namespace) -> Result<()> {
     let Site { name, inside, outside, .. } = site;
     host.ip(&format!("neighbor del {} dev {name}", inside[0]))?;
@@ -319,7 +320,8 @@ fn reach_each_other(lab: &Lab, site: &Site, end: &Linux, host1: &Namespace, pod_
         sent.lost,
         came.lost
     ));
-    Ok(())
+    // By now host1 has no question of its own any more.
+    linux_asks(site, &end.host)
 }
 
 /// Both groups were joined by IGMP and MLD, so a switch that listens knows where to send.
