@@ -117,7 +117,7 @@ const PACKAGES_FOR_PEERS: &[Package] = &[
         reason: "unpacks the source of l3fwd, which no package ships",
     },
     Package {
-        name: "dpdk",
+        name: "dpdk-dev",
         program: "dpdk-testpmd",
         reason: "is a peer, and shows what its devices cost alone",
     },
