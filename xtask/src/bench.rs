@@ -9,8 +9,9 @@ use crate::install::{self, Installed};
 use crate::tools;
 
 /// What is measured without peers: minutes, no root.
-const ALONE: [Bench; 7] = [
+const ALONE: [Bench; 8] = [
     Bench { name: "lookup", about: "look-ups a second, both families, the full internet table" },
+    Bench { name: "classify", about: "new flows judged by policy, and what its compiling takes" },
     Bench { name: "updates", about: "table changes a second, and what readers notice of them" },
     Bench { name: "walk", about: "the whole walk in memory, and clocks a packet in each stage" },
     Bench { name: "workers", about: "two and three workers beside one" },
@@ -19,8 +20,9 @@ const ALONE: [Bench; 7] = [
     Bench { name: "next-hop-loss", about: "a next hop that goes away behind 100,000 routes" },
 ];
 /// What is measured beside peers: minutes each; huge pages and namespaces need root.
-const BESIDE: [Bench; 4] = [
+const BESIDE: [Bench; 5] = [
     Bench { name: "lookup", about: "look-ups beside DPDK's rte_fib and rte_fib6" },
+    Bench { name: "classify", about: "new flows judged by policy beside DPDK's rte_acl" },
     Bench { name: "walk", about: "forwarding in memory beside DPDK's l3fwd, and VPP where one is named" },
     Bench { name: "veth", about: "AF_XDP between veths beside DPDK's testpmd and l3fwd, and Linux" },
     Bench {
@@ -165,6 +167,6 @@ mod tests {
         assert_eq!(chosen.iter().map(|bench| bench.name).collect::<Vec<_>>(), ["walk"]);
         assert_eq!(choose(&BESIDE, &[]).expect("all").len(), BESIDE.len());
         let refused = choose(&ALONE, &["veth".to_owned()]).err().expect("not without peers").to_string();
-        assert!(refused.contains("lookup, updates, walk,"), "{refused}");
+        assert!(refused.contains("lookup, classify, updates, walk,"), "{refused}");
     }
 }
