@@ -11,9 +11,11 @@
 //! The event loop carries out everything that the speaker says, in the order in which it is said: an announcement leaves after
 //! the routes that were said before it are in the fast path's tables.
 //!
-//! The loop may wait for the thread ([`BgpThread::ask`], [`BgpThread::catch_up`]), never the other way round: where nobody takes
-//! what is said, the thread keeps it and hears no more bytes, which TCP tells the peers; but it heeds the loop.
+//! The loop may wait for the thread ([`BgpThread::ask`], [`BgpThread::catch_up`], and whenever [`ORDERS`] wait), never the other
+//! way round: where nobody takes what is said, the thread keeps it and hears no more bytes, which TCP tells the peers; but it
+//! heeds the loop. So neither can hold up the other for good.
 
+use std::cell::Cell;
 use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,6 +32,8 @@ use crate::bgp_routes::{Nexthops, nexthops};
 const HEARD: usize = 64;
 /// Batches of what is said that may wait for the event loop: one that it carries out, one that is ready then.
 const SAID: usize = 4;
+/// Orders that may wait. A loop that has more of them, as where thousands of neighbours are new at once, waits for its turn.
+const ORDERS: usize = 1024;
 /// Beyond so many things said that nobody takes, no more bytes are heard. What one read may add comes on top: 16,000 routes.
 const UNSAID: usize = 16 * 1024;
 
@@ -117,13 +121,16 @@ enum Order {
     Ask(Question),
     /// Hand out what nobody has taken yet.
     CatchUp(std::sync::mpsc::SyncSender<Vec<Said>>),
+    /// Say that everything before this has been heeded.
+    Heeded(std::sync::mpsc::SyncSender<()>),
 }
 
 /// The event loop's end.
 pub struct BgpThread {
-    /// Not bounded, as the loop must never wait here: what is told is the configuration, and answers to what was said, of which
-    /// little waits.
-    orders: mpsc::UnboundedSender<Order>,
+    /// Its last place is for [`Order::Heeded`].
+    orders: mpsc::Sender<Order>,
+    /// How often there was no other place left.
+    orders_full: Cell<u64>,
     said: mpsc::Receiver<Vec<Said>>,
     /// Lists that are empty again: while a table loads, memory of theirs would be taken and given back all the time.
     empty: mpsc::Sender<Vec<Said>>,
@@ -139,7 +146,7 @@ impl BgpThread {
     /// Where there can be no thread, or no timers for it.
     pub fn start() -> io::Result<BgpThread> {
         let runtime = Builder::new_current_thread().enable_time().build()?;
-        let (orders, to_obey) = mpsc::unbounded_channel();
+        let (orders, to_obey) = mpsc::channel(ORDERS);
         let (say, said) = mpsc::channel(SAID);
         let (empty, spare) = mpsc::channel(SAID);
         let (heard, to_hear) = mpsc::channel(HEARD);
@@ -155,7 +162,8 @@ impl BgpThread {
         let thread = std::thread::Builder::new()
             .name("bgp".to_owned())
             .spawn(move || runtime.block_on(talk.go_on()))?;
-        Ok(BgpThread { orders, said, empty, heard, has_speaker: false, thread: Some(thread) })
+        let orders_full = Cell::new(0);
+        Ok(BgpThread { orders, orders_full, said, empty, heard, has_speaker: false, thread: Some(thread) })
     }
 
     /// Where to send what is read of connections.
@@ -228,15 +236,28 @@ impl BgpThread {
         }
     }
 
+    /// How often the loop has waited as there was no room for another order.
+    pub fn orders_full(&self) -> u64 {
+        self.orders_full.get()
+    }
+
+    /// Queues an order. Where there is no room for it, waits until all before it are heeded, as a question does.
     fn order(&self, order: Order) {
         // A thread that is gone is found out by whoever waits for what it says.
-        let _ = self.orders.send(order);
+        if self.orders.capacity() < 2 {
+            self.orders_full.set(self.orders_full.get() + 1);
+            let (answer, answered) = std::sync::mpsc::sync_channel(1);
+            let _ = self.orders.try_send(Order::Heeded(answer));
+            let _ = answered.recv();
+        }
+        // Nobody else gives orders, so the place is still free.
+        let _ = self.orders.try_send(order);
     }
 }
 
 impl Drop for BgpThread {
     fn drop(&mut self) {
-        self.orders = mpsc::unbounded_channel().0;
+        self.orders = mpsc::channel(1).0;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -246,7 +267,7 @@ impl Drop for BgpThread {
 /// The thread's own state.
 struct Talk {
     speaker: Option<Speaker>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::Receiver<Order>,
     heard: mpsc::Receiver<Heard>,
     say: mpsc::Sender<Vec<Said>>,
     spare: mpsc::Receiver<Vec<Said>>,
@@ -301,6 +322,10 @@ impl Talk {
                 // Whoever asks is waiting.
                 let _ = answer.send(self.take_unsaid());
             }
+            Order::Heeded(answer) => {
+                // Likewise.
+                let _ = answer.send(());
+            }
         }
     }
 
@@ -345,6 +370,9 @@ fn said(output: Output) -> Said {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use bgp::{PeerConfig, PeerId};
     use model::AsNumber;
@@ -380,6 +408,49 @@ mod tests {
         thread.begin(None);
         thread.tell(peer());
         assert_eq!(thread.ask(move |speaker| speaker.peers(now).count()), None, "there is nobody to ask");
+    }
+
+    #[test]
+    fn orders_beyond_the_queue_wait_for_their_turn_and_none_is_lost() {
+        const MANY: u32 = 5 * ORDERS as u32;
+        let thread = thread();
+        // Nobody takes what is said: the thread heeds the loop all the same.
+        for number in 0..MANY {
+            let (id, address) = (PeerId(number + 1), std::net::Ipv4Addr::from(0x0a01_0000 + number));
+            thread.tell(Input::PutPeer(PeerConfig::new(id, address.into(), AsNumber(65001))));
+            assert!(thread.orders.max_capacity() - thread.orders.capacity() <= ORDERS);
+        }
+        let now = Instant::now();
+        let peers = thread.ask(move |speaker| speaker.peers(now).count());
+        assert_eq!(peers, Some(SpeakerConfig::new([10, 0, 0, 1].into(), AsNumber(1)).limits.max_peers));
+    }
+
+    #[test]
+    fn a_loop_that_finds_no_room_waits_until_all_before_is_heeded_and_counts_it() {
+        let thread = thread();
+        let (begin, begun) = std::sync::mpsc::sync_channel(0);
+        let (go_on, may_go_on) = std::sync::mpsc::sync_channel::<()>(0);
+        thread.order(Order::Ask(Box::new(move |_| {
+            begin.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        })));
+        begun.recv().unwrap();
+        let heeded = Arc::new(AtomicUsize::new(0));
+        let count = || {
+            let heeded = Arc::clone(&heeded);
+            Order::Ask(Box::new(move |_| {
+                heeded.fetch_add(1, Ordering::Relaxed);
+            }))
+        };
+        for _ in 0..ORDERS - 1 {
+            thread.order(count());
+        }
+        assert_eq!((heeded.load(Ordering::Relaxed), thread.orders_full()), (0, 0), "the thread is busy");
+        let letting_go = std::thread::spawn(move || go_on.send(()).unwrap());
+        thread.order(count());
+        assert_eq!(thread.orders_full(), 1);
+        assert!(heeded.load(Ordering::Relaxed) >= ORDERS - 1, "those before it");
+        letting_go.join().unwrap();
     }
 
     #[test]

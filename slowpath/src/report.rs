@@ -91,6 +91,7 @@ impl Core {
             router_id: self.desired.router_id.map(|id| id.to_string()),
             started: humantime::format_rfc3339_seconds(self.started).to_string(),
             reconfigured: humantime::format_rfc3339_seconds(self.reconfigured).to_string(),
+            orders_full: self.bgp.orders_full(),
             peers,
         }
     }

@@ -186,6 +186,9 @@ pub struct BgpStatus {
     /// See [`Self::started`].
     #[serde(default)]
     pub reconfigured: String,
+    /// How often the event loop had to wait as the queue of its orders to BGP's thread was full.
+    #[serde(default)]
+    pub orders_full: u64,
     /// Every configured session.
     pub peers: Vec<PeerStatus>,
 }

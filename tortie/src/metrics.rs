@@ -417,6 +417,11 @@ fn bgp(page: &mut Page, bgp: &BgpStatus) {
         &["peer"],
         counts(|p| p.established_count),
     );
+    page.counter(
+        "tortie_bgp_orders_full_total",
+        "How often the event loop had to wait as the queue of its orders to BGP was full.",
+        bgp.orders_full,
+    );
     prefix_limits(page, bgp)
 }
 

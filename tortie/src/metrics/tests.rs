@@ -101,7 +101,11 @@ pub(super) fn sample() -> Sample {
             fdb: [("learned".to_owned(), 2)].into_iter().collect(),
             counts: [("moved".to_owned(), 1)].into_iter().collect(),
         }],
-        bgp: BgpStatus { peers: vec![peer("Mesh_10_0_0_2", "10.0.0.2")], ..BgpStatus::default() },
+        bgp: BgpStatus {
+            peers: vec![peer("Mesh_10_0_0_2", "10.0.0.2")],
+            orders_full: 8,
+            ..BgpStatus::default()
+        },
         ..Summary::default()
     };
     Sample {
@@ -170,6 +174,7 @@ fn the_page_is_what_prometheus_reads() {
         ("tortie_bgp_messages_received_total", "peer=\"Mesh_10_0_0_2\"", 10.0),
         ("tortie_bgp_messages_sent_total", "peer=\"Mesh_10_0_0_2\"", 11.0),
         ("tortie_bgp_established_total", "peer=\"Mesh_10_0_0_2\"", 2.0),
+        ("tortie_bgp_orders_full_total", "", 8.0),
         ("tortie_bgp_peer_up", "address=\"10.0.0.2\",peer=\"Mesh_10_0_0_2\"", 1.0),
     ];
     for (name, labels, value) in expected {

@@ -46,6 +46,7 @@ fn bgp() -> BgpStatus {
         prefix_limit: PrefixLimitStatus::default(),
     };
     BgpStatus {
+        orders_full: 0,
         local_as: 64512,
         router_id: Some("172.17.0.3".to_owned()),
         started: "2026-11-21T09:10:56Z".to_owned(),
