@@ -31,10 +31,12 @@ pub struct FilterMatch {
     pub prefix: Option<PrefixMatch>,
     /// It is of this family.
     pub family: Option<Family>,
-    /// Its prefix, as it stands, is one of these.
+    /// Its prefix, as it stands, is one of these, which are in order.
     pub one_of: Option<Vec<Prefix>>,
     /// It was learned by BGP, not originated here.
     pub learned: bool,
+    /// It was originated here, not learned by BGP.
+    pub originated: bool,
     /// It carries this community.
     pub community: Option<Community>,
     /// Its AS_PATH begins with these, the nearest AS first.
@@ -171,8 +173,9 @@ impl FilterMatch {
     fn matches(&self, prefix: Prefix, attributes: &Attributes, learned: bool) -> bool {
         self.prefix.is_none_or(|prefixes| prefixes.matches(prefix))
             && self.family.is_none_or(|family| prefix.family() == family)
-            && self.one_of.as_ref().is_none_or(|prefixes| prefixes.contains(&prefix))
+            && self.one_of.as_ref().is_none_or(|prefixes| prefixes.binary_search(&prefix).is_ok())
             && (learned || !self.learned)
+            && !(learned && self.originated)
             && self.community.is_none_or(|community| carries(attributes, community))
             && self.begins_as_path(attributes)
             && self.local_pref.is_none_or(|wanted| local_pref(attributes) == wanted)

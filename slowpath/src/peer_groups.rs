@@ -241,7 +241,8 @@ pub(crate) fn join(
     desired.announce_all = settings.announce_all;
     desired.networks = settings.networks.iter().copied().collect();
     let own = |aggregate: &Aggregate| {
-        let mut own = desired.blocks.iter().chain(&desired.networks).chain(&desired.services.announced);
+        let own = desired.blocks.iter().chain(&desired.networks).chain(&desired.services.announced);
+        let mut own = own.chain(desired.tunnels.cluster_routes().map(|(prefix, _)| prefix));
         own.any(|prefix| *prefix != aggregate.prefix && aggregate.prefix.covers(*prefix))
     };
     let alive = |aggregate: &&Aggregate| own(aggregate) || aggregates.has_learned(aggregate.prefix);

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp::{
-    Filter, FilterAction, FilterRule, Guard, Input, NextHopMode, Operation, Origin, OriginatedRoute,
-    PeerConfig, PeerId, SelfNextHops, SendPaths, SpeakerConfig,
+    Filter, FilterAction, FilterMatch, FilterRule, Guard, Input, NextHopMode, Operation, Origin,
+    OriginatedRoute, PeerConfig, PeerId, SelfNextHops, SendPaths, SpeakerConfig,
 };
 use model::{AsNumber, Family, Prefix, SecretKey};
 
@@ -231,9 +231,13 @@ pub fn identity(desired: &Desired) -> Option<(Ipv4Addr, AsNumber)> {
 /// The LOCAL_PREF of a default route that stands in for one that somebody else tells: it loses to any, and peers that were not
 /// promised a default route aren't told it.
 const STAND_IN: u32 = 0;
+/// The LOCAL_PREF of the datastore's routes to other nodes' workloads: they lose to any that BGP brings, as routes that BIRD
+/// learns from the kernel do.
+const CLUSTER_ROUTE: u32 = 1;
 
 /// Our blocks, our services' and other networks, and the addresses of workloads that lie in no block of ours (borrowed ones);
-/// aggregates, and default routes for who was promised one.
+/// aggregates, and default routes for who was promised one. Where there are peers in other ASes, also the datastore's routes to
+/// other nodes' workloads: Calico's BIRD learns from the kernel what Felix has programmed, and tells such peers.
 fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     let in_own_block = |address: &Prefix| desired.blocks.iter().any(|block| block.covers(*address));
     let borrowed = desired
@@ -256,6 +260,13 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
         let (prefix, own) = route(&aggregate.prefix);
         let aggregator = desired.router_id.map(|router_id| (desired.as_number, router_id));
         originated.entry(prefix).or_insert(OriginatedRoute { aggregator, ..own });
+    }
+    if desired.peers.values().any(|peer| !is_internal(peer, desired)) {
+        for (prefix, _) in desired.tunnels.cluster_routes() {
+            let of_another =
+                OriginatedRoute { local_pref: Some(CLUSTER_ROUTE), ..OriginatedRoute::new(*prefix) };
+            originated.entry(*prefix).or_insert(of_another);
+        }
     }
     for family in Family::ALL {
         if originates_default(desired, family) {
@@ -318,10 +329,14 @@ fn peer_config(
             None => {}
         }
     }
-    let internal = peer.as_number == peer.local_as.unwrap_or(desired.as_number);
+    let internal = is_internal(peer, desired);
     config.import = Filter { rules: filters::import(peer, internal, desired), ..Filter::accept_all() };
     // What the peer's own filters don't decide, what all peers may be told does.
     let mut own = filters::export(peer, internal, desired);
+    if internal {
+        // In our AS everybody hears of a block from the node that has it.
+        own.push(not_originated_with(CLUSTER_ROUTE, FilterMatch::default()));
+    }
     let default_routes = peer
         .families()
         .into_iter()
@@ -352,9 +367,19 @@ fn peer_config(
 
 /// The default route that stands in is for those who were promised one.
 fn not_the_stand_in(family: Family) -> FilterRule {
-    let mut rule = FilterRule::exactly(default_route(family), FilterAction::Reject);
-    rule.matches.local_pref = Some(STAND_IN);
-    rule
+    let matches = FilterRule::exactly(default_route(family), FilterAction::Reject).matches;
+    not_originated_with(STAND_IN, matches)
+}
+
+/// Rejects our own routes of a LOCAL_PREF that says what they are.
+fn not_originated_with(local_pref: u32, matches: FilterMatch) -> FilterRule {
+    let matches = FilterMatch { originated: true, local_pref: Some(local_pref), ..matches };
+    FilterRule { matches, ..FilterRule::any(FilterAction::Reject) }
+}
+
+/// Is the peer in the AS that we speak as?
+fn is_internal(peer: &DesiredPeer, desired: &Desired) -> bool {
+    peer.as_number == peer.local_as.unwrap_or(desired.as_number)
 }
 
 /// Is anybody promised a default route?

@@ -79,6 +79,11 @@ impl Tunnels {
         Target::via(nexthops.into_iter().map(gateway).collect::<Option<_>>()?)
     }
 
+    /// All of the datastore's routes to other nodes' workloads.
+    pub fn cluster_routes(&self) -> impl Iterator<Item = (&Prefix, &Gateway)> {
+        self.routes.iter().chain(&self.routes_without_vxlan)
+    }
+
     fn treatment(&self, prefix: Prefix) -> Option<FromBgp> {
         // What covers a prefix sorts before it, the longest last.
         let mut before = self.pools.range(..=prefix).rev();

@@ -5,9 +5,10 @@ use model::{
     BgpCommunity, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule, Family, Prefix,
 };
 
-use crate::calico::{Desired, DesiredPeer};
-
 use super::local_pref_of;
+use crate::calico::{Desired, DesiredPeer};
+use crate::target::Gateway;
+use crate::tunnel::Encapsulation;
 
 /// The rules about routes from a peer.
 pub(super) fn import(peer: &DesiredPeer, internal: bool, desired: &Desired) -> Vec<FilterRule> {
@@ -52,6 +53,7 @@ fn filter_rule(rule: &BgpFilterRule, desired: &Desired) -> FilterRule {
         family: None,
         one_of: rule.interface.as_ref().map(|pattern| behind(pattern, desired)),
         learned: rule.from_peers,
+        originated: false,
         community: rule.community.map(community),
         as_path_begins: rule.as_path_prefix.clone(),
         local_pref: rule.priority.map(local_pref_of),
@@ -73,11 +75,25 @@ fn prefixes(cidr: &BgpFilterCidr) -> PrefixMatch {
     PrefixMatch { min_len, max_len, negated, ..set }
 }
 
-/// The routes that lead by an interface of such a name: the addresses of our workloads are all that we tell of those. What
-/// BGP brought has a next hop, and not yet an interface.
+/// The routes that lead by an interface of such a name: of those that we tell, the addresses of our workloads, and what is
+/// behind tunnels to other nodes, by the names that Calico's interfaces for them have. What BGP brought has a next hop, and
+/// not yet an interface.
 fn behind(pattern: &str, desired: &Desired) -> Vec<Prefix> {
     let endpoints = desired.endpoints.values().filter(|endpoint| is_like(&endpoint.interface, pattern));
-    endpoints.flat_map(|endpoint| endpoint.ip_networks.iter().copied()).collect()
+    let own = endpoints.flat_map(|endpoint| endpoint.ip_networks.iter().copied());
+    let interface = |prefix: &Prefix, gateway: &Gateway| {
+        Some(match (gateway.tunnel?.encapsulation, prefix.family()) {
+            (Encapsulation::Ipip, _) => "tunl0",
+            (Encapsulation::Vxlan { .. }, Family::V4) => "vxlan.calico",
+            (Encapsulation::Vxlan { .. }, Family::V6) => "vxlan-v6.calico",
+        })
+    };
+    let others = desired.tunnels.cluster_routes().filter(|(prefix, gateway)| {
+        interface(prefix, gateway).is_some_and(|interface| is_like(interface, pattern))
+    });
+    let mut all: Vec<Prefix> = own.chain(others.map(|(prefix, _)| *prefix)).collect();
+    all.sort_unstable();
+    all
 }
 
 /// `*` in a pattern stands for any characters, also for none.

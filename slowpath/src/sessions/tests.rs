@@ -1,8 +1,8 @@
 //! The speaker is told every difference, once.
 
 use model::{
-    AffinityState, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity, EncapMode, IpPool, Key, Node,
-    PeerTarget, PrefixAdvertisement, Resource, Update, WorkloadEndpoint,
+    AffinityState, BgpCommunity, BgpConfiguration, BgpFilter, BgpFilterRule, BgpPeer, BlockAffinity,
+    EncapMode, IpPool, Key, Node, PeerTarget, PrefixAdvertisement, Resource, Update, WorkloadEndpoint,
 };
 
 use super::*;
@@ -546,5 +546,96 @@ fn who_joins_is_told_alone_and_as_if_all_were_told_anew() {
         let gone = bench.calico.desired();
         assert_eq!(told(&bench.sessions.changes(&gone)).iter().filter(|told| *told == "remove").count(), 3);
         assert_eq!(bench.sessions.at_address("10.1.0.1".parse().unwrap()), None);
+    }
+}
+
+/// Another node with a block in a pool of VXLAN.
+fn behind_vxlan(bench: &mut Bench) {
+    bench.put(Resource::IpPool(IpPool {
+        name: "overlay".to_owned(),
+        cidr: prefix("10.66.0.0/16"),
+        ipip_mode: EncapMode::Never,
+        vxlan_mode: EncapMode::Always,
+        nat_outgoing: false,
+        disabled: false,
+        disable_bgp_export: false,
+    }));
+    let node = |name: &str, host: u8| Node {
+        name: name.to_owned(),
+        ipv4: Some(format!("10.0.0.{host}/24").parse().unwrap()),
+        vxlan_tunnel_addr: Some([10, 66, host, 0].into()),
+        ..Node::default()
+    };
+    bench.put(Resource::Node(node("a", 1)));
+    bench.put(Resource::Node(node("b", 2)));
+    bench.put(Resource::BlockAffinity(BlockAffinity { node: "b".to_owned(), ..block("10.66.2.0/26") }));
+}
+
+/// What a peer at this address may be told of another node's block that only the datastore brings.
+fn is_told_of_others(changes: &[Input<'_>], address: &str) -> bool {
+    let config = changes.iter().find_map(|input| match input {
+        Input::PutPeer(config) if config.address == address.parse::<IpAddr>().unwrap() => Some(config),
+        _ => None,
+    });
+    let about = |rule: &&FilterRule| {
+        let matches = &rule.matches;
+        matches.prefix.is_none_or(|set| set.prefix.covers(prefix("10.66.2.0/26")) && set.max_len >= 26)
+            && matches.local_pref.is_none_or(|wanted| wanted == CLUSTER_ROUTE)
+            && matches.one_of.as_ref().is_none_or(|among| among.contains(&prefix("10.66.2.0/26")))
+            && !matches.learned
+    };
+    let filter = &config.unwrap().export;
+    filter.rules.iter().find(about).map_or(filter.default, |rule| rule.action) == FilterAction::Accept
+}
+
+#[test]
+fn peers_in_other_ases_are_told_of_blocks_that_the_datastore_brings_and_ours_are_not() {
+    let mut bench = Bench::new();
+    behind_vxlan(&mut bench);
+    let changes = bench.changes();
+    let of_others: Vec<_> = changes
+        .iter()
+        .filter_map(|input| match input {
+            Input::Originate(route) if route.prefix == prefix("10.66.2.0/26") => Some(route.local_pref),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(of_others, [Some(CLUSTER_ROUTE)], "any path that BGP brings is better");
+    assert!(is_told_of_others(&changes, "10.0.0.9"), "the ToR");
+    assert!(!is_told_of_others(&changes, "10.0.0.2"), "the node of the mesh");
+}
+
+#[test]
+fn where_there_is_no_peer_in_another_as_only_our_own_is_originated() {
+    let mut bench = Bench::new();
+    behind_vxlan(&mut bench);
+    bench.changes();
+    bench.remove(Key::BgpPeer("tor".to_owned()));
+    assert_eq!(told(&bench.changes()), ["withdraw 10.66.2.0/26", "remove"]);
+}
+
+#[test]
+fn a_filter_by_interface_keeps_back_what_is_behind_tunnels() {
+    for (interface, told) in [("vxlan.calico", false), ("*.calico", false), ("tunl0", true)] {
+        let mut bench = Bench::new();
+        behind_vxlan(&mut bench);
+        bench.put(Resource::BgpFilter(BgpFilter {
+            name: "f".to_owned(),
+            export_v4: vec![BgpFilterRule {
+                accept: false,
+                cidr: None,
+                from_peers: false,
+                interface: Some(interface.to_owned()),
+                internal_peer: None,
+                community: None,
+                as_path_prefix: Vec::new(),
+                priority: None,
+                operations: Vec::new(),
+            }],
+            ..BgpFilter::default()
+        }));
+        let Resource::BgpPeer(tor) = peer("tor", "10.0.0.9:179") else { panic!("a peer") };
+        bench.put(Resource::BgpPeer(BgpPeer { filters: vec!["f".to_owned()], ..tor }));
+        assert_eq!(is_told_of_others(&bench.changes(), "10.0.0.9"), told, "{interface}");
     }
 }
