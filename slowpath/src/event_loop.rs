@@ -281,7 +281,9 @@ impl Core {
         let mut netlink = Netlink::open()?;
         let uplinks = config.uplinks.iter().map(String::as_str);
         let former = FormerSettings::recorded_at(config.former_settings.clone());
-        former.note(&sysctl::forwarding_settings(uplinks));
+        let mut changed = sysctl::forwarding_settings(uplinks);
+        changed.push(sysctl::OPTION_MEMORY.into());
+        former.note(&changed);
         sysctl::enable_forwarding(config.uplinks.iter().map(String::as_str))?;
         forwarding_guard::install(&[&config.workload_prefix])?;
         policy_rules::install_rules(&mut netlink)?;
@@ -342,7 +344,7 @@ impl Core {
             bgp_routes: BgpRoutes::default(),
             preserved: AHashSet::new(),
             preserve_until: None,
-            sessions: Sessions::with_secrets(config.secrets.clone()),
+            sessions: Sessions::with_secrets(config.secrets.clone()).with_ranges(config.bgp.passwords()),
             bgp,
             speaker_identity: None,
             nexthops: BTreeMap::new(),

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use model::{AsNumber, Family, Prefix};
+use model::{AsNumber, Family, Prefix, SecretKey};
 
 use crate::calico::{Desired, DesiredPeer, NextHop, PeerKind, PeerName, RouterId};
 use crate::stations::StationSettings;
@@ -99,6 +99,11 @@ pub enum DefaultRoute {
 }
 
 impl BgpSettings {
+    /// Ranges that nobody may connect from without a password, and where that stands.
+    pub(crate) fn passwords(&self) -> impl Iterator<Item = (Prefix, &SecretKey)> {
+        self.groups.iter().filter_map(|group| Some((group.range, group.options.password.as_ref()?)))
+    }
+
     /// How many hops away somebody may be who isn't known yet, if that is limited.
     pub(crate) fn ttl_security(&self, address: IpAddr) -> Option<u8> {
         self.group_of(address)?.options.ttl_security
@@ -285,6 +290,7 @@ fn treat(settings: &BgpSettings, peer: &mut DesiredPeer) {
     peer.restart_time = peer.restart_time.or(options.restart_time);
     peer.keepalive_time = peer.keepalive_time.or(options.keepalive_time);
     peer.ttl_security = peer.ttl_security.or(options.ttl_security);
+    peer.password = peer.password.take().or_else(|| options.password.clone());
     peer.options = options.clone();
     if let (NextHop::Auto, Some(next_hop)) = (peer.next_hop, group.next_hop) {
         peer.next_hop = next_hop;

@@ -4,15 +4,15 @@
 //! that sends faster than the speaker works is held back by TCP. The other writes what the speaker sends; when its
 //! queue grows beyond [`QUEUE_HIGH`] the speaker is told to pause its announcements to that peer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bgp::{ConnectionId, Direction, PeerConfig, PeerId};
-use model::Family;
+use bgp::{ConnectionId, Direction, Password, PeerConfig, PeerId};
+use model::{Family, Prefix};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -153,6 +153,13 @@ impl Peers {
             }
         });
         Listening { listener, task: task.abort_handle() }
+    }
+
+    /// Whoever connects from these ranges must have their passwords from now on.
+    pub fn guard_ranges(&mut self, passwords: BTreeMap<Prefix, Password>) {
+        let listening =
+            self.listening.as_ref().map(|(_, listening)| listening.as_slice()).unwrap_or_default();
+        self.guards.put_ranges(passwords, listening.iter().map(|listening| &*listening.listener));
     }
 
     /// The peer's connections are guarded so from now on; those that stand stay as they are.

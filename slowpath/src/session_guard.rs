@@ -1,10 +1,10 @@
 //! What guards BGP's TCP connections: keys and least TTLs, on listening sockets, new connections and accepted ones.
 //!
-//! A listening socket serves all peers, so it has a key a peer (RFC 2385) and sends with the largest TTL, which no peer
+//! A listening socket serves all peers, so it has a key a peer, or one for a range of them (RFC 2385), and sends with the largest TTL, which no peer
 //! minds. A least TTL (RFC 5082) is one peer's: once it is known who has connected, the TTL of its SYN says whether it has
 //! come from near, before anything is read that it sent, and the connection drops what comes from farther from then on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,6 +14,8 @@ use bgp::{Guard, Password, PeerId};
 use model::{Family, Prefix};
 use socket2::SockRef;
 use tracing::warn;
+
+use crate::sysctl;
 
 /// Socket options that no safe crate offers. `tortie`, which knows `afxdp`, implements it.
 pub trait SocketOptions: Send + Sync {
@@ -47,6 +49,10 @@ pub trait SocketOptions: Send + Sync {
 pub struct SessionGuards {
     options: Arc<dyn SocketOptions>,
     peers: BTreeMap<PeerId, (IpAddr, Guard)>,
+    /// Whose of `peers` have a password, by address.
+    with_password: BTreeMap<IpAddr, BTreeSet<PeerId>>,
+    /// Passwords of whole ranges.
+    ranges: BTreeMap<Prefix, Password>,
     /// Keys that listening sockets have.
     listening: BTreeMap<Prefix, Password>,
 }
@@ -54,7 +60,13 @@ pub struct SessionGuards {
 impl SessionGuards {
     /// No peers yet.
     pub fn new(options: Arc<dyn SocketOptions>) -> SessionGuards {
-        SessionGuards { options, peers: BTreeMap::new(), listening: BTreeMap::new() }
+        SessionGuards {
+            options,
+            peers: BTreeMap::new(),
+            with_password: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            listening: BTreeMap::new(),
+        }
     }
 
     /// The peer is at this address now and guarded so; these sockets listen.
@@ -65,10 +77,26 @@ impl SessionGuards {
         guard: &Guard,
         listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
     ) {
-        let before = self.peers.insert(peer, (address, guard.clone()));
-        let had_password = before.is_some_and(|(_, before)| before.password.is_some());
-        if guard.password.is_some() || had_password {
-            self.arm(listeners);
+        let before = self.forget(peer);
+        self.peers.insert(peer, (address, guard.clone()));
+        if guard.password.is_some() {
+            self.with_password.entry(address).or_default().insert(peer);
+        }
+        for changed in BTreeSet::from_iter(before.into_iter().chain([address])) {
+            self.arm(Prefix::host(changed), listeners.clone());
+        }
+    }
+
+    /// Whoever connects from these ranges must have their passwords, but for peers that have one of their own; these sockets
+    /// listen.
+    pub fn put_ranges<'a>(
+        &mut self,
+        passwords: BTreeMap<Prefix, Password>,
+        listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
+    ) {
+        if passwords != self.ranges {
+            let before = std::mem::replace(&mut self.ranges, passwords);
+            self.arm_all(before.into_keys(), listeners);
         }
     }
 
@@ -78,9 +106,21 @@ impl SessionGuards {
         peer: PeerId,
         listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
     ) {
-        if self.peers.remove(&peer).is_some_and(|(_, guard)| guard.password.is_some()) {
-            self.arm(listeners);
+        if let Some(address) = self.forget(peer) {
+            self.arm(Prefix::host(address), listeners);
         }
+    }
+
+    /// Gives the address where it was.
+    fn forget(&mut self, peer: PeerId) -> Option<IpAddr> {
+        let (address, _) = self.peers.remove(&peer)?;
+        if let Some(there) = self.with_password.get_mut(&address) {
+            there.remove(&peer);
+            if there.is_empty() {
+                self.with_password.remove(&address);
+            }
+        }
+        Some(address)
     }
 
     /// The listening sockets are new, and have no keys yet.
@@ -91,7 +131,20 @@ impl SessionGuards {
             }
         }
         self.listening.clear();
-        self.arm(listeners);
+        self.arm_all(std::iter::empty(), listeners);
+    }
+
+    /// Gives listening sockets every key that they should have: those of ranges first, which spare others.
+    fn arm_all<'a>(
+        &mut self,
+        former_ranges: impl Iterator<Item = Prefix>,
+        listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
+    ) {
+        let ranges: BTreeSet<Prefix> = former_ranges.chain(self.ranges.keys().copied()).collect();
+        let hosts: Vec<Prefix> = self.with_password.keys().copied().map(Prefix::host).collect();
+        for peers in ranges.into_iter().chain(hosts) {
+            self.arm(peers, listeners.clone());
+        }
     }
 
     /// Before it connects to a peer. A peer that isn't known is refused: it may need a key.
@@ -114,7 +167,7 @@ impl SessionGuards {
     /// would have let anybody in.
     pub fn guard_accepted(&self, peer: PeerId, socket: &impl AsFd) -> io::Result<()> {
         if let Some((address, Guard { password: Some(password), .. })) = self.peers.get(&peer)
-            && self.listening.get(&Prefix::host(*address)) != Some(password)
+            && self.key_for(Prefix::host(*address)) != Some(password)
         {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -145,35 +198,60 @@ impl SessionGuards {
         }
     }
 
-    /// Gives listening sockets the keys that they should have and don't.
-    fn arm<'a>(&mut self, listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone) {
-        let mut wanted: BTreeMap<Prefix, Password> = BTreeMap::new();
-        for (address, guard) in self.peers.values() {
-            if let Some(password) = &guard.password {
-                // Of two peers at one address the first is who connects, whichever port the other has.
-                wanted.entry(Prefix::host(*address)).or_insert_with(|| password.clone());
-            }
-        }
-        let set = |peers: Prefix, key: &[u8]| {
-            let of_family = |listener: &&tokio::net::TcpListener| {
-                listener.local_addr().is_ok_and(|address| Family::of(address.ip()) == peers.family())
-            };
-            let mut done = true;
-            for listener in listeners.clone().filter(of_family) {
-                if let Err(error) = self.options.set_tcp_key(listener.as_fd(), peers, key) {
-                    warn!(%peers, %error, "the kernel doesn't take a TCP MD5 key; the peer can't connect to us");
-                    done = false;
-                }
-            }
-            done
+    /// The key that listening sockets ask of who connects from here: the kernel takes the longest prefix.
+    fn key_for(&self, peers: Prefix) -> Option<&Password> {
+        let of_range = || {
+            let around = self.ranges.keys().filter(|range| range.covers(peers));
+            let keys = around.filter_map(|range| Some((range, self.listening.get(range)?)));
+            keys.max_by_key(|(range, _)| range.len()).map(|(_, password)| password)
         };
-        for peers in self.listening.keys().filter(|peers| !wanted.contains_key(*peers)) {
-            set(*peers, &[]);
+        self.listening.get(&peers).or_else(of_range)
+    }
+
+    /// Gives listening sockets the key for who connects from here, if they should have one and don't.
+    fn arm<'a>(&mut self, peers: Prefix, listeners: impl Iterator<Item = &'a tokio::net::TcpListener>) {
+        // Of two peers at one address the first is who connects, whichever port the other has.
+        let there = self.with_password.get(&peers.addr()).filter(|_| peers.is_host());
+        let first = there.and_then(|there| there.first()).and_then(|peer| self.peers.get(peer));
+        let of_peer = first.and_then(|(_, guard)| guard.password.clone());
+        let wanted = of_peer.or_else(|| self.ranges.get(&peers).cloned());
+        let has = self.listening.get(&peers);
+        // What the range's key does needs no other: keys take memory of the socket's, and time of each connection's.
+        let is_ranges = has.is_none() && wanted.is_some() && self.key_for(peers) == wanted.as_ref();
+        if has == wanted.as_ref() || is_ranges {
+            return;
         }
-        wanted.retain(|peers, password| {
-            self.listening.get(peers) == Some(password) || set(*peers, password.bytes())
-        });
-        self.listening = wanted;
+        let key = wanted.as_ref().map_or(&[][..], Password::bytes);
+        let of_family = |listener: &&tokio::net::TcpListener| {
+            listener.local_addr().is_ok_and(|address| Family::of(address.ip()) == peers.family())
+        };
+        let mut done = true;
+        for listener in listeners.filter(of_family) {
+            if let Err(error) = self.set_key(listener.as_fd(), peers, key) {
+                warn!(%peers, %error, "the kernel doesn't take a TCP MD5 key; the peer can't connect to us");
+                done = false;
+            }
+        }
+        match wanted.filter(|_| done) {
+            Some(password) => drop(self.listening.insert(peers, password)),
+            None => drop(self.listening.remove(&peers)),
+        }
+    }
+
+    /// Sets a key on a listening socket, which has room for few unless it is given more.
+    fn set_key(&self, listener: BorrowedFd<'_>, peers: Prefix, key: &[u8]) -> io::Result<()> {
+        loop {
+            match self.options.set_tcp_key(listener, peers, key) {
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    match sysctl::double_option_memory() {
+                        Ok(true) => {}
+                        Ok(false) => return Err(error),
+                        Err(refused) => return Err(io::Error::new(error.kind(), refused)),
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
     }
 }
 
@@ -250,6 +328,74 @@ pub(crate) mod tests {
         guards.put(PeerId(1), one, &guard("", None), listeners.iter());
         guards.remove(PeerId(2), listeners.iter());
         assert_eq!(noted.take(), ["10.0.0.1/32 ", "fd00::2/128 "], "an empty key ends it");
+    }
+
+    #[tokio::test]
+    async fn a_range_has_one_key_and_only_peers_with_another_have_their_own() {
+        let noted = Arc::new(Noted::default());
+        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted));
+        let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let passwords = |texts: &[(&str, &str)]| -> BTreeMap<Prefix, Password> {
+            let password = |text: &str| Password::new(text.as_bytes()).unwrap();
+            texts.iter().map(|(range, text)| (range.parse().unwrap(), password(text))).collect()
+        };
+        let (one, two) = ("10.1.0.1".parse().unwrap(), "10.1.0.2".parse().unwrap());
+        guards.put_ranges(passwords(&[("10.1.0.0/16", "a")]), listeners.iter());
+        assert_eq!(noted.take(), ["10.1.0.0/16 a"]);
+        guards.put(PeerId(1), one, &guard("a", None), listeners.iter());
+        guards.put(PeerId(2), two, &guard("b", None), listeners.iter());
+        assert_eq!(noted.take(), ["10.1.0.2/32 b"]);
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        guards.guard_accepted(PeerId(1), &socket).unwrap();
+        guards.guard_accepted(PeerId(2), &socket).unwrap();
+        guards.put_ranges(passwords(&[("10.1.0.0/16", "c")]), listeners.iter());
+        assert_eq!(noted.take(), ["10.1.0.0/16 c", "10.1.0.1/32 a"], "a peer keeps what it was given");
+        guards.put(PeerId(1), one, &guard("c", None), listeners.iter());
+        assert_eq!(noted.take(), ["10.1.0.1/32 c"]);
+        guards.put_ranges(passwords(&[]), listeners.iter());
+        assert_eq!(noted.take(), ["10.1.0.0/16 "]);
+        guards.guard_accepted(PeerId(1), &socket).unwrap();
+    }
+
+    /// A kernel with room for so many keys in the option memory that it has.
+    struct Scarce(Mutex<usize>);
+
+    impl SocketOptions for Scarce {
+        fn set_tcp_key(&self, _: BorrowedFd<'_>, _: Prefix, _: &[u8]) -> io::Result<()> {
+            let room = sysctl::read(sysctl::OPTION_MEMORY.as_ref()).unwrap().parse::<usize>().unwrap() / 136;
+            let mut keys = self.0.lock().unwrap();
+            if *keys >= room {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            *keys += 1;
+            Ok(())
+        }
+
+        fn set_min_ttl(&self, _: BorrowedFd<'_>, _: Family, _: u8) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn keep_syns(&self, _: BorrowedFd<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn take_syn_ttl(&self, _: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn thousands_of_peers_with_passwords_are_given_room_for_their_keys() {
+        crate::testing::in_namespace_async(|| async {
+            const MANY: u32 = 4096;
+            let mut guards = SessionGuards::new(Arc::new(Scarce(Mutex::default())));
+            let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()];
+            for number in 0..MANY {
+                let address = IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + number));
+                guards.put(PeerId(number), address, &guard("a", None), listeners.iter());
+            }
+            assert_eq!(guards.listening.len(), MANY as usize);
+        });
     }
 
     #[tokio::test]

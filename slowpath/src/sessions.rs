@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bgp::{
     Filter, FilterAction, FilterMatch, FilterRule, Guard, Input, NextHopMode, Operation, Origin,
-    OriginatedRoute, PeerConfig, PeerId, SelfNextHops, SendPaths, SpeakerConfig,
+    OriginatedRoute, Password, PeerConfig, PeerId, SelfNextHops, SendPaths, SpeakerConfig,
 };
 use model::{AsNumber, Family, Prefix, SecretKey};
 
@@ -32,6 +32,8 @@ const HOLD_TIME: Duration = Duration::from_secs(240);
 /// What the speaker has been told so far, so that only differences are told.
 pub struct Sessions {
     secrets: Secrets,
+    /// Ranges of peers that have a password in common, and where it stands.
+    ranges: Vec<(Prefix, SecretKey)>,
     /// Sessions that lack what they need to be as safe as was asked for, and what that is.
     held_back: BTreeMap<PeerName, (DesiredPeer, String)>,
     ids: BTreeMap<PeerName, PeerId>,
@@ -49,6 +51,7 @@ impl Sessions {
     pub fn with_secrets(directory: PathBuf) -> Sessions {
         Sessions {
             secrets: Secrets::at(directory),
+            ranges: Vec::new(),
             held_back: BTreeMap::new(),
             ids: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -57,6 +60,23 @@ impl Sessions {
             promised: [false; 2],
             next: 0,
         }
+    }
+
+    /// Likewise; whoever connects from one of these ranges must have its password.
+    pub fn with_ranges<'a>(self, ranges: impl Iterator<Item = (Prefix, &'a SecretKey)>) -> Sessions {
+        Sessions { ranges: ranges.map(|(range, secret)| (range, secret.clone())).collect(), ..self }
+    }
+
+    /// The passwords of ranges. One that can't be had has none: its peers are held back one by one.
+    pub fn range_passwords(&mut self) -> BTreeMap<Prefix, Password> {
+        let mut passwords = BTreeMap::new();
+        for (range, secret) in &self.ranges {
+            if let Ok(password) = self.secrets.get(secret) {
+                // The first group that an address is in counts.
+                passwords.entry(*range).or_insert(password);
+            }
+        }
+        passwords
     }
 
     /// What the speaker must be told to go from what it knows to `desired`.
@@ -132,8 +152,9 @@ impl Sessions {
 
     /// How each session is guarded. One whose password can't be had is held back rather than left open to anybody.
     fn guards(&mut self, desired: &Desired) -> BTreeMap<PeerName, Guard> {
-        let needed: BTreeSet<&SecretKey> =
-            desired.peers.values().filter_map(|peer| peer.password.as_ref()).collect();
+        let of_peers = desired.peers.values().filter_map(|peer| peer.password.as_ref());
+        let of_ranges = self.ranges.iter().map(|(_, secret)| secret);
+        let needed: BTreeSet<&SecretKey> = of_peers.chain(of_ranges).collect();
         self.secrets.keep(|secret| needed.contains(secret));
         self.held_back.clear();
         let mut guards = BTreeMap::new();

@@ -228,6 +228,7 @@ impl Core {
         if !self.bgp.has_speaker() {
             return;
         }
+        self.peers.guard_ranges(self.sessions.range_passwords());
         match self.peers.listen(&sessions::listen_addresses(&self.desired)) {
             Ok(()) => self.listen_problem = None,
             Err(error) => {

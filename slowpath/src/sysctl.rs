@@ -62,6 +62,25 @@ pub fn enable_forwarding<'a>(uplinks: impl IntoIterator<Item = &'a str>) -> Resu
     write(conf("ipv6", "all", "forwarding"), "1")
 }
 
+/// Bytes that a socket may take for its options: the key of a BGP peer with a password takes 136 of the listening one's. 128 KiB
+/// since Linux 6.7, 20 KiB before, which is 960 and 150 peers.
+pub const OPTION_MEMORY: &str = "/proc/sys/net/core/optmem_max";
+/// Keys of more peers than the speaker takes.
+const OPTION_MEMORY_MAX: u64 = 4 * 1024 * 1024;
+
+/// Doubles [`OPTION_MEMORY`]; says whether there was room to.
+///
+/// # Errors
+/// The setting can't be made: also where the kernel has it in the first network namespace alone, and this is another.
+pub fn double_option_memory() -> Result<bool, SysctlError> {
+    let path = PathBuf::from(OPTION_MEMORY);
+    let now = read(&path).and_then(|value| value.parse::<u64>().ok()).unwrap_or(OPTION_MEMORY_MAX / 2);
+    if now >= OPTION_MEMORY_MAX {
+        return Ok(false);
+    }
+    write(path, (2 * now).to_string()).map(|()| true)
+}
+
 /// Settings of `tortie0`, where the kernel meets the walk.
 ///
 /// # Errors
@@ -188,6 +207,16 @@ mod tests {
             release_workload_ports("cali").unwrap();
             assert_eq!(read(&conf("ipv4", "cali1", "arp_ignore")).unwrap(), "0");
             assert_eq!(read(&conf("ipv6", "cali1", "disable_ipv6")).unwrap(), "0");
+        });
+    }
+
+    #[test]
+    fn option_memory_doubles_up_to_its_limit() {
+        in_namespace(|| {
+            fs::write(OPTION_MEMORY, (OPTION_MEMORY_MAX / 2).to_string()).unwrap();
+            assert!(double_option_memory().unwrap());
+            assert_eq!(read(Path::new(OPTION_MEMORY)), Some(OPTION_MEMORY_MAX.to_string()));
+            assert!(!double_option_memory().unwrap());
         });
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bgp::{PeerConfig, PrefixLimit, Role, SendPaths};
-use model::Family;
+use model::{Family, SecretKey};
 
 /// What is asked for; `None` and `false` are as Calico has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub struct PeerOptions {
     pub keepalive_time: Option<Duration>,
     /// Hops that they are away at most (RFC 5082), where the BGPPeer doesn't say.
     pub ttl_security: Option<u8>,
+    /// Where the password of their TCP connections stands (RFC 2385), where the BGPPeer names none. Whoever connects from the
+    /// range must have it.
+    pub password: Option<SecretKey>,
 }
 
 impl PeerOptions {

@@ -168,6 +168,7 @@ pub(super) struct PeerGroupFields {
     pub(super) hold_time: Option<Entry>,
     pub(super) keepalive_time: Option<Entry>,
     pub(super) ttl_security: Option<Entry>,
+    pub(super) password: Option<Entry>,
 }
 
 /// How many paths a peer may hold.

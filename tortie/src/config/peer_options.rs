@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bgp::{LimitAction, PrefixLimit, Role, SendPaths};
-use model::Family;
+use model::{Family, SecretKey};
 use slowpath::PeerOptions;
 
 use super::error::Reason;
@@ -86,7 +86,22 @@ pub(super) fn options(
             None => None,
         },
         ttl_security: ttl_security.map(|field| field.number((1, 255))).transpose()?.map(|hops| hops as u8),
+        password: password(path, fields)?,
     })
+}
+
+/// A file below the directory of secrets, as a Secret and a key in it.
+fn password(path: &str, fields: &PeerGroupFields) -> Result<Option<SecretKey>, Fault> {
+    let Some(field) = optional(path, "password", &fields.password) else { return Ok(None) };
+    let given = field.text()?;
+    match given.split_once('/').filter(|(name, key)| !name.is_empty() && !key.is_empty()) {
+        Some((name, key)) => Ok(Some(SecretKey { name: name.to_owned(), key: key.to_owned() })),
+        None => Err(field.fault(Reason::NoSuch {
+            given: given.to_owned(),
+            expected: "a file below bgp.secrets",
+            example: "leaves/password",
+        })),
+    }
 }
 
 /// None, or what RFC 4271 §4.2 has room for.
@@ -192,7 +207,7 @@ mod tests {
              families: [ipv6, ipv4], add_paths: both, send_paths: 4, restart_time: 0, long_lived_time: 3600, \
              survive_notification: true, extended_messages: false, role: provider, strict_role: true, \
              require_policy: true, blackhole: true, link_bandwidth: 1000, ipv4_over_ipv6: true, bfd: true, hold_time: 9, \
-             keepalive_time: 3, ttl_security: 1",
+             keepalive_time: 3, ttl_security: 1, password: leaves/key",
         )
         .unwrap();
         let seconds = Duration::from_secs;
@@ -218,6 +233,7 @@ mod tests {
                 hold_time: Some(seconds(9)),
                 keepalive_time: Some(seconds(3)),
                 ttl_security: Some(1),
+                password: Some(SecretKey { name: "leaves".to_owned(), key: "key".to_owned() }),
             }
         );
         assert_eq!(options_of("range: 10.0.0.0/8").unwrap(), PeerOptions::default());
@@ -256,6 +272,7 @@ mod tests {
             ("hold_time: 2", "hold_time: is 2"),
             ("restart_time: 4096", "restart_time"),
             ("ttl_security: 0", "ttl_security"),
+            ("password: secret", "a file below bgp.secrets"),
             ("bfd: maybe", "bfd"),
             ("link_bandwidth: 0", "link_bandwidth"),
         ] {
