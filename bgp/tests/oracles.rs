@@ -8,7 +8,7 @@ use bgp::wire::nlri::Nlri;
 use bgp::wire::open::Open;
 use bgp::wire::update::{Update, UpdateContext};
 use bgp::{Input, Output, PeerKind, PeerState, Standing};
-use model::Prefix;
+use model::{Family, Prefix};
 use serde_json::Value;
 use support::{Actor, Bench, EBGP, IBGP, OBSERVER, oracle, unhex, update};
 
@@ -48,7 +48,15 @@ fn outcome(row: &Value) -> Result<(), String> {
             65000 => "40010100400200400304 0a000003 40050400000064".replace(' ', ""),
             _ => "40010100 40020602010000fde9 4003040a000002".replace(' ', ""),
         };
-        bench.receive(actor, &update(&[], &unhex(&attributes), &nlri_of(&prefixes)));
+        let (v4, v6): (Vec<_>, Vec<_>) = prefixes.iter().partition(|prefix| prefix.family() == Family::V4);
+        let mut attributes = unhex(&attributes);
+        if !v6.is_empty() {
+            let nlri = nlri_of(&v6);
+            let reach = unhex("0002011020010db800000000000000000000000100");
+            attributes.extend([0x80, code::MP_REACH_NLRI, (reach.len() + nlri.len()) as u8]);
+            attributes.extend([reach, nlri].concat());
+        }
+        bench.receive(actor, &update(&[], &attributes, &nlri_of(&v4)));
         let missing: Vec<_> =
             prefixes.iter().filter(|&&prefix| bench.speaker.routes(prefix).is_empty()).collect();
         if prefixes.is_empty() || !missing.is_empty() {
@@ -128,7 +136,7 @@ fn opening_outcome(row: &Value, actor: Actor, open: &[u8]) -> Result<(), String>
     let mut bench = Bench::new();
     let mut config = Bench::config(actor);
     // The rows' OPENs offer IPv4 only.
-    config.families = vec![model::Family::V4];
+    config.families = vec![Family::V4];
     bench.give(Input::PutPeer(config));
     bench.connect(actor);
     bench.receive(actor, open);
@@ -236,3 +244,6 @@ mod valid_messages;
 
 #[path = "oracles/wire_suite.rs"]
 mod wire_suite;
+
+#[path = "oracles/neighbours.rs"]
+mod neighbours;

@@ -54,11 +54,20 @@ fn decide(paths: &[Described], rules: Rules) -> Decision {
 fn described(row: &Value) -> Described {
     let number = |name: &str| row[name].as_u64().map(|number| number as u32);
     let mut path = as_path(number("as_path_first").unwrap_or(1), number("as_path_len").unwrap_or(1) as usize);
-    if row["note"].as_str().is_some_and(|note| note.contains("AS_CONFED_SEQUENCE of 4")) {
-        let mut longer = Vec::new();
-        emit_segment(&mut longer, SegmentKind::ConfedSequence, &[65100, 65101, 65102, 65103]);
-        longer.extend(path);
-        path = longer;
+    let kinds = [
+        ("AS_CONFED_SEQUENCE of ", SegmentKind::ConfedSequence),
+        ("AS_CONFED_SET of ", SegmentKind::ConfedSet),
+        ("AS_SET of ", SegmentKind::Set),
+    ];
+    for (words, kind) in kinds {
+        let many = row["note"].as_str().and_then(|note| note.split_once(words)?.1.get(..1)?.parse().ok());
+        if let Some(many) = many {
+            let numbers: Vec<u32> = (65100..).take(many).collect();
+            let mut segment = Vec::new();
+            emit_segment(&mut segment, kind, &numbers);
+            // A confederation's segments lead, a set closes what was aggregated.
+            path = if kind == SegmentKind::Set { [path, segment] } else { [segment, path] }.concat();
+        }
     }
     let origin = match row["origin"].as_str() {
         Some("igp") => 0,
@@ -69,6 +78,10 @@ fn described(row: &Value) -> Described {
     let numbers = [("med", code::MULTI_EXIT_DISC), ("local_pref", code::LOCAL_PREF)];
     for (name, code) in numbers {
         attributes.extend(number(name).map(|number| (code, number.to_be_bytes().to_vec())));
+    }
+    if let Some(originator) = row["originator_id"].as_str() {
+        let originator: Ipv4Addr = originator.parse().expect("an identifier");
+        attributes.push((code::ORIGINATOR_ID, originator.octets().to_vec()));
     }
     if let Some(len) = number("cluster_list_len") {
         attributes.push((code::CLUSTER_LIST, vec![1; 4 * len as usize]));
@@ -135,6 +148,87 @@ fn simple(router_id: u32, attributes: &[(u8, Vec<u8>)]) -> Described {
         metric: Some(0),
         stale: false,
         path_id: 0,
+    }
+}
+
+/// Two external paths that are alike, but for what stands before the steps named: the first of each pair wins.
+#[test]
+fn each_step_decides_what_those_before_it_left_open() {
+    let alike = |more: Value| {
+        let mut row = serde_json::json!({
+            "local_pref": 100, "as_path_len": 2, "as_path_first": 1, "origin": "igp", "med": 100,
+            "peer_type": "ebgp", "router_id": "0.0.0.2", "peer_addr": "192.0.2.2", "nexthop": "reachable",
+        });
+        let more = more.as_object().expect("fields").clone();
+        row.as_object_mut().expect("fields").extend(more);
+        described(&row)
+    };
+    let inside = |more: Value| {
+        let mut path = alike(more);
+        path.peer.kind = PeerKind::Ibgp;
+        path
+    };
+    use serde_json::json;
+    let cases = [
+        (Step::LocalPref, alike(json!({"local_pref": 101})), alike(json!({"as_path_len": 1}))),
+        // RFC 4271 §5.1.5: none is what this speaker takes for it, 100.
+        (
+            Step::LocalPref,
+            alike(json!({"local_pref": null})),
+            alike(json!({"local_pref": 99, "as_path_len": 1})),
+        ),
+        (Step::AsPathLength, alike(json!({"origin": "incomplete"})), alike(json!({"as_path_len": 3}))),
+        // §9.1.2.2 a: a set counts as one, however many are in it; RFC 5065 §5.3: confederation's not at all.
+        (
+            Step::Origin,
+            alike(json!({"as_path_len": 1, "note": "AS_SET of 5"})),
+            alike(json!({"origin": "egp"})),
+        ),
+        (Step::Origin, alike(json!({"note": "AS_CONFED_SET of 3"})), alike(json!({"origin": "egp"}))),
+        (
+            Step::Origin,
+            alike(json!({"origin": "egp", "med": 900})),
+            alike(json!({"origin": "incomplete", "med": 0})),
+        ),
+        (Step::Med, inside(json!({})), alike(json!({"med": 101}))),
+        (Step::Med, inside(json!({"med": null})), alike(json!({"med": 1}))),
+        (
+            Step::PeerKind,
+            alike(json!({"igp_metric": 9, "router_id": "0.0.0.9"})),
+            inside(json!({"igp_metric": 1})),
+        ),
+        (
+            Step::Metric,
+            alike(json!({"igp_metric": 1, "router_id": "0.0.0.9"})),
+            alike(json!({"igp_metric": 2})),
+        ),
+        (Step::RouterId, alike(json!({"peer_addr": "192.0.2.9"})), alike(json!({"router_id": "0.0.0.3"}))),
+        // RFC 4456 §9: who brought it into the AS, not who reflects it.
+        (
+            Step::RouterId,
+            inside(json!({"router_id": "0.0.0.9", "originator_id": "0.0.0.1"})),
+            inside(json!({"router_id": "0.0.0.1", "originator_id": "0.0.0.2"})),
+        ),
+        (
+            Step::ClusterList,
+            inside(json!({"peer_addr": "192.0.2.9", "originator_id": "0.0.0.2"})),
+            inside(json!({"originator_id": "0.0.0.2", "cluster_list_len": 1})),
+        ),
+        (Step::PeerAddress, alike(json!({})), alike(json!({"peer_addr": "192.0.2.3"}))),
+        // As numbers, not as text.
+        (
+            Step::PeerAddress,
+            alike(json!({"peer_addr": "192.0.2.9"})),
+            alike(json!({"peer_addr": "192.0.2.10"})),
+        ),
+    ];
+    let at_most_one = Rules { max_paths: 1, ..RULES };
+    for (step, better, worse) in cases {
+        for (winner, paths) in [(0, [better.clone(), worse.clone()]), (1, [worse, better])] {
+            let decision = decide(&paths, at_most_one);
+            assert_eq!(decision.chosen, [winner], "{step:?}: {paths:?}");
+            assert_eq!(decision.standings[1 - winner], Standing::Lost(step), "{paths:?}");
+        }
     }
 }
 
