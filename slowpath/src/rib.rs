@@ -1,5 +1,9 @@
 //! The RIB: every route that any source offers, and one winner a prefix.
 
+mod first;
+mod neighborhood;
+mod source;
+
 use std::net::IpAddr;
 
 use ahash::{AHashMap, RandomState};
@@ -7,101 +11,10 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Found;
 use model::{Family, Prefix};
 
+pub use self::first::first_of;
+use self::neighborhood::hash;
+pub use self::source::Source;
 use crate::target::{Target, TargetId, Targets};
-
-/// Who offers a route. The order of the variants is the order in `show routes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// One of this box's own addresses.
-    Local,
-    /// A neighbour's address, once its MAC is known.
-    Neighbor,
-    /// The network of an interface's address.
-    Connected,
-    /// BGP, of more than normal priority: a workload that was here has moved to another node.
-    Elevated,
-    /// A local workload's address.
-    Workload,
-    /// A block of this node's: what no workload has is nowhere.
-    Block,
-    /// The kernel's main table, written by the operator (`proto static`, `boot`).
-    Static,
-    /// A BGPPeer's own way to its peer (`spec.reachableBy`).
-    ReachableBy,
-    /// The datastore: a block of another node, in a pool of VXLAN, which needs no BGP.
-    Vxlan,
-    /// The same in a pool of IPIP or a plain one, where `programClusterRoutes` leaves its routes to Felix.
-    Ipam,
-    /// BGP.
-    Bgp,
-    /// The kernel's main table, written by another daemon or DHCP.
-    Kernel,
-    /// Left in the kernel's mirror by the run before this one, until BGP has spoken (RFC 4724: forwarding state is
-    /// preserved over a restart).
-    Preserved,
-}
-
-impl Source {
-    /// All sources.
-    pub const ALL: [Source; 13] = [
-        Source::Local,
-        Source::Neighbor,
-        Source::Connected,
-        Source::Elevated,
-        Source::Workload,
-        Source::Block,
-        Source::Static,
-        Source::ReachableBy,
-        Source::Vxlan,
-        Source::Ipam,
-        Source::Bgp,
-        Source::Kernel,
-        Source::Preserved,
-    ];
-
-    /// The higher wins. The scale is BIRD's: direct 240, static 200, BGP 100, inherited from the kernel 10.
-    pub const fn preference(self) -> u32 {
-        match self {
-            Source::Local => 255,
-            Source::Neighbor => 250,
-            Source::Connected => 240,
-            Source::Elevated => 235,
-            Source::Workload => 230,
-            Source::Block => 220,
-            Source::Static => 200,
-            Source::ReachableBy => 190,
-            Source::Vxlan => 110,
-            Source::Ipam => 105,
-            Source::Bgp => 100,
-            Source::Kernel => 10,
-            Source::Preserved => 5,
-        }
-    }
-
-    /// May gateways be reached by such a route? Not by what itself has gateways far off.
-    pub const fn resolves(self) -> bool {
-        !matches!(self, Source::Vxlan | Source::Ipam | Source::Bgp | Source::Elevated | Source::Preserved)
-    }
-
-    /// The name in tables and JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Source::Local => "local",
-            Source::Neighbor => "neighbor",
-            Source::Connected => "connected",
-            Source::Elevated => "elevated",
-            Source::Workload => "workload",
-            Source::Block => "block",
-            Source::Static => "static",
-            Source::ReachableBy => "reachable-by",
-            Source::Vxlan => "vxlan",
-            Source::Ipam => "ipam",
-            Source::Bgp => "bgp",
-            Source::Kernel => "kernel",
-            Source::Preserved => "preserved",
-        }
-    }
-}
 
 /// One source's route to a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,9 +38,6 @@ impl Place {
         self.0 as usize
     }
 }
-
-/// How many bits neighbours may have of their own: see [`hash`].
-const NEIGHBORS: u8 = 6;
 
 /// Room for changed prefixes that is kept when they have been told.
 const CHANGED_KEPT: usize = 1 << 16;
@@ -508,52 +418,6 @@ impl Rib {
     }
 }
 
-/// The first `most` of these by their prefixes, in order, and how many there are: not all are put in order for a few.
-pub fn first_of(
-    winners: impl Iterator<Item = (Prefix, Offer)>,
-    most: usize,
-) -> (Vec<(Prefix, Offer)>, usize) {
-    let (mut first, mut all) = (Vec::new(), 0);
-    for winner in winners {
-        all += 1;
-        first.push(winner);
-        if first.len() >= most.saturating_mul(2).max(1024) {
-            keep_first(&mut first, most);
-        }
-    }
-    keep_first(&mut first, most);
-    first.sort_unstable_by_key(|(prefix, _)| *prefix);
-    (first, all)
-}
-
-fn keep_first(winners: &mut Vec<(Prefix, Offer)>, most: usize) {
-    if winners.len() > most {
-        winners.select_nth_unstable_by_key(most, |(prefix, _)| *prefix);
-        winners.truncate(most);
-    }
-}
-
-/// Where a prefix lies, by its upper bits, and which of those it is that have these in common: at most 126. Neighbours, which
-/// mostly come and go together, lie side by side, so that what finds one brings the others near. In the seven upper bits,
-/// which tell apart what lies side by side, none is another's.
-fn hash(hasher: &RandomState, prefix: Prefix) -> u64 {
-    let len = prefix.len();
-    let above = len.saturating_sub(1) / NEIGHBORS * NEIGHBORS;
-    let (around, below) = match prefix.addr() {
-        IpAddr::V4(addr) => {
-            let addr = u64::from(addr.to_bits());
-            (hasher.hash_one((addr >> (32 - above)) << 8 | u64::from(above)), addr >> (32 - len))
-        }
-        IpAddr::V6(addr) => {
-            let addr = addr.to_bits();
-            let bits = |len: u8| addr.checked_shr(u32::from(128 - len)).unwrap_or(0);
-            (hasher.hash_one((bits(above), above)), bits(len) as u64)
-        }
-    };
-    let neighbor = 1 << (len - above) | below & ((1 << (len - above)) - 1);
-    around.wrapping_add(neighbor) ^ neighbor << 57
-}
-
 fn family_row(prefix: Prefix) -> usize {
     match prefix.family() {
         Family::V4 => 0,
@@ -562,172 +426,4 @@ fn family_row(prefix: Prefix) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::target::Gateway;
-    use proptest::prelude::*;
-
-    fn prefix(text: &str) -> Prefix {
-        text.parse().unwrap()
-    }
-
-    fn via(last: u8) -> Target {
-        Target::via(vec![Gateway::at(IpAddr::from([192, 0, 2, last]))]).unwrap()
-    }
-
-    #[test]
-    fn the_preferred_source_wins_and_the_next_takes_over_when_it_goes() {
-        let mut rib = Rib::default();
-        rib.insert(prefix("10.0.0.0/8"), Source::Kernel, &via(1), 0);
-        rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(2), 0);
-        assert_eq!(rib.get(prefix("10.0.0.0/8")).unwrap().source, Source::Bgp);
-        assert_eq!((rib.count(Source::Bgp), rib.count(Source::Kernel)), (1, 0));
-        rib.remove(prefix("10.0.0.0/8"), Source::Bgp);
-        assert_eq!(rib.get(prefix("10.0.0.0/8")).unwrap().source, Source::Kernel);
-        rib.remove(prefix("10.0.0.0/8"), Source::Kernel);
-        assert!(rib.is_empty());
-        assert!(rib.targets().is_empty());
-    }
-
-    #[test]
-    fn only_a_changed_winner_is_reported() {
-        let mut rib = Rib::default();
-        rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
-        let changed = rib.take_changed();
-        rib.changes_told(changed);
-        rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(2), 0);
-        rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
-        assert!(!rib.has_changed());
-        rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(3), 0);
-        assert_eq!(rib.take_changed().len(), 1);
-    }
-
-    #[test]
-    fn a_place_stays_its_prefixs_until_it_has_no_route_and_nobody_holds_it() {
-        let mut rib = Rib::default();
-        let settle = |rib: &mut Rib| {
-            let changed = rib.take_changed();
-            rib.changes_told(changed);
-        };
-        rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(1), 0);
-        let place = rib.place(prefix("10.0.0.0/8"));
-        rib.hold(place);
-        rib.remove(prefix("10.0.0.0/8"), Source::Bgp);
-        settle(&mut rib);
-        rib.insert(prefix("10.1.0.0/16"), Source::Bgp, &via(1), 0);
-        assert_ne!(rib.place(prefix("10.1.0.0/16")), place, "it is held");
-        assert_eq!(rib.at(place), (prefix("10.0.0.0/8"), None));
-        rib.let_go(place);
-        rib.insert(prefix("10.2.0.0/16"), Source::Bgp, &via(1), 0);
-        assert_eq!(rib.place(prefix("10.2.0.0/16")), place);
-    }
-
-    #[test]
-    fn a_large_table_that_has_gone_leaves_no_memory_behind() {
-        let mut rib = Rib::default();
-        rib.insert(prefix("10.0.0.0/8"), Source::Static, &via(1), 0);
-        let many: Vec<Prefix> =
-            (0..50_000u32).map(|n| Prefix::new(IpAddr::V4((n << 8).into()), 24).unwrap()).collect();
-        many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
-        let changed = rib.take_changed();
-        rib.changes_told(changed);
-        many.iter().for_each(|prefix| rib.remove(*prefix, Source::Bgp));
-        let changed = rib.take_changed();
-        rib.changes_told(changed);
-        rib.shrink();
-        assert!(rib.entries.capacity() < 5_000 && rib.places.capacity() < 10_000 && rib.free.len() < 5_000);
-        many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
-        assert_eq!(rib.len(), 50_001);
-    }
-
-    #[test]
-    fn the_longest_prefix_covers() {
-        let mut rib = Rib::default();
-        rib.insert(prefix("0.0.0.0/0"), Source::Static, &via(1), 0);
-        rib.insert(prefix("10.65.0.0/26"), Source::Block, &Target::Blackhole, 0);
-        let found = rib.covering("10.65.0.9".parse().unwrap(), |_, _| true).unwrap();
-        assert_eq!(found.0, prefix("10.65.0.0/26"));
-        let found = rib.covering("10.65.0.9".parse().unwrap(), |_, offer| offer.source == Source::Static);
-        assert_eq!(found.unwrap().0, prefix("0.0.0.0/0"));
-        assert_eq!(rib.covering("::1".parse().unwrap(), |_, _| true), None);
-    }
-
-    #[test]
-    fn the_first_by_prefix_are_found_among_any_number() {
-        let target = TargetId(1);
-        let offer = Offer { source: Source::Bgp, target, metric: 0 };
-        // Every address of a /20 once, in an order that is none.
-        let winner = |n: u32| {
-            let host = IpAddr::from((0x0a00_0000 + n * 2731 % 4096).to_be_bytes());
-            (Prefix::host(host), offer)
-        };
-        for most in [0, 1, 700, 4096, 5000] {
-            let (first, all) = first_of((0..4096).map(winner), most);
-            let expected = (0..4096u32).map(|n| Prefix::host(IpAddr::from((0x0a00_0000 + n).to_be_bytes())));
-            assert_eq!(all, 4096);
-            assert!(first.iter().map(|(prefix, _)| *prefix).eq(expected.take(most)), "{most}");
-        }
-    }
-
-    #[test]
-    fn neighbours_lie_side_by_side_and_are_told_apart() {
-        let rib = Rib::default();
-        let of = |text: &str| hash(&rib.hasher, prefix(text));
-        let many = [prefix("10.65.64.0/18"), prefix("2001:db8:40::/42")].map(|around| {
-            let (bits, len) = (if around.addr().is_ipv4() { 32 } else { 128 }, around.len());
-            let inside = (1..=NEIGHBORS).flat_map(move |more| (0..1u128 << more).map(move |n| (more, n)));
-            let inside = inside.map(move |(more, n)| {
-                let addr = match around.addr() {
-                    IpAddr::V4(addr) => {
-                        IpAddr::V4((addr.to_bits() | (n as u32) << (bits - u32::from(len + more))).into())
-                    }
-                    IpAddr::V6(addr) => {
-                        IpAddr::V6((addr.to_bits() | n << (bits - u32::from(len + more))).into())
-                    }
-                };
-                Prefix::new(addr, len + more).unwrap()
-            });
-            inside.collect::<Vec<_>>()
-        });
-        for neighbors in many {
-            let hashes: Vec<u64> = neighbors.iter().map(|prefix| hash(&rib.hasher, *prefix)).collect();
-            let low = |hash: &u64| hash & (u64::MAX >> 7);
-            let first = hashes.iter().map(low).min().unwrap();
-            let mut places: Vec<u64> = hashes.iter().map(|hash| low(hash) - first).collect();
-            assert!(places.iter().all(|place| *place < 126), "{places:?}");
-            places.sort_unstable();
-            places.dedup();
-            assert_eq!(places.len(), 126);
-            let tags: std::collections::BTreeSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
-            assert_eq!(tags.len(), 126);
-        }
-        assert_ne!(of("0.0.0.0/0"), of("::/0"));
-    }
-
-    proptest! {
-        /// Whatever the order of offers and withdrawals, the winner is the preferred one of those that stand.
-        #[test]
-        fn the_winner_depends_on_what_stands_alone(
-            steps in prop::collection::vec((0usize..Source::ALL.len(), 0u8..4, any::<bool>()), 1..60)
-        ) {
-            let mut rib = Rib::default();
-            let mut standing: std::collections::BTreeMap<Source, u8> = Default::default();
-            for (source, gateway, offered) in steps {
-                let source = Source::ALL[source];
-                if offered {
-                    rib.insert(prefix("10.0.0.0/8"), source, &via(gateway), 0);
-                    standing.insert(source, gateway);
-                } else {
-                    rib.remove(prefix("10.0.0.0/8"), source);
-                    standing.remove(&source);
-                }
-                let expected = standing.iter().max_by_key(|(source, _)| source.preference());
-                let found = rib.get(prefix("10.0.0.0/8"));
-                prop_assert_eq!(found.map(|offer| offer.source), expected.map(|(source, _)| *source));
-                let target = found.and_then(|offer| rib.targets().get(offer.target)).cloned();
-                prop_assert_eq!(target, expected.map(|(_, gateway)| via(*gateway)));
-                prop_assert_eq!(Source::ALL.iter().map(|s| rib.count(*s)).sum::<usize>(), rib.len());
-            }
-        }
-    }
-}
+mod tests;
