@@ -4,9 +4,10 @@
 //! announced and marks those that the decision process chose. Keys and paths are kept small, as there can be
 //! a million of each.
 //!
-//! A prefix is looked up once, when a peer speaks of it, together with others of the same message ([`Table::seek`]). From there on it is an [`Index`], its place in an array, and
-//! so it is in the queue and in what groups of peers are told ([`crate::adj_rib_out`]).
+//! A prefix is looked up once, when a peer speaks of it, together with others of the same message ([`Table::seek`]): first
+//! where it would be if prefixes came in the order in which they came before. From there on it is an [`Index`], its place in an array, and so it is in the queue and in what groups of peers are told ([`crate::adj_rib_out`]).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -175,8 +176,10 @@ const QUEUED: u8 = 1;
 const CHOSEN_CHANGED: u8 = 1 << 1;
 /// The forwarding plane holds routes for it.
 const GIVEN: u8 = 1 << 2;
-/// Its place is nobody's: the prefix is gone.
-const VACANT: u8 = 1 << 3;
+/// The prefix is gone. It still is where it was, as it may well come back.
+const GONE: u8 = 1 << 3;
+/// Its place is nobody's.
+const VACANT: u8 = 1 << 4;
 
 impl<K> Entry<K> {
     fn new(key: K) -> Entry<K> {
@@ -298,27 +301,37 @@ impl Index {
 pub(crate) struct Sought<K> {
     pub(crate) key: K,
     pub(crate) path_id: u32,
-    hash: u64,
+    /// Where it was needed.
+    hash: Option<u64>,
     found: Option<Index>,
 }
 
 impl<K> Sought<K> {
     /// Not looked up yet.
     pub(crate) fn new(key: K, path_id: u32) -> Sought<K> {
-        Sought { key, path_id, hash: 0, found: None }
+        Sought { key, path_id, hash: None, found: None }
     }
 }
 
 /// Prefixes that are looked up together: as many as a core can wait for at once, and some.
 pub(crate) const TOGETHER: usize = 32;
 
+/// Below so many prefixes that are gone it isn't worth to look for them.
+const SLACK: usize = 1024;
+
 /// All prefixes of one family.
+///
+/// One that is gone keeps its place until there are more such than others: most of a table that goes is never looked up again
+/// in what finds prefixes, and one that comes back is where it was.
 #[derive(Debug)]
 pub(crate) struct Table<K> {
     entries: Vec<Entry<K>>,
     places: HashTable<Index>,
+    /// The place behind the one that was found last: prefixes mostly come in the order in which they came before.
+    next: Cell<Index>,
     hasher: RandomState,
     free: Vec<Index>,
+    gone: usize,
     queue: VecDeque<Index>,
     batch: Vec<Sought<K>>,
 }
@@ -328,15 +341,17 @@ impl<K: Key> Table<K> {
         Table {
             entries: Vec::new(),
             places: HashTable::new(),
+            next: Cell::default(),
             hasher,
             free: Vec::new(),
+            gone: 0,
             queue: VecDeque::new(),
             batch: Vec::new(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.len()
+        self.places.len() - self.gone
     }
 
     /// One more than the last index there has been since the table was empty.
@@ -354,7 +369,7 @@ impl<K: Key> Table<K> {
 
     /// What is at an index, unless its prefix is gone.
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry<K>> {
-        self.entries.get(index.at()).filter(|entry| !entry.is(VACANT))
+        self.entries.get(index.at()).filter(|entry| !entry.is(GONE | VACANT))
     }
 
     /// Room for what is looked up together, to be given back with [`Table::keep_batch`] to be used again.
@@ -369,12 +384,29 @@ impl<K: Key> Table<K> {
     /// Looks prefixes up together: each waits for memory, and so they wait at the same time. What is found stays so until
     /// something is decided.
     pub(crate) fn seek(&self, sought: &mut [Sought<K>]) {
-        for sought in &mut *sought {
-            sought.hash = self.hasher.hash_one(sought.key);
+        // First as if each lay behind the one before.
+        let Index(next) = self.next.get();
+        for (sought, next) in sought.iter_mut().zip((next..).map(Index)) {
+            sought.found = Some(next).filter(|next| self.is(*next, sought.key));
+            if sought.found.is_none() {
+                sought.hash = Some(self.hasher.hash_one(sought.key));
+            }
         }
-        for sought in sought {
-            sought.found = self.find_hashed(sought.key, sought.hash);
+        for sought in sought.iter_mut().filter(|sought| sought.found.is_none()) {
+            sought.found = self.find_hashed(sought.key, self.hash_of(*sought));
         }
+        if let Some(Index(last)) = sought.last().and_then(|sought| sought.found) {
+            self.next.set(Index(last + 1));
+        }
+    }
+
+    /// Is the place this prefix's, even if that is gone?
+    fn is(&self, index: Index, key: K) -> bool {
+        self.entries.get(index.at()).is_some_and(|entry| entry.key == key && !entry.is(VACANT))
+    }
+
+    fn hash_of(&self, sought: Sought<K>) -> u64 {
+        sought.hash.unwrap_or_else(|| self.hasher.hash_one(sought.key))
     }
 
     fn find_hashed(&self, key: K, hash: u64) -> Option<Index> {
@@ -400,22 +432,29 @@ impl<K: Key> Table<K> {
     /// Does this source have this path?
     pub(crate) fn contains(&self, sought: Sought<K>, source: Slot) -> bool {
         // Another of the same message may have brought the prefix up.
-        let index = sought.found.or_else(|| self.find_hashed(sought.key, sought.hash));
+        let index = sought.found.or_else(|| self.find_hashed(sought.key, self.hash_of(sought)));
         let entry = index.and_then(|index| self.entry(index));
         entry.is_some_and(|entry| entry.paths.position(source, sought.path_id).is_some())
     }
 
     /// The index of a prefix, which gets one where it has none.
     fn place(&mut self, sought: Sought<K>) -> Index {
-        if let Some(index) = sought.found {
-            return index;
+        let index = sought.found.unwrap_or_else(|| self.place_sought(sought));
+        let entry = &mut self.entries[index.at()];
+        if entry.set(GONE, false) {
+            self.gone -= 1;
         }
+        index
+    }
+
+    fn place_sought(&mut self, sought: Sought<K>) -> Index {
         if self.places.len() == self.places.capacity() {
-            self.grow();
+            self.rehash(2 * self.places.len());
         }
+        let hash = self.hash_of(sought);
         let Table { entries, places, hasher, free, .. } = self;
         let found = places.entry(
-            sought.hash,
+            hash,
             |place| entries[place.at()].key == sought.key,
             |place| hasher.hash_one(entries[place.at()].key),
         );
@@ -434,16 +473,17 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Makes room for as many prefixes again. Entry by entry, as they lie in memory, which is much quicker than in the order
-    /// of what finds them.
-    fn grow(&mut self) {
+    /// Makes what finds prefixes anew, with room for so many. Entry by entry, as they lie in memory, which is much quicker
+    /// than in the order of what is there.
+    fn rehash(&mut self, room: usize) {
         let Table { entries, places, hasher, .. } = self;
         let hash = |place: &Index| hasher.hash_one(entries[place.at()].key);
-        let mut larger = HashTable::with_capacity(2 * places.len());
+        // Not beside each other.
+        *places = HashTable::new();
+        places.reserve(room, hash);
         for (index, _) in (0..).map(Index).zip(&*entries).filter(|(_, entry)| !entry.is(VACANT)) {
-            larger.insert_unique(hash(&index), index, hash);
+            places.insert_unique(hash(&index), index, hash);
         }
-        *places = larger;
     }
 
     /// Puts a path beside others or in place of the source's former one.
@@ -536,7 +576,7 @@ impl<K: Key> Table<K> {
 
     /// Has a prefix decided again, if it is there.
     pub(crate) fn decide_again(&mut self, index: Index) {
-        if let Some(entry) = self.entries.get_mut(index.at()).filter(|entry| !entry.is(VACANT)) {
+        if let Some(entry) = self.entries.get_mut(index.at()).filter(|entry| !entry.is(GONE | VACANT)) {
             enqueue(entry, index, &mut self.queue);
         }
     }
@@ -549,18 +589,26 @@ impl<K: Key> Table<K> {
         Some((index, entry))
     }
 
-    /// Forgets a prefix that has no path left, unless it waits to be decided again: another may get its index.
+    /// A prefix that has no path left is gone, unless it waits to be decided again.
     pub(crate) fn drop_if_empty(&mut self, index: Index) {
-        let Table { entries, places, hasher, free, .. } = self;
-        let entry = &mut entries[index.at()];
-        if entry.is(VACANT | QUEUED) || !entry.paths.as_slice().is_empty() {
-            return;
+        let entry = &mut self.entries[index.at()];
+        if !entry.is(GONE | VACANT | QUEUED) && entry.paths.as_slice().is_empty() {
+            entry.set(GONE, true);
+            self.gone += 1;
         }
-        entry.set(VACANT, true);
-        if let Ok(place) = places.find_entry(hasher.hash_one(entry.key), |place| *place == index) {
-            place.remove();
+    }
+
+    /// Prefixes that are gone are forgotten: others may get their places from here on.
+    fn vacate(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is(GONE)) {
+            entry.state = VACANT;
         }
-        free.push(index);
+        self.gone = 0;
+        let vacant = (0..).map(Index).zip(&self.entries).filter(|(_, entry)| entry.is(VACANT));
+        // Those in front are taken first.
+        self.free = vacant.map(|(index, _)| index).collect();
+        self.free.reverse();
+        self.rehash(self.entries.len() - self.free.len());
     }
 
     /// Prefixes that wait to be decided.
@@ -575,12 +623,12 @@ impl<K: Key> Table<K> {
     /// Gives memory back that a large table no longer needs: indices stay what they are, so all of it goes with the last
     /// prefix, and what finds prefixes before that.
     pub(crate) fn shrink(&mut self) {
-        if self.places.is_empty() && self.queue.is_empty() && self.entries.capacity() > 1024 {
-            (self.entries, self.free) = (Vec::new(), Vec::new());
+        let left = self.len();
+        if left == 0 && self.queue.is_empty() && self.entries.capacity() > 1024 {
+            (self.entries, self.free, self.places, self.gone) = (Vec::new(), Vec::new(), HashTable::new(), 0);
         }
-        if self.places.capacity() > 4 * self.places.len() + 1024 {
-            let Table { entries, places, hasher, .. } = self;
-            places.shrink_to(2 * places.len(), |place| hasher.hash_one(entries[place.at()].key));
+        if self.gone > left + SLACK {
+            self.vacate();
         }
         if self.queue.is_empty() && self.queue.capacity() > 1024 {
             self.queue = VecDeque::new();
@@ -589,7 +637,8 @@ impl<K: Key> Table<K> {
 
     /// All prefixes with their paths, in order.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = (Prefix, &Paths)> {
-        let mut entries: Vec<&Entry<K>> = self.entries.iter().filter(|entry| !entry.is(VACANT)).collect();
+        let mut entries: Vec<&Entry<K>> =
+            self.entries.iter().filter(|entry| !entry.is(GONE | VACANT)).collect();
         entries.sort_unstable_by_key(|entry| entry.key);
         entries.into_iter().map(|entry| (entry.key.prefix(), &entry.paths))
     }
@@ -633,3 +682,6 @@ impl Rib {
         self.v4.has_queued() || self.v6.has_queued()
     }
 }
+
+#[cfg(test)]
+mod tests;
