@@ -1,9 +1,11 @@
 //! The RIB: every route that any source offers, and one winner a prefix.
 
+mod entries;
 mod first;
 mod neighborhood;
 mod source;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use ahash::{AHashMap, RandomState};
@@ -11,6 +13,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Found;
 use model::{Family, Prefix};
 
+use self::entries::{Entries, mark};
 pub use self::first::first_of;
 use self::neighborhood::hash;
 pub use self::source::Source;
@@ -29,7 +32,7 @@ pub struct Offer {
 
 /// A prefix's place in the RIB: the prefix's own for as long as it has an offer, or news, or somebody holds it
 /// ([`Rib::hold`]). Who keeps something of every prefix keeps it by this, in an array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(pub u32);
 
 impl Place {
@@ -42,39 +45,15 @@ impl Place {
 /// Room for changed prefixes that is kept when they have been told.
 const CHANGED_KEPT: usize = 1 << 16;
 
-/// It waits to be told of by [`Rib::take_changed`].
-const CHANGED: u8 = 1;
-/// Somebody holds the place.
-const HELD: u8 = 1 << 1;
-/// There are offers besides the best.
-const SEVERAL: u8 = 1 << 2;
-
-/// One prefix; there can be a million of them.
-struct Entry {
-    prefix: Prefix,
-    marks: u8,
-    /// Nothing where the last offer is gone.
-    best: Option<Offer>,
-}
-
-const _: () = assert!(size_of::<Entry>() == 32);
-
-impl Entry {
-    fn has(&self, mark: u8) -> bool {
-        self.marks & mark != 0
-    }
-
-    /// Is the place the prefix's? Otherwise it is free.
-    fn is_needed(&self) -> bool {
-        self.best.is_some() || self.marks != 0
-    }
-}
+/// Below so many idle prefixes it isn't worth to look for them.
+const SLACK: usize = 1024;
 
 /// What a look-up ahead has found ([`Rib::seek`]). Right or not by now, it is checked before it is relied on.
 #[derive(Clone, Copy, Debug)]
 pub struct Sought {
     prefix: Prefix,
-    hash: u64,
+    /// Where it was needed.
+    hash: Option<u64>,
     place: Option<Place>,
 }
 
@@ -86,39 +65,39 @@ impl Sought {
 }
 
 /// All routes. A prefix has a place in an array; what finds it there is a table of four bytes a prefix.
+///
+/// A prefix that comes to an end keeps its place until there are more such than others: most of a table that goes is never
+/// looked up in that table again, and a prefix that comes back is where it was.
+#[derive(Default)]
 pub struct Rib {
-    entries: Vec<Entry>,
+    entries: Entries,
     places: HashTable<Place>,
     hasher: RandomState,
-    free: Vec<Place>,
+    /// The place behind the one that was found last: prefixes mostly come in the order in which they came before.
+    next: Cell<Place>,
     /// The offers besides the best, which few prefixes have; best first, never empty.
     others: AHashMap<Place, Vec<Offer>>,
     /// Prefixes of each length, so that a look-up skips lengths that don't exist.
-    lengths: [[usize; 129]; 2],
+    lengths: Lengths,
     counts: [usize; Source::ALL.len()],
     targets: Targets,
     changed: Vec<Place>,
     /// Among them is a winner that gateways may be reached by.
     ways_changed: bool,
-    /// As many prefixes as there were at most since [`Self::shrink`] last looked for memory to give back.
-    most: usize,
 }
 
-impl Default for Rib {
-    fn default() -> Rib {
-        Rib {
-            entries: Vec::new(),
-            places: HashTable::new(),
-            hasher: RandomState::new(),
-            free: Vec::new(),
-            others: AHashMap::new(),
-            lengths: [[0; 129]; 2],
-            counts: [0; Source::ALL.len()],
-            targets: Targets::default(),
-            changed: Vec::new(),
-            ways_changed: false,
-            most: 0,
-        }
+/// By family, then length.
+struct Lengths([[usize; 129]; 2]);
+
+impl Lengths {
+    fn of(&mut self, prefix: Prefix) -> &mut usize {
+        &mut self.0[prefix.family() as usize][usize::from(prefix.len())]
+    }
+}
+
+impl Default for Lengths {
+    fn default() -> Lengths {
+        Lengths([[0; 129]; 2])
     }
 }
 
@@ -133,16 +112,16 @@ impl Rib {
         let target = self.targets.intern(target);
         let offer = Offer { source, target, metric };
         let prefix = sought.prefix;
-        let place = self.still(sought).unwrap_or_else(|| self.place_of(prefix, sought.hash));
-        let entry = &mut self.entries[place.at()];
-        let before = entry.best;
+        let place = self.still(sought).unwrap_or_else(|| self.place_of(sought));
+        self.entries.wake(place);
+        let before = self.entries.best(place);
         match before {
             None => {
-                entry.best = Some(offer);
-                self.lengths[family_row(prefix)][usize::from(prefix.len())] += 1;
+                self.entries.set_best(place, Some(offer));
+                *self.lengths.of(prefix) += 1;
             }
-            Some(only) if only.source == source && !entry.has(SEVERAL) => {
-                entry.best = Some(offer);
+            Some(only) if only.source == source && !self.entries.has(place, mark::SEVERAL) => {
+                self.entries.set_best(place, Some(offer));
                 self.targets.release(only.target);
             }
             Some(_) => {
@@ -165,14 +144,12 @@ impl Rib {
 
     /// As [`Self::remove`], where the prefix has been looked up ahead.
     pub fn remove_sought(&mut self, sought: Sought, source: Source) {
-        let prefix = sought.prefix;
-        let Some(place) = self.still(sought).or_else(|| self.find(prefix, sought.hash)) else { return };
-        let entry = &mut self.entries[place.at()];
-        let before = entry.best;
-        if !entry.has(SEVERAL) {
+        let Some(place) = self.still(sought).or_else(|| self.find(sought)) else { return };
+        let before = self.entries.best(place);
+        if !self.entries.has(place, mark::SEVERAL) {
             let Some(only) = before.filter(|only| only.source == source) else { return };
-            entry.best = None;
-            self.lengths[family_row(prefix)][usize::from(prefix.len())] -= 1;
+            self.entries.set_best(place, None);
+            *self.lengths.of(sought.prefix) -= 1;
             self.targets.release(only.target);
             self.note(place, before);
             return;
@@ -188,129 +165,140 @@ impl Rib {
 
     /// All offers of a prefix, which has none until they are [`Self::put`] back.
     fn take(&mut self, place: Place) -> Vec<Offer> {
-        let entry = &mut self.entries[place.at()];
-        let mut offers = match entry.has(SEVERAL) {
+        let mut offers = match self.entries.has(place, mark::SEVERAL) {
             true => self.others.remove(&place).unwrap_or_default(),
             false => Vec::new(),
         };
-        entry.marks &= !SEVERAL;
-        offers.extend(entry.best.take());
+        self.entries.set(place, mark::SEVERAL, false);
+        offers.extend(self.entries.best(place));
+        self.entries.set_best(place, None);
         offers
     }
 
     fn put(&mut self, place: Place, mut offers: Vec<Offer>) {
         offers.sort_by_key(|offer| (std::cmp::Reverse(offer.source.preference()), offer.metric));
-        let entry = &mut self.entries[place.at()];
-        entry.best = (!offers.is_empty()).then(|| offers.remove(0));
+        self.entries.set_best(place, (!offers.is_empty()).then(|| offers.remove(0)));
         if !offers.is_empty() {
-            entry.marks |= SEVERAL;
+            self.entries.set(place, mark::SEVERAL, true);
             self.others.insert(place, offers);
         }
     }
 
     /// Looks a prefix up ahead.
     pub fn seek(&self, prefix: Prefix) -> Sought {
-        let hash = hash(&self.hasher, prefix);
-        Sought { prefix, hash, place: self.find(prefix, hash) }
+        let mut sought = Sought { prefix, hash: None, place: None };
+        let next = self.next.get();
+        if self.entries.is(next, prefix) {
+            sought.place = Some(next);
+        } else {
+            sought.hash = Some(hash(&self.hasher, prefix));
+            sought.place = self.find(sought);
+        }
+        if let Some(Place(place)) = sought.place {
+            self.next.set(Place(place + 1));
+        }
+        sought
     }
 
     /// Looks some dozens of prefixes up ahead, which wait for memory at the same time.
     pub fn seek_all(&self, prefixes: impl Iterator<Item = Prefix>, all: &mut Vec<Sought>) {
-        let hashed = |prefix| Sought { prefix, hash: hash(&self.hasher, prefix), place: None };
-        all.extend(prefixes.map(hashed));
-        for sought in all {
-            sought.place = self.find(sought.prefix, sought.hash);
+        // First as if each lay behind the one before.
+        let Place(next) = self.next.get();
+        all.extend((next..).map(Place).zip(prefixes).map(
+            |(next, prefix)| match self.entries.is(next, prefix) {
+                true => Sought { prefix, hash: None, place: Some(next) },
+                false => Sought { prefix, hash: Some(hash(&self.hasher, prefix)), place: None },
+            },
+        ));
+        for sought in all.iter_mut().filter(|sought| sought.place.is_none()) {
+            sought.place = self.find(*sought);
+        }
+        if let Some(Place(last)) = all.last().and_then(|sought| sought.place) {
+            self.next.set(Place(last + 1));
         }
     }
 
     /// The place that a look-up ahead found, if it still is the prefix's.
     fn still(&self, sought: Sought) -> Option<Place> {
-        let is_still = |place: &Place| {
-            let entry = &self.entries[place.at()];
-            entry.prefix == sought.prefix && entry.is_needed()
-        };
-        sought.place.filter(is_still)
+        sought.place.filter(|place| self.entries.is(*place, sought.prefix))
     }
 
-    fn find(&self, prefix: Prefix, hash: u64) -> Option<Place> {
-        let is_it = |place: &Place| self.entries[place.at()].prefix == prefix;
-        self.places.find(hash, is_it).copied()
+    fn find(&self, sought: Sought) -> Option<Place> {
+        let hash = self.hash_of(sought);
+        self.places.find(hash, |place| self.entries.is(*place, sought.prefix)).copied()
+    }
+
+    fn hash_of(&self, sought: Sought) -> u64 {
+        sought.hash.unwrap_or_else(|| hash(&self.hasher, sought.prefix))
     }
 
     /// A prefix's place, which it gets where it has none: its own as long as it is held, or has an offer or news.
     pub fn place(&mut self, prefix: Prefix) -> Place {
-        self.place_of(prefix, hash(&self.hasher, prefix))
+        let sought = self.seek(prefix);
+        sought.place.unwrap_or_else(|| self.place_of(sought))
     }
 
-    fn place_of(&mut self, prefix: Prefix, hashed: u64) -> Place {
-        let Rib { entries, places, hasher, free, .. } = self;
+    fn place_of(&mut self, sought: Sought) -> Place {
+        if self.places.len() == self.places.capacity() {
+            self.rehash(2 * self.places.len());
+        }
+        let hashed = self.hash_of(sought);
+        let Rib { entries, places, hasher, .. } = self;
         let found = places.entry(
             hashed,
-            |place| entries[place.at()].prefix == prefix,
-            |place| hash(hasher, entries[place.at()].prefix),
+            |place| entries.is(*place, sought.prefix),
+            |place| hash(hasher, entries.prefix(*place)),
         );
         match found {
             Found::Occupied(place) => *place.get(),
             Found::Vacant(vacant) => {
-                let place = free.pop().unwrap_or(Place(entries.len() as u32));
+                let place = entries.add(sought.prefix);
                 vacant.insert(place);
-                let entry = Entry { prefix, marks: 0, best: None };
-                match entries.get_mut(place.at()) {
-                    Some(old) => *old = entry,
-                    None => entries.push(entry),
-                }
                 place
             }
         }
     }
 
+    /// Makes what finds prefixes anew, with room for so many. Place by place, as they lie in memory, which is much quicker
+    /// than in the order of what is there.
+    fn rehash(&mut self, room: usize) {
+        let Rib { entries, places, hasher, .. } = self;
+        let hash = |place: &Place| hash(hasher, entries.prefix(*place));
+        // Not beside each other.
+        *places = HashTable::new();
+        places.reserve(room, hash);
+        entries.taken().for_each(|place| drop(places.insert_unique(hash(&place), place, hash)));
+    }
+
     /// From here on the place stays the prefix's, whatever becomes of its routes.
     pub fn hold(&mut self, place: Place) {
-        self.entries[place.at()].marks |= HELD;
+        self.entries.wake(place);
+        self.entries.set(place, mark::HELD, true);
     }
 
     /// Nobody holds the place any more.
     pub fn let_go(&mut self, place: Place) {
-        self.entries[place.at()].marks &= !HELD;
-        self.forget_unless_needed(place);
+        self.entries.set(place, mark::HELD, false);
+        self.entries.may_rest(place);
     }
 
-    fn forget_unless_needed(&mut self, place: Place) {
-        let Rib { entries, places, hasher, free, .. } = self;
-        let entry = &entries[place.at()];
-        if entry.is_needed() {
-            return;
-        }
-        if let Ok(found) = places.find_entry(hash(hasher, entry.prefix), |other| *other == place) {
-            found.remove();
-            free.push(place);
-        }
-    }
-
-    /// Gives memory back that a large table no longer needs. Places stay what they are, so of the array it is what lies behind
-    /// the last one in use. Due now and then, where places have been given up.
+    /// Gives memory back that a large table no longer needs. Due now and then, where places have been given up.
     pub fn shrink(&mut self) {
-        let Rib { entries, places, hasher, free, most, .. } = self;
-        // Looking costs a walk through all places: it is due when half of the prefixes have gone, and then again.
-        if places.len() > *most / 2 {
-            return;
+        let (all, idle) = self.entries.counts();
+        if idle > all - idle + SLACK {
+            self.vacate();
         }
-        *most = places.len();
-        let few = 2 * places.len() + 1024;
-        if places.capacity() > 2 * few {
-            places.shrink_to(few, |place| hash(hasher, entries[place.at()].prefix));
-        }
-        if entries.capacity() > 2 * few {
-            entries.truncate(entries.iter().rposition(Entry::is_needed).map_or(0, |last| last + 1));
-            free.retain(|place| place.at() < entries.len());
-            entries.shrink_to(few);
-            free.shrink_to(few);
-        }
+    }
+
+    /// Places of prefixes that have come to their end are nobody's from here on.
+    fn vacate(&mut self) {
+        self.entries.vacate();
+        let (left, _) = self.entries.counts();
+        self.rehash(left);
     }
 
     fn note(&mut self, place: Place, before: Option<Offer>) {
-        let entry = &mut self.entries[place.at()];
-        let after = entry.best;
+        let after = self.entries.best(place);
         if before == after {
             return;
         }
@@ -321,26 +309,25 @@ impl Rib {
             self.counts[offer.source as usize] += 1;
         }
         self.ways_changed |= before.into_iter().chain(after).any(|offer| offer.source.resolves());
-        if !entry.has(CHANGED) {
-            entry.marks |= CHANGED;
+        if !self.entries.has(place, mark::CHANGED) {
+            self.entries.set(place, mark::CHANGED, true);
             self.changed.push(place);
         }
     }
 
     /// The winner for the very prefix.
     pub fn get(&self, prefix: Prefix) -> Option<Offer> {
-        self.entries[self.seek(prefix).place?.at()].best
+        self.entries.best(self.seek(prefix).place?)
     }
 
     /// The prefix of a place, and its winner, where there is one.
     pub fn at(&self, place: Place) -> (Prefix, Option<Offer>) {
-        let Entry { prefix, best, .. } = self.entries[place.at()];
-        (prefix, best)
+        (self.entries.prefix(place), self.entries.best(place))
     }
 
     /// The winner of the longest prefix that covers the address and that `accept` takes.
     pub fn covering(&self, addr: IpAddr, accept: impl Fn(Prefix, Offer) -> bool) -> Option<(Prefix, Offer)> {
-        let lengths = &self.lengths[if addr.is_ipv4() { 0 } else { 1 }];
+        let lengths = &self.lengths.0[Family::of(addr) as usize];
         (0..=Family::of(addr).bits()).rev().filter(|len| lengths[usize::from(*len)] > 0).find_map(|len| {
             let prefix = Prefix::new(addr, len)?;
             let offer = self.get(prefix)?;
@@ -350,15 +337,14 @@ impl Rib {
 
     /// Places of prefixes whose winner has changed since the last call: [`Self::changes_told`] is due once everybody knows.
     pub fn take_changed(&mut self) -> Vec<Place> {
-        self.most = self.most.max(self.places.len());
         std::mem::take(&mut self.changed)
     }
 
     /// Everybody knows of these changes: places of prefixes without routes may be another's from here on.
     pub fn changes_told(&mut self, mut changed: Vec<Place>) {
         for place in changed.drain(..) {
-            self.entries[place.at()].marks &= !CHANGED;
-            self.forget_unless_needed(place);
+            self.entries.set(place, mark::CHANGED, false);
+            self.entries.may_rest(place);
         }
         if self.changed.is_empty() {
             // For the next: while a table loads it is as large each time.
@@ -384,18 +370,18 @@ impl Rib {
 
     /// Every prefix with its winner, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, Offer)> {
-        self.entries.iter().filter_map(|entry| Some((entry.prefix, entry.best?)))
+        self.winners().map(|(place, offer)| (self.entries.prefix(place), offer))
     }
 
     /// Every place of a prefix that has a winner, with it.
     pub fn winners(&self) -> impl Iterator<Item = (Place, Offer)> {
-        (0..).map(Place).zip(&self.entries).filter_map(|(place, entry)| Some((place, entry.best?)))
+        self.entries.taken().filter_map(|place| Some((place, self.entries.best(place)?)))
     }
 
     /// Every source's offer for the very prefix, best first.
     pub fn offers(&self, prefix: Prefix) -> impl Iterator<Item = Offer> {
         let place = self.seek(prefix).place;
-        let best = place.and_then(|place| self.entries[place.at()].best);
+        let best = place.and_then(|place| self.entries.best(place));
         let others = place.and_then(|place| self.others.get(&place)).into_iter().flatten();
         best.into_iter().chain(others.copied())
     }
@@ -415,13 +401,6 @@ impl Rib {
     /// Winners of one source.
     pub fn count(&self, source: Source) -> usize {
         self.counts[source as usize]
-    }
-}
-
-fn family_row(prefix: Prefix) -> usize {
-    match prefix.family() {
-        Family::V4 => 0,
-        Family::V6 => 1,
     }
 }
 

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 
 use super::neighborhood::NEIGHBORS;
@@ -54,9 +56,14 @@ fn a_place_stays_its_prefixs_until_it_has_no_route_and_nobody_holds_it() {
     rib.insert(prefix("10.1.0.0/16"), Source::Bgp, &via(1), 0);
     assert_ne!(rib.place(prefix("10.1.0.0/16")), place, "it is held");
     assert_eq!(rib.at(place), (prefix("10.0.0.0/8"), None));
+    rib.vacate();
+    assert_eq!(rib.at(place), (prefix("10.0.0.0/8"), None), "it still is");
     rib.let_go(place);
+    assert_eq!(rib.place(prefix("10.0.0.0/8")), place, "it may come back");
+    rib.vacate();
     rib.insert(prefix("10.2.0.0/16"), Source::Bgp, &via(1), 0);
     assert_eq!(rib.place(prefix("10.2.0.0/16")), place);
+    assert_eq!(rib.get(prefix("10.0.0.0/8")), None);
 }
 
 #[test]
@@ -72,7 +79,7 @@ fn a_large_table_that_has_gone_leaves_no_memory_behind() {
     let changed = rib.take_changed();
     rib.changes_told(changed);
     rib.shrink();
-    assert!(rib.entries.capacity() < 5_000 && rib.places.capacity() < 10_000 && rib.free.len() < 5_000);
+    assert!(rib.entries.capacity() < 5_000 && rib.places.capacity() < 10_000);
     many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
     assert_eq!(rib.len(), 50_001);
 }
@@ -133,7 +140,7 @@ fn neighbours_lie_side_by_side_and_are_told_apart() {
         places.sort_unstable();
         places.dedup();
         assert_eq!(places.len(), 126);
-        let tags: std::collections::BTreeSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+        let tags: BTreeSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
         assert_eq!(tags.len(), 126);
     }
     assert_ne!(of("0.0.0.0/0"), of("::/0"));
@@ -146,7 +153,7 @@ proptest! {
         steps in prop::collection::vec((0usize..Source::ALL.len(), 0u8..4, any::<bool>()), 1..60)
     ) {
         let mut rib = Rib::default();
-        let mut standing: std::collections::BTreeMap<Source, u8> = Default::default();
+        let mut standing: BTreeMap<Source, u8> = Default::default();
         for (source, gateway, offered) in steps {
             let source = Source::ALL[source];
             if offered {
@@ -163,5 +170,71 @@ proptest! {
             prop_assert_eq!(target, expected.map(|(_, gateway)| via(*gateway)));
             prop_assert_eq!(Source::ALL.iter().map(|s| rib.count(*s)).sum::<usize>(), rib.len());
         }
+    }
+
+    /// Whatever comes, goes, is held and swept away, of both families: what is found is what there is, and a place that is
+    /// held stays the prefix's.
+    #[test]
+    fn what_is_found_is_what_there_is(
+        steps in prop::collection::vec((0u8..12, 0u8..40, 0u32..3), 1..300)
+    ) {
+        let of = |number: u8| -> Prefix {
+            let (net, len) = (number / 2 % 4, number / 8);
+            match number % 2 {
+                0 => Prefix::new(IpAddr::from([10, net, 0, 0]), 16 + len).unwrap(),
+                _ => Prefix::new(IpAddr::from([0x2001, 0xdb8, net.into(), 0, 0, 0, 0, 0]), 48 + len).unwrap(),
+            }
+        };
+        let mut rib = Rib::default();
+        let mut standing: BTreeMap<Prefix, BTreeMap<Source, u32>> = BTreeMap::new();
+        let mut held: BTreeMap<Prefix, Place> = BTreeMap::new();
+        for (what, number, metric) in steps {
+            let prefix = of(number);
+            match what {
+                0..=3 => {
+                    let source = [Source::Bgp, Source::Kernel][usize::from(what % 2)];
+                    rib.insert(prefix, source, &via(1), metric);
+                    standing.entry(prefix).or_default().insert(source, metric);
+                }
+                4..=7 => {
+                    let source = [Source::Bgp, Source::Kernel][usize::from(what % 2)];
+                    rib.remove(prefix, source);
+                    standing.entry(prefix).or_default().remove(&source);
+                }
+                8 => {
+                    let place = rib.place(prefix);
+                    rib.hold(place);
+                    prop_assert_eq!(*held.entry(prefix).or_insert(place), place);
+                }
+                9 => {
+                    if let Some(place) = held.remove(&prefix) {
+                        rib.let_go(place);
+                    }
+                }
+                10 => {
+                    let changed = rib.take_changed();
+                    rib.changes_told(changed);
+                }
+                _ => rib.vacate(),
+            }
+            for (prefix, place) in &held {
+                prop_assert_eq!(rib.at(*place), (*prefix, rib.get(*prefix)));
+            }
+        }
+        let mut found = Vec::new();
+        // As neighbours, there and back.
+        rib.seek_all((0..40).chain((0..40).rev()).map(of), &mut found);
+        for sought in found {
+            let prefix = sought.prefix();
+            let offers = standing.get(&prefix).cloned().unwrap_or_default();
+            let best = offers.iter().max_by_key(|(source, _)| source.preference());
+            let there = sought.place.and_then(|place| rib.entries.best(place));
+            prop_assert_eq!(there, rib.get(prefix));
+            prop_assert_eq!(there.map(|offer| (offer.source, offer.metric)), best.map(|(s, m)| (*s, *m)));
+            let all: BTreeMap<Source, u32> = rib.offers(prefix).map(|offer| (offer.source, offer.metric)).collect();
+            prop_assert_eq!(all, offers);
+        }
+        let prefixes = standing.iter().filter(|(_, offers)| !offers.is_empty()).map(|(prefix, _)| *prefix);
+        prop_assert_eq!(rib.iter().map(|(prefix, _)| prefix).collect::<BTreeSet<_>>(), prefixes.collect());
     }
 }
