@@ -10,6 +10,7 @@ mod arrange;
 mod atoms;
 mod blocks;
 mod build;
+mod by_address;
 mod classes;
 mod compiled;
 mod compiler;

@@ -11,16 +11,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ahash::RandomState;
 
 use super::atoms::AtomId;
-use super::blocks::{Block, Lane, blocks};
+use super::blocks::{Blocks, Lane};
 use super::classes::{ClassId, Classes};
 use super::conditions::AddressCondition;
 use super::narrow::NarrowEnd;
 use super::rows::{Form, PLAIN_MAX, Rows, Words, set_bit};
 
-/// From a class to the number of its lead. Shared with readers, and written in place: a class that is new leads nowhere yet.
+/// From a class to its row, or in a program with narrow rules to the number of its lead. Shared with readers, and written in
+/// place: a class that is new leads nowhere yet.
 pub(super) type ClassLeads = Arc<[AtomicU32]>;
 
-/// Where an address leads to in a program.
+/// Where an address leads to in a program with narrow rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Lead {
     /// Its row of bits.
@@ -38,7 +39,7 @@ pub(super) struct Lead {
 pub(super) struct Making {
     pub(super) words: Words,
     pub(super) blocks_before: usize,
-    pub(super) blocks: Vec<Block>,
+    pub(super) blocks: Blocks,
 }
 
 /// The writer's side.
@@ -47,14 +48,16 @@ pub(super) struct AddressRows {
     conditions: Vec<Asked>,
     /// The conditions that ask for an atom.
     by_atom: HashMap<AtomId, Vec<u32>, RandomState>,
-    /// Each view's lead.
+    /// Each view's lead: a row or a lead's number.
     views: HashMap<Box<[AtomId]>, u32, RandomState>,
-    /// All leads, and the number of each.
+    /// All leads, and the number of each; none in a program without narrow rules.
     leads: Vec<Lead>,
     numbers: HashMap<Lead, u32, RandomState>,
     /// Positions of addresses, by what they meet of what rules of the other end ask.
     positions: HashMap<Box<[u32]>, u16, RandomState>,
     has_lanes: bool,
+    /// The lead of a view of nothing.
+    nothing: u32,
     /// Views when all classes were last gone through.
     views_at_first: usize,
 }
@@ -68,9 +71,6 @@ struct Asked {
     lanes: Vec<Lane>,
     across: Option<u32>,
 }
-
-/// The lead of a view of nothing.
-const NOTHING: u32 = 0;
 
 impl AddressRows {
     /// The dimension that these parts make, by bit, and narrow ones; `None` where none of them asks for anything.
@@ -113,10 +113,11 @@ impl AddressRows {
             numbers: HashMap::default(),
             positions: narrow.positions,
             has_lanes,
+            nothing: 0,
             views_at_first: 0,
         };
-        let nothing = rows.lead_of(&[], making);
-        (nothing == Some(NOTHING)).then_some(rows)
+        rows.nothing = rows.lead_of(&[], making)?;
+        Some(rows)
     }
 
     /// Where the base lies.
@@ -136,7 +137,7 @@ impl AddressRows {
 
     /// Leads every class.
     pub(super) fn lead_all(&mut self, classes: &Classes, making: &mut Making) -> Option<ClassLeads> {
-        let map = new_map(classes.end());
+        let map = new_map(classes.end(), self.nothing);
         self.lead(|atom| classes.with(atom), &map, making)?;
         self.views_at_first = self.views.len();
         Some(map)
@@ -153,7 +154,7 @@ impl AddressRows {
     ) -> Option<Option<ClassLeads>> {
         let end = fresh.iter().max().map_or(0, |last| *last as usize + 1);
         let longer = (end > map.len()).then(|| {
-            let longer = new_map(end);
+            let longer = new_map(end, self.nothing);
             for (new, old) in longer.iter().zip(map.iter()) {
                 new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
             }
@@ -161,7 +162,7 @@ impl AddressRows {
         });
         let map = longer.as_ref().unwrap_or(map);
         for class in fresh {
-            map[*class as usize].store(NOTHING, Ordering::Relaxed);
+            map[*class as usize].store(self.nothing, Ordering::Relaxed);
         }
         self.lead(|atom| by_atom.get(&atom).map_or(&[], Vec::as_slice), map, making)?;
         Some(longer)
@@ -208,24 +209,31 @@ impl AddressRows {
             (word, bits.iter().fold(base[word as usize], |word, bit| word ^ 1u64 << (bit % 64)))
         });
         let differs = differs.collect();
-        let mut lead = Lead { row: self.rows.row(differs, &mut making.words), ..Lead::default() };
-        if self.has_lanes {
-            pattern.sort_unstable();
-            lead.position = (*self.positions.get(&*pattern)?).into();
-            // Nothing of lanes is in the first block.
-            let blocks = blocks(&lanes);
-            lead.blocks = u32::try_from(blocks.len().max(1)).ok()?;
-            if !blocks.is_empty() {
-                lead.block = u32::try_from(making.blocks_before + making.blocks.len()).ok()?;
-                making.blocks.extend(blocks);
-            }
-        }
-        let number = *self.numbers.entry(lead).or_insert_with(|| {
-            self.leads.push(lead);
-            self.leads.len() as u32 - 1
-        });
+        let row = self.rows.row(differs, &mut making.words);
+        let number = if self.has_lanes { self.number_of(row, &mut lanes, pattern, making)? } else { row };
         self.views.insert(view.into(), number);
         Some(number)
+    }
+
+    /// The number of a lead; `None` where there is no position for it, or more blocks than can be counted.
+    fn number_of(
+        &mut self,
+        row: u32,
+        lanes: &mut [Lane],
+        mut pattern: Vec<u32>,
+        making: &mut Making,
+    ) -> Option<u32> {
+        pattern.sort_unstable();
+        let mut lead = Lead { row, position: (*self.positions.get(&*pattern)?).into(), ..Lead::default() };
+        // Nothing of lanes is in the first block.
+        if !lanes.is_empty() {
+            lead.block = u32::try_from(making.blocks_before + making.blocks.len()).ok()?;
+            lead.blocks = u32::try_from(making.blocks.write(lanes)).ok()?;
+        }
+        Some(*self.numbers.entry(lead).or_insert_with(|| {
+            self.leads.push(lead);
+            self.leads.len() as u32 - 1
+        }))
     }
 
     /// Are there many more rows than when all classes were last gone through? Some may be nobody's by now.
@@ -276,8 +284,9 @@ pub(super) fn seen<'a, 'b>(
     seen
 }
 
-fn new_map(end: usize) -> ClassLeads {
+/// A map in which every class leads where this one does.
+fn new_map(end: usize, lead: u32) -> ClassLeads {
     // Room for classes to come.
     let len = end.next_power_of_two().clamp(16, super::classes::UNKNOWN as usize);
-    (0..len).map(|_| AtomicU32::new(NOTHING)).collect()
+    (0..len).map(|_| AtomicU32::new(lead)).collect()
 }

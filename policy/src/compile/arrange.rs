@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::atoms::{Atom, Atoms};
 use super::conditions::{AddressCondition, Group, Part};
+use super::program::{NONE, named};
 use super::rows::{PLAIN_MAX, WORD};
 use crate::judge::Verdict;
 use crate::rule::Action;
@@ -19,6 +20,8 @@ use crate::rule::Action;
 pub(super) struct Stage {
     /// Words of rules that decide.
     pub(super) rules: Range<u32>,
+    /// The lowest name among those; that of no rule where there are none, and 0 where rules log, as then all has to be asked.
+    pub(super) lowest: u32,
     /// Words of rules that log, in their order.
     pub(super) logs: Range<u32>,
     /// What holds where no rule decides; `None` asks the next stage.
@@ -46,9 +49,11 @@ impl Arrangement {
                 sort_by_addresses(&mut rules, atoms);
                 rules.chunks_mut(WORD).for_each(|word| word.sort_by_key(|part| part.step));
             }
+            let names = rules.iter().map(|part| named(part.step, part.action));
+            let lowest = if logs.is_empty() { names.min().unwrap_or(NONE) } else { 0 };
             let rules = place(rules, &mut parts);
             let logs = place(logs, &mut parts);
-            stages.push(Stage { rules, logs, otherwise: group.otherwise, step: group.step });
+            stages.push(Stage { rules, lowest, logs, otherwise: group.otherwise, step: group.step });
         }
         Arrangement { stages, parts }
     }

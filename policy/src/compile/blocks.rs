@@ -8,7 +8,7 @@ use model::Family;
 use super::conditions::{Part, PortCondition};
 use super::packet::{Packet, Upper};
 use super::port_rows::ranges;
-use super::program::named;
+use super::program::{NONE, named};
 
 /// Rules in a block: as many ports as a register of the processor holds.
 pub(super) const LANES: usize = 8;
@@ -86,7 +86,7 @@ impl Lane {
         kind: Span { first: u16::MAX, more: 0 },
         source: Span::ANY,
         destination: Span::ANY,
-        named: u32::MAX,
+        named: NONE,
     };
 }
 
@@ -103,112 +103,153 @@ fn spans(condition: &PortCondition) -> Option<Vec<Span>> {
     Some(ranges(condition, 0).iter().map(span).collect())
 }
 
-/// Two numbers of each lane, a lane's next to each other: 32 bytes, that one instruction compares.
-type Pairs = [u16; 2 * LANES];
+/// What lanes ask of, in this order: the position of the address at the other end, the kind, both ports.
+type Numbers = [u16; 4];
 
-/// Lanes as they are compared.
+/// Lanes as they are compared: two cache lines, each of which the processor compares at once.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
-pub(super) struct Block {
-    /// Of the address at the other end and of the kind, then of both ports.
-    first: [Pairs; 2],
-    more: [Pairs; 2],
-    named: [u32; LANES],
+#[repr(C, align(64))]
+struct Block {
+    first: [Numbers; LANES],
+    more: [Numbers; LANES],
 }
 
-const _: () = assert!(size_of::<Block>() == 160);
+const _: () = assert!(size_of::<Block>() == 128);
 
 impl Block {
-    /// Some lanes, at most [`LANES`].
-    fn new(some: &[Lane]) -> Block {
+    fn new(lanes: &[Lane; LANES]) -> Block {
+        let spans = lanes.map(|lane| [lane.across, lane.kind, lane.source, lane.destination]);
+        Block {
+            first: spans.map(|spans| spans.map(|span| span.first)),
+            more: spans.map(|spans| spans.map(|span| span.more)),
+        }
+    }
+
+    /// A byte for each lane, the first one lowest: not zero where it matches.
+    #[inline(always)]
+    fn matches(&self, asked: u64) -> u64 {
+        let asked: [u16; 4 * LANES] = bytemuck::must_cast([asked; LANES]);
+        let spans = self.first.as_flattened().iter().zip(self.more.as_flattened());
+        let mut misses = [0; 4 * LANES];
+        for ((miss, asked), (first, more)) in misses.iter_mut().zip(&asked).zip(spans) {
+            *miss = asked.wrapping_sub(*first).saturating_sub(*more);
+        }
+        let misses: [u64; LANES] = bytemuck::must_cast(misses);
+        let mut matches = [0; LANES];
+        for (matches, miss) in matches.iter_mut().zip(misses) {
+            *matches = if miss == 0 { 0x80 } else { 0 };
+        }
+        u64::from_le_bytes(matches)
+    }
+}
+
+/// Blocks, and the names of their lanes, which are read where one matches. The first block is no packet's; there are none
+/// at all in a program without narrow rules.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocks {
+    blocks: Vec<Block>,
+    names: Vec<[u32; LANES]>,
+}
+
+impl Blocks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Bytes that they take.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.blocks) + size_of_val(&*self.names)
+    }
+
+    /// Writes some lanes behind the others, those that come first in a program first; how many blocks that makes.
+    pub(super) fn write(&mut self, lanes: &mut [Lane]) -> usize {
+        lanes.sort_by_key(|lane| lane.named);
+        let before = self.blocks.len();
+        for some in lanes.chunks(LANES) {
+            self.write_one(some);
+        }
+        self.blocks.len() - before
+    }
+
+    /// Writes a block that no packet matches.
+    pub(super) fn write_never(&mut self) {
+        self.write_one(&[]);
+    }
+
+    fn write_one(&mut self, some: &[Lane]) {
         let mut lanes = [Lane::NEVER; LANES];
         for (lane, one) in lanes.iter_mut().zip(some) {
             *lane = *one;
         }
-        let pairs = |of: fn(&Lane) -> [Span; 2], number: fn(Span) -> u16| -> Pairs {
-            std::array::from_fn(|at| number(of(&lanes[at / 2])[at % 2]))
-        };
-        let all = |number| {
-            [
-                pairs(|lane| [lane.across, lane.kind], number),
-                pairs(|lane| [lane.source, lane.destination], number),
-            ]
-        };
-        Block {
-            first: all(|span| span.first),
-            more: all(|span| span.more),
-            named: lanes.map(|lane| lane.named),
+        self.blocks.push(Block::new(&lanes));
+        self.names.push(lanes.map(|lane| lane.named));
+    }
+
+    /// Puts others behind these.
+    pub(super) fn append(&mut self, others: &Blocks) {
+        self.blocks.extend(&others.blocks);
+        self.names.extend(&others.names);
+    }
+
+    /// Asks for a block, so that it is near when it is read.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, at: u32) {
+        // A line each.
+        if let Some(block) = self.blocks.get(at as usize) {
+            lpm::prefetch(&block.first, 0);
+            lpm::prefetch(&block.more, 0);
         }
     }
 
-    /// One that no packet matches.
-    pub(super) fn never() -> Block {
-        Block::new(&[])
+    /// The name of the first lane of one block that matches; [`NONE`] where none does.
+    #[inline(always)]
+    pub(super) fn first_of(&self, at: u32, asked: u64) -> u32 {
+        let matches = self.blocks.get(at as usize).map_or(0, |block| block.matches(asked));
+        // Without a branch: the first block has no names.
+        let (at, lane) =
+            if matches == 0 { (0, 0) } else { (at as usize, matches.trailing_zeros() as usize / 8) };
+        self.names.get(at).map_or(NONE, |names| names[lane % LANES])
     }
 
-    /// Lowers each lane's `lowest` to how far its rule's name is above `from`, where the rule matches. A name below `from`
-    /// is very far above it.
+    /// The same of some blocks, `count` of them.
     #[inline(always)]
-    pub(super) fn lower(&self, across: &Splat, ports: &Splat, from: u32, lowest: &mut [u32; LANES]) {
-        let asked: [Pairs; 2] = [bytemuck::must_cast(across.0), bytemuck::must_cast(ports.0)];
-        let miss = |pairs: usize, at: usize| {
-            asked[pairs][at].wrapping_sub(self.first[pairs][at]).saturating_sub(self.more[pairs][at])
-        };
-        let misses: Pairs = std::array::from_fn(|at| miss(0, at) | miss(1, at));
-        let misses: [u32; LANES] = bytemuck::must_cast(misses);
-        for ((lowest, miss), named) in lowest.iter_mut().zip(misses).zip(&self.named) {
-            let none = if miss == 0 { 0 } else { u32::MAX };
-            *lowest = (*lowest).min(named.wrapping_sub(from) | none);
-        }
+    pub(super) fn first(&self, at: u32, count: u32, asked: u64) -> u32 {
+        // All of them: which is the first with a match, no branch predictor can learn.
+        (at..at + count).map(|at| self.first_of(at, asked)).fold(NONE, u32::min)
     }
 
-    /// Reads from each of its cache lines.
-    #[inline(always)]
-    pub(super) fn touch(&self) -> u64 {
-        u64::from(self.first[0][0]) + u64::from(self.more[0][0]) + u64::from(self.named[0])
+    /// The same of lanes that are named from `from` on.
+    pub(super) fn first_from(&self, at: u32, count: u32, asked: u64, from: u32) -> u32 {
+        let range = at as usize..(at + count) as usize;
+        let (blocks, names) = (self.blocks.get(range.clone()), self.names.get(range));
+        let lanes = blocks.unwrap_or(&[]).iter().zip(names.unwrap_or(&[])).flat_map(|(block, names)| {
+            let matches = block.matches(asked);
+            (0..).zip(names).filter(move |(lane, _)| matches >> (8 * lane) & 0xff != 0)
+        });
+        lanes.map(|(_, name)| *name).find(|name| *name >= from).unwrap_or(NONE)
     }
 }
 
-/// Two numbers of a packet, the same for each lane.
+/// A packet as blocks are asked about it: its numbers in the order of [`Numbers`], for the source's blocks and for the
+/// destination's.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(align(32))]
-pub(super) struct Splat([u32; LANES]);
-
-impl Splat {
-    #[inline(always)]
-    fn new(pair: [u16; 2]) -> Splat {
-        Splat([bytemuck::must_cast(pair); LANES])
-    }
-}
-
-/// A packet as blocks are asked about it. Made some time before, so that what is written in pieces isn't read in one before
-/// it has arrived.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Asked {
-    /// Of the source's blocks, and of the destination's: the other end's position, and the kind.
-    pub(super) across: [Splat; 2],
-    pub(super) ports: Splat,
-}
+pub(super) struct Asked(pub(super) [u64; 2]);
 
 impl Asked {
     /// A packet whose ends have these positions.
     #[inline(always)]
     pub(super) fn new(packet: &Packet, [source, destination]: [u16; 2]) -> Asked {
         let kind = |has_ports| kind(packet.protocol, has_ports, packet.family);
-        let (kind, ports) = match packet.upper {
+        let (kind, [from, to]) = match packet.upper {
             Upper::Ports { source, destination } => (kind(true), [source, destination]),
             Upper::Icmp { .. } | Upper::Nothing => (kind(false), [0, 0]),
         };
-        Asked {
-            across: [Splat::new([destination, kind]), Splat::new([source, kind])],
-            ports: Splat::new(ports),
-        }
+        Asked([destination, source].map(|across| bytemuck::must_cast([across, kind, from, to])))
     }
-}
-
-/// The blocks of some lanes.
-pub(super) fn blocks(lanes: &[Lane]) -> Vec<Block> {
-    lanes.chunks(LANES).map(Block::new).collect()
 }
 
 #[cfg(test)]
@@ -284,13 +325,12 @@ mod tests {
                 }
                 all.extend(lanes.into_iter().map(|lane| Lane { across: Span { first, more }, ..lane }));
             }
-            let asked = Asked::new(&packet, [7, position]);
-            let mut lowest = [u32::MAX; LANES];
-            for block in blocks(&all) {
-                block.lower(&asked.across[0], &asked.ports, from, &mut lowest);
-            }
-            let lowest = lowest.into_iter().min().filter(|lowest| *lowest < 1 << 20);
-            prop_assert_eq!(lowest.map(|lowest| lowest + from), Some(expected).filter(|name| *name < u32::MAX));
+            let [asked, _] = Asked::new(&packet, [7, position]).0;
+            let mut blocks = Blocks::default();
+            blocks.write_never();
+            let count = blocks.write(&mut all) as u32;
+            prop_assert_eq!(blocks.first_from(1, count, asked, from), expected);
+            prop_assert_eq!(blocks.first(1, count, asked), blocks.first_from(1, count, asked, 0));
         }
     }
 }

@@ -10,7 +10,7 @@ use super::address_rows::{AddressRows, ClassLeads, Making};
 use super::addresses::Addresses;
 use super::arrange::Arrangement;
 use super::atoms::AtomId;
-use super::blocks::Block;
+use super::blocks::Blocks;
 use super::classes::ClassId;
 use super::conditions::{Part, groups};
 use super::narrow::Narrow;
@@ -43,7 +43,7 @@ impl Built {
         let width = arrangement.words();
         let mut making = Making::default();
         if has_lanes {
-            making.blocks.push(Block::never());
+            making.blocks.write_never();
         }
         let parts = arrangement.bits().map(|(bit, part)| (bit, &part.upper, &part.source_port));
         let ports = PortRows::new(parts, width, &mut making.words);
@@ -70,7 +70,7 @@ impl Built {
             words: making.words.new.into(),
             lists: width > PLAIN_MAX
                 && [&source, &destination].into_iter().flatten().any(AddressRows::asks_bits),
-            blocks: making.blocks.into(),
+            blocks: making.blocks,
             asks_source_port: ports.asks_source,
             ports: ports.tables,
             source: from,
@@ -88,7 +88,7 @@ impl Built {
         let mut making = Making {
             words: Words::behind(self.program.words.len()),
             blocks_before: self.program.blocks.len(),
-            blocks: Vec::new(),
+            blocks: Blocks::default(),
         };
         let mut lead = |rows: &mut Option<AddressRows>, end: &Option<End>| -> Option<Option<End>> {
             let Some((rows, end)) = rows.as_mut().zip(end.as_ref()) else { return Some(None) };
@@ -108,7 +108,7 @@ impl Built {
         program.source = source.or(program.source.take());
         program.destination = destination.or(program.destination.take());
         program.words = [&*program.words, &making.words.new].concat().into();
-        program.blocks = [&*program.blocks, &making.blocks].concat().into();
+        program.blocks.append(&making.blocks);
         Some(())
     }
 

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use model::Family;
 
 use super::addresses::AddressLookup;
+use super::by_address::{BATCH, Way};
 use super::classes::{ClassId, NOTHING};
 use super::memo::Memo;
 use super::packet::Packet;
-use super::program::{PacketRows, Program, Way, bits};
+use super::program::{PacketRows, Program, bits};
 use super::{Judgement, ProgramId, RuleId};
-
-/// Packets whose addresses are looked up together.
-const BATCH: usize = 64;
 
 /// The readers' side: one publication. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -97,14 +95,13 @@ impl Compiled {
         };
         let source = class(program.source.is_some(), packet.source);
         let destination = class(program.destination.is_some(), packet.destination);
-        let asked = [(id, *packet)];
-        let (mut rows, mut ways) = ([PacketRows::default()], [Way::default()]);
-        let mut out = [Judgement::NO_PROGRAM];
-        let which = program.rows(&asked, &[[source, destination]], &mut rows);
-        program.lead(&asked, &rows, &mut ways, which);
-        program.judge_and_tell(&asked, &rows, &ways, which, &mut out, met);
-        let [judgement] = out;
-        judgement
+        if program.lies_by_address() {
+            return program.judge_alone(id, packet, [source, destination], met);
+        }
+        match program.rows(packet, [source, destination]) {
+            Some(rows) => program.judge(id, &rows, met),
+            None => Judgement::NO_PROGRAM,
+        }
     }
 
     /// At most [`BATCH`]: first every class, then every row, then what the rows lead to, then every verdict, so that one packet's
@@ -123,46 +120,57 @@ impl Compiled {
         self.classify(asked, addresses, classes);
         // Each bit is a packet's that is still to be judged.
         let mut unknown = 0u64;
+        // Has to be made, so what it is of has to be read.
+        let mut sum = 0u64;
         for (at, run) in runs(asked) {
             let Some(program) = self.program(run[0].0) else {
                 out[at..][..run.len()].fill(Judgement::NO_PROGRAM);
                 continue;
             };
-            let known = program.rows(run, &classes[at..], &mut rows[at..]);
+            if program.lies_by_address() {
+                program.lead(run, &classes[at..], &mut ways[at..]);
+                continue;
+            }
             for number in at..at + run.len() {
-                let found = if known >> (number - at) & 1 == 0 {
-                    Some(Judgement::NO_PROGRAM)
-                } else {
-                    recall(program, &rows[number % BATCH])
+                let (packet, rows) = (&asked[number].1, &mut rows[number % BATCH]);
+                let Some(found) = program.rows(packet, classes[number % BATCH]) else {
+                    out[number] = Judgement::NO_PROGRAM;
+                    continue;
                 };
-                match found {
+                *rows = found;
+                match recall(program, rows) {
                     Some(judgement) => out[number] = judgement,
                     None => unknown |= 1 << number,
                 }
             }
         }
-        // Has to be made, so what it is of has to be read.
-        let mut sum = 0u64;
+        let unknown_of = |at: usize, run: &[_]| unknown >> at & (!0 >> (BATCH - run.len()));
         for (at, run) in runs(asked) {
-            if let Some(program) = self.program(run[0].0) {
-                let which = unknown >> at & (!0 >> (BATCH - run.len()));
-                sum = sum.wrapping_add(program.lead(run, &rows[at..], &mut ways[at..], which));
+            let Some(program) = self.program(run[0].0) else { continue };
+            if program.lists {
+                let words =
+                    bits(unknown_of(at, run)).map(|number| program.near_words(&rows[(at + number) % BATCH]));
+                sum = words.fold(sum, u64::wrapping_add);
             }
         }
         std::hint::black_box(sum);
         for (at, run) in runs(asked) {
-            if let Some(program) = self.program(run[0].0) {
-                let which = unknown >> at & (!0 >> (BATCH - run.len()));
-                program.judge(run, &rows[at..], &ways[at..], which, &mut out[at..]);
-                for number in bits(which).map(|number| at + number) {
-                    remember(program, &rows[number % BATCH], out[number]);
-                }
+            let (id, _) = run[0];
+            let Some(program) = self.program(id) else { continue };
+            if program.lies_by_address() {
+                program.judge_by_address(run, &mut ways[at..][..run.len()], &mut out[at..]);
+                continue;
+            }
+            let which = unknown_of(at, run);
+            program.judge_batch(id, &rows[at..], which, &mut out[at..]);
+            for number in bits(which).map(|number| at + number) {
+                remember(program, &rows[number % BATCH], out[number]);
             }
         }
     }
 
     /// The classes of all packets' ends: of those that anybody asks for.
-    #[inline(always)]
+    #[inline(never)]
     fn classify(
         &self,
         asked: &[(ProgramId, Packet)],

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::address_rows::{ClassLeads, Lead};
 use super::arrange::Stage;
-use super::blocks::{Asked, Block, LANES};
+use super::blocks::Blocks;
 use super::classes::ClassId;
 use super::packet::{Packet, Upper};
 use super::port_rows::PortTables;
@@ -31,7 +31,7 @@ pub(super) struct Program {
     /// Do the rows of addresses list what differs from their base? Then all others are plain all the same.
     pub(super) lists: bool,
     /// Narrow rules; the first block has none. None at all where every rule has bits.
-    pub(super) blocks: Box<[Block]>,
+    pub(super) blocks: Blocks,
     pub(super) ports: PortTables,
     pub(super) source: Option<End>,
     pub(super) destination: Option<End>,
@@ -63,27 +63,18 @@ pub(super) fn named(step: u32, action: Action) -> u32 {
 
 const ALLOW: u32 = 0;
 const DENY: u32 = 1;
-const PASS: u32 = 2;
+pub(super) const PASS: u32 = 2;
 const LOG: u32 = 3;
 /// No rule matches.
-const NONE: u32 = u32::MAX;
-/// No rule has a name above.
-const NAMED_MAX: u32 = (RuleId::STEPS_MAX as u32) << 2 | 3;
+pub(super) const NONE: u32 = u32::MAX;
 /// What a rule of each action decides; of [`PASS`] and [`LOG`] nobody asks.
-const VERDICTS: [Verdict; 4] = [Verdict::Allow, Verdict::Deny, Verdict::Deny, Verdict::Deny];
+pub(super) const VERDICTS: [Verdict; 4] = [Verdict::Allow, Verdict::Deny, Verdict::Deny, Verdict::Deny];
 
-/// What a packet's judgement follows from, in a program without narrow rules: its rows of protocol and destination port and
-/// of source port, the leads of its source and its destination. One that nothing asks for is the same for all packets.
+/// What a packet's judgement follows from, in a program without narrow rules: its rows of protocol and destination port, of
+/// source port, of its source and of its destination. One that nothing asks for is the same for all packets. In a program
+/// with narrow rules the last two are leads' numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PacketRows(pub(super) [u32; 4]);
-
-/// Where a packet's ends lead to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Way {
-    leads: [Lead; 2],
-    /// In a program with narrow rules.
-    asked: Asked,
-}
 
 /// Where every class leads at an end that nobody asks for.
 static ONE_CLASS: [AtomicU32; 1] = [AtomicU32::new(0)];
@@ -93,21 +84,13 @@ fn map_of(end: Option<&End>) -> (&[AtomicU32], u32) {
     end.map_or((&ONE_CLASS, 0), |end| (&end.map, u32::MAX))
 }
 
-/// Packets to be judged: those whose bits are set.
-struct Packets<'a> {
-    asked: &'a [(ProgramId, Packet)],
-    rows: &'a [PacketRows],
-    ways: &'a [Way],
-    which: u64,
-    out: &'a mut [Judgement],
-}
-
 impl Program {
     pub(super) fn asks_for_addresses(&self) -> bool {
         self.source.is_some() || self.destination.is_some()
     }
 
     /// Has it narrow rules?
+    #[inline(always)]
     pub(super) fn lies_by_address(&self) -> bool {
         !self.blocks.is_empty()
     }
@@ -119,104 +102,51 @@ impl Program {
         self.blocks.is_empty()
     }
 
-    /// The rows of packets whose ends have these classes; returns a bit for each whose ends are known.
+    /// The rows of a packet whose ends have these classes; `None` where one of them isn't known.
     #[inline(always)]
-    pub(super) fn rows(
-        &self,
-        asked: &[(ProgramId, Packet)],
-        classes: &[[ClassId; 2]],
-        rows: &mut [PacketRows],
-    ) -> u64 {
-        // An end that nobody asks for has one class.
-        let ((sources, source_mask), (destinations, destination_mask)) =
-            (map_of(self.source.as_ref()), map_of(self.destination.as_ref()));
-        let lead = |map: &[AtomicU32], class: ClassId| {
-            map.get(class as usize).map_or(u32::MAX, |lead| lead.load(Ordering::Relaxed))
+    pub(super) fn rows(&self, packet: &Packet, [source, destination]: [ClassId; 2]) -> Option<PacketRows> {
+        let lead = |end: Option<&End>, class: ClassId| {
+            // An end that nobody asks for has one class.
+            let (map, mask) = map_of(end);
+            map.get((class & mask) as usize).map_or(u32::MAX, |lead| lead.load(Ordering::Relaxed))
         };
-        let mut known = 0;
-        for (number, ((rows, (_, packet)), [source, destination])) in
-            rows.iter_mut().zip(asked).zip(classes).enumerate()
-        {
-            let kind = self.ports.kind(packet.family, packet.protocol);
-            let (upper, source_port) = match packet.upper {
-                Upper::Ports { source, destination } => {
-                    let source_port = if self.asks_source_port {
-                        self.ports.source_port(kind, source)
-                    } else {
-                        kind.source_bare
-                    };
-                    (self.ports.port(kind, destination), source_port)
-                }
-                Upper::Icmp { icmp_type, code } => (self.ports.icmp(kind, icmp_type, code), kind.source_bare),
-                Upper::Nothing => (kind.bare, kind.source_bare),
-            };
-            let source = lead(sources, source & source_mask);
-            let destination = lead(destinations, destination & destination_mask);
-            *rows = PacketRows([upper, source_port, source, destination]);
-            known |= u64::from(source != u32::MAX && destination != u32::MAX) << number;
-        }
-        known
+        let (source, destination) =
+            (lead(self.source.as_ref(), source), lead(self.destination.as_ref(), destination));
+        let [upper, source_port] = self.port_rows(packet);
+        let is_known = source != u32::MAX && destination != u32::MAX;
+        is_known.then_some(PacketRows([upper, source_port, source, destination]))
     }
 
-    /// What packets' ends lead to; its beginnings are read, so that they are near, and the sum means nothing.
+    /// The rows of a packet's protocol and destination port, and of its source port.
     #[inline(always)]
-    pub(super) fn lead(
-        &self,
-        asked: &[(ProgramId, Packet)],
-        rows: &[PacketRows],
-        ways: &mut [Way],
-        which: u64,
-    ) -> u64 {
-        let [sources, destinations] =
-            [&self.source, &self.destination].map(|end| end.as_ref().map_or(&[][..], |end| &end.leads));
-        let lead = |all: &[Lead], number: u32| all.get(number as usize).copied().unwrap_or_default();
-        for number in bits(which) {
-            let Some((way, PacketRows([_, _, source, destination]))) =
-                ways.get_mut(number).zip(rows.get(number))
-            else {
-                break;
-            };
-            way.leads = [lead(sources, *source), lead(destinations, *destination)];
-        }
-        // By itself, for the fewer instructions there are between such reads, the more of them wait at the same time.
-        let mut sum = 0u64;
-        if !self.blocks.is_empty() {
-            let block = |lead: &Lead| self.blocks.get(lead.block as usize).map_or(0, Block::touch);
-            for number in bits(which) {
-                let Some(Way { leads, .. }) = ways.get(number) else { break };
-                sum = sum.wrapping_add(block(&leads[0])).wrapping_add(block(&leads[1]));
+    pub(super) fn port_rows(&self, packet: &Packet) -> [u32; 2] {
+        let kind = self.ports.kind(packet.family, packet.protocol);
+        match packet.upper {
+            Upper::Ports { source, destination } => {
+                let source_port = if self.asks_source_port {
+                    self.ports.source_port(kind, source)
+                } else {
+                    kind.source_bare
+                };
+                [self.ports.port(kind, destination), source_port]
             }
-            for number in bits(which) {
-                let Some((way, (_, packet))) = ways.get_mut(number).zip(asked.get(number)) else { break };
-                way.asked = Asked::new(packet, way.leads.map(|lead| lead.position as u16));
-            }
+            Upper::Icmp { icmp_type, code } => [self.ports.icmp(kind, icmp_type, code), kind.source_bare],
+            Upper::Nothing => [kind.bare, kind.source_bare],
         }
-        if self.lists {
-            let word = |lead: &Lead| self.words.get(lead.row as usize).copied().unwrap_or(0);
-            for number in bits(which) {
-                let Some(Way { leads, .. }) = ways.get(number) else { break };
-                sum = sum.wrapping_add(word(&leads[0])).wrapping_add(word(&leads[1]));
-            }
-        }
-        if self.lists {
-            for number in bits(which) {
-                sum = sum.wrapping_add(ways.get(number).map_or(0, |way| self.near_words(&way.leads)));
-            }
-        }
-        sum
     }
 
-    /// Reads words that both ends fill, likewise. Of many, the first will do.
+    /// Reads what the rows of a program that lists lead to, so that it is near: words that both ends fill, of many the first.
+    /// The sum means nothing, but has to be made.
     #[inline(always)]
-    fn near_words(&self, leads: &[Lead; 2]) -> u64 {
-        let (Some(source), Some(destination)) = (&self.source, &self.destination) else { return 0 };
+    pub(super) fn near_words(&self, PacketRows([_, _, source, destination]): &PacketRows) -> u64 {
+        let (Some(from), Some(to)) = (&self.source, &self.destination) else { return 0 };
         let mut sum = 0u64;
         let words = &*self.words;
         for block in 0..BLOCKS_NEAR.min(blocks(self.named.len() / WORD)) {
-            let heads = leads.map(|lead| Head::at(words, lead.row, block));
+            let heads = [source, destination].map(|row| Head::at(words, *row, block));
             let mut common = heads[0].filled & heads[1].filled;
             for _ in 0..WORDS_NEAR.min(common.count_ones()) {
-                for (head, base) in heads.iter().zip([source.base, destination.base]) {
+                for (head, base) in heads.iter().zip([from.base, to.base]) {
                     let base = base as usize + block * BLOCK;
                     sum = sum.wrapping_add(head.word(words, base, common.trailing_zeros()));
                 }
@@ -226,96 +156,50 @@ impl Program {
         sum
     }
 
-    /// The name of the first narrow rule that a packet matches, of those named from `from` on.
+    /// What becomes of packets with these rows: of those whose bits are set.
     #[inline(never)]
-    fn first_narrow(&self, way: &Way, from: u32) -> u32 {
-        let mut lowest = [u32::MAX; LANES];
-        for (lead, across) in way.leads.iter().zip(&way.asked.across) {
-            let blocks = self.blocks.get(lead.block as usize..(lead.block + lead.blocks) as usize);
-            for block in blocks.unwrap_or(&[]) {
-                block.lower(across, &way.asked.ports, from, &mut lowest);
-            }
-        }
-        let lowest = lowest.into_iter().fold(u32::MAX, u32::min);
-        // What is named below it is far above.
-        if lowest > NAMED_MAX { NONE } else { from + lowest }
-    }
-
-    /// What becomes of packets with these rows and ways, of those whose bits are set.
-    #[inline(never)]
-    pub(super) fn judge(
-        &self,
-        asked: &[(ProgramId, Packet)],
-        rows: &[PacketRows],
-        ways: &[Way],
-        which: u64,
-        out: &mut [Judgement],
-    ) {
-        self.judge_and_tell(asked, rows, ways, which, out, |_| {});
-    }
-
-    /// [`Self::judge`], which tells of rules that log. Of a single packet nothing of the columns is left, once it is inlined.
-    #[inline(always)]
-    pub(super) fn judge_and_tell(
-        &self,
-        asked: &[(ProgramId, Packet)],
-        rows: &[PacketRows],
-        ways: &[Way],
-        which: u64,
-        out: &mut [Judgement],
-        met: impl FnMut(RuleId),
-    ) {
-        let ends = [&self.source, &self.destination].map(|end| end.as_ref().filter(|end| end.asks_bits));
-        let bases = ends.map(|end| end.map_or(0, |end| end.base));
-        // The one end that is asked for, where one is.
-        let one = usize::from(ends[0].is_none());
-        let packets = Packets { asked, rows, ways, which, out };
-        let list = |leads: &[Lead; 2], end: usize| (leads[end].row, bases[end]);
-        match (self.lists, self.asks_source_port, ends.iter().flatten().count()) {
-            (_, false, 0) => self.judge_by(packets, |[upper, ..], _| ([upper], []), met),
-            (_, true, 0) => self.judge_by(packets, |[upper, port, ..], _| ([upper, port], []), met),
-            (false, false, 1) => self.judge_by(packets, |[upper, ..], to| ([upper, to[one].row], []), met),
-            (false, true, 1) => {
-                self.judge_by(packets, |[upper, port, ..], to| ([upper, port, to[one].row], []), met)
-            }
-            (false, false, _) => {
-                self.judge_by(packets, |[upper, ..], to| ([upper, to[0].row, to[1].row], []), met)
-            }
-            (false, true, _) => {
-                self.judge_by(packets, |[upper, port, ..], to| ([upper, port, to[0].row, to[1].row], []), met)
-            }
-            (true, false, 1) => self.judge_by(packets, |[upper, ..], to| ([upper], [list(to, one)]), met),
-            (true, true, 1) => {
-                self.judge_by(packets, |[upper, port, ..], to| ([upper, port], [list(to, one)]), met)
-            }
-            (true, false, _) => {
-                self.judge_by(packets, |[upper, ..], to| ([upper], [list(to, 0), list(to, 1)]), met)
-            }
-            (true, true, _) => self.judge_by(
-                packets,
-                |[upper, port, ..], to| ([upper, port], [list(to, 0), list(to, 1)]),
-                met,
-            ),
-        }
-    }
-
-    /// [`Self::judge`] of programs of one form: which rows are laid together, plain ones and those that list.
-    #[inline(always)]
-    fn judge_by<const P: usize, const L: usize>(
-        &self,
-        packets: Packets<'_>,
-        form: impl Fn([u32; 4], &[Lead; 2]) -> ([u32; P], [(u32, u32); L]),
-        mut met: impl FnMut(RuleId),
-    ) {
-        let Packets { asked, rows, ways, which, out } = packets;
+    pub(super) fn judge_batch(&self, id: ProgramId, rows: &[PacketRows], which: u64, out: &mut [Judgement]) {
         for number in bits(which) {
-            let columns =
-                asked.get(number).zip(rows.get(number)).zip(ways.get(number)).zip(out.get_mut(number));
-            let Some(((((id, _), rows), way), out)) = columns else { break };
-            let first = if self.blocks.is_empty() { NONE } else { self.first_narrow(way, 0) };
-            let next = |from: u32| self.first_narrow(way, from);
-            let (plain, lists) = form(rows.0, &way.leads);
-            *out = self.judge_one(*id, (first, next), plain, lists, &mut met);
+            let Some((rows, out)) = rows.get(number).zip(out.get_mut(number)) else { break };
+            *out = self.judge(id, rows, |_| {});
+        }
+    }
+
+    /// What becomes of a packet, in a program without narrow rules.
+    #[inline(always)]
+    pub(super) fn judge(&self, id: ProgramId, rows: &PacketRows, met: impl FnMut(RuleId)) -> Judgement {
+        self.judge_with(id, rows, NONE, |_| NONE, met)
+    }
+
+    /// By the rows that the program asks for, and the first narrow rule that the packet matches; `next` says which is the
+    /// first of those named from a name on.
+    #[inline(always)]
+    pub(super) fn judge_with(
+        &self,
+        id: ProgramId,
+        PacketRows([upper, port, source, destination]): &PacketRows,
+        narrow: u32,
+        next: impl Fn(u32) -> u32,
+        met: impl FnMut(RuleId),
+    ) -> Judgement {
+        let ends = [&self.source, &self.destination].map(|end| end.as_ref().filter(|end| end.asks_bits));
+        let narrow = (narrow, next);
+        let both = ends.map(|end| end.map_or(0, |end| end.base));
+        let (upper, port, source, destination) = (*upper, *port, *source, *destination);
+        let both = [(source, both[0]), (destination, both[1])];
+        // The one end that is asked for, where one is.
+        let one = both[usize::from(ends[0].is_none())];
+        match (self.lists, self.asks_source_port, ends.iter().flatten().count()) {
+            (_, false, 0) => self.judge_one(id, narrow, [upper], [], met),
+            (_, true, 0) => self.judge_one(id, narrow, [upper, port], [], met),
+            (false, false, 1) => self.judge_one(id, narrow, [upper, one.0], [], met),
+            (false, true, 1) => self.judge_one(id, narrow, [upper, port, one.0], [], met),
+            (false, false, _) => self.judge_one(id, narrow, [upper, source, destination], [], met),
+            (false, true, _) => self.judge_one(id, narrow, [upper, port, source, destination], [], met),
+            (true, false, 1) => self.judge_one(id, narrow, [upper], [one], met),
+            (true, true, 1) => self.judge_one(id, narrow, [upper, port], [one], met),
+            (true, false, _) => self.judge_one(id, narrow, [upper], both, met),
+            (true, true, _) => self.judge_one(id, narrow, [upper, port], both, met),
         }
     }
 
@@ -442,7 +326,7 @@ impl Program {
             + size_of_val(&*self.named)
             + size_of_val(&*self.words)
             + self.ports.bytes()
-            + size_of_val(&*self.blocks)
+            + self.blocks.bytes()
             + ends.map(|end| end.map.len() * 4 + size_of_val(&*end.leads)).sum::<usize>()
     }
 }
