@@ -446,7 +446,14 @@ mod tests {
             thread.order(count());
         }
         assert_eq!((heeded.load(Ordering::Relaxed), thread.orders_full()), (0, 0), "the thread is busy");
-        let letting_go = std::thread::spawn(move || go_on.send(()).unwrap());
+        let orders = thread.orders.clone();
+        let letting_go = std::thread::spawn(move || {
+            // The mark has taken the last place: whoever gives orders waits.
+            while orders.capacity() > 0 {
+                std::thread::yield_now();
+            }
+            go_on.send(()).unwrap();
+        });
         thread.order(count());
         assert_eq!(thread.orders_full(), 1);
         assert!(heeded.load(Ordering::Relaxed) >= ORDERS - 1, "those before it");
