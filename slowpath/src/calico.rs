@@ -23,8 +23,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
     AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Family, FelixConfiguration,
-    HostEndpoint, IpPool, IpamBlock, Key, Node, NodeStatusRequest, Prefix, PrefixAdvertisement, Resource,
-    Update, WorkloadEndpoint,
+    HostEndpoint, IpPool, IpamBlock, Key, Node, NodeStatusRequest, PeerTarget, Prefix, PrefixAdvertisement,
+    Resource, Update, WorkloadEndpoint,
 };
 
 pub use excluded::Excluded;
@@ -61,6 +61,8 @@ pub struct Calico {
     blocks: BTreeMap<(Prefix, String), BlockAffinity>,
     ipam_blocks: BTreeMap<Prefix, IpamBlock>,
     felix: BTreeMap<String, FelixConfiguration>,
+    /// The labels that profiles give, by profile: BGPPeers select workloads by them too.
+    profile_labels: BTreeMap<String, BTreeMap<String, String>>,
     host_endpoints: BTreeMap<String, HostEndpoint>,
     /// What this node is asked to tell of itself.
     status_requests: BTreeMap<String, NodeStatusRequest>,
@@ -150,6 +152,7 @@ impl Calico {
             blocks: BTreeMap::new(),
             ipam_blocks: BTreeMap::new(),
             felix: BTreeMap::new(),
+            profile_labels: BTreeMap::new(),
             host_endpoints: BTreeMap::new(),
             status_requests: BTreeMap::new(),
         }
@@ -158,6 +161,23 @@ impl Calico {
     /// What this node is asked to tell of itself.
     pub(crate) fn status_requests(&self) -> impl Iterator<Item = &NodeStatusRequest> {
         self.status_requests.values()
+    }
+
+    /// Does any BGPPeer select workloads?
+    fn selects_workloads(&self) -> bool {
+        self.peers.values().any(|peer| matches!(peer.target, PeerTarget::LocalWorkloads(_)))
+    }
+
+    /// An endpoint's labels: its own, and what its profiles give where it doesn't say otherwise. Of two profiles the one named
+    /// first counts.
+    fn labels_of(&self, endpoint: &WorkloadEndpoint) -> BTreeMap<String, String> {
+        let mut labels = endpoint.labels.clone();
+        for (label, value) in
+            endpoint.profiles.iter().filter_map(|name| self.profile_labels.get(name)).flatten()
+        {
+            labels.entry(label.clone()).or_insert_with(|| value.clone());
+        }
+        labels
     }
 
     /// May a change, once it is taken, change what is desired? What is about workloads elsewhere or about policy alone doesn't.
@@ -173,18 +193,15 @@ impl Calico {
                 }
                 Resource::Tier(_)
                 | Resource::NetworkPolicy(_)
-                | Resource::Profile(_)
                 | Resource::NetworkSet(_)
                 | Resource::NodeStatus(_) => false,
+                Resource::Profile(_) => self.selects_workloads(),
                 _ => true,
             },
             Update::Remove(key) => match key {
                 Key::WorkloadEndpoint(namespace, name) => is_here(namespace, name),
-                Key::Tier(_)
-                | Key::NetworkPolicy(_)
-                | Key::Profile(_)
-                | Key::NetworkSet(..)
-                | Key::NodeStatus(_) => false,
+                Key::Tier(_) | Key::NetworkPolicy(_) | Key::NetworkSet(..) | Key::NodeStatus(_) => false,
+                Key::Profile(_) => self.selects_workloads(),
                 _ => true,
             },
         }
@@ -231,11 +248,14 @@ impl Calico {
                 self.status_requests.insert(request.name.clone(), request.clone());
             }
             Resource::NodeStatus(request) => drop(self.status_requests.remove(&request.name)),
+            Resource::Profile(profile) if profile.labels_to_apply.is_empty() => {
+                drop(self.profile_labels.remove(&profile.name));
+            }
+            Resource::Profile(profile) => {
+                drop(self.profile_labels.insert(profile.name.clone(), profile.labels_to_apply.clone()));
+            }
             // Policy isn't made of what routes are made of.
-            Resource::Tier(_)
-            | Resource::NetworkPolicy(_)
-            | Resource::Profile(_)
-            | Resource::NetworkSet(_) => {}
+            Resource::Tier(_) | Resource::NetworkPolicy(_) | Resource::NetworkSet(_) => {}
         }
     }
 
@@ -254,7 +274,8 @@ impl Calico {
             Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
             Key::HostEndpoint(name) => drop(self.host_endpoints.remove(name)),
             Key::NodeStatus(name) => drop(self.status_requests.remove(name)),
-            Key::Tier(_) | Key::NetworkPolicy(_) | Key::Profile(_) | Key::NetworkSet(..) => {}
+            Key::Profile(name) => drop(self.profile_labels.remove(name)),
+            Key::Tier(_) | Key::NetworkPolicy(_) | Key::NetworkSet(..) => {}
         }
     }
 

@@ -77,7 +77,7 @@ fn cidr(of: &Object<'_>, family: Family) -> Result<Option<BgpFilterCidr>, Fault>
         None => Ok(default),
     };
     let lengths = match of.field("prefixLength") {
-        Some(_) => Some((length("min", cidr.len())?, length("max", family.bits())?)),
+        Some(_) => Some((length("min", cidr.len())?.max(cidr.len()), length("max", family.bits())?)),
         None => None,
     };
     let operator = of.required("matchOperator")?;

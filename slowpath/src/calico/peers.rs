@@ -9,10 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use model::{
-    AsNumber, BgpFilter, BgpFilterRule, BgpPeer, Family, Node, PeerNodes, PeerTarget, SecretKey,
-    WorkloadEndpoint,
-};
+use model::{AsNumber, BgpFilter, BgpFilterRule, BgpPeer, Family, Node, PeerNodes, PeerTarget, SecretKey};
 use policy::Selector;
 
 use super::{BGP_PORT, Calico, Warning, address_of};
@@ -163,6 +160,7 @@ pub(super) fn desired(
     sessions.mesh();
     sessions.explicit(PeerKind::Global);
     sessions.explicit(PeerKind::Node);
+    sessions.local_workloads();
     sessions.reverse();
     sessions.warn_of_filters();
     sessions.by_name
@@ -307,22 +305,35 @@ impl Sessions<'_> {
                         self.with_node(kind, peer, node).into_iter().for_each(|session| self.add(session));
                     }
                 }
-                PeerTarget::LocalWorkloads(selector) => self.local_workloads(peer, selector),
+                PeerTarget::LocalWorkloads(_) => {}
             }
         }
     }
 
-    /// Workloads of this node that speak BGP: they connect, from the one address that they have of a family.
-    fn local_workloads(&mut self, peer: &BgpPeer, selector: &str) {
-        let (Ok(selector), Some(as_number)) = (selector.parse::<Selector>(), peer.as_number) else { return };
+    /// Workloads of this node that speak BGP: they connect, from the first address that they have of a family. Of the BGPPeers
+    /// that select a workload here, the first by name counts (`felix/calc/active_bgp_peer_calculator.go`).
+    fn local_workloads(&mut self) {
         let calico = self.calico;
-        let meant = |endpoint: &&WorkloadEndpoint| selector.matches(&endpoint.labels);
-        let endpoints: Vec<&WorkloadEndpoint> = calico.endpoints.values().filter(meant).collect();
-        for address in endpoints.into_iter().flat_map(|endpoint| &endpoint.ip_networks) {
-            let own = address_of(self.own, address.family());
-            if let (Some(own), true) = (own, address.is_host()) {
+        let of_workloads = |peer: &'_ BgpPeer| match &peer.target {
+            PeerTarget::LocalWorkloads(selector) => selector.parse::<Selector>().ok(),
+            PeerTarget::Address(_) | PeerTarget::Nodes(_) => None,
+        };
+        let meant = calico.peers.values().filter(|peer| is_among(&peer.nodes, self.own));
+        let meant: Vec<_> =
+            meant.filter_map(|peer| Some((of_workloads(peer)?, peer.as_number?, peer))).collect();
+        for endpoint in calico.endpoints.values().filter(|_| !meant.is_empty()) {
+            let labels = calico.labels_of(endpoint);
+            let Some((_, as_number, peer)) = meant.iter().find(|(selector, ..)| selector.matches(&labels))
+            else {
+                continue;
+            };
+            for family in Family::ALL {
+                let mut addresses = endpoint.ip_networks.iter().filter(|address| address.family() == family);
+                let (Some(address), Some(own)) = (addresses.next(), address_of(self.own, family)) else {
+                    continue;
+                };
                 let remote = SocketAddr::new(address.addr(), BGP_PORT);
-                let session = self.session(PeerKind::LocalWorkload, peer, own, remote, as_number, None);
+                let session = self.session(PeerKind::LocalWorkload, peer, own, remote, *as_number, None);
                 self.add(DesiredPeer { passive: true, source_address: None, ..session });
             }
         }

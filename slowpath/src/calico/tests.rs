@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use model::{
-    AffinityState, EncapMode, PeerNodes, PeerTarget,
+    AffinityState, EncapMode, PeerNodes, PeerTarget, Profile,
     Setting::{self, Given},
 };
 use proptest::prelude::*;
@@ -513,6 +513,51 @@ fn workloads_that_speak_bgp_are_waited_for() {
     assert!(session.passive);
     assert_eq!((session.source_address, session.local_as), (None, Some(AsNumber(65002))));
     assert!(desired.tunnels.addresses.contains(&IpAddr::from([10, 64, 0, 1])), "the host has the address");
+}
+
+#[test]
+fn of_the_bgp_peers_that_select_a_workload_the_first_by_name_counts_and_one_address_a_family() {
+    let with_workloads = |name: &str, nodes: PeerNodes, selector: &str, as_number: u32| {
+        Resource::BgpPeer(BgpPeer {
+            as_number: Some(AsNumber(as_number)),
+            nodes,
+            ..BgpPeer::new(name, PeerTarget::LocalWorkloads(selector.to_owned()))
+        })
+    };
+    let of_namespace = Profile {
+        name: "kns.edge".to_owned(),
+        labels_to_apply: [("pcns.role".to_owned(), "edge".to_owned())].into(),
+        ingress: Vec::new(),
+        egress: Vec::new(),
+    };
+    let speaker = |name: &str, addresses: &[&str]| {
+        Resource::WorkloadEndpoint(WorkloadEndpoint {
+            labels: [("app".to_owned(), name.to_owned())].into(),
+            profiles: vec!["kns.edge".to_owned()],
+            ip_networks: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ..endpoint(name, "a", &format!("cali-{name}"))
+        })
+    };
+    let mut calico = calico([
+        Resource::Node(Node { ipv6: Some("fd00::1/64".parse().unwrap()), ..node("a", "10.0.0.1/24") }),
+        // One for all nodes doesn't come before one of this node, as it would among others.
+        with_workloads("z-all", PeerNodes::All, "has(app)", 65001),
+        with_workloads("b-own", PeerNodes::Named("a".to_owned()), "pcns.role == 'edge'", 65002),
+        with_workloads("a-elsewhere", PeerNodes::Named("b".to_owned()), "has(app)", 65003),
+        speaker("w1", &["10.65.0.1/32", "10.65.0.2/32", "fd65::1/128", "fd65::2/128"]),
+    ]);
+    let sessions = |calico: &Calico| -> Vec<_> {
+        let desired = calico.desired();
+        desired.peers.values().map(|peer| (peer.address.to_string(), peer.as_number.0)).collect()
+    };
+    let both = |as_number| [("10.65.0.1".to_owned(), as_number), ("fd65::1".to_owned(), as_number)];
+    assert_eq!(sessions(&calico), both(65001), "the profile isn't there yet");
+    let profile = Update::Put(Resource::Profile(of_namespace).into());
+    assert!(calico.concerns(&profile));
+    calico.apply(&profile);
+    assert_eq!(sessions(&calico), both(65002));
+    calico.apply(&Update::Remove(Key::Profile("kns.edge".to_owned())));
+    assert_eq!(sessions(&calico), both(65001));
 }
 
 #[test]
