@@ -13,7 +13,7 @@ mod sockets;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,8 @@ struct Shared {
     news: Mutex<BTreeMap<BfdPath, BfdNews>>,
     told: Notify,
     report: Mutex<BfdReport>,
+    /// Why the thread comes no sooner than others, where it was to and doesn't.
+    ordinary: OnceLock<String>,
 }
 
 /// The event loop's end.
@@ -109,6 +111,8 @@ impl BfdThread {
         let thread = std::thread::Builder::new().name("bfd".to_owned()).spawn(move || {
             if let Err(error) = come_first() {
                 info!(%error, "BFD's thread comes no sooner than others: on a busy machine it may miss intervals below 50 ms");
+                // Said once.
+                let _ = of_thread.ordinary.set(error.to_string());
             }
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime.block_on(Watcher::new(of_thread).run(queue)),
@@ -145,6 +149,11 @@ impl BfdThread {
     /// What has become of sessions since the last call.
     pub fn take_news(&self) -> BTreeMap<BfdPath, BfdNews> {
         std::mem::take(&mut *lock(&self.shared.news))
+    }
+
+    /// Why the thread comes no sooner than others; absent where it does.
+    pub fn ordinary(&self) -> Option<String> {
+        self.shared.ordinary.get().cloned()
     }
 
     /// All sessions, as of a moment ago.

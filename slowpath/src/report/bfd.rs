@@ -38,6 +38,7 @@ impl Core {
             bfd_sessions: report.sessions.iter().map(session).collect(),
             refused: Refused::ALL.iter().map(refused).collect(),
             problem: report.problem,
+            ordinary: self.watch.thread.ordinary(),
         }
     }
 }

@@ -15,6 +15,9 @@ pub struct BfdStatus {
     /// Why BFD's ports can't be had.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub problem: Option<String>,
+    /// Why BFD's thread comes no sooner than others: on a busy machine it may miss intervals below 50 ms. Absent where it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ordinary: Option<String>,
 }
 
 /// One session.

@@ -51,6 +51,7 @@ fn bfd() -> BfdStatus {
         bfd_sessions: vec![session],
         refused: [("no_session".to_owned(), 1)].into_iter().collect(),
         problem: None,
+        ordinary: None,
     }
 }
 

@@ -41,6 +41,11 @@ pub(super) fn table(status: &BfdStatus) -> String {
     };
     if !sessions.is_empty() {
         text.push_str(&sessions.columns());
+        if let Some(why) = &status.ordinary {
+            text.push_str(&format!(
+                "\nBFD's thread comes no sooner than others ({why}): on a busy machine it may miss intervals below 50 ms.\n"
+            ));
+        }
     }
     let mut refused = Table::new(&["REFUSED", "PACKETS"]);
     for (reason, count) in status.refused.iter().filter(|(_, count)| **count > 0) {
@@ -102,6 +107,7 @@ mod tests {
             bfd_sessions: vec![up, down],
             refused: [("ttl".to_owned(), 3), ("version".to_owned(), 0)].into(),
             problem: None,
+            ordinary: Some("Operation not permitted".to_owned()),
         };
         assert_eq!(
             table(&status),
@@ -109,6 +115,8 @@ mod tests {
 PEER       INTERFACE   STATE   SECONDS   INTERVAL   DETECTION   UPS   RECEIVED   SENT   INFO
 10.0.0.2   eth0        Up      7         100ms      500ms       1     70         71
 10.9.0.2   multihop    Down    7         100ms      -           1     70         71     detection time expired; the peer is silent
+
+BFD's thread comes no sooner than others (Operation not permitted): on a busy machine it may miss intervals below 50 ms.
 
 REFUSED   PACKETS
 ttl       3
