@@ -9,9 +9,12 @@ use model::{Family, Prefix};
 use crate::config::PeerKind;
 use crate::import::{ImportPolicy, is_forwardable};
 use crate::interner::Interner;
-use crate::loc_rib::{Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Sought, Spare, TOGETHER, Table, mark};
+use crate::loc_rib::{
+    Becomes, Index, Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Sought, Spare, TOGETHER, Table, mark,
+};
 use crate::nexthops::Nexthops;
 use crate::output::Output;
+use crate::pass::{Pass, Portion, Task};
 use crate::prefix_limit::{Admission, Allowance, TooMany};
 use crate::rewrite::Rewrite;
 use crate::status::ErrorCounters;
@@ -130,6 +133,8 @@ pub(crate) struct AdjRibIn {
     pub(crate) stale: [usize; 2],
     /// Bytes of all paths' attributes as received, those of each path counted in full.
     attribute_bytes: usize,
+    /// What is left to be done to all paths, by [`Family`].
+    passes: [Option<Pass>; 2],
 }
 
 impl AdjRibIn {
@@ -142,6 +147,7 @@ impl AdjRibIn {
             received: [0; 2],
             stale: [0; 2],
             attribute_bytes: 0,
+            passes: [None; 2],
         }
     }
 
@@ -289,79 +295,127 @@ impl AdjRibIn {
         table.keep_batch(batch);
     }
 
-    /// Removes all paths of a family.
-    pub(crate) fn clear(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+    /// Removes all paths of a family, by and by: none may come until [`Self::finish`].
+    pub(crate) fn clear(&mut self, family: Family) {
+        self.passes[family as usize] = None;
         if self.received[family as usize] > 0 {
-            self.remove_marked(family, 0, tables, out);
+            // Whatever was to become of them.
+            self.stale[family as usize] = 0;
+            self.begin(family, Task::Remove(0));
         }
     }
 
-    /// Removes the stale paths of a family.
+    /// Removes the stale paths of a family, by and by: none may become stale until [`Self::finish`].
     pub(crate) fn sweep_stale(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        self.finish(family, tables, out);
         if self.stale[family as usize] > 0 {
-            self.remove_marked(family, mark::STALE, tables, out);
+            self.begin(family, Task::Remove(mark::STALE));
         }
     }
 
-    /// Removes paths that have all of `marks`.
-    fn remove_marked(&mut self, family: Family, marks: u16, tables: &mut Tables, out: &mut Vec<Output>) {
-        let slot = self.slot;
-        let goes = |path: &Path| path.source == slot && path.marks & marks == marks;
-        self.remove_paths(family, goes, tables, out);
+    /// Marks all paths of a family as kept from before a restart, by and by: none may come until [`Self::finish`]. Those that
+    /// were stale already go (RFC 4724 §4.2: consecutive restarts).
+    pub(crate) fn mark_stale(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        let stale_go =
+            matches!(self.passes[family as usize], Some(Pass { task: Task::Remove(mark::STALE), .. }));
+        if !stale_go {
+            self.finish(family, tables, out);
+        }
+        let (received, stale) = (self.received[family as usize], &mut self.stale[family as usize]);
+        if received > 0 {
+            *stale = received - *stale;
+            self.begin(family, Task::Age);
+        }
     }
 
-    /// Removes paths of ours that `goes` says.
-    fn remove_paths(
+    fn begin(&mut self, family: Family, task: Task) {
+        self.passes[family as usize] = Some(Pass { task, next: Index(0) });
+    }
+
+    /// Are there stale paths that stay?
+    pub(crate) fn keeps_stale(&self, family: Family) -> bool {
+        let go = matches!(self.passes[family as usize], Some(Pass { task: Task::Remove(mark::STALE), .. }));
+        self.stale[family as usize] > 0 && !go
+    }
+
+    /// Is anything left to be done to all paths?
+    pub(crate) fn is_gone_over(&self) -> bool {
+        self.passes.iter().any(Option::is_some)
+    }
+
+    /// Does all that is left to be done to the paths of a family.
+    pub(crate) fn finish(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        self.go_on(family, &mut { Portion::ALL }, tables, out);
+    }
+
+    /// Goes on with what is left to be done to the paths of a family.
+    pub(crate) fn go_on(
         &mut self,
         family: Family,
-        goes: impl Fn(&Path) -> bool,
+        portion: &mut Portion,
         tables: &mut Tables,
         out: &mut Vec<Output>,
     ) {
+        let Some(Pass { task, next }) = self.passes[family as usize] else { return };
+        let slot = self.slot;
+        let becomes = |path: &mut Path| match task {
+            _ if path.source != slot => Becomes::Same,
+            Task::Remove(marks) if path.marks & marks == marks => Becomes::Nothing,
+            Task::Remove(_) => Becomes::Same,
+            Task::Age if path.has(mark::STALE) => Becomes::Nothing,
+            Task::Age => {
+                path.marks = path.marks & !mark::UNREFRESHED | mark::STALE;
+                Becomes::Another
+            }
+        };
+        let counts_stale = !matches!(task, Task::Remove(0) | Task::Age);
+        let next = self.go_over(family, next, portion, becomes, counts_stale, tables, out);
+        let end = match family {
+            Family::V4 => tables.rib.v4.end(),
+            Family::V6 => tables.rib.v6.end(),
+        };
+        let is_over = next >= end
+            || match task {
+                Task::Remove(0) => self.received[family as usize] == 0,
+                Task::Remove(mark::STALE) => self.stale[family as usize] == 0,
+                _ => false,
+            };
+        self.passes[family as usize] = (!is_over).then_some(Pass { task, next });
+    }
+
+    /// Lets `becomes` see a portion of a family's paths, and keeps count of those that go.
+    #[expect(clippy::too_many_arguments, reason = "one walk for all that is done to all paths")]
+    fn go_over(
+        &mut self,
+        family: Family,
+        from: Index,
+        portion: &mut Portion,
+        becomes: impl FnMut(&mut Path) -> Becomes,
+        counts_stale: bool,
+        tables: &mut Tables,
+        out: &mut Vec<Output>,
+    ) -> Index {
         let Tables { rib, nexthops, .. } = tables;
         let (mut removed, mut stale, mut bytes) = (0, 0, 0);
         let gone = |path: Path| {
             removed += 1;
             bytes += path.received.bytes().len();
-            stale += usize::from(path.has(mark::STALE));
-            if let Some(nexthop) = path.used_nexthop() {
-                nexthops.release(nexthop, out);
-            }
+            stale += usize::from(counts_stale && path.has(mark::STALE));
+            release(&path, nexthops, out);
         };
-        match family {
-            Family::V4 => rib.v4.remove_where(goes, gone),
-            Family::V6 => rib.v6.remove_where(goes, gone),
-        }
+        let next = match family {
+            Family::V4 => rib.v4.go_over(from, portion, becomes, gone),
+            Family::V6 => rib.v6.go_over(from, portion, becomes, gone),
+        };
         self.received[family as usize] -= removed;
         self.stale[family as usize] -= stale;
         self.attribute_bytes -= bytes;
-    }
-
-    /// Marks all paths of a family as kept from before a restart; those that were stale already go
-    /// (RFC 4724 §4.2: consecutive restarts).
-    pub(crate) fn mark_stale(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
-        self.sweep_stale(family, tables, out);
-        if self.received[family as usize] == 0 {
-            return;
-        }
-        fn mark_all<K: Key>(table: &mut Table<K>, slot: Slot) {
-            table.change_each(|_, path| {
-                let ours = path.source == slot;
-                if ours {
-                    path.marks = path.marks & !mark::UNREFRESHED | mark::STALE;
-                }
-                ours
-            });
-        }
-        match family {
-            Family::V4 => mark_all(&mut tables.rib.v4, self.slot),
-            Family::V6 => mark_all(&mut tables.rib.v6, self.slot),
-        }
-        self.stale[family as usize] = self.received[family as usize];
+        next
     }
 
     /// The peer announces all it has in a family anew: what it doesn't is gone when it is through (RFC 7313 §4).
-    pub(crate) fn begin_refresh(&mut self, family: Family, tables: &mut Tables) {
+    pub(crate) fn begin_refresh(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        self.finish(family, tables, out);
         fn mark_all<K: Key>(table: &mut Table<K>, slot: Slot) {
             table.change_each(|_, path| {
                 if path.source == slot {
@@ -377,19 +431,25 @@ impl AdjRibIn {
         }
     }
 
-    /// The peer is through: removes what it has not announced again.
+    /// The peer is through: removes what it has not announced again, by and by.
     pub(crate) fn finish_refresh(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        self.finish(family, tables, out);
         if self.received[family as usize] > 0 {
-            self.remove_marked(family, mark::UNREFRESHED, tables, out);
+            self.begin(family, Task::Remove(mark::UNREFRESHED));
         }
     }
 
     /// The stale paths of a family stay on as a last resort: they carry LLGR_STALE from here on, and those that
     /// must not be kept so long go (RFC 9494 §4.2).
     pub(crate) fn live_long(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
+        self.finish(family, tables, out);
         let slot = self.slot;
         let is_stale = |path: &Path| path.source == slot && path.has(mark::STALE);
-        self.remove_paths(family, |path| is_stale(path) && path.received.has_community(NO_LLGR), tables, out);
+        let becomes = |path: &mut Path| match is_stale(path) && path.received.has_community(NO_LLGR) {
+            true => Becomes::Nothing,
+            false => Becomes::Same,
+        };
+        self.go_over(family, Index(0), &mut { Portion::ALL }, becomes, true, tables, out);
         let Tables { rib, interner, .. } = tables;
         let (mut bytes_before, mut bytes_after) = (0, 0);
         let mut age = |path: &mut Path| {

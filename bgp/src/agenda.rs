@@ -15,6 +15,8 @@ pub(crate) struct Agenda {
     deadline_of: Vec<Option<Instant>>,
     /// Peers that wait for a run through a table or are behind, and can be told.
     waiting: BTreeSet<Slot>,
+    /// Peers of whose paths something is left to be done to all.
+    gone_over: BTreeSet<Slot>,
     /// What counts of each slot below.
     standing: Vec<Standing>,
     /// Of those that wait, the ones that need not wait for others to be heard first.
@@ -66,6 +68,11 @@ impl Agenda {
             } else {
                 self.waiting.remove(&slot);
             }
+            if peer.is_some_and(|peer| peer.rib_in.is_gone_over()) {
+                self.gone_over.insert(slot);
+            } else {
+                self.gone_over.remove(&slot);
+            }
             let standing = Standing {
                 is_there: peer.is_some(),
                 begun: peer.is_some_and(|peer| peer.is_due(slot, groups, true)),
@@ -100,6 +107,11 @@ impl Agenda {
     /// Does anybody wait who is told now? While `deferring`, first runs don't begin.
     pub(crate) fn has_waiting(&self, deferring: bool) -> bool {
         if deferring { self.begun > 0 } else { !self.waiting.is_empty() }
+    }
+
+    /// Peers of whose paths something is left to be done to all.
+    pub(crate) fn gone_over(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.gone_over.iter().copied()
     }
 
     /// Peers that wait, as far as they themselves go.

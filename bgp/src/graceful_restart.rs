@@ -66,6 +66,8 @@ impl Helper {
         out: &mut Vec<Output>,
     ) {
         for family in Family::ALL {
+            // What is left to be done isn't about what comes now.
+            rib_in.finish(family, tables, out);
             let kept = &mut self.0[family as usize];
             let (restarts, lives_long) = (negotiated.restarts(family), negotiated.lives_long(family));
             let preserved = match kept.phase {
@@ -77,7 +79,7 @@ impl Helper {
                 rib_in.sweep_stale(family, tables, out);
             }
             kept.phase = match kept.phase {
-                _ if rib_in.stale[family as usize] == 0 => Phase::Fresh,
+                _ if !rib_in.keeps_stale(family) => Phase::Fresh,
                 // "The timer continues to run."
                 Phase::LongLived { until } => Phase::LongLived { until },
                 _ => Phase::Returned { until: now + timers.stale_after_return },
@@ -103,15 +105,15 @@ impl Helper {
             let kept = &mut self.0[family as usize];
             let is_kept = !kept.restart_time.is_zero() || !kept.long_lived_time.is_zero();
             if !graceful || !is_kept {
-                rib_in.clear(family, tables, out);
+                rib_in.clear(family);
                 kept.phase = Phase::Fresh;
                 continue;
             }
             rib_in.mark_stale(family, tables, out);
-            kept.phase = match rib_in.stale[family as usize] {
-                0 => Phase::Fresh,
+            kept.phase = match rib_in.keeps_stale(family) {
+                false => Phase::Fresh,
                 // Already due where there is no restart time: the long-lived phase begins at once (RFC 9494 §4.2).
-                _ => Phase::Restarting { until: now + kept.restart_time },
+                true => Phase::Restarting { until: now + kept.restart_time },
             };
         }
         self.tick(now, rib_in, tables, out);

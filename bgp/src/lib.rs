@@ -74,6 +74,7 @@ mod update_group;
 mod filter;
 mod interner;
 mod nexthops;
+mod pass;
 mod prefix_limit;
 mod rewrite;
 mod wording;

@@ -18,6 +18,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 use model::{Family, Prefix};
 
+use crate::pass::Portion;
 use crate::wire::attributes::Attributes;
 
 /// A peer's place in the speaker's table, or [`Slot::LOCAL`].
@@ -278,6 +279,17 @@ impl Key for KeyV6 {
     }
 }
 
+/// What becomes of a path that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Becomes {
+    /// It stays as it is.
+    Same,
+    /// It has changed: its prefix is decided again.
+    Another,
+    /// It goes.
+    Nothing,
+}
+
 /// What became of an announced path.
 pub(crate) enum Inserted {
     /// It is new.
@@ -530,20 +542,41 @@ impl<K: Key> Table<K> {
         Some(removed)
     }
 
-    /// Takes every path away that `goes` says, in no particular order, and gives each to `gone`.
-    pub(crate) fn remove_where(&mut self, goes: impl Fn(&Path) -> bool, mut gone: impl FnMut(Path)) {
-        for (index, entry) in (0..).map(Index).zip(&mut self.entries) {
+    /// Lets `becomes` see the paths of a portion of prefixes, from one on; gives those that go to `gone`. Says where it has come
+    /// to.
+    pub(crate) fn go_over(
+        &mut self,
+        from: Index,
+        portion: &mut Portion,
+        mut becomes: impl FnMut(&mut Path) -> Becomes,
+        mut gone: impl FnMut(Path),
+    ) -> Index {
+        let mut next = from;
+        while !portion.is_done()
+            && let Some(entry) = self.entries.get_mut(next.at())
+        {
+            portion.looks -= 1;
             let mut at = 0;
-            while let Some(path) = entry.paths.as_slice().get(at) {
-                if !goes(path) {
-                    at += 1;
-                } else if let Some(path) = entry.paths.remove(at) {
-                    entry.note_chosen_changed(path.has(mark::CHOSEN));
-                    enqueue(entry, index, &mut self.queue);
-                    gone(path);
+            while let Some(path) = entry.paths.as_mut_slice().get_mut(at) {
+                match becomes(path) {
+                    Becomes::Same => {
+                        at += 1;
+                        continue;
+                    }
+                    Becomes::Another => at += 1,
+                    Becomes::Nothing => {
+                        if let Some(path) = entry.paths.remove(at) {
+                            entry.note_chosen_changed(path.has(mark::CHOSEN));
+                            gone(path);
+                        }
+                    }
                 }
+                portion.changes = portion.changes.saturating_sub(1);
+                enqueue(entry, next, &mut self.queue);
             }
+            next = Index(next.0 + 1);
         }
+        next
     }
 
     /// Lets `change` see every path; where it answers `true` the prefix is decided again.
@@ -680,6 +713,11 @@ impl Rib {
 
     pub(crate) fn has_queued(&self) -> bool {
         self.v4.has_queued() || self.v6.has_queued()
+    }
+
+    /// Prefixes of both families that wait to be decided.
+    pub(crate) fn queued(&self) -> usize {
+        self.v4.queued() + self.v6.queued()
     }
 }
 

@@ -234,7 +234,9 @@ impl Speaker {
 
     /// Is there anything to decide, or to be looked for that may be?
     pub(crate) fn has_decisions(&self) -> bool {
-        self.tables.rib.has_queued() || self.sweeps.iter().any(|sweep| !sweep.is_idle())
+        self.tables.rib.has_queued()
+            || self.sweeps.iter().any(|sweep| !sweep.is_idle())
+            || self.agenda.gone_over().next().is_some()
     }
 
     /// Must peers wait for our routes until others have told theirs? (RFC 4724 §4.1)
@@ -431,7 +433,7 @@ impl Speaker {
     }
 
     /// Takes a peer out of its slot for a moment, so that it and the tables can be changed side by side.
-    fn take_peer(&mut self, slot: Slot) -> Option<Peer> {
+    pub(crate) fn take_peer(&mut self, slot: Slot) -> Option<Peer> {
         self.agenda.touch(slot);
         self.peers.get_mut(slot.0 as usize)?.take()
     }
@@ -471,7 +473,9 @@ impl Speaker {
             let was_client = peer.session.config.reflector_client;
             self.clusters_changed |= change_clients(&mut self.clients, was_client, None);
             for family in Family::ALL {
-                peer.rib_in.clear(family, &mut self.tables, out);
+                // Its slot may be another's from here on.
+                peer.rib_in.clear(family);
+                peer.rib_in.finish(family, &mut self.tables, out);
             }
             self.vacant.insert(slot);
         }

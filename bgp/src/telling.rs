@@ -569,4 +569,4 @@ fn count_sent(counters: &mut MessageCounters, mut bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

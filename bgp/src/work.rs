@@ -14,6 +14,7 @@ use crate::decision::{Candidate, CandidatePeer, DEFAULT_LOCAL_PREF, Decision, Ru
 use crate::loc_rib::{Entry, Index, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
 use crate::nexthops::Nexthops;
 use crate::output::{BestPath, Output};
+use crate::pass::Portion;
 use crate::speaker::{Peer, Speaker};
 use crate::status::{Ineligible, Standing};
 use crate::update_group::{Member, Progress};
@@ -60,7 +61,8 @@ impl FamilyKey for KeyV6 {
     }
 }
 
-/// Prefixes that are looked at for a next hop that has moved, for each that may be decided: a look costs as much less.
+/// Prefixes that are looked at for a next hop that has moved, or for a peer's paths, for each that may be decided: a look costs
+/// as much less.
 const LOOKS: usize = 4;
 
 /// A prefix that was decided, and whether its best path is another or has changed.
@@ -78,6 +80,7 @@ impl Speaker {
         if !self.has_decisions() && !self.agenda.has_waiting(deferring) {
             return;
         }
+        self.go_over_paths(out);
         let looks = self.config.limits.work_per_call * LOOKS;
         let [v4, v6] = &mut self.sweeps;
         v4.go_on(&mut self.tables.rib.v4, looks);
@@ -91,6 +94,23 @@ impl Speaker {
         self.tables.interner.sweep(prefixes);
         self.tables.rib.v4.shrink();
         self.tables.rib.v6.shrink();
+    }
+
+    /// Goes on with what is left to be done to all paths of peers, unless enough waits to be decided.
+    fn go_over_paths(&mut self, out: &mut Vec<Output>) {
+        let work = self.config.limits.work_per_call;
+        let mut portion = Portion { looks: work * LOOKS, changes: work };
+        let slots: Vec<Slot> = self.agenda.gone_over().collect();
+        for slot in slots {
+            if portion.is_done() || self.tables.rib.queued() >= work {
+                return;
+            }
+            let Some(mut peer) = self.take_peer(slot) else { continue };
+            for family in Family::ALL {
+                peer.rib_in.go_on(family, &mut portion, &mut self.tables, out);
+            }
+            self.peers[slot.0 as usize] = Some(peer);
+        }
     }
 
     fn work_family<K: FamilyKey>(&mut self, portion: usize, deferring: bool, out: &mut Vec<Output>) {

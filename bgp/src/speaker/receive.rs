@@ -152,7 +152,7 @@ impl Speaker {
                 }
             }
             route_refresh::BEGIN if negotiated.enhanced_refresh => {
-                peer.rib_in.begin_refresh(family, &mut self.tables);
+                peer.rib_in.begin_refresh(family, &mut self.tables, out);
             }
             route_refresh::END if negotiated.enhanced_refresh => {
                 peer.rib_in.finish_refresh(family, &mut self.tables, out);

@@ -20,13 +20,13 @@ use crate::wire::attributes::code;
 use crate::wire::capability::{Capability, GracefulRestart};
 use crate::wire::nlri::{self, AfiSafi, Nlri};
 use crate::wire::open::Open;
-use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::route_refresh::{self, RouteRefresh};
 use crate::wire::update::{Form, Update, UpdateContext, emit_end_of_rib, emit_withdrawals};
 use crate::wire::{MessageType, emit_keepalive, emit_message};
 
 const OUR_AS: u32 = 65000;
 /// Peers: each pair or so is a group.
-const PEERS: u8 = 9;
+pub(crate) const PEERS: u8 = 9;
 /// More than one portion of work.
 const PREFIXES: u8 = 150;
 
@@ -72,8 +72,8 @@ fn config(peer: u8, filter: u8) -> PeerConfig {
 }
 
 /// A speaker, its peers, and what each of them knows.
-struct World {
-    speaker: Speaker,
+pub(crate) struct World {
+    pub(crate) speaker: Speaker,
     now: Instant,
     connections: BTreeMap<ConnectionId, u8>,
     /// Which connection a peer has, and its export filter.
@@ -83,10 +83,10 @@ struct World {
 }
 
 impl World {
-    fn new() -> World {
+    /// Of so much work a call.
+    pub(crate) fn new(work_per_call: usize) -> World {
         let mut speaker_config = SpeakerConfig::new(Ipv4Addr::new(10, 0, 0, 1), AsNumber(OUR_AS));
-        // The least there is a call, so that much is left for later.
-        speaker_config.limits.work_per_call = 1;
+        speaker_config.limits.work_per_call = work_per_call;
         let mut world = World {
             speaker: Speaker::new(speaker_config),
             now: Instant::now(),
@@ -165,6 +165,7 @@ impl World {
         let mut capabilities = vec![
             Capability::MultiProtocol(family),
             Capability::RouteRefresh,
+            Capability::EnhancedRefresh,
             Capability::FourOctetAs(as_of(peer)),
         ];
         if restarts {
@@ -222,7 +223,13 @@ impl World {
         self.say(peer, &bytes);
     }
 
-    fn act(&mut self, (what, peer, from, many): (u8, u8, u8, u8)) {
+    fn refresh(&mut self, peer: u8, subtype: u8) {
+        let mut bytes = Vec::new();
+        RouteRefresh { family: AfiSafi::unicast(Family::V4), subtype }.emit(&mut bytes);
+        self.say(peer, &bytes);
+    }
+
+    pub(crate) fn act(&mut self, (what, peer, from, many): (u8, u8, u8, u8)) {
         let id = PeerId(peer.into());
         match what {
             0..=5 => self.announce(peer, from % PREFIXES, many, what.wrapping_mul(7).wrapping_add(from)),
@@ -239,11 +246,7 @@ impl World {
                     self.give(Input::Congested { connection, congested: many % 2 == 0 });
                 }
             }
-            14 => {
-                let mut bytes = Vec::new();
-                RouteRefresh { family: AfiSafi::unicast(Family::V4), subtype: 0 }.emit(&mut bytes);
-                self.say(peer, &bytes);
-            }
+            14 => self.refresh(peer, route_refresh::REQUEST),
             15..=16 => {
                 self.peers[usize::from(peer)].1 = many % 3;
                 self.give(Input::PutPeer(config(peer, many % 3)));
@@ -260,11 +263,13 @@ impl World {
             19 => self.give(Input::Originate(OriginatedRoute::new(prefix(from % PREFIXES)))),
             20 => self.give(Input::Withdraw(prefix(from % PREFIXES))),
             21 => self.now += Duration::from_secs(30),
+            22 => self.refresh(peer, route_refresh::BEGIN),
+            23 => self.refresh(peer, route_refresh::END),
             _ => self.give(Input::Tick),
         }
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let open: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for connection in open {
             self.give(Input::Congested { connection, congested: false });
@@ -299,7 +304,8 @@ fn context(peer: u8) -> UpdateContext {
 }
 
 fn check(steps: &[(u8, u8, u8, u8)]) {
-    let mut world = World::new();
+    // The least there is a call, so that much is left for later.
+    let mut world = World::new(1);
     for round in steps.chunks(20) {
         round.iter().for_each(|&step| world.act(step));
         world.settle();
@@ -327,7 +333,7 @@ proptest! {
 
 #[test]
 fn peers_of_one_policy_are_one_group_and_get_the_same_bytes() {
-    let mut world = World::new();
+    let mut world = World::new(1);
     (0..PEERS).for_each(|peer| world.up(peer, false));
     // Clients; non-clients; eBGP of either next hop. Two ASes make no difference.
     let groups = world.speaker.groups.ids().filter(|&id| world.speaker.groups.get(id).is_some());
