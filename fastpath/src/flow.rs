@@ -6,7 +6,10 @@
 use afxdp::Frame;
 use packet::nat::{Quoted, fragment_id, is_icmp_error, quoted};
 use packet::{FlowKey, Layout, Parsed, protocol};
-use tables::{Fate, Flow, FlowTime, Flows, Glanced, Glimpse, Probes, Rows, State, Ticks};
+use tables::{
+    Beginning, ColumnsV4, Fate, Flow, FlowTime, Flows, Glanced, Glimpses, NotAdded, Probes, Rows, State,
+    Ticks,
+};
 
 use crate::BATCH;
 use crate::heads::Heads;
@@ -23,7 +26,7 @@ pub(crate) struct Columns {
     /// them that may change their flow, or that it may not have; and the flows.
     pub(crate) known: Rows,
     pub(crate) stirring: Rows,
-    pub(crate) glimpses: [Glimpse; BATCH],
+    pub(crate) glimpses: Glimpses,
 }
 
 const _: () = assert!(BATCH == Rows::MOST, "a batch is looked up at once");
@@ -37,7 +40,7 @@ impl Columns {
             looked_up: Rows::NONE,
             known: Rows::NONE,
             stirring: Rows::NONE,
-            glimpses: [Glimpse::NONE; BATCH],
+            glimpses: Glimpses::default(),
         }
     }
 
@@ -55,8 +58,10 @@ impl Columns {
     }
 
     /// Makes ready for [`Columns::ask_plain`] what all rows need alike. It comes before anything else is asked.
-    pub(crate) fn lay(&mut self, heads: &Heads) {
-        self.probes.lay_v4(heads.plain_v4, &heads.sources, &heads.destinations, &heads.ports);
+    pub(crate) fn lay(&mut self, flows: &Flows, parsed: &[Parsed; BATCH], heads: &Heads) {
+        let Heads { plain_v4, sources, destinations, ports, .. } = heads;
+        let protocols = &parsed.each_ref().map(|parsed| parsed.protocol);
+        flows.lay_v4(&mut self.probes, *plain_v4, &ColumnsV4 { sources, destinations, ports, protocols });
     }
 
     /// Asks for those of these rows that are TCP or UDP in plain IPv4 frames, and says which of them are something else.
@@ -70,22 +75,25 @@ impl Columns {
         parsed: &[Parsed; BATCH],
         heads: &Heads,
     ) -> Rows {
-        let mut ordinary = Rows::NONE;
+        let (mut unlike, mut decided) = (rows.without(heads.plain_v4), Rows::NONE);
         for row in rows.within(heads.plain_v4) {
             if fates[row] != Fate::Undecided {
+                decided.insert(row);
                 continue;
             }
             let protocol = parsed[row].protocol;
             let tcp_flags = match protocol {
                 protocol::UDP => 0,
                 protocol::TCP => plain_tcp_flags(frames, row),
-                _ => continue,
+                _ => {
+                    unlike.insert(row);
+                    continue;
+                }
             };
             flows.ask_laid(&mut self.probes, row, protocol, tcp_flags);
-            ordinary.insert(row);
         }
-        self.ordinary = self.ordinary.with(ordinary);
-        rows.without(ordinary).into_iter().filter(|row| fates[*row] == Fate::Undecided).collect()
+        self.ordinary = self.ordinary.with(rows.without(unlike).without(decided));
+        unlike.into_iter().filter(|row| fates[*row] == Fate::Undecided).collect()
     }
 
     /// Asks for one row with TCP or UDP in a plain IPv4 frame.
@@ -111,16 +119,21 @@ impl Columns {
     /// The flow of a known row's packet. `becomes`: where it has been translated.
     pub(crate) fn flow(&self, row: usize, becomes: Option<&FlowKey>) -> Flow {
         let key = self.probes.key(row);
-        self.glimpses[row].of_translated(&key, becomes.unwrap_or(&key))
+        self.glimpses.of_translated(row, &key, becomes.unwrap_or(&key))
     }
 
     /// What a row's packet becomes, which belongs to a flow that is translated. It is known then.
     #[inline]
     pub(crate) fn becomes(&mut self, others: &mut Others, row: usize, flows: &Flows) -> Option<FlowKey> {
-        let becomes = flows.becomes(&self.glimpses[row])?;
+        let becomes = flows.becomes(&self.glimpses, row)?;
         others.rows = others.rows.without(Rows::only(row));
         self.known.insert(row);
         Some(becomes)
+    }
+
+    /// Begins the flow of a row that has been looked up, which nobody translates.
+    pub(crate) fn begin(&self, row: u8, beginning: &Beginning, memory: &Memory<'_>) -> Result<(), NotAdded> {
+        memory.flows.add_asked(&self.probes, row.into(), beginning, &memory.time)
     }
 
     /// The key of a row that has been looked up.

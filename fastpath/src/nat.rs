@@ -178,7 +178,7 @@ fn ask(batch: &mut Batch, state: &State, memory: &Memory<'_>, policing: Option<&
         let run = batch.runs[number];
         let is_policed = policing.is_some_and(|policing| policing.asks_senders_at(run.ingress));
         if (is_policed || !state.nat.is_idle()) && !is_laid {
-            batch.flows.lay(&batch.heads);
+            batch.flows.lay(memory.flows, &batch.parsed, &batch.heads);
             is_laid = true;
         }
         if !state.nat.is_idle() && may_be_workloads(&run, &state.ports) {

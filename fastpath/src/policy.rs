@@ -26,8 +26,8 @@ use std::ops::Range;
 use model::{PortId, PortKind};
 use packet::{FlowKey, Parsed, protocol};
 use tables::{
-    Beginning, Between, Direction, DropReason, Fate, Flow, FlowTime, FlowVerdict, NextHop, NotAdded, Port,
-    PortPolicy, PuntReason, Rows, State, TUNNELS, TcpPacket,
+    Beginning, Between, Direction, DropReason, Fate, Flow, FlowVerdict, NextHop, NotAdded, Port, PortPolicy,
+    PuntReason, Rows, State, TUNNELS, TcpPacket,
 };
 
 use crate::batch::Run;
@@ -225,30 +225,49 @@ pub(crate) fn judge(batch: &mut Batch, policing: &Policing<'_>, memory: &Memory<
     }
 }
 
-/// What belongs to flows of TCP and UDP: of most packets, one word is compared and nothing written.
+/// What belongs to flows of TCP and UDP: of most packets, one word is compared and nothing written. What goes the same way is
+/// compared together.
 #[inline(never)]
 fn known_flows(batch: &mut Batch, judge: &Judge<'_>) {
     let next_hops = &judge.policing.state.next_hops;
     let Batch { frames, runs, fates, parsed, hops, opened, flows: columns, nat, .. } = batch;
     let mut ways = Ways::new(&judge.policing, runs, *opened, judge.epoch);
-    for at in columns.known {
-        ways.turn_to(at, next_hops.get(hops[at]));
-        let is_let_pass = !ways.is_asked || columns.glimpses[at].has(&ways.allowed);
-        if is_let_pass && !columns.stirring.contains(at) || !is_open(fates[at]) {
-            continue;
-        }
-        let key = columns.key(at);
-        let (bytes, parsed) = (frames[at].bytes(), &parsed[at]);
-        let packet = Packet { bytes, parsed, key: &key, way: ways.way, foreseen: &[] };
-        let flow = columns.flow(at, nat.translated(at));
-        let outcome = match ways.is_asked {
-            true => judge.known(&packet, &flow),
-            false => judge.pass(&packet, &Found::Flow(flow)),
+    let mut exits = [0; BATCH];
+    for (exit, hop) in exits.iter_mut().zip(&*hops).take(frames.len()) {
+        *exit = ways.exit(next_hops.get(*hop));
+    }
+    let mut left = columns.known;
+    while let Some(first) = left.into_iter().next() {
+        ways.turn_to(first, next_hops.get(hops[first]));
+        let together = left.within(ways.alike).within(rows_of(&exits, exits[first]));
+        left = left.without(together);
+        let let_pass = match ways.is_asked {
+            true => columns.glimpses.said(&ways.allowed),
+            false => together,
         };
-        if let Err(fate) = outcome {
-            fates[at] = fate;
+        for at in together.without(let_pass).with(together.within(columns.stirring)) {
+            if !is_open(fates[at]) {
+                continue;
+            }
+            let key = columns.key(at);
+            let (bytes, parsed) = (frames[at].bytes(), &parsed[at]);
+            let packet = Packet { bytes, parsed, key: &key, way: ways.way, foreseen: &[] };
+            let flow = columns.flow(at, nat.translated(at));
+            let outcome = match ways.is_asked {
+                true => judge.known(&packet, &flow),
+                false => judge.pass(&packet, &Found::Flow(flow)),
+            };
+            if let Err(fate) = outcome {
+                fates[at] = fate;
+            }
         }
     }
+}
+
+/// The rows of an exit. To the end and without a branch, for the processor does many rows at once.
+#[inline(always)]
+fn rows_of(exits: &[u32; BATCH], exit: u32) -> Rows {
+    Rows((0..BATCH).fold(0, |rows, row| rows | u64::from(exits[row] == exit) << row))
 }
 
 /// What belongs to no flow, and what isn't TCP or UDP.
@@ -257,7 +276,7 @@ fn others(batch: &mut Batch, judge: &Judge<'_>) {
     let Judge { policing, epoch, .. } = judge;
     let state = policing.state;
     foreseen::ask(batch, judge);
-    let Batch { frames, runs, fates, parsed, hops, opened, nat, policy, .. } = batch;
+    let Batch { frames, runs, fates, parsed, hops, opened, flows: columns, nat, policy, .. } = batch;
     let mut ways = Ways::new(policing, runs, *opened, *epoch);
     let mut said = policy.foreseen.said();
     for Seen { row, key, found } in &policy.seen {
@@ -278,7 +297,9 @@ fn others(batch: &mut Batch, judge: &Judge<'_>) {
             Found::Nothing | Found::BrokenError => {
                 let leaves_hidden =
                     nat.is_hidden(row).then(|| nat::leaves(hop, &state.next_hops, &state.ports));
-                judge.first(&packet, leaves_hidden, |beginning| policy.beginnings.push((row, beginning)))
+                let begin_hidden = |beginning| policy.beginnings.push((row, beginning));
+                let begin_plain = |beginning: &Beginning| columns.begin(row, beginning, &judge.memory);
+                judge.first(&packet, leaves_hidden, begin_hidden, begin_plain)
             }
         };
         if let Err(fate) = outcome {
@@ -360,8 +381,9 @@ struct Ways<'a> {
     opened: u64,
     run: usize,
     rows: Range<usize>,
-    /// Rows in which a packet that leaves by the same port goes the same way.
+    /// Rows in which a packet that leaves by the same exit goes the same way.
     alike: Rows,
+    exit: u32,
     way: Way,
     /// Is anything asked on it?
     is_asked: bool,
@@ -381,6 +403,7 @@ impl<'a> Ways<'a> {
             run: 0,
             rows: runs.first().map_or(0..0, Run::rows),
             alike: Rows::NONE,
+            exit: u32::MAX,
             way: Way { from: policing.end(runs.first().and_then(|run| run.ingress)), to: nowhere },
             is_asked: false,
             allowed: [FlowVerdict::NONE; 2],
@@ -392,9 +415,15 @@ impl<'a> Ways<'a> {
     /// The way of the packet in this row. What `nat.rs` looked up comes first, in order; then, in order, the rest.
     #[inline(always)]
     fn turn_to(&mut self, row: usize, hop: &NextHop) {
-        if !self.alike.contains(row) || self.way.to.port != hop.port {
+        if !self.alike.contains(row) || self.exit != self.exit(hop) {
             self.turn(row, hop);
         }
+    }
+
+    /// A number for the port that packets leave by, and for the tunnels behind it, where these are an interface of their own.
+    #[inline(always)]
+    fn exit(&self, hop: &NextHop) -> u32 {
+        u32::from(hop.port.0) | u32::from(self.tells_tunnels && !hop.is_plain()) << 16
     }
 
     #[inline(never)]
@@ -404,14 +433,17 @@ impl<'a> Ways<'a> {
             self.rows = self.runs[self.run].rows();
             self.way.from = self.policing.end(self.runs[self.run].ingress);
         }
+        self.alike = Rows::from(self.rows.clone());
         if self.tells_tunnels {
-            self.way.from = self.policing.end_by(self.runs[self.run].ingress, self.opened >> row & 1 != 0);
+            let came_by_tunnel = self.opened >> row & 1 != 0;
+            let opened = Rows(self.opened);
+            self.alike = if came_by_tunnel { self.alike.within(opened) } else { self.alike.without(opened) };
+            self.way.from = self.policing.end_by(self.runs[self.run].ingress, came_by_tunnel);
             self.way.to = self.policing.end_by(Some(hop.port), !hop.is_plain());
         } else if self.way.to.port != hop.port {
             self.way.to = self.policing.end(Some(hop.port));
         }
-        // A tunnel may be the way of one packet, and not that of the next.
-        self.alike = if self.tells_tunnels { Rows::NONE } else { Rows::from(self.rows.clone()) };
+        self.exit = self.exit(hop);
         self.learn();
     }
 
@@ -499,13 +531,14 @@ impl Judge<'_> {
     }
 
     /// A packet of no flow. `leaves_hidden`: it is to leave under another source; does it? Then `begin_hidden` is told how its
-    /// flow begins.
+    /// flow begins, else `begin_plain`.
     #[cold]
     fn first(
         &self,
         packet: &Packet<'_>,
         leaves_hidden: Option<bool>,
         begin_hidden: impl FnOnce(Beginning),
+        begin_plain: impl FnOnce(&Beginning) -> Result<(), NotAdded>,
     ) -> Result<(), Fate> {
         if packet.parsed.is_later_fragment() {
             return Err(DropReason::FragmentUnknown.into());
@@ -535,9 +568,8 @@ impl Judge<'_> {
             begin_hidden(beginning);
             return Ok(());
         }
-        let Memory { flows, time: FlowTime { now, timeouts, .. } } = self.memory;
-        if let Err(not_added) = flows.add_plain(packet.key, &beginning, now, timeouts) {
-            flows.uncount(counted);
+        if let Err(not_added) = begin_plain(&beginning) {
+            self.memory.flows.uncount(counted);
             // Known: another worker has begun it meanwhile. Ambiguous: it is its own answer, and needs no flow.
             if not_added == NotAdded::Full {
                 return Err(DropReason::FlowTableFull.into());

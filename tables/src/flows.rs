@@ -46,9 +46,9 @@ use index::{Hash, Held, Index, Link, find_in, link, row_and_side};
 use ports::Ports;
 use row::{AllRows, Life, Row, Words, directed, is_own_answer, is_turned, key, undirected, words};
 
-pub use glance::{Glanced, Glimpse};
+pub use glance::{Glanced, Glimpses};
 pub(crate) use mappings::has_mapping;
-pub use probes::Probes;
+pub use probes::{ColumnsV4, Probes};
 pub use timeouts::{FlowTime, FlowTimeouts, TcpPacket, Ticks, begins_flow};
 pub use verdict::{Beginning, Between, FlowVerdict};
 
@@ -381,46 +381,41 @@ impl Flows {
         self.add_with(original, reply, [0; 2], now, timeouts)
     }
 
-    /// Adds a flow that nobody translates, and what is known of it by its first packet: [`Flows::add`] and [`Flows::begin`].
+    /// Adds the flow of a packet that has been asked about, which nobody translates, and what is known of it by that packet:
+    /// [`Flows::add`] and [`Flows::begin`].
     ///
     /// # Errors
     /// As [`Flows::add`].
-    pub fn add_plain(
+    pub fn add_asked(
         &self,
-        original: &FlowKey,
+        probes: &Probes,
+        row: usize,
         beginning: &Beginning,
-        now: Ticks,
-        timeouts: &FlowTimeouts,
-    ) -> Result<Flow, NotAdded> {
-        let is_icmp = matches!(original.protocol, protocol::ICMP | protocol::ICMPV6);
+        time: &FlowTime<'_>,
+    ) -> Result<(), NotAdded> {
+        let probe = probes.get(row);
+        let is_icmp = matches!(probe.protocol(), protocol::ICMP | protocol::ICMPV6);
         let far = if is_icmp || beginning.counted != Between::default() { Life::FAR } else { 0 };
-        self.add_begun(original, &words(original), far, beginning, now, timeouts)
+        self.add_plain(&probe.directed(), probe.hash, far, beginning, time.now, time.timeouts).map(drop)
     }
 
-    fn add_begun(
+    /// Adds a flow that nobody translates. `asked`: the key of its first packet.
+    fn add_plain(
         &self,
-        original: &FlowKey,
         asked: &Words,
+        hash: Hash,
         far: u16,
         beginning: &Beginning,
         now: Ticks,
         timeouts: &FlowTimeouts,
-    ) -> Result<Flow, NotAdded> {
-        let hash = self.0.index.hash(asked);
+    ) -> Result<(u32, Life), NotAdded> {
         let number = self.take_row(hash, now, timeouts).ok_or(NotAdded::Full)?;
         let turned = if is_turned(asked) { Life::TURNED } else { 0 };
         let flags = Life::LIVE | Life::PLAIN | turned | far;
         self.0.rows.row(number).write(beginning, flags);
         let life = self.link_plain(number, asked, hash, flags, now);
-        let life = life.map_err(|refused| self.refuse(number, refused, original))?;
-        Ok(Flow {
-            row: number,
-            protocol: original.protocol,
-            life,
-            direction: Direction::Original,
-            other: original.reversed(),
-            verdict: beginning.verdict,
-        })
+        let life = life.map_err(|refused| self.refuse(number, refused, &key(asked)))?;
+        Ok((number, life))
     }
 
     fn add_with(
@@ -433,7 +428,11 @@ impl Flows {
     ) -> Result<Flow, NotAdded> {
         let (nothing, keys) = (Beginning::default(), [words(original), words(reply)]);
         if mappings == [0; 2] && undirected(&keys[0]) == undirected(&keys[1]) && keys[0] != keys[1] {
-            return self.add_begun(original, &keys[0], Life::FAR, &nothing, now, timeouts);
+            let hash = self.0.index.hash(&keys[0]);
+            let (row, life) = self.add_plain(&keys[0], hash, Life::FAR, &nothing, now, timeouts)?;
+            let Beginning { verdict, .. } = nothing;
+            let (protocol, direction, other) = (original.protocol, Direction::Original, *reply);
+            return Ok(Flow { row, protocol, life, direction, other, verdict });
         }
         let hashes = keys.each_ref().map(|key| self.0.index.hash(key));
         let number = self.take_row(hashes[0], now, timeouts).ok_or(NotAdded::Full)?;
@@ -495,6 +494,7 @@ impl Flows {
         }
         let life = row.life().with(flags, now.0);
         row.near.next[0].store(held.head(), Ordering::Relaxed);
+        row.set_hash(hash);
         // Whoever finds the row without its chain sees the keys of this life.
         row.near.life.store(life.0, Ordering::Release);
         index.release(held, link(number, 0));
@@ -562,8 +562,10 @@ impl Flows {
         if row.change(life, life.with(0, life.seen())).is_err() {
             return false;
         }
-        let chains = if life.has(Life::PLAIN) { 1 } else { 2 };
-        (0..chains).for_each(|side| index.unlink(rows, number, side));
+        match life.has(Life::PLAIN) {
+            true => index.unlink(rows, number, 0, row.hash()),
+            false => (0..2).for_each(|side| index.unlink(rows, number, side, index.hash(&row.words(side)))),
+        }
         let (mut mappings, mut counted) = ([0; 2], Between::default());
         if life.has(Life::FAR) {
             (mappings, counted) = (row.take_mappings(), row.take_counted());

@@ -62,8 +62,8 @@ pub use fib::{Fib, FibReader};
 pub use fingerprint::Fingerprint;
 pub use flow_rules::FlowRules;
 pub use flows::{
-    Beginning, Between, Direction, Flow, FlowCounts, FlowRow, FlowTime, FlowTimeouts, FlowVerdict, Flows,
-    Glanced, Glimpse, NotAdded, OuterAddress, Probes, TcpPacket, Ticks, begins_flow,
+    Beginning, Between, ColumnsV4, Direction, Flow, FlowCounts, FlowRow, FlowTime, FlowTimeouts, FlowVerdict,
+    Flows, Glanced, Glimpses, NotAdded, OuterAddress, Probes, TcpPacket, Ticks, begins_flow,
 };
 pub use group::{Group, GroupId};
 pub use inject::Inject;

@@ -12,56 +12,96 @@ use std::sync::atomic::{Ordering, fence};
 
 use packet::FlowKey;
 
-use super::index::{Link, link, row_and_side, way_of};
+use super::index::{row_and_side, way_of};
 use super::probes::{Probe, Probes};
 use super::row::{Life, Row, key_reversed, way};
 use super::timeouts::{self, FlowTime};
 use super::{Direction, Flow, FlowVerdict, Flows, Table};
 use crate::Rows;
 
-/// A flow as a walk keeps it from stage to stage: without keys.
-#[derive(Clone, Copy, Debug)]
-pub struct Glimpse {
-    life: Life,
-    /// As it lies in the row.
-    verdict: u64,
-    link: Link,
+/// A batch's flows as a walk keeps them from stage to stage: without keys, in columns. Of a row whose packet belongs to none,
+/// nothing means anything.
+pub struct Glimpses {
+    /// Rows of the table, and what their lives were.
+    numbers: [u32; Rows::MOST],
+    lives: [u64; Rows::MOST],
+    /// 0 where the packet goes as the flow's first one, else 1.
+    sides: [u64; Rows::MOST],
+    /// What policy has said: [`FlowVerdict::word`] without the mark of the flow that it was said of.
+    said: [u64; Rows::MOST],
 }
 
-impl Glimpse {
-    /// What stands in rows of a batch whose packets belong to none.
-    pub const NONE: Glimpse = Glimpse { life: Life(0), verdict: 0, link: 0 };
+impl Default for Glimpses {
+    fn default() -> Glimpses {
+        Glimpses {
+            numbers: [0; Rows::MOST],
+            lives: [0; Rows::MOST],
+            sides: [0; Rows::MOST],
+            said: [0; Rows::MOST],
+        }
+    }
+}
 
-    /// The flow, as it was looked up by `asked`. Nobody translates it.
-    pub fn of_plain(&self, asked: &FlowKey) -> Flow {
-        self.of_translated(asked, asked)
+impl Glimpses {
+    /// A row's flow, as it was looked up by `asked`. Nobody translates it.
+    pub fn of_plain(&self, row: usize, asked: &FlowKey) -> Flow {
+        self.of_translated(row, asked, asked)
     }
 
-    /// The flow, as it was looked up by `asked`, and its packets become this.
-    pub fn of_translated(&self, asked: &FlowKey, becomes: &FlowKey) -> Flow {
-        let (row, _) = row_and_side(self.link);
+    /// A row's flow, as it was looked up by `asked`, and its packets become this.
+    pub fn of_translated(&self, row: usize, asked: &FlowKey, becomes: &FlowKey) -> Flow {
         Flow {
-            row,
+            row: self.numbers[row],
             protocol: asked.protocol,
-            life: self.life,
-            direction: direction(self.link),
+            life: self.life(row),
+            direction: if self.sides[row] == 0 { Direction::Original } else { Direction::Reply },
             other: becomes.reversed(),
-            verdict: FlowVerdict::of_word(self.verdict, self.life.generation()),
+            verdict: FlowVerdict::of_unmarked(self.said[row]),
         }
     }
 
-    /// May a packet change something of it, or be one that it may not have? `steady`: as for [`timeouts::is_steady`].
-    #[inline(always)]
-    fn stirs(&self, steady: u16, time: &FlowTime<'_>) -> bool {
-        let (_, side) = row_and_side(self.link);
-        !timeouts::is_steady(self.life, side, steady) || !time.is_recent(self.life)
+    /// The rows of which policy has said this: one verdict that lets packets pass that go as a flow's first one, one for the
+    /// others.
+    #[inline]
+    pub fn said(&self, [as_first, as_answers]: &[FlowVerdict; 2]) -> Rows {
+        let (as_first, as_answers) = (as_first.unmarked(), as_answers.unmarked());
+        // To the end and without a branch, here and below, for the processor does several rows at once.
+        let is_said = |row: usize| self.said[row] == if self.sides[row] == 0 { as_first } else { as_answers };
+        Rows((0..Rows::MOST).fold(0, |rows, row| rows | u64::from(is_said(row)) << row))
     }
 
-    /// Has policy said this of it? One verdict that lets packets pass that go as its first one, one for the others.
-    #[inline(always)]
-    pub fn has(&self, verdicts: &[FlowVerdict; 2]) -> bool {
-        let (_, side) = row_and_side(self.link);
-        self.verdict == verdicts[side].word(self.life.generation())
+    fn life(&self, row: usize) -> Life {
+        Life(self.lives[row])
+    }
+
+    fn put(&mut self, row: usize, (number, side): (u32, usize), life: Life, verdict: u64) {
+        self.numbers[row] = number;
+        self.lives[row] = life.0;
+        self.sides[row] = side as u64;
+        self.said[row] = FlowVerdict::without_mark(verdict, life.generation());
+    }
+
+    /// Learns of these rows from lives and verdicts, as they lie in the table, what else there is to know of plain flows. Says
+    /// which of them stir. Others stay as they are.
+    fn learn(&mut self, asked: Rows, probes: &Probes, time: &FlowTime<'_>) -> Rows {
+        let mut stirring = 0;
+        for row in 0..Rows::MOST {
+            let is_asked = asked.contains(row);
+            let life = Life(self.lives[row]);
+            let side = way_of(life, probes.turned[row]);
+            let stirs = !timeouts::is_steady(life, side, probes.steady[row]) | !time.is_recent(life);
+            self.sides[row] = if is_asked { side } else { self.sides[row] };
+            let unmarked = FlowVerdict::without_mark(self.said[row], life.generation());
+            self.said[row] = if is_asked { unmarked } else { self.said[row] };
+            stirring |= u64::from(stirs) << row;
+        }
+        Rows(stirring).within(asked)
+    }
+
+    /// May a row's packet change something of its flow, or be one that it may not have?
+    fn stirs(&self, row: usize, probes: &Probes, time: &FlowTime<'_>) -> bool {
+        !timeouts::is_steady(self.life(row), self.sides[row], probes.steady[row])
+            || !time.is_recent(self.life(row))
     }
 }
 
@@ -78,52 +118,41 @@ pub struct Glanced {
     pub nothing: Rows,
 }
 
-#[inline(always)]
-fn direction(link: Link) -> Direction {
-    if link & 1 == 0 { Direction::Original } else { Direction::Reply }
-}
-
 impl Flows {
-    /// What packets become that belong to this flow, which is translated; `None`: it has changed since.
+    /// What a row's packet becomes, which belongs to a flow that is translated; `None`: it has changed since.
     #[inline]
-    pub fn becomes(&self, seen: &Glimpse) -> Option<FlowKey> {
-        let (number, side) = row_and_side(seen.link);
-        let row = self.0.rows.get(number)?;
-        let other = row.words(1 - side);
+    pub fn becomes(&self, found: &Glimpses, row: usize) -> Option<FlowKey> {
+        let seen = found.life(row);
+        let other = 1 - found.sides[row] as usize;
+        let row = self.0.rows.get(found.numbers[row])?;
+        let other = row.words(other);
         fence(Ordering::Acquire);
         let life = row.life();
-        let is_same = life.generation() == seen.life.generation() && life.has(Life::LIVE);
+        let is_same = life.generation() == seen.generation() && life.has(Life::LIVE);
         is_same.then(|| key_reversed(&other))
     }
 
     /// Looks up a batch's rows.
     #[inline(never)]
-    pub fn glance(
-        &self,
-        probes: &Probes,
-        asked: Rows,
-        time: &FlowTime<'_>,
-        found: &mut [Glimpse; Rows::MOST],
-    ) -> Glanced {
-        let (mut others, mut stirring) = (Rows::NONE, Rows::NONE);
+    pub fn glance(&self, probes: &Probes, asked: Rows, time: &FlowTime<'_>, found: &mut Glimpses) -> Glanced {
+        let mut others = Rows::NONE;
         for row in asked {
-            let probe = probes.get(row);
-            match self.plain_at_home(&probe) {
-                Some(seen) => {
-                    found[row] = seen;
-                    if seen.stirs(probe.steady, time) {
-                        stirring.insert(row);
-                    }
+            match self.at_home(&probes.get(row), |_| 0) {
+                Some((life, verdict)) => {
+                    found.numbers[row] = probes.homes[row];
+                    (found.lives[row], found.said[row]) = (life.0, verdict);
                 }
                 None => others.insert(row),
             }
         }
-        let mut glanced = Glanced { plain: asked.without(others), stirring, ..Glanced::default() };
+        let plain = asked.without(others);
+        let stirring = found.learn(plain, probes, time);
+        let mut glanced = Glanced { plain, stirring, ..Glanced::default() };
         if !others.is_empty() {
             self.glance_further(probes, others, time, found, &mut glanced);
         }
         let stirring = glanced.stirring.into_iter();
-        let over: Rows = stirring.filter(|row| time.may_be_over(found[*row].life)).collect();
+        let over: Rows = stirring.filter(|row| time.may_be_over(found.life(*row))).collect();
         let Glanced { plain, translated, stirring, nothing } = glanced;
         let without = |rows: Rows| rows.without(over);
         Glanced {
@@ -134,33 +163,15 @@ impl Flows {
         }
     }
 
-    /// The flow where most flows are, unless it is translated; `None` says nothing.
+    /// Life and verdict of the flow where most flows are, if its first key's words differ from the packet's by `unlike`; `None`
+    /// says nothing.
     #[inline(always)]
-    fn plain_at_home(&self, probe: &Probe<'_>) -> Option<Glimpse> {
-        let Table { rows, index, .. } = &*self.0;
-        let home = index.home(probe.hash);
-        let near = rows.near(home)?;
+    fn at_home<'a>(&self, probe: &Probe<'a>, unlike: impl FnOnce(&Probe<'a>) -> u64) -> Option<(Life, u64)> {
+        let near = self.0.rows.near(probe.home)?;
         let life = Life(near.life.load(Ordering::Acquire));
         let verdict = near.verdict_word();
-        if near.unlike(probe) != Some(0) || !near.is_still(life) {
-            return None;
-        }
-        Some(Glimpse { life, verdict, link: link(home, way_of(life, probe.turned)) })
-    }
-
-    /// The same of a flow that is translated. What replies show is another key, which points elsewhere.
-    #[inline(always)]
-    fn translated_at_home(&self, probe: &Probe<'_>) -> Option<Glimpse> {
-        let Table { rows, index, .. } = &*self.0;
-        let home = index.home(probe.hash);
-        let near = rows.near(home)?;
-        let life = Life(near.life.load(Ordering::Acquire));
-        let verdict = near.verdict_word();
-        if near.unlike(probe) != Some(way(probe.turned)) || !near.is_still(life) {
-            return None;
-        }
-        rows.prefetch_far(home);
-        Some(Glimpse { life, verdict, link: link(home, 0) })
+        let is_it = near.unlike(probe) == Some(unlike(probe)) && near.is_still(life);
+        is_it.then_some((life, verdict))
     }
 
     /// Looks for translated flows, and at chains: of flows that found another's row where theirs should be, of translated ones by
@@ -171,16 +182,18 @@ impl Flows {
         probes: &Probes,
         asked: Rows,
         time: &FlowTime<'_>,
-        found: &mut [Glimpse; Rows::MOST],
+        found: &mut Glimpses,
         glanced: &mut Glanced,
     ) {
         let Table { rows, index, .. } = &*self.0;
         let mut elsewhere = Rows::NONE;
         for row in asked {
             let probe = probes.get(row);
-            match self.translated_at_home(&probe) {
-                Some(seen) => {
-                    found[row] = seen;
+            // What replies show of a translated flow is another key, which points elsewhere.
+            match self.at_home(&probe, |probe| way(probe.turned)) {
+                Some((life, verdict)) => {
+                    rows.prefetch_far(probe.home);
+                    found.put(row, (probe.home, 0), life, verdict);
                     glanced.translated.insert(row);
                 }
                 None => {
@@ -202,14 +215,14 @@ impl Flows {
                 glanced.nothing.insert(row);
                 continue;
             };
-            found[row] = Glimpse { life, verdict, link };
+            found.put(row, row_and_side(link), life, verdict);
             match life.has(Life::PLAIN) {
                 true => glanced.plain.insert(row),
                 false => glanced.translated.insert(row),
             }
         }
         for row in asked.without(glanced.nothing) {
-            if found[row].stirs(probes.get(row).steady, time) {
+            if found.stirs(row, probes, time) {
                 glanced.stirring.insert(row);
             }
         }
@@ -258,16 +271,18 @@ mod tests {
             for (row, (key, tcp_flags)) in asked.iter().enumerate() {
                 flows.ask(&mut probes, row, key, *tcp_flags);
             }
-            let mut found = [Glimpse::NONE; Rows::MOST];
+            let mut found = Glimpses::default();
             let rows: Rows = (0..asked.len()).filter(|row| row % 5 != 3).collect();
             let glanced = flows.glance(&probes, rows, &time, &mut found);
             prop_assert!(glanced.plain.with(glanced.nothing).with(glanced.translated).without(rows).is_empty());
             prop_assert!(glanced.stirring.without(glanced.plain).without(glanced.translated).is_empty());
+            // What is asked later changes nothing of what was found before.
+            flows.glance(&probes, Rows::first(asked.len()).without(rows), &time, &mut found);
             for row in rows {
                 let (key, tcp_flags) = &asked[row];
                 let expected = flows.look_up(key, time.now, &timeouts);
                 if glanced.plain.contains(row) {
-                    let flow = found[row].of_plain(key);
+                    let flow = found.of_plain(row, key);
                     prop_assert_eq!(Some(flow), expected);
                     prop_assert!(!flow.is_translated());
                     let tcp_flags = if key.protocol == protocol::TCP { *tcp_flags } else { 0 };
@@ -275,8 +290,8 @@ mod tests {
                     let changes = flags != flow.life.flags() || !time.is_recent(flow.life);
                     prop_assert!(!changes || glanced.stirring.contains(row), "what changes a flow stirs");
                 } else if glanced.translated.contains(row) {
-                    let becomes = flows.becomes(&found[row]);
-                    let flow = becomes.map(|becomes| found[row].of_translated(key, &becomes));
+                    let becomes = flows.becomes(&found, row);
+                    let flow = becomes.map(|becomes| found.of_translated(row, key, &becomes));
                     prop_assert!(flow.is_none_or(|flow| Some(flow) == expected && flow.is_translated()));
                     prop_assert!(flow.is_some() || expected.is_none_or(|flow| time.may_be_over(flow.life)));
                 } else if glanced.nothing.contains(row) {
@@ -296,21 +311,22 @@ mod tests {
         let time = FlowTime::new(Ticks(9), &timeouts);
         let verdicts = [1, 2].map(|epoch| FlowVerdict::allowed(epoch, crate::Between::default()));
         let glance = |key: &FlowKey| {
-            let mut found = [Glimpse::NONE; Rows::MOST];
+            let mut found = Glimpses::default();
             let mut probes = Probes::default();
             flows.ask(&mut probes, 0, key, 0);
             let glanced = flows.glance(&probes, Rows(1), &time, &mut found);
             assert!(glanced.plain.contains(0));
-            found[0]
+            found
         };
         let flow = flows.add(&key, &key.reversed(), time.now, &timeouts).unwrap();
         flows.judge(&flow, verdicts[0]);
-        assert!(glance(&key).has(&verdicts) && !glance(&key.reversed()).has(&verdicts));
+        let is_said = |key: &FlowKey| glance(key).said(&verdicts).contains(0);
+        assert!(is_said(&key) && !is_said(&key.reversed()));
         // The row's next flow.
         let next = FlowKey { sport: 5, ..key };
         flows.add(&next, &next.reversed(), time.now, &timeouts).unwrap();
         flows.judge(&flow, verdicts[0]);
-        assert!(!glance(&next).has(&verdicts), "said of the last one");
+        assert!(!is_said(&next), "said of the last one");
     }
 
     fn numbered(n: u32) -> FlowKey {
@@ -339,12 +355,14 @@ mod tests {
     fn under_a_flood_a_glance_finds_what_was_said_of_its_own_flow() {
         const KEPT: u32 = 16;
         let (flows, timeouts) = (Flows::new(64), FlowTimeouts::default());
+        let time = FlowTime::new(Ticks(9), &timeouts);
         let verdict = |n: u32| FlowVerdict::allowed(n.into(), crate::Between::default());
         let add = |n: u32| {
             let beginning = crate::Beginning { verdict: verdict(n), ..Default::default() };
-            flows.add_plain(&numbered(n), &beginning, Ticks(9), &timeouts)
+            let mut probes = Probes::default();
+            flows.ask(&mut probes, 0, &numbered(n), 0);
+            flows.add_asked(&probes, 0, &beginning, &time)
         };
-        let time = FlowTime::new(Ticks(9), &timeouts);
         for n in 0..KEPT {
             add(n).unwrap();
             let answer = flows.look_up(&numbered(n).reversed(), time.now, &timeouts).unwrap();
@@ -358,7 +376,7 @@ mod tests {
                 }
             };
             let floods = [scope.spawn(flood(0)), scope.spawn(flood(64))];
-            let (mut probes, mut found) = (Probes::default(), [Glimpse::NONE; Rows::MOST]);
+            let (mut probes, mut found) = (Probes::default(), Glimpses::default());
             let mut first = 0;
             while floods.iter().any(|flood| !flood.is_finished()) {
                 // The kept ones in the first rows, some of the flood in the others; now one way, now the other.
@@ -373,7 +391,7 @@ mod tests {
                 assert!(Rows::first(KEPT as usize).without(glanced.plain).is_empty(), "established");
                 for row in glanced.plain {
                     let said = verdict(number(row as u32));
-                    assert!(found[row].has(&[said, said]), "row {row}");
+                    assert!(found.said(&[said, said]).contains(row), "row {row}");
                 }
             }
         });

@@ -41,8 +41,8 @@ pub(super) struct Index {
     /// How many bits of a hash are none of its bucket's number.
     shift: u32,
     rows: u64,
-    /// Secret: nobody outside can make keys that meet.
-    keys: [u64; 5],
+    /// Secret: nobody outside can make keys that meet. One for each word, and the last.
+    keys: [u64; 6],
 }
 
 /// Where a key belongs: in the bucket that its high bits number, and, if it was free, in the row that they point to.
@@ -76,8 +76,7 @@ impl Index {
             buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(),
             shift: u32::BITS - buckets.trailing_zeros(),
             rows: rows as u64,
-            // Odd, as the last one has to be.
-            keys: std::array::from_fn(|at| secret.hash_one(at) | 1),
+            keys: std::array::from_fn(|at| secret.hash_one(at)),
         }
     }
 
@@ -92,30 +91,37 @@ impl Index {
         self.hash_either_way(&undirected(words))
     }
 
-    /// [`Self::hash`] of words without a way.
+    /// [`Self::hash`] of words without a way: NH, under which two keys meet once in 2^32 times, whichever they are (Black et al.,
+    /// UMAC, CRYPTO '99), then its halves mixed. Products of 32 bits are what processors make several of at once.
     #[inline(always)]
     pub(super) fn hash_either_way(&self, words: &Words) -> Hash {
         let [head, a, b, c, d] = *words;
-        let keys = &self.keys;
         match is_v6(words) {
             false => self.hash_v4(head, a),
-            true => self.last(fold(
-                fold(head ^ keys[0], a ^ keys[1]) ^ keys[3],
-                fold(b ^ keys[2], c ^ keys[3]) ^ d ^ keys[0],
-            )),
+            true => {
+                let keys = &self.keys;
+                let [b, c, d] = [product(b, keys[2]), product(c, keys[3]), product(d, keys[4])];
+                self.mixed(self.of_two(head, a).wrapping_add(b).wrapping_add(c).wrapping_add(d))
+            }
         }
     }
 
     /// [`Self::hash_either_way`] of both words of an IPv4 key.
     #[inline(always)]
-    pub(super) fn hash_v4(&self, head: u64, tail: u64) -> Hash {
-        self.last(fold(head ^ self.keys[0], tail ^ self.keys[1]))
+    pub(super) fn hash_v4(&self, head: u64, addresses: u64) -> Hash {
+        self.mixed(self.of_two(head, addresses))
     }
 
-    /// High bits of a product depend on all bits of what it is made of.
     #[inline(always)]
-    fn last(&self, folded: u64) -> Hash {
-        Hash((folded.wrapping_mul(self.keys[4]) >> 32) as u32)
+    fn of_two(&self, head: u64, second: u64) -> u64 {
+        product(head, self.keys[0]).wrapping_add(product(second, self.keys[1]))
+    }
+
+    /// High bits of the result depend on all bits of the sum.
+    #[inline(always)]
+    fn mixed(&self, sum: u64) -> Hash {
+        let mixed = product(sum, self.keys[5]);
+        Hash((mixed ^ mixed >> 32) as u32)
     }
 
     /// The row in which a flow with this hash lies if it was free.
@@ -208,10 +214,10 @@ impl Index {
         self.buckets[held.bucket].store(u64::from(version) << 32 | u64::from(head), Ordering::Release);
     }
 
-    /// Takes a row out of the chain of one of its keys.
-    pub(super) fn unlink(&self, rows: &AllRows, number: u32, side: usize) {
+    /// Takes a row out of the chain of one of its keys. `hash`: that key's.
+    pub(super) fn unlink(&self, rows: &AllRows, number: u32, side: usize, hash: Hash) {
         let row = rows.row(number);
-        let held = self.hold(self.hash(&row.words(side)));
+        let held = self.hold(hash);
         let wanted = link(number, side);
         let after = row.near.next[side].load(Ordering::Relaxed);
         let mut at = held.head();
@@ -232,11 +238,11 @@ impl Index {
     }
 }
 
-/// The halves of a product, on each other.
+/// The product of a word's halves, each with its half of a key added.
 #[inline(always)]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
+fn product(word: u64, key: u64) -> u64 {
+    let half = |shift: u32| u64::from(((word >> shift) as u32).wrapping_add((key >> shift) as u32));
+    half(0) * half(32)
 }
 
 /// The first live row with this key in a chain, and which of its keys it is; an error where the chain is longer than `steps`.
@@ -256,7 +262,8 @@ pub(super) fn find_in<'a>(
         let Some(row) = rows.get(number) else { return Err(Changing) };
         let life = row.life();
         if life.has(Life::LIVE) && row.has_words(side, asked) {
-            let side = if life.has(Life::PLAIN) { way_of(life, is_turned(asked).into()) } else { side };
+            let side =
+                if life.has(Life::PLAIN) { way_of(life, is_turned(asked).into()) as usize } else { side };
             return Ok(Some((link(number, side), life, row)));
         }
         at = row.near.next[side].load(Ordering::Relaxed);
@@ -266,8 +273,8 @@ pub(super) fn find_in<'a>(
 
 /// Which key of a plain flow has its source at the lower end, or, where `turned` is 1, at the higher one.
 #[inline(always)]
-pub(super) fn way_of(life: Life, turned: u64) -> usize {
-    (u64::from(life.has(Life::TURNED)) ^ turned) as usize
+pub(super) fn way_of(life: Life, turned: u64) -> u64 {
+    (life.0 >> Life::TURNED.trailing_zeros() ^ turned) & 1
 }
 
 #[cfg(test)]

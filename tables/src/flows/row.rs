@@ -9,6 +9,7 @@ use lpm::prefetch;
 use model::Family;
 use packet::FlowKey;
 
+use super::index::Hash;
 use super::probes::Probe;
 use super::verdict::{Beginning, Between, counted_of, counted_word, icmp_word};
 
@@ -16,9 +17,9 @@ use super::verdict::{Beginning, Between, counted_of, counted_word, icmp_word};
 /// one, which say which way that is.
 ///
 /// ```text
-///  IPv4   63                 16 15      8 7   0   47                 0
-///         lower address, port   protocol  marks   higher address, port      two words, then zeros
-///  IPv6   lower port, higher port, 16 zeros, protocol, marks                one word, then the lower and the higher address
+///  63        48 47         32 31    16 15       8 7    0
+///  lower port    higher port    zeros   protocol   marks      one word, of either family
+///  lower address              higher address                  IPv4: one word, then zeros; IPv6: four
 /// ```
 ///
 /// An end is lower than another one by its address, then by its port.
@@ -43,35 +44,35 @@ pub(super) fn words(key: &FlowKey) -> Words {
 #[inline(always)]
 pub(super) fn either_way(key: &FlowKey) -> (Words, bool) {
     let FlowKey { src, dst, sport, dport, protocol, family } = *key;
-    let protocol = u64::from(protocol) << PROTOCOL;
+    let ports = u32::from(sport) << 16 | u32::from(dport);
     match family {
         Family::V4 => {
-            let ends = [end_v4(src as u32, sport.into()), end_v4(dst as u32, dport.into())];
-            let head = head_v4(ends[0].min(ends[1])) | protocol;
-            ([head, ends[0].max(ends[1]), 0, 0, 0], ends[0] > ends[1])
+            let (head, addresses, turned) = either_way_v4(src as u32, dst as u32, ports, protocol);
+            ([head, addresses, 0, 0, 0], turned)
         }
         Family::V6 => {
             let turned = (src, sport) > (dst, dport);
-            let ends = [(src, sport), (dst, dport)];
-            let ((low, low_port), (high, high_port)) =
-                (ends[usize::from(turned)], ends[usize::from(!turned)]);
-            let ports = u64::from(low_port) << 48 | u64::from(high_port) << 32;
-            let words = [low >> 64, low, high >> 64, high].map(|part| part as u64);
-            ([ports | protocol | IS_V6, words[0], words[1], words[2], words[3]], turned)
+            let [a, b, c, d] =
+                [src.min(dst) >> 64, src.min(dst), src.max(dst) >> 64, src.max(dst)].map(|part| part as u64);
+            ([head(ports, turned, protocol) | IS_V6, a, b, c, d], turned)
         }
     }
 }
 
-/// One end of an IPv4 key. `port`: of 16 bits.
+/// [`either_way`] of IPv4: both words. `ports`: the source's in the high half. Without a branch: who is higher can't be foreseen,
+/// and the processor does several at once.
 #[inline(always)]
-pub(super) fn end_v4(address: u32, port: u32) -> u64 {
-    u64::from(address) << 16 | u64::from(port)
+pub(super) fn either_way_v4(source: u32, destination: u32, ports: u32, protocol: u8) -> (u64, u64, bool) {
+    let turned = (source > destination) | ((source == destination) & (ports > ports.rotate_left(u16::BITS)));
+    let (low, high) = (source.min(destination), source.max(destination));
+    (head(ports, turned, protocol), u64::from(low) << 32 | u64::from(high), turned)
 }
 
-/// The first word of an IPv4 key with this lower end, but for the protocol.
+/// The first word of a key, but for its marks. `ports`: the source's in the high half.
 #[inline(always)]
-pub(super) fn head_v4(low: u64) -> u64 {
-    low << 16
+fn head(ports: u32, turned: bool, protocol: u8) -> u64 {
+    let ports = if turned { ports.rotate_left(u16::BITS) } else { ports };
+    u64::from(ports) << 32 | u64::from(protocol) << PROTOCOL
 }
 
 /// Words without a way, given one.
@@ -91,10 +92,11 @@ pub(super) fn undirected(words: &Words) -> Words {
 /// Are both ends of a key the same, so that its answers show the same key?
 pub(super) fn is_own_answer(words: &Words) -> bool {
     let [head, a, b, c, d] = *words;
-    match is_v6(words) {
-        false => head >> 16 == a,
-        true => head >> 48 == head >> 32 & 0xffff && (a, b) == (c, d),
-    }
+    let same_address = match is_v6(words) {
+        false => a >> 32 == a & 0xffff_ffff,
+        true => (a, b) == (c, d),
+    };
+    same_address && head >> 48 == head >> 32 & 0xffff
 }
 
 /// Do they say that the source is the higher end?
@@ -107,6 +109,11 @@ pub(super) fn is_turned(words: &Words) -> bool {
 #[inline(always)]
 pub(super) fn is_v6(words: &Words) -> bool {
     words[0] & IS_V6 != 0
+}
+
+/// The protocol in a key's first word.
+pub(super) fn protocol_of(head: u64) -> u8 {
+    (head >> PROTOCOL) as u8
 }
 
 /// What a row stands for that no packet's key finds: bits of their own among the marks.
@@ -144,26 +151,13 @@ pub(super) fn key_reversed(words: &Words) -> FlowKey {
 #[inline]
 pub(super) fn key(words: &Words) -> FlowKey {
     let [head, a, b, c, d] = *words;
-    let protocol = (head >> PROTOCOL) as u8;
     let address = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
-    let key = match is_v6(words) {
-        false => FlowKey {
-            src: u128::from(head >> 32),
-            dst: u128::from(a >> 16),
-            sport: (head >> 16) as u16,
-            dport: a as u16,
-            protocol,
-            family: Family::V4,
-        },
-        true => FlowKey {
-            src: address(a, b),
-            dst: address(c, d),
-            sport: (head >> 48) as u16,
-            dport: (head >> 32) as u16,
-            protocol,
-            family: Family::V6,
-        },
+    let (src, dst, family) = match is_v6(words) {
+        false => ((a >> 32).into(), (a as u32).into(), Family::V4),
+        true => (address(a, b), address(c, d), Family::V6),
     };
+    let (sport, dport) = ((head >> 48) as u16, (head >> 32) as u16);
+    let key = FlowKey { src, dst, sport, dport, protocol: protocol_of(head), family };
     if is_turned(words) { key.reversed() } else { key }
 }
 
@@ -234,7 +228,7 @@ pub(super) struct Near {
     pub(super) life: AtomicU64,
     /// What policy has said of the flow, and of whom (`verdict.rs`).
     pub(super) verdict: AtomicU64,
-    /// The link after this one in the chain of each key. A plain flow is in one chain.
+    /// The link after this one in the chain of each key. A plain flow is in one chain, and has its hash in the other's place.
     pub(super) next: [AtomicU32; 2],
 }
 
@@ -355,7 +349,7 @@ impl Near {
     pub(super) fn unlike(&self, probe: &Probe<'_>) -> Option<u64> {
         let load = |word: usize| self.original[word].load(Ordering::Relaxed);
         let same = |word: usize| load(word + 2) == probe.rest[word];
-        let alike = load(1) == probe.tail && (probe.head & IS_V6 == 0 || same(0) && same(1) && same(2));
+        let alike = load(1) == probe.second && (probe.head & IS_V6 == 0 || same(0) && same(1) && same(2));
         alike.then(|| load(0) ^ probe.head)
     }
 }
@@ -409,7 +403,16 @@ impl Row<'_> {
     }
 
     pub(super) fn protocol(&self) -> u8 {
-        (self.near.original[0].load(Ordering::Relaxed) >> PROTOCOL) as u8
+        protocol_of(self.near.original[0].load(Ordering::Relaxed))
+    }
+
+    /// A plain flow's hash.
+    pub(super) fn hash(&self) -> Hash {
+        Hash(self.near.next[1].load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_hash(&self, hash: Hash) {
+        self.near.next[1].store(hash.0, Ordering::Relaxed);
     }
 
     pub(super) fn set_mappings(&self, mappings: [u32; 2]) {

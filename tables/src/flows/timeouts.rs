@@ -251,9 +251,10 @@ pub(super) fn steady(tcp_flags: u8) -> u16 {
 /// Does a packet that asks for these flags ([`steady`]; none by other protocols than TCP) change nothing? `side`: 0 of those
 /// that go as the flow's first one, 1 of others.
 #[inline(always)]
-pub(super) fn is_steady(life: Life, side: usize, asked: u16) -> bool {
-    let asked = asked | (side as u16 * TAKEN_PART);
-    life.flags() & (asked | Life::RESET) == asked
+pub(super) fn is_steady(life: Life, side: u64, asked: u16) -> bool {
+    // Of the whole word, so that several are done at once.
+    let asked = u64::from(asked) | (side * u64::from(TAKEN_PART));
+    life.0 & (asked | u64::from(Life::RESET)) == asked
 }
 
 #[cfg(test)]
@@ -278,11 +279,11 @@ mod tests {
         for (flags, tcp_flags) in (0..256u16).flat_map(|flags| (0..=255u8).map(move |tcp| (flags, tcp))) {
             let life = Life(0).with(flags | Life::LIVE, 0);
             for direction in [Original, Reply] {
-                if is_steady(life, direction as usize, steady(tcp_flags)) {
+                if is_steady(life, direction as u64, steady(tcp_flags)) {
                     assert_eq!(after(life.flags(), protocol::TCP, direction, tcp_flags), life.flags());
                     assert!(may_follow(life.flags(), direction, TcpPacket::of(tcp_flags)));
                 }
-                if is_steady(life, direction as usize, 0) {
+                if is_steady(life, direction as u64, 0) {
                     assert_eq!(after(life.flags(), protocol::UDP, direction, 0), life.flags());
                 }
             }

@@ -61,22 +61,38 @@ impl FlowVerdict {
             == epoch << 8 & FlowVerdict::EPOCH | FlowVerdict::ALLOWED
     }
 
-    fn flow(generation: u16) -> u64 {
+    #[inline(always)]
+    fn mark(generation: u16) -> u64 {
         (u64::from(generation) << 1) & FlowVerdict::FLOW
     }
 
     /// As it lies in a row.
     pub(super) fn word(self, generation: u16) -> u64 {
-        self.0 | FlowVerdict::flow(generation)
+        self.0 | FlowVerdict::mark(generation)
+    }
+
+    /// As it lies in a row, without the mark of the row's flow.
+    #[inline(always)]
+    pub(super) fn unmarked(self) -> u64 {
+        self.0
     }
 
     /// Out of a row: none where it was said of another flow.
     #[inline]
     pub(super) fn of_word(word: u64, generation: u16) -> FlowVerdict {
-        match word & FlowVerdict::FLOW == FlowVerdict::flow(generation) {
-            true => FlowVerdict(word & !FlowVerdict::FLOW),
-            false => FlowVerdict::NONE,
-        }
+        FlowVerdict::of_unmarked(FlowVerdict::without_mark(word, generation))
+    }
+
+    /// Takes the mark of the row's flow off a word; something else is left where it was said of another one.
+    #[inline(always)]
+    pub(super) fn without_mark(word: u64, generation: u16) -> u64 {
+        word ^ FlowVerdict::mark(generation)
+    }
+
+    /// The verdict of such a word.
+    #[inline]
+    pub(super) fn of_unmarked(word: u64) -> FlowVerdict {
+        if word & FlowVerdict::FLOW == 0 { FlowVerdict(word) } else { FlowVerdict::NONE }
     }
 }
 
