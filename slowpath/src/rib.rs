@@ -267,7 +267,9 @@ impl Rib {
         // Not beside each other.
         *places = HashTable::new();
         places.reserve(room, hash);
-        entries.taken().for_each(|place| drop(places.insert_unique(hash(&place), place, hash)));
+        for place in entries.taken() {
+            places.insert_unique(hash(&place), place, hash);
+        }
     }
 
     /// From here on the place stays the prefix's, whatever becomes of its routes.
