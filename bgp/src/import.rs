@@ -28,9 +28,12 @@ pub(crate) struct ImportPolicy<'a> {
     pub(crate) blackhole: bool,
     /// The bandwidth of the link to the peer, in bytes a second, for routes that tell none.
     pub(crate) link_bandwidth: Option<u64>,
-    /// Our AS numbers: the speaker's, and the one we show this peer.
-    pub(crate) own_as: [u32; 2],
-    /// How often they may be in an AS_PATH.
+    /// Our AS.
+    pub(crate) own_as: u32,
+    /// The one that we show this peer, which is what makes a path of its a loop, as BIRD has it: with another AS for each rack
+    /// the ToR, whose routes we take, may well be in our own.
+    pub(crate) shown_as: u32,
+    /// How often it may be in an AS_PATH.
     pub(crate) allowed_own_as: u8,
     pub(crate) router_id: Ipv4Addr,
     /// The clusters that we reflect routes in.
@@ -42,7 +45,7 @@ impl ImportPolicy<'_> {
     /// Marks for what makes all routes with these attributes ineligible.
     pub(crate) fn marks(&self, attributes: &Attributes) -> u16 {
         let mut marks = 0;
-        let ours = attributes.as_path().as_numbers().filter(|number| self.own_as.contains(number));
+        let ours = attributes.as_path().as_numbers().filter(|number| *number == self.shown_as);
         if ours.count() > usize::from(self.allowed_own_as) {
             marks |= mark::AS_LOOP;
         }
@@ -85,7 +88,7 @@ impl ImportPolicy<'_> {
                     rewrite.add_communities(&[NO_EXPORT], &[]);
                 }
                 if let Some(bandwidth) = bandwidth {
-                    rewrite.add_link_bandwidth(self.own_as[0], bandwidth);
+                    rewrite.add_link_bandwidth(self.own_as, bandwidth);
                 }
                 if let Some(from) = from {
                     let value = from.to_be_bytes().to_vec();

@@ -449,8 +449,8 @@ impl Speaker {
             peer_as: config.peer_as.0,
             blackhole: config.blackhole,
             link_bandwidth: config.link_bandwidth,
-            own_as: [self.config.local_as, config.local_as.unwrap_or(self.config.local_as)]
-                .map(|number| number.0),
+            own_as: self.config.local_as.0,
+            shown_as: config.local_as.unwrap_or(self.config.local_as).0,
             allowed_own_as: config.allowed_own_as,
             router_id: self.config.router_id,
             clusters: Arc::clone(&self.clusters),

@@ -10,6 +10,7 @@ use bgp::{
     Filter, FilterAction, FilterRule, Ineligible, Input, OriginatedRoute, Output, PeerConfig, PeerState,
     Standing,
 };
+use model::AsNumber;
 use support::{Actor, Bench, EBGP, IBGP, OBSERVER, prefix, unhex, update};
 
 const ROUTE: &str = "192.0.2.0/24";
@@ -235,5 +236,33 @@ fn communities_of_all_kinds_pass_as_they_came() {
     for attribute in [standard, extended, large] {
         let wanted = unhex(attribute);
         assert!(body.windows(wanted.len()).any(|window| window == wanted), "{attribute}");
+    }
+}
+
+#[test]
+fn a_loop_is_the_as_that_the_peer_is_shown() {
+    let path = |ases: &[u32]| {
+        let numbers: String = ases.iter().map(|number| format!("{number:08x}")).collect();
+        let len = 2 + 4 * ases.len();
+        let attributes = format!("400101004002{len:02x}02{:02x}{numbers}4003040a000002", ases.len());
+        update(&[], &unhex(&attributes), &unhex("18c00002"))
+    };
+    let shown_another = |config: &mut PeerConfig| config.local_as = Some(AsNumber(65100));
+    let shown_another_once = |config: &mut PeerConfig| {
+        config.local_as = Some(AsNumber(65100));
+        config.allowed_own_as = 1;
+    };
+    // The speaker's own AS is 65000.
+    for (configure, ases, is_loop) in [
+        (&plain as Configure<'_>, &[65001, 65000][..], true),
+        (&shown_another, &[65001, 65000], false),
+        (&shown_another, &[65001, 65100], true),
+        (&shown_another_once, &[65001, 65100], false),
+        (&shown_another_once, &[65001, 65100, 65100], true),
+    ] {
+        let mut bench = bench(&[(EBGP, configure)]);
+        bench.receive(EBGP, &path(ases));
+        let expected = if is_loop { Standing::Ineligible(Ineligible::AsLoop) } else { Standing::Best };
+        assert_eq!(standing(&bench), Some(expected), "{ases:?}");
     }
 }
