@@ -72,6 +72,8 @@ fn prefixes(cidr: &BgpFilterCidr) -> PrefixMatch {
     };
     let set = if exactly { PrefixMatch::exactly(cidr.cidr) } else { PrefixMatch::within(cidr.cidr) };
     let (min_len, max_len) = cidr.lengths.unwrap_or((set.min_len, set.max_len));
+    // Lengths constrain further: a prefix that is equal has its own, or there is none.
+    let max_len = max_len.min(set.max_len);
     PrefixMatch { min_len, max_len, negated, ..set }
 }
 
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_and_in_differ_by_the_longest_length_and_lengths_take_the_place_of_both() {
+    fn equal_and_in_differ_by_the_longest_length_and_lengths_constrain_both() {
         let set = |operator, lengths| {
             prefixes(&BgpFilterCidr { cidr: "10.0.0.0/8".parse().unwrap(), operator, lengths })
         };
@@ -152,5 +154,9 @@ mod tests {
         assert_eq!(lens(set(BgpFilterOperator::Equal, None)), (8, 8, false));
         assert_eq!(lens(set(BgpFilterOperator::NotEqual, None)), (8, 8, true));
         assert_eq!(lens(set(BgpFilterOperator::NotIn, Some((16, 24)))), (16, 24, true));
+        assert_eq!(lens(set(BgpFilterOperator::Equal, Some((8, 24)))), (8, 8, false));
+        // None, as with BIRD, for which a prefix never equals a set of them.
+        assert_eq!(lens(set(BgpFilterOperator::Equal, Some((16, 24)))), (16, 8, false));
+        assert_eq!(lens(set(BgpFilterOperator::NotEqual, Some((16, 24)))), (16, 8, true));
     }
 }
