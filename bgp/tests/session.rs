@@ -9,7 +9,8 @@ use bgp::wire::MessageType;
 use bgp::wire::capability::{AddPathMode, Capability};
 use bgp::wire::nlri::AfiSafi;
 use bgp::wire::notification::Notification;
-use bgp::{ConnectionId, Direction, Input, OriginatedRoute, Output, PeerState, Reason};
+use bgp::wire::open::Open;
+use bgp::{ConnectionId, Direction, Input, OriginatedRoute, Output, PeerConfig, PeerState, Reason};
 use model::{AsNumber, Family};
 use support::{Actor, Bench, EBGP, IBGP, OBSERVER, ip, message, prefix, unhex, update};
 
@@ -151,6 +152,21 @@ fn keepalives_are_sent_in_a_third_of_the_hold_time_or_sooner() {
         }
     }
     assert_ne!(last, bench.now - Duration::from_secs(60), "some were sent");
+}
+
+#[test]
+fn a_session_without_a_hold_time_needs_no_keepalives_and_never_falls_silent() {
+    // RFC 4271 §4.2: "the smaller", and 0 is none at all, whichever end asks for it.
+    for (ours, theirs) in [(0, 90), (90, 0), (0, 0)] {
+        let mut bench = Bench::new();
+        let config = PeerConfig { hold_time: Duration::from_secs(ours), ..Bench::config(EBGP) };
+        bench.give(Input::PutPeer(config));
+        bench.establish_with(EBGP, &Open { hold_time: theirs, ..EBGP.open() });
+        bench.take();
+        bench.pass(Duration::from_secs(24 * 3600));
+        assert_eq!(bench.state(EBGP), PeerState::Established, "{ours} and {theirs}");
+        assert!(bench.sent(EBGP).is_empty());
+    }
 }
 
 #[test]

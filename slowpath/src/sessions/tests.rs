@@ -413,6 +413,61 @@ fn a_session_without_its_password_is_held_back_until_it_is_there() {
 }
 
 #[test]
+fn a_range_has_one_password_for_peers_that_are_named_there_and_for_those_that_are_taken_in() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("leaves")).unwrap();
+    let file = directory.path().join("leaves/key");
+    std::fs::write(&file, "first").unwrap();
+    let secret = Some(SecretKey { name: "leaves".to_owned(), key: "key".to_owned() });
+    let settings = BgpSettings {
+        groups: vec![PeerGroup {
+            range: prefix("10.0.0.0/24"),
+            accept: Some(Accept { as_numbers: Vec::new(), limit: 8 }),
+            default_route: DefaultRoute::AsAny,
+            next_hop: None,
+            options: PeerOptions { password: secret, ..PeerOptions::default() },
+        }],
+        ..BgpSettings::default()
+    };
+    let mut bench = Bench::new();
+    bench.sessions = Sessions::with_secrets(directory.path().to_owned()).with_ranges(settings.passwords());
+    let mut neighbours = Neighbours::default();
+    let leaf = "10.0.0.7".parse().unwrap();
+    neighbours.take_in(&settings, leaf, AsNumber(65007), std::time::Instant::now()).unwrap();
+    let mut desired = bench.calico.desired();
+    join(&settings, &neighbours, &Aggregates::default(), &mut desired);
+    let passwords = |changes: Vec<Input<'_>>| -> Vec<(String, Option<Vec<u8>>)> {
+        let password = |guard: &Guard| guard.password.as_ref().map(|password| password.bytes().to_vec());
+        let of = |input: &Input<'_>| match input {
+            Input::PutPeer(config) => Some((config.address.to_string(), password(&config.guard))),
+            _ => None,
+        };
+        changes.iter().filter_map(of).collect()
+    };
+    let both = |password: &[u8]| {
+        ["10.0.0.7", "10.0.0.9"].map(|address| (address.to_owned(), Some(password.to_vec())))
+    };
+    assert_eq!(passwords(bench.sessions.changes(&desired)), both(b"first"));
+    let of_range = |bench: &mut Bench| -> Vec<_> {
+        bench
+            .sessions
+            .range_passwords()
+            .into_iter()
+            .map(|(range, password)| (range, password.bytes().to_vec()))
+            .collect()
+    };
+    assert_eq!(of_range(&mut bench), [(prefix("10.0.0.0/24"), b"first".to_vec())]);
+    std::fs::write(&file, "second").unwrap();
+    assert!(bench.sessions.secrets_changed());
+    assert_eq!(passwords(bench.sessions.changes(&desired)), both(b"second"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(bench.sessions.secrets_changed());
+    assert_eq!(of_range(&mut bench), [], "the kernel asks for none");
+    bench.sessions.changes(&desired);
+    assert_eq!(bench.sessions.held_back().len(), 2, "and nobody has a session without");
+}
+
+#[test]
 fn where_no_address_is_bound_the_sessions_own_end_is_the_next_hop() {
     let mut bench = Bench::new();
     let mut own = |bind| {
