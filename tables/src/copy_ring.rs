@@ -2,9 +2,14 @@
 //!
 //! Buffers circulate: the producer takes an empty one, fills it and queues it; the consumer reads it and gives it
 //! back. Frames themselves never cross threads, so each worker's frames stay its own.
+//!
+//! All buffers of a ring are parts of one piece of memory, which is zeroed, so that the kernel hands it out page by page as packets
+//! come: most rings hold few at a time, and those between workers whose queues are the same on every port hold none ever. A page is
+//! waited for once.
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use crossbeam_queue::ArrayQueue;
 
 /// No empty buffer: the other side is behind. The packet was not queued.
@@ -14,11 +19,11 @@ pub struct Full;
 
 struct Slot<M> {
     meta: M,
-    bytes: Vec<u8>,
+    bytes: BytesMut,
 }
 
 struct Ring<M> {
-    empty: ArrayQueue<Vec<u8>>,
+    empty: ArrayQueue<BytesMut>,
     filled: ArrayQueue<Slot<M>>,
 }
 
@@ -38,7 +43,11 @@ pub struct RingConsumer<M> {
 /// Where `slots` is zero.
 pub fn copy_ring<M>(slots: usize, bytes_max: usize) -> (RingProducer<M>, RingConsumer<M>) {
     let ring = Arc::new(Ring { empty: ArrayQueue::new(slots), filled: ArrayQueue::new(slots) });
-    while ring.empty.push(Vec::with_capacity(bytes_max)).is_ok() {}
+    let mut memory = BytesMut::zeroed(slots * bytes_max);
+    for _ in 0..slots {
+        // There is room for as many.
+        let _ = ring.empty.push(memory.split_to(bytes_max));
+    }
     (RingProducer(Arc::clone(&ring)), RingConsumer { ring, oldest: None })
 }
 
@@ -47,6 +56,7 @@ impl<M> RingProducer<M> {
     pub fn push(&mut self, meta: M, packet: &[u8]) -> Result<(), Full> {
         let mut bytes = self.0.empty.pop().ok_or(Full)?;
         let len = packet.len().min(bytes.capacity());
+        // What fits needs no other memory.
         bytes.clear();
         bytes.extend_from_slice(&packet[..len]);
         // There are as many slots as buffers, so a buffer in hand means a free slot.
@@ -99,6 +109,30 @@ mod tests {
         assert_eq!(consumer.pop(|meta, bytes| (meta, bytes.to_vec())), Some((3, b"yes".to_vec())));
         assert!(consumer.is_empty());
         assert_eq!((consumer.pop(|meta: i32, _| meta), consumer.next_len()), (None, None));
+    }
+
+    /// Bytes that this process holds.
+    fn resident() -> usize {
+        let sizes = std::fs::read_to_string("/proc/self/statm").unwrap();
+        sizes.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    #[test]
+    fn a_ring_takes_memory_for_packets_that_came() {
+        const BYTES: usize = 2_048;
+        const SLOTS: usize = 1 << 17;
+        let before = resident();
+        let (mut producer, mut consumer) = copy_ring(SLOTS, BYTES);
+        for number in 0..1_000u32 {
+            assert_eq!(producer.push(number, &[1; BYTES]), Ok(()));
+            assert_eq!(consumer.pop(|meta, bytes| (meta, bytes.len())), Some((number, BYTES)));
+        }
+        // Half of it is more than other tests take meanwhile.
+        let taken = resident().saturating_sub(before);
+        assert!(taken < SLOTS * BYTES / 2, "{taken} bytes");
+        // A packet that doesn't fit is cut, not given other memory.
+        assert_eq!(producer.push(0, &[1; BYTES + 1]), Ok(()));
+        assert_eq!(consumer.pop(|_, bytes| bytes.len()), Some(BYTES));
     }
 
     #[test]
