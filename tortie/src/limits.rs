@@ -102,8 +102,8 @@ impl Limits {
     pub(crate) const POLICY_PROGRAMS: (usize, usize) = (2, tables::PolicyLimits::PROGRAMS_MAX);
     /// A list of ten thousand rules takes a few megabytes.
     pub(crate) const POLICY_BYTES: (usize, usize) = (1 << 20, 1 << 36);
-    /// Below the smallest, not even an uplink and a workload can be opened.
-    pub(crate) const FRAMES: (usize, usize) = (8_192, 4_194_304);
+    /// Of the fewest an uplink, the host and two workloads still have rings of some use (`ports/rings.rs`).
+    pub(crate) const FRAMES: (usize, usize) = (2_048, 4_194_304);
     /// Below the smallest, not even two batches are held. Only packets under way take one: a batch, and what waits in
     /// transmit rings, where each takes a slot for each of its chunks.
     pub(crate) const LARGE_FRAMES: (usize, usize) = (128, 262_144);
@@ -138,9 +138,11 @@ pub(crate) const BFD_INTERVAL: (usize, usize) = (1, 60_000);
 pub(crate) const WORKERS: (usize, usize) = (1, 64);
 /// Descriptors in the transmit and completion rings of an uplink's queue.
 pub(crate) const UPLINK_RING: u32 = 2_048;
-/// Descriptors in its fill and receive rings: twice what a NIC's own ring usually holds, so that it never starves.
+/// Descriptors in its fill and receive rings: twice what a NIC's own ring usually holds, so that it never starves. Fewer where a
+/// worker has few frames (`ports/rings.rs`).
 pub(crate) const UPLINK_FILL_RING: u32 = 4_096;
-/// Descriptors in the fill ring of a workload's or the host's queue: so many frames each takes for good. Of a TCP stream
+/// Descriptors in the fill ring of a workload's or the host's queue: so many frames each takes for good, where there are
+/// enough. Of a TCP stream
 /// between workloads at 2.7 Gbit/s, 512 lost one frame in 600, 1,024 one in 12,000 (veth, one worker, 4 cores).
 pub(crate) const VETH_FILL_RING: u32 = 1_024;
 /// Descriptors in the other rings of such a queue, which take no frames by themselves. The fill ring is topped up before
@@ -236,7 +238,7 @@ impl MemoryLine {
 pub(crate) struct Memory {
     /// Taken at start-up, and never more of it.
     pub(crate) fixed: Vec<MemoryLine>,
-    /// Taken as tables fill; the sum is their upper end.
+    /// Taken as tables and rings fill; the sum is their upper end.
     pub(crate) growing: Vec<MemoryLine>,
 }
 
@@ -256,9 +258,6 @@ impl Memory {
                 line("frames", workers * limits.frames, size.chunk_bytes as usize),
                 line("large frames", large_frames, frame_bytes),
                 line("free lists of frames", workers * limits.frames + large_frames, 16),
-                line("punt rings", workers * PUNT_SLOTS, frame_bytes + 96),
-                line("inject rings", workers * INJECT_SLOTS, INJECT_BYTES + 96),
-                line("rings between workers", workers * (workers - 1) * HANDOFF_SLOTS, frame_bytes + 96),
                 line("counters of ports", ports_counted, 40),
                 line("flow table", 1, tables::Flows::bytes(limits.flows)),
                 line("packets followed", 1, tables::Tracing::bytes(FOLLOWED_WAITING)),
@@ -274,6 +273,9 @@ impl Memory {
                 line("look-up tables, IPv6", 1, lpm::Table::<u128>::new(v6).bytes()),
                 line("IPv4 routes of BGP and the RIB, about", limits.routes_v4, ROUTE_V4_BYTES),
                 line("IPv6 routes of BGP and the RIB, about", limits.routes_v6, ROUTE_V6_BYTES),
+                line("punt rings", workers * PUNT_SLOTS, frame_bytes + 96),
+                line("inject rings", workers * INJECT_SLOTS, INJECT_BYTES + 96),
+                line("rings between workers", workers * (workers - 1) * HANDOFF_SLOTS, frame_bytes + 96),
                 line(
                     "copies of frames, during a capture",
                     1,
@@ -349,13 +351,16 @@ mod tests {
     #[test]
     fn frames_are_counted_for_every_worker() {
         let limits = Limits { frames: 8192, ..Limits::default() };
-        let fixed = |workers, mtu| Memory::of(&limits, workers, FrameSize::for_mtu(mtu)).fixed_bytes();
-        let [one, two, three] = [1, 2, 3].map(|workers| fixed(workers, 1500));
+        let memory = |workers, mtu| Memory::of(&limits, workers, FrameSize::for_mtu(mtu));
+        let fixed = |workers, mtu| memory(workers, mtu).fixed_bytes();
+        let [one, two] = [1, 2].map(|workers| fixed(workers, 1500));
         assert!(two - one >= 8192 * 2048, "{one} {two}");
+        let [one, two, three] = [1, 2, 3].map(|workers| memory(workers, 1500).growing_bytes());
         assert!(
             three - two > two - one,
             "every further worker has more rings to others: {one} {two} {three}"
         );
+        let one = fixed(1, 1500);
         let jumbo = fixed(1, 9000);
         assert!(
             jumbo - one >= 8192 * 2048 + 4096 * 3 * 4096,

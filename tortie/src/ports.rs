@@ -1,5 +1,8 @@
 //! Opens ports over AF_XDP for the slow path: worker *i* owns queue *i* of every port (DESIGN.md, D3).
 
+mod queue_plan;
+mod rings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -19,6 +22,10 @@ use crate::config::Mode;
 use crate::limits;
 use crate::open_ports::{OpenPorts, OpenedPort};
 use crate::tuning::Tuner;
+pub(crate) use queue_plan::QueuePlan;
+use queue_plan::receive_queues;
+pub(crate) use rings::room_for_workloads;
+use rings::{FrameBudget, TooFew};
 
 /// What is needed to give a worker queues.
 pub(crate) struct WorkerQueues {
@@ -182,7 +189,8 @@ impl Ports {
         let mut statistics = Vec::new();
         for (worker, owner) in self.workers.iter_mut().enumerate().take(plan.queues) {
             let number = worker as u32;
-            let (queue, bound) = owner.umem.bind(queue_config(self.mode, port, number))?;
+            let rings = owner.frames.rings(port.kind);
+            let (queue, bound) = owner.umem.bind(queue_config(self.mode, port, number, rings))?;
             let steered = if attached.kind == PortKind::Uplink && !self.forwarding {
                 Steering::of(&queue).map(|waiting| attached.waiting.push(waiting)).map_err(Refused::Hold)
             } else {
@@ -247,12 +255,9 @@ impl Ports {
     }
 
     fn take_frames(&mut self, kind: PortKind, queues: usize) -> Result<(), Refused> {
-        let wanted = rings(kind).fill as usize;
         for worker in 0..queues {
-            if let Err(left) = self.workers[worker].frames.take(wanted) {
-                for taken in &mut self.workers[..worker] {
-                    taken.frames.give_back(wanted);
-                }
+            if let Err(TooFew { wanted, left }) = self.workers[worker].frames.take(kind) {
+                self.give_frames_back(kind, worker);
                 return Err(Refused::Frames { worker, wanted, left });
             }
         }
@@ -261,7 +266,7 @@ impl Ports {
 
     fn give_frames_back(&mut self, kind: PortKind, queues: usize) {
         for worker in self.workers.iter_mut().take(queues) {
-            worker.frames.give_back(rings(kind).fill as usize);
+            worker.frames.give_back(kind);
         }
     }
 }
@@ -361,111 +366,14 @@ fn tunnel_kinds(traffic: &TunnelTraffic) -> BTreeSet<TunnelKind> {
     traffic.ipip.then_some(TunnelKind::Ipip).into_iter().chain(vxlan).collect()
 }
 
-/// Frames of one worker that its ports' fill rings may still take.
-struct FrameBudget {
-    left: usize,
-}
-
-impl FrameBudget {
-    /// An eighth of the frames is kept for those that are on their way out.
-    fn new(frames: usize) -> FrameBudget {
-        FrameBudget { left: frames - frames / 8 }
-    }
-
-    /// Takes frames, or says how few are left.
-    fn take(&mut self, frames: usize) -> Result<(), usize> {
-        self.left = self.left.checked_sub(frames).ok_or(self.left)?;
-        Ok(())
-    }
-
-    fn give_back(&mut self, frames: usize) {
-        self.left += frames;
-    }
-}
-
-/// Workload ports that a worker has frames for, beside so many uplinks and the host; `None` where it hasn't even for
-/// those.
-pub(crate) fn room_for_workloads(frames: usize, uplinks: usize) -> Option<usize> {
-    let each = rings(PortKind::Workload).fill as usize;
-    let others = uplinks * rings(PortKind::Uplink).fill as usize + rings(PortKind::Host).fill as usize;
-    Some(FrameBudget::new(frames).left.checked_sub(others)? / each)
-}
-
-/// How many queues of a port are opened, and what an operator should know about that.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct QueuePlan {
-    /// Queues 0 to this, exclusively.
-    pub(crate) queues: usize,
-    /// Where it is less than was asked for, or than the interface has.
-    pub(crate) notes: Vec<String>,
-}
-
-impl QueuePlan {
-    /// `interface`: receive queues that it has. `asked`: those asked for of an uplink; the other kinds take what there
-    /// is.
-    pub(crate) fn new(kind: PortKind, interface: usize, asked: usize, workers: usize) -> QueuePlan {
-        let interface = interface.max(1);
-        let wanted = if kind == PortKind::Uplink { asked } else { workers };
-        let queues = wanted.min(interface).min(workers);
-        let mut notes = Vec::new();
-        if kind == PortKind::Uplink && interface < wanted {
-            notes.push(format!(
-                "{wanted} queues were asked for and the interface has {interface}: using {queues} \
-                 (more with `ethtool -L`)"
-            ));
-        }
-        if kind == PortKind::Uplink && workers < wanted {
-            notes.push(format!(
-                "{wanted} queues were asked for and there are {workers} workers: using {queues} (raise workers)"
-            ));
-        }
-        if interface > queues {
-            let fate = match kind {
-                PortKind::Uplink => "stays with the kernel",
-                PortKind::Workload | PortKind::Host => "is dropped",
-            };
-            notes.push(format!(
-                "the interface has {interface} receive queues and only {queues} belong to workers: what arrives on \
-                 the others {fate} (raise workers, or lower its queues with `ethtool -L`)"
-            ));
-        }
-        QueuePlan { queues, notes }
-    }
-}
-
-/// Receive queues in use. A veth has as many as there are cores, and uses one until told otherwise; netlink, and with
-/// it the slow path, knows the first number only.
-fn receive_queues(port: &OpenPort) -> usize {
-    let in_use = afxdp::DeviceFeatures::of(port.ifindex.0).map(|features| features.receive_queues);
-    in_use.unwrap_or(port.queues) as usize
-}
-
-/// The rings of one queue.
-pub(crate) fn rings(kind: PortKind) -> RingSizes {
-    match kind {
-        PortKind::Uplink => RingSizes {
-            rx: limits::UPLINK_FILL_RING,
-            tx: limits::UPLINK_RING,
-            fill: limits::UPLINK_FILL_RING,
-            completion: limits::UPLINK_RING,
-        },
-        PortKind::Workload | PortKind::Host => RingSizes {
-            rx: limits::VETH_RING,
-            tx: limits::VETH_RING,
-            fill: limits::VETH_FILL_RING,
-            completion: limits::VETH_RING,
-        },
-    }
-}
-
-fn queue_config(mode: Mode, port: &OpenPort, number: u32) -> QueueConfig {
+fn queue_config(mode: Mode, port: &OpenPort, number: u32, rings: RingSizes) -> QueueConfig {
     let mode = match (mode, port.kind) {
         (Mode::Auto, PortKind::Uplink) => ModeRequest::Auto,
         (Mode::ZeroCopy, PortKind::Uplink) => ModeRequest::ZeroCopy,
         // veth has no zero-copy; asking for it would only make noise in the report.
         (Mode::Copy, _) | (_, PortKind::Workload | PortKind::Host) => ModeRequest::Copy,
     };
-    QueueConfig { mode, rings: rings(port.kind), ..QueueConfig::new(port.ifindex.0, number) }
+    QueueConfig { mode, rings, ..QueueConfig::new(port.ifindex.0, number) }
 }
 
 fn report(worker: usize, bound: &BindReport, attach: &AttachReport, plan: &QueuePlan) -> QueueReport {
@@ -480,67 +388,5 @@ fn report(worker: usize, bound: &BindReport, attach: &AttachReport, plan: &Queue
         // Without the Ethernet header.
         receivable: bound.receivable - 14,
         notes: notes.join("; "),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_interface_with_fewer_queues_than_asked_is_used_and_said() {
-        let plan = QueuePlan::new(PortKind::Uplink, 1, 4, 4);
-        assert_eq!(plan.queues, 1);
-        assert_eq!(plan.notes.len(), 1);
-        assert!(plan.notes[0].contains("4 queues were asked for and the interface has 1"), "{plan:?}");
-    }
-
-    #[test]
-    fn as_many_queues_as_asked_need_no_note() {
-        assert_eq!(QueuePlan::new(PortKind::Uplink, 4, 4, 4), QueuePlan { queues: 4, notes: Vec::new() });
-        assert_eq!(QueuePlan::new(PortKind::Workload, 1, 4, 4), QueuePlan { queues: 1, notes: Vec::new() });
-    }
-
-    #[test]
-    fn queues_without_a_worker_are_named_with_what_becomes_of_their_frames() {
-        let uplink = QueuePlan::new(PortKind::Uplink, 8, 2, 2);
-        assert_eq!(uplink.queues, 2);
-        assert!(uplink.notes[0].contains("stays with the kernel"), "{uplink:?}");
-        let workload = QueuePlan::new(PortKind::Workload, 2, 1, 1);
-        assert_eq!(workload.queues, 1);
-        assert!(workload.notes[0].contains("is dropped"), "{workload:?}");
-    }
-
-    #[test]
-    fn more_queues_than_workers_are_not_promised() {
-        let plan = QueuePlan::new(PortKind::Uplink, 4, 4, 1);
-        assert_eq!(plan.queues, 1);
-        assert!(plan.notes[0].contains("1 workers"), "{plan:?}");
-    }
-
-    #[test]
-    fn an_interface_that_tells_no_queues_has_one() {
-        assert_eq!(QueuePlan::new(PortKind::Host, 0, 1, 1).queues, 1);
-    }
-
-    #[test]
-    fn frames_are_taken_until_the_reserve_for_sending_and_come_back() {
-        let mut budget = FrameBudget::new(1024);
-        assert_eq!(budget.take(512), Ok(()));
-        assert_eq!(budget.take(512), Err(384));
-        assert_eq!(budget.take(384), Ok(()));
-        budget.give_back(512);
-        assert_eq!(budget.take(512), Ok(()));
-    }
-
-    #[test]
-    fn the_default_frames_hold_an_uplink_and_a_hundred_workloads() {
-        let mut budget = FrameBudget::new(limits::Limits::default().frames);
-        assert_eq!(budget.take(rings(PortKind::Uplink).fill as usize), Ok(()));
-        for _ in 0..100 {
-            assert_eq!(budget.take(rings(PortKind::Workload).fill as usize), Ok(()));
-        }
-        assert!(room_for_workloads(limits::Limits::default().frames, 1) >= Some(100));
-        assert_eq!(room_for_workloads(8_192, 2), None);
     }
 }

@@ -284,7 +284,7 @@ const BROKEN: &[(&str, &[&str])] = &[
     ("GOODmetrics: {}\n", &["metrics.listen", "missing", "127.0.0.1:9191"]),
     ("GOODmetrics: { listen: localhost }\n", &["t.yaml:4:20: metrics.listen", "no address with a port"]),
     ("GOODlimits: { ports: 70000 }\n", &["t.yaml:4:18: limits.ports", "from 2 to 65534"]),
-    ("GOODlimits: { frames: 1 }\n", &["limits.frames", "from 8192"]),
+    ("GOODlimits: { frames: 1 }\n", &["limits.frames", "from 2048"]),
     ("GOODlimits: { rutes: 1 }\n", &["t.yaml:4:", "rutes", "routes_v4"]),
     ("GOODnode: again\n", &["t.yaml:4:", "node"]),
     ("GOODworkloads: { mtu: 1400 }\n", &["workloads.mtu"]),
@@ -334,7 +334,7 @@ proptest! {
     }
 
     #[test]
-    fn limits_within_their_range_are_taken_as_they_stand(routes in 1usize..=16_000_000, frames in 8_192usize..=4_194_304) {
+    fn limits_within_their_range_are_taken_as_they_stand(routes in 1usize..=16_000_000, frames in 2_048usize..=4_194_304) {
         let config = parse(&format!("{GOOD}limits: {{ routes_v4: {routes}, frames: {frames} }}\n")).unwrap();
         prop_assert_eq!(config.limits, Limits { routes_v4: routes, frames, ..Limits::default() });
     }
