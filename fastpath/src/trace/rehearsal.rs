@@ -5,6 +5,7 @@
 //! out. Of the flow table it gets a copy of what concerns the packet. What it draws from limits of packets and bytes is
 //! really gone, as a meter takes nothing back: one packet's worth.
 
+use std::cell::LazyCell;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ const PUNT_BYTES: usize = 65_535;
 
 /// What takes made-up packets through the walk, one at a time.
 pub struct Rehearsal {
-    worker: Worker,
+    /// Made with the first packet: most routers are never asked, and a worker takes about a megabyte.
+    worker: LazyCell<Worker, Box<dyn FnOnce() -> Worker + Send>>,
     flows: Flows,
     tracing: Tracing,
     punts: RingConsumer<Punt>,
@@ -36,30 +38,36 @@ impl Rehearsal {
     pub fn new(mut reader: Reader, pool: FramePool, flows: Flows, ports: usize) -> Rehearsal {
         reader.go_offline();
         let (punt, punts) = copy_ring(1, PUNT_BYTES);
-        let (_, inject) = copy_ring(1, 1);
-        let (_, commands) = crossbeam_channel::bounded(1);
         let (tracing, longest) = (Tracing::new(1), pool.longest());
-        let ends = WorkerEnds {
-            pool,
-            reader,
-            flows: flows.clone(),
-            policy_report: PolicyReport::new(1, 1, 1),
-            tracing: tracing.clone(),
-            capturing: Capturing::new(),
-            counters: Counters::new(1, ports),
-            punt,
-            inject,
-            handoffs: handoffs(1, 1, 1).remove(0),
-            commands,
+        let (follow, flow_table) = (tracing.clone(), flows.clone());
+        let make = move || {
+            let ends = WorkerEnds {
+                pool,
+                reader,
+                flows: flow_table,
+                policy_report: PolicyReport::new(1, 1, 1),
+                tracing: follow,
+                capturing: Capturing::new(),
+                counters: Counters::new(1, ports),
+                punt,
+                inject: copy_ring(1, 1).1,
+                handoffs: handoffs(1, 1, 1).remove(0),
+                commands: crossbeam_channel::bounded(1).1,
+            };
+            let config = WorkerConfig {
+                id: WorkerId(0),
+                core: None,
+                waiting: Waiting::Interrupt,
+                idle_wait: Duration::ZERO,
+                ports,
+            };
+            Worker::new(config, ends)
         };
-        let config = WorkerConfig {
-            id: WorkerId(0),
-            core: None,
-            waiting: Waiting::Interrupt,
-            idle_wait: Duration::ZERO,
-            ports,
-        };
-        Rehearsal { worker: Worker::new(config, ends), flows, tracing, punts, longest }
+        Rehearsal { worker: LazyCell::new(Box::new(make)), flows, tracing, punts, longest }
+    }
+
+    fn worker(&mut self) -> &mut Worker {
+        LazyCell::force_mut(&mut self.worker)
     }
 
     /// The port with this name, or of the endpoint with this name.
@@ -76,13 +84,13 @@ impl Rehearsal {
 
     /// What every port is called.
     pub fn port_names(&mut self) -> Vec<(PortId, String)> {
-        self.worker.look_at_tables(|tables| {
+        self.worker().look_at_tables(|tables| {
             tables.state.ports.iter().map(|port| (port.id, port.name.clone())).collect()
         })
     }
 
     fn port(&mut self, is_it: impl Fn(&Port) -> bool) -> Option<PortId> {
-        self.worker
+        self.worker()
             .look_at_tables(|tables| tables.state.ports.iter().find(|port| is_it(port)).map(|port| port.id))
     }
 
@@ -91,7 +99,7 @@ impl Rehearsal {
     /// # Errors
     /// There can be no such packet.
     pub fn walk(&mut self, packet: &MadeUp) -> Result<Trace, Unfit> {
-        let (frame, outer) = self.worker.look_at_tables(|tables| {
+        let (frame, outer) = self.worker().look_at_tables(|tables| {
             let outer = tables.state.nat.outgoing(model::Family::of(packet.source));
             packet.frame(tables.state).map(|frame| (frame, outer.map(|outgoing| outgoing.outer.clone())))
         })?;
@@ -102,7 +110,7 @@ impl Rehearsal {
         let (queue, wire) = memory_port(1);
         wire.send(&frame);
         self.tracing.start(TraceFilter::default(), 1);
-        self.worker.rehearse(packet.ingress, Box::new(queue), flows);
+        self.worker().rehearse(packet.ingress, Box::new(queue), flows);
         while self.punts.pop(|_, _| ()).is_some() {}
         let trace = self.tracing.next().ok_or(Unfit::TooLong)?;
         Ok(Trace { worker: None, ..trace })
