@@ -319,16 +319,34 @@ impl Queue {
     /// # Errors
     /// As [`wake`](Self::wake).
     pub fn wake_when_due(&mut self) -> io::Result<()> {
-        if self.transmitting == 0 && !self.rings.fill.needs_wakeup() {
+        let waiting = self.waiting();
+        if waiting == 0 && !self.rings.fill.needs_wakeup() {
+            self.wake_deferred = 0;
             return Ok(());
         }
-        let waiting = self.rings.tx.waiting();
         self.wake_deferred += 1;
         if waiting < WAKE_STEP.min(self.config.rings.tx / 4) && self.wake_deferred < WAKE_DEFERRALS {
             return Ok(());
         }
         self.wake_deferred = 0;
         self.wake()
+    }
+
+    /// [`wake`](Self::wake), where frames wait at all: for when there is nothing that could go with them.
+    ///
+    /// # Errors
+    /// As [`wake`](Self::wake).
+    pub fn wake_waiting(&mut self) -> io::Result<()> {
+        if self.waiting() == 0 {
+            return Ok(());
+        }
+        self.wake_deferred = 0;
+        self.wake()
+    }
+
+    /// Frames in the TX ring that the kernel hasn't taken.
+    fn waiting(&mut self) -> u32 {
+        if self.transmitting == 0 { 0 } else { self.rings.tx.waiting() }
     }
 
     fn transmit_wants_kick(&self) -> bool {

@@ -26,8 +26,11 @@ pub trait PortQueue: Send {
     /// Gives frames that were sent back to the pool.
     fn reap(&mut self, pool: &mut FramePool);
 
-    /// Tells the other side that there is work, where it asked to be told.
+    /// Tells the other side that there is work, where it asked to be told; soon, as more may come that goes with it.
     fn wake(&mut self);
+
+    /// Tells it now: nothing came meanwhile. Where [`wake`](Self::wake) puts nothing off, there is nothing to tell.
+    fn wake_now(&mut self) {}
 
     /// What an idle worker can sleep on; `None` where there is nothing.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>>;

@@ -132,6 +132,8 @@ pub struct Worker {
     answers: Answers,
     copies: Copies,
     first: usize,
+    /// The last round had no packet.
+    was_idle: bool,
     statistics_read: Instant,
     sleeper: Sleeper,
 }
@@ -173,6 +175,7 @@ impl Worker {
             answers: Answers::default(),
             copies: Copies::new(),
             first: 0,
+            was_idle: true,
             statistics_read: Instant::now(),
             sleeper: Sleeper::default(),
         }
@@ -208,8 +211,20 @@ impl Worker {
 
     /// One batch: refill, receive, walk, transmit, count. Says how many frames it took.
     pub fn round(&mut self) -> usize {
-        let Worker { config, ends, queues, batch, tally, first, watch, flow_clock, answers, copies, .. } =
-            self;
+        let Worker {
+            config,
+            ends,
+            queues,
+            batch,
+            tally,
+            first,
+            was_idle,
+            watch,
+            flow_clock,
+            answers,
+            copies,
+            ..
+        } = self;
         watch.begin();
         for owned in queues.iter_mut() {
             owned.queue.reap(&mut ends.pool);
@@ -220,8 +235,11 @@ impl Worker {
         receive::frames(batch, queues, *first, &mut ends.pool, tally);
         *first = first.wrapping_add(1);
         let taken = batch.len();
+        let was_idle = std::mem::replace(was_idle, taken == 0);
         watch.stopwatch.lap(Stage::Receive);
         if taken == 0 {
+            // What the rounds before left to wait for company goes alone.
+            queues.iter_mut().for_each(|owned| owned.queue.wake_now());
             watch.stopwatch.end(0);
             return 0;
         }
@@ -254,6 +272,10 @@ impl Worker {
         exits.settle(batch, snapshot.state);
         stopwatch.lap(Stage::Exits);
         exits.transmit(batch);
+        if was_idle {
+            // Packets are few: there is no company to wait for.
+            queues.iter_mut().for_each(|owned| owned.queue.wake_now());
+        }
         batch.clear();
         stopwatch.lap(Stage::Transmit);
         let counters = ends.counters.worker(worker);

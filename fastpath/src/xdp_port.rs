@@ -43,6 +43,11 @@ impl PortQueue for XdpPort {
         let _ = self.0.wake_when_due();
     }
 
+    fn wake_now(&mut self) {
+        // As in `wake`.
+        let _ = self.0.wake_waiting();
+    }
+
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
     }

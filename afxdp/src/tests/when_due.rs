@@ -95,12 +95,29 @@ fn a_wake_up_waits_for_company_but_not_for_ever() {
     let (mut queue, mut kernel) = testing::queue(region, SLOTS);
     // The socket is none, so that each system call fails and can be told.
     assert!(queue.wake_when_due().is_ok(), "nothing waits");
-    send(&mut queue, &mut pool, 1);
-    let calls = (1..).find(|_| queue.wake_when_due().is_err());
-    assert_eq!(calls, Some(8), "one frame");
-    complete(&mut kernel);
-    queue.reap(&mut pool);
+    for _ in 0..2 {
+        send(&mut queue, &mut pool, 1);
+        let calls = (1..).find(|_| queue.wake_when_due().is_err());
+        assert_eq!(calls, Some(8), "one frame");
+        complete(&mut kernel);
+        // What is sent and hasn't been taken back waits for nothing.
+        for _ in 0..3 {
+            assert!(queue.wake_when_due().is_ok());
+        }
+    }
     send(&mut queue, &mut pool, 16);
     assert!(queue.wake_when_due().is_err(), "sixteen frames are enough");
-    assert_eq!(queue.counters().wakeups, 2);
+    assert_eq!(queue.counters().wakeups, 3);
+}
+
+#[test]
+fn a_frame_that_nothing_could_go_with_goes_at_once() {
+    let (region, mut pool) = region(128);
+    let (mut queue, mut kernel) = testing::queue(region, SLOTS);
+    assert!(queue.wake_waiting().is_ok(), "nothing waits");
+    send(&mut queue, &mut pool, 1);
+    assert!(queue.wake_waiting().is_err());
+    complete(&mut kernel);
+    assert!(queue.wake_waiting().is_ok(), "it is sent");
+    assert_eq!(queue.counters().wakeups, 1);
 }
