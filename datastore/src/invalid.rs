@@ -120,6 +120,14 @@ pub enum Reason {
     /// A kind that Calico doesn't have either.
     #[error("{0:?} is not a kind of Calico's projectcalico.org/v3")]
     UnknownKind(String),
+    /// A field that the kind doesn't have.
+    #[error("{}", unknown_field(given, *meant))]
+    UnknownField {
+        /// Its name.
+        given: String,
+        /// The field that was likely meant.
+        meant: Option<&'static str>,
+    },
     /// A name that no resource may have.
     #[error("{0:?} can't name a resource: at most 253 characters, without spaces, '/' or control characters")]
     BadName(String),
@@ -336,4 +344,11 @@ pub enum Reason {
     /// Two fields that exclude each other.
     #[error("can't be set together with {0}")]
     Exclusive(&'static str),
+}
+
+fn unknown_field(given: &str, meant: Option<&str>) -> String {
+    match meant {
+        Some(meant) => format!("there is no field {given:?} here: is {meant:?} meant?"),
+        None => format!("there is no field {given:?} here"),
+    }
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use model::{Key, Resource};
 
+use crate::ResourceKind;
 use crate::convert::{self, Outcome};
 use crate::document::{self, Content, Value};
 use crate::event::Ignored;
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::{Invalid, Position, Reason};
 use crate::metadata;
+use crate::schema;
 use crate::v1;
 use crate::validate;
 
@@ -155,6 +157,7 @@ impl Reading<'_> {
         if is_list {
             return self.list(object);
         }
+        self.shape(title, kind, object)?;
         self.unread(title, kind, object)?;
         let Some(kind) = convert::Kind::named(kind) else {
             if !convert::is_known(kind) {
@@ -171,6 +174,27 @@ impl Reading<'_> {
             return Ok(());
         };
         self.resource(title, kind, object)
+    }
+
+    /// Refuses fields that the kind doesn't have: one that is misspelt would say nothing. What stands in etcd has been through Calico's own client, or another
+    /// version of it: there such a field is told of and left alone, as Felix does.
+    fn shape(&mut self, title: &Title, kind: &str, object: &Object<'_>) -> Result<(), Fault> {
+        let Some(kind) = ResourceKind::named(kind) else { return Ok(()) };
+        let of = schema::of(kind);
+        if self.reader == Reader::Writer {
+            check_metadata(kind, &object.object("metadata")?)?;
+        }
+        match self.reader {
+            // Kubernetes' form of IPAM's books has texts where Calico's own has others.
+            Reader::Writer if !convert::is_book(kind.name()) => schema::check(of, object),
+            Reader::Writer | Reader::Router => schema::check_names(of, object),
+            Reader::Follower => {
+                if let Err(fault) = schema::check_names(of, object) {
+                    self.ignore(title, Some(fault.path), fault.position);
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Holds what nobody reads to Calico's rules: the router says no more than that it has no effect.
@@ -271,6 +295,19 @@ fn says_not_ready(cluster: &Object<'_>) -> bool {
     let spec = cluster.object("spec").ok();
     let flag = spec.and_then(|spec| spec.field("datastoreReady"));
     flag.is_some_and(|flag| flag.value().content == Content::Bool(false))
+}
+
+/// Holds labels, annotations and names to Kubernetes' rules; the latter where a kind has none of its own. Endpoints' names are
+/// made of other names, some of them OpenStack's.
+fn check_metadata(kind: ResourceKind, metadata: &Object<'_>) -> Result<(), Fault> {
+    metadata::labels(&metadata.object("labels")?)?;
+    metadata::annotations(metadata)?;
+    match metadata.text("name")? {
+        Some((field, _)) if !kind.is_tiered() && kind != ResourceKind::WorkloadEndpoint => {
+            metadata::Naming::Subdomain.check(kind.name(), &field)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The name given, and where; an endpoint that gives none has one made of its fields, as with calicoctl.

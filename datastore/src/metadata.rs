@@ -9,7 +9,7 @@ use crate::invalid::Reason;
 
 /// Longest name of a label without its domain, longest value, and longest part of a domain (RFC 1123 §2.1).
 const LABEL_MAX: usize = 63;
-/// Longest domain of a label's name.
+/// Longest name of a resource, and longest domain of a label's name.
 const DOMAIN_MAX: usize = 253;
 /// Names and values of all annotations together.
 const ANNOTATIONS_MAX: usize = 256 << 10;
@@ -94,7 +94,7 @@ impl Naming {
     pub(crate) fn check(self, kind: &'static str, name: &Field<'_>) -> Result<(), Fault> {
         let text = name.text()?;
         let good = match self {
-            Naming::Subdomain => text.split('.').all(is_name_part),
+            Naming::Subdomain => text.len() <= DOMAIN_MAX && text.split('.').all(is_name_part),
             Naming::Label => text.len() <= LABEL_MAX && is_name_part(text),
             Naming::GlobalPolicy => is_policy_name(text),
             Naming::Policy => {

@@ -10,8 +10,10 @@ mod kinds;
 mod metadata;
 mod policy;
 mod scalar;
+mod shape;
 
 pub(crate) use decode::{DecodeError, decode};
+pub(crate) use shape::{check, check_names};
 
 /// A struct of Go's.
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub(crate) enum Type {
     Texts,
     /// A struct.
     Struct(&'static Struct),
+    /// Whatever stands there: `metav1.FieldsV1`.
+    Any,
 }
 
 /// A width of whole numbers.

@@ -602,7 +602,7 @@ fn a_name_is_required_and_must_be_usable() {
         assert_eq!(parse(&text).unwrap_err(), [expected]);
     }
     let problems = parse(&document("Node", "a/b", "{}")).unwrap_err();
-    assert!(problems[0].contains("\"a/b\" can't name a resource"), "{problems:?}");
+    assert!(problems[0].contains("\"a/b\" can't name a Node"), "{problems:?}");
 }
 
 #[test]

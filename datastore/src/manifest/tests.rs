@@ -120,13 +120,31 @@ fn calicos_other_kinds_are_ignored_with_a_word() {
 }
 
 #[test]
-fn fields_without_effect_are_told_and_unknown_ones_are_not() {
+fn fields_without_effect_are_told() {
     let text = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: node.a}\n\
-                spec:\n  serviceClusterIPs: [{cidr: 10.96.0.0/12}]\n  serviceExternalIPs: []\n  madeUp: 1\n";
+                spec:\n  serviceClusterIPs: [{cidr: 10.96.0.0/12}]\n  serviceExternalIPs: []\n";
     let manifest = read(text).unwrap();
     assert_eq!(manifest.entries.len(), 1);
     assert_eq!(manifest.ignored.len(), 1);
     assert_eq!(manifest.ignored[0].field.as_deref(), Some("spec.serviceClusterIPs"));
+}
+
+/// What a misspelt one was meant to say, a rule doesn't.
+#[test]
+fn unknown_fields_are_errors_but_in_what_others_have_stored() {
+    let text = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: web}\nspec:\n  ingress:\n\
+                \x20 - action: Allow\n    source: {selecter: app == 'web'}\n";
+    let read = |reader| super::parse(Path::new("f.yaml"), text, 100, reader);
+    for reader in [Reader::Router, Reader::Writer] {
+        assert_eq!(
+            read(reader).unwrap_err()[0].to_string(),
+            "f.yaml:7:24: NetworkPolicy(web): spec.ingress[0].source.selecter: there is no field \"selecter\" here: is \
+             \"selector\" meant?"
+        );
+    }
+    let manifest = read(Reader::Follower).unwrap();
+    assert_eq!(manifest.entries.len(), 1);
+    assert_eq!(manifest.ignored[0].field.as_deref(), Some("spec.ingress[0].source.selecter"));
 }
 
 #[test]

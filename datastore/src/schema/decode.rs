@@ -132,6 +132,7 @@ impl Decoder {
             Type::Float => value.is_number().then(|| short(value)),
             Type::Int(int) => whole(int, value),
             Type::Texts => texts(value),
+            Type::Any => Some(value.clone()),
             Type::Duration => return own(scalar::duration(value), value, at),
             Type::AsNumber => return own(scalar::as_number(value), value, at),
             Type::Port => return own(scalar::port(value), value, at),
@@ -203,6 +204,7 @@ fn name(ty: Type) -> String {
         Type::Texts => "map[string]string".to_owned(),
         Type::List(item) => format!("[]{}", name(*item)),
         Type::Struct(of) => format!("v3.{}", of.name),
+        Type::Any => "interface {}".to_owned(),
     }
 }
 
@@ -212,7 +214,7 @@ fn zero(ty: Type) -> Value {
         Type::Bool => false.into(),
         Type::Int(_) | Type::Float | Type::AsNumber | Type::Port | Type::IntOrText => 0.into(),
         Type::Duration => "0s".into(),
-        Type::Time | Type::List(_) | Type::Texts => Value::Null,
+        Type::Time | Type::List(_) | Type::Texts | Type::Any => Value::Null,
         Type::Struct(of) => {
             let always = of.members.iter().filter(|member| member.presence == Presence::Always);
             Value::Object(always.map(|member| (member.name.to_owned(), zero(member.ty))).collect())

@@ -139,6 +139,8 @@ static BGP_PEER: Struct = Struct {
         text("reachableBy"),
         text("localWorkloadSelector"),
         given("reversePeering", Type::Text),
+        // Calico Enterprise's.
+        text("failureDetectionMode"),
     ],
 };
 
@@ -390,8 +392,32 @@ static TEMPLATE: Struct = Struct {
     ],
 };
 
-static LIVE_MIGRATION: Struct =
-    Struct { name: "LiveMigrationSpec", members: &[text("source"), text("destination")] };
+static LIVE_MIGRATION: Struct = Struct {
+    name: "LiveMigrationSpec",
+    members: &[
+        given("source", Type::Struct(&MIGRATION_SOURCE)),
+        given("target", Type::Struct(&MIGRATION_TARGET)),
+    ],
+};
+static MIGRATION_SOURCE: Struct = Struct {
+    name: "LiveMigrationSource",
+    members: &[
+        given("workload", Type::Struct(&WORKLOAD_ID)),
+        given("workloadEndpoint", Type::Struct(&WORKLOAD_ENDPOINT_ID)),
+    ],
+};
+static MIGRATION_TARGET: Struct = Struct {
+    name: "LiveMigrationTarget",
+    members: &[given("selector", Type::Text), given("workloadEndpoint", Type::Struct(&WORKLOAD_ENDPOINT_ID))],
+};
+static WORKLOAD_ID: Struct = Struct {
+    name: "WorkloadIdentifier",
+    members: &[text("hostname"), text("orchestratorID"), text("workloadID")],
+};
+static WORKLOAD_ENDPOINT_ID: Struct = Struct {
+    name: "WorkloadEndpointIdentifier",
+    members: &[text("hostname"), text("orchestratorID"), text("workloadID"), text("endpointID")],
+};
 
 static NODE: Struct = Struct {
     name: "NodeSpec",

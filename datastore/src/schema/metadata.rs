@@ -51,6 +51,7 @@ static MANAGED_FIELDS: Struct = Struct {
         text("apiVersion"),
         given("time", Type::Time),
         text("fieldsType"),
+        given("fieldsV1", Type::Any),
         text("subresource"),
     ],
 };

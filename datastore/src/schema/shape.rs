@@ -1,0 +1,181 @@
+//! A tree that keeps its places, held to a struct: fields that it doesn't have, and values of another type. A field that
+//! is misspelt says nothing of what it was meant to say: a rule without its `selector` is about everybody.
+
+use super::{Struct, Type};
+use crate::fields::{Fault, Field, Object};
+use crate::invalid::Reason;
+
+/// The first field, in the order in which they stand, that a struct or one within it doesn't have.
+///
+/// # Errors
+/// The field, and the one that was likely meant. What isn't of its type is left to whoever reads it.
+pub(crate) fn check_names(of: &'static Struct, object: &Object<'_>) -> Result<(), Fault> {
+    each(of, object, &mut |_, _| Ok(()))
+}
+
+/// Besides, the first field that isn't of its type: for fields that nobody else looks at. Types with a notation of their own
+/// are left to whoever reads them.
+///
+/// # Errors
+/// The field, and what was expected.
+pub(crate) fn check(of: &'static Struct, object: &Object<'_>) -> Result<(), Fault> {
+    each(of, object, &mut |ty, field| match ty {
+        Type::Text | Type::Time => field.text().map(drop),
+        Type::Bool => field.flag().map(drop),
+        Type::Int(int) => field.number::<i64>(int.min, int.max).map(drop),
+        Type::Float => field.decimal().map(drop),
+        Type::Duration => field.text().map(drop),
+        Type::Struct(_) | Type::Texts => field.object().map(drop),
+        Type::List(_) => field.items().map(drop),
+        Type::AsNumber | Type::Port | Type::Protocol | Type::Dscp | Type::IntOrText | Type::Any => Ok(()),
+    })
+}
+
+/// Asks `look` of every field of a struct and of those within it, each before its own.
+fn each(
+    of: &'static Struct,
+    object: &Object<'_>,
+    look: &mut impl FnMut(Type, &Field<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    for (name, field) in object.fields() {
+        let Some(member) = of.members.iter().find(|member| member.name.eq_ignore_ascii_case(name)) else {
+            let meant = nearest(of, name);
+            return Err(field.fault(Reason::UnknownField { given: name.to_owned(), meant }));
+        };
+        within(member.ty, &field, look)?;
+    }
+    Ok(())
+}
+
+fn within(
+    ty: Type,
+    field: &Field<'_>,
+    look: &mut impl FnMut(Type, &Field<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    look(ty, field)?;
+    match ty {
+        Type::Struct(of) => field.object().map_or(Ok(()), |object| each(of, &object, look)),
+        Type::List(ty) => {
+            field.items().map_or(Ok(()), |mut items| items.try_for_each(|item| within(*ty, &item, look)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The field whose name is but a slip away.
+fn nearest(of: &'static Struct, name: &str) -> Option<&'static str> {
+    let slips =
+        |member: &str| slips(member.to_ascii_lowercase().as_bytes(), name.to_ascii_lowercase().as_bytes());
+    let (slips, nearest) = of.members.iter().map(|member| (slips(member.name), member.name)).min()?;
+    (slips <= 2 && slips < name.len().div_ceil(2)).then_some(nearest)
+}
+
+/// How many letters to put in, take out, change or swap with their neighbours until one word is the other
+/// (optimal string alignment distance).
+fn slips(one: &[u8], other: &[u8]) -> usize {
+    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
+    for (i, a) in one.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in other.iter().enumerate() {
+            let changed = rows[i][j] + usize::from(a != b);
+            let mut least = changed.min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[one.len()][other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ResourceKind;
+    use crate::document::Value;
+    use crate::schema::of;
+
+    fn unknown(kind: ResourceKind, spec: serde_json::Value) -> Option<(String, Option<&'static str>)> {
+        let tree = Value::of_json(&json!({"metadata": {"name": "x"}, "spec": spec}));
+        let fault = check_names(of(kind), &Object::top(&tree).unwrap()).err()?;
+        let Reason::UnknownField { meant, .. } = fault.reason else { panic!("{:?}", fault.reason) };
+        Some((fault.path, meant))
+    }
+
+    #[test]
+    fn a_misspelt_field_is_found_wherever_it_stands() {
+        let policy = ResourceKind::NetworkPolicy;
+        for (spec, path, meant) in [
+            (json!({"selecter": "all()"}), "spec.selecter", Some("selector")),
+            (json!({"ingres": []}), "spec.ingres", Some("ingress")),
+            (json!({"preDNAT": true}), "spec.preDNAT", None),
+            (
+                json!({"ingress": [{"action": "Allow"}, {"action": "Allow", "souce": {}}]}),
+                "spec.ingress[1].souce",
+                Some("source"),
+            ),
+            (
+                json!({"egress": [{"action": "Allow", "destination": {"port": [80]}}]}),
+                "spec.egress[0].destination.port",
+                Some("ports"),
+            ),
+            (
+                json!({"egress": [{"action": "Allow", "destination": {"serviceAccounts": {"nmaes": []}}}]}),
+                "spec.egress[0].destination.serviceAccounts.nmaes",
+                Some("names"),
+            ),
+        ] {
+            assert_eq!(unknown(policy, spec), Some((path.to_owned(), meant)));
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart_as_gos_decoder_does() {
+        assert_eq!(unknown(ResourceKind::Tier, json!({"Order": 1, "DEFAULTACTION": "Pass"})), None);
+        // What is no struct at all is for its reader to refuse.
+        assert_eq!(unknown(ResourceKind::NetworkPolicy, json!({"ingress": "all", "types": {"a": 1}})), None);
+        // Labels have no names that are known.
+        assert_eq!(unknown(ResourceKind::Profile, json!({"labelsToApply": {"selecter": "x"}})), None);
+    }
+
+    #[test]
+    fn what_is_not_of_its_type_is_found_where_nobody_reads_it() {
+        let wrong = |kind, spec: serde_json::Value| {
+            let tree = Value::of_json(&json!({"spec": spec}));
+            check(of(kind), &Object::top(&tree).unwrap()).err().map(|fault| fault.path)
+        };
+        for (kind, spec, path) in [
+            (ResourceKind::FelixConfiguration, json!({"bpfEnabled": "yes"}), "spec.bpfEnabled"),
+            (ResourceKind::FelixConfiguration, json!({"wireguardMTU": 1.5}), "spec.wireguardMTU"),
+            (ResourceKind::NetworkSet, json!({"nets": "10.0.0.0/8"}), "spec.nets"),
+            (ResourceKind::NetworkSet, json!({"nets": [10]}), "spec.nets[0]"),
+            (
+                ResourceKind::KubeControllersConfiguration,
+                json!({"controllers": {"policy": {"reconcilerPeriod": 5}}}),
+                "spec.controllers.policy.reconcilerPeriod",
+            ),
+        ] {
+            assert_eq!(wrong(kind, spec).as_deref(), Some(path));
+        }
+        let good =
+            json!({"controllers": {"node": {"hostEndpoint": {"templates": [{"labels": {"a": "b"}}]}}}});
+        assert_eq!(wrong(ResourceKind::KubeControllersConfiguration, good), None);
+    }
+
+    #[test]
+    fn swapped_missing_and_changed_letters_are_slips() {
+        for (one, other, count) in [
+            ("ports", "ports", 0),
+            ("prots", "ports", 1),
+            ("port", "ports", 1),
+            ("", "ab", 2),
+            ("net", "nets", 1),
+            ("source", "sauces", 3),
+        ] {
+            assert_eq!(slips(one.as_bytes(), other.as_bytes()), count, "{one} {other}");
+        }
+    }
+}
