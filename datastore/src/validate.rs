@@ -119,16 +119,13 @@ pub(crate) fn port_match(field: &Field<'_>) -> Result<PortMatch, Fault> {
         return Ok(PortMatch::Numbers(PortRange { first: port, last: port }));
     };
     let bad = || field.fault(Reason::BadPort(text.clone()));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(bad);
-    if digits(text) {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = |text: &str| digits(text).filter(|port| *port > 0).ok_or_else(bad);
+    if is_number(text) {
         let port = number(text)?;
         return Ok(PortMatch::Numbers(PortRange { first: port, last: port }));
     }
     if let Some((first, last)) = text.split_once(':') {
-        if !digits(first) || !digits(last) {
-            return Err(bad());
-        }
         let range = PortRange { first: number(first)?, last: number(last)? };
         return if range.first <= range.last { Ok(PortMatch::Numbers(range)) } else { Err(bad()) };
     }
@@ -137,6 +134,11 @@ pub(crate) fn port_match(field: &Field<'_>) -> Result<PortMatch, Fault> {
         return Err(bad());
     }
     Ok(PortMatch::Named(text.clone()))
+}
+
+/// A number written in digits alone: Go takes no sign.
+pub(crate) fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// A name that an endpoint gives one of its ports (RFC 6335 §5.1, in lower case).
@@ -177,7 +179,7 @@ pub(crate) fn dscp(field: &Field<'_>) -> Result<u8, Fault> {
             let precedence = digit(3, 3).filter(|precedence| *precedence > 0).ok_or_else(bad)?;
             Ok(class * 8 + precedence * 2)
         }
-        (number, _) => number.parse().ok().filter(|dscp| *dscp <= 63).ok_or_else(bad),
+        (number, _) => digits(number).filter(|dscp| *dscp <= 63).ok_or_else(bad),
     }
 }
 

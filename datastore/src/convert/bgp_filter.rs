@@ -113,8 +113,8 @@ pub(super) fn community(field: &Field<'_>) -> Result<BgpCommunity, Fault> {
         field.fault(Reason::BadForm { expected: "a community, aa:nn or aa:nn:mm", given: text.to_owned() })
     };
     let parts: Vec<&str> = text.split(':').collect();
-    let short = |part: &str| part.parse::<u16>().map_err(|_| bad());
-    let long = |part: &str| part.parse::<u32>().map_err(|_| bad());
+    let short = |part: &str| validate::digits(part).ok_or_else(bad);
+    let long = |part: &str| validate::digits(part).ok_or_else(bad);
     match parts[..] {
         [number, value] => Ok(BgpCommunity::Standard(short(number)?, short(value)?)),
         [number, first, second] => Ok(BgpCommunity::Large(long(number)?, long(first)?, long(second)?)),

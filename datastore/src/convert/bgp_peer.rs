@@ -101,8 +101,11 @@ fn target(spec: &Object<'_>) -> Result<Option<PeerTarget>, Fault> {
         return Ok(Some(PeerTarget::Nodes(selector)));
     }
     if let Some(selector) = validate::plain_selector(spec, "localWorkloadSelector")? {
-        // Workloads are in no resource's AS.
-        spec.required("asNumber")?;
+        // Workloads are in no resource's AS, so it has to be given; 0 is none given.
+        let field = spec.required("asNumber")?;
+        if validate::as_number(&field)? == AsNumber(0) {
+            return Err(field.fault(Reason::Missing));
+        }
         return Ok(Some(PeerTarget::LocalWorkloads(selector)));
     }
     let Some((peer_ip, _)) = spec.text("peerIP")? else { return Ok(None) };

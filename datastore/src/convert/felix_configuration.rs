@@ -297,7 +297,7 @@ fn port_range(spec: &Object<'_>, name: &str) -> Result<Setting<RangeInclusive<u1
     let text = field.text()?;
     let bad = || field.fault(Reason::BadPortRange(text.to_owned()));
     let (first, last) = text.split_once(':').unwrap_or((text, text));
-    let port = |text: &str| text.parse::<u16>().map_err(|_| bad());
+    let port = |text: &str| validate::digits::<u16>(text).ok_or_else(bad);
     match (port(first)?, port(last)?) {
         (0, 0) => Ok(Setting::Standard),
         (first, last) if first <= last && first > 0 => Ok(Setting::Given(first..=last)),

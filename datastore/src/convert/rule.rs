@@ -20,6 +20,8 @@ const RULES_MAX: usize = 1024;
 const NETS_MAX: usize = 256;
 const PORTS_MAX: usize = 50;
 const HTTP_MAX: usize = 20;
+/// Characters of one path.
+const HTTP_PATH_MAX: usize = 1024;
 
 /// Where a rule stands, which decides what it may ask.
 #[derive(Clone, Copy, Debug)]
@@ -309,6 +311,7 @@ fn http_path(item: &Field<'_>) -> Result<(), Fault> {
         (Some(path), None) | (None, Some(path)) => path,
         (None, None) => return Err(item.fault(Reason::Needs("exact or prefix"))),
     };
+    validate::at_most(&field, text.chars().count(), HTTP_PATH_MAX, "characters")?;
     if !text.starts_with('/') || text.contains(['?', '#', ' ']) {
         return Err(field.fault(Reason::BadHttpPath(text.to_owned())));
     }

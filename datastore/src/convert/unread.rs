@@ -12,7 +12,7 @@ use model::{Family, InterfaceAddr, ParseAddrError};
 use regex::Regex;
 
 use super::block_affinity;
-use crate::fields::{Fault, Object};
+use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
 use crate::metadata::{self, Naming};
 use crate::validate;
@@ -27,6 +27,7 @@ pub(crate) fn check(kind: &str, resource: &Object<'_>) -> Result<(), Fault> {
     let spec = &resource.object("spec")?;
     match kind {
         "FelixConfiguration" => felix::check(spec),
+        "BGPConfiguration" => bgp(spec),
         "Node" => node(spec, &resource.object("status")?),
         "IPPool" => pool(spec),
         "BlockAffinity" => affinity(spec),
@@ -56,6 +57,19 @@ fn affinity(spec: &Object<'_>) -> Result<(), Fault> {
         Some(field) => Err(field.fault(Reason::OutOfPlace("an affinity that is written"))),
         None => Ok(()),
     }
+}
+
+/// Whoever reads these networks cuts their host bits off; who writes them is asked what is meant.
+fn bgp(spec: &Object<'_>) -> Result<(), Fault> {
+    for name in ["serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs", "prefixAdvertisements"]
+    {
+        for item in items(spec, name)? {
+            if let Some((field, _)) = item.object()?.text("cidr")? {
+                validate::masked_prefix(&field)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// WireGuard's addresses and keys.
@@ -90,9 +104,18 @@ fn word(of: &Object<'_>, name: &str, words: &'static [&'static str]) -> Result<(
     }
 }
 
+/// The items of a list, which may be absent.
+fn items<'a>(of: &Object<'a>, name: &str) -> Result<impl Iterator<Item = Field<'a>> + use<'a>, Fault> {
+    Ok(of.field(name).map(|list| list.items()).transpose()?.into_iter().flatten())
+}
+
+fn port(of: &Object<'_>, name: &str) -> Result<(), Fault> {
+    of.field(name).map(|field| field.number::<i64>(0, u16::MAX.into())).transpose().map(drop)
+}
+
 /// Networks that may have host bits, and addresses.
 fn networks(of: &Object<'_>, name: &str) -> Result<(), Fault> {
-    for item in of.field(name).map(|list| list.items()).transpose()?.into_iter().flatten() {
+    for item in items(of, name)? {
         item.parse::<InterfaceAddr>()?;
     }
     Ok(())
@@ -101,6 +124,8 @@ fn networks(of: &Object<'_>, name: &str) -> Result<(), Fault> {
 fn kube_controllers(spec: &Object<'_>) -> Result<(), Fault> {
     word(spec, "logSeverityScreen", SEVERITIES)?;
     word(spec, "healthChecks", ON_OFF)?;
+    port(spec, "prometheusMetricsPort")?;
+    port(spec, "debugProfilePort")?;
     let controllers = spec.object("controllers")?;
     word(&controllers.object("loadBalancer")?, "assignIPs", &["AllServices", "RequestedServicesOnly"])?;
     word(&controllers.object("policyMigration")?, "enabled", ON_OFF)?;
@@ -109,7 +134,7 @@ fn kube_controllers(spec: &Object<'_>) -> Result<(), Fault> {
     let endpoints = node.object("hostEndpoint")?;
     word(&endpoints, "autoCreate", ON_OFF)?;
     word(&endpoints, "createDefaultHostEndpoint", ON_OFF)?;
-    for item in endpoints.field("templates").map(|list| list.items()).transpose()?.into_iter().flatten() {
+    for item in items(&endpoints, "templates")? {
         template(&item.object()?)?;
     }
     Ok(())

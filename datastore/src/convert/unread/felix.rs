@@ -49,11 +49,27 @@ const EXACT: &[Words] = &[
     ("flowLogsLocalReporter", ON_OFF),
     ("awsSrcDstCheck", &["DoNothing", "Enable", "Disable"]),
     ("windowsManageFirewallRules", ON_OFF),
+    ("localSubnetL2Reachability", &["Disabled", "PodsAndLoadBalancers"]),
+    ("istioAmbientMode", ON_OFF),
+    ("nftablesFlowTableOffload", &["All", "Disabled"]),
+    ("bpfAttachType", &["TC", "TCX", "Netkit"]),
+    ("bpfJITHardening", &["Auto", "Strict"]),
+    ("bpfOverlayHostSourceIP", &["HostAddress", "TunnelAddress"]),
+    ("flowLogsPolicyEvaluationMode", &["None", "Continuous"]),
+    (
+        "prometheusMetricsClientAuth",
+        &["RequireAndVerifyClientCert", "RequireAnyClientCert", "VerifyClientCertIfGiven", "NoClientCert"],
+    ),
 ];
 
 /// Whole numbers, from and to.
 const NUMBERS: &[(&str, i64, i64)] = &[
     ("debugPort", 0, 65_535),
+    ("healthPort", 0, 65_535),
+    ("metadataPort", 0, 65_535),
+    ("prometheusMetricsPort", 0, 65_535),
+    ("bpfMaglevMaxServices", 1, 3_000),
+    ("bpfMaglevMaxEndpointsPerService", 1, 3_000),
     ("bpfExtToServiceConnmark", 0, 0xffff_ffff),
     ("bpfMapSizeConntrackCleanupQueue", 1, i64::MAX),
     ("wireguardListeningPort", 1, 65_535),
