@@ -544,7 +544,7 @@ impl Judge<'_> {
             return Err(DropReason::FragmentUnknown.into());
         }
         let Way { from, to } = packet.way;
-        if to.is(PortKind::Host) && first::is_exempt(packet) {
+        if to.is(PortKind::Host) && first::is_exempt(packet, &self.policing.state.flow_rules) {
             return Ok(());
         }
         let first = First::of(packet);

@@ -8,8 +8,8 @@ use model::{PortId, WorkerId};
 use packet::protocol;
 use policy::rule::{Action, Checks, Rule};
 use support::policed::{
-    ACK, FIN, NEIGHBOR, RST, SYN, Talk, allow, between, deny, drop_to_host, key, limit_connections, neighbor,
-    police, police_endpoint, rules, to_port,
+    ACK, FIN, NEIGHBOR, RST, SYN, Talk, allow, between, deny, drop_to_host, drop_to_host_but_dhcp_and_dns,
+    key, limit_connections, neighbor, police, police_endpoint, rules, to_port,
 };
 use support::translation::{self, FLOATING, OUT, OUTER, POD, SERVER, error_frame, fragments};
 use support::{
@@ -164,7 +164,7 @@ fn answers_to_the_host_pass_whatever_the_workload_may_send() {
 }
 
 #[test]
-fn what_goes_to_the_node_itself_is_dropped_by_default_but_for_dhcp_dns_and_listeners() {
+fn what_goes_to_the_node_itself_is_dropped_by_default_but_for_listeners() {
     for egress in [None, Some(allow()), Some(deny())] {
         let refused = match egress == Some(deny()) {
             true => DropReason::EgressDenied,
@@ -175,13 +175,44 @@ fn what_goes_to_the_node_itself_is_dropped_by_default_but_for_dhcp_dns_and_liste
         let to_node = Talk::new(POD, OUTER);
         is_dropped(&mut rig, WORKLOAD, &to_node.tcp(WORKLOAD, SYN), refused);
         is_dropped(&mut rig, WORKLOAD, &to_node.ping(WORKLOAD), refused);
+        is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(68, 67).udp(WORKLOAD), refused);
+        is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(9999, 53).udp(WORKLOAD), refused);
+        let to_node = Talk::new("fd65::2", "fd18::1");
+        is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(546, 547).udp(WORKLOAD), refused);
+        passes(&mut rig, WORKLOAD, &to_node.icmp(WORKLOAD, 131));
+        is_dropped(&mut rig, WORKLOAD, &to_node.ping(WORKLOAD), refused);
+        rig.audit();
+    }
+}
+
+#[test]
+fn a_connection_to_the_node_itself_is_cut_where_that_is_no_longer_allowed() {
+    let mut rig = policed(None, Some(allow()));
+    let talk = Talk::new(POD, OUTER);
+    passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, SYN));
+    passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK));
+    drop_to_host(&mut rig);
+    is_dropped(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK), DropReason::WorkloadToHost);
+    rig.audit();
+}
+
+#[test]
+fn openstacks_instances_have_addresses_and_names_from_their_host_whatever_policy_says() {
+    for egress in [None, Some(allow()), Some(deny())] {
+        let refused = match egress == Some(deny()) {
+            true => DropReason::EgressDenied,
+            false => DropReason::WorkloadToHost,
+        };
+        let mut rig = policed(None, egress);
+        drop_to_host_but_dhcp_and_dns(&mut rig);
+        let to_node = Talk::new(POD, OUTER);
         passes(&mut rig, WORKLOAD, &to_node.clone().ports(68, 67).udp(WORKLOAD));
         passes(&mut rig, WORKLOAD, &to_node.clone().ports(9999, 53).udp(WORKLOAD));
+        is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(9999, 53).tcp(WORKLOAD, SYN), refused);
         is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(546, 547).udp(WORKLOAD), refused);
         let to_node = Talk::new("fd65::2", "fd18::1");
         passes(&mut rig, WORKLOAD, &to_node.clone().ports(546, 547).udp(WORKLOAD));
-        passes(&mut rig, WORKLOAD, &to_node.icmp(WORKLOAD, 131));
-        is_dropped(&mut rig, WORKLOAD, &to_node.ping(WORKLOAD), refused);
+        is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(68, 67).udp(WORKLOAD), refused);
         rig.audit();
     }
 }

@@ -287,6 +287,8 @@ impl Writer {
 
     /// Stages what flows of workloads are held to besides policy.
     pub fn set_flow_rules(&mut self, rules: FlowRules) {
+        // What is under way has been let pass by the rules before.
+        self.policy.changed |= self.staged.flow_rules != rules;
         self.staged.flow_rules = rules;
     }
 

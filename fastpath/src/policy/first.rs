@@ -2,7 +2,7 @@
 
 use model::Family;
 use packet::protocol;
-use tables::{Direction, DropReason, Fate, Flow, TcpPacket};
+use tables::{Direction, DropReason, Fate, Flow, FlowRules, TcpPacket};
 
 use super::{Judge, Packet};
 use crate::flow::tcp_flags;
@@ -26,7 +26,7 @@ const UNTRACKED_V6: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
 /// Those that a workload may send to its node whatever its policy says (`felix/rules/static.go`, `ICMPv6Filter`): it would
 /// cut itself off in ways that nobody expects.
 const EXEMPT_V6: [u8; 6] = [130, 131, 132, 133, 135, 136];
-/// Ports of DHCP clients and servers of each family, and of DNS.
+/// Ports of DHCP clients and servers of each family, and of DNS, where these are exempt as well.
 const DHCP: [(u16, u16); 2] = [(68, 67), (546, 547)];
 const DNS: u16 = 53;
 
@@ -58,13 +58,13 @@ impl First {
 }
 
 /// May a workload send this to its node whatever policy and defaultEndpointToHostAction say?
-pub(super) fn is_exempt(packet: &Packet<'_>) -> bool {
+pub(super) fn is_exempt(packet: &Packet<'_>, rules: &FlowRules) -> bool {
     let key = packet.key;
     match key.protocol {
         protocol::ICMPV6 if key.family == Family::V6 => {
             packet.icmp().is_some_and(|(icmp_type, _)| EXEMPT_V6.contains(&icmp_type))
         }
-        protocol::UDP => {
+        protocol::UDP if rules.passes_dhcp_and_dns => {
             let dhcp = DHCP[usize::from(key.family == Family::V6)];
             key.dport == DNS || (key.sport, key.dport) == dhcp
         }

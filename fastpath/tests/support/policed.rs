@@ -117,6 +117,13 @@ pub fn drop_to_host(rig: &mut Rig) {
     rig.publish();
 }
 
+/// The same, but for what OpenStack's instances have from their host.
+pub fn drop_to_host_but_dhcp_and_dns(rig: &mut Rig) {
+    let rules = FlowRules { drops_to_host: true, passes_dhcp_and_dns: true, ..FlowRules::default() };
+    rig.writer.set_flow_rules(rules);
+    rig.publish();
+}
+
 /// The workload may have so many connections: from it, and to it.
 pub fn limit_connections(rig: &mut Rig, egress: Option<u64>, ingress: Option<u64>) {
     let limit = |max_connections| QosDirection { max_connections, ..QosDirection::default() };

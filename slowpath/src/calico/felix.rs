@@ -235,6 +235,8 @@ impl Felix {
     pub fn flow_rules(&self) -> FlowRules {
         FlowRules {
             drops_to_host: self.endpoint_to_host == EndpointToHost::Drop,
+            // By which Felix knows OpenStack, too (`OpenstackActive` in `felix/config/config_params.go`).
+            passes_dhcp_and_dns: self.interface_prefixes.iter().any(|prefix| prefix == "tap"),
             drops_invalid: !self.conntrack_invalid_allowed,
         }
     }

@@ -7,7 +7,7 @@ use ::policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy as Rules, Rule
 use ::policy::sets::Member;
 use model::{Family, IfIndex, MacAddr, PortId, PortKind};
 
-use crate::{Endpoint, EndpointPolicy, Limits, PolicyLimits, Port, PortPolicy, Writer};
+use crate::{Endpoint, EndpointPolicy, FlowRules, Limits, PolicyLimits, Port, PortPolicy, Writer};
 
 fn writer() -> Writer {
     let policy = PolicyLimits { programs: 4, rules: 20, members: 8, bytes: 1 << 20 };
@@ -111,6 +111,10 @@ fn the_epoch_rises_when_a_verdict_may_differ_and_only_then() {
     assert_eq!(epoch(&mut writer), 3);
     writer.remove_policy("ns/a");
     assert_eq!(epoch(&mut writer), 4);
+    for _ in 0..2 {
+        writer.set_flow_rules(FlowRules { drops_to_host: true, ..FlowRules::default() });
+        assert_eq!(epoch(&mut writer), 5);
+    }
 }
 
 #[test]
