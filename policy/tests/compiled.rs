@@ -1,10 +1,13 @@
 //! The compiled form held to the slow judge, whatever the policy, the packet and the history.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cases::cases;
 use model::Prefix;
 use policy::compile::{Compiled, Compiler, Judgement, Limits, Memo, ProgramId};
 use policy::judge::Verdict;
@@ -15,7 +18,7 @@ use proptest::prelude::*;
 use support::{Change, LIMITS, World, apply, change, check, checks, islands, named, packet};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn programs_judge_as_the_slow_judge_does(
@@ -106,7 +109,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(cases(12))]
 
     /// More rules than plain rows take; those that lie with addresses have a test of their own (`narrow.rs`).
     #[test]

@@ -1,6 +1,8 @@
 //! The resolver held to two oracles: itself, told everything at once, and a slow reading of the resources that knows
 //! neither sets nor indexes.
 
+#[path = "../support/cases.rs"]
+mod cases;
 #[path = "../dataplane/mod.rs"]
 mod dataplane;
 mod draw;
@@ -9,6 +11,7 @@ mod slow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cases::cases;
 use dataplane::Dataplane;
 use draw::Draw;
 use model::{Key, Resource, Update};
@@ -97,7 +100,7 @@ fn endpoints(dataplane: &Dataplane) -> BTreeMap<Key, String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(cases(1024))]
 
     #[test]
     fn whatever_came_in_whatever_order_and_batches_the_last_state_alone_counts(
