@@ -333,8 +333,8 @@ const SLACK: usize = 1024;
 
 /// All prefixes of one family.
 ///
-/// One that is gone keeps its place until there are more such than others: most of a table that goes is never looked up again
-/// in what finds prefixes, and one that comes back is where it was.
+/// One that is gone keeps its place until there are three times as many such as others: most of a table that goes is never
+/// looked up again in what finds prefixes, and one that comes back is where it was.
 #[derive(Debug)]
 pub(crate) struct Table<K> {
     entries: Vec<Entry<K>>,
@@ -461,7 +461,7 @@ impl<K: Key> Table<K> {
 
     fn place_sought(&mut self, sought: Sought<K>) -> Index {
         if self.places.len() == self.places.capacity() {
-            self.rehash(2 * self.places.len());
+            self.rehash(false);
         }
         let hash = self.hash_of(sought);
         let Table { entries, places, hasher, free, .. } = self;
@@ -485,16 +485,25 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Makes what finds prefixes anew, with room for so many. Entry by entry, as they lie in memory, which is much quicker
-    /// than in the order of what is there.
-    fn rehash(&mut self, room: usize) {
-        let Table { entries, places, hasher, .. } = self;
-        let hash = |place: &Index| hasher.hash_one(entries[place.at()].key);
+    /// Makes what finds prefixes anew: with more room, or without those that are gone, whose places others may get from here
+    /// on. Entry by entry, as they lie in memory, which is much quicker than in the order of what is
+    /// there.
+    fn rehash(&mut self, forgets: bool) {
+        let room = if forgets { self.len() } else { 2 * self.places.len().max(8) };
+        let Table { entries, places, hasher, free, .. } = self;
         // Not beside each other.
-        *places = HashTable::new();
-        places.reserve(room, hash);
-        for (index, _) in (0..).map(Index).zip(&*entries).filter(|(_, entry)| !entry.is(VACANT)) {
-            places.insert_unique(hash(&index), index, hash);
+        (*places, *free) = (HashTable::new(), Vec::new());
+        // Enough for all: nobody is asked for a hash again.
+        places.reserve(room, |_| 0);
+        for (index, entry) in (0..).map(Index).zip(entries) {
+            if forgets && entry.is(GONE) {
+                entry.state = VACANT;
+            }
+            if entry.is(VACANT) {
+                free.push(index);
+            } else {
+                places.insert_unique(hasher.hash_one(entry.key), index, |_| 0);
+            }
         }
     }
 
@@ -503,6 +512,9 @@ impl<K: Key> Table<K> {
     /// A path that says nothing new only sheds its staleness and is given back as what it replaced.
     pub(crate) fn insert(&mut self, sought: Sought<K>, mut path: Path) -> Inserted {
         let index = self.place(sought);
+        // Those in front are taken first.
+        free.reverse();
+        self.gone = if forgets { 0 } else { self.gone };
         let entry = &mut self.entries[index.at()];
         let Some(at) = entry.paths.position(path.source, path.path_id) else {
             entry.paths.push(path);
@@ -631,19 +643,6 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Prefixes that are gone are forgotten: others may get their places from here on.
-    fn vacate(&mut self) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.is(GONE)) {
-            entry.state = VACANT;
-        }
-        self.gone = 0;
-        let vacant = (0..).map(Index).zip(&self.entries).filter(|(_, entry)| entry.is(VACANT));
-        // Those in front are taken first.
-        self.free = vacant.map(|(index, _)| index).collect();
-        self.free.reverse();
-        self.rehash(self.entries.len() - self.free.len());
-    }
-
     /// Prefixes that wait to be decided.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
@@ -660,8 +659,9 @@ impl<K: Key> Table<K> {
         if left == 0 && self.queue.is_empty() && self.entries.capacity() > 1024 {
             (self.entries, self.free, self.places, self.gone) = (Vec::new(), Vec::new(), HashTable::new(), 0);
         }
-        if self.gone > left + SLACK {
-            self.vacate();
+        // Looking costs a walk through all places: it is due when three quarters have gone, and then again.
+        if self.gone > 3 * left + SLACK {
+            self.rehash(true);
         }
         if self.queue.is_empty() && self.queue.capacity() > 1024 {
             self.queue = VecDeque::new();

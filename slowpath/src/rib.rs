@@ -66,8 +66,8 @@ impl Sought {
 
 /// All routes. A prefix has a place in an array; what finds it there is a table of four bytes a prefix.
 ///
-/// A prefix that comes to an end keeps its place until there are more such than others: most of a table that goes is never
-/// looked up in that table again, and a prefix that comes back is where it was.
+/// A prefix that comes to an end keeps its place until there are three times as many such as others: most of a table that goes
+/// is never looked up in that table again, and a prefix that comes back is where it was.
 #[derive(Default)]
 pub struct Rib {
     entries: Entries,
@@ -240,7 +240,7 @@ impl Rib {
 
     fn place_of(&mut self, sought: Sought) -> Place {
         if self.places.len() == self.places.capacity() {
-            self.rehash(2 * self.places.len());
+            self.grow();
         }
         let hashed = self.hash_of(sought);
         let Rib { entries, places, hasher, .. } = self;
@@ -259,16 +259,17 @@ impl Rib {
         }
     }
 
-    /// Makes what finds prefixes anew, with room for so many. Place by place, as they lie in memory, which is much quicker
-    /// than in the order of what is there.
-    fn rehash(&mut self, room: usize) {
+    /// Makes more room in what finds prefixes. Place by place, as they lie in memory, which is much quicker than in the order
+    /// of what is there.
+    fn grow(&mut self) {
         let Rib { entries, places, hasher, .. } = self;
-        let hash = |place: &Place| hash(hasher, entries.prefix(*place));
+        let room = 2 * places.len().max(8);
         // Not beside each other.
         *places = HashTable::new();
-        places.reserve(room, hash);
+        // Enough for all: nobody is asked for a hash again.
+        places.reserve(room, |_| 0);
         for place in entries.taken() {
-            places.insert_unique(hash(&place), place, hash);
+            places.insert_unique(hash(hasher, entries.prefix(place)), place, |_| 0);
         }
     }
 
@@ -287,16 +288,22 @@ impl Rib {
     /// Gives memory back that a large table no longer needs. Due now and then, where places have been given up.
     pub fn shrink(&mut self) {
         let (all, idle) = self.entries.counts();
-        if idle > all - idle + SLACK {
+        // Looking costs a walk through all places: it is due when three quarters of the prefixes have gone, and then again.
+        if idle > 3 * (all - idle) + SLACK {
             self.vacate();
         }
     }
 
     /// Places of prefixes that have come to their end are nobody's from here on.
     fn vacate(&mut self) {
-        self.entries.vacate();
-        let (left, _) = self.entries.counts();
-        self.rehash(left);
+        let (all, idle) = self.entries.counts();
+        let Rib { entries, places, hasher, .. } = self;
+        *places = HashTable::new();
+        // Enough for all: nobody is asked for a hash again.
+        places.reserve(all - idle, |_| 0);
+        entries.vacate(|place, prefix| {
+            places.insert_unique(hash(hasher, prefix), place, |_| 0);
+        });
     }
 
     fn note(&mut self, place: Place, before: Option<Offer>) {

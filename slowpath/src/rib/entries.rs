@@ -165,25 +165,36 @@ impl Entries {
         (self.entries.len() - self.free.len(), self.idle)
     }
 
-    /// Places of idle prefixes are nobody's from here on, and memory behind the last place in use is given back.
-    pub(super) fn vacate(&mut self) {
-        let Entries { entries, v6, v6_free, free, idle, .. } = self;
-        for entry in entries.iter_mut().filter(|entry| entry.marks & mark::IDLE != 0) {
-            if entry.marks & mark::V6 != 0 {
-                v6_free.push(entry.addr);
+    /// Places of idle prefixes are nobody's from here on, and memory behind the last place in use is given back. Gives every
+    /// other place to `taken`.
+    pub(super) fn vacate(&mut self, mut taken: impl FnMut(Place, Prefix)) {
+        self.free.clear();
+        let mut end = 0;
+        for place in (0..self.entries.len() as u32).map(Place) {
+            if self.has(place, mark::IDLE) {
+                let entry = &mut self.entries[place.at()];
+                if entry.marks & mark::V6 != 0 {
+                    self.v6_free.push(entry.addr);
+                }
+                entry.marks = mark::VACANT;
             }
-            entry.marks = mark::VACANT;
+            if self.has(place, mark::VACANT) {
+                self.free.push(place);
+            } else {
+                taken(place, self.prefix(place));
+                end = place.at() + 1;
+            }
         }
+        let Entries { entries, v6, v6_free, free, idle, .. } = self;
         *idle = 0;
-        let is_taken = |entry: &Entry| entry.marks & mark::VACANT == 0;
-        entries.truncate(entries.iter().rposition(is_taken).map_or(0, |last| last + 1));
-        if entries.capacity() > 4 * entries.len() + 2048 {
-            entries.shrink_to(2 * entries.len());
+        entries.truncate(end);
+        if entries.capacity() > 4 * end + 2048 {
+            entries.shrink_to(2 * end);
         }
-        let vacant = (0..).map(Place).zip(&*entries).filter(|(_, entry)| !is_taken(entry));
+        free.truncate(free.partition_point(|place| place.at() < end));
         // Those in front are taken first.
-        *free = vacant.map(|(place, _)| place).collect();
         free.reverse();
+        free.shrink_to_fit();
         if v6.len() == v6_free.len() {
             (*v6, *v6_free) = (Vec::new(), Vec::new());
         }
