@@ -183,6 +183,13 @@ impl World {
         self.say(peer, &bytes);
     }
 
+    fn down(&mut self, peer: u8) {
+        if let Some(connection) = self.peers[usize::from(peer)].0 {
+            self.gone(connection);
+            self.give(Input::ConnectionClosed { connection });
+        }
+    }
+
     fn say(&mut self, peer: u8, bytes: &[u8]) {
         if let Some(connection) = self.peers[usize::from(peer)].0 {
             self.give(Input::Received { connection, bytes });
@@ -235,12 +242,7 @@ impl World {
             0..=5 => self.announce(peer, from % PREFIXES, many, what.wrapping_mul(7).wrapping_add(from)),
             6..=7 => self.withdraw(peer, from % PREFIXES, many),
             8..=9 => self.up(peer, many % 2 == 0),
-            10 => {
-                if let Some(connection) = self.peers[usize::from(peer)].0 {
-                    self.gone(connection);
-                    self.give(Input::ConnectionClosed { connection });
-                }
-            }
+            10 => self.down(peer),
             11..=13 => {
                 if let Some(connection) = self.peers[usize::from(peer)].0 {
                     self.give(Input::Congested { connection, congested: many % 2 == 0 });
@@ -265,6 +267,12 @@ impl World {
             21 => self.now += Duration::from_secs(30),
             22 => self.refresh(peer, route_refresh::BEGIN),
             23 => self.refresh(peer, route_refresh::END),
+            24..=25 => {
+                // Back at once, before all that is to follow from its absence.
+                self.down(peer);
+                self.up(peer, many % 2 == 0);
+                self.announce(peer, from % PREFIXES, many, 1);
+            }
             _ => self.give(Input::Tick),
         }
     }
