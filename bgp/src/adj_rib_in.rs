@@ -238,7 +238,6 @@ impl AdjRibIn {
                 let (imported, mark) =
                     filtered.get_or_insert_with(|| policy.filter(sought.key.prefix(), received, interner));
                 let path = Path {
-                    received: Arc::clone(received),
                     imported: Arc::clone(imported),
                     source: self.slot,
                     path_id: sought.path_id,
@@ -250,7 +249,7 @@ impl AdjRibIn {
                     Inserted::New => self.received[family] += 1,
                     Inserted::Replaced(old) => {
                         self.stale[family] -= usize::from(old.has(mark::STALE));
-                        self.attribute_bytes -= old.received.bytes().len();
+                        self.attribute_bytes -= old.received().bytes().len();
                     }
                 }
                 self.attribute_bytes += bytes;
@@ -288,7 +287,7 @@ impl AdjRibIn {
                 if let Some(path) = take(table, nexthops, sought, self.slot, out) {
                     self.received[family] -= 1;
                     self.stale[family] -= usize::from(path.has(mark::STALE));
-                    self.attribute_bytes -= path.received.bytes().len();
+                    self.attribute_bytes -= path.received().bytes().len();
                 }
             }
         }
@@ -399,7 +398,7 @@ impl AdjRibIn {
         let (mut removed, mut stale, mut bytes) = (0, 0, 0);
         let gone = |path: Path| {
             removed += 1;
-            bytes += path.received.bytes().len();
+            bytes += path.received().bytes().len();
             stale += usize::from(counts_stale && path.has(mark::STALE));
             release(&path, nexthops, out);
         };
@@ -445,7 +444,7 @@ impl AdjRibIn {
         self.finish(family, tables, out);
         let slot = self.slot;
         let is_stale = |path: &Path| path.source == slot && path.has(mark::STALE);
-        let becomes = |path: &mut Path| match is_stale(path) && path.received.has_community(NO_LLGR) {
+        let becomes = |path: &mut Path| match is_stale(path) && path.received().has_community(NO_LLGR) {
             true => Becomes::Nothing,
             false => Becomes::Same,
         };
@@ -456,14 +455,16 @@ impl AdjRibIn {
             if !is_stale(path) {
                 return false;
             }
-            bytes_before += path.received.bytes().len();
-            for attributes in [&mut path.received, &mut path.imported] {
+            bytes_before += path.received().bytes().len();
+            let aged = |attributes: &Attributes| {
                 let (mut rewrite, mut key) = (Rewrite::of(attributes), Vec::new());
                 rewrite.add_communities(&[LLGR_STALE], &[]);
                 rewrite.write(attributes.nexthop(), &mut key);
-                *attributes = interner.intern(&key);
-            }
-            bytes_after += path.received.bytes().len();
+                key
+            };
+            let received = interner.intern(&aged(path.received()));
+            path.imported = interner.intern_made(&aged(&path.imported), &received);
+            bytes_after += path.received().bytes().len();
             true
         };
         match family {
@@ -482,8 +483,8 @@ impl AdjRibIn {
     ) {
         let Tables { rib, interner, nexthops } = tables;
         let mut again = |prefix: Prefix, path: &mut Path| {
-            let (imported, filtered) = policy.filter(prefix, &path.received, interner);
-            let marks = path.marks & !mark::INELIGIBLE | policy.marks(&path.received) | filtered;
+            let (imported, filtered) = policy.filter(prefix, path.received(), interner);
+            let marks = path.marks & !mark::INELIGIBLE | policy.marks(path.received()) | filtered;
             if marks == path.marks && Arc::ptr_eq(&imported, &path.imported) {
                 return false;
             }

@@ -95,7 +95,7 @@ impl ImportPolicy<'_> {
                     rewrite.set(flag::OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, value);
                 }
                 rewrite.write(received.nexthop(), &mut key);
-                (interner.intern(&key), 0)
+                (interner.intern_made(&key, received), 0)
             }
         }
     }

@@ -17,6 +17,8 @@ pub(crate) struct Interner {
     sweep_at: usize,
     /// How many prefixes there were at most since the last sweep.
     prefixes: usize,
+    /// Sets that were made of others.
+    made: usize,
 }
 
 /// The table takes a set's place from the lower bits and what tells it apart from the upper ones: both are to be there.
@@ -29,19 +31,39 @@ const SWEEP_MIN: usize = 4096;
 
 impl Interner {
     pub(crate) fn new(hasher: RandomState) -> Interner {
-        Interner { sets: HashTable::new(), hasher, sweep_at: SWEEP_MIN, prefixes: 0 }
+        Interner { sets: HashTable::new(), hasher, sweep_at: SWEEP_MIN, prefixes: 0, made: 0 }
     }
 
-    /// The set with this canonical key.
+    /// The set with this canonical key, as a peer said it.
     ///
     /// Equal keys give the same `Arc` for as long as anyone holds it, so sets compare by pointer.
     pub(crate) fn intern(&mut self, key: &[u8]) -> Arc<Attributes> {
         let hash = self.hasher.hash_one(key) as u32;
-        if let Some(set) = self.sets.find(spread(hash), |set| set.hash == hash && set.key() == key) {
+        let is_it = |set: &Arc<Attributes>| set.hash == hash && set.key() == key && set.made_of().is_none();
+        if let Some(set) = self.sets.find(spread(hash), is_it) {
             return Arc::clone(set);
         }
         let set = Arc::new(Attributes::from_key(key, hash));
         self.sets.insert_unique(spread(hash), Arc::clone(&set), |set| spread(set.hash));
+        set
+    }
+
+    /// The set with this canonical key, which an import filter has made of what a peer said; that itself, where they are the
+    /// same.
+    pub(crate) fn intern_made(&mut self, key: &[u8], of: &Arc<Attributes>) -> Arc<Attributes> {
+        if of.key() == key {
+            return Arc::clone(of);
+        }
+        let hash = self.hasher.hash_one(key) as u32 ^ of.hash.rotate_left(1);
+        let is_it = |set: &Arc<Attributes>| {
+            set.hash == hash && set.key() == key && set.made_of().is_some_and(|other| Arc::ptr_eq(other, of))
+        };
+        if let Some(set) = self.sets.find(spread(hash), is_it) {
+            return Arc::clone(set);
+        }
+        let set = Arc::new(Attributes::made(key, hash, Arc::clone(of)));
+        self.sets.insert_unique(spread(hash), Arc::clone(&set), |set| spread(set.hash));
+        self.made += 1;
         set
     }
 
@@ -52,7 +74,13 @@ impl Interner {
         let many_are_gone = self.sets.len() >= SWEEP_MIN && prefixes < self.prefixes / 2;
         if many_are_gone || self.sets.len() >= self.sweep_at {
             self.prefixes = prefixes;
-            self.sets.retain(|set| Arc::strong_count(set) > 1);
+            let is_held = |set: &Arc<Attributes>| Arc::strong_count(set) > 1;
+            if self.made > 0 {
+                // They hold what they were made of.
+                self.sets.retain(|set| set.made_of().is_none() || is_held(set));
+                self.made = self.sets.iter().filter(|set| set.made_of().is_some()).count();
+            }
+            self.sets.retain(|set| is_held(set));
             self.sets.shrink_to(self.sets.len() * 2, |set| spread(set.hash));
             self.sweep_at = (self.sets.len() * 2).max(SWEEP_MIN);
         }
@@ -78,6 +106,24 @@ mod tests {
         }
         interner.sweep(1);
         assert_eq!(interner.len(), 1);
+    }
+
+    #[test]
+    fn what_a_filter_makes_of_two_sets_is_two_sets() {
+        let mut interner = Interner::new(RandomState::with_seed(1));
+        let [one, other, key] = [0, 1, 2].map(|origin| [0, 0x40, 1, 1, origin]);
+        let (one, other) = (interner.intern(&one), interner.intern(&other));
+        let (of_one, of_other) = (interner.intern_made(&key, &one), interner.intern_made(&key, &other));
+        assert_eq!((of_one.key(), of_other.key()), (&key[..], &key[..]));
+        assert!(of_one.made_of().is_some_and(|of| Arc::ptr_eq(of, &one)));
+        assert!(of_other.made_of().is_some_and(|of| Arc::ptr_eq(of, &other)));
+        assert!(Arc::ptr_eq(&of_one, &interner.intern_made(&key, &one)), "once each");
+        assert!(interner.intern(&key).made_of().is_none(), "nor is it what a peer said");
+        assert!(Arc::ptr_eq(&one, &interner.intern_made(one.key(), &one)), "nothing was changed");
+        drop((one, other, of_other));
+        interner.sweep_at = 0;
+        interner.sweep(1);
+        assert_eq!(interner.len(), 2, "one, and what it was made of");
     }
 
     #[test]

@@ -59,8 +59,6 @@ pub(crate) mod mark {
 /// One path to a prefix.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
-    /// As the peer announced it, so that the filter can be asked again.
-    pub(crate) received: Arc<Attributes>,
     /// As the import filter left it.
     pub(crate) imported: Arc<Attributes>,
     pub(crate) source: Slot,
@@ -87,6 +85,11 @@ impl Path {
         self.marks & marks != 0
     }
 
+    /// As the peer announced it, so that the filter can be asked again.
+    pub(crate) fn received(&self) -> &Arc<Attributes> {
+        self.imported.made_of().unwrap_or(&self.imported)
+    }
+
     /// Its next hop, if the path takes part in the decision process and is not our own.
     pub(crate) fn used_nexthop(&self) -> Option<IpAddr> {
         if self.has(mark::INELIGIBLE) { None } else { self.imported.nexthop() }
@@ -99,7 +102,8 @@ pub(crate) enum Paths {
     #[default]
     None,
     One(Path),
-    Many(Vec<Path>),
+    /// As a slice: with the capacity of a list there would be no byte left to tell the variants apart by.
+    Many(Box<[Path]>),
 }
 
 impl Paths {
@@ -127,10 +131,12 @@ impl Paths {
         path.sent_id = self.free_sent_id();
         *self = match std::mem::take(self) {
             Paths::None => Paths::One(path),
-            Paths::One(first) => Paths::Many(vec![first, path]),
-            Paths::Many(mut paths) => {
+            Paths::One(first) => Paths::Many([first, path].into()),
+            Paths::Many(paths) => {
+                let mut paths = paths.into_vec();
+                paths.reserve_exact(1);
                 paths.push(path);
-                Paths::Many(paths)
+                Paths::Many(paths.into())
             }
         };
     }
@@ -144,11 +150,12 @@ impl Paths {
     fn remove(&mut self, at: usize) -> Option<Path> {
         match std::mem::take(self) {
             Paths::One(path) if at == 0 => Some(path),
-            Paths::Many(mut paths) if at < paths.len() => {
+            Paths::Many(paths) if at < paths.len() => {
+                let mut paths = paths.into_vec();
                 let removed = paths.remove(at);
                 *self = match paths.len() {
                     1 => paths.pop().map_or(Paths::None, Paths::One),
-                    _ => Paths::Many(paths),
+                    _ => Paths::Many(paths.into()),
                 };
                 Some(removed)
             }
@@ -169,7 +176,7 @@ pub(crate) struct Entry<K> {
 }
 
 // There can be millions of them.
-const _: () = assert!(size_of::<Entry<KeyV4>>() == 40 && size_of::<Entry<KeyV6>>() == 56);
+const _: () = assert!(size_of::<Entry<KeyV4>>() == 32 && size_of::<Entry<KeyV6>>() == 48);
 
 /// An entry waits in the queue for the decision process.
 const QUEUED: u8 = 1;
@@ -505,6 +512,9 @@ impl<K: Key> Table<K> {
                 places.insert_unique(hasher.hash_one(entry.key), index, |_| 0);
             }
         }
+        // Those in front are taken first.
+        free.reverse();
+        self.gone = if forgets { 0 } else { self.gone };
     }
 
     /// Puts a path beside others or in place of the source's former one.
@@ -512,9 +522,6 @@ impl<K: Key> Table<K> {
     /// A path that says nothing new only sheds its staleness and is given back as what it replaced.
     pub(crate) fn insert(&mut self, sought: Sought<K>, mut path: Path) -> Inserted {
         let index = self.place(sought);
-        // Those in front are taken first.
-        free.reverse();
-        self.gone = if forgets { 0 } else { self.gone };
         let entry = &mut self.entries[index.at()];
         let Some(at) = entry.paths.position(path.source, path.path_id) else {
             entry.paths.push(path);
@@ -523,8 +530,7 @@ impl<K: Key> Table<K> {
         };
         let old = &mut entry.paths.as_mut_slice()[at];
         let chosen = mark::CHOSEN | mark::BEST;
-        let same = Arc::ptr_eq(&old.received, &path.received)
-            && Arc::ptr_eq(&old.imported, &path.imported)
+        let same = Arc::ptr_eq(&old.imported, &path.imported)
             && (old.marks ^ path.marks) & !(chosen | mark::STALE | mark::UNREFRESHED) == 0;
         if same {
             let replaced = old.clone();

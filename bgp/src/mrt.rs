@@ -133,7 +133,7 @@ fn prefix_record(time: u32, at: u32, prefix: Prefix, paths: &[&Path], ourselves:
             if add_path {
                 out.extend(path.path_id.to_be_bytes());
             }
-            let attributes = attributes(prefix.family(), &path.received);
+            let attributes = attributes(prefix.family(), path.received());
             out.extend((attributes.len() as u16).to_be_bytes());
             out.extend(attributes);
         }

@@ -599,7 +599,6 @@ impl Speaker {
         rewrite.write(None, &mut key);
         let attributes = self.tables.interner.intern(&key);
         let path = Path {
-            received: attributes.clone(),
             imported: attributes,
             source: Slot::LOCAL,
             path_id: 0,

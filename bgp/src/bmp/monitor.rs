@@ -363,8 +363,8 @@ impl Monitor {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (a, b) => a.is_none() && b.is_none(),
             };
-            if !same(old.as_ref().map(|old| &old.pre), Some(&path.received)) {
-                updates(batch, (View::PrePolicy, path.source, family)).announce(nlri, &path.received);
+            if !same(old.as_ref().map(|old| &old.pre), Some(path.received())) {
+                updates(batch, (View::PrePolicy, path.source, family)).announce(nlri, path.received());
             }
             let old_post = old.as_ref().and_then(|old| old.post.as_ref());
             if !same(old_post, post.as_ref()) {
@@ -375,7 +375,7 @@ impl Monitor {
                     None => updates(batch, (View::PostPolicy, path.source, family)).withdrawn.push(nlri),
                 }
             }
-            let pre = Arc::clone(&path.received);
+            let pre = Arc::clone(path.received());
             match old {
                 Some(old) => (old.pre, old.post) = (pre, post),
                 None => {

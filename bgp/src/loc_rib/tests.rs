@@ -13,7 +13,6 @@ fn key(number: u32) -> KeyV4 {
 fn path(interner: &mut Interner, source: u32) -> Path {
     let attributes = interner.intern(&[0, 0x40, 1, 1, 0]);
     Path {
-        received: attributes.clone(),
         imported: attributes,
         source: Slot(source),
         path_id: 0,

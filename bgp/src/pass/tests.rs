@@ -13,7 +13,7 @@ fn paths(world: &World) -> Vec<(Prefix, Vec<Known>)> {
     let all = world.speaker.tables.rib.v4.sorted();
     let known = all.map(|(prefix, paths)| {
         let known = paths.as_slice().iter().map(|path| {
-            (path.source, path.marks, path.received.key().to_vec(), path.imported.key().to_vec())
+            (path.source, path.marks, path.received().key().to_vec(), path.imported.key().to_vec())
         });
         let mut known: Vec<Known> = known.collect();
         known.sort();

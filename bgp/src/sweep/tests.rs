@@ -28,7 +28,6 @@ fn table() -> Table<KeyV4> {
         Rewrite::default().write(Some(nexthop(number)), &mut attributes);
         let attributes = interner.intern(&attributes);
         let path = Path {
-            received: attributes.clone(),
             imported: attributes,
             source: Slot(1),
             path_id: 0,

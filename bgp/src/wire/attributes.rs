@@ -5,6 +5,7 @@
 //! puts there and takes away. Keeping the bytes makes comparing, hashing and sending on cheap.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use super::Reader;
 use crate::input::Origin;
@@ -214,8 +215,7 @@ pub(crate) fn emit_segment(out: &mut Vec<u8>, kind: SegmentKind, numbers: &[u32]
 /// What the decision process asks for is taken out once, here.
 #[derive(Debug)]
 pub struct Attributes {
-    /// Length of the next hop, the next hop, then the attributes; this is what makes two sets equal.
-    key: Box<[u8]>,
+    content: Content,
     /// Of the key, as the speaker hashes.
     pub(crate) hash: u32,
     /// These three where `told` says that they are there: an option each would take as much again.
@@ -231,6 +231,15 @@ pub struct Attributes {
 
 // With the counts of an `Arc` 64 bytes, and there can be hundreds of thousands of them.
 const _: () = assert!(size_of::<Attributes>() == 40);
+
+/// Length of the next hop, the next hop, then the attributes: the key, which makes two sets equal.
+#[derive(Debug)]
+enum Content {
+    /// As a peer said it.
+    Received(Box<[u8]>),
+    /// What an import filter has made of others. Few routes need those, so most sets have no room for them.
+    Made(Box<(Box<[u8]>, Arc<Attributes>)>),
+}
 
 /// What may be absent of an attribute set, a bit each.
 mod told {
@@ -253,8 +262,17 @@ pub enum Scope {
 impl Attributes {
     /// Reads a canonical key: length of the next hop (0, 4 or 16), the next hop, the attributes.
     pub(crate) fn from_key(key: &[u8], hash: u32) -> Attributes {
+        Attributes::new(Content::Received(key.into()), key, hash)
+    }
+
+    /// As [`Self::from_key`]; an import filter has made them of others.
+    pub(crate) fn made(key: &[u8], hash: u32, of: Arc<Attributes>) -> Attributes {
+        Attributes::new(Content::Made(Box::new((key.into(), of))), key, hash)
+    }
+
+    fn new(content: Content, key: &[u8], hash: u32) -> Attributes {
         let mut attributes = Attributes {
-            key: key.into(),
+            content,
             hash,
             local_pref: 0,
             med: 0,
@@ -307,17 +325,28 @@ impl Attributes {
     }
 
     pub(crate) fn key(&self) -> &[u8] {
-        &self.key
+        match &self.content {
+            Content::Received(key) => key,
+            Content::Made(made) => &made.0,
+        }
+    }
+
+    /// What an import filter has made these of.
+    pub(crate) fn made_of(&self) -> Option<&Arc<Attributes>> {
+        match &self.content {
+            Content::Received(_) => None,
+            Content::Made(made) => Some(&made.1),
+        }
     }
 
     /// Where to send; `None` for our own routes, which get theirs when announced.
     pub fn nexthop(&self) -> Option<IpAddr> {
-        key_nexthop(&self.key)
+        key_nexthop(self.key())
     }
 
     /// The attributes' bytes, without NEXT_HOP and MP_REACH_NLRI.
     pub fn bytes(&self) -> &[u8] {
-        key_attributes(&self.key)
+        key_attributes(self.key())
     }
 
     /// Every attribute in the order of codes.
