@@ -5,9 +5,10 @@
 //! that byte; so what covers it on its shelf are the same number's halves. To find what covers a prefix is to ask for a
 //! shelf a byte, from the longest on, and mostly the first or the second one knows.
 
+use std::array;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ahash::RandomState;
 
@@ -15,42 +16,83 @@ use crate::{Key, Value};
 
 /// Bits of an address that one shelf is about.
 const SHELF_BITS: u8 = 8;
+/// Bytes of an address, at most.
+const BYTES: usize = 16;
 
 /// Prefixes, found by their bits.
 #[derive(Debug)]
 pub struct PrefixStore<K> {
-    /// By the bits that lead to them, and how many bytes these are.
-    shelves: HashMap<ShelfKey, Shelf, RandomState>,
+    shelves: Vec<Shelf<K>>,
+    /// Which of them it is.
+    numbers: HashMap<ShelfKey<K>, u32, RandomState>,
+    /// Those without a prefix.
+    free: Vec<u32>,
+    /// The one that was asked for last, for each number of bytes: neighbours mostly come together. Any number is right, as a
+    /// shelf knows what leads to it.
+    latest: [AtomicU32; BYTES],
     /// The prefix of no bits lies on no shelf.
     default: Option<Value>,
     len: usize,
-    family: std::marker::PhantomData<K>,
 }
 
 /// The bits that lead to a shelf, and how many bytes these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ShelfKey([u64; 2], u8);
+struct ShelfKey<K>(K, u8);
 
-impl Hash for ShelfKey {
-    /// As two words: what is derived hashes bytes.
+impl<K: Key> ShelfKey<K> {
+    /// What leads to no shelf.
+    const NONE: ShelfKey<K> = ShelfKey(K::ZERO, u8::MAX);
+}
+
+impl<K: Key> Hash for ShelfKey<K> {
+    /// As words: what is derived hashes bytes.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let ShelfKey([first, second], bytes) = *self;
-        state.write_u64(first);
+        let [first, second] = self.0.to_words();
         // At least a byte's bits don't lead there: they are zero, and these have room for the number of bytes.
-        state.write_u64(second ^ u64::from(bytes));
+        let bytes = u64::from(self.1);
+        if K::BITS <= 64 {
+            state.write_u64(first ^ bytes);
+        } else {
+            state.write_u64(first);
+            state.write_u64(second ^ bytes);
+        }
     }
 }
 
 /// Prefixes that have all but the bits of one byte in common, and end in that byte.
-#[derive(Debug, Default)]
-struct Shelf {
+#[derive(Debug)]
+struct Shelf<K> {
+    key: ShelfKey<K>,
     taken: [u64; 8],
-    values: Vec<Value>,
+    values: Values,
 }
 
-impl Shelf {
+/// What the prefixes of a shelf have.
+#[derive(Debug)]
+enum Values {
+    /// All the same, as those of one peer mostly do.
+    AllOf(Value),
+    /// Each its own, in the order of the places.
+    Each(Vec<Value>),
+}
+
+impl<K: Key> Shelf<K> {
     fn has(&self, place: usize) -> bool {
         self.taken[place / 64] >> (place % 64) & 1 != 0
+    }
+
+    fn set(&mut self, place: usize, is_taken: bool) {
+        let bit = 1 << (place % 64);
+        let word = &mut self.taken[place / 64];
+        *word = if is_taken { *word | bit } else { *word & !bit };
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken == [0; 8]
+    }
+
+    fn len(&self) -> usize {
+        self.taken.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// Where among the values the place's is, or would be.
@@ -60,30 +102,102 @@ impl Shelf {
         (before + (self.taken[word] & ((1 << bit) - 1)).count_ones()) as usize
     }
 
-    fn get_mut(&mut self, place: usize) -> Option<&mut Value> {
-        if self.has(place) {
-            let index = self.index(place);
-            self.values.get_mut(index)
-        } else {
-            None
+    fn get(&self, place: usize) -> Option<Value> {
+        if !self.has(place) {
+            return None;
+        }
+        match &self.values {
+            Values::AllOf(value) => Some(*value),
+            Values::Each(values) => values.get(self.index(place)).copied(),
         }
     }
 
-    fn get(&self, place: usize) -> Option<Value> {
-        if self.has(place) { self.values.get(self.index(place)).copied() } else { None }
+    /// Gives a place a value; the one that it had.
+    fn put(&mut self, place: usize, value: Value) -> Option<Value> {
+        let old = self.get(place);
+        if let Values::AllOf(all) = self.values
+            && all != value
+        {
+            self.values = match self.is_empty() {
+                true => Values::AllOf(value),
+                false => Values::Each(vec![all; self.len()]),
+            };
+        }
+        let index = self.index(place);
+        match &mut self.values {
+            Values::AllOf(_) => {}
+            Values::Each(values) if old.is_some() => values[index] = value,
+            Values::Each(values) => values.insert(index, value),
+        }
+        self.set(place, true);
+        old
+    }
+
+    fn take(&mut self, place: usize) -> Option<Value> {
+        let old = self.get(place)?;
+        let index = self.index(place);
+        if let Values::Each(values) = &mut self.values {
+            values.remove(index);
+        }
+        self.set(place, false);
+        Some(old)
     }
 }
 
 /// Where a prefix of `len` bits, at least one, lies: the key of its shelf, and its place there.
-fn find<K: Key>(addr: K, len: u8) -> (ShelfKey, usize) {
+fn find<K: Key>(addr: K, len: u8) -> (ShelfKey<K>, usize) {
     let above = (len - 1) / SHELF_BITS * SHELF_BITS;
     let bits = len - above;
-    (ShelfKey(addr.masked(above).to_words(), above / SHELF_BITS), 1 << bits | addr.bits(above, bits))
+    (ShelfKey(addr.masked(above), above / SHELF_BITS), 1 << bits | addr.bits(above, bits))
 }
 
 impl<K: Key> PrefixStore<K> {
     pub(crate) fn new() -> PrefixStore<K> {
-        PrefixStore { shelves: HashMap::default(), default: None, len: 0, family: std::marker::PhantomData }
+        PrefixStore {
+            shelves: Vec::new(),
+            numbers: HashMap::default(),
+            free: Vec::new(),
+            latest: array::from_fn(|_| AtomicU32::new(0)),
+            default: None,
+            len: 0,
+        }
+    }
+
+    /// Which shelf a key leads to.
+    fn number(&self, key: ShelfKey<K>) -> Option<u32> {
+        let latest = &self.latest[usize::from(key.1)];
+        let number = latest.load(Ordering::Relaxed);
+        if self.shelves.get(number as usize).is_some_and(|shelf| shelf.key == key) {
+            return Some(number);
+        }
+        let number = *self.numbers.get(&key)?;
+        latest.store(number, Ordering::Relaxed);
+        Some(number)
+    }
+
+    fn shelf(&self, key: ShelfKey<K>) -> Option<&Shelf<K>> {
+        self.shelves.get(self.number(key)? as usize)
+    }
+
+    fn shelf_mut(&mut self, key: ShelfKey<K>) -> Option<&mut Shelf<K>> {
+        let number = self.number(key)?;
+        self.shelves.get_mut(number as usize)
+    }
+
+    fn new_shelf(&mut self, key: ShelfKey<K>) -> &mut Shelf<K> {
+        let shelf = Shelf { key, taken: [0; 8], values: Values::AllOf(Value::MAX) };
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.shelves[number as usize] = shelf;
+                number
+            }
+            None => {
+                self.shelves.push(shelf);
+                self.shelves.len() as u32 - 1
+            }
+        };
+        self.numbers.insert(key, number);
+        &mut self.shelves[number as usize]
     }
 
     /// The address's bits beyond `len` must be zero, here and below.
@@ -95,14 +209,10 @@ impl<K: Key> PrefixStore<K> {
 
     fn put_on_shelf(&mut self, addr: K, len: u8, value: Value) -> Option<Value> {
         let (key, place) = find(addr, len);
-        let shelf = self.shelves.entry(key).or_default();
-        if let Some(old) = shelf.get_mut(place) {
-            return Some(std::mem::replace(old, value));
+        match self.number(key) {
+            Some(number) => self.shelves[number as usize].put(place, value),
+            None => self.new_shelf(key).put(place, value),
         }
-        let index = shelf.index(place);
-        shelf.taken[place / 64] |= 1 << (place % 64);
-        shelf.values.insert(index, value);
-        None
     }
 
     pub(crate) fn remove(&mut self, addr: K, len: u8) -> Option<Value> {
@@ -113,15 +223,13 @@ impl<K: Key> PrefixStore<K> {
 
     fn take_from_shelf(&mut self, addr: K, len: u8) -> Option<Value> {
         let (key, place) = find(addr, len);
-        let Entry::Occupied(mut entry) = self.shelves.entry(key) else { return None };
-        let shelf = entry.get_mut();
-        if !shelf.has(place) {
-            return None;
-        }
-        let value = shelf.values.remove(shelf.index(place));
-        shelf.taken[place / 64] &= !(1 << (place % 64));
-        if shelf.values.is_empty() {
-            entry.remove();
+        let number = self.number(key)?;
+        let shelf = &mut self.shelves[number as usize];
+        let value = shelf.take(place)?;
+        if shelf.is_empty() {
+            (shelf.key, shelf.values) = (ShelfKey::NONE, Values::AllOf(Value::MAX));
+            self.numbers.remove(&key);
+            self.free.push(number);
         }
         Some(value)
     }
@@ -131,16 +239,19 @@ impl<K: Key> PrefixStore<K> {
             return self.default;
         }
         let (key, place) = find(addr, len);
-        self.shelves.get(&key)?.get(place)
+        self.shelf(key)?.get(place)
     }
 
-    /// The value of exactly this prefix, to be changed.
-    pub(crate) fn get_mut(&mut self, addr: K, len: u8) -> Option<&mut Value> {
+    /// Gives a prefix that is there another value.
+    pub(crate) fn replace(&mut self, addr: K, len: u8, value: Value) {
         if len == 0 {
-            return self.default.as_mut();
+            self.default = self.default.and(Some(value));
+            return;
         }
         let (key, place) = find(addr, len);
-        self.shelves.get_mut(&key)?.get_mut(place)
+        if let Some(shelf) = self.shelf_mut(key).filter(|shelf| shelf.has(place)) {
+            shelf.put(place, value);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -151,12 +262,13 @@ impl<K: Key> PrefixStore<K> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, u8, Value)> + '_ {
         let mut all = Vec::with_capacity(self.len);
         all.extend(self.default.map(|value| (K::ZERO, 0, value)));
-        for (ShelfKey(words, bytes), shelf) in &self.shelves {
-            let (from, above) = (K::from_words(*words), bytes * SHELF_BITS);
-            let places = (2..512).filter(|place| shelf.has(*place));
-            all.extend(places.zip(&shelf.values).map(|(place, value)| {
+        for shelf in self.shelves.iter().filter(|shelf| !shelf.is_empty()) {
+            let ShelfKey(from, bytes) = shelf.key;
+            let above = bytes * SHELF_BITS;
+            let places = (2..512).filter_map(|place| Some((place, shelf.get(place)?)));
+            all.extend(places.map(|(place, value)| {
                 let bits = place.ilog2() as u8;
-                (from.or_bits(above, bits, place - (1 << bits)), above + bits, *value)
+                (from.or_bits(above, bits, place - (1 << bits)), above + bits, value)
             }));
         }
         all.sort_unstable_by_key(|(addr, len, _)| (*addr, *len));
@@ -167,7 +279,7 @@ impl<K: Key> PrefixStore<K> {
     pub(crate) fn longest_match(&self, addr: K, mut len: u8) -> Option<(K, u8, Value)> {
         while len > 0 {
             let (key, place) = find(addr, len);
-            if let Some(shelf) = self.shelves.get(&key) {
+            if let Some(shelf) = self.shelf(key) {
                 let covering = std::iter::successors(Some(place), |place| Some(place / 2));
                 for (place, len) in covering.take_while(|place| *place > 1).zip((1..=len).rev()) {
                     if let Some(value) = shelf.get(place) {
@@ -185,10 +297,10 @@ impl<K: Key> PrefixStore<K> {
         self.longest_match(addr, len.checked_sub(1)?)
     }
 
-    /// About how many bytes `routes` entries take at most: a shelf each, in a hash map that has just grown, with room for
-    /// four values. On the internet, 35 routes of IPv4 or five of IPv6 share one.
+    /// About how many bytes `routes` entries take at most: a shelf each, in an array and found by a hash map that have just
+    /// grown. On the internet, 35 routes of IPv4 or five of IPv6 share one.
     pub(crate) fn bytes_for(routes: usize) -> usize {
-        routes * ((size_of::<ShelfKey>() + size_of::<Shelf>()) * 16 / 7 + 32)
+        routes * (size_of::<Shelf<K>>() * 2 + (size_of::<ShelfKey<K>>() + size_of::<u32>()) * 16 / 7 + 32)
     }
 }
 
@@ -202,7 +314,8 @@ mod tests {
     fn check<K: Key>(steps: Vec<(K, u8, bool)>) {
         let (mut store, mut oracle) = (PrefixStore::<K>::new(), BTreeMap::new());
         for (number, (addr, len, add)) in (0..).zip(&steps) {
-            let addr = addr.masked(*len);
+            // Runs of one value, as routes of one peer have.
+            let (addr, number) = (addr.masked(*len), number / 12 % 4);
             if *add {
                 assert_eq!(store.insert(addr, *len, number), oracle.insert((addr, *len), number));
             } else {
@@ -224,7 +337,10 @@ mod tests {
         for (addr, len, value) in all {
             assert_eq!(store.remove(addr, len), Some(value));
         }
-        assert!(store.shelves.is_empty(), "an empty shelf takes no room");
+        assert!(
+            store.numbers.is_empty() && store.free.len() == store.shelves.len(),
+            "an empty shelf is another's"
+        );
     }
 
     /// Of few bits, so that prefixes meet.

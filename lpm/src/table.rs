@@ -47,9 +47,9 @@ impl<K: Key> Table<K> {
         assert!(len <= K::BITS, "a prefix of {len} bits in addresses of {}", K::BITS);
         assert!(value != Value::MAX, "the largest value is not for storing");
         let addr = addr.masked(len);
-        if let Some(old) = self.store.get_mut(addr, len) {
+        if let Some(old) = self.store.get(addr, len) {
             self.engine.hold(value)?;
-            let old = std::mem::replace(old, value);
+            self.store.replace(addr, len, value);
             self.engine.replace(&self.store, addr, len, value);
             self.engine.let_go(old);
             return Ok(Some(old));
