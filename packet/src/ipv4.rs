@@ -215,13 +215,12 @@ impl Repr {
 pub fn decrement_ttl(header: &mut [u8]) -> Option<u8> {
     let header: &mut [u8; HEADER_LEN] = header.first_chunk_mut()?;
     header[8] = header[8].checked_sub(1)?;
-    // RFC 1624 equation 3, HC' = ~(~HC + ~m + m'), in this processor's byte order, which the sum doesn't care for: the TTL is
-    // the first byte of its word, so the word has become smaller by this much.
-    const ONE_LESS: u16 = u16::from_ne_bytes([1, 0]);
-    let checksum = u16::from_ne_bytes([header[10], header[11]]);
-    let sum = u32::from(!checksum) + u32::from(!ONE_LESS);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    header[10..12].copy_from_slice(&(!sum as u16).to_ne_bytes());
+    // RFC 1624 equation 3, HC' = ~(~HC + ~m + m'), in this processor's byte order, which the sum doesn't care for. The TTL is the
+    // first byte of its word, so that has become smaller by this much, and the checksum becomes larger; 0xffff stands for 0.
+    const ONE: u32 = u16::from_ne_bytes([1, 0]) as u32;
+    let sum = u32::from(u16::from_ne_bytes([header[10], header[11]])) + ONE;
+    let checksum = sum + u32::from(sum >= 0xffff);
+    header[10..12].copy_from_slice(&(checksum as u16).to_ne_bytes());
     Some(header[8])
 }
 
@@ -351,6 +350,19 @@ mod tests {
             Repr { ttl: repr.ttl - 1, ..repr }.emit(&mut anew).unwrap();
             prop_assert_eq!(decrement_ttl(&mut bytes), Some(repr.ttl - 1));
             prop_assert_eq!(bytes, anew);
+        }
+
+        /// Of every checksum, wrong ones, too: whoever is behind us finds the same fault.
+        #[test]
+        fn a_decrement_changes_a_checksum_as_rfc_1624_says(ttl in 1u8.., protocol: u8) {
+            for checksum in 0..=u16::MAX {
+                let mut bytes = [0; HEADER_LEN];
+                (bytes[8], bytes[9]) = (ttl, protocol);
+                bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+                decrement_ttl(&mut bytes);
+                let [before, after] = [ttl, ttl - 1].map(|ttl| u16::from_be_bytes([ttl, protocol]));
+                prop_assert_eq!(u16_at(&bytes, 10), crate::checksum::update(checksum, before, after));
+            }
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! One frame's headers found and validated, once, for everybody after.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 use crate::{Malformed, arp, checksum, ethernet, ipv4, ipv6, octets, protocol, u16_at, vlan};
 
@@ -52,9 +53,10 @@ impl Layout {
 ///
 /// The IP fields are 0 (and `Whole`, `false`) for [`Kind::Arp`] and [`Kind::Other`].
 ///
-/// Half a cache line, so that a column of them is indexed by a shift.
+/// Half a cache line, so that a column of them is indexed by a shift. What plain frames have alike stands together and has no
+/// gaps: it is written in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(align(32))]
+#[repr(C, align(32))]
 pub struct Parsed {
     /// What the frame carries.
     pub kind: Kind,
@@ -63,19 +65,19 @@ pub struct Parsed {
     /// The ethertype after the VLAN tags.
     pub ethertype: u16,
     /// The outermost VLAN, 1..=4095. A priority tag (VLAN 0) counts as none.
-    pub vlan: Option<u16>,
+    pub vlan: Option<NonZeroU16>,
     /// The VLAN of a second tag (802.1ad).
-    pub inner_vlan: Option<u16>,
+    pub inner_vlan: Option<NonZeroU16>,
     /// Where the IP or ARP header begins: 14, 18 or 22. For [`Kind::Other`], what follows the ethertype.
     pub l3: u16,
-    /// Length of the IP packet from `l3` on, header included, Ethernet padding excluded.
-    pub l3_len: u16,
     /// Where the upper-layer header begins; 0 where there is none: a later fragment, no IP, nothing following.
     pub l4: u16,
-    /// The upper-layer protocol, behind IPv6 extension headers.
-    pub protocol: u8,
+    /// Length of the IP packet from `l3` on, header included, Ethernet padding excluded.
+    pub l3_len: u16,
     /// IPv4 TTL or IPv6 hop limit as received.
     pub ttl: u8,
+    /// The upper-layer protocol, behind IPv6 extension headers.
+    pub protocol: u8,
     /// Whole, first or later fragment.
     pub fragment: Fragment,
     /// IPv4's flag; always set for IPv6, which routers never fragment.
@@ -211,13 +213,14 @@ pub fn parse_plain_into<'a>(frame: &'a [u8], parsed: &mut Parsed) -> Option<Plai
     }
 }
 
-/// Bytes of the upper-layer header that each protocol must have in a frame with [`Layout::PlainV4`]; 0 for one that has none.
-const L4_LEN_MIN: [u8; 256] = {
-    let mut bytes = [0; 256];
-    bytes[protocol::TCP as usize] = 20;
-    bytes[protocol::UDP as usize] = 8;
-    bytes[protocol::ICMP as usize] = 8;
-    bytes[protocol::IPIP as usize] = ipv4::HEADER_LEN as u8;
+/// Bytes that an IPv4 packet without options must have by its protocol in a frame with [`Layout::PlainV4`]; more than any has for
+/// other protocols.
+const L3_LEN_MIN: [u32; 256] = {
+    let mut bytes = [u32::MAX; 256];
+    bytes[protocol::TCP as usize] = ipv4::HEADER_LEN as u32 + 20;
+    bytes[protocol::UDP as usize] = ipv4::HEADER_LEN as u32 + 8;
+    bytes[protocol::ICMP as usize] = ipv4::HEADER_LEN as u32 + 8;
+    bytes[protocol::IPIP as usize] = ipv4::HEADER_LEN as u32 * 2;
     bytes
 };
 
@@ -229,11 +232,10 @@ fn plain_v4<'a>(frame: &'a [u8], parsed: &mut Parsed) -> Option<&'a [u8; Layout:
     let flags_and_offset = u16_at(header, 6);
     let l3_len = u16_at(header, 2);
     let protocol = header[9];
-    let l4_len_min = usize::from(L4_LEN_MIN[usize::from(protocol)]);
-    let fits = usize::from(l3_len) >= ipv4::HEADER_LEN + l4_len_min
-        && usize::from(l3_len) <= frame.len() - ethernet::HEADER_LEN;
+    let l3_len_min = L3_LEN_MIN[usize::from(protocol)];
+    let fits = u32::from(l3_len) >= l3_len_min && usize::from(l3_len) <= frame.len() - ethernet::HEADER_LEN;
     let whole = flags_and_offset & !ipv4::DONT_FRAGMENT == 0;
-    if l4_len_min == 0 || header[0] != 0x45 || !fits || !whole || !checksum::is_correct_header(header) {
+    if header[0] != 0x45 || !fits || !whole || !checksum::is_correct_header(header) {
         return None;
     }
     *parsed = Parsed {
@@ -314,10 +316,10 @@ fn link(frame: &[u8]) -> Result<Parsed, Malformed> {
 }
 
 /// Steps over a tag and returns its VLAN.
-fn pass_tag(parsed: &mut Parsed, tag: &vlan::Packet<'_>) -> Option<u16> {
+fn pass_tag(parsed: &mut Parsed, tag: &vlan::Packet<'_>) -> Option<NonZeroU16> {
     parsed.l3 += vlan::TAG_LEN as u16;
     parsed.ethertype = tag.ethertype();
-    Some(tag.vid()).filter(|vid| *vid != 0)
+    NonZeroU16::new(tag.vid())
 }
 
 #[inline]

@@ -37,9 +37,12 @@ fn an_ipv6_packet_is_found_where_it_lies() {
 #[test]
 fn up_to_two_vlan_tags_are_passed() {
     let one = good(&samples::tagged(&samples::udp_v4(0), &[(ethernet::VLAN, 100)]));
-    assert_eq!((one.vlan, one.inner_vlan, one.l3, one.l4), (Some(100), None, 18, 38));
+    assert_eq!((one.vlan, one.inner_vlan, one.l3, one.l4), (NonZeroU16::new(100), None, 18, 38));
     let two = good(&samples::tagged(&samples::arp(), &[(ethernet::QINQ, 100), (ethernet::VLAN, 200)]));
-    assert_eq!((two.vlan, two.inner_vlan, two.l3, two.kind), (Some(100), Some(200), 22, Kind::Arp));
+    assert_eq!(
+        (two.vlan, two.inner_vlan, two.l3, two.kind),
+        (NonZeroU16::new(100), NonZeroU16::new(200), 22, Kind::Arp)
+    );
     let three = good(&samples::tagged(&samples::arp(), &[(ethernet::VLAN, 1); 3]));
     assert_eq!((three.kind, three.ethertype), (Kind::Other, ethernet::VLAN));
 }
