@@ -235,3 +235,40 @@ fn what_comes_and_goes_by_tunnels_is_asked_by_the_endpoint_of_every_interface_al
     assert_eq!(rig.flows.counts().in_use, 1);
     rig.audit();
 }
+
+/// What belongs to known flows is compared together, but only where it comes and goes by the same interfaces.
+#[test]
+fn in_one_batch_tunnels_and_what_goes_beside_them_are_told_apart() {
+    const FLOWS: u16 = 4;
+    let mut rig = Rig::new();
+    let by_tunnel = |sport| Talk::new(POD, "10.72.0.9").ports(sport, 80);
+    let beside = |sport| Talk::new(POD, REMOTE).ports(sport, 80);
+    let outward = |sport| [by_tunnel(sport).udp(WORKLOAD), beside(sport).udp(WORKLOAD)];
+    let inward = |sport| {
+        let [inside, plain] = [by_tunnel(sport), beside(sport)].map(|talk| talk.answer().udp(UPLINK));
+        [in_ipip(&inside, FAR_END, OUR_END), plain]
+    };
+    let send = |rig: &mut Rig, by: PortId, frames: &dyn Fn(u16) -> [Vec<u8>; 2]| {
+        let all = (1..=FLOWS).flat_map(frames);
+        all.for_each(|frame| assert!(rig.wire(by).send(&frame)));
+        let moved = rig.run();
+        (moved.forwarded(), moved.drops())
+    };
+    let denied = || vec![(DropReason::ForwardDenied.as_str(), FLOWS.into())];
+    let (all, half) = ((2 * u64::from(FLOWS), vec![]), (FLOWS.into(), denied()));
+    police_every_port(&mut rig, forward(Some(allow()), Some(allow())));
+    police_host(&mut rig, UPLINK, forward(Some(allow()), Some(allow())));
+    assert_eq!(send(&mut rig, WORKLOAD, &outward), all);
+    assert_eq!(send(&mut rig, UPLINK, &inward), all);
+    assert_eq!(rig.flows.counts().in_use, 2 * usize::from(FLOWS));
+    for uplink_allows in [false, true] {
+        let named = if uplink_allows { allow() } else { deny() };
+        police_host(&mut rig, UPLINK, forward(Some(named.clone()), Some(named)));
+        assert_eq!(
+            send(&mut rig, WORKLOAD, &outward),
+            if uplink_allows { all.clone() } else { half.clone() }
+        );
+        assert_eq!(send(&mut rig, UPLINK, &inward), if uplink_allows { all.clone() } else { half.clone() });
+    }
+    rig.audit();
+}
