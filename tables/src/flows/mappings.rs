@@ -12,10 +12,9 @@ use std::sync::atomic::Ordering;
 
 use packet::{FlowKey, protocol};
 
+use super::adding::Refused;
 use super::row::{Shared, Words, is_shared, shared};
-use super::{
-    Flow, FlowTimeouts, Flows, Hash, Life, NotAdded, OuterAddress, Refused, Ticks, key, row_and_side,
-};
+use super::{Flow, FlowTimeouts, Flows, Hash, Life, NotAdded, OuterAddress, Ticks, key, row_and_side};
 
 /// Workers that begin and end flows of one port at the same moment: so often a mapping is looked for again.
 const TRIES: u32 = 4;
