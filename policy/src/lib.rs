@@ -24,6 +24,7 @@ pub mod rule;
 mod rule_text;
 pub mod selector;
 pub mod sets;
+pub mod similar;
 
 pub use rule_text::rule_text;
 pub use selector::{Labels, Selector, SelectorError};

@@ -33,7 +33,7 @@ pub struct Finding {
 /// Looks at resources that belong together; the findings come in their order.
 pub fn lint(resources: &[&Resource]) -> Vec<Finding> {
     let mut lint = Lint { people: People::of(resources), findings: Vec::new(), resource: 0 };
-    let reach = reach::Reach::of(resources);
+    let reach = reach::Reach::of(resources, &lint.people);
     let profiles = profile_names(resources);
     let ports = port_names(resources);
     for (number, resource) in resources.iter().enumerate() {
@@ -41,7 +41,7 @@ pub fn lint(resources: &[&Resource]) -> Vec<Finding> {
         match resource {
             Resource::NetworkPolicy(policy) => {
                 lint.policy(policy, &ports);
-                for (field, text) in reach.findings(policy) {
+                for (field, text) in reach.findings(number, policy) {
                     lint.find(field, text);
                 }
             }
@@ -78,8 +78,19 @@ impl Lint<'_> {
         if let Ok(whom) = compose::of_policy(policy)
             && self.people.selects_no_endpoint(&whom.selector, inherited)
         {
-            let text = format!("{} given here has these labels: the policy does nothing", nobody(namespace));
-            self.find("spec.selector", text);
+            let (field, why) = match self.people.lack_of_endpoints(&whom.selector) {
+                Some((label, why)) if label.starts_with("pcns.") => {
+                    ("spec.namespaceSelector", format!(" ({why})"))
+                }
+                Some((label, why)) if label.starts_with("pcsa.") => {
+                    ("spec.serviceAccountSelector", format!(" ({why})"))
+                }
+                Some((_, why)) => ("spec.selector", format!(" ({why})")),
+                None => ("spec.selector", String::new()),
+            };
+            let text =
+                format!("{} given here has these labels: the policy does nothing{why}", nobody(namespace));
+            self.find(field, text);
         }
         self.rules("spec.ingress", &policy.ingress, namespace, ports);
         self.rules("spec.egress", &policy.egress, namespace, ports);
@@ -117,8 +128,18 @@ impl Lint<'_> {
         if let Ok(Composed { selector: Some(whom), .. }) = compose::of_end(end, namespace)
             && self.people.selects_nobody(&whom, inherited)
         {
+            let lack = self.people.lack(&whom);
             let whom = nobody(namespace.filter(|_| end.namespace_selector.is_none()));
-            let text = format!("{whom} or network set given here has these labels: the rule matches nothing");
+            let (field, why) = match lack {
+                Some((label, why)) if label.starts_with("pcns.") && end.namespace_selector.is_some() => {
+                    ("namespaceSelector", format!(" ({why})"))
+                }
+                Some((label, why)) if label.starts_with("pcsa.") => ("serviceAccounts", format!(" ({why})")),
+                Some((_, why)) => (field, format!(" ({why})")),
+                None => (field, String::new()),
+            };
+            let text =
+                format!("{whom} or network set given here has these labels: the rule matches nothing{why}");
             self.find(format!("{path}.{field}"), text);
         }
     }

@@ -20,7 +20,7 @@ mod endpoints;
 mod host_interfaces;
 mod label_index;
 mod membership;
-mod order;
+pub(crate) mod order;
 mod policies;
 mod profiles;
 mod rules;

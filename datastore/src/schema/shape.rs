@@ -1,6 +1,8 @@
 //! A tree that keeps its places, held to a struct: fields that it doesn't have, and values of another type. A field that
 //! is misspelt says nothing of what it was meant to say: a rule without its `selector` is about everybody.
 
+use policy::similar::nearest;
+
 use super::{Struct, Type};
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
@@ -39,7 +41,7 @@ fn each(
 ) -> Result<(), Fault> {
     for (name, field) in object.fields() {
         let Some(member) = of.members.iter().find(|member| member.name.eq_ignore_ascii_case(name)) else {
-            let meant = nearest(of, name);
+            let meant = nearest(name, of.members.iter().map(|member| member.name));
             return Err(field.fault(Reason::UnknownField { given: name.to_owned(), meant }));
         };
         within(member.ty, &field, look)?;
@@ -60,33 +62,6 @@ fn within(
         }
         _ => Ok(()),
     }
-}
-
-/// The field whose name is but a slip away.
-fn nearest(of: &'static Struct, name: &str) -> Option<&'static str> {
-    let slips =
-        |member: &str| slips(member.to_ascii_lowercase().as_bytes(), name.to_ascii_lowercase().as_bytes());
-    let (slips, nearest) = of.members.iter().map(|member| (slips(member.name), member.name)).min()?;
-    (slips <= 2 && slips < name.len().div_ceil(2)).then_some(nearest)
-}
-
-/// How many letters to put in, take out, change or swap with their neighbours until one word is the other
-/// (optimal string alignment distance).
-fn slips(one: &[u8], other: &[u8]) -> usize {
-    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
-    for (i, a) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in other.iter().enumerate() {
-            let changed = rows[i][j] + usize::from(a != b);
-            let mut least = changed.min(rows[i][j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b {
-                least = least.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[one.len()][other.len()]
 }
 
 #[cfg(test)]
@@ -163,19 +138,5 @@ mod tests {
         let good =
             json!({"controllers": {"node": {"hostEndpoint": {"templates": [{"labels": {"a": "b"}}]}}}});
         assert_eq!(wrong(ResourceKind::KubeControllersConfiguration, good), None);
-    }
-
-    #[test]
-    fn swapped_missing_and_changed_letters_are_slips() {
-        for (one, other, count) in [
-            ("ports", "ports", 0),
-            ("prots", "ports", 1),
-            ("port", "ports", 1),
-            ("", "ab", 2),
-            ("net", "nets", 1),
-            ("source", "sauces", 3),
-        ] {
-            assert_eq!(slips(one.as_bytes(), other.as_bytes()), count, "{one} {other}");
-        }
     }
 }

@@ -1,9 +1,10 @@
 //! Who there is for selectors to select.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Profile, Resource};
 
+use crate::similar::nearest;
 use crate::{Labels, Selector};
 
 /// Endpoints and network sets with the labels that they have, their profiles' included.
@@ -92,7 +93,82 @@ impl<'a> People<'a> {
             && !self.sets.iter().any(|one| selector.matches(one))
     }
 
-    fn can_tell(&self, inherited: bool) -> bool {
+    /// Is it known whom a selector selects?
+    pub(super) fn can_tell(&self, inherited: bool) -> bool {
         !self.endpoints.is_empty() && (self.complete || !inherited)
     }
+
+    /// Every endpoint's labels.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &(impl Labels + use<'a>)> {
+        self.endpoints.iter()
+    }
+
+    /// The first thing that a selector demands and that no endpoint has: the label, and what to say of it.
+    pub(super) fn lack_of_endpoints(&self, selector: &Selector) -> Option<(String, String)> {
+        lack(selector, &known(self.endpoints.iter()))
+    }
+
+    /// The same of all whose addresses rules know.
+    pub(super) fn lack(&self, selector: &Selector) -> Option<(String, String)> {
+        let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.has_address);
+        lack(selector, &known(endpoints.chain(&self.sets)))
+    }
+}
+
+/// Which values each label has.
+type Known<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+fn known<'a>(people: impl Iterator<Item = &'a Person<'a>>) -> Known<'a> {
+    let mut known = Known::new();
+    for person in people {
+        for (name, value) in std::iter::once(person.own).chain(person.inherited.iter().copied()).flatten() {
+            known.entry(name).or_default().insert(value);
+        }
+    }
+    known
+}
+
+fn lack(selector: &Selector, known: &Known<'_>) -> Option<(String, String)> {
+    /// Values that are told.
+    const TOLD: usize = 4;
+    selector.restrictions().into_iter().find_map(|(label, demanded)| {
+        let word = word(label);
+        let Some(values) = known.get(label) else {
+            if !demanded.must_be_present {
+                return None;
+            }
+            let meant = nearest(label, known.keys().copied())
+                .map_or(String::new(), |meant| format!(": is {:?} meant?", bare(meant)));
+            return Some((label.to_owned(), format!("nobody {word}{meant}")));
+        };
+        let wanted = demanded.must_have_one_of?;
+        if wanted.iter().any(|value| values.contains(value)) {
+            return None;
+        }
+        let meant = wanted.iter().find_map(|value| nearest(value, values.iter().copied()));
+        let told = match meant {
+            Some(meant) => format!("is {meant:?} meant?"),
+            None => {
+                let told: Vec<String> = values.iter().take(TOLD).map(|value| format!("{value:?}")).collect();
+                let more = if values.len() > TOLD { ", and more" } else { "" };
+                format!("there is {}{more}", told.join(", "))
+            }
+        };
+        let wanted: Vec<String> = wanted.iter().map(|value| format!("{value:?}")).collect();
+        Some((label.to_owned(), format!("nobody {word} that is {}; {told}", wanted.join(" or "))))
+    })
+}
+
+/// Who has a label, in an operator's words.
+fn word(label: &str) -> String {
+    match label.split_once('.') {
+        Some(("pcns", name)) => format!("is in a namespace with a label {name:?}"),
+        Some(("pcsa", name)) => format!("runs as a service account with a label {name:?}"),
+        _ => format!("has a label {label:?}"),
+    }
+}
+
+/// A label's own name, wherever it is inherited from.
+fn bare(label: &str) -> &str {
+    label.strip_prefix("pcns.").or(label.strip_prefix("pcsa.")).unwrap_or(label)
 }

@@ -194,8 +194,91 @@ fn tiers_that_do_not_exist_or_are_never_reached_are_found() {
         found(&resources),
         ["2 spec.tier: never asked about ingress", "2 spec.tier: never asked about egress"]
     );
+    // What no rule is about passes on; nothing is left where a rule is about everything.
     let passing = tier("first", 1.0, TierDefault::Pass);
-    assert!(found(&[passing, inside("first", Action::Allow), inside("default", Action::Allow)]).is_empty());
+    let resources = [passing, inside("first", Action::Allow), inside("default", Action::Allow)];
+    assert_eq!(found(&resources), ["2 spec.tier: never asked about ingress"]);
+}
+
+#[test]
+fn policies_that_another_of_their_tier_hides_are_found() {
+    let at = |name: &str, order: f64, selector: &str, rules: Vec<PolicyRule>| {
+        let mut policy = policy(PolicyKind::GlobalNetworkPolicy, selector);
+        policy.key.name = name.to_owned();
+        policy.order = Order::new(order).unwrap();
+        policy.ingress = rules;
+        Resource::NetworkPolicy(policy)
+    };
+    let deny = || vec![PolicyRule::any(Action::Deny)];
+    let web = |order| at("web", order, "app == 'web'", vec![from("app == 'db'")]);
+    let all = |order| at("all", order, "", deny());
+    assert_eq!(found(&[web(10.0), all(1.0)]), ["0 spec.order: never asked about ingress"]);
+    assert!(found(&[web(1.0), all(10.0)]).is_empty());
+    // Whom the first one is about, isn't known without endpoints.
+    let some = || at("some", 1.0, "tier == 'front'", deny());
+    assert!(found(&[web(10.0), some()]).is_empty());
+    let front = |app| endpoint(&[("app", app), ("tier", "front")], &[]);
+    let back = |app| endpoint(&[("app", app)], &[]);
+    assert_eq!(
+        found(&[web(10.0), some(), front("web"), front("db")]),
+        ["0 spec.order: never asked about ingress"]
+    );
+    assert!(found(&[web(10.0), some(), front("web"), back("web"), front("db")]).is_empty());
+    // A rule that passes on hides what follows in its tier alone.
+    let pass = at("pass", 0.5, "", vec![from("has(x)"), PolicyRule::any(Action::Pass)]);
+    let own = Tier { name: "late".to_owned(), order: Order::LAST, default_action: TierDefault::Deny };
+    let Resource::NetworkPolicy(mut late) = web(10.0) else { unreachable!() };
+    late.tier = "late".to_owned();
+    let resources = [pass, web(10.0), Resource::Tier(own), Resource::NetworkPolicy(late)];
+    assert_eq!(found(&resources), ["1 spec.order: never asked about ingress"]);
+}
+
+#[test]
+fn what_is_said_of_selectors_names_the_label_that_is_missing_or_the_value() {
+    let said = |policy: NetworkPolicy, resources: &[Resource]| -> Vec<String> {
+        let policy = Resource::NetworkPolicy(policy);
+        let all: Vec<&Resource> = std::iter::once(&policy).chain(resources).collect();
+        lint(&all).into_iter().map(|finding| format!("{}: {}", finding.field, finding.text)).collect()
+    };
+    let profile = Profile {
+        name: "kns.default".to_owned(),
+        labels_to_apply: labels(&[("pcns.team", "payments")]),
+        ..Profile::default()
+    };
+    let resources = [
+        Resource::Profile(profile),
+        endpoint(&[("app", "web"), ("zone", "a")], &["kns.default"]),
+        endpoint(&[("app", "api")], &["kns.default"]),
+    ];
+    let global = |selector: &str| policy(PolicyKind::GlobalNetworkPolicy, selector);
+    let nothing = "no endpoint given here has these labels: the policy does nothing";
+    for (selector, why) in [
+        ("ap == 'web'", "nobody has a label \"ap\": is \"app\" meant?"),
+        ("has(colour)", "nobody has a label \"colour\""),
+        ("app == 'wbe'", "nobody has a label \"app\" that is \"wbe\"; is \"web\" meant?"),
+        ("app in {'x', 'y'}", "nobody has a label \"app\" that is \"x\" or \"y\"; there is \"api\", \"web\""),
+    ] {
+        assert_eq!(said(global(selector), &resources), [format!("spec.selector: {nothing} ({why})")]);
+    }
+    // Each is there, but nobody has both.
+    assert_eq!(
+        said(global("app == 'api' && zone == 'a'"), &resources),
+        [format!("spec.selector: {nothing}")]
+    );
+    let of_namespace =
+        NetworkPolicy { namespace_selector: Some("team == 'paymnets'".to_owned()), ..global("") };
+    let why = "nobody is in a namespace with a label \"team\" that is \"paymnets\"; is \"payments\" meant?";
+    assert_eq!(said(of_namespace, &resources), [format!("spec.namespaceSelector: {nothing} ({why})")]);
+    let mut rule = from("app == 'web'");
+    rule.source.namespace_selector = Some("tema == 'payments'".to_owned());
+    let asks = NetworkPolicy { ingress: vec![rule], ..global("") };
+    assert_eq!(
+        said(asks, &resources),
+        [
+            "spec.ingress[0].source.namespaceSelector: no endpoint or network set given here has these labels: the rule \
+          matches nothing (nobody is in a namespace with a label \"tema\": is \"team\" meant?)"
+        ]
+    );
 }
 
 /// Selectors and names of ports stand for sets that everybody is a member of by the lowest bits of an address.

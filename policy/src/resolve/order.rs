@@ -6,14 +6,14 @@ use model::{Order, PolicyKey};
 
 /// A policy's place: by tier, then by order, then by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) tier: TierPlace,
+pub(crate) struct Place {
+    pub(crate) tier: TierPlace,
     order: Order,
     tie: String,
 }
 
 impl Place {
-    pub(super) fn new(tier: TierPlace, order: Order, key: &PolicyKey) -> Place {
+    pub(crate) fn new(tier: TierPlace, order: Order, key: &PolicyKey) -> Place {
         let namespace = key.namespace.as_deref().unwrap_or_default();
         // As Felix breaks ties: by this very text.
         Place { tier, order, tie: format!("{}/{namespace}/{}", key.name, key.kind) }
@@ -22,10 +22,10 @@ impl Place {
 
 /// A tier's place: those that are there before those that policies merely name, then by order, then by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TierPlace {
-    pub(super) name: String,
+pub(crate) struct TierPlace {
+    pub(crate) name: String,
     /// `None` where there is no such tier.
-    pub(super) order: Option<Order>,
+    pub(crate) order: Option<Order>,
 }
 
 impl Ord for TierPlace {

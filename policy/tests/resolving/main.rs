@@ -15,7 +15,7 @@ use cases::cases;
 use dataplane::Dataplane;
 use draw::Draw;
 use model::{Key, Resource, Update};
-use policy::judge::judge;
+use policy::judge::{Step, judge};
 use policy::resolve::{EndpointPolicy, Resolver};
 use policy::rule::{AfterTiers, Checks, SetId};
 use proptest::prelude::*;
@@ -154,6 +154,44 @@ proptest! {
                     let judged = judge(checks, &packet, resolver.members());
                     let expected = slow.verdict(key, egress, &packet, staged);
                     prop_assert_eq!(judged.verdict, expected, "{} {:?} egress {} {:?}", key, packet, egress, judged.steps);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_never_to_be_asked_decides_nothing(
+        // So many that policies come before each other, and someone to ask them.
+        numbers in prop::collection::vec(any::<u8>(), 1_000..2_500),
+        packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 6), 24),
+    ) {
+        let state = state(&updates(&numbers));
+        let (resolver, dataplane) = at_once(&state);
+        let resources: Vec<&Resource> = state.values().map(|resource| &**resource).collect();
+        let never = policy::lint::lint(&resources).into_iter().filter_map(|finding| {
+            let direction = finding.text.strip_prefix("never asked about ")?.split(':').next()?.to_owned();
+            let Resource::NetworkPolicy(policy) = resources[finding.resource] else { return None };
+            let name = match &policy.key.namespace {
+                Some(namespace) => format!("{namespace}/{}", policy.key.name),
+                None => policy.key.name.clone(),
+            };
+            Some((policy.tier.clone(), name, direction))
+        });
+        let never: Vec<_> = never.collect();
+        for numbers in &packets {
+            let packet = Draw(numbers.iter()).packet();
+            for policy in dataplane.endpoints.values() {
+                for (direction, checks) in [("ingress", &policy.normal.ingress), ("egress", &policy.normal.egress)] {
+                    let checks = checks.as_ref().expect("it is always asked");
+                    for step in judge(checks, &packet, resolver.members()).steps {
+                        let Step::Rule { tier, policy, .. } = step else { continue };
+                        let tier = &checks.tiers[tier];
+                        let name = &tier.policies[policy].name;
+                        let is_hidden = |(of, hidden, about): &(String, String, String)| {
+                            *of == tier.name && hidden == name && about == direction
+                        };
+                        prop_assert!(!never.iter().any(is_hidden), "{} {} {:?}", name, direction, packet);
+                    }
                 }
             }
         }
