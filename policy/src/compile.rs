@@ -15,6 +15,7 @@ mod classes;
 mod compiled;
 mod compiler;
 mod conditions;
+mod intervals;
 mod memo;
 mod narrow;
 mod packet;

@@ -15,7 +15,7 @@ use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, Rule, SetId};
 use policy::sets::Member;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{Change, LIMITS, World, apply, change, check, checks, islands, named, packet};
+use support::{Change, LIMITS, World, apply, change, check, check_batch, checks, islands, named, packet};
 
 proptest! {
     #![proptest_config(cases(150))]
@@ -87,10 +87,8 @@ proptest! {
         let asked: Vec<_> =
             packets.iter().zip(programs.iter().cycle()).map(|(packet, id)| (*id, packet.into())).collect();
         let mut out = vec![Judgement::NO_PROGRAM; asked.len()];
+        check_batch(&compiled, &asked);
         compiled.judge_batch(&asked, &mut out);
-        for ((program, packet), judgement) in asked.iter().zip(&out) {
-            prop_assert_eq!(*judgement, compiled.judge(*program, packet));
-        }
         // One that remembers says the same, the first time and again, and after sets have changed.
         let mut memo = Memo::new();
         let mut remembered = out.clone();
@@ -127,11 +125,7 @@ proptest! {
                 check(&compiler, &compiled, program, &checks, packet, &world);
             }
             let asked: Vec<_> = islands.packets.iter().map(|packet| (program, packet.into())).collect();
-            let mut out = vec![Judgement::NO_PROGRAM; asked.len()];
-            compiled.judge_batch(&asked, &mut out);
-            for ((program, packet), judgement) in asked.iter().zip(&out) {
-                prop_assert_eq!(*judgement, compiled.judge(*program, packet));
-            }
+            check_batch(&compiled, &asked);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ahash::RandomState;
 use lpm::Lookup;
@@ -9,6 +10,7 @@ use model::{Family, Prefix};
 
 use super::atoms::{Atom, AtomId, Atoms};
 use super::classes::{ClassId, Classes, NOTHING};
+use super::intervals::{Intervals, PREFIXES_MAX};
 use super::prefixes::Prefixes;
 use crate::rule::SetId;
 use crate::sets::Member;
@@ -32,6 +34,8 @@ pub(super) struct Addresses {
     pub(super) classes: Classes,
     v4: Prefixes<u32>,
     v6: Prefixes<u128>,
+    /// The classes of IPv4, where there are few prefixes.
+    intervals: Option<Arc<Intervals>>,
     /// Sets whose protocols and ports are others than they were.
     ports_changed: HashSet<SetId, RandomState>,
 }
@@ -47,6 +51,7 @@ impl Addresses {
             classes: Classes::new(),
             v4: Prefixes::new(limit),
             v6: Prefixes::new(limit),
+            intervals: None,
             ports_changed: HashSet::default(),
         }
     }
@@ -202,14 +207,17 @@ impl Addresses {
             self.v4.dirty_all();
             self.v6.dirty_all();
         }
-        self.v4.sweep(&mut self.classes);
+        if self.v4.sweep(&mut self.classes) {
+            let are_few = self.v4.len() <= PREFIXES_MAX;
+            self.intervals = are_few.then(|| Arc::new(Intervals::new(&self.v4.intervals())));
+        }
         self.v6.sweep(&mut self.classes);
         Classified { fresh: self.classes.close(), ports_changed: std::mem::take(&mut self.ports_changed) }
     }
 
     /// For readers of the next publication.
     pub(super) fn lookup(&self) -> AddressLookup {
-        AddressLookup { v4: self.v4.lookup(), v6: self.v6.lookup() }
+        AddressLookup { intervals: self.intervals.clone(), v4: self.v4.lookup(), v6: self.v6.lookup() }
     }
 
     /// The most bytes that so many members take.
@@ -237,25 +245,36 @@ pub(super) struct Classified {
 /// The readers' side: an address's class.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddressLookup {
+    /// Where there are few prefixes of IPv4, these are asked and not the table.
+    intervals: Option<Arc<Intervals>>,
     v4: Option<Lookup<u32>>,
     v6: Option<Lookup<u128>>,
 }
 
 impl AddressLookup {
+    /// The same by tables alone.
+    pub(super) fn without_intervals(self) -> AddressLookup {
+        AddressLookup { intervals: None, ..self }
+    }
+
     /// The class of one address.
     #[inline]
     pub(super) fn class(&self, family: Family, addr: u128) -> ClassId {
-        match family {
-            Family::V4 => self.v4.as_ref().and_then(|table| table.lookup(addr as u32)),
-            Family::V6 => self.v6.as_ref().and_then(|table| table.lookup(addr)),
+        match (family, &self.intervals) {
+            (Family::V4, Some(intervals)) => return intervals.class(addr as u32),
+            (Family::V4, None) => self.v4.as_ref().and_then(|table| table.lookup(addr as u32)),
+            (Family::V6, _) => self.v6.as_ref().and_then(|table| table.lookup(addr)),
         }
         .unwrap_or(NOTHING)
     }
 
     /// The classes of many: `classes[i]` for `addrs[i]`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn classes_v4(&self, addrs: &[u32], classes: &mut [ClassId]) {
-        answer(self.v4.as_ref(), addrs, classes);
+        match &self.intervals {
+            Some(intervals) => intervals.classes(addrs, classes),
+            None => answer(self.v4.as_ref(), addrs, classes),
+        }
     }
 
     /// The classes of many, alike.

@@ -141,6 +141,12 @@ impl Block {
         }
         u64::from_le_bytes(matches)
     }
+
+    /// The first lane that matches; [`LANES`] where none does.
+    #[inline(always)]
+    fn first_lane(&self, asked: u64) -> u32 {
+        self.matches(asked).trailing_zeros() / u8::BITS
+    }
 }
 
 /// Blocks, and the names of their lanes, which are read where one matches. The first block is no packet's; there are none
@@ -208,11 +214,11 @@ impl Blocks {
     /// The name of the first lane of one block that matches; [`NONE`] where none does.
     #[inline(always)]
     pub(super) fn first_of(&self, at: u32, asked: u64) -> u32 {
-        let matches = self.blocks.get(at as usize).map_or(0, |block| block.matches(asked));
+        let none = LANES as u32;
+        let lane = self.blocks.get(at as usize).map_or(none, |block| block.first_lane(asked));
         // Without a branch: the first block has no names.
-        let (at, lane) =
-            if matches == 0 { (0, 0) } else { (at as usize, matches.trailing_zeros() as usize / 8) };
-        self.names.get(at).map_or(NONE, |names| names[lane % LANES])
+        let at = if lane == none { 0 } else { at };
+        self.names.get(at as usize).map_or(NONE, |names| names[lane as usize % LANES])
     }
 
     /// The same of some blocks, `count` of them.
@@ -330,7 +336,8 @@ mod tests {
             blocks.write_never();
             let count = blocks.write(&mut all) as u32;
             prop_assert_eq!(blocks.first_from(1, count, asked, from), expected);
-            prop_assert_eq!(blocks.first(1, count, asked), blocks.first_from(1, count, asked, 0));
+            let first = blocks.first_from(1, count, asked, 0);
+            prop_assert_eq!(blocks.first(1, count, asked), first);
         }
     }
 }

@@ -73,7 +73,7 @@ impl Program {
     }
 
     /// Where packets of these classes lead to; what lies there is brought near.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn lead(&self, run: &[(ProgramId, Packet)], classes: &[[ClassId; 2]], ways: &mut [Way]) {
         let ends = [Leading::of(self.source.as_ref()), Leading::of(self.destination.as_ref())];
         for (((_, packet), classes), way) in run.iter().zip(classes).zip(ways) {
@@ -84,7 +84,7 @@ impl Program {
     }
 
     /// What becomes of packets that [`Self::lead`] has led: at most [`BATCH`].
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn judge_by_address(
         &self,
         run: &[(ProgramId, Packet)],
@@ -131,8 +131,15 @@ impl Program {
             else {
                 break;
             };
-            *out = self.judge_rest(*id, packet, way, |_| {});
+            self.judge_open(*id, packet, way, out);
         }
+    }
+
+    /// [`Self::judge_rest`] of a packet of a batch. Written where it is to be: what is returned is written in pieces and copied
+    /// in one, for which the processor waits.
+    #[inline(never)]
+    fn judge_open(&self, id: ProgramId, packet: &Packet, way: &Way, out: &mut Judgement) {
+        *out = self.judge_rest(id, packet, way, |_| {});
     }
 
     /// What becomes of a packet by itself.

@@ -1,6 +1,5 @@
 //! What readers have: one publication of all programs and sets.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use model::Family;
@@ -8,7 +7,7 @@ use model::Family;
 use super::addresses::AddressLookup;
 use super::by_address::{BATCH, Way};
 use super::classes::{ClassId, NOTHING};
-use super::memo::Memo;
+use super::memo::{Forgetful, Memo, Memory};
 use super::packet::Packet;
 use super::program::{PacketRows, Program, bits};
 use super::{Judgement, ProgramId, RuleId};
@@ -42,10 +41,7 @@ impl Compiled {
 
     /// [`Self::judge`] for many packets, several at a time: `out[i]` for `asked[i]`. Of two lengths, the shorter counts.
     pub fn judge_batch(&self, asked: &[(ProgramId, Packet)], out: &mut [Judgement]) {
-        let mut scratch = Scratch::new();
-        for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.judge_some(&mut scratch, asked, out, |_, _| None, |_, _, _| {});
-        }
+        self.judge_all(&mut Scratch::new(), Forgetful, asked, out);
     }
 
     /// [`Self::judge_batch`] by a worker that remembers what it has judged before.
@@ -55,25 +51,25 @@ impl Compiled {
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
     ) {
-        let Memo { remembered, scratch } = memo;
-        let remembered = RefCell::new(remembered);
+        self.judge_all(&mut memo.scratch, &mut memo.remembered, asked, out);
+    }
+
+    /// The same by the look-up tables that any number of prefixes takes, however few there are: so that tests see both.
+    pub fn by_tables(self) -> Compiled {
+        Compiled { addresses: self.addresses.without_intervals(), ..self }
+    }
+
+    /// All packets, [`BATCH`] at a time.
+    #[inline(always)]
+    fn judge_all(
+        &self,
+        scratch: &mut Scratch,
+        mut memory: impl Memory,
+        asked: &[(ProgramId, Packet)],
+        out: &mut [Judgement],
+    ) {
         for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.judge_some(
-                scratch,
-                asked,
-                out,
-                |program, rows| {
-                    program
-                        .is_remembered()
-                        .then(|| remembered.borrow().recall(program.serial, rows))
-                        .flatten()
-                },
-                |program, rows, judgement| {
-                    if program.is_remembered() {
-                        remembered.borrow_mut().remember(program.serial, rows, judgement);
-                    }
-                },
-            );
+            self.judge_some(scratch, &mut memory, asked, out);
         }
     }
 
@@ -110,10 +106,9 @@ impl Compiled {
     fn judge_some(
         &self,
         scratch: &mut Scratch,
+        memory: &mut impl Memory,
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
-        recall: impl Fn(&Program, &PacketRows) -> Option<Judgement>,
-        remember: impl Fn(&Program, &PacketRows, Judgement),
     ) {
         let asked = &asked[..asked.len().min(out.len()).min(BATCH)];
         let Scratch { classes, rows, ways, addresses } = scratch;
@@ -138,7 +133,7 @@ impl Compiled {
                     continue;
                 };
                 *rows = found;
-                match recall(program, rows) {
+                match memory.recall(program.serial, rows) {
                     Some(judgement) => out[number] = judgement,
                     None => unknown |= 1 << number,
                 }
@@ -164,13 +159,13 @@ impl Compiled {
             let which = unknown_of(at, run);
             program.judge_batch(id, &rows[at..], which, &mut out[at..]);
             for number in bits(which).map(|number| at + number) {
-                remember(program, &rows[number % BATCH], out[number]);
+                memory.remember(program.serial, &rows[number % BATCH], out[number]);
             }
         }
     }
 
     /// The classes of all packets' ends: of those that anybody asks for.
-    #[inline(never)]
+    #[inline(always)]
     fn classify(
         &self,
         asked: &[(ProgramId, Packet)],
@@ -184,34 +179,47 @@ impl Compiled {
             ends[1] |= program.destination.is_some();
         }
         let of_v6 = |(_, packet): &&(ProgramId, Packet)| packet.family == Family::V6;
-        let v6 = asked.iter().filter(of_v6).count();
+        // Those of IPv6 among them find something, and it is replaced.
+        let mut v6 = 0;
+        for (keys, (_, packet)) in addresses.v4.iter_mut().zip(asked) {
+            *keys = [packet.source as u32, packet.destination as u32];
+            v6 += usize::from(packet.family == Family::V6);
+        }
+        if v6 < asked.len() {
+            match ends {
+                [true, true] => {
+                    let keys = addresses.v4[..asked.len()].as_flattened();
+                    self.addresses.classes_v4(keys, classes.as_flattened_mut());
+                }
+                [false, false] => {}
+                [source, _] => {
+                    let end = usize::from(!source);
+                    let keys = addresses.v4.map(|keys| keys[end]);
+                    let answers = &mut addresses.classes[..asked.len()];
+                    self.addresses.classes_v4(&keys[..asked.len()], answers);
+                    for (class, answer) in classes.iter_mut().zip(answers) {
+                        class[end] = *answer;
+                    }
+                }
+            }
+        }
+        if v6 == 0 {
+            return;
+        }
         for (end, addr) in
             [|packet: &Packet| packet.source, |packet: &Packet| packet.destination].iter().enumerate()
         {
             if !ends[end] {
                 continue;
             }
-            if v6 < asked.len() {
-                // Those of IPv6 among them find something, and it is replaced.
-                for (key, (_, packet)) in addresses.v4.iter_mut().zip(asked) {
-                    *key = addr(packet) as u32;
-                }
-                let answers = &mut addresses.classes[..asked.len()];
-                self.addresses.classes_v4(&addresses.v4[..asked.len()], answers);
-                for (class, answer) in classes.iter_mut().zip(answers) {
-                    class[end] = *answer;
-                }
+            for (key, (_, packet)) in addresses.v6.iter_mut().zip(asked.iter().filter(of_v6)) {
+                *key = addr(packet);
             }
-            if v6 > 0 {
-                for (key, (_, packet)) in addresses.v6.iter_mut().zip(asked.iter().filter(of_v6)) {
-                    *key = addr(packet);
-                }
-                let answers = &mut addresses.classes[..v6];
-                self.addresses.classes_v6(&addresses.v6[..v6], answers);
-                let places = classes.iter_mut().zip(asked).filter(|(_, asked)| of_v6(asked));
-                for ((class, _), answer) in places.zip(answers) {
-                    class[end] = *answer;
-                }
+            let answers = &mut addresses.classes[..v6];
+            self.addresses.classes_v6(&addresses.v6[..v6], answers);
+            let places = classes.iter_mut().zip(asked).filter(|(_, asked)| of_v6(asked));
+            for ((class, _), answer) in places.zip(answers) {
+                class[end] = *answer;
             }
         }
     }
@@ -241,7 +249,7 @@ pub(super) struct Scratch {
 /// Addresses to look up, and their answers.
 #[derive(Clone, Debug)]
 struct Addresses {
-    v4: [u32; BATCH],
+    v4: [[u32; 2]; BATCH],
     v6: [u128; BATCH],
     classes: [ClassId; BATCH],
 }
@@ -250,7 +258,7 @@ const _: () = assert!(BATCH <= u64::BITS as usize, "a bit for each packet");
 
 impl Scratch {
     pub(super) fn new() -> Scratch {
-        let addresses = Addresses { v4: [0; BATCH], v6: [0; BATCH], classes: [NOTHING; BATCH] };
+        let addresses = Addresses { v4: [[0; 2]; BATCH], v6: [0; BATCH], classes: [NOTHING; BATCH] };
         Scratch {
             classes: [[NOTHING; 2]; BATCH],
             rows: [PacketRows::default(); BATCH],

@@ -48,10 +48,31 @@ impl Memo {
     }
 }
 
-impl Remembered {
+/// What is known of packets that were judged before.
+pub(super) trait Memory {
     /// The judgement of a program on packets with these rows.
+    fn recall(&self, serial: u64, rows: &PacketRows) -> Option<Judgement>;
+
+    /// Remembers it, in the place of another one.
+    fn remember(&mut self, serial: u64, rows: &PacketRows, judgement: Judgement);
+}
+
+/// Who remembers nothing.
+pub(super) struct Forgetful;
+
+impl Memory for Forgetful {
     #[inline(always)]
-    pub(super) fn recall(&self, serial: u64, rows: &PacketRows) -> Option<Judgement> {
+    fn recall(&self, _: u64, _: &PacketRows) -> Option<Judgement> {
+        None
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, _: u64, _: &PacketRows, _: Judgement) {}
+}
+
+impl Memory for &mut Remembered {
+    #[inline(always)]
+    fn recall(&self, serial: u64, rows: &PacketRows) -> Option<Judgement> {
         let entry = &self.0[place(serial, rows)];
         if entry.serial != serial || entry.rows != *rows {
             return None;
@@ -64,9 +85,8 @@ impl Remembered {
         Some(Judgement { verdict, rule: entry.rule, logs: entry.logs & ((1 << LOGS_BITS) - 1) })
     }
 
-    /// Remembers it, in the place of another one.
     #[inline(always)]
-    pub(super) fn remember(&mut self, serial: u64, rows: &PacketRows, judgement: Judgement) {
+    fn remember(&mut self, serial: u64, rows: &PacketRows, judgement: Judgement) {
         let verdict = match judgement.verdict {
             Verdict::Allow => 0,
             Verdict::Deny => 1,

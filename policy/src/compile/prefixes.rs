@@ -109,7 +109,7 @@ impl<K: Key> Prefixes<K> {
 
     /// Gives prefixes that have changed, and those that they cover, their class, and writes it into the second table,
     /// which then is the first. [`Self::settle`] goes before.
-    pub(super) fn sweep(&mut self, classes: &mut Classes) {
+    pub(super) fn sweep(&mut self, classes: &mut Classes) -> bool {
         debug_assert!(self.behind.is_empty(), "settled before");
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
@@ -130,7 +130,7 @@ impl<K: Key> Prefixes<K> {
             self.nodes.remove(&(*addr, *len));
         }
         if changes.is_empty() {
-            return;
+            return false;
         }
         if self.tables.is_none() {
             let limits = lpm::Limits::for_routes(u32::try_from(self.limit).unwrap_or(u32::MAX));
@@ -141,6 +141,7 @@ impl<K: Key> Prefixes<K> {
             tables.swap(0, 1);
         }
         self.behind = changes;
+        true
     }
 
     fn sweep_below(
@@ -187,6 +188,11 @@ impl<K: Key> Prefixes<K> {
         }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// For readers of the next publication.
     pub(super) fn lookup(&self) -> Option<Lookup<K>> {
         self.tables.as_ref().map(|[table, _]| table.reader())
@@ -196,5 +202,35 @@ impl<K: Key> Prefixes<K> {
     pub(super) fn bytes_for(limit: usize) -> usize {
         let limits = lpm::Limits::for_routes(u32::try_from(limit).unwrap_or(u32::MAX));
         2 * Table::<K>::new(limits).bytes() + limit * size_of::<((K, u8), Node)>() * 3 / 2
+    }
+}
+
+impl Prefixes<u32> {
+    /// Where the class of addresses changes, from the first address on: each with the class that begins there.
+    pub(super) fn intervals(&self) -> Vec<(u32, ClassId)> {
+        const END: u64 = 1 << 32;
+        let mut intervals = vec![(0, NOTHING)];
+        let mut begin = |at: u64, class: ClassId| {
+            let Ok(at) = u32::try_from(at) else { return };
+            match intervals.last_mut() {
+                Some(last) if last.0 == at => last.1 = class,
+                Some(last) if last.1 == class => {}
+                _ => intervals.push((at, class)),
+            }
+        };
+        // Prefixes around the one that is looked at, with where they end, the longest last.
+        let mut around: Vec<(u64, ClassId)> = Vec::new();
+        let leave = |around: &mut Vec<(u64, ClassId)>, up_to: u64, begin: &mut dyn FnMut(u64, ClassId)| {
+            while let Some((end, _)) = around.pop_if(|(end, _)| *end <= up_to) {
+                begin(end, around.last().map_or(NOTHING, |(_, class)| *class));
+            }
+        };
+        for ((addr, len), node) in &self.nodes {
+            leave(&mut around, (*addr).into(), &mut begin);
+            begin((*addr).into(), node.class);
+            around.push((u64::from(*addr) + (END >> len), node.class));
+        }
+        leave(&mut around, END, &mut begin);
+        intervals
     }
 }

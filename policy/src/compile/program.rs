@@ -95,13 +95,6 @@ impl Program {
         !self.blocks.is_empty()
     }
 
-    /// Is it worth remembering what rows came to? Narrow rules tell more packets apart than could be remembered, and cost no
-    /// more than remembering.
-    #[inline(always)]
-    pub(super) fn is_remembered(&self) -> bool {
-        self.blocks.is_empty()
-    }
-
     /// The rows of a packet whose ends have these classes; `None` where one of them isn't known.
     #[inline(always)]
     pub(super) fn rows(&self, packet: &Packet, [source, destination]: [ClassId; 2]) -> Option<PacketRows> {

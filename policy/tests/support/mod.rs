@@ -357,6 +357,7 @@ pub fn check(
     let expected = judge(checks, packet, world);
     let asked = policy::compile::Packet::from(packet);
     let got = compiled.judge(program, &asked);
+    assert_eq!(compiled.clone().by_tables().judge(program, &asked), got, "{packet:?}");
     let shown = || format!("{packet:?}\n{checks:#?}\n{world:?}");
     assert_eq!(got.verdict, expected.verdict, "expected {expected:?}\n{}", shown());
     let (_, step) = compiler.step(got.rule).expect("a rule that decided has a name");
@@ -368,6 +369,16 @@ pub fn check(
     let mut told = Vec::new();
     compiled.logs(program, &asked, |rule| told.push(compiler.step(rule).expect("a name").1));
     assert_eq!((told, got.logs as usize), (logs.clone(), logs.len()), "{}", shown());
+}
+
+/// A batch is judged as its packets one by one, however addresses are looked up.
+pub fn check_batch(compiled: &Compiled, asked: &[(ProgramId, policy::compile::Packet)]) {
+    let expected: Vec<_> = asked.iter().map(|(program, packet)| compiled.judge(*program, packet)).collect();
+    for compiled in [compiled.clone(), compiled.clone().by_tables()] {
+        let mut out = vec![Judgement::NO_PROGRAM; asked.len()];
+        compiled.judge_batch(asked, &mut out);
+        assert_eq!(out, expected);
+    }
 }
 
 /// Endpoints, each with checks and the program that it uses.

@@ -1,0 +1,130 @@
+//! Classes of IPv4 addresses where there are few prefixes: a search among the places where the class changes.
+//!
+//! A look-up table of prefixes (`lpm`) reads some six cache lines of some megabytes for an address whose prefix is longer
+//! than /24, and takes any number of prefixes and of changes. Policy seldom names more than some thousands, and those are
+//! searched in memory that stays near: sixteen starts of intervals to a cache line, and lines of every sixteenth start above
+//! them (a B+-tree without pointers, as in PlanB, NSDI 2026, which searches IPv6 prefixes so). Made anew whenever a prefix's
+//! class changes, which readers see in the next publication.
+
+use super::classes::{ClassId, NOTHING};
+
+/// Prefixes up to which intervals are made: by measurement 5 ns for each of them, with every publication that changes any.
+pub(super) const PREFIXES_MAX: usize = 8_192;
+/// Starts in a line.
+const LINE: usize = 16;
+/// Addresses that are searched together.
+const TOGETHER: usize = 32;
+
+/// Starts of intervals next to each other; behind the last one, the largest number.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line([u32; LINE]);
+
+impl Line {
+    /// How many of its starts are at most this number.
+    #[inline(always)]
+    fn count_up_to(&self, number: u32) -> u32 {
+        self.0.iter().map(|start| u32::from(*start <= number)).sum()
+    }
+}
+
+/// The readers' side.
+#[derive(Debug)]
+pub(super) struct Intervals {
+    /// From the level of one line to that of all starts.
+    levels: Vec<Box<[Line]>>,
+    /// The class of each interval.
+    classes: Box<[u16]>,
+}
+
+impl Intervals {
+    /// Of intervals in order, by their start and class. The first one starts at 0.
+    pub(super) fn new(intervals: &[(u32, ClassId)]) -> Intervals {
+        let mut starts: Vec<u32> = intervals.iter().map(|(start, _)| *start).collect();
+        let mut levels = Vec::new();
+        loop {
+            let line = |some: &[u32]| {
+                let mut line = Line([u32::MAX; LINE]);
+                line.0[..some.len()].copy_from_slice(some);
+                line
+            };
+            levels.push(starts.chunks(LINE).map(line).collect());
+            if starts.len() <= LINE {
+                break;
+            }
+            starts = starts.into_iter().step_by(LINE).collect();
+        }
+        levels.reverse();
+        Intervals { levels, classes: intervals.iter().map(|(_, class)| *class as u16).collect() }
+    }
+
+    /// The class of an address.
+    #[inline(always)]
+    pub(super) fn class(&self, addr: u32) -> ClassId {
+        let mut at = 0;
+        for level in &self.levels {
+            at = step(level, at, addr);
+        }
+        self.class_at(at)
+    }
+
+    /// The classes of many: `classes[i]` for `addrs[i]`. Level by level, so that one address's wait for memory is another's work.
+    #[inline(always)]
+    pub(super) fn classes(&self, addrs: &[u32], classes: &mut [ClassId]) {
+        for (addrs, classes) in addrs.chunks(TOGETHER).zip(classes.chunks_mut(TOGETHER)) {
+            classes.fill(0);
+            for level in &self.levels {
+                for (at, addr) in classes.iter_mut().zip(addrs) {
+                    *at = step(level, *at, *addr);
+                }
+            }
+            for at in classes {
+                *at = self.class_at(*at);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn class_at(&self, at: u32) -> ClassId {
+        // Beyond the last one is only the last address of all, which is no less than what fills lines up.
+        self.classes.get(at as usize).or(self.classes.last()).map_or(NOTHING, |class| ClassId::from(*class))
+    }
+}
+
+/// In the level below, the line that holds an address's interval; in the last one, the interval's number.
+#[inline(always)]
+fn step(level: &[Line], at: u32, addr: u32) -> u32 {
+    match level.get(at as usize) {
+        Some(line) => LINE as u32 * at + line.count_up_to(addr).wrapping_sub(1),
+        None => u32::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_address_has_the_class_that_began_last(
+            starts in prop::collection::btree_set(prop_oneof![any::<u32>(), 0u32..600, Just(u32::MAX)], 0..600),
+            others in prop::collection::vec(any::<u32>(), 0..40),
+        ) {
+            let starts: Vec<(u32, ClassId)> =
+                (0..).zip(starts.iter().copied().filter(|start| *start > 0)).map(|(class, start)| (start, class)).collect();
+            let intervals = [&[(0, 60_000)], &*starts].concat();
+            let around = starts.iter().flat_map(|(start, _)| [start - 1, *start, start.saturating_add(1)]);
+            let addrs: Vec<u32> = around.chain(others).chain([0, u32::MAX]).collect();
+            let expected: Vec<ClassId> = (addrs.iter())
+                .map(|addr| intervals[intervals.partition_point(|(start, _)| start <= addr) - 1].1)
+                .collect();
+            let searched = Intervals::new(&intervals);
+            let one_by_one: Vec<ClassId> = addrs.iter().map(|addr| searched.class(*addr)).collect();
+            prop_assert_eq!(&one_by_one, &expected);
+            let mut classes = vec![7; addrs.len()];
+            searched.classes(&addrs, &mut classes);
+            prop_assert_eq!(&classes, &expected);
+        }
+    }
+}
