@@ -110,7 +110,7 @@ fn addresses_beyond_all_classes_are_denied_by_rules_that_lie_with_addresses() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn rules_that_lie_with_addresses_judge_as_the_slow_judge_does(

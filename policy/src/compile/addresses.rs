@@ -222,7 +222,8 @@ impl Addresses {
 
     /// The most bytes that so many members take.
     pub(super) fn bytes_for(limit: usize) -> usize {
-        Prefixes::<u32>::bytes_for(limit).max(Prefixes::<u128>::bytes_for(limit)) + limit * 48
+        let intervals = Intervals::bytes_for(limit.min(PREFIXES_MAX));
+        Prefixes::<u32>::bytes_for(limit).max(Prefixes::<u128>::bytes_for(limit)) + intervals + limit * 48
     }
 }
 

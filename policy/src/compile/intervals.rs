@@ -58,6 +58,12 @@ impl Intervals {
         Intervals { levels, classes: intervals.iter().map(|(_, class)| *class as u16).collect() }
     }
 
+    /// The most bytes that so many prefixes take, in two publications: each prefix has two borders.
+    pub(super) fn bytes_for(prefixes: usize) -> usize {
+        let starts = 2 * prefixes + 1;
+        2 * starts * (size_of::<u32>() + size_of::<u32>() / 8 + size_of::<u16>())
+    }
+
     /// The class of an address.
     #[inline(always)]
     pub(super) fn class(&self, addr: u32) -> ClassId {
