@@ -306,7 +306,8 @@ fn start(daemon: &Daemon, lab: &Lab, namespace: &Namespace, feeders: &[Ipv4Addr]
     Ok(Running { tortie: None, processes: vec![process], _folder: folder })
 }
 
-/// The router, sized for what it does here: an uplink, and no workloads, which frames and flows are mostly for.
+/// The router, sized for what it does here: a route server with an uplink, through which nothing goes. Frames and flows are for
+/// what goes through.
 fn tortie(
     lab: &Lab,
     namespace: &Namespace,
@@ -333,7 +334,7 @@ fn tortie(
         );
         resources.write(&format!("peer{number}.yaml"), &peer)?;
     }
-    let more = format!("limits: {{ frames: 16384, flows: 1024, mirror_routes: {mirror_routes} }}\n");
+    let more = format!("limits: {{ frames: 2048, flows: 1024, mirror_routes: {mirror_routes} }}\n");
     let settings = Settings { more, ..Settings::default() };
     let node = TortieNode::configure(lab, namespace, resources.directory(), &settings)?;
     node.start(lab)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use perf::data::Prefixes;
 use perf::packets;
 
-use super::rig::{self, Asked, Program, Rig, SINK, SINK_CORE, Told, WORKER_CORE};
+use super::rig::{self, Asked, Polled, Program, Rig, SINK, SINK_CORE, Told, WORKER_CORE};
 
 /// A router to be measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ pub struct Contender {
 
 impl Contender {
     /// Raises a rig and starts the router in it. It stands still until [`resume`](Self::resume)d.
-    pub fn start(router: Router, routes: &Prefixes<u32>) -> Result<Contender> {
-        let mut rig = Rig::raise(routes)?;
+    pub fn start(router: Router, routes: &Prefixes<u32>, polled: Polled) -> Result<Contender> {
+        let mut rig = Rig::raise(routes, polled)?;
         let running = router.start(&mut rig, routes)?;
         let contender = Contender { router, running, rig };
         contender.pause()?;

@@ -23,7 +23,7 @@ use perf::record::Record;
 use serde::Serialize;
 
 use duts::{Contender, Router};
-use rig::{LOADS, Load, Rig, Told};
+use rig::{LOADS, Load, Polled, Rig, Told};
 
 /// Time for a router and the caches to find their stride.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -62,6 +62,10 @@ pub struct Arguments {
     /// Check our rings against xsk-rs instead; the program that `perf/peers/veth/xsk-rs` builds.
     #[arg(long)]
     rings: Option<PathBuf>,
+    /// Only the time on the way at light load, no floods; with interfaces polled as said.
+    #[arg(long, value_name = "POLLED", num_args = 0..=1, default_missing_value = "threads")]
+    #[arg(conflicts_with_all = ["overload", "rings"])]
+    light: Option<Polled>,
     /// Write the result into perf/records/.
     #[arg(long)]
     record: bool,
@@ -136,7 +140,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut contenders = Vec::new();
     for router in routers {
         println!("starting {}", router.name());
-        contenders.push(Contender::start(router, &internet.v4)?);
+        contenders.push(Contender::start(router, &internet.v4, arguments.light.unwrap_or_default())?);
     }
     let mut results =
         Results { table: internet.source, routes: internet.v4.len(), skipped, ..Results::default() };
@@ -147,7 +151,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     for round in 0..arguments.rounds {
         println!("round {} of {}", round + 1, arguments.rounds);
-        for load in LOADS {
+        for load in LOADS.into_iter().filter(|_| arguments.light.is_none()) {
             for contender in &mut contenders {
                 flood(contender, load, arguments, &mut results)?;
             }

@@ -7,7 +7,7 @@ use perf::data;
 use perf::record::Record;
 
 use super::duts::{Contender, Router};
-use super::rig::LOADS;
+use super::rig::{LOADS, Polled};
 use super::router::walks_share;
 
 /// How often progress is told.
@@ -17,7 +17,7 @@ const TELL_EVERY: u64 = 10;
 /// must be back in its pool.
 pub fn run(seconds: u64, record: bool) -> Result<()> {
     let routes = data::internet()?.v4;
-    let mut contender = Contender::start(Router::Tortie, &routes)?;
+    let mut contender = Contender::start(Router::Tortie, &routes, Polled::Threads)?;
     contender.resume()?;
     let id = contender.id();
     super::through(&mut contender.rig)?;

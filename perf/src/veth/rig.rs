@@ -67,6 +67,16 @@ pub const LOADS: [Load; 3] = [
     Load { name: "1400 B, 64 k flows", len: 1400, flows: FLOWS },
 ];
 
+/// Who takes frames from the interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Polled {
+    /// Threads of the kernel, each on a core of its own: most packets, and a core to be woken for each that comes alone.
+    #[default]
+    Threads,
+    /// Whoever sends, as soft interrupts do on a veth that nobody told otherwise. For light loads.
+    Softirq,
+}
+
 /// What the sink has seen at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
@@ -104,12 +114,13 @@ pub struct Rig {
     /// Where routers under test run.
     pub router: Namespace,
     program: PathBuf,
-    threads: [u32; 2],
+    /// Those that poll d0 and s0, where threads do.
+    threads: Option<[u32; 2]>,
 }
 
 impl Rig {
     /// Makes the namespaces, the links and the sink. `routes` is the table that every router gets.
-    pub fn raise(routes: &Prefixes<u32>) -> Result<Rig> {
+    pub fn raise(routes: &Prefixes<u32>, polled: Polled) -> Result<Rig> {
         let tools = Tools { tortie: PathBuf::new(), agent: PathBuf::new() };
         let lab = Lab::raise(&tools, Progress::new(None))?;
         let program = compile(lab.directory())?;
@@ -125,9 +136,15 @@ impl Rig {
             let path = headers(lab.directory(), load);
             fs::write(&path, flows(load, routes)).with_context(|| format!("writing {}", path.display()))?;
         }
-        let threads = [polled(&router, "d0", NAPI_CORE)?, polled(&far_end, "s0", SINK_CORE)?];
-        // What comes back doesn't matter; it must only not disturb.
-        polled(&router, "d1", SINK_CORE)?;
+        let threads = match polled {
+            Polled::Threads => {
+                let threads = [by_thread(&router, "d0", NAPI_CORE)?, by_thread(&far_end, "s0", SINK_CORE)?];
+                // What comes back doesn't matter; it must only not disturb.
+                by_thread(&router, "d1", SINK_CORE)?;
+                Some(threads)
+            }
+            Polled::Softirq => None,
+        };
         let mut command = on_core(&far_end, SINK_CORE);
         command.arg(&program).args(["count", "s0"]);
         let sink = Asked::start("the sink", command)?;
@@ -164,7 +181,8 @@ impl Rig {
         let begun = Instant::now();
         let generator = self.send("flood", load, load.flows, seconds)?;
         std::thread::sleep(settle);
-        let processes = [Some(generator.id()), Some(self.threads[0]), worker, Some(self.threads[1])];
+        let [near, far] = self.threads.context("floods are for interfaces with threads")?;
+        let processes = [Some(generator.id()), Some(near), worker, Some(far)];
         let before = (self.seen()?, processes.map(ticks));
         std::thread::sleep(time);
         let after = (self.seen()?, processes.map(ticks));
@@ -261,7 +279,7 @@ fn join(
 }
 
 /// Gives an interface a kernel thread of its own that polls it, on a core of its own. Says which it is.
-fn polled(namespace: &Namespace, interface: &str, core: usize) -> Result<u32> {
+fn by_thread(namespace: &Namespace, interface: &str, core: usize) -> Result<u32> {
     let ours = |known: &[u32]| -> Vec<u32> {
         let prefix = format!("napi/{interface}-");
         let named = |pid: &u32| {

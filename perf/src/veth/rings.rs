@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use perf::data;
 
 use super::duts::{Contender, Router};
-use super::rig::{FLOWS, LOADS, Load};
+use super::rig::{FLOWS, LOADS, Load, Polled};
 
 /// Frames of each length: the rings wrap dozens of times.
 const COUNT: usize = 100_000;
@@ -14,7 +14,7 @@ const COUNT: usize = 100_000;
 /// Sends numbered frames of every length through our router: each must arrive once, right to the last byte.
 pub fn run(program: &Path) -> Result<()> {
     let routes = data::internet()?.v4;
-    let mut contender = Contender::start(Router::Tortie, &routes)?;
+    let mut contender = Contender::start(Router::Tortie, &routes, Polled::Threads)?;
     contender.resume()?;
     super::through(&mut contender.rig)?;
     let many = |load: &&Load| load.flows == FLOWS;
