@@ -138,8 +138,8 @@ pub(crate) const BFD_INTERVAL: (usize, usize) = (1, 60_000);
 pub(crate) const WORKERS: (usize, usize) = (1, 64);
 /// Descriptors in the transmit and completion rings of an uplink's queue.
 pub(crate) const UPLINK_RING: u32 = 2_048;
-/// Descriptors in its fill and receive rings: twice what a NIC's own ring usually holds, so that it never starves. Fewer where a
-/// worker has few frames (`ports/rings.rs`).
+/// Descriptors in its fill and receive rings: twice what a NIC's own ring usually holds, so that it never starves. Fewer in the
+/// fill ring where a worker has few frames (`ports/rings.rs`).
 pub(crate) const UPLINK_FILL_RING: u32 = 4_096;
 /// Descriptors in the fill ring of a workload's or the host's queue: so many frames each takes for good, where there are
 /// enough. Of a TCP stream

@@ -14,8 +14,8 @@ pub(super) fn rings(kind: PortKind, frames: usize) -> RingSizes {
     let part = |of: usize, most: u32| most.min(1 << (frames / of).max(1).ilog2());
     match kind {
         PortKind::Uplink => {
-            let fill = part(2, limits::UPLINK_FILL_RING);
-            RingSizes { rx: fill, tx: limits::UPLINK_RING, fill, completion: limits::UPLINK_RING }
+            let (rx, fill) = (limits::UPLINK_FILL_RING, part(2, limits::UPLINK_FILL_RING));
+            RingSizes { rx, tx: limits::UPLINK_RING, fill, completion: limits::UPLINK_RING }
         }
         PortKind::Workload | PortKind::Host => RingSizes {
             rx: limits::VETH_RING,
