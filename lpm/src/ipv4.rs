@@ -82,6 +82,8 @@ struct Shared {
     groups: Box<[[AtomicU32; QUARTERS]]>,
     /// What each code stands for, its bits inverted: so zero is [`NO_ROUTE`](crate::NO_ROUTE).
     values: Box<[AtomicU32; 1 << 16]>,
+    /// How often a slot of the root has come to say [`LARGE`]: told after it says so, before a leaf of its becomes so.
+    announced: AtomicU32,
     /// Is there a code that isn't its value plus one? Then `values` must be asked. Never taken back.
     coded: AtomicBool,
 }
@@ -96,6 +98,7 @@ impl Shared {
             group_of: zeroed(),
             groups: zeroed_slice_box(groups),
             values: zeroed(),
+            announced: AtomicU32::new(0),
             coded: AtomicBool::new(false),
         }
     }
@@ -201,22 +204,35 @@ impl Reader<u32> for Handle {
 /// One load for all the addresses, then the next.
 #[inline(always)]
 fn answer(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH]) {
+    answer_around(shared, keys, out, || {});
+}
+
+/// [`answer`], and what tests do between slots and leaves.
+#[inline(always)]
+fn answer_around(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH], meanwhile: impl FnOnce()) {
     // By themselves, or they would be looked up again for each address.
     let (root, leaves) = (shared.root(), &*shared.leaves);
-    let mut at = [0; BATCH];
-    for (at, key) in at.iter_mut().zip(keys) {
-        *at = root[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Relaxed);
+    let announced = shared.announced.load(Ordering::Acquire);
+    let mut slots = [0; BATCH];
+    for (slot, key) in slots.iter_mut().zip(keys) {
+        *slot = root[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
-    for (at, key) in at.iter_mut().zip(keys) {
-        *at = leaf_index(*at, below_root(*key));
+    let mut at = [0; BATCH];
+    for ((at, slot), key) in at.iter_mut().zip(&slots).zip(keys) {
+        *at = leaf_index(*slot, below_root(*key));
     }
+    meanwhile();
     for (out, at) in out.iter_mut().zip(&at) {
         *out = leaf(leaves, *at, Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
-    // Folded to the end, for the processor compares many at once.
-    if out.iter().fold(false, |any, code| any | (*code == u32::from(ELSEWHERE))) {
+    // A slot that came to say so since it was read may lead to anything.
+    let unsaid = if shared.announced.load(Ordering::Relaxed) == announced { 0 } else { LARGE };
+    // Folded to the end, for the processor compares many at once. Where there are 255 values, one address in 255 has a code
+    // that fills its byte and lies nowhere else: to go and see would be a branch mispredicted in every fourth batch.
+    let is_large = |code: &u32, slot: &u32| (*code == u32::from(ELSEWHERE)) & ((slot | unsaid) & LARGE != 0);
+    if out.iter().zip(&slots).fold(false, |any, (code, slot)| any | is_large(code, slot)) {
         answer_elsewhere(shared, keys, &at, out);
     }
     // After the codes: whoever read a code that needs it reads this as true.
@@ -352,4 +368,32 @@ impl Load for AtomicU16 {
 fn quarter(groups: &[[AtomicU32; QUARTERS]], group: u32, key: u32, order: Ordering) -> u32 {
     let quarter = (key >> (32 - QUARTER_BITS)) as usize % QUARTERS;
     groups.get(group as usize).map_or(0, |group| group[quarter].load(order))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Limits, Table};
+
+    /// A route's value, and with it its code, grows beyond a byte when its slot has been read and its leaf hasn't.
+    #[test]
+    fn a_code_that_grows_beyond_a_byte_meanwhile_is_looked_for_elsewhere() {
+        let (addr, large) = (0x0a00_0100, 1000);
+        for before in [7, 254] {
+            let mut table = Table::<u32>::new(Limits::for_routes(16));
+            table.insert(addr, 24, before).unwrap();
+            let handle = table.reader().0;
+            let mut out = [0; BATCH];
+            answer_around(&handle.0, &[addr; BATCH], &mut out, || {});
+            assert_eq!(out, [before; BATCH]);
+            answer_around(&handle.0, &[addr; BATCH], &mut out, || {
+                assert!(table.insert(addr, 24, large).is_ok())
+            });
+            assert_eq!(out, [large; BATCH]);
+            answer_around(&handle.0, &[addr; BATCH], &mut out, || {
+                assert!(table.insert(addr, 24, before).is_ok())
+            });
+            assert_eq!(out, [before; BATCH]);
+        }
+    }
 }

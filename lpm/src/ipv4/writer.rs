@@ -389,7 +389,11 @@ impl Engine {
                 Place::Quarter { group, quarter } => &self.shared.groups[group][quarter],
             };
             // Nobody else writes.
-            slot.store(slot.load(Ordering::Relaxed) | LARGE, Ordering::Release);
+            let before = slot.load(Ordering::Relaxed);
+            slot.store(before | LARGE, Ordering::Release);
+            if before & LARGE == 0 {
+                self.shared.announced.fetch_add(1, Ordering::Release);
+            }
         }
     }
 
