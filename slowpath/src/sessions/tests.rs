@@ -465,6 +465,14 @@ fn a_range_has_one_password_for_peers_that_are_named_there_and_for_those_that_ar
     assert_eq!(of_range(&mut bench), [], "the kernel asks for none");
     bench.sessions.changes(&desired);
     assert_eq!(bench.sessions.held_back().len(), 2, "and nobody has a session without");
+
+    // A range that nobody has connected from yet hears of its password, too.
+    let mut alone = Sessions::with_secrets(directory.path().to_owned()).with_ranges(settings.passwords());
+    alone.range_passwords();
+    alone.changes(&Calico::new("a").desired());
+    std::fs::write(&file, "third").unwrap();
+    assert!(alone.secrets_changed());
+    assert_eq!(alone.range_passwords().len(), 1);
 }
 
 #[test]
