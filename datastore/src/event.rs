@@ -36,7 +36,7 @@ pub enum Event {
     Ignored(Ignored),
 }
 
-/// A resource, or a field of one, that is Calico's but has no effect here.
+/// A resource, or a field of one, that has no effect here: Calico's that isn't read, or a field that its kind doesn't have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ignored {
     /// Where it was found.

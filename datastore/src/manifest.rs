@@ -27,7 +27,7 @@ pub(crate) struct Entry {
 /// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// The router, in files: fields that it doesn't read can be anything.
+    /// The router, in files: fields that it doesn't read can be anything, and those that nobody knows are told of.
     Router,
     /// The router, in what others write to etcd: besides, as with Felix, most settings that are no good are as if they
     /// weren't given.
@@ -176,8 +176,9 @@ impl Reading<'_> {
         self.resource(title, kind, object)
     }
 
-    /// Refuses fields that the kind doesn't have: one that is misspelt would say nothing. What stands in etcd has been through Calico's own client, or another
-    /// version of it: there such a field is told of and left alone, as Felix does.
+    /// Finds fields that the kind doesn't have: one that is misspelt says nothing of what it was meant to say. Who writes is
+    /// refused it, as by calicoctl; in what is stored, perhaps by another version of Calico's own client, it is told of and
+    /// left alone, as with Felix.
     fn shape(&mut self, title: &Title, kind: &str, object: &Object<'_>) -> Result<(), Fault> {
         let Some(kind) = ResourceKind::named(kind) else { return Ok(()) };
         let of = schema::of(kind);
@@ -187,8 +188,8 @@ impl Reading<'_> {
         match self.reader {
             // Kubernetes' form of IPAM's books has texts where Calico's own has others.
             Reader::Writer if !convert::is_book(kind.name()) => schema::check(of, object),
-            Reader::Writer | Reader::Router => schema::check_names(of, object),
-            Reader::Follower => {
+            Reader::Writer => schema::check_names(of, object),
+            Reader::Router | Reader::Follower => {
                 if let Err(fault) = schema::check_names(of, object) {
                     self.ignore(title, Some(fault.path), fault.position);
                 }
