@@ -158,6 +158,7 @@ fn once(daemon: &Daemon, arguments: &Arguments, row: &mut Row) -> Result<()> {
     row.megabytes_before.0.push(running.resident_bytes()? as f64 / 1e6);
     let loaded = ends.ask("load")?;
     row.load_seconds.0.push(loaded.seconds);
+    row.ends_busy_loading.0.push(loaded.busy);
     if let Some(tortie) = running.tortie.as_ref().filter(|_| daemon.kind == Kind::Tortie) {
         let began = Instant::now();
         mirror_holds(&lab, tortie, |routes| routes >= loaded.routes as u64)?;
@@ -166,6 +167,7 @@ fn once(daemon: &Daemon, arguments: &Arguments, row: &mut Row) -> Result<()> {
     row.megabytes.0.push(running.resident_bytes()? as f64 / 1e6);
     let withdrawn = ends.ask("withdraw")?;
     row.withdraw_seconds.0.push(withdrawn.seconds);
+    row.ends_busy_withdrawing.0.push(withdrawn.busy);
     if let Some(tortie) = running.tortie.as_ref().filter(|_| daemon.kind == Kind::Tortie) {
         mirror_holds(&lab, tortie, |routes| routes < 16)?;
     }
@@ -338,6 +340,9 @@ fn tortie(
     let settings = Settings { more, ..Settings::default() };
     let node = TortieNode::configure(lab, namespace, resources.directory(), &settings)?;
     node.start(lab)?;
+    // As the others are from their start: its threads, and those that they will begin.
+    let pid = node.identity()?.pid.to_string();
+    command::run(Command::new("taskset").args(["-a", "-c", "-p", DAEMON_CORES, &pid]), QUESTION)?;
     Ok(node)
 }
 

@@ -1,13 +1,13 @@
 //! Both ends of a measurement in one process: a sender with a table, and a receiver that counts what the router under test
 //! passes on. Asked by lines on standard input; answers are lines of JSON.
 
-use std::collections::HashMap;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use lab::process::Identity;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -44,6 +44,8 @@ pub struct Passed {
     pub wrong: usize,
     /// UPDATEs sent.
     pub updates: usize,
+    /// The share of that time in which the ends had their core: near 1, they measure themselves.
+    pub busy: f64,
 }
 
 /// Brings both sessions up, then does what standard input says: `load`, `withdraw`.
@@ -62,8 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut receiver = session(SINK, SINK_AS)?;
     let origins: Vec<u32> = feeds.iter().flat_map(|(_, feed)| feed.origins.iter().copied()).collect();
     let updates = feeds.iter().map(|(_, feed)| feed.updates).sum();
-    let index = table.iter().enumerate().map(|(at, prefix)| (*prefix, at)).collect();
-    let mut counting = Counting { index, origins: &origins, has: vec![false; table.len()], wrong: 0 };
+    let mut counting = Counting { routes: Routes::new(&table, &origins), wrong: 0 };
     println!("ready");
     for line in io::stdin().lock().lines() {
         let passed = match line?.as_str() {
@@ -122,14 +123,54 @@ fn take(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-struct Counting<'a> {
-    index: HashMap<(u32, u8), usize, ahash::RandomState>,
-    origins: &'a [u32],
-    has: Vec<bool>,
+/// A route that is to come, or to go.
+struct Route {
+    prefix: (u32, u8),
+    /// The AS that its path ends in.
+    origin: u32,
+    is_there: bool,
+}
+
+/// All of them, found by the 24 bits that most of them have: the ends have one core, and what a look-up costs there is taken
+/// for the daemon's.
+struct Routes {
+    /// In the order of prefixes.
+    routes: Vec<Route>,
+    /// By 24 bits: the first route that begins with them.
+    first: Vec<u32>,
+}
+
+impl Routes {
+    fn new(table: &[(u32, u8)], origins: &[u32]) -> Routes {
+        let route = |(prefix, origin): (&(u32, u8), &u32)| Route {
+            prefix: *prefix,
+            origin: *origin,
+            is_there: false,
+        };
+        let mut routes: Vec<Route> = table.iter().zip(origins).map(route).collect();
+        routes.sort_unstable_by_key(|route| route.prefix);
+        let mut first = vec![0; 1 << 24];
+        for (at, route) in routes.iter().enumerate().rev() {
+            first[(route.prefix.0 >> 8) as usize] = at as u32;
+        }
+        Routes { routes, first }
+    }
+
+    fn get(&mut self, prefix: (u32, u8)) -> Option<&mut Route> {
+        let first = self.first[(prefix.0 >> 8) as usize] as usize;
+        self.routes[first..]
+            .iter_mut()
+            .take_while(|route| route.prefix <= prefix)
+            .find(|route| route.prefix == prefix)
+    }
+}
+
+struct Counting {
+    routes: Routes,
     wrong: usize,
 }
 
-impl Counting<'_> {
+impl Counting {
     /// Sends a stream each and counts until every prefix is there, or none is.
     fn pass(
         &mut self,
@@ -141,9 +182,9 @@ impl Counting<'_> {
     ) -> Result<Passed> {
         receiver.set_read_timeout(Some(SILENCE))?;
         self.wrong = 0;
-        let began = Instant::now();
+        let mut left = self.routes.routes.iter().filter(|route| route.is_there != present).count();
+        let (began, had_core) = (Instant::now(), processor_time()?);
         let mut last = began;
-        let mut left = self.has.iter().filter(|has| **has != present).count();
         thread::scope(|scope| {
             let mut sending = Vec::new();
             for (sender, feed) in senders {
@@ -168,33 +209,38 @@ impl Counting<'_> {
             Ok::<(), anyhow::Error>(())
         })?;
         let seconds = (last - began).as_secs_f64();
-        Ok(Passed { seconds, routes: self.has.len(), missing: left, wrong: self.wrong, updates })
+        let busy = (processor_time()? - had_core).as_secs_f64() / seconds;
+        let routes = self.routes.routes.len();
+        Ok(Passed { seconds, routes, missing: left, wrong: self.wrong, updates, busy })
     }
 
     /// Notes what was said: 1 where it is news of the kind that is waited for, -1 where it undoes such news, or else 0.
     fn note(&mut self, said: Said, present: bool) -> isize {
-        let (prefix, is_there) = match said {
-            Said::Announced { prefix, first_as, origin } => {
-                let at = self.index.get(&prefix);
-                if first_as != ROUTER_AS || at.is_none_or(|at| self.origins[*at] != origin) {
-                    self.wrong += 1;
-                    return 0;
-                }
-                (prefix, true)
-            }
-            Said::Withdrawn(prefix) => (prefix, false),
+        let (prefix, path) = match said {
+            Said::Announced { prefix, first_as, origin } => (prefix, Some((first_as, origin))),
+            Said::Withdrawn(prefix) => (prefix, None),
             _ => return 0,
         };
-        let Some(at) = self.index.get(&prefix) else {
+        let Some(route) = self.routes.get(prefix) else {
             self.wrong += 1;
             return 0;
         };
-        match std::mem::replace(&mut self.has[*at], is_there) == is_there {
+        if path.is_some_and(|path| path != (ROUTER_AS, route.origin)) {
+            self.wrong += 1;
+            return 0;
+        }
+        let is_there = path.is_some();
+        match std::mem::replace(&mut route.is_there, is_there) == is_there {
             true => 0,
             false if is_there == present => 1,
             false => -1,
         }
     }
+}
+
+/// What this process has had of processors until now.
+fn processor_time() -> Result<Duration> {
+    Identity::own()?.processor_time()
 }
 
 #[cfg(test)]
@@ -204,14 +250,27 @@ mod tests {
     #[test]
     fn news_that_is_undone_is_waited_for_again() {
         let prefix = (0x0a00_0000, 8);
-        let origins = [65_000];
-        let index = [(prefix, 0)].into_iter().collect();
-        let mut counting = Counting { index, origins: &origins, has: vec![true], wrong: 0 };
+        let mut counting = Counting { routes: Routes::new(&[prefix], &[65_000]), wrong: 0 };
+        counting.routes.routes[0].is_there = true;
         let announced = |origin| Said::Announced { prefix, first_as: ROUTER_AS, origin };
         let said =
             [Said::Withdrawn(prefix), announced(65_000), Said::Withdrawn(prefix), Said::Withdrawn(prefix)];
         assert_eq!(said.map(|said| counting.note(said, false)), [1, -1, 1, 0]);
         assert_eq!((counting.note(announced(7), true), counting.wrong), (0, 1), "another path");
         assert_eq!(counting.note(announced(65_000), true), 1);
+    }
+
+    #[test]
+    fn routes_are_found_among_those_with_the_same_24_bits() {
+        let table =
+            [(0x0a00_0080, 25), (0x0a00_0000, 8), (0x0a00_0000, 24), (0x0a00_0100, 24), (0x0a00_0000, 25)];
+        let origins = [1, 2, 3, 4, 5];
+        let mut routes = Routes::new(&table, &origins);
+        for (prefix, origin) in table.iter().zip(origins) {
+            assert_eq!(routes.get(*prefix).map(|route| route.origin), Some(origin));
+        }
+        for unknown in [(0x0a00_0000, 16), (0x0a00_0000, 26), (0x0b00_0000, 8), (0x0a00_0101, 32)] {
+            assert!(routes.get(unknown).is_none());
+        }
     }
 }

@@ -75,6 +75,9 @@ struct Row {
     load_seconds: Readings,
     /// Likewise until all has been withdrawn.
     withdraw_seconds: Readings,
+    /// The share of these times in which the ends, which have one core, were at work: near 1, they measure themselves.
+    ends_busy_loading: Readings,
+    ends_busy_withdrawing: Readings,
     /// Processor seconds of all threads, for load and withdrawal together.
     processor_seconds: Readings,
     /// Resident with the table; the router under test has settled by then.
@@ -98,6 +101,8 @@ impl Row {
             name,
             load_seconds: none(),
             withdraw_seconds: none(),
+            ends_busy_loading: none(),
+            ends_busy_withdrawing: none(),
             processor_seconds: none(),
             megabytes: none(),
             megabytes_before: none(),
@@ -166,6 +171,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if !row.megabytes_before.0.is_empty() {
             let (before, peak) = (row.megabytes_before.median(), row.megabytes_peak.median());
             println!("  {before:.0} MB before the first route, {peak:.0} MB at most");
+        }
+        if !row.ends_busy_loading.0.is_empty() {
+            let (loading, withdrawing) = (row.ends_busy_loading.median(), row.ends_busy_withdrawing.median());
+            println!(
+                "  the ends had their core {:.0} % of the load, {:.0} % of the withdrawal",
+                100.0 * loading,
+                100.0 * withdrawing
+            );
         }
         if !row.mirror_seconds.0.is_empty() {
             println!("  in the kernel's mirror {:.2} s later", row.mirror_seconds.median());
