@@ -170,7 +170,7 @@ pub struct PeerConfig {
     pub peer_as: AsNumber,
     /// Our AS towards this peer where it is not the speaker's.
     pub local_as: Option<AsNumber>,
-    /// How often our AS may be in the AS_PATH of a route that is still taken.
+    /// How often our AS, as the peer is shown it, may be in the AS_PATH of a route that is still taken.
     pub allowed_own_as: u8,
     /// Families to offer; without duplicates.
     pub families: Vec<Family>,

@@ -5,7 +5,8 @@
 //! a million of each.
 //!
 //! A prefix is looked up once, when a peer speaks of it, together with others of the same message ([`Table::seek`]): first
-//! where it would be if prefixes came in the order in which they came before. From there on it is an [`Index`], its place in an array, and so it is in the queue and in what groups of peers are told ([`crate::adj_rib_out`]).
+//! where it would be if prefixes came in the order in which they came before. From there on it is an [`Index`], its place in
+//! an array, and so it is in the queue and in what groups of peers are told ([`crate::adj_rib_out`]).
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -493,8 +494,7 @@ impl<K: Key> Table<K> {
     }
 
     /// Makes what finds prefixes anew: with more room, or without those that are gone, whose places others may get from here
-    /// on. Entry by entry, as they lie in memory, which is much quicker than in the order of what is
-    /// there.
+    /// on. Entry by entry, as they lie in memory, which is much quicker than in the order of what is there.
     fn rehash(&mut self, forgets: bool) {
         let room = if forgets { self.len() } else { 2 * self.places.len().max(8) };
         let Table { entries, places, hasher, free, .. } = self;

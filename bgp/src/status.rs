@@ -217,7 +217,7 @@ impl fmt::Display for Step {
 pub enum Ineligible {
     /// The import filter rejects it.
     Filtered,
-    /// Our AS is in AS_PATH (RFC 4271 §9.1.2).
+    /// Our AS, as the peer is shown it, is in AS_PATH (RFC 4271 §9.1.2).
     AsLoop,
     /// Our identifier is its ORIGINATOR_ID or in CLUSTER_LIST (RFC 4456 §8).
     ReflectionLoop,

@@ -151,7 +151,7 @@ fn simple(router_id: u32, attributes: &[(u8, Vec<u8>)]) -> Described {
     }
 }
 
-/// Two external paths that are alike, but for what stands before the steps named: the first of each pair wins.
+/// Two paths that are alike but for what is given, external ones unless they are `inside`: the first of each pair wins.
 #[test]
 fn each_step_decides_what_those_before_it_left_open() {
     let alike = |more: Value| {

@@ -216,7 +216,7 @@ pub(crate) fn emit_segment(out: &mut Vec<u8>, kind: SegmentKind, numbers: &[u32]
 #[derive(Debug)]
 pub struct Attributes {
     content: Content,
-    /// Of the key, as the speaker hashes.
+    /// Of the key, and of what these were made of where they were, as the speaker hashes.
     pub(crate) hash: u32,
     /// These three where `told` says that they are there: an option each would take as much again.
     local_pref: u32,
