@@ -1,8 +1,9 @@
 //! What guards BGP's TCP connections: keys and least TTLs, on listening sockets, new connections and accepted ones.
 //!
-//! A listening socket serves all peers, so it has a key a peer, or one for a range of them (RFC 2385), and sends with the largest TTL, which no peer
-//! minds. A least TTL (RFC 5082) is one peer's: once it is known who has connected, the TTL of its SYN says whether it has
-//! come from near, before anything is read that it sent, and the connection drops what comes from farther from then on.
+//! A listening socket serves all peers, so it has a key a peer, or one for a range of them (RFC 2385), and sends with the
+//! largest TTL, which no peer minds. A least TTL (RFC 5082) is one peer's: once it is known who has connected, the TTL of its
+//! SYN says whether it has come from near, before anything is read that it sent, and the connection drops what comes from
+//! farther from then on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

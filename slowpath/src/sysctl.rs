@@ -63,7 +63,7 @@ pub fn enable_forwarding<'a>(uplinks: impl IntoIterator<Item = &'a str>) -> Resu
 }
 
 /// Bytes that a socket may take for its options: the key of a BGP peer with a password takes 136 of the listening one's. 128 KiB
-/// since Linux 6.7, 20 KiB before, which is 960 and 150 peers.
+/// since Linux 6.8, 20 KiB before, which is 960 and 150 peers.
 pub const OPTION_MEMORY: &str = "/proc/sys/net/core/optmem_max";
 /// Keys of more peers than the speaker takes.
 const OPTION_MEMORY_MAX: u64 = 4 * 1024 * 1024;
