@@ -142,8 +142,8 @@ pub(crate) const UPLINK_RING: u32 = 2_048;
 /// fill ring where a worker has few frames (`ports/rings.rs`).
 pub(crate) const UPLINK_FILL_RING: u32 = 4_096;
 /// Descriptors in the fill ring of a workload's or the host's queue: so many frames each takes for good, where there are
-/// enough. Of a TCP stream
-/// between workloads at 2.7 Gbit/s, 512 lost one frame in 600, 1,024 one in 12,000 (veth, one worker, 4 cores).
+/// enough. Of a TCP stream between workloads at 2.7 Gbit/s, 512 lost one frame in 600, 1,024 one in 12,000 (veth, one worker,
+/// 4 cores).
 pub(crate) const VETH_FILL_RING: u32 = 1_024;
 /// Descriptors in the other rings of such a queue, which take no frames by themselves. The fill ring is topped up before
 /// received frames are taken, so the receive ring must hold more than one fill.
