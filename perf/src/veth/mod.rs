@@ -62,9 +62,9 @@ pub struct Arguments {
     /// Check our rings against xsk-rs instead; the program that `perf/peers/veth/xsk-rs` builds.
     #[arg(long)]
     rings: Option<PathBuf>,
-    /// Only the time on the way at light load, no floods; with interfaces polled as said.
+    /// Only the time on the way at light load, no floods, nor a record of it; with interfaces polled as said.
     #[arg(long, value_name = "POLLED", num_args = 0..=1, default_missing_value = "threads")]
-    #[arg(conflicts_with_all = ["overload", "rings"])]
+    #[arg(conflicts_with_all = ["overload", "rings", "record"])]
     light: Option<Polled>,
     /// Write the result into perf/records/.
     #[arg(long)]
@@ -183,7 +183,7 @@ fn routers(arguments: &Arguments) -> Result<(Vec<Router>, Vec<String>)> {
     all.extend(arguments.other.iter().cloned().map(Router::Other));
     match command::output(std::process::Command::new("dpdk-testpmd").arg("--version"), command::SETTING) {
         Ok(_) => all.push(Router::Testpmd),
-        Err(_) => skipped.push("testpmd isn't installed (Debian: dpdk)".to_owned()),
+        Err(_) => skipped.push("testpmd isn't installed (Debian: dpdk-dev)".to_owned()),
     }
     match &arguments.l3fwd {
         Some(path) => all.push(Router::L3fwd(path.clone())),
