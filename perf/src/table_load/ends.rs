@@ -136,7 +136,7 @@ struct Route {
 struct Routes {
     /// In the order of prefixes.
     routes: Vec<Route>,
-    /// By 24 bits: the first route that begins with them.
+    /// By 24 bits: the first route that begins with them; the end, where none does.
     first: Vec<u32>,
 }
 
@@ -149,7 +149,7 @@ impl Routes {
         };
         let mut routes: Vec<Route> = table.iter().zip(origins).map(route).collect();
         routes.sort_unstable_by_key(|route| route.prefix);
-        let mut first = vec![0; 1 << 24];
+        let mut first = vec![routes.len() as u32; 1 << 24];
         for (at, route) in routes.iter().enumerate().rev() {
             first[(route.prefix.0 >> 8) as usize] = at as u32;
         }
