@@ -99,9 +99,14 @@ pub enum DefaultRoute {
 }
 
 impl BgpSettings {
-    /// Ranges that nobody may connect from without a password, and where that stands.
+    /// Ranges that nobody may connect from without a password, and where that stands. One within an earlier range is nobody's:
+    /// the kernel, which takes the longest, must not ask for its password.
     pub(crate) fn passwords(&self) -> impl Iterator<Item = (Prefix, &SecretKey)> {
-        self.groups.iter().filter_map(|group| Some((group.range, group.options.password.as_ref()?)))
+        let within_earlier =
+            |at: usize, range| self.groups[..at].iter().any(|earlier| earlier.range.covers(range));
+        let in_use =
+            self.groups.iter().enumerate().filter(move |(at, group)| !within_earlier(*at, group.range));
+        in_use.filter_map(|(_, group)| Some((group.range, group.options.password.as_ref()?)))
     }
 
     /// How many hops away somebody may be who isn't known yet, if that is limited.

@@ -72,8 +72,7 @@ impl Sessions {
         let mut passwords = BTreeMap::new();
         for (range, secret) in &self.ranges {
             if let Ok(password) = self.secrets.get(secret) {
-                // The first group that an address is in counts.
-                passwords.entry(*range).or_insert(password);
+                passwords.insert(*range, password);
             }
         }
         passwords

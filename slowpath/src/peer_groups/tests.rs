@@ -152,3 +152,25 @@ fn a_ranges_options_are_its_peers_where_their_resources_do_not_say() {
     assert_eq!((named.restart_time, &named.options), (Some(seconds(9)), &options));
     assert_eq!((elsewhere.bfd, &elsewhere.options), (false, &PeerOptions::default()));
 }
+
+#[test]
+fn a_range_within_an_earlier_one_has_no_password_of_its_own() {
+    let group = |range: &str, key: &str| PeerGroup {
+        range: prefix(range),
+        accept: None,
+        default_route: DefaultRoute::AsAny,
+        next_hop: None,
+        options: PeerOptions {
+            password: Some(SecretKey { name: "racks".to_owned(), key: key.to_owned() }),
+            ..PeerOptions::default()
+        },
+    };
+    let passwords = |groups: Vec<PeerGroup>| -> Vec<(Prefix, String)> {
+        let settings = BgpSettings { groups, ..BgpSettings::default() };
+        settings.passwords().map(|(range, secret)| (range, secret.key.clone())).collect()
+    };
+    let (wide, narrow) = (("10.0.0.0/8", "wide"), ("10.1.0.0/16", "narrow"));
+    let of = |(range, key): (&str, &str)| (prefix(range), key.to_owned());
+    assert_eq!(passwords(vec![group(wide.0, wide.1), group(narrow.0, narrow.1)]), [of(wide)]);
+    assert_eq!(passwords(vec![group(narrow.0, narrow.1), group(wide.0, wide.1)]), [of(narrow), of(wide)]);
+}
