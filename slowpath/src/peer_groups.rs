@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use model::{AsNumber, Family, Prefix, SecretKey};
 
 use crate::calico::{Desired, DesiredPeer, NextHop, PeerKind, PeerName, RouterId};
+use crate::sessions;
 use crate::stations::StationSettings;
 pub(crate) use introduction::Introductions;
 pub use options::PeerOptions;
@@ -250,20 +251,22 @@ pub(crate) fn join(
 ) {
     desired.announce_all = settings.announce_all;
     desired.networks = settings.networks.iter().copied().collect();
-    let own = |aggregate: &Aggregate| {
-        let own = desired.blocks.iter().chain(&desired.networks).chain(&desired.services.announced);
-        let mut own = own.chain(desired.tunnels.cluster_routes().map(|(prefix, _)| prefix));
-        own.any(|prefix| *prefix != aggregate.prefix && aggregate.prefix.covers(*prefix))
-    };
-    let alive = |aggregate: &&Aggregate| own(aggregate) || aggregates.has_learned(aggregate.prefix);
-    desired.aggregates = settings.aggregates.iter().filter(alive).copied().collect();
-    desired.blackholes.extend(desired.aggregates.iter().map(|aggregate| aggregate.prefix));
     let named = desired.peers.values().filter(|peer| peer.kind != PeerKind::Dynamic);
     let named: BTreeSet<IpAddr> = named.map(|peer| peer.address).collect();
     for address in neighbours.taken_in.keys().filter(|address| !named.contains(address)) {
         join_neighbour(settings, neighbours, *address, desired);
     }
     desired.peers.values_mut().for_each(|peer| treat(settings, peer));
+    // What peers of our AS are told of by the nodes that have it is a route of ours only where others are told of it.
+    let tells_others = sessions::has_external(desired);
+    let own = |aggregate: &Aggregate| {
+        let own = desired.blocks.iter().chain(&desired.networks).chain(&desired.services.announced);
+        let cluster = desired.tunnels.cluster_routes().map(|(prefix, _)| prefix).filter(|_| tells_others);
+        own.chain(cluster).any(|prefix| *prefix != aggregate.prefix && aggregate.prefix.covers(*prefix))
+    };
+    let alive = |aggregate: &&Aggregate| own(aggregate) || aggregates.has_learned(aggregate.prefix);
+    desired.aggregates = settings.aggregates.iter().filter(alive).copied().collect();
+    desired.blackholes.extend(desired.aggregates.iter().map(|aggregate| aggregate.prefix));
 }
 
 /// Adds a neighbour that was taken in, as the one thing that is new: it is nobody's BGPPeer. Gives its name, where its group

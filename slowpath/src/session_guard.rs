@@ -389,6 +389,9 @@ pub(crate) mod tests {
     fn thousands_of_peers_with_passwords_are_given_room_for_their_keys() {
         crate::testing::in_namespace_async(|| async {
             const MANY: u32 = 4096;
+            if sysctl::read(sysctl::OPTION_MEMORY.as_ref()).is_none() {
+                return println!("skipped: namespaces have no option memory of their own before Linux 6.8");
+            }
             let mut guards = SessionGuards::new(Arc::new(Scarce(Mutex::default())));
             let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()];
             for number in 0..MANY {

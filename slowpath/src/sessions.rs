@@ -281,7 +281,7 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
         let aggregator = desired.router_id.map(|router_id| (desired.as_number, router_id));
         originated.entry(prefix).or_insert(OriginatedRoute { aggregator, ..own });
     }
-    if desired.peers.values().any(|peer| !is_internal(peer, desired)) {
+    if has_external(desired) {
         for (prefix, _) in desired.tunnels.cluster_routes() {
             let of_another =
                 OriginatedRoute { local_pref: Some(CLUSTER_ROUTE), ..OriginatedRoute::new(*prefix) };
@@ -395,6 +395,11 @@ fn not_the_stand_in(family: Family) -> FilterRule {
 fn not_originated_with(local_pref: u32, matches: FilterMatch) -> FilterRule {
     let matches = FilterMatch { originated: true, local_pref: Some(local_pref), ..matches };
     FilterRule { matches, ..FilterRule::any(FilterAction::Reject) }
+}
+
+/// Is there a peer in another AS than the one that we speak to it as?
+pub(crate) fn has_external(desired: &Desired) -> bool {
+    desired.peers.values().any(|peer| !is_internal(peer, desired))
 }
 
 /// Is the peer in the AS that we speak as?
