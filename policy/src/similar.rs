@@ -1,11 +1,16 @@
 //! Words that are but a slip apart, to tell who misspelt one which was likely meant.
 
+/// Slips with which a word is still taken for another.
+const SLIPS_MAX: usize = 2;
+
 /// The word that was likely meant, if there is one.
 pub fn nearest<'a>(given: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_ascii_lowercase();
     let slips = |word: &str| slips(word.to_ascii_lowercase().as_bytes(), given.as_bytes());
-    let (slips, nearest) = words.into_iter().map(|word| (slips(word), word)).min()?;
-    (slips <= 2 && 2 * slips <= given.len()).then_some(nearest)
+    // Longer or shorter by more letters is further off, and what is given may be as long as a file.
+    let words = words.into_iter().filter(|word| word.len().abs_diff(given.len()) <= SLIPS_MAX);
+    let (slips, nearest) = words.map(|word| (slips(word), word)).min()?;
+    (slips <= SLIPS_MAX && 2 * slips <= given.len()).then_some(nearest)
 }
 
 /// How many letters to put in, take out, change or swap with their neighbours until one word is the other
