@@ -195,8 +195,17 @@ impl Blocks {
         self.names.push(lanes.map(|lane| lane.named));
     }
 
-    /// Puts others behind these.
+    /// These, without room for more: whoever counts bytes counts what is there.
+    pub(super) fn fitted(mut self) -> Blocks {
+        self.blocks.shrink_to_fit();
+        self.names.shrink_to_fit();
+        self
+    }
+
+    /// Puts others behind these, with no more room than that takes.
     pub(super) fn append(&mut self, others: &Blocks) {
+        self.blocks.reserve_exact(others.blocks.len());
+        self.names.reserve_exact(others.names.len());
         self.blocks.extend(&others.blocks);
         self.names.extend(&others.names);
     }

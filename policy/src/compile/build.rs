@@ -70,7 +70,7 @@ impl Built {
             words: making.words.new.into(),
             lists: width > PLAIN_MAX
                 && [&source, &destination].into_iter().flatten().any(AddressRows::asks_bits),
-            blocks: making.blocks,
+            blocks: making.blocks.fitted(),
             asks_source_port: ports.asks_source,
             ports: ports.tables,
             source: from,
