@@ -16,7 +16,7 @@ use model::{
     EndpointPort, EntityRule, NetworkPolicy, PolicyRule, PortMatch, Profile, Protocol, Resource, Tier,
 };
 
-use crate::resolve::compose::{self, Composed};
+use crate::resolve::compose::{self, Composed, OF_NAMESPACE, OF_SERVICE_ACCOUNT};
 use people::People;
 
 /// Something that is likely not meant.
@@ -79,10 +79,10 @@ impl Lint<'_> {
             && self.people.selects_no_endpoint(&whom.selector, inherited)
         {
             let (field, why) = match self.people.lack_of_endpoints(&whom.selector) {
-                Some((label, why)) if label.starts_with("pcns.") => {
+                Some((label, why)) if label.starts_with(OF_NAMESPACE) => {
                     ("spec.namespaceSelector", format!(" ({why})"))
                 }
-                Some((label, why)) if label.starts_with("pcsa.") => {
+                Some((label, why)) if label.starts_with(OF_SERVICE_ACCOUNT) => {
                     ("spec.serviceAccountSelector", format!(" ({why})"))
                 }
                 Some((_, why)) => ("spec.selector", format!(" ({why})")),
@@ -131,10 +131,12 @@ impl Lint<'_> {
             let lack = self.people.lack(&whom);
             let whom = nobody(namespace.filter(|_| end.namespace_selector.is_none()));
             let (field, why) = match lack {
-                Some((label, why)) if label.starts_with("pcns.") && end.namespace_selector.is_some() => {
+                Some((label, why)) if label.starts_with(OF_NAMESPACE) && end.namespace_selector.is_some() => {
                     ("namespaceSelector", format!(" ({why})"))
                 }
-                Some((label, why)) if label.starts_with("pcsa.") => ("serviceAccounts", format!(" ({why})")),
+                Some((label, why)) if label.starts_with(OF_SERVICE_ACCOUNT) => {
+                    ("serviceAccounts", format!(" ({why})"))
+                }
                 Some((_, why)) => (field, format!(" ({why})")),
                 None => (field, String::new()),
             };

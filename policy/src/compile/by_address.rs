@@ -11,7 +11,7 @@ use super::arrange::Stage;
 use super::blocks::Asked;
 use super::classes::ClassId;
 use super::packet::Packet;
-use super::program::{End, NONE, PASS, PacketRows, Program, VERDICTS};
+use super::program::{End, NONE, PASS, PacketRows, Program, VERDICTS, map_of};
 use super::{Judgement, ProgramId, RuleId};
 
 /// Packets of a batch at most.
@@ -30,7 +30,6 @@ pub(super) struct Way {
 }
 
 /// Where every class leads at an end that nobody asks for.
-static ONE_CLASS: [AtomicU32; 1] = [AtomicU32::new(0)];
 static NOWHERE: [Lead; 1] = [Lead { row: 0, block: 0, blocks: 0, position: 0 }];
 
 /// What leads from an end's classes.
@@ -45,10 +44,8 @@ struct Leading<'a> {
 impl<'a> Leading<'a> {
     #[inline(always)]
     fn of(end: Option<&'a End>) -> Leading<'a> {
-        match end {
-            Some(end) => Leading { map: &end.map, mask: ClassId::MAX, leads: &end.leads },
-            None => Leading { map: &ONE_CLASS, mask: 0, leads: &NOWHERE },
-        }
+        let (map, mask) = map_of(end);
+        Leading { map, mask, leads: end.map_or(&NOWHERE, |end| &end.leads) }
     }
 
     #[inline(always)]

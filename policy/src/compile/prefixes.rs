@@ -108,7 +108,7 @@ impl<K: Key> Prefixes<K> {
     }
 
     /// Gives prefixes that have changed, and those that they cover, their class, and writes it into the second table,
-    /// which then is the first. [`Self::settle`] goes before.
+    /// which then is the first. Says whether any class has changed. [`Self::settle`] goes before.
     pub(super) fn sweep(&mut self, classes: &mut Classes) -> bool {
         debug_assert!(self.behind.is_empty(), "settled before");
         let mut dirty = std::mem::take(&mut self.dirty);

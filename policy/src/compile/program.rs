@@ -71,8 +71,7 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) const VERDICTS: [Verdict; 4] = [Verdict::Allow, Verdict::Deny, Verdict::Deny, Verdict::Deny];
 
 /// What a packet's judgement follows from, in a program without narrow rules: its rows of protocol and destination port, of
-/// source port, of its source and of its destination. One that nothing asks for is the same for all packets. In a program
-/// with narrow rules the last two are leads' numbers.
+/// source port, of its source and of its destination. One that nothing asks for is the same for all packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PacketRows(pub(super) [u32; 4]);
 
@@ -80,8 +79,9 @@ pub(super) struct PacketRows(pub(super) [u32; 4]);
 static ONE_CLASS: [AtomicU32; 1] = [AtomicU32::new(0)];
 
 /// The map of an end, and the bits of a class that it goes by.
-fn map_of(end: Option<&End>) -> (&[AtomicU32], u32) {
-    end.map_or((&ONE_CLASS, 0), |end| (&end.map, u32::MAX))
+#[inline(always)]
+pub(super) fn map_of(end: Option<&End>) -> (&[AtomicU32], ClassId) {
+    end.map_or((&ONE_CLASS, 0), |end| (&end.map, ClassId::MAX))
 }
 
 impl Program {

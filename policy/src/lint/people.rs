@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Profile, Resource};
 
+use crate::resolve::compose::{OF_NAMESPACE, OF_SERVICE_ACCOUNT};
 use crate::similar::nearest;
 use crate::{Labels, Selector};
 
@@ -161,14 +162,16 @@ fn lack(selector: &Selector, known: &Known<'_>) -> Option<(String, String)> {
 
 /// Who has a label, in an operator's words.
 fn word(label: &str) -> String {
-    match label.split_once('.') {
-        Some(("pcns", name)) => format!("is in a namespace with a label {name:?}"),
-        Some(("pcsa", name)) => format!("runs as a service account with a label {name:?}"),
-        _ => format!("has a label {label:?}"),
+    if let Some(name) = label.strip_prefix(OF_NAMESPACE) {
+        format!("is in a namespace with a label {name:?}")
+    } else if let Some(name) = label.strip_prefix(OF_SERVICE_ACCOUNT) {
+        format!("runs as a service account with a label {name:?}")
+    } else {
+        format!("has a label {label:?}")
     }
 }
 
 /// A label's own name, wherever it is inherited from.
 fn bare(label: &str) -> &str {
-    label.strip_prefix("pcns.").or(label.strip_prefix("pcsa.")).unwrap_or(label)
+    label.strip_prefix(OF_NAMESPACE).or(label.strip_prefix(OF_SERVICE_ACCOUNT)).unwrap_or(label)
 }

@@ -15,9 +15,9 @@ const NAMESPACE: &str = "projectcalico.org/namespace";
 /// The label of what runs as a service account.
 const SERVICE_ACCOUNT: &str = "projectcalico.org/serviceaccount";
 /// Before labels of a namespace.
-const OF_NAMESPACE: &str = "pcns.";
+pub(crate) const OF_NAMESPACE: &str = "pcns.";
 /// Before labels of a service account.
-const OF_SERVICE_ACCOUNT: &str = "pcsa.";
+pub(crate) const OF_SERVICE_ACCOUNT: &str = "pcsa.";
 
 /// A composed selector, and what was left out of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
