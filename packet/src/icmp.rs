@@ -52,15 +52,9 @@ pub mod v6 {
     pub const ECHO_REQUEST: u8 = 128;
     /// Answer to an echo request.
     pub const ECHO_REPLY: u8 = 129;
-    /// Asks for routers.
+    /// Asks for routers: the first of neighbor discovery's messages.
     pub const ROUTER_SOLICITATION: u8 = 133;
-    /// A router presents itself.
-    pub const ROUTER_ADVERTISEMENT: u8 = 134;
-    /// Asks for a neighbor's MAC.
-    pub const NEIGHBOR_SOLICITATION: u8 = 135;
-    /// Tells a MAC.
-    pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
-    /// Redirect.
+    /// Redirect: the last of them.
     pub const REDIRECT: u8 = 137;
 
     /// Is a message of this type about another packet gone wrong? The highest bit tells (RFC 4443 §2.1).

@@ -111,12 +111,6 @@ impl FibReader {
     pub fn lookup_v4(&self, addr: u32) -> Option<GroupId> {
         self.v4.lookup(addr).map(GroupId)
     }
-
-    /// The group of the longest prefix that covers an IPv6 address.
-    #[inline]
-    pub fn lookup_v6(&self, addr: u128) -> Option<GroupId> {
-        self.v6.lookup(addr).map(GroupId)
-    }
 }
 
 /// A table holds at most 2³¹ routes, far beyond any memory.
