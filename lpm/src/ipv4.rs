@@ -82,7 +82,7 @@ struct Shared {
     groups: Box<[[AtomicU32; QUARTERS]]>,
     /// What each code stands for, its bits inverted: so zero is [`NO_ROUTE`](crate::NO_ROUTE).
     values: Box<[AtomicU32; 1 << 16]>,
-    /// How often a slot of the root has come to say [`LARGE`]: told after it says so, before a leaf of its becomes so.
+    /// How often a slot has come to say [`LARGE`]: told after it says so, before a leaf of its becomes so.
     announced: AtomicU32,
     /// Is there a code that isn't its value plus one? Then `values` must be asked. Never taken back.
     coded: AtomicBool,

@@ -78,9 +78,14 @@ impl Flows {
         if mappings == [0; 2] && undirected(&keys[0]) == undirected(&keys[1]) && keys[0] != keys[1] {
             let hash = self.0.index.hash(&keys[0]);
             let (row, life) = self.add_plain(&keys[0], hash, Life::FAR, &nothing, now, timeouts)?;
-            let Beginning { verdict, .. } = nothing;
-            let (protocol, direction, other) = (original.protocol, Direction::Original, *reply);
-            return Ok(Flow { row, protocol, life, direction, other, verdict });
+            return Ok(Flow {
+                row,
+                protocol: original.protocol,
+                life,
+                direction: Direction::Original,
+                other: *reply,
+                verdict: FlowVerdict::NONE,
+            });
         }
         let hashes = keys.each_ref().map(|key| self.0.index.hash(key));
         let number = self.take_row(hashes[0], now, timeouts).ok_or(NotAdded::Full)?;

@@ -41,7 +41,7 @@ pub(super) struct Index {
     /// How many bits of a hash are none of its bucket's number.
     shift: u32,
     rows: u64,
-    /// Secret: nobody outside can make keys that meet. One for each word, and the last.
+    /// Secret, and each process has its own: nobody outside can make keys that meet. One for each word, and one to mix with.
     keys: [u64; 6],
 }
 
