@@ -1,4 +1,4 @@
-//! Frames that must leave by a queue that another worker owns (DESIGN.md, D3).
+//! Frames that must leave by a queue that another worker owns (ARCHITECTURE.md, D3).
 //!
 //! They cross as copies through a bounded ring with one producer and one consumer, so that every frame stays with
 //! its worker. A NIC with a queue for every worker never comes here.

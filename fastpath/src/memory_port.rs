@@ -1,4 +1,4 @@
-//! A port made of plain memory (DESIGN.md, D4): the walk without root, NIC or kernel.
+//! A port made of plain memory (ARCHITECTURE.md, D4): the walk without root, NIC or kernel.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;

@@ -1,4 +1,4 @@
-//! Stage 10: what Calico policy says, of a flow's first packet; the others follow it (DESIGN.md, D7).
+//! Stage 10: what Calico policy says, of a flow's first packet; the others follow it (ARCHITECTURE.md, D7).
 //!
 //! ```text
 //!  from a workload      its endpoint's egress policy; to this node itself, then defaultEndpointToHostAction

@@ -1,4 +1,4 @@
-//! A port's queue as a worker sees it (DESIGN.md, D4): AF_XDP or plain memory.
+//! A port's queue as a worker sees it (ARCHITECTURE.md, D4): AF_XDP or plain memory.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Every reason for a punt or a drop is made to happen, and nothing but its counter moves (DESIGN.md, D6).
+//! Every reason for a punt or a drop is made to happen, and nothing but its counter moves (ARCHITECTURE.md, D6).
 //!
 //! The two `match`es name every reason, so that a new one doesn't compile before it has its case here.
 

@@ -261,7 +261,7 @@ fn a_known_connection_has_no_packets_of_none() {
     rig.audit();
 }
 
-/// What Calico itself doesn't do (DESIGN.md, D7).
+/// What Calico itself doesn't do (ARCHITECTURE.md, D7).
 #[test]
 fn a_policy_change_cuts_what_is_under_way_and_gives_it_back() {
     let mut rig = server();

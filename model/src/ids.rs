@@ -34,7 +34,7 @@ impl WorkerId {
     }
 }
 
-/// What a port leads to, which decides its XDP program and who may send what through it (DESIGN.md, D1).
+/// What a port leads to, which decides its XDP program and who may send what through it (ARCHITECTURE.md, D1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortKind {
     /// Towards other nodes and routers: a NIC of the host. The kernel keeps the host's own traffic.

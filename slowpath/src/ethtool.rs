@@ -45,7 +45,7 @@ pub struct EthtoolError {
 }
 
 /// Switches off transmit checksum offload, and with it segmentation offload: every packet then leaves the kernel
-/// through this interface whole and with complete checksums (DESIGN.md, D8).
+/// through this interface whole and with complete checksums (ARCHITECTURE.md, D8).
 ///
 /// Acts in the network namespace of the calling thread.
 ///

@@ -1,4 +1,4 @@
-//! Workload ports closed to the kernel's own forwarding (DESIGN.md, D1), by nftables.
+//! Workload ports closed to the kernel's own forwarding (ARCHITECTURE.md, D1), by nftables.
 //!
 //! The guard stays in force when the process dies: transit then goes through the kernel, but nothing reaches a
 //! workload or leaves one without its policy. It also stands in where an XDP program is missing.

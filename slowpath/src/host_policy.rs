@@ -1,4 +1,4 @@
-//! Host-endpoint policy, kept by nftables (DESIGN.md, D10): what ends or begins on this host never enters the walk (D1).
+//! Host-endpoint policy, kept by nftables (ARCHITECTURE.md, D10): what ends or begins on this host never enters the walk (D1).
 //!
 //! ```text
 //!  HostPolicy ──render──► Ruleset ──transaction──► nft -f -     (one thread, enforcing.rs)

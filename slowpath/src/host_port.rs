@@ -1,4 +1,4 @@
-//! The host port: a veth pair by which the kernel is one more neighbour of the walk (DESIGN.md, D1a).
+//! The host port: a veth pair by which the kernel is one more neighbour of the walk (ARCHITECTURE.md, D1a).
 //!
 //! ```text
 //!  kernel's stack ── tortie0 ══════ tortie1 ── a port of the walk (AF_XDP)

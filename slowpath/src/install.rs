@@ -1,6 +1,6 @@
 //! From the RIB into the tables: what should be there against what is.
 //!
-//! Order (DESIGN.md §6 of style, step 10): adjacency, group, publication, route; removals the other way round.
+//! Order (ARCHITECTURE.md, a route's walk, step 9): adjacency, group, publication, route; removals the other way round.
 //! A change of a neighbour or of the way to a gateway rewrites rows, never routes.
 
 use std::collections::{BTreeMap, BTreeSet};

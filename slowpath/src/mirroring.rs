@@ -1,4 +1,4 @@
-//! What the kernel is to know of our routes, so that it can go on when we can't (DESIGN.md, D1 and D1a).
+//! What the kernel is to know of our routes, so that it can go on when we can't (ARCHITECTURE.md, D1 and D1a).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

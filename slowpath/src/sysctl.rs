@@ -41,7 +41,7 @@ pub fn forwarding_settings<'a>(uplinks: impl IntoIterator<Item = &'a str>) -> Ve
         .collect()
 }
 
-/// Makes the kernel a router, so that it forwards what falls back to it (DESIGN.md, D1).
+/// Makes the kernel a router, so that it forwards what falls back to it (ARCHITECTURE.md, D1).
 ///
 /// A kernel that forwards IPv6 stops believing router advertisements, and forgets the default route it has from
 /// them, unless `accept_ra` is 2; so uplinks that believe them are set to 2 first.
@@ -121,7 +121,7 @@ pub fn silence_far_side(name: &str) -> Result<(), SysctlError> {
 /// # Errors
 /// The first setting that can't be made.
 pub fn silence_workload_port(name: &str) -> Result<(), SysctlError> {
-    // Calico sets 1 for its gateway 169.254.1.1; here the slow path answers (DESIGN.md, D9).
+    // Calico sets 1 for its gateway 169.254.1.1; here the slow path answers (ARCHITECTURE.md, D9).
     write(conf("ipv4", name, "proxy_arp"), "0")?;
     silence(name)
 }

@@ -1,7 +1,7 @@
 //! The workload's end of its veth pair, which lives in a network namespace of its own.
 //!
 //! The kernel there leaves checksums to an offload that a veth doesn't have, and no flag tells the walk which frames
-//! carry a partial one; so the offload is switched off at the source when a port is attached (DESIGN.md, D8). Its MTU is
+//! carry a partial one; so the offload is switched off at the source when a port is attached (ARCHITECTURE.md, D8). Its MTU is
 //! lowered to what the path's tunnels leave (`workload_mtu.rs`).
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Quiescent states: how the writer knows that no reader still sees what it took away (DESIGN.md, D5).
+//! Quiescent states: how the writer knows that no reader still sees what it took away (ARCHITECTURE.md, D5).
 //!
 //! Every reader has a slot. Between batches it stores the number of the epoch that it has seen; before it sleeps
 //! it stores [`OFFLINE`]. What was unlinked before epoch *e* began may be reused once every slot is *e* or later.

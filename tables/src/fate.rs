@@ -1,4 +1,4 @@
-//! How a frame's walk ends (DESIGN.md, D6).
+//! How a frame's walk ends (ARCHITECTURE.md, D6).
 //!
 //! One list of reasons serves the walk, `tortie show drops` and Prometheus. A reason exists only where some line
 //! of the fast path gives it and some test makes it happen (`fastpath/tests/every_reason.rs`).

@@ -1,4 +1,4 @@
-//! The flow table: what is remembered of each flow, shared by all workers (DESIGN.md, D7).
+//! The flow table: what is remembered of each flow, shared by all workers (ARCHITECTURE.md, D7).
 //!
 //! ```text
 //!  key ── hash ──► row                           where most flows lie that nobody translates: one cache line

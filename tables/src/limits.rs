@@ -1,4 +1,4 @@
-//! The size of every table and ring, fixed at start-up (DESIGN.md, D14).
+//! The size of every table and ring, fixed at start-up (ARCHITECTURE.md, D14).
 
 /// How many rows each table has. `tortie/src/limits.rs` chooses them and does the memory arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

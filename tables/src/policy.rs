@@ -104,7 +104,7 @@ pub struct Policy {
 
 impl Policy {
     /// Raised by each publication in which a verdict may differ from the one before. A verdict of an older epoch is to be
-    /// asked for again (DESIGN.md, D7).
+    /// asked for again (ARCHITECTURE.md, D7).
     #[inline]
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -43,7 +43,7 @@ pub struct Port {
     /// Can frames leave?
     pub up: bool,
     /// Queues that workers own: worker *w* has queue *w*, and where there are fewer queues than workers, the frames
-    /// of the others cross to worker *w* mod `queues` (DESIGN.md, D3). At least one.
+    /// of the others cross to worker *w* mod `queues` (ARCHITECTURE.md, D3). At least one.
     pub queues: u16,
     /// The workload behind a workload port; without one, nothing passes (unknown interface: fail closed).
     pub endpoint: Option<Endpoint>,

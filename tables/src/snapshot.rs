@@ -1,4 +1,4 @@
-//! Publication: one writer, readers that never wait (DESIGN.md, D5).
+//! Publication: one writer, readers that never wait (ARCHITECTURE.md, D5).
 //!
 //! Ports, adjacencies and groups are small and form one immutable [`State`], swapped as a whole. Routes are many
 //! and live in the [`Fib`], changed in place. The order that keeps both in step:

@@ -1,4 +1,4 @@
-//! `tortie cleanup`: removes what a router leaves on purpose when it ends (DESIGN.md, D1).
+//! `tortie cleanup`: removes what a router leaves on purpose when it ends (ARCHITECTURE.md, D1).
 
 use crate::config::Config;
 use crate::run::refuse_beside_a_router;

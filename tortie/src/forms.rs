@@ -11,7 +11,7 @@ use slowpath::QueueReport;
 use slowpath::status::{PortProblem, PortStatus, QosStatus};
 use tables::{Books, DropReason, PortCount, PuntReason, Stage, StageSample};
 
-/// `show drops`: the books of the walk (DESIGN.md, D6).
+/// `show drops`: the books of the walk (ARCHITECTURE.md, D6).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DropsStatus {
     /// Frames taken from receive rings.

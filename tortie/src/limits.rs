@@ -1,4 +1,4 @@
-//! The size of every table, ring and queue, and the memory that they come to (DESIGN.md, D14).
+//! The size of every table, ring and queue, and the memory that they come to (ARCHITECTURE.md, D14).
 //!
 //! All sizes of the program stand in this file: those that an operator may change are fields of [`Limits`], the
 //! others are constants. What a row costs is stated beside it, so that memory is known before the first packet.
@@ -50,7 +50,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     /// A full internet table (about 1.05 million IPv4 and 240 thousand IPv6 prefixes) twice over, and once in the
-    /// kernel's mirror: what the kernel lacks is lost when Tortie is gone (DESIGN.md, D1).
+    /// kernel's mirror: what the kernel lacks is lost when Tortie is gone (ARCHITECTURE.md, D1).
     fn default() -> Limits {
         Limits {
             routes_v4: 2_200_000,

@@ -1,4 +1,4 @@
-//! Opens ports over AF_XDP for the slow path: worker *i* owns queue *i* of every port (DESIGN.md, D3).
+//! Opens ports over AF_XDP for the slow path: worker *i* owns queue *i* of every port (ARCHITECTURE.md, D3).
 
 mod queue_plan;
 mod rings;

@@ -1,4 +1,4 @@
-//! What a start needs of the kernel's capabilities, and what is given up after it (DESIGN.md, D13).
+//! What a start needs of the kernel's capabilities, and what is given up after it (ARCHITECTURE.md, D13).
 //!
 //! At once and for good: all that nothing here ever needs ([`give_up_the_rest`]). Then the threads, each with its own:
 //!

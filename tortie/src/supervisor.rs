@@ -2,7 +2,7 @@
 //!
 //! Alive means that work gets done: the main thread's timers run, the slow path answers a question between two of its
 //! turns, and every worker has come round since the last look. Where one of them hangs, systemd isn't told, and ends
-//! the process after `WatchdogSec=`: what is in the kernel then decides (DESIGN.md, D1), and a new one starts.
+//! the process after `WatchdogSec=`: what is in the kernel then decides (ARCHITECTURE.md, D1), and a new one starts.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const UNTIL_READY: Duration = Duration::from_millis(100);
 /// How often one that nobody wants to hear from is.
 const UNWATCHED: Duration = Duration::from_secs(5);
 /// A router without its datastore is called ready after this long, and says so: systemd must not end one that forwards
-/// by what it knows (DESIGN.md, D11), nor hold up the boot.
+/// by what it knows (ARCHITECTURE.md, D11), nor hold up the boot.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Tells systemd until the future is dropped. Where nobody listens (no `NOTIFY_SOCKET`), waits for ever.

@@ -65,7 +65,7 @@ pub enum MirrorTarget {
     Nexthops(Arc<[MirrorHop]>),
     /// Nowhere, silently.
     Blackhole,
-    /// Into the host port, and so to the walk: local workloads, pools that need encapsulation (DESIGN.md, D1a).
+    /// Into the host port, and so to the walk: local workloads, pools that need encapsulation (ARCHITECTURE.md, D1a).
     HostPort {
         /// `tortie0`.
         ifindex: IfIndex,

@@ -2,7 +2,7 @@
 //!
 //! *Learned* routes are the main table's that someone else put there: an administrator, DHCP, router advertisements,
 //! another routing daemon. *Mirrored* routes are our own best routes, in a table and under a protocol number of
-//! our own, so that the kernel forwards transit traffic while no `tortie` runs (DESIGN.md, D1) and reaches
+//! our own, so that the kernel forwards transit traffic while no `tortie` runs (ARCHITECTURE.md, D1) and reaches
 //! workloads and remote pools itself.
 
 pub mod mirror;

@@ -1,6 +1,6 @@
 //! Neighbours: who has which MAC on which interface.
 //!
-//! On uplinks the kernel's table is the truth (DESIGN.md, D9): facts come by netlink and the kernel is asked to
+//! On uplinks the kernel's table is the truth (ARCHITECTURE.md, D9): facts come by netlink and the kernel is asked to
 //! resolve. On workload ports the kernel sees no frame, so facts come from the workload's own ARP and ND ([`arp`],
 //! [`nd`]) and from `WorkloadEndpoint.mac`. [`NeighborTable`](table::NeighborTable) holds both.
 
