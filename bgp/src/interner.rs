@@ -67,12 +67,12 @@ impl Interner {
         set
     }
 
-    /// Forgets sets that nobody holds, once they may be half of all: there are twice as many as there were, or half of the
-    /// prefixes have gone.
-    pub(crate) fn sweep(&mut self, prefixes: usize) {
+    /// Forgets sets that nobody holds, once they may be half of all: there are twice as many as there were or, for who `rests`,
+    /// half of the prefixes have gone. It goes through all of them, so a table that goes isn't held up by it.
+    pub(crate) fn sweep(&mut self, prefixes: usize, rests: bool) {
         self.prefixes = self.prefixes.max(prefixes);
         let many_are_gone = self.sets.len() >= SWEEP_MIN && prefixes < self.prefixes / 2;
-        if many_are_gone || self.sets.len() >= self.sweep_at {
+        if rests && many_are_gone || self.sets.len() >= self.sweep_at {
             self.prefixes = prefixes;
             let is_held = |set: &Arc<Attributes>| Arc::strong_count(set) > 1;
             if self.made > 0 {
@@ -104,7 +104,7 @@ mod tests {
         for number in 0..SWEEP_MIN as u32 {
             interner.intern(&[&[0, 0x80, 4, 4][..], &number.to_be_bytes()].concat());
         }
-        interner.sweep(1);
+        interner.sweep(1, true);
         assert_eq!(interner.len(), 1);
     }
 
@@ -122,7 +122,7 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &interner.intern_made(one.key(), &one)), "nothing was changed");
         drop((one, other, of_other));
         interner.sweep_at = 0;
-        interner.sweep(1);
+        interner.sweep(1, true);
         assert_eq!(interner.len(), 2, "one, and what it was made of");
     }
 
@@ -131,12 +131,14 @@ mod tests {
         let mut interner = Interner::new(RandomState::with_seed(1));
         let key = |number: usize| [&[0, 0x80, 4, 4][..], &(number as u32).to_be_bytes()].concat();
         let mut held: Vec<_> = (0..3 * SWEEP_MIN).map(|number| interner.intern(&key(number))).collect();
-        interner.sweep(3 * SWEEP_MIN);
+        interner.sweep(3 * SWEEP_MIN, true);
         assert_eq!(interner.len(), 3 * SWEEP_MIN, "all are held");
         held.truncate(1);
-        interner.sweep(2 * SWEEP_MIN);
+        interner.sweep(2 * SWEEP_MIN, true);
         assert_eq!(interner.len(), 3 * SWEEP_MIN, "not worth it yet");
-        interner.sweep(SWEEP_MIN);
+        interner.sweep(SWEEP_MIN, false);
+        assert_eq!(interner.len(), 3 * SWEEP_MIN, "not at work");
+        interner.sweep(SWEEP_MIN, true);
         assert_eq!(interner.len(), 1);
     }
 }

@@ -339,10 +339,15 @@ pub(crate) const TOGETHER: usize = 32;
 /// Below so many prefixes that are gone it isn't worth to look for them.
 const SLACK: usize = 1024;
 
+/// So many times as many gone prefixes as others are forgotten, which costs a walk through all places: when nothing is to be
+/// done, and when something is.
+const AT_REST: usize = 3;
+const AT_WORK: usize = 15;
+
 /// All prefixes of one family.
 ///
-/// One that is gone keeps its place until there are three times as many such as others: most of a table that goes is never
-/// looked up again in what finds prefixes, and one that comes back is where it was.
+/// One that is gone keeps its place until there are [`AT_REST`] times as many such as others, or [`AT_WORK`] times: most of a
+/// table that goes is never looked up again in what finds prefixes, and one that comes back is where it was.
 #[derive(Debug)]
 pub(crate) struct Table<K> {
     entries: Vec<Entry<K>>,
@@ -665,12 +670,20 @@ impl<K: Key> Table<K> {
         if left == 0 && self.queue.is_empty() && self.entries.capacity() > 1024 {
             (self.entries, self.free, self.places, self.gone) = (Vec::new(), Vec::new(), HashTable::new(), 0);
         }
-        // Looking costs a walk through all places: it is due when three quarters have gone, and then again.
-        if self.gone > 3 * left + SLACK {
-            self.rehash(true);
-        }
+        self.forget(AT_REST);
         if self.queue.is_empty() && self.queue.capacity() > 1024 {
             self.queue = VecDeque::new();
+        }
+    }
+
+    /// What of that can't wait.
+    pub(crate) fn shrink_at_work(&mut self) {
+        self.forget(AT_WORK);
+    }
+
+    fn forget(&mut self, times: usize) {
+        if self.gone > times * self.len() + SLACK {
+            self.rehash(true);
         }
     }
 

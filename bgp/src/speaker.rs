@@ -225,7 +225,7 @@ impl Speaker {
         self.peers_refused
     }
 
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         if self.has_decisions() || self.monitor.has_work() {
             return true;
         }

@@ -90,10 +90,22 @@ impl Speaker {
         let portion = (self.config.limits.work_per_call / listeners).max(64);
         self.work_family::<KeyV4>(portion, deferring, out);
         self.work_family::<KeyV6>(portion, deferring, out);
-        let prefixes = self.tables.rib.len(Family::V4) + self.tables.rib.len(Family::V6);
-        self.tables.interner.sweep(prefixes);
-        self.tables.rib.v4.shrink();
-        self.tables.rib.v6.shrink();
+        let Tables { rib, interner, .. } = &mut self.tables;
+        interner.sweep(rib.len(Family::V4) + rib.len(Family::V6), false);
+        rib.v4.shrink_at_work();
+        rib.v6.shrink_at_work();
+    }
+
+    /// Gives memory back that large tables no longer need, if nothing is left to be done. After a table of a million routes has
+    /// gone that takes some tens of milliseconds, so it is for when nothing has been heard for a while.
+    pub fn rest(&mut self) {
+        if self.has_work() {
+            return;
+        }
+        let Tables { rib, interner, .. } = &mut self.tables;
+        interner.sweep(rib.len(Family::V4) + rib.len(Family::V6), true);
+        rib.v4.shrink();
+        rib.v6.shrink();
     }
 
     /// Goes on with what is left to be done to all paths of peers, unless enough waits to be decided.

@@ -158,6 +158,7 @@ impl BgpThread {
             spare,
             outputs: Vec::new(),
             unsaid: Vec::new(),
+            is_quiet: false,
         };
         let thread = std::thread::Builder::new()
             .name("bgp".to_owned())
@@ -274,6 +275,8 @@ struct Talk {
     outputs: Vec<Output>,
     /// Nobody has taken it yet.
     unsaid: Vec<Said>,
+    /// No bytes have been heard since the last mark.
+    is_quiet: bool,
 }
 
 impl Talk {
@@ -335,10 +338,17 @@ impl Talk {
             self.obey(order);
         }
         match heard {
-            Heard::Bytes { connection, bytes } => self.give(Input::Received { connection, bytes: &bytes }),
+            Heard::Bytes { connection, bytes } => {
+                self.is_quiet = false;
+                self.give(Input::Received { connection, bytes: &bytes });
+            }
             Heard::Until(at) => {
+                let was_quiet = std::mem::replace(&mut self.is_quiet, true);
                 if let Some(speaker) = &mut self.speaker {
                     speaker.heard_until(at);
+                    if was_quiet && self.unsaid.is_empty() {
+                        speaker.rest();
+                    }
                 }
             }
             Heard::End { connection, error } => {

@@ -93,6 +93,30 @@ proptest! {
     }
 }
 
+/// A table that goes while more is to be done gives back what most of it took, and the rest when that is over.
+#[test]
+fn a_table_that_goes_is_not_walked_at_each_step() {
+    let hasher = RandomState::with_seed(1);
+    let (mut table, mut interner) = (Table::new(hasher.clone()), Interner::new(hasher));
+    for number in 0..50_000 {
+        let sought = table.seek_one(key(number), 0);
+        table.insert(sought, path(&mut interner, 1));
+    }
+    let mut walks = 0;
+    for number in 0..50_000 {
+        let sought = table.seek_one(key(number), 0);
+        table.remove(sought, Slot(1));
+        decide(&mut table);
+        let gone = table.gone;
+        table.shrink_at_work();
+        walks += usize::from(table.gone < gone);
+        assert!(table.places.len() <= (1 + AT_WORK) * table.len() + SLACK + 1, "{number}");
+    }
+    assert!((1..=3).contains(&walks), "{walks}");
+    table.shrink();
+    assert_eq!((table.entries.capacity(), table.places.capacity()), (0, 0));
+}
+
 #[test]
 fn a_large_table_that_has_gone_leaves_little_behind() {
     let hasher = RandomState::with_seed(1);

@@ -104,6 +104,7 @@ impl Bench {
         while self.speaker.next_deadline().is_some_and(|deadline| deadline <= self.now) {
             self.give(Input::Tick);
         }
+        self.speaker.rest();
         let taken = measure::on_core() - before;
         let (mut announced, mut withdrawn) = (0, 0);
         for mut bytes in self.sent.drain(..) {
