@@ -25,7 +25,7 @@
 //!   new routes, and a route given before stays as it was.
 //! * Call [`Speaker::handle`] with [`Input::Tick`] whenever [`Speaker::next_deadline`] has passed.
 //! * Where bytes wait in a queue before they are given, say how far it is with [`Speaker::heard_until`].
-//! * When nothing has come for a while, call [`Speaker::rest`], which gives memory back.
+//! * When no route has changed for a while, call [`Speaker::rest`], which gives memory back.
 //!
 //! ```
 //! use std::time::{Duration, Instant};

@@ -97,7 +97,7 @@ impl Speaker {
     }
 
     /// Gives memory back that large tables no longer need, if nothing is left to be done. After a table of a million routes has
-    /// gone that takes some tens of milliseconds, so it is for when nothing has been heard for a while.
+    /// gone that takes some tens of milliseconds, so it is for when no route has changed for a while.
     pub fn rest(&mut self) {
         if self.has_work() {
             return;

@@ -275,7 +275,7 @@ struct Talk {
     outputs: Vec<Output>,
     /// Nobody has taken it yet.
     unsaid: Vec<Said>,
-    /// No bytes have been heard since the last mark.
+    /// No route has changed since the last mark.
     is_quiet: bool,
 }
 
@@ -338,10 +338,7 @@ impl Talk {
             self.obey(order);
         }
         match heard {
-            Heard::Bytes { connection, bytes } => {
-                self.is_quiet = false;
-                self.give(Input::Received { connection, bytes: &bytes });
-            }
+            Heard::Bytes { connection, bytes } => self.give(Input::Received { connection, bytes: &bytes }),
             Heard::Until(at) => {
                 let was_quiet = std::mem::replace(&mut self.is_quiet, true);
                 if let Some(speaker) = &mut self.speaker {
@@ -361,7 +358,10 @@ impl Talk {
     fn give(&mut self, input: Input<'_>) {
         let Some(speaker) = &mut self.speaker else { return };
         speaker.handle(input, Instant::now(), &mut self.outputs);
+        let before = self.unsaid.len();
         self.unsaid.extend(self.outputs.drain(..).map(said));
+        // Of many peers some keepalive always comes: that is quiet, too.
+        self.is_quiet &= self.unsaid[before..].iter().all(|said| said.prefix().is_none());
     }
 }
 
