@@ -68,18 +68,24 @@ impl<M> RingConsumer<M> {
     /// Bytes of the oldest packet, which stays; `None` where the ring is empty.
     pub fn next_len(&mut self) -> Option<usize> {
         if self.oldest.is_none() {
-            self.oldest = self.ring.filled.pop();
+            self.oldest = self.take();
         }
         self.oldest.as_ref().map(|slot| slot.bytes.len())
     }
 
     /// Hands the oldest packet to `read`; `None` where the ring is empty.
     pub fn pop<R>(&mut self, read: impl FnOnce(M, &[u8]) -> R) -> Option<R> {
-        let Slot { meta, bytes } = self.oldest.take().or_else(|| self.ring.filled.pop())?;
+        let Slot { meta, bytes } = self.oldest.take().or_else(|| self.take())?;
         let result = read(meta, &bytes);
         // Every buffer came from `empty`, which therefore has room for it.
         let _ = self.ring.empty.push(bytes);
         Some(result)
+    }
+
+    /// To look whether there is any takes two loads; to take one where there is none, a fence, which a worker would wait for
+    /// some 90 clocks at each batch.
+    fn take(&self) -> Option<Slot<M>> {
+        if self.ring.filled.is_empty() { None } else { self.ring.filled.pop() }
     }
 
     /// Is there nothing to read?
