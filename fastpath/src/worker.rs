@@ -119,7 +119,8 @@ pub enum Command {
     },
 }
 
-/// One worker: a thread's whole state.
+/// One worker: a thread's whole state. Its cache lines are its own, for it is written at every batch.
+#[repr(align(128))]
 pub struct Worker {
     config: WorkerConfig,
     ends: WorkerEnds,

@@ -70,7 +70,8 @@ const BATCH: usize = 64;
 /// So many of them whose codes lie elsewhere are faster answered one after the other than together.
 const FEW: usize = 4;
 
-/// What readers see.
+/// What readers see. What else is written lies on other cache lines.
+#[repr(align(128))]
 struct Shared {
     root: Aligned<AtomicU32>,
     /// The codes below [`ELSEWHERE`], or that.

@@ -67,7 +67,8 @@ use layout::{FIRST_LINE, LINE, PAGE_BITS, WIDE, leaf_value};
 /// Times that a look-up begins again because the default route has changed meanwhile: as good as never twice.
 const DEFAULT_CHANGES_MAX: u32 = 8;
 
-/// What readers see.
+/// What readers see. What else is written lies on other cache lines.
+#[repr(align(128))]
 struct Shared {
     /// Root, pages and lines.
     words: Aligned<AtomicU32>,

@@ -32,7 +32,8 @@ impl Replay {
     }
 }
 
-/// A queue of such a port.
+/// A queue of such a port; its cache lines are its own, for it is written at every packet.
+#[repr(align(128))]
 pub struct ReplayPort {
     replay: Arc<Replay>,
     at: usize,

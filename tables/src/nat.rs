@@ -38,6 +38,7 @@ pub struct NatRules {
 
 /// The rules, as the walk asks them.
 #[derive(Clone, Debug, Default)]
+#[repr(align(128))]
 pub struct Nat {
     outgoing: [Option<Outgoing>; 2],
     sources: Vec<Range>,

@@ -128,6 +128,7 @@ pub enum CameBy {
 
 /// All groups and their next hops, compiled.
 #[derive(Clone, Debug)]
+#[repr(align(128))]
 pub struct NextHops {
     groups: Vec<GroupRow>,
     ways_back: Vec<WaysBack>,

@@ -90,6 +90,7 @@ impl PortPolicy {
 
 /// One publication of all endpoints' policy.
 #[derive(Clone, Debug, Default)]
+#[repr(align(128))]
 pub struct Policy {
     epoch: u64,
     ports: Vec<PortPolicy>,

@@ -51,6 +51,7 @@ pub struct Port {
 
 /// The table of ports: row *n* is port *n*.
 #[derive(Clone, Debug, Default)]
+#[repr(align(128))]
 pub struct Ports {
     rows: Vec<Option<Port>>,
     qos_use: QosUse,

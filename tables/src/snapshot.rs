@@ -30,7 +30,11 @@ use crate::{
 };
 
 /// Everything but the routes, as one epoch shows it.
+///
+/// All workers read it at every batch, so it and its parts begin and end at cache lines, two of them as processors fetch
+/// them: what somebody writes all the time beside it would be fetched again and again (false sharing).
 #[derive(Clone, Debug, Default)]
+#[repr(align(128))]
 pub struct State {
     /// The ports.
     pub ports: Arc<Ports>,
