@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{PortId, QosControls, QosDirection};
 use packet::{FlowKey, checksum, ethernet, icmp, ipv4, ipv6, protocol, tcp};
 use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, PortRange, Rule, Tier, TierDefault};
-use tables::{Endpoint, EndpointPolicy, FlowRules, Port, Qos};
+use tables::{DropReason, Endpoint, EndpointPolicy, FlowRules, Port, Qos};
 
 use super::{Build, Rig, STRANGER, WORKLOAD, mac, neighbor_mac, prefix};
 
@@ -15,6 +15,12 @@ pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
 pub const FIN: u8 = 0x01;
 pub const RST: u8 = 0x04;
+
+/// TCP.
+pub const TCP: u8 = protocol::TCP;
+
+/// A workload on another node.
+pub const REMOTE: &str = "10.65.1.2";
 
 /// The address of a second workload, behind what is the stranger's port else.
 pub const NEIGHBOR: &str = "10.70.0.1";
@@ -111,6 +117,50 @@ pub fn neighbor(rig: &mut Rig, ingress: Option<Arc<Checks>>, egress: Option<Arc<
     police_endpoint(rig, "default/other", ingress, egress);
 }
 
+/// A rig whose workload has these policies.
+pub fn policed(ingress: Option<Arc<Checks>>, egress: Option<Arc<Checks>>) -> Rig {
+    let mut rig = Rig::new();
+    police(&mut rig, ingress, egress);
+    rig
+}
+
+/// Clients reach port 80; the workload itself reaches nobody.
+pub fn server() -> Rig {
+    policed(Some(rules(vec![to_port(Action::Allow, TCP, 80)])), Some(deny()))
+}
+
+/// The workload reaches everybody; nobody reaches it.
+pub fn client() -> Rig {
+    policed(Some(deny()), Some(allow()))
+}
+
+/// It is forwarded.
+#[track_caller]
+pub fn passes(rig: &mut Rig, by: PortId, frame: &[u8]) {
+    let moved = rig.send(by, frame);
+    assert_eq!((moved.forwarded(), moved.drops()), (1, vec![]), "{moved:?}");
+}
+
+/// It is dropped, for this reason.
+#[track_caller]
+pub fn is_dropped(rig: &mut Rig, by: PortId, frame: &[u8], reason: DropReason) {
+    let moved = rig.send(by, frame);
+    assert_eq!(moved.drops(), [(reason.as_str(), 1)], "{moved:?}");
+}
+
+/// How many flows are remembered.
+pub fn in_use(rig: &Rig) -> usize {
+    rig.flows.counts().in_use
+}
+
+/// [`policed`], with the addresses that [`super::translation::rules`] translates.
+pub fn translating(ingress: Arc<Checks>, egress: Arc<Checks>) -> Rig {
+    let mut rig = policed(Some(ingress), Some(egress));
+    rig.writer.set_nat(tables::Nat::new(&super::translation::rules()));
+    rig.publish();
+    rig
+}
+
 /// The node takes nothing from workloads.
 pub fn drop_to_host(rig: &mut Rig) {
     rig.writer.set_flow_rules(FlowRules { drops_to_host: true, ..FlowRules::default() });
@@ -171,6 +221,12 @@ impl Talk {
         })
     }
 
+    /// An SCTP packet, of its common header and a chunk.
+    pub fn sctp(&self, by: PortId) -> Vec<u8> {
+        let (sport, dport) = (self.sport.to_be_bytes(), self.dport.to_be_bytes());
+        self.frame(by, protocol::SCTP, 16, |bytes| bytes[..4].copy_from_slice(&[sport, dport].concat()))
+    }
+
     /// An ICMP or ICMPv6 message of a type, with the source port as its identifier.
     pub fn icmp(&self, by: PortId, icmp_type: u8) -> Vec<u8> {
         let is_v4 = self.src.is_ipv4();
@@ -221,6 +277,20 @@ impl Talk {
         upper(&mut frame[at..]);
         frame
     }
+}
+
+/// An ICMP error about a packet, from `router` to its sender: that it was on its way for too long, of IPv6 that it is too big.
+pub fn error_about(by: PortId, router: &str, about: &[u8]) -> Vec<u8> {
+    let sender = key(about).source();
+    if sender.is_ipv4() {
+        return super::translation::error_frame(by, router, about);
+    }
+    let quote = &about[14..];
+    Talk::new(router, &sender.to_string()).frame(by, protocol::ICMPV6, 8 + quote.len(), |bytes| {
+        bytes[0] = icmp::v6::PACKET_TOO_BIG;
+        bytes[4..8].copy_from_slice(&1280u32.to_be_bytes());
+        bytes[8..].copy_from_slice(quote);
+    })
 }
 
 /// What a frame's packet is.
