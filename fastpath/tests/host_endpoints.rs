@@ -4,28 +4,14 @@
 mod support;
 
 use model::{FailsafePort, PortId, Protocol};
-use packet::protocol::{TCP, UDP};
+use packet::protocol::UDP;
 use policy::rule::{Action, Rule};
 use support::policed::*;
-use support::translation::FLOATING;
-use support::{FAR_END, HOST, Moved, NARROW, OUR_END, Rig, UPLINK, WORKLOAD, in_ipip, translation};
+use support::translation::{FLOATING, POD};
+use support::{FAR_END, HOST, NARROW, OUR_END, Rig, UPLINK, WORKLOAD, in_ipip, translation};
 use tables::{DropReason, EndpointPolicy, Nat};
 
-const POD: &str = "10.65.0.2";
-const REMOTE: &str = "10.65.1.2";
 const BEYOND: &str = "10.69.0.1";
-
-#[track_caller]
-fn passes(rig: &mut Rig, by: PortId, frame: &[u8]) {
-    let moved = rig.send(by, frame);
-    assert_eq!((moved.forwarded(), moved.drops()), (1, vec![]), "it passes");
-}
-
-#[track_caller]
-fn is_dropped(rig: &mut Rig, by: PortId, frame: &[u8], reason: DropReason) {
-    let moved: Moved = rig.send(by, frame);
-    assert_eq!(moved.drops(), [(reason.as_str(), 1)]);
-}
 
 /// Host endpoints ask packets that neither start nor end here: by one uplink in, by the other out.
 fn transit(sport: u16) -> Talk {
@@ -61,14 +47,23 @@ fn a_change_of_forward_policy_cuts_what_is_under_way() {
     is_dropped(&mut rig, NARROW, &transit(1).answer().tcp(NARROW, ACK), DropReason::ForwardDenied);
 }
 
-/// No applyOnForward policy: what is forwarded is allowed, and nothing is remembered of it.
+/// No applyOnForward policy: what is forwarded is allowed, and nothing is remembered of it. So it is at the endpoint of every
+/// interface, and of what comes out of tunnels, too: Felix's chain of what is forwarded accepts where it has no tier
+/// (`felix/rules/endpoints.go`), and it has one chain for all such interfaces.
 #[test]
 fn a_host_endpoint_without_forward_policy_lets_all_pass() {
-    let mut rig = Rig::new();
-    police_host(&mut rig, UPLINK, EndpointPolicy::default());
-    passes(&mut rig, UPLINK, &transit(1).tcp(UPLINK, RST));
-    passes(&mut rig, WORKLOAD, &Talk::new(POD, REMOTE).tcp(WORKLOAD, SYN));
-    assert_eq!(rig.flows.counts().in_use, 0);
+    let ports: [fn(&mut Rig, EndpointPolicy); 2] =
+        [|rig, policy| police_host(rig, UPLINK, policy), police_every_port];
+    for police in ports {
+        let mut rig = Rig::new();
+        police(&mut rig, EndpointPolicy::default());
+        passes(&mut rig, UPLINK, &transit(1).tcp(UPLINK, RST));
+        passes(&mut rig, WORKLOAD, &Talk::new(POD, REMOTE).tcp(WORKLOAD, SYN));
+        let inside = Talk::new("10.72.0.9", POD);
+        passes(&mut rig, UPLINK, &in_ipip(&inside.udp(UPLINK), FAR_END, OUR_END));
+        passes(&mut rig, WORKLOAD, &inside.answer().udp(WORKLOAD));
+        assert_eq!(rig.flows.counts().in_use, 0);
+    }
 }
 
 #[test]
@@ -208,6 +203,29 @@ fn untracked_policy_is_asked_of_every_packet_and_what_it_allows_begins_no_flow()
     // And that of the port by which it leaves.
     police_host(&mut rig, NARROW, forward(None, Some(deny())));
     is_dropped(&mut rig, UPLINK, &transit(1).tcp(UPLINK, ACK), DropReason::ForwardDenied);
+    rig.audit();
+}
+
+/// Felix has no such chain for all interfaces, and none at workloads' (`felix/rules/static.go`, `StaticRawPreroutingChain`).
+#[test]
+fn untracked_policy_needs_the_name_of_an_interface() {
+    let untracked = |action| EndpointPolicy {
+        untracked: Some(opinion(vec![Rule::any(action)])),
+        ..EndpointPolicy::default()
+    };
+    let mut rig = Rig::new();
+    police_every_port(&mut rig, untracked(Action::Deny));
+    passes(&mut rig, UPLINK, &transit(1).tcp(UPLINK, SYN));
+    passes(&mut rig, WORKLOAD, &Talk::new(POD, REMOTE).udp(WORKLOAD));
+    // Nor does it spare what it would allow the workload's own policy.
+    police_every_port(&mut rig, untracked(Action::Allow));
+    police(&mut rig, Some(deny()), Some(allow()));
+    passes(&mut rig, WORKLOAD, &Talk::new(POD, REMOTE).udp(WORKLOAD));
+    assert_eq!(rig.flows.counts().in_use, 1, "it is tracked");
+    passes(&mut rig, UPLINK, &Talk::new(POD, REMOTE).answer().udp(UPLINK));
+    // An interface that is named beside has its own.
+    police_host(&mut rig, UPLINK, untracked(Action::Deny));
+    is_dropped(&mut rig, UPLINK, &transit(1).tcp(UPLINK, SYN), DropReason::ForwardDenied);
     rig.audit();
 }
 

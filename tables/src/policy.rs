@@ -280,6 +280,12 @@ impl PolicyWriter {
         let rows = self.rows(ports, |port| port.endpoint.as_ref().map(|endpoint| endpoint.name.as_str()));
         let asked = |policy: &PortPolicy| *policy != PortPolicy::default();
         let mut hosts = self.rows(ports, |port| self.host_endpoints.at(port));
+        // Untracked policy needs the name of an interface: that of the endpoint of every interface isn't asked, as with Felix.
+        for port in ports.iter().filter(|port| !self.host_endpoints.named.contains_key(&port.name)) {
+            if let Some(row) = hosts.get_mut(port.id.index()) {
+                row.untracked = None;
+            }
+        }
         let every = self.host_endpoints.every.as_ref().and_then(|name| self.endpoints.get(name));
         let tunnels = PortPolicy { untracked: None, ..every.copied().unwrap_or_default() };
         if asked(&tunnels) {

@@ -129,11 +129,10 @@ impl Judge<'_> {
         if let Some(program) = pre_dnat {
             let first = asked(before_dnat.unwrap_or(key), self.first_message(asked_now));
             let is_failsafe = is_one_of(&state.policy.host_endpoints().failsafe_inbound, &first, true);
-            match judge(program, &first) {
-                _ if is_failsafe => {}
-                Verdict::Allow => return Ok(()),
-                Verdict::Deny => return Err(DropReason::ForwardDenied.into()),
-                Verdict::NoMatch => {}
+            match (!is_failsafe).then(|| judge(program, &first)) {
+                Some(Verdict::Allow) => return Ok(()),
+                Some(Verdict::Deny) => return Err(DropReason::ForwardDenied.into()),
+                Some(Verdict::NoMatch) | None => {}
             }
         }
         match ingress.filter(|_| !is_to_host).map(|program| judge(program, asked_now)) {
