@@ -1,5 +1,7 @@
 //! Which policies are ever asked: what comes before them may decide about everything, for all that they are about.
 
+use std::collections::BTreeMap;
+
 use model::{Action, NetworkPolicy, PolicyRule, Resource, Tier, TierDefault};
 
 use super::cover;
@@ -13,12 +15,12 @@ use crate::resolve::order::{Place, TierPlace};
 pub(super) struct Reach<'a> {
     tiers: Vec<Tier>,
     policies: Vec<Asked<'a>>,
+    /// Which of the policies a resource is, by the resource's number.
+    by_resource: BTreeMap<usize, usize>,
 }
 
 /// A policy in force.
 struct Asked<'a> {
-    /// Which of the resources.
-    resource: usize,
     policy: &'a NetworkPolicy,
     whom: Selector,
     /// Does it ask for labels of namespaces or service accounts?
@@ -27,19 +29,26 @@ struct Asked<'a> {
     egress: View,
 }
 
-/// How a policy fares in one direction.
-#[derive(Default)]
+/// A policy in one direction: what it does by itself, and how it fares among others.
 struct View {
+    /// The first rule that matches everything.
+    end: Option<(usize, Action)>,
+    /// Has it a rule with action Pass that is reached?
+    passes_on: bool,
     /// By how many it was looked at.
     of: usize,
     /// Somebody's packets may reach it.
     is_reached: bool,
     /// What hides it from the first by whom it was looked at.
     hidden_by: Option<Hider>,
+    /// From how many that hides it.
+    by_it: usize,
+    /// The first other thing that hides it from anybody, or from what is forwarded.
+    elsewhere_by: Option<Hider>,
 }
 
 /// What no packet gets past.
-#[derive(Clone)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Hider {
     /// Which of the policies.
     policy: usize,
@@ -47,10 +56,45 @@ struct Hider {
     rule: Option<(usize, Action)>,
 }
 
+impl View {
+    fn of(rules: &[PolicyRule]) -> View {
+        let end = rules.iter().position(matches_everything);
+        let reached = &rules[..end.map_or(rules.len(), |end| end + 1)];
+        View {
+            end: end.map(|end| (end, rules[end].action)),
+            passes_on: reached.iter().any(|rule| rule.action == Action::Pass),
+            of: 0,
+            is_reached: false,
+            hidden_by: None,
+            by_it: 0,
+            elsewhere_by: None,
+        }
+    }
+
+    fn note(&mut self, hider: Option<Hider>, forwarded: bool) {
+        self.of += usize::from(!forwarded);
+        let Some(hider) = hider else {
+            self.is_reached = true;
+            return;
+        };
+        if *self.hidden_by.get_or_insert(hider) == hider {
+            self.by_it += usize::from(!forwarded);
+        } else {
+            self.elsewhere_by.get_or_insert(hider);
+        }
+    }
+}
+
+impl Asked<'_> {
+    fn view(&self, ingress: bool) -> &View {
+        if ingress { &self.ingress } else { &self.egress }
+    }
+}
+
 impl<'a> Reach<'a> {
     pub(super) fn of(resources: &[&'a Resource], people: &People<'_>) -> Reach<'a> {
         let tiers = tiers(resources);
-        let mut policies: Vec<(Place, Asked<'a>)> = Vec::new();
+        let mut policies: Vec<(Place, usize, Asked<'a>)> = Vec::new();
         for (resource, given) in resources.iter().enumerate() {
             let Resource::NetworkPolicy(policy) = given else { continue };
             let Ok(whom) = compose::of_policy(policy) else { continue };
@@ -60,19 +104,19 @@ impl<'a> Reach<'a> {
                 let order = tiers.iter().find(|tier| tier.name == policy.tier).map(|tier| tier.order);
                 let tier = TierPlace { name: policy.tier.clone(), order };
                 let asked = Asked {
-                    resource,
                     policy,
                     whom: whom.selector,
                     inherited,
-                    ingress: View::default(),
-                    egress: View::default(),
+                    ingress: View::of(&policy.ingress),
+                    egress: View::of(&policy.egress),
                 };
-                policies.push((Place::new(tier, policy.order, &policy.key), asked));
+                policies.push((Place::new(tier, policy.order, &policy.key), resource, asked));
             }
         }
-        policies.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let policies = policies.into_iter().map(|(_, asked)| asked).collect();
-        let mut reach = Reach { tiers, policies };
+        policies.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        let by_resource = policies.iter().enumerate().map(|(at, (_, resource, _))| (*resource, at)).collect();
+        let policies = policies.into_iter().map(|(.., asked)| asked).collect();
+        let mut reach = Reach { tiers, policies, by_resource };
         reach.look(people);
         reach
     }
@@ -83,19 +127,31 @@ impl<'a> Reach<'a> {
         let is_known: Vec<bool> = self.policies.iter().map(|one| people.can_tell(one.inherited)).collect();
         for labels in people.endpoints() {
             let has = |(at, one): &(usize, &Asked<'_>)| is_known[*at] && one.whom.matches(labels);
-            let asked = self.policies.iter().enumerate().filter(has).map(|(at, _)| at).collect();
-            self.walk(asked, None);
+            let asked: Vec<usize> = self.policies.iter().enumerate().filter(has).map(|(at, _)| at).collect();
+            self.walk(&asked, &asked);
         }
-        for at in (0..self.policies.len()).filter(|at| !is_known[*at]) {
-            let whom = &self.policies[at].whom;
-            let has = |one: &Asked<'_>| one.whom == *whom || one.whom == Selector::all();
-            let all = self.policies.iter().enumerate().filter(|(_, one)| has(one));
-            self.walk(all.map(|(at, _)| at).collect(), Some(at));
+        // Policies about the same are looked at together: there may be ten thousand about everybody.
+        let mut about: BTreeMap<Selector, Vec<usize>> = BTreeMap::new();
+        for (at, one) in self.policies.iter().enumerate() {
+            about.entry(one.whom.clone()).or_default().push(at);
+        }
+        let about_all = about.get(&Selector::all()).cloned().unwrap_or_default();
+        for (whom, theirs) in about {
+            let unknown: Vec<usize> = theirs.iter().copied().filter(|at| !is_known[*at]).collect();
+            if unknown.is_empty() {
+                continue;
+            }
+            let mut asked = theirs;
+            if whom != Selector::all() {
+                asked.extend(&about_all);
+                asked.sort_unstable();
+            }
+            self.walk(&asked, &unknown);
         }
     }
 
-    /// Walks the policies that somebody has, and notes which of them (or the one alone) a packet may reach.
-    fn walk(&mut self, asked: Vec<usize>, alone: Option<usize>) {
+    /// Walks the policies that somebody has, and notes of some of them whether a packet may reach them. Both lists are in order.
+    fn walk(&mut self, asked: &[usize], noted: &[usize]) {
         for ingress in [true, false] {
             // What a host endpoint forwards is asked of policies alone that are said to be about that.
             for forwarded in [false, true] {
@@ -105,15 +161,14 @@ impl<'a> Reach<'a> {
                     applies && (policy.apply_on_forward || !forwarded)
                 };
                 let asked: Vec<usize> = asked.iter().copied().filter(is_asked).collect();
+                let mut noted = noted.iter().copied().peekable();
                 for (at, hider) in self.hiders(&asked, ingress) {
-                    if alone.is_some_and(|alone| alone != at) {
-                        continue;
+                    while noted.next_if(|other| *other < at).is_some() {}
+                    if noted.peek() == Some(&at) {
+                        let one = &mut self.policies[at];
+                        let view = if ingress { &mut one.ingress } else { &mut one.egress };
+                        view.note(hider, forwarded);
                     }
-                    let one = &mut self.policies[at];
-                    let view = if ingress { &mut one.ingress } else { &mut one.egress };
-                    view.of += usize::from(!forwarded);
-                    view.is_reached |= hider.is_none();
-                    view.hidden_by = view.hidden_by.take().or(hider);
                 }
             }
         }
@@ -121,20 +176,17 @@ impl<'a> Reach<'a> {
 
     /// What hides each of these policies, of one direction and in order, if anything does.
     fn hiders(&self, asked: &[usize], ingress: bool) -> Vec<(usize, Option<Hider>)> {
-        let mut hiders = Vec::new();
+        let mut hiders = Vec::with_capacity(asked.len());
         let mut hidden: Option<Hider> = None;
         for tier in asked.chunk_by(|a, b| self.policies[*a].policy.tier == self.policies[*b].policy.tier) {
-            let mut decided = hidden.clone();
+            let mut decided = hidden;
             let mut passes_on = false;
             for at in tier {
-                hiders.push((*at, decided.clone()));
-                let policy = self.policies[*at].policy;
-                let rules = if ingress { &policy.ingress } else { &policy.egress };
-                let end = rules.iter().position(matches_everything);
-                let reached = &rules[..end.map_or(rules.len(), |end| end + 1)];
+                hiders.push((*at, decided));
                 if decided.is_none() {
-                    passes_on |= reached.iter().any(|rule| rule.action == Action::Pass);
-                    decided = end.map(|end| Hider { policy: *at, rule: Some((end, rules[end].action)) });
+                    let view = self.policies[*at].view(ingress);
+                    passes_on |= view.passes_on;
+                    decided = view.end.map(|end| Hider { policy: *at, rule: Some(end) });
                 }
             }
             let name = &self.policies[tier[0]].policy.tier;
@@ -156,30 +208,46 @@ impl<'a> Reach<'a> {
             );
             return vec![("spec.tier", text)];
         }
-        let Some(asked) = self.policies.iter().find(|asked| asked.resource == resource) else {
+        let Some(asked) = self.by_resource.get(&resource).map(|at| &self.policies[*at]) else {
             return Vec::new();
         };
         [("ingress", &asked.ingress), ("egress", &asked.egress)]
             .into_iter()
             .filter_map(|(word, view)| {
                 let hider = view.hidden_by.as_ref().filter(|_| !view.is_reached)?;
-                Some(self.finding(policy, word, view.of, hider))
+                Some(self.finding(policy, word, view, *hider))
             })
             .collect()
+    }
+
+    fn called(&self, word: &str, hider: Hider) -> String {
+        let policy = self.policies[hider.policy].policy;
+        match hider.rule {
+            Some((rule, _)) => format!("spec.{word}[{rule}] of {}", policy.key),
+            None => format!("the end of the tier {:?}", policy.tier),
+        }
     }
 
     fn finding(
         &self,
         policy: &NetworkPolicy,
         word: &str,
-        of: usize,
-        hider: &Hider,
+        view: &View,
+        hider: Hider,
     ) -> (&'static str, String) {
         let before = self.policies[hider.policy].policy;
         let (key, tier) = (&before.key, &before.tier);
-        let whom = match of {
-            0 | 1 => String::new(),
-            of => format!(", as for all {of} that it is about"),
+        let whom = match (view.of, view.elsewhere_by) {
+            (0 | 1, None) => String::new(),
+            (of, None) => format!(", as for all {of} that it is about"),
+            (of, Some(other)) if view.by_it < of => {
+                let others = self.called(word, other);
+                format!(
+                    ", as for {} of the {of} that it is about (from others {others} hides it)",
+                    view.by_it
+                )
+            }
+            (_, Some(other)) => format!(" (from what is forwarded {} hides it)", self.called(word, other)),
         };
         match hider.rule {
             Some((rule, action)) if before.tier == policy.tier => {

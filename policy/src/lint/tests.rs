@@ -233,6 +233,63 @@ fn policies_that_another_of_their_tier_hides_are_found() {
     assert_eq!(found(&resources), ["1 spec.order: never asked about ingress"]);
 }
 
+/// A policy of ingress for the selector, with this order.
+fn ordered(name: &str, order: f64, selector: &str, rules: Vec<PolicyRule>) -> NetworkPolicy {
+    let mut policy = policy(PolicyKind::GlobalNetworkPolicy, selector);
+    policy.key.name = name.to_owned();
+    policy.order = Order::new(order).unwrap();
+    policy.ingress = rules;
+    policy
+}
+
+#[test]
+fn where_several_hide_a_policy_each_from_some_more_than_one_is_named() {
+    let deny = || vec![PolicyRule::any(Action::Deny)];
+    let resources = [
+        Resource::NetworkPolicy(ordered("front", 1.0, "tier == 'front'", deny())),
+        Resource::NetworkPolicy(ordered("back", 2.0, "tier == 'back'", deny())),
+        Resource::NetworkPolicy(ordered("all", 3.0, "", deny())),
+        endpoint(&[("tier", "front")], &[]),
+        endpoint(&[("tier", "back")], &[]),
+        endpoint(&[("tier", "back")], &[]),
+    ];
+    let all: Vec<&Resource> = resources.iter().collect();
+    let texts: Vec<String> = lint(&all).into_iter().map(|finding| finding.text).collect();
+    assert_eq!(
+        texts,
+        [
+            "never asked about ingress: spec.ingress[0] (Deny) of GlobalNetworkPolicy(front) comes before it and \
+          matches everything, as for 1 of the 3 that it is about (from others spec.ingress[0] of \
+          GlobalNetworkPolicy(back) hides it); give this policy a lower order, or narrow that one"
+        ]
+    );
+    // Of what is forwarded the first isn't asked, and the second hides the third.
+    let mut policies = ["one", "two", "three"].map(|name| ordered(name, 1.0, "", deny()));
+    for (number, policy) in policies.iter_mut().enumerate() {
+        policy.order = Order::new(number as f64).unwrap();
+        policy.apply_on_forward = number > 0;
+    }
+    let policies = policies.map(Resource::NetworkPolicy);
+    let all: Vec<&Resource> = policies.iter().collect();
+    let findings = lint(&all);
+    assert_eq!(findings.len(), 1, "the second is asked of what is forwarded: {findings:?}");
+    let said = "(from what is forwarded spec.ingress[0] of GlobalNetworkPolicy(two) hides it)";
+    assert!(findings[0].text.contains(said), "{}", findings[0].text);
+}
+
+/// Policies about the same are looked at once, not each with all others.
+#[test]
+fn ten_thousand_policies_about_everybody_are_looked_at_in_no_time() {
+    const POLICIES: usize = 10_000;
+    let policy = |number: usize| {
+        let rules = vec![PolicyRule::any(if number == 0 { Action::Deny } else { Action::Allow })];
+        Resource::NetworkPolicy(ordered(&format!("p{number}"), number as f64, "", rules))
+    };
+    let resources: Vec<Resource> = (0..POLICIES).map(policy).collect();
+    let all: Vec<&Resource> = resources.iter().collect();
+    assert_eq!(lint(&all).len(), POLICIES - 1);
+}
+
 #[test]
 fn what_is_said_of_selectors_names_the_label_that_is_missing_or_the_value() {
     let said = |policy: NetworkPolicy, resources: &[Resource]| -> Vec<String> {
