@@ -1,10 +1,13 @@
 //! Large programs whose rules lie with addresses, held to the slow judge.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cases::cases;
 use model::Prefix;
 use policy::compile::{Compiler, Limits};
 use policy::judge::{Packet, Verdict};
@@ -110,7 +113,7 @@ fn addresses_beyond_all_classes_are_denied_by_rules_that_lie_with_addresses() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn rules_that_lie_with_addresses_judge_as_the_slow_judge_does(

@@ -531,9 +531,18 @@ fn packets() -> Vec<Packet> {
     packets
 }
 
+/// So many, or as many as `PROPTEST_CASES` asks for.
+fn cases(usual: u32) -> ProptestConfig {
+    let asked = ProptestConfig { max_global_rejects: 100_000, ..ProptestConfig::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig { max_global_rejects: asked.cases.saturating_mul(25), ..asked },
+        None => ProptestConfig { cases: usual, ..asked },
+    }
+}
+
 proptest! {
     // Many pairs, to try every condition with every other.
-    #![proptest_config(ProptestConfig { cases: 4_000, max_global_rejects: 100_000, ..ProptestConfig::default() })]
+    #![proptest_config(cases(4_000))]
     #[test]
     fn what_a_covered_rule_matches_the_covering_one_matches_too((earlier, later) in pairs()) {
         prop_assume!(covers(&earlier, &later));
