@@ -164,11 +164,13 @@ pub(crate) fn port(field: &Field<'_>) -> Result<u16, Fault> {
 pub(crate) fn dscp(field: &Field<'_>) -> Result<u8, Fault> {
     let Content::Text(text) = &field.value().content else { return field.number(0, 63) };
     let bad = || field.fault(Reason::BadDscp(text.clone()));
+    // Names as `numorstring.DSCP` compares them: whatever their case, and with blanks around them.
+    let name = text.trim().to_ascii_uppercase();
     let digit = |at: usize, max: u8| {
-        let digit = text.as_bytes().get(at)?.checked_sub(b'0')?;
+        let digit = name.as_bytes().get(at)?.checked_sub(b'0')?;
         (digit <= max).then_some(digit)
     };
-    match (text.as_str(), text.len()) {
+    match (name.as_str(), name.len()) {
         ("DF", _) => Ok(0),
         ("LE", _) => Ok(1),
         ("VA", _) => Ok(44),
@@ -179,7 +181,7 @@ pub(crate) fn dscp(field: &Field<'_>) -> Result<u8, Fault> {
             let precedence = digit(3, 3).filter(|precedence| *precedence > 0).ok_or_else(bad)?;
             Ok(class * 8 + precedence * 2)
         }
-        (number, _) => digits(number).filter(|dscp| *dscp <= 63).ok_or_else(bad),
+        _ => digits(text).filter(|dscp| *dscp <= 63).ok_or_else(bad),
     }
 }
 

@@ -597,6 +597,8 @@ fn endpoints() {
             workload(
                 json!({"qosControls": {"egressBandwidth": 1_000_000_000_000_000_i64, "egressBurst": 34_359_738_360_i64, "dscp": 63}}),
             ),
+            workload(json!({"qosControls": {"dscp": " cs6 "}})),
+            workload(json!({"qosControls": {"dscp": "Af11"}})),
             workload(json!({"containerID": "0aB-9"})),
         ],
         &[
@@ -621,6 +623,9 @@ fn endpoints() {
             workload(json!({"qosControls": {"dscp": 64}})),
             workload(json!({"qosControls": {"dscp": "AF44"}})),
             workload(json!({"qosControls": {"dscp": "+1"}})),
+            workload(json!({"qosControls": {"dscp": " 1"}})),
+            workload(json!({"qosControls": {"dscp": " "}})),
+            workload(json!({"qosControls": {"dscp": "CS9"}})),
             workload(json!({"qosControls": {"bandwidth": 1_000}})),
         ],
     );
