@@ -1,4 +1,5 @@
-//! Calico's own verdicts on resources, valid or not (`validation.jsonl`), for the kinds that the router reads.
+//! Calico's own verdicts on resources, valid or not (`validation.jsonl`), for the kinds that the router reads, and on
+//! selectors where they stand (`selectors.jsonl`).
 
 mod oracle;
 
@@ -102,4 +103,52 @@ fn resources_are_valid_or_not_as_calico_says() {
     println!("rows compared: {compared:?}");
     assert!(wrong.is_empty(), "{} rows are judged otherwise:\n{}", wrong.len(), wrong.join("\n"));
     assert!(!compared.is_empty(), "no row was compared");
+}
+
+/// Sets what the path of a Go struct names, such as `/Spec/Ingress/0/Source/Selector`.
+fn set(object: &mut Value, path: &str, value: &str) {
+    let mut at = object;
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        at = match part.parse::<usize>() {
+            Ok(number) => {
+                if at.is_null() {
+                    *at = json!([]);
+                }
+                let items = at.as_array_mut().expect("a list");
+                // Rules are the lists in which selectors stand.
+                items.resize_with(items.len().max(number + 1), || json!({"action": "Allow"}));
+                &mut items[number]
+            }
+            Err(_) => &mut at[part[..1].to_lowercase() + &part[1..]],
+        };
+    }
+    *at = value.into();
+}
+
+#[test]
+fn selectors_may_stand_where_calico_says() {
+    let Some(rows) = oracle::rows("selectors.jsonl") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("row.json");
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for row in rows.iter().filter(|row| row["kind"] == "field_validation") {
+        let mut object = match row["object"].as_str().unwrap() {
+            "api.IPPool" => json!({"spec": {"cidr": "10.0.0.0/16"}}),
+            _ => json!({}),
+        };
+        for selector in row["selectors"].as_array().unwrap() {
+            set(&mut object, selector["path"].as_str().unwrap(), selector["expr"].as_str().unwrap());
+        }
+        let row_of_resource = json!({"type": row["object"], "object": object});
+        let resource = resource(&row_of_resource).unwrap_or_else(|| panic!("nobody reads {row}"));
+        fs::write(&file, resource.to_string()).unwrap();
+        let problems = datastore::read(vec![Source::Path(file.clone())]).problems;
+        if problems.is_empty() != (row["valid"] == true) {
+            wrong.push(format!("{row}: {resource}: {problems:?}"));
+        }
+        compared += 1;
+    }
+    println!("{compared} rows compared");
+    assert!(wrong.is_empty(), "{} rows are judged otherwise:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(compared > 0, "no row was compared");
 }

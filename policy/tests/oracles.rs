@@ -61,7 +61,8 @@ fn selectors_are_what_calico_has_them_be() {
                 assert_eq!(found, expected, "{row}");
             }
             "field_validation" if row["selectors"].as_array().is_some_and(|all| all.len() == 1) => {
-                // Rules about fields rather than the language, such as where global() may stand, are the reader's.
+                // Rules about fields rather than the language, such as where global() may stand, are the reader's
+                // (`datastore/tests/validation_oracle.rs`).
                 let parses = text(&row["selectors"][0], "expr").parse::<Selector>().is_ok();
                 assert!(parses || row["valid"] == false, "{row}");
             }
