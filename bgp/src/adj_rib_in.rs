@@ -1,20 +1,20 @@
 //! What each peer said (RFC 4271 §3.2, Adj-RIBs-In), kept before policy in the tables of `loc_rib`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ahash::RandomState;
 use model::{Family, Prefix};
 
+use crate::cohorts::{Cohorts, Freshness};
 use crate::config::PeerKind;
 use crate::import::{ImportPolicy, is_forwardable};
 use crate::interner::Interner;
 use crate::loc_rib::{
-    Becomes, Index, Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Sought, Spare, TOGETHER, Table, mark,
+    Becomes, Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Sought, Spare, TOGETHER, Table, mark,
 };
 use crate::nexthops::Nexthops;
 use crate::output::Output;
-use crate::pass::{Pass, Portion, Task};
 use crate::prefix_limit::{Admission, Allowance, TooMany};
 use crate::rewrite::Rewrite;
 use crate::status::ErrorCounters;
@@ -127,14 +127,10 @@ pub(crate) struct AdjRibIn {
     pub(crate) kind: PeerKind,
     /// The identifier in its latest OPEN.
     pub(crate) router_id: Option<Ipv4Addr>,
-    /// Paths, by [`Family`].
-    pub(crate) received: [usize; 2],
-    /// Of these, stale ones.
-    pub(crate) stale: [usize; 2],
-    /// Bytes of all paths' attributes as received, those of each path counted in full.
-    attribute_bytes: usize,
-    /// What is left to be done to all paths, by [`Family`].
-    passes: [Option<Pass>; 2],
+    /// Our end of its latest session.
+    pub(crate) local: Option<IpAddr>,
+    /// Its paths, by [`Family`].
+    pub(crate) cohorts: [Cohorts; 2],
 }
 
 impl AdjRibIn {
@@ -144,11 +140,23 @@ impl AdjRibIn {
             allowance,
             kind,
             router_id: None,
-            received: [0; 2],
-            stale: [0; 2],
-            attribute_bytes: 0,
-            passes: [None; 2],
+            local: None,
+            cohorts: [Cohorts::new(), Cohorts::new()],
         }
+    }
+
+    /// Has it no path, not even one that is to go?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cohorts.iter().all(Cohorts::is_empty)
+    }
+
+    /// Is anything left to be done to all paths?
+    pub(crate) fn has_left(&self) -> bool {
+        self.cohorts.iter().any(Cohorts::has_left)
+    }
+
+    fn attribute_bytes(&self) -> usize {
+        self.cohorts.iter().map(Cohorts::bytes).sum()
     }
 
     /// Takes in an UPDATE: first what it withdraws, then what it announces (RFC 4271 §4.3).
@@ -199,7 +207,7 @@ impl AdjRibIn {
         let Coming { received, marks, policy } = coming;
         let Tables { rib, nexthops, interner } = tables;
         let (table, family) = (K::table(rib), K::FAMILY as usize);
-        let bytes = received.bytes().len();
+        let (bytes, cohort) = (received.bytes().len(), self.cohorts[family].current());
         let one_by_one = policy.filter.asks_for_prefixes();
         let mut filtered = None;
         let mut batch = table.batch();
@@ -215,20 +223,24 @@ impl AdjRibIn {
                 }
             }
             table.seek(&mut batch);
-            let is_certain = self.allowance.admits_all(K::FAMILY, self.received[family] + batch.len())
-                && self.allowance.admits_attributes(self.attribute_bytes + batch.len() * bytes);
+            if self.cohorts[family].has_gone() {
+                self.take_gone(&batch, table, nexthops, out);
+            }
+            let held = self.cohorts[family].received() + batch.len();
+            let is_certain = self.allowance.admits_all(K::FAMILY, held)
+                && self.allowance.admits_attributes(self.attribute_bytes() + batch.len() * bytes);
             if is_certain {
                 table.place_all(&mut batch);
             }
             for &sought in &batch {
                 if !is_certain {
-                    let is_new = || !table.contains(sought, self.slot);
-                    match self.allowance.admit(K::FAMILY, self.received[family], is_new) {
+                    let is_new = || table.path(sought, self.slot).is_none();
+                    match self.allowance.admit(K::FAMILY, self.cohorts[family].received(), is_new) {
                         Admission::Take => {}
                         Admission::Drop => continue,
                         Admission::Close(too_many) => return Err(too_many),
                     }
-                    if !self.allowance.admits_attributes(self.attribute_bytes + bytes) {
+                    if !self.allowance.admits_attributes(self.attribute_bytes() + bytes) {
                         return Err(TooMany::Attributes);
                     }
                 }
@@ -242,21 +254,37 @@ impl AdjRibIn {
                     source: self.slot,
                     path_id: sought.path_id,
                     sent_id: 0,
+                    cohort,
                     spare: Spare::default(),
                     marks: marks | *mark,
                 };
-                match put(table, nexthops, sought, path, out) {
-                    Inserted::New => self.received[family] += 1,
-                    Inserted::Replaced(old) => {
-                        self.stale[family] -= usize::from(old.has(mark::STALE));
-                        self.attribute_bytes -= old.received().bytes().len();
-                    }
+                if let Inserted::Replaced(old) = put(table, nexthops, sought, path, out) {
+                    self.cohorts[family].remove(old.cohort, old.received().bytes().len());
                 }
-                self.attribute_bytes += bytes;
+                self.cohorts[family].add(bytes);
             }
         }
         table.keep_batch(batch);
         Ok(())
+    }
+
+    /// Takes paths away that the pass has not come to yet: what takes their place is new, even if it says the same.
+    fn take_gone<K: FamilyKey>(
+        &mut self,
+        batch: &[Sought<K>],
+        table: &mut Table<K>,
+        nexthops: &mut Nexthops,
+        out: &mut Vec<Output>,
+    ) {
+        let cohorts = &mut self.cohorts[K::FAMILY as usize];
+        for &sought in batch {
+            let path = table.path(sought, self.slot);
+            if path.is_some_and(|path| cohorts.freshness(path.cohort) == Freshness::Gone)
+                && let Some(path) = take(table, nexthops, sought, self.slot, out)
+            {
+                cohorts.remove(path.cohort, path.received().bytes().len());
+            }
+        }
     }
 
     fn withdraw(&mut self, nlri: NlriField<'_>, tables: &mut Tables, out: &mut Vec<Output>) {
@@ -285,221 +313,77 @@ impl AdjRibIn {
             table.seek(&mut batch);
             for &sought in &batch {
                 if let Some(path) = take(table, nexthops, sought, self.slot, out) {
-                    self.received[family] -= 1;
-                    self.stale[family] -= usize::from(path.has(mark::STALE));
-                    self.attribute_bytes -= path.received().bytes().len();
+                    self.cohorts[family].remove(path.cohort, path.received().bytes().len());
                 }
             }
         }
         table.keep_batch(batch);
     }
 
-    /// Removes all paths of a family, by and by: none may come until [`Self::finish`].
-    pub(crate) fn clear(&mut self, family: Family) {
-        self.passes[family as usize] = None;
-        if self.received[family as usize] > 0 {
-            // Whatever was to become of them.
-            self.stale[family as usize] = 0;
-            self.begin(family, Task::Remove(0));
-        }
-    }
-
-    /// Removes the stale paths of a family, by and by: none may become stale until [`Self::finish`].
-    pub(crate) fn sweep_stale(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
-        self.finish(family, tables, out);
-        if self.stale[family as usize] > 0 {
-            self.begin(family, Task::Remove(mark::STALE));
-        }
-    }
-
-    /// Marks all paths of a family as kept from before a restart, by and by: none may come until [`Self::finish`]. Those that
-    /// were stale already go (RFC 4724 §4.2: consecutive restarts).
-    pub(crate) fn mark_stale(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
-        let stale_go =
-            matches!(self.passes[family as usize], Some(Pass { task: Task::Remove(mark::STALE), .. }));
-        if !stale_go {
-            self.finish(family, tables, out);
-        }
-        let (received, stale) = (self.received[family as usize], &mut self.stale[family as usize]);
-        if received > 0 {
-            *stale = received - *stale;
-            self.begin(family, Task::Age);
-        }
-    }
-
-    fn begin(&mut self, family: Family, task: Task) {
-        self.passes[family as usize] = Some(Pass { task, next: Index(0) });
-    }
-
-    /// Are there stale paths that stay?
-    pub(crate) fn keeps_stale(&self, family: Family) -> bool {
-        let go = matches!(self.passes[family as usize], Some(Pass { task: Task::Remove(mark::STALE), .. }));
-        self.stale[family as usize] > 0 && !go
-    }
-
-    /// Is anything left to be done to all paths?
-    pub(crate) fn is_gone_over(&self) -> bool {
-        self.passes.iter().any(Option::is_some)
-    }
-
-    /// Does all that is left to be done to the paths of a family.
-    pub(crate) fn finish(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
-        self.go_on(family, &mut { Portion::ALL }, tables, out);
-    }
-
-    /// Goes on with what is left to be done to the paths of a family.
-    pub(crate) fn go_on(
+    /// Makes a path what it is to be.
+    pub(crate) fn settle<K: FamilyKey>(
         &mut self,
-        family: Family,
-        portion: &mut Portion,
-        tables: &mut Tables,
-        out: &mut Vec<Output>,
-    ) {
-        let Some(Pass { task, next }) = self.passes[family as usize] else { return };
-        let slot = self.slot;
-        let becomes = |path: &mut Path| match task {
-            _ if path.source != slot => Becomes::Same,
-            Task::Remove(marks) if path.marks & marks == marks => Becomes::Nothing,
-            Task::Remove(_) => Becomes::Same,
-            Task::Age if path.has(mark::STALE) => Becomes::Nothing,
-            Task::Age => {
-                path.marks = path.marks & !mark::UNREFRESHED | mark::STALE;
-                Becomes::Another
-            }
-        };
-        let counts_stale = !matches!(task, Task::Remove(0) | Task::Age);
-        let next = self.go_over(family, next, portion, becomes, counts_stale, tables, out);
-        let end = match family {
-            Family::V4 => tables.rib.v4.end(),
-            Family::V6 => tables.rib.v6.end(),
-        };
-        let is_over = next >= end
-            || match task {
-                Task::Remove(0) => self.received[family as usize] == 0,
-                Task::Remove(mark::STALE) => self.stale[family as usize] == 0,
-                _ => false,
-            };
-        self.passes[family as usize] = (!is_over).then_some(Pass { task, next });
-    }
-
-    /// Lets `becomes` see a portion of a family's paths, and keeps count of those that go.
-    #[expect(clippy::too_many_arguments, reason = "one walk for all that is done to all paths")]
-    fn go_over(
-        &mut self,
-        family: Family,
-        from: Index,
-        portion: &mut Portion,
-        becomes: impl FnMut(&mut Path) -> Becomes,
-        counts_stale: bool,
-        tables: &mut Tables,
-        out: &mut Vec<Output>,
-    ) -> Index {
-        let Tables { rib, nexthops, .. } = tables;
-        let (mut removed, mut stale, mut bytes) = (0, 0, 0);
-        let gone = |path: Path| {
-            removed += 1;
-            bytes += path.received().bytes().len();
-            stale += usize::from(counts_stale && path.has(mark::STALE));
-            release(&path, nexthops, out);
-        };
-        let next = match family {
-            Family::V4 => rib.v4.go_over(from, portion, becomes, gone),
-            Family::V6 => rib.v6.go_over(from, portion, becomes, gone),
-        };
-        self.received[family as usize] -= removed;
-        self.stale[family as usize] -= stale;
-        self.attribute_bytes -= bytes;
-        next
-    }
-
-    /// The peer announces all it has in a family anew: what it doesn't is gone when it is through (RFC 7313 §4).
-    pub(crate) fn begin_refresh(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
-        self.finish(family, tables, out);
-        fn mark_all<K: Key>(table: &mut Table<K>, slot: Slot) {
-            table.change_each(|_, path| {
-                if path.source == slot {
-                    path.marks |= mark::UNREFRESHED;
-                }
-                // Nothing has become better or worse.
-                false
-            });
-        }
-        match family {
-            Family::V4 => mark_all(&mut tables.rib.v4, self.slot),
-            Family::V6 => mark_all(&mut tables.rib.v6, self.slot),
-        }
-    }
-
-    /// The peer is through: removes what it has not announced again, by and by.
-    pub(crate) fn finish_refresh(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
-        self.finish(family, tables, out);
-        if self.received[family as usize] > 0 {
-            self.begin(family, Task::Remove(mark::UNREFRESHED));
-        }
-    }
-
-    /// The stale paths of a family stay on as a last resort: they carry LLGR_STALE from here on, and those that
-    /// must not be kept so long go (RFC 9494 §4.2).
-    pub(crate) fn live_long(&mut self, family: Family, tables: &mut Tables, out: &mut Vec<Output>) {
-        self.finish(family, tables, out);
-        let slot = self.slot;
-        let is_stale = |path: &Path| path.source == slot && path.has(mark::STALE);
-        let becomes = |path: &mut Path| match is_stale(path) && path.received().has_community(NO_LLGR) {
-            true => Becomes::Nothing,
-            false => Becomes::Same,
-        };
-        self.go_over(family, Index(0), &mut { Portion::ALL }, becomes, true, tables, out);
-        let Tables { rib, interner, .. } = tables;
-        let (mut bytes_before, mut bytes_after) = (0, 0);
-        let mut age = |path: &mut Path| {
-            if !is_stale(path) {
-                return false;
-            }
-            bytes_before += path.received().bytes().len();
-            let aged = |attributes: &Attributes| {
-                let (mut rewrite, mut key) = (Rewrite::of(attributes), Vec::new());
-                rewrite.add_communities(&[LLGR_STALE], &[]);
-                rewrite.write(attributes.nexthop(), &mut key);
-                key
-            };
-            let received = interner.intern(&aged(path.received()));
-            path.imported = interner.intern_made(&aged(&path.imported), &received);
-            bytes_after += path.received().bytes().len();
-            true
-        };
-        match family {
-            Family::V4 => rib.v4.change_each(|_, path| age(path)),
-            Family::V6 => rib.v6.change_each(|_, path| age(path)),
-        }
-        self.attribute_bytes = self.attribute_bytes - bytes_before + bytes_after;
-    }
-
-    /// Runs all paths through a changed policy.
-    pub(crate) fn import_again(
-        &mut self,
+        key: K,
+        path: &mut Path,
         policy: &ImportPolicy<'_>,
-        tables: &mut Tables,
+        interner: &mut Interner,
+        nexthops: &mut Nexthops,
         out: &mut Vec<Output>,
-    ) {
-        let Tables { rib, interner, nexthops } = tables;
-        let mut again = |prefix: Prefix, path: &mut Path| {
-            let (imported, filtered) = policy.filter(prefix, path.received(), interner);
-            let marks = path.marks & !mark::INELIGIBLE | policy.marks(path.received()) | filtered;
-            if marks == path.marks && Arc::ptr_eq(&imported, &path.imported) {
-                return false;
-            }
-            let before = path.used_nexthop();
-            (path.imported, path.marks) = (imported, marks);
-            if let Some(nexthop) = path.used_nexthop() {
-                nexthops.acquire(nexthop, out);
-            }
-            if let Some(nexthop) = before {
-                nexthops.release(nexthop, out);
-            }
-            true
+    ) -> Becomes {
+        let cohorts = &mut self.cohorts[K::FAMILY as usize];
+        let freshness = cohorts.freshness(path.cohort);
+        let goes = match freshness {
+            Freshness::Gone => true,
+            Freshness::LongLived => path.received().has_community(NO_LLGR),
+            Freshness::Fresh | Freshness::Stale => false,
         };
-        let slot = self.slot;
-        rib.v4.change_each(|key, path| path.source == slot && again(key.prefix(), path));
-        rib.v6.change_each(|key, path| path.source == slot && again(key.prefix(), path));
+        if goes {
+            cohorts.remove(path.cohort, path.received().bytes().len());
+            release(path, nexthops, out);
+            return Becomes::Nothing;
+        }
+        let mut becomes = Becomes::Same;
+        if freshness != Freshness::Fresh && !path.has(mark::STALE) {
+            path.marks |= mark::STALE;
+            becomes = Becomes::Another;
+        }
+        let is_last_resort = freshness == Freshness::LongLived;
+        let ages = is_last_resort && !path.imported.is_long_lived_stale();
+        if !ages && !cohorts.judges() {
+            return becomes;
+        }
+        let mut received = Arc::clone(path.received());
+        if is_last_resort && !received.is_long_lived_stale() {
+            let aged = interner.intern(&long_lived_stale(&received));
+            cohorts.resize(path.cohort, received.bytes().len(), aged.bytes().len());
+            received = aged;
+        }
+        let (mut imported, filtered) = policy.filter(key.prefix(), &received, interner);
+        // Whatever the filter leaves of it.
+        if is_last_resort && !imported.is_long_lived_stale() {
+            imported = interner.intern_made(&long_lived_stale(&imported), &received);
+        }
+        let marks = path.marks & !mark::INELIGIBLE | policy.marks(&received) | filtered;
+        if marks == path.marks && Arc::ptr_eq(&imported, &path.imported) {
+            return if becomes == Becomes::Same { Becomes::SameAgain } else { becomes };
+        }
+        let before = path.used_nexthop();
+        (path.imported, path.marks) = (imported, marks);
+        // The new one first, lest a next hop be unwatched only to be watched again.
+        if let Some(nexthop) = path.used_nexthop() {
+            nexthops.acquire(nexthop, out);
+        }
+        if let Some(nexthop) = before {
+            nexthops.release(nexthop, out);
+        }
+        Becomes::Another
     }
+}
+
+/// The attributes with LLGR_STALE beside their communities (RFC 9494 §4.2).
+fn long_lived_stale(attributes: &Attributes) -> Vec<u8> {
+    let (mut rewrite, mut key) = (Rewrite::of(attributes), Vec::new());
+    rewrite.add_communities(&[LLGR_STALE], &[]);
+    rewrite.write(attributes.nexthop(), &mut key);
+    key
 }

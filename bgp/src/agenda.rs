@@ -16,7 +16,7 @@ pub(crate) struct Agenda {
     /// Peers that wait for a run through a table or are behind, and can be told.
     waiting: BTreeSet<Slot>,
     /// Peers of whose paths something is left to be done to all.
-    gone_over: BTreeSet<Slot>,
+    with_left: BTreeSet<Slot>,
     /// What counts of each slot below.
     standing: Vec<Standing>,
     /// Of those that wait, the ones that need not wait for others to be heard first.
@@ -48,7 +48,9 @@ impl Agenda {
     /// Looks at what was touched.
     pub(crate) fn settle(&mut self, peers: &[Option<Peer>], groups: &Groups) {
         for slot in self.touched.drain(..) {
-            let peer = peers.get(slot.0 as usize).and_then(Option::as_ref);
+            let there = peers.get(slot.0 as usize).and_then(Option::as_ref);
+            // One that was removed only keeps its slot.
+            let peer = there.filter(|peer| !peer.is_removed);
             let deadline = peer.and_then(|peer| {
                 peer.session.next_deadline().into_iter().chain(peer.helper.deadline()).min()
             });
@@ -68,10 +70,10 @@ impl Agenda {
             } else {
                 self.waiting.remove(&slot);
             }
-            if peer.is_some_and(|peer| peer.rib_in.is_gone_over()) {
-                self.gone_over.insert(slot);
+            if there.is_some_and(|peer| peer.rib_in.has_left()) {
+                self.with_left.insert(slot);
             } else {
-                self.gone_over.remove(&slot);
+                self.with_left.remove(&slot);
             }
             let standing = Standing {
                 is_there: peer.is_some(),
@@ -110,8 +112,8 @@ impl Agenda {
     }
 
     /// Peers of whose paths something is left to be done to all.
-    pub(crate) fn gone_over(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.gone_over.iter().copied()
+    pub(crate) fn with_left(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.with_left.iter().copied()
     }
 
     /// Peers that wait, as far as they themselves go.

@@ -27,6 +27,13 @@ pub enum PeerKind {
     Ebgp,
 }
 
+impl PeerKind {
+    /// Of a peer in an AS, towards which we are in `local_as`.
+    pub(crate) fn between(local_as: AsNumber, peer_as: AsNumber) -> PeerKind {
+        if peer_as == local_as { PeerKind::Ibgp } else { PeerKind::Ebgp }
+    }
+}
+
 /// The whole speaker's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpeakerConfig {

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use model::Family;
 
-use crate::adj_rib_in::{AdjRibIn, Tables};
+use crate::adj_rib_in::AdjRibIn;
 use crate::config::Timers;
 use crate::connection::Negotiated;
-use crate::output::Output;
 
 /// What becomes of a family's routes while its peer is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,12 +61,9 @@ impl Helper {
         timers: &Timers,
         now: Instant,
         rib_in: &mut AdjRibIn,
-        tables: &mut Tables,
-        out: &mut Vec<Output>,
     ) {
         for family in Family::ALL {
-            // What is left to be done isn't about what comes now.
-            rib_in.finish(family, tables, out);
+            let cohorts = &mut rib_in.cohorts[family as usize];
             let kept = &mut self.0[family as usize];
             let (restarts, lives_long) = (negotiated.restarts(family), negotiated.lives_long(family));
             let preserved = match kept.phase {
@@ -76,10 +72,10 @@ impl Helper {
                 _ => restarts,
             };
             if preserved != Some(true) {
-                rib_in.sweep_stale(family, tables, out);
+                cohorts.sweep_stale();
             }
             kept.phase = match kept.phase {
-                _ if !rib_in.keeps_stale(family) => Phase::Fresh,
+                _ if cohorts.stale() == 0 => Phase::Fresh,
                 // "The timer continues to run."
                 Phase::LongLived { until } => Phase::LongLived { until },
                 _ => Phase::Returned { until: now + timers.stale_after_return },
@@ -93,52 +89,33 @@ impl Helper {
     }
 
     /// The session is gone. Unless it was said that they are to go, the peer's routes stay for its restart time.
-    pub(crate) fn session_down(
-        &mut self,
-        graceful: bool,
-        now: Instant,
-        rib_in: &mut AdjRibIn,
-        tables: &mut Tables,
-        out: &mut Vec<Output>,
-    ) {
+    pub(crate) fn session_down(&mut self, graceful: bool, now: Instant, rib_in: &mut AdjRibIn) {
         for family in Family::ALL {
-            let kept = &mut self.0[family as usize];
+            let (kept, cohorts) = (&mut self.0[family as usize], &mut rib_in.cohorts[family as usize]);
             let is_kept = !kept.restart_time.is_zero() || !kept.long_lived_time.is_zero();
             if !graceful || !is_kept {
-                rib_in.clear(family);
+                cohorts.clear();
                 kept.phase = Phase::Fresh;
                 continue;
             }
-            rib_in.mark_stale(family, tables, out);
-            kept.phase = match rib_in.keeps_stale(family) {
-                false => Phase::Fresh,
+            cohorts.mark_stale();
+            kept.phase = match cohorts.stale() {
+                0 => Phase::Fresh,
                 // Already due where there is no restart time: the long-lived phase begins at once (RFC 9494 §4.2).
-                true => Phase::Restarting { until: now + kept.restart_time },
+                _ => Phase::Restarting { until: now + kept.restart_time },
             };
         }
-        self.tick(now, rib_in, tables, out);
+        self.tick(now, rib_in);
     }
 
     /// The peer has announced all it has: what is still stale is gone.
-    pub(crate) fn end_of_rib(
-        &mut self,
-        family: Family,
-        rib_in: &mut AdjRibIn,
-        tables: &mut Tables,
-        out: &mut Vec<Output>,
-    ) {
-        rib_in.sweep_stale(family, tables, out);
+    pub(crate) fn end_of_rib(&mut self, family: Family, rib_in: &mut AdjRibIn) {
+        rib_in.cohorts[family as usize].sweep_stale();
         self.0[family as usize].phase = Phase::Fresh;
     }
 
     /// What is over is over: stale routes go, or become a last resort.
-    pub(crate) fn tick(
-        &mut self,
-        now: Instant,
-        rib_in: &mut AdjRibIn,
-        tables: &mut Tables,
-        out: &mut Vec<Output>,
-    ) {
+    pub(crate) fn tick(&mut self, now: Instant, rib_in: &mut AdjRibIn) {
         for family in Family::ALL {
             let kept = &mut self.0[family as usize];
             if kept.phase.until().is_none_or(|until| until > now) {
@@ -146,11 +123,11 @@ impl Helper {
             }
             kept.phase = match kept.phase {
                 Phase::Restarting { .. } if !kept.long_lived_time.is_zero() => {
-                    rib_in.live_long(family, tables, out);
+                    rib_in.cohorts[family as usize].live_long();
                     Phase::LongLived { until: now + kept.long_lived_time }
                 }
                 _ => {
-                    rib_in.sweep_stale(family, tables, out);
+                    rib_in.cohorts[family as usize].sweep_stale();
                     Phase::Fresh
                 }
             };

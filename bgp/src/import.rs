@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use model::Prefix;
 
-use crate::config::PeerKind;
+use crate::config::{PeerConfig, PeerKind, SpeakerConfig};
 use crate::filter::{Filter, Verdict};
 use crate::interner::Interner;
 use crate::loc_rib::mark;
@@ -41,7 +41,37 @@ pub(crate) struct ImportPolicy<'a> {
     pub(crate) own_addresses: [Option<IpAddr>; 4],
 }
 
-impl ImportPolicy<'_> {
+impl<'a> ImportPolicy<'a> {
+    /// That of one peer, with our end of its session.
+    pub(crate) fn new(
+        speaker: &SpeakerConfig,
+        peer: &'a PeerConfig,
+        local: Option<IpAddr>,
+        clusters: &Arc<[Ipv4Addr]>,
+    ) -> ImportPolicy<'a> {
+        let shown_as = peer.local_as.unwrap_or(speaker.local_as);
+        let kind = PeerKind::between(shown_as, peer.peer_as);
+        ImportPolicy {
+            filter: peer.import.in_force(peer.policy_required, kind),
+            kind,
+            role: peer.role,
+            peer_as: peer.peer_as.0,
+            blackhole: peer.blackhole,
+            link_bandwidth: peer.link_bandwidth,
+            own_as: speaker.local_as.0,
+            shown_as: shown_as.0,
+            allowed_own_as: peer.allowed_own_as,
+            router_id: speaker.router_id,
+            clusters: Arc::clone(clusters),
+            own_addresses: [
+                local,
+                peer.local_address,
+                peer.self_next_hops.v4.map(IpAddr::V4),
+                peer.self_next_hops.v6.map(IpAddr::V6),
+            ],
+        }
+    }
+
     /// Marks for what makes all routes with these attributes ineligible.
     pub(crate) fn marks(&self, attributes: &Attributes) -> u16 {
         let mut marks = 0;

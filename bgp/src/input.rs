@@ -24,7 +24,7 @@ pub enum Input<'a> {
     /// Add a peer, or change it. A change that the peer must learn of resets the session with Cease/6
     /// (RFC 4486); changed filters, next hops and waiting times take effect without a reset.
     PutPeer(PeerConfig),
-    /// Forget a peer: Cease/3, its routes go at once.
+    /// Forget a peer: Cease/3, its routes go by and by.
     RemovePeer(PeerId),
     /// A TCP connection with a peer stands.
     ConnectionOpened {
@@ -73,7 +73,8 @@ pub enum Input<'a> {
         /// The IGP's cost to reach it (RFC 4271 §9.1.2.2 e); `None` is unreachable.
         metric: Option<u32>,
     },
-    /// The way to a peer is lost, as BFD tells: its session ends with Cease/10 (RFC 9384), and its routes go at once.
+    /// The way to a peer is lost, as BFD tells: its session ends with Cease/10 (RFC 9384), and its routes go,
+    /// whatever was agreed on for restarts.
     PathLost {
         /// Whose.
         peer: PeerId,

@@ -72,6 +72,7 @@ mod import;
 mod loc_rib;
 mod update_group;
 // What routes are made of, and what several stages use.
+mod cohorts;
 mod filter;
 mod interner;
 mod nexthops;

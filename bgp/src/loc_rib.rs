@@ -49,10 +49,8 @@ pub(crate) mod mark {
     pub(crate) const CHOSEN: u16 = 1 << 5;
     /// Chosen, and the best.
     pub(crate) const BEST: u16 = 1 << 6;
-    /// Not announced again yet in the refresh under way (RFC 7313).
-    pub(crate) const UNREFRESHED: u16 = 1 << 7;
     /// It went down to a customer once and came up again (RFC 9234 §5).
-    pub(crate) const ROUTE_LEAK: u16 = 1 << 8;
+    pub(crate) const ROUTE_LEAK: u16 = 1 << 7;
     /// Any of these keeps a path out of the decision process.
     pub(crate) const INELIGIBLE: u16 = FILTERED | AS_LOOP | REFLECTION_LOOP | OWN_NEXT_HOP | ROUTE_LEAK;
 }
@@ -68,6 +66,8 @@ pub(crate) struct Path {
     /// [`Table::insert`].
     pub(crate) sent_id: u32,
     pub(crate) marks: u16,
+    /// With which others of its source it came: see [`crate::cohorts`].
+    pub(crate) cohort: u8,
     #[expect(dead_code, reason = "see `Spare`")]
     pub(crate) spare: Spare,
 }
@@ -292,6 +292,8 @@ impl Key for KeyV6 {
 pub(crate) enum Becomes {
     /// It stays as it is.
     Same,
+    /// It has been judged anew and stays as it is.
+    SameAgain,
     /// It has changed: its prefix is decided again.
     Another,
     /// It goes.
@@ -454,12 +456,12 @@ impl<K: Key> Table<K> {
         sought
     }
 
-    /// Does this source have this path?
-    pub(crate) fn contains(&self, sought: Sought<K>, source: Slot) -> bool {
+    /// The path that this source has.
+    pub(crate) fn path(&self, sought: Sought<K>, source: Slot) -> Option<&Path> {
         // Another of the same message may have brought the prefix up.
         let index = sought.found.or_else(|| self.find_hashed(sought.key, self.hash_of(sought)));
-        let entry = index.and_then(|index| self.entry(index));
-        entry.is_some_and(|entry| entry.paths.position(source, sought.path_id).is_some())
+        let paths = &self.entry(index?)?.paths;
+        paths.as_slice().get(paths.position(source, sought.path_id)?)
     }
 
     /// The index of a prefix, which gets one where it has none.
@@ -536,11 +538,12 @@ impl<K: Key> Table<K> {
         let old = &mut entry.paths.as_mut_slice()[at];
         let chosen = mark::CHOSEN | mark::BEST;
         let same = Arc::ptr_eq(&old.imported, &path.imported)
-            && (old.marks ^ path.marks) & !(chosen | mark::STALE | mark::UNREFRESHED) == 0;
+            && (old.marks ^ path.marks) & !(chosen | mark::STALE) == 0;
         if same {
             let replaced = old.clone();
             let was_stale = old.has(mark::STALE);
-            old.marks &= !(mark::STALE | mark::UNREFRESHED);
+            old.marks &= !mark::STALE;
+            old.cohort = path.cohort;
             if was_stale {
                 enqueue(entry, index, &mut self.queue);
             }
@@ -565,58 +568,40 @@ impl<K: Key> Table<K> {
         Some(removed)
     }
 
-    /// Lets `becomes` see the paths of a portion of prefixes, from one on; gives those that go to `gone`. Says where it has come
-    /// to.
+    /// Lets `becomes` see the paths of a range of prefixes, as far as a portion goes. Says where it has come to.
     pub(crate) fn go_over(
         &mut self,
-        from: Index,
+        range: Range<Index>,
         portion: &mut Portion,
-        mut becomes: impl FnMut(&mut Path) -> Becomes,
-        mut gone: impl FnMut(Path),
+        mut becomes: impl FnMut(K, &mut Path) -> Becomes,
     ) -> Index {
-        let mut next = from;
-        while !portion.is_done()
+        let mut next = range.start;
+        while next < range.end
+            && !portion.is_done()
             && let Some(entry) = self.entries.get_mut(next.at())
         {
             portion.looks -= 1;
-            let mut at = 0;
+            let (key, mut at) = (entry.key, 0);
             while let Some(path) = entry.paths.as_mut_slice().get_mut(at) {
-                match becomes(path) {
-                    Becomes::Same => {
-                        at += 1;
-                        continue;
-                    }
-                    Becomes::Another => at += 1,
-                    Becomes::Nothing => {
-                        if let Some(path) = entry.paths.remove(at) {
-                            entry.note_chosen_changed(path.has(mark::CHOSEN));
-                            gone(path);
-                        }
-                    }
+                let matters = |path: &Path| (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
+                let (before, was_chosen) = (matters(path), path.has(mark::CHOSEN));
+                let becomes = becomes(key, path);
+                let is_another = was_chosen && (becomes == Becomes::Nothing || matters(path) != before);
+                match becomes {
+                    Becomes::Nothing => drop(entry.paths.remove(at)),
+                    Becomes::Same | Becomes::SameAgain | Becomes::Another => at += 1,
                 }
-                portion.changes = portion.changes.saturating_sub(1);
-                enqueue(entry, next, &mut self.queue);
+                if becomes != Becomes::Same {
+                    portion.changes = portion.changes.saturating_sub(1);
+                }
+                if matches!(becomes, Becomes::Nothing | Becomes::Another) {
+                    entry.note_chosen_changed(is_another);
+                    enqueue(entry, next, &mut self.queue);
+                }
             }
             next = Index(next.0 + 1);
         }
         next
-    }
-
-    /// Lets `change` see every path; where it answers `true` the prefix is decided again.
-    pub(crate) fn change_each(&mut self, mut change: impl FnMut(K, &mut Path) -> bool) {
-        for (index, entry) in (0..).map(Index).zip(&mut self.entries) {
-            let (mut changed, mut chosen_changed) = (false, false);
-            for path in entry.paths.as_mut_slice() {
-                let before = (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
-                changed |= change(entry.key, path);
-                let after = (Arc::as_ptr(&path.imported), path.marks & mark::INELIGIBLE);
-                chosen_changed |= before != after && path.has(mark::CHOSEN);
-            }
-            entry.note_chosen_changed(chosen_changed);
-            if changed {
-                enqueue(entry, index, &mut self.queue);
-            }
-        }
     }
 
     /// Has the prefixes of a range decided again of which a path that takes part in decisions has such a next hop.

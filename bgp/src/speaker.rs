@@ -14,16 +14,17 @@ use model::{AsNumber, Family};
 use crate::adj_rib_in::{AdjRibIn, Tables};
 use crate::agenda::Agenda;
 use crate::bmp::monitor::Monitor;
+use crate::cohorts::Cohorts;
 use crate::config::{ConnectionId, PeerConfig, PeerId, PeerKind, SpeakerConfig};
 use crate::connection::{Identity, Negotiated};
 use crate::decision::Decision;
 use crate::export::ExportPolicy;
 use crate::graceful_restart::{Heard, Helper, Restart};
-use crate::import::ImportPolicy;
 use crate::input::{Direction, Input, OriginatedRoute};
 use crate::jitter::Jitter;
 use crate::loc_rib::{Path, Slot, Spare};
 use crate::output::{Output, Reason};
+use crate::pass::Pass;
 use crate::prefix_limit::Allowance;
 use crate::rewrite::Rewrite;
 use crate::session::{Event, Session, Step};
@@ -47,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) errors: ErrorCounters,
     /// The caller's send buffer is full.
     pub(crate) congested: bool,
+    /// It is no longer configured; its paths go by and by.
+    pub(crate) is_removed: bool,
 }
 
 impl Peer {
@@ -82,6 +85,8 @@ pub struct Speaker {
     pub(crate) tables: Tables,
     /// Looks for what next hops that have moved lead to, by [`Family`].
     pub(crate) sweeps: [Sweep; 2],
+    /// Goes over the paths of peers of which something has changed for all, by [`Family`].
+    pub(crate) passes: [Pass; 2],
     pub(crate) groups: Groups,
     /// Who comes first of those that wait to be told, by [`Family`].
     pub(crate) next_told: [Slot; 2],
@@ -94,7 +99,7 @@ pub struct Speaker {
     /// How many clients we reflect routes to in each cluster.
     clients: BTreeMap<Ipv4Addr, usize>,
     /// The clusters of all clients, in order.
-    clusters: Arc<[Ipv4Addr]>,
+    pub(crate) clusters: Arc<[Ipv4Addr]>,
     /// A cluster has got its first client or lost its last one since `clusters` was gathered.
     clusters_changed: bool,
     stopped: bool,
@@ -118,6 +123,7 @@ impl Speaker {
             connections: HashMap::with_hasher(hasher.clone()),
             tables: Tables::new(&hasher),
             sweeps: [Sweep::default(), Sweep::default()],
+            passes: [Pass::default(), Pass::default()],
             groups: Groups::default(),
             next_told: [Slot(0); 2],
             decision: Decision::default(),
@@ -151,11 +157,11 @@ impl Speaker {
         match input {
             Input::PutPeer(config) => {
                 self.put_peer(config, now, out);
-                self.gather_clusters(out);
+                self.gather_clusters();
             }
             Input::RemovePeer(peer) => {
                 self.remove_peer(peer, now, out);
-                self.gather_clusters(out);
+                self.gather_clusters();
             }
             Input::ConnectionOpened { peer, connection, direction, local } => {
                 self.connection_opened(peer, connection, direction, local, now, out);
@@ -236,7 +242,7 @@ impl Speaker {
     pub(crate) fn has_decisions(&self) -> bool {
         self.tables.rib.has_queued()
             || self.sweeps.iter().any(|sweep| !sweep.is_idle())
-            || self.agenda.gone_over().next().is_some()
+            || self.agenda.with_left().next().is_some()
     }
 
     /// Must peers wait for our routes until others have told theirs? (RFC 4724 §4.1)
@@ -285,13 +291,15 @@ impl Speaker {
         self.clusters_changed |= change_clients(&mut self.clients, was_client, config.reflector_client);
         if config.keeps_session_of(&peer.session.config) {
             let old = std::mem::replace(&mut peer.session.config, config);
-            self.config_changed(slot, &old, out);
+            self.config_changed(slot, &old);
             self.limit_changed(slot, &old, now, out);
         } else {
             peer.rib_in.allowance.set(config.prefix_limit);
             self.peer_down(slot, &Reason::Sent(Notification::new(CEASE, cease::RECONFIGURED)), now, out);
             let event = self.with_session(slot, now, out, |session, step| session.restart(config, step));
-            self.session_event(slot, event, now, out);
+            // What is kept of it while it is away was said under the other configuration, too.
+            let event = event.unwrap_or(Event::Down { graceful: false });
+            self.session_event(slot, Some(event), now, out);
         }
     }
 
@@ -322,6 +330,7 @@ impl Speaker {
             heard: Heard::default(),
             errors: ErrorCounters::default(),
             congested: false,
+            is_removed: false,
         };
         match self.peers.get_mut(slot.0 as usize) {
             Some(vacant) => *vacant = Some(peer),
@@ -333,22 +342,23 @@ impl Speaker {
 
     /// Notes which clusters we reflect in now; where they are others than before, every route is judged anew, as it may
     /// have been through one of them.
-    fn gather_clusters(&mut self, out: &mut Vec<Output>) {
+    fn gather_clusters(&mut self) {
         if !std::mem::take(&mut self.clusters_changed) || self.clients.keys().eq(self.clusters.iter()) {
             return;
         }
         self.clusters = self.clients.keys().copied().collect();
-        for slot in (0..self.peers.len()).map(|at| Slot(at as u32)) {
-            let Some(mut peer) = self.take_peer(slot) else { continue };
-            let policy = self.import_policy(&peer.session);
-            peer.rib_in.import_again(&policy, &mut self.tables, out);
-            self.peers[slot.0 as usize] = Some(peer);
+        for (slot, peer) in (0..).map(Slot).zip(&mut self.peers) {
+            if let Some(peer) = peer {
+                peer.rib_in.cohorts.iter_mut().for_each(Cohorts::judge_again);
+                self.agenda.touch(slot);
+            }
         }
     }
 
     /// What the peer does not notice has changed: routes may now be judged or announced otherwise.
-    fn config_changed(&mut self, slot: Slot, old: &PeerConfig, out: &mut Vec<Output>) {
-        let Some(mut peer) = self.take_peer(slot) else { return };
+    fn config_changed(&mut self, slot: Slot, old: &PeerConfig) {
+        self.agenda.touch(slot);
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
         let new = &peer.session.config;
         let own_addresses_changed = new.self_next_hops != old.self_next_hops;
         let policy_changed = new.policy_required != old.policy_required;
@@ -357,10 +367,8 @@ impl Speaker {
             || (new.blackhole, new.link_bandwidth) != (old.blackhole, old.link_bandwidth)
             || own_addresses_changed
         {
-            let policy = self.import_policy(&peer.session);
-            peer.rib_in.import_again(&policy, &mut self.tables, out);
+            peer.rib_in.cohorts.iter_mut().for_each(Cohorts::judge_again);
         }
-        self.peers[slot.0 as usize] = Some(peer);
         self.change_group(slot);
     }
 
@@ -438,31 +446,6 @@ impl Speaker {
         self.peers.get_mut(slot.0 as usize)?.take()
     }
 
-    fn import_policy<'a>(&self, session: &'a Session) -> ImportPolicy<'a> {
-        let config = &session.config;
-        let local = session.established().map(|established| established.link.local);
-        let (_, kind) = self.relation(config);
-        ImportPolicy {
-            filter: config.import.in_force(config.policy_required, kind),
-            kind,
-            role: config.role,
-            peer_as: config.peer_as.0,
-            blackhole: config.blackhole,
-            link_bandwidth: config.link_bandwidth,
-            own_as: self.config.local_as.0,
-            shown_as: config.local_as.unwrap_or(self.config.local_as).0,
-            allowed_own_as: config.allowed_own_as,
-            router_id: self.config.router_id,
-            clusters: Arc::clone(&self.clusters),
-            own_addresses: [
-                local,
-                config.local_address,
-                config.self_next_hops.v4.map(IpAddr::V4),
-                config.self_next_hops.v6.map(IpAddr::V6),
-            ],
-        }
-    }
-
     fn remove_peer(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Output>) {
         let Some(slot) = self.slots.remove(&peer) else { return };
         let notification = Notification::new(CEASE, cease::DECONFIGURED);
@@ -472,13 +455,26 @@ impl Speaker {
             self.leave_group(slot, &mut peer);
             let was_client = peer.session.config.reflector_client;
             self.clusters_changed |= change_clients(&mut self.clients, was_client, None);
-            for family in Family::ALL {
-                // Its slot may be another's from here on.
-                peer.rib_in.clear(family);
-                peer.rib_in.finish(family, &mut self.tables, out);
-            }
+            peer.rib_in.cohorts.iter_mut().for_each(Cohorts::clear);
+            (peer.helper, peer.is_removed) = (Helper::default(), true);
+            self.peers[slot.0 as usize] = Some(peer);
+            self.vacate(slot);
+        }
+    }
+
+    /// A peer that was removed keeps its slot for as long as it has paths, which are known by that.
+    pub(crate) fn vacate(&mut self, slot: Slot) {
+        let Some(place) = self.peers.get_mut(slot.0 as usize) else { return };
+        if place.take_if(|peer| peer.is_removed && peer.rib_in.is_empty()).is_some() {
+            self.agenda.touch(slot);
             self.vacant.insert(slot);
         }
+    }
+
+    /// Every peer that is configured.
+    pub(crate) fn configured(&self) -> impl Iterator<Item = (Slot, &Peer)> {
+        let peers = (0..).map(Slot).zip(&self.peers);
+        peers.filter_map(|(slot, peer)| Some((slot, peer.as_ref().filter(|peer| !peer.is_removed)?)))
     }
 
     fn connection_opened(
@@ -562,8 +558,16 @@ impl Speaker {
                     rib_in.kind = established.negotiated.update.kind;
                     rib_in.router_id = Some(established.negotiated.router_id);
                     rib_in.allowance.renew();
+                    rib_in.local = Some(established.link.local);
                     let (negotiated, timers) = (&established.negotiated, &self.config.timers);
-                    helper.session_up(negotiated, timers, now, rib_in, &mut self.tables, out);
+                    helper.session_up(negotiated, timers, now, rib_in);
+                    let connection = established.link.id;
+                    let most = self.config.limits.max_prefixes_per_peer;
+                    let mut begun = rib_in.cohorts.iter_mut().map(|cohorts| cohorts.begin_session(most));
+                    if begun.any(|begun| begun.is_err()) {
+                        self.peers[slot.0 as usize] = Some(peer);
+                        return self.fail(slot, connection, out_of_resources(), now, out);
+                    }
                 }
                 self.peers[slot.0 as usize] = Some(peer);
                 self.join_group(slot);
@@ -573,7 +577,7 @@ impl Speaker {
             Event::Down { graceful } => graceful,
             Event::Restarted => true,
         };
-        helper.session_down(graceful, now, rib_in, &mut self.tables, out);
+        helper.session_down(graceful, now, rib_in);
         let reason = peer.session.last_error().cloned();
         self.peers[slot.0 as usize] = Some(peer);
         self.peer_down(slot, &reason.unwrap_or(Reason::ConnectionLost), now, out);
@@ -605,6 +609,7 @@ impl Speaker {
             sent_id: 0,
             spare: Spare::default(),
             marks: 0,
+            cohort: 0,
         };
         self.tables.insert(route.prefix, path, out);
     }
@@ -648,7 +653,7 @@ impl Speaker {
             let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
             let Some(peer) = &mut self.peers[slot.0 as usize] else { continue };
             if due(peer.helper.deadline()) {
-                peer.helper.tick(now, &mut peer.rib_in, &mut self.tables, out);
+                peer.helper.tick(now, &mut peer.rib_in);
             }
             // Touches it in any case.
             let event = self.with_session(slot, now, out, |session, step| {
@@ -672,8 +677,13 @@ impl Speaker {
     /// Our AS and the peer's relation to it.
     pub(crate) fn relation(&self, config: &PeerConfig) -> (AsNumber, PeerKind) {
         let local_as = config.local_as.unwrap_or(self.config.local_as);
-        (local_as, if config.peer_as == local_as { PeerKind::Ibgp } else { PeerKind::Ebgp })
+        (local_as, PeerKind::between(local_as, config.peer_as))
     }
+}
+
+/// The peer makes us keep too much.
+pub(crate) fn out_of_resources() -> Notification {
+    Notification::new(CEASE, cease::OUT_OF_RESOURCES)
 }
 
 /// A peer was a client in one cluster and is in another; says whether any of them is new or without clients now.

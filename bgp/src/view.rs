@@ -15,14 +15,13 @@ use crate::work::run_decision;
 impl Speaker {
     /// Every peer, in no particular order. `now` is for uptimes.
     pub fn peers(&self, now: Instant) -> impl Iterator<Item = PeerStatus> + '_ {
-        let slots = (0..).map(Slot).zip(&self.peers);
-        slots.filter_map(move |(slot, peer)| Some(self.peer_status(slot, peer.as_ref()?, now)))
+        self.configured().map(move |(slot, peer)| self.peer_status(slot, peer, now))
     }
 
     /// Peers that are refused for a time, after an error or too many prefixes.
     pub fn resting(&self) -> impl Iterator<Item = PeerId> + '_ {
-        let resting = self.peers.iter().flatten().filter(|peer| peer.session.rests_until().is_some());
-        resting.map(|peer| peer.session.config.id)
+        let resting = self.configured().filter(|(_, peer)| peer.session.rests_until().is_some());
+        resting.map(|(_, peer)| peer.session.config.id)
     }
 
     /// Prefixes that a peer has been told of, or is being told of.
@@ -42,8 +41,8 @@ impl Speaker {
         let negotiated = peer.negotiated();
         let family = |family: Family| FamilyCounters {
             negotiated: negotiated.is_some_and(|negotiated| negotiated.uses(family)),
-            received: peer.rib_in.received[family as usize],
-            stale: peer.rib_in.stale[family as usize],
+            received: peer.rib_in.cohorts[family as usize].received(),
+            stale: peer.rib_in.cohorts[family as usize].stale(),
             announced: self.announced(slot, peer, family),
         };
         let mut errors = peer.errors;

@@ -111,17 +111,17 @@ impl Speaker {
     /// Goes on with what is left to be done to all paths of peers, unless enough waits to be decided.
     fn go_over_paths(&mut self, out: &mut Vec<Output>) {
         let work = self.config.limits.work_per_call;
+        let slots: Vec<Slot> = self.agenda.with_left().collect();
+        if slots.is_empty() || self.tables.rib.queued() >= work {
+            return;
+        }
         let mut portion = Portion { looks: work * LOOKS, changes: work };
-        let slots: Vec<Slot> = self.agenda.gone_over().collect();
+        let Speaker { peers, tables, config, clusters, passes: [v4, v6], .. } = self;
+        v4.go_on::<KeyV4>(peers, (config, clusters), tables, &mut portion, out);
+        v6.go_on::<KeyV6>(peers, (config, clusters), tables, &mut portion, out);
         for slot in slots {
-            if portion.is_done() || self.tables.rib.queued() >= work {
-                return;
-            }
-            let Some(mut peer) = self.take_peer(slot) else { continue };
-            for family in Family::ALL {
-                peer.rib_in.go_on(family, &mut portion, &mut self.tables, out);
-            }
-            self.peers[slot.0 as usize] = Some(peer);
+            self.agenda.touch(slot);
+            self.vacate(slot);
         }
     }
 

@@ -115,6 +115,17 @@ fn a_changed_configuration_leaves_our_routes_with_the_peer() {
     assert_ne!(bench.state(EBGP), PeerState::Established);
 }
 
+#[test]
+fn what_is_kept_of_a_peer_goes_when_that_is_configured_otherwise() {
+    for change in [false, true] {
+        let mut bench = with_a_route(true);
+        bench.give(Input::ConnectionClosed { connection: EBGP.connection() });
+        assert_eq!(bench.status(EBGP).v4.stale, 1);
+        bench.give(Input::PutPeer(PeerConfig { add_path: change, ..config() }));
+        assert_eq!(routes(&bench), usize::from(!change), "as if its session stood");
+    }
+}
+
 /// An OPEN that asks to keep IPv4 routes for two minutes, and for an hour as a last resort.
 fn long_lived_open(preserved: bool) -> Open {
     let mut open = EBGP.graceful_open(true, true);

@@ -54,7 +54,8 @@ impl Speaker {
         let peers = &self.peers;
         let of = |slot: Slot| {
             let Some(peer) = peers.get(slot.0 as usize).and_then(Option::as_ref) else { return Vec::new() };
-            let received = peer.rib_in.received.map(|count| count as u64);
+            let [v4, v6] = &peer.rib_in.cohorts;
+            let received = [v4.received() as u64, v6.received() as u64];
             let treated = u32::try_from(peer.errors.treated_as_withdraw).unwrap_or(u32::MAX);
             let mut statistics = vec![Statistic::AdjRibInRoutes(received.iter().sum())];
             for family in Family::ALL {

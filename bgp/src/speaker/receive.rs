@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use crate::config::ConnectionId;
+use crate::import::ImportPolicy;
 use crate::loc_rib::Slot;
 use crate::output::Output;
 use crate::prefix_limit::{Reached, TooMany};
 use crate::session::Received;
-use crate::speaker::{Peer, Speaker};
+use crate::speaker::{Peer, Speaker, out_of_resources};
 use crate::update_group::Request;
 use crate::wire::nlri::AfiSafi;
 use crate::wire::notification::{CEASE, Notification, cease};
@@ -82,11 +83,15 @@ impl Speaker {
                     self.fail(slot, connection, notification, now, out);
                 }
             }
-            Some(Received::RouteRefresh) => self.route_refresh(slot, body, out),
+            Some(Received::RouteRefresh) => {
+                if let Err(notification) = self.route_refresh(slot, body) {
+                    self.fail(slot, connection, notification, now, out);
+                }
+            }
         }
     }
 
-    fn fail(
+    pub(super) fn fail(
         &mut self,
         slot: Slot,
         connection: ConnectionId,
@@ -111,10 +116,11 @@ impl Speaker {
         let update = Update::parse(body, &negotiated.update)?;
         if let Some(family) = update.end_of_rib {
             peer.heard.end_of_rib[family as usize] = true;
-            peer.helper.end_of_rib(family, &mut peer.rib_in, &mut self.tables, out);
+            peer.helper.end_of_rib(family, &mut peer.rib_in);
             return Ok(());
         }
-        let policy = self.import_policy(&peer.session);
+        let local = peer.rib_in.local;
+        let policy = ImportPolicy::new(&self.config, &peer.session.config, local, &self.clusters);
         let outcome = peer.rib_in.apply(&update, &policy, &mut self.tables, &mut peer.errors, out);
         for (family, reached) in peer.rib_in.allowance.take_news() {
             match reached {
@@ -133,32 +139,35 @@ impl Speaker {
                     let data = [&afi.to_be_bytes()[..], &[safi], &most.to_be_bytes()].concat();
                     Notification { code: CEASE, subcode: cease::MAX_PREFIXES, data }
                 }
-                TooMany::Attributes => Notification::new(CEASE, cease::OUT_OF_RESOURCES),
+                TooMany::Attributes => out_of_resources(),
             }
         })
     }
 
-    fn route_refresh(&mut self, slot: Slot, body: &[u8], out: &mut Vec<Output>) {
+    fn route_refresh(&mut self, slot: Slot, body: &[u8]) -> Result<(), Notification> {
         self.agenda.touch(slot);
-        let Some(refresh) = RouteRefresh::parse(body) else { return };
-        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(refresh) = RouteRefresh::parse(body) else { return Ok(()) };
+        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return Ok(()) };
         // A family that was not negotiated is ignored (RFC 2918 §4).
-        let Some(negotiated) = peer.negotiated() else { return };
-        let Some(family) = refresh.family.family().filter(|&family| negotiated.uses(family)) else { return };
+        let Some(negotiated) = peer.negotiated() else { return Ok(()) };
+        let family = refresh.family.family().filter(|&family| negotiated.uses(family));
+        let Some(family) = family else { return Ok(()) };
+        let is_enhanced = negotiated.enhanced_refresh;
+        let cohorts = &mut peer.rib_in.cohorts[family as usize];
         match refresh.subtype {
             route_refresh::REQUEST => {
                 if let Some(member) = &mut peer.member {
                     member.request(family, Request { force: true, end_of_rib: false });
                 }
             }
-            route_refresh::BEGIN if negotiated.enhanced_refresh => {
-                peer.rib_in.begin_refresh(family, &mut self.tables, out);
+            // One that begins again and again and never ends.
+            route_refresh::BEGIN if is_enhanced => {
+                cohorts.begin_refresh().map_err(|_| out_of_resources())?;
             }
-            route_refresh::END if negotiated.enhanced_refresh => {
-                peer.rib_in.finish_refresh(family, &mut self.tables, out);
-            }
+            route_refresh::END if is_enhanced => cohorts.finish_refresh(),
             // RFC 7313 §5.
             _ => {}
         }
+        Ok(())
     }
 }

@@ -33,6 +33,7 @@ fn table() -> Table<KeyV4> {
             path_id: 0,
             sent_id: 0,
             marks: 0,
+            cohort: 0,
             spare: Spare::default(),
         };
         let sought = table.seek_one(key(number), 0);

@@ -16,8 +16,8 @@ use crate::input::{Direction, Input, OriginatedRoute};
 use crate::loc_rib::{Key, KeyV4, Slot};
 use crate::output::Output;
 use crate::speaker::Speaker;
-use crate::wire::attributes::code;
-use crate::wire::capability::{Capability, GracefulRestart};
+use crate::wire::attributes::{NO_LLGR, code};
+use crate::wire::capability::{Capability, GracefulRestart, LongLived};
 use crate::wire::nlri::{self, AfiSafi, Nlri};
 use crate::wire::open::Open;
 use crate::wire::route_refresh::{self, RouteRefresh};
@@ -28,7 +28,10 @@ const OUR_AS: u32 = 65000;
 /// Peers: each pair or so is a group.
 pub(crate) const PEERS: u8 = 9;
 /// More than one portion of work.
-const PREFIXES: u8 = 150;
+pub(crate) const PREFIXES: u8 = 150;
+
+/// Kinds of what may happen.
+pub(crate) const STEPS: u8 = 30;
 
 fn address(peer: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, peer + 2)
@@ -42,16 +45,17 @@ fn prefix(number: u8) -> Prefix {
     Prefix::new([192, 0, number, 0].into(), 24).expect("a prefix")
 }
 
-/// The first of several export filters accepts everything; others keep some out or change what passes.
-fn config(peer: u8, filter: u8) -> PeerConfig {
-    let mut config = PeerConfig::new(PeerId(peer.into()), address(peer).into(), AsNumber(as_of(peer)));
-    (config.passive, config.policy_required) = (true, false);
-    // Some clients, some not; some eBGP peers get others' next hops.
-    config.reflector_client = (peer < 3).then_some(Ipv4Addr::new(1, 0, 0, 1));
-    if peer >= 7 {
-        config.next_hop = NextHopMode::Keep;
-    }
-    config.export = match filter {
+/// What may change while a session stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Variant {
+    export: u8,
+    pub(crate) import: u8,
+    pub(crate) cluster: u8,
+}
+
+/// The first of several filters accepts everything; others keep some out or change what passes.
+fn filter(variant: u8) -> Filter {
+    match variant {
         0 => Filter::accept_all(),
         1 => Filter {
             rules: vec![FilterRule::within(
@@ -67,17 +71,28 @@ fn config(peer: u8, filter: u8) -> PeerConfig {
             }],
             default: FilterAction::Reject,
         },
-    };
+    }
+}
+
+fn config(peer: u8, variant: Variant) -> PeerConfig {
+    let mut config = PeerConfig::new(PeerId(peer.into()), address(peer).into(), AsNumber(as_of(peer)));
+    (config.passive, config.policy_required) = (true, false);
+    // Some clients, some not; some eBGP peers get others' next hops.
+    config.reflector_client = (peer < 3).then_some(Ipv4Addr::new(1, 0, 0, variant.cluster));
+    if peer >= 7 {
+        config.next_hop = NextHopMode::Keep;
+    }
+    (config.import, config.export) = (filter(variant.import), filter(variant.export));
     config
 }
 
 /// A speaker, its peers, and what each of them knows.
 pub(crate) struct World {
     pub(crate) speaker: Speaker,
-    now: Instant,
+    pub(crate) now: Instant,
     connections: BTreeMap<ConnectionId, u8>,
-    /// Which connection a peer has, and its export filter.
-    peers: [(Option<ConnectionId>, u8); PEERS as usize],
+    /// Which connection a peer has, and how it is configured.
+    pub(crate) peers: [(Option<ConnectionId>, Variant); PEERS as usize],
     knows: [BTreeMap<Prefix, Vec<u8>>; PEERS as usize],
     next_connection: u64,
 }
@@ -91,15 +106,15 @@ impl World {
             speaker: Speaker::new(speaker_config),
             now: Instant::now(),
             connections: BTreeMap::new(),
-            peers: [(None, 0); PEERS as usize],
+            peers: [(None, Variant::default()); PEERS as usize],
             knows: Default::default(),
             next_connection: 1,
         };
-        (0..PEERS).for_each(|peer| world.give(Input::PutPeer(config(peer, 0))));
+        (0..PEERS).for_each(|peer| world.give(Input::PutPeer(config(peer, Variant::default()))));
         world
     }
 
-    fn give(&mut self, input: Input<'_>) {
+    pub(crate) fn give(&mut self, input: Input<'_>) {
         let mut out = Vec::new();
         self.speaker.handle(input, self.now, &mut out);
         let mut answers = Vec::new();
@@ -146,7 +161,8 @@ impl World {
         }
     }
 
-    fn up(&mut self, peer: u8, restarts: bool) {
+    /// Its session comes up; where it restarts its routes are kept for a while, perhaps for long.
+    pub(crate) fn up(&mut self, peer: u8, restarts: bool, lives_long: bool) {
         if self.peers[usize::from(peer)].0.is_some() {
             return;
         }
@@ -176,6 +192,10 @@ impl World {
                 families: vec![(family, true)],
             }));
         }
+        if lives_long {
+            let long_lived = LongLived { family, preserved: true, stale_time: 120 };
+            capabilities.push(Capability::LongLived(vec![long_lived]));
+        }
         let open = Open { my_as: as_of(peer) as u16, hold_time: 0, router_id: address(peer), capabilities };
         let mut bytes = Vec::new();
         open.emit(&mut bytes);
@@ -183,7 +203,7 @@ impl World {
         self.say(peer, &bytes);
     }
 
-    fn down(&mut self, peer: u8) {
+    pub(crate) fn down(&mut self, peer: u8) {
         if let Some(connection) = self.peers[usize::from(peer)].0 {
             self.gone(connection);
             self.give(Input::ConnectionClosed { connection });
@@ -197,7 +217,7 @@ impl World {
     }
 
     /// A peer announces some prefixes with a next hop that may be another peer, or is it itself.
-    fn announce(&mut self, peer: u8, from: u8, many: u8, variant: u8) {
+    pub(crate) fn announce(&mut self, peer: u8, from: u8, many: u8, variant: u8) {
         let nexthop = if variant < 2 { address(peer) } else { address(variant % PEERS) };
         let mut attributes = vec![0x40, code::ORIGIN, 1, 0];
         let hops = 1 + usize::from(variant % 3);
@@ -208,6 +228,13 @@ impl World {
         attributes.extend(nexthop.octets());
         if as_of(peer) == OUR_AS {
             attributes.extend([0x40, code::LOCAL_PREF, 4, 0, 0, 0, 100]);
+            // Reflected in a cluster that may be ours, now or soon.
+            attributes.extend([0x80, code::ORIGINATOR_ID, 4, 9, 9, 9, 9]);
+            attributes.extend([0x80, code::CLUSTER_LIST, 4, 1, 0, 0, 1 + variant % 4]);
+        }
+        if variant.is_multiple_of(5) {
+            attributes.extend([0xc0, code::COMMUNITIES, 4]);
+            attributes.extend(NO_LLGR.to_be_bytes());
         }
         let mut bytes = Vec::new();
         emit_message(&mut bytes, MessageType::Update, |out| {
@@ -230,10 +257,14 @@ impl World {
         self.say(peer, &bytes);
     }
 
-    fn refresh(&mut self, peer: u8, subtype: u8) {
+    pub(crate) fn refresh(&mut self, peer: u8, subtype: u8) {
         let mut bytes = Vec::new();
         RouteRefresh { family: AfiSafi::unicast(Family::V4), subtype }.emit(&mut bytes);
         self.say(peer, &bytes);
+    }
+
+    pub(crate) fn configure(&mut self, peer: u8) {
+        self.give(Input::PutPeer(config(peer, self.peers[usize::from(peer)].1)));
     }
 
     pub(crate) fn act(&mut self, (what, peer, from, many): (u8, u8, u8, u8)) {
@@ -241,7 +272,7 @@ impl World {
         match what {
             0..=5 => self.announce(peer, from % PREFIXES, many, what.wrapping_mul(7).wrapping_add(from)),
             6..=7 => self.withdraw(peer, from % PREFIXES, many),
-            8..=9 => self.up(peer, many % 2 == 0),
+            8..=9 => self.up(peer, many % 2 == 0, many % 3 == 0),
             10 => self.down(peer),
             11..=13 => {
                 if let Some(connection) = self.peers[usize::from(peer)].0 {
@@ -250,12 +281,16 @@ impl World {
             }
             14 => self.refresh(peer, route_refresh::REQUEST),
             15..=16 => {
-                self.peers[usize::from(peer)].1 = many % 3;
-                self.give(Input::PutPeer(config(peer, many % 3)));
+                self.peers[usize::from(peer)].1.export = many % 3;
+                self.configure(peer);
             }
             17 => {
                 self.give(Input::RemovePeer(id));
-                self.give(Input::PutPeer(config(peer, self.peers[usize::from(peer)].1)));
+                self.configure(peer);
+                if many % 2 == 0 {
+                    self.up(peer, false, false);
+                    self.announce(peer, from % PREFIXES, many, 1);
+                }
             }
             18 => {
                 let mut bytes = Vec::new();
@@ -270,8 +305,17 @@ impl World {
             24..=25 => {
                 // Back at once, before all that is to follow from its absence.
                 self.down(peer);
-                self.up(peer, many % 2 == 0);
+                self.up(peer, many % 2 == 0, many % 3 == 0);
                 self.announce(peer, from % PREFIXES, many, 1);
+            }
+            26..=27 => {
+                self.peers[usize::from(peer)].1.import = many % 3;
+                self.configure(peer);
+            }
+            28 => {
+                // In another cluster: everything is judged anew.
+                self.peers[usize::from(peer)].1.cluster = many % 3;
+                self.configure(peer);
             }
             _ => self.give(Input::Tick),
         }
@@ -332,7 +376,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn a_group_tells_each_peer_what_it_would_be_told_alone(
-        steps in prop::collection::vec((0u8..28, 0..PEERS, any::<u8>(), any::<u8>()), 1..160),
+        steps in prop::collection::vec((0u8..STEPS, 0..PEERS, any::<u8>(), any::<u8>()), 1..160),
     ) {
         let up = (0..PEERS).map(|peer| (8, peer, 0, peer));
         check(&up.chain(steps).collect::<Vec<_>>());
@@ -340,9 +384,25 @@ proptest! {
 }
 
 #[test]
+fn what_comes_anew_before_the_old_is_gone_is_told_anew() {
+    let mut world = World::new(1);
+    [0, 1].into_iter().for_each(|peer| world.up(peer, false, false));
+    world.announce(0, 0, PREFIXES, 1);
+    world.settle();
+    // The same peer in another cluster, which is in what others are told.
+    world.peers[0].1.cluster = 1;
+    world.configure(0);
+    world.up(0, false, false);
+    world.announce(0, 0, PREFIXES, 1);
+    world.settle();
+    let (_, must_know) = world.must_know(Slot(1)).expect("a session");
+    assert_eq!((must_know.len(), world.knows[1] == must_know), (usize::from(PREFIXES), true));
+}
+
+#[test]
 fn peers_of_one_policy_are_one_group_and_get_the_same_bytes() {
     let mut world = World::new(1);
-    (0..PEERS).for_each(|peer| world.up(peer, false));
+    (0..PEERS).for_each(|peer| world.up(peer, false, false));
     // Clients; non-clients; eBGP of either next hop. Two ASes make no difference.
     let groups = world.speaker.groups.ids().filter(|&id| world.speaker.groups.get(id).is_some());
     assert_eq!(groups.count(), 4);
