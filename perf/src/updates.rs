@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use crossbeam_utils::CachePadded;
 use lpm::{Key, Limits, Lookup, Table, Value};
 use perf::data::{self, Prefixes};
 use perf::keys::{self, Mix, Numbers};
@@ -183,12 +184,12 @@ impl<K: Key> Writer<'_, K> {
     }
 }
 
-/// What both threads know.
+/// What both threads know, each on cache lines of its own, as the router has it.
 struct Shared {
     /// The writer's epoch, and the one that the reader has passed.
-    epoch: AtomicU64,
-    passed: AtomicU64,
-    stop: AtomicBool,
+    epoch: CachePadded<AtomicU64>,
+    passed: CachePadded<AtomicU64>,
+    stop: CachePadded<AtomicBool>,
 }
 
 /// One reading: a reader on this core, a writer two before it, for neighbours may be two threads of one core.
@@ -201,9 +202,9 @@ fn beside<K: Key>(
 ) {
     let lookup = writer.table.reader();
     let shared = Shared {
-        epoch: AtomicU64::new(writer.epoch),
-        passed: AtomicU64::new(writer.epoch),
-        stop: AtomicBool::new(false),
+        epoch: AtomicU64::new(writer.epoch).into(),
+        passed: AtomicU64::new(writer.epoch).into(),
+        stop: AtomicBool::new(false).into(),
     };
     let (rate, mut times) = thread::scope(|scope| {
         let reader = scope.spawn(|| {
