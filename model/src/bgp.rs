@@ -92,6 +92,8 @@ pub struct BgpConfiguration {
     pub service_load_balancer_ips: Vec<Prefix>,
     /// `spec.serviceLoadBalancerAggregation: Disabled`: load balancers' networks are not announced whole.
     pub load_balancers_one_by_one: bool,
+    /// `spec.ignoredInterfaces`: interfaces whose networks aren't announced; `*` stands for any characters.
+    pub ignored_interfaces: Vec<String>,
     /// `spec.localWorkloadPeeringIPV4`: the address that local workloads find the node's speaker at.
     pub local_workload_peering_v4: Option<Ipv4Addr>,
     /// `spec.localWorkloadPeeringIPV6`, likewise.

@@ -22,9 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
-    AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, Family, FelixConfiguration,
-    HostEndpoint, IpPool, IpamBlock, Key, Node, NodeStatusRequest, PeerTarget, Prefix, PrefixAdvertisement,
-    Resource, Update, WorkloadEndpoint,
+    AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpFilterOperator, BgpFilterRule, BgpPeer,
+    BlockAffinity, Family, FelixConfiguration, HostEndpoint, IpPool, IpamBlock, Key, Node, NodeStatusRequest,
+    PeerTarget, Prefix, PrefixAdvertisement, Resource, Update, WorkloadEndpoint,
 };
 
 pub use excluded::Excluded;
@@ -106,6 +106,12 @@ pub struct Desired {
     pub networks: BTreeSet<Prefix>,
     /// Routes of the box's own announced besides.
     pub redistributed: BTreeSet<Prefix>,
+    /// Others of the box's own, and their interfaces: a pool or a BGPFilter says whether they are announced, and to whom.
+    pub own_routes: BTreeMap<Prefix, String>,
+    /// The rules of BGPFilters that say of which of the box's own routes peers are told.
+    pub naming_rules: Vec<BgpFilterRule>,
+    /// Interfaces whose networks aren't announced, besides Calico's own; `*` stands for any characters.
+    pub ignored_interfaces: Vec<String>,
     /// Networks announced as there is a route inside each.
     pub aggregates: Vec<Aggregate>,
     /// All pools, by name: who encapsulates and translates asks them.
@@ -350,6 +356,9 @@ impl Calico {
             announce_all: false,
             networks: BTreeSet::new(),
             redistributed: BTreeSet::new(),
+            own_routes: BTreeMap::new(),
+            naming_rules: self.naming_rules(),
+            ignored_interfaces: cluster.map(|cluster| cluster.ignored_interfaces.clone()).unwrap_or_default(),
             aggregates: Vec::new(),
             pools: self.pools.clone(),
             node_addresses: (self.nodes.values())
@@ -429,6 +438,17 @@ impl Calico {
         let own = self.configurations.get(&format!("node.{}", self.node_name));
         let of = |configuration: &BgpConfiguration| configuration.prefix_advertisements.clone();
         own.and_then(of).or_else(|| self.cluster().and_then(of)).unwrap_or_default()
+    }
+
+    /// A rule that accepts everything, or all but something, names nothing.
+    fn naming_rules(&self) -> Vec<BgpFilterRule> {
+        let lists = self.filters.values().flat_map(|filter| [&filter.export_v4, &filter.export_v6]);
+        let names = |rule: &&BgpFilterRule| {
+            use BgpFilterOperator::{Equal, In};
+            let by_cidr = rule.cidr.as_ref().map(|cidr| matches!(cidr.operator, In | Equal));
+            rule.accept && !rule.from_peers && by_cidr.unwrap_or(rule.interface.is_some())
+        };
+        lists.flatten().filter(names).cloned().collect()
     }
 
     fn cluster_as(&self) -> AsNumber {

@@ -44,7 +44,7 @@ use crate::neighbors::managed::ManagedNeighbors;
 use crate::neighbors::table::NeighborTable;
 use crate::netlink::Netlink;
 use crate::offers::{self, Offers, Roles};
-use crate::peer_groups::{self, Aggregates, Introductions, Neighbours};
+use crate::peer_groups::{self, Aggregates, Introductions, Neighbours, OwnRoutes};
 use crate::peers::Peers;
 use crate::policy_counts::PolicyCounts;
 use crate::policy_log::PolicyLog;
@@ -552,6 +552,7 @@ impl Core {
         peer_groups::join(&self.config.bgp, &self.neighbours, &self.aggregates, &mut desired);
         // The kernel's affair, not that of resources.
         desired.redistributed = std::mem::take(&mut self.desired.redistributed);
+        desired.own_routes = std::mem::take(&mut self.desired.own_routes);
         let before = std::mem::replace(&mut self.desired, desired);
         let warnings: Vec<String> = self.desired.warnings.iter().map(ToString::to_string).collect();
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
@@ -585,9 +586,11 @@ impl Core {
         segments::offer(&self.overlays.all, self.desired.node.as_ref(), &mut after);
         offers::apply(&mut self.rib, &self.offers, &after);
         self.offers = after;
-        let redistributed = peer_groups::redistributed(&self.config.bgp, &self.offers);
-        if self.desired.redistributed != redistributed {
-            self.desired.redistributed = redistributed;
+        let own = OwnRoutes::of(&self.kernel, &self.roles, &self.offers, &self.desired);
+        let redistributed = own.redistributed(&self.config.bgp.redistribute);
+        let named = own.named(&self.desired, &redistributed);
+        if self.desired.redistributed != redistributed || self.desired.own_routes != named {
+            (self.desired.redistributed, self.desired.own_routes) = (redistributed, named);
             self.apply_sessions();
         }
         if std::mem::take(&mut self.dirty.way_lost) {

@@ -21,8 +21,8 @@ use crate::sessions;
 use crate::stations::StationSettings;
 pub(crate) use introduction::Introductions;
 pub use options::PeerOptions;
+pub(crate) use redistribution::OwnRoutes;
 pub use redistribution::Redistribute;
-pub(crate) use redistribution::redistributed;
 
 /// How much longer than its routes may be kept a neighbour is remembered that has gone.
 const FORGET_AFTER: Duration = Duration::from_secs(150);

@@ -1,6 +1,6 @@
 //! The BGP speaker as Calico's resources want it: who the peers are, what they are told.
 
-mod filters;
+pub(crate) mod filters;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -256,7 +256,7 @@ const STAND_IN: u32 = 0;
 const CLUSTER_ROUTE: u32 = 1;
 
 /// Our blocks, our services' and other networks, and the addresses of workloads that lie in no block of ours (borrowed ones);
-/// aggregates, and default routes for who was promised one. Where there are peers in other ASes, also the datastore's routes to
+/// the box's own routes that pools and BGPFilters are about; aggregates, and default routes for who was promised one. Where there are peers in other ASes, also the datastore's routes to
 /// other nodes' workloads: Calico's BIRD learns from the kernel what Felix has programmed, and tells such peers.
 fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     let in_own_block = |address: &Prefix| desired.blocks.iter().any(|block| block.covers(*address));
@@ -275,6 +275,10 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
         let (prefix, own) = route(prefix);
         // Known some other way than by an IGP of this AS, as others have it for what they redistribute.
         originated.entry(prefix).or_insert(OriginatedRoute { origin: Origin::Incomplete, ..own });
+    }
+    for prefix in desired.own_routes.keys() {
+        let (prefix, own) = route(prefix);
+        originated.entry(prefix).or_insert(own);
     }
     for aggregate in &desired.aggregates {
         let (prefix, own) = route(&aggregate.prefix);

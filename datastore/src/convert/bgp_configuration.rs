@@ -22,6 +22,7 @@ const UNREAD_FOR_ONE_NODE: &[&str] = &[
     "serviceClusterIPs",
     "serviceExternalIPs",
     "serviceLoadBalancerIPs",
+    "ignoredInterfaces",
     "ipv4NormalRoutePriority",
     "ipv6NormalRoutePriority",
     "localWorkloadPeeringIPV4",
@@ -40,7 +41,6 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
     if !for_all && let Some(field) = DEFAULT_ONLY.iter().find_map(|name| spec.field(name)) {
         return Err(field.fault(Reason::DefaultOnly));
     }
-    check_ignored_interfaces(spec)?;
     check_severity(spec)?;
     let mesh = spec.flag("nodeToNodeMeshEnabled")?;
     let of_mesh = ["nodeMeshPassword", "nodeMeshMaxRestartTime"].iter().find_map(|name| spec.field(name));
@@ -70,6 +70,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
             Some((field, _)) => field.one_of(&["Enabled", "Disabled"], &[false, true])?,
             None => false,
         },
+        ignored_interfaces: ignored_interfaces(spec)?,
         local_workload_peering_v4: address(spec, "localWorkloadPeeringIPV4")?,
         local_workload_peering_v6: address(spec, "localWorkloadPeeringIPV6")?,
         normal_route_priority_v4: priority(spec, "ipv4NormalRoutePriority")?,
@@ -105,15 +106,14 @@ fn check_severity(spec: &Object<'_>) -> Result<(), Fault> {
     }
 }
 
-/// Interfaces whose networks BIRD would not announce. Here none are announced in the first place, so that there is nothing to
-/// remember.
-fn check_ignored_interfaces(spec: &Object<'_>) -> Result<(), Fault> {
-    let Some(field) = spec.field("ignoredInterfaces") else { return Ok(()) };
-    field.items()?.try_for_each(|item| match item.text()? {
+fn ignored_interfaces(spec: &Object<'_>) -> Result<Vec<String>, Fault> {
+    let Some(field) = spec.field("ignoredInterfaces") else { return Ok(Vec::new()) };
+    let name = |item: Field<'_>| match item.text()? {
         // All of them at once is what Calico refuses.
         "*" => Err(item.fault(Reason::BadInterface("*".to_owned()))),
-        name => bgp_filter::interface(&item, name).map(drop),
-    })
+        name => bgp_filter::interface(&item, name),
+    };
+    field.items()?.map(name).collect()
 }
 
 fn priority(spec: &Object<'_>, name: &str) -> Result<Option<u32>, Fault> {

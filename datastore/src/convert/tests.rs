@@ -201,6 +201,7 @@ fn what_is_told_with_networks_is_read_by_value_and_by_name() {
         load_balancers_one_by_one: true,
         bind_to_node_address: true,
         normal_route_priority_v4: Some(5000),
+        ignored_interfaces: vec!["eth*".to_owned()],
         local_workload_peering_v4: Some([10, 64, 0, 1].into()),
         cluster_routes: Some(ClusterRoutes { ipip: true, no_encap: true }),
         mesh_password: Some(SecretKey { name: "passwords".to_owned(), key: "mesh".to_owned() }),

@@ -77,9 +77,19 @@ fn prefixes(cidr: &BgpFilterCidr) -> PrefixMatch {
     PrefixMatch { min_len, max_len, negated, ..set }
 }
 
-/// The routes that lead by an interface of such a name: of those that we tell, the addresses of our workloads, and what is
-/// behind tunnels to other nodes, by the names that Calico's interfaces for them have. What BGP brought has a next hop, and
-/// not yet an interface.
+/// Does a rule name this route of the box's own?
+pub(crate) fn names(rule: &BgpFilterRule, prefix: Prefix, interface: &str) -> bool {
+    let in_set = |cidr: &BgpFilterCidr| {
+        let set = prefixes(cidr);
+        set.prefix.covers(prefix) && (set.min_len..=set.max_len).contains(&prefix.len())
+    };
+    rule.cidr.as_ref().is_none_or(in_set)
+        && rule.interface.as_ref().is_none_or(|pattern| is_like(interface, pattern))
+}
+
+/// The routes that lead by an interface of such a name: of those that we tell, the addresses of our workloads, the box's own,
+/// and what is behind tunnels to other nodes, by the names that Calico's interfaces for them have. What BGP brought has a next
+/// hop, and not yet an interface.
 fn behind(pattern: &str, desired: &Desired) -> Vec<Prefix> {
     let endpoints = desired.endpoints.values().filter(|endpoint| is_like(&endpoint.interface, pattern));
     let own = endpoints.flat_map(|endpoint| endpoint.ip_networks.iter().copied());
@@ -93,13 +103,15 @@ fn behind(pattern: &str, desired: &Desired) -> Vec<Prefix> {
     let others = desired.tunnels.cluster_routes().filter(|(prefix, gateway)| {
         interface(prefix, gateway).is_some_and(|interface| is_like(interface, pattern))
     });
-    let mut all: Vec<Prefix> = own.chain(others.map(|(prefix, _)| *prefix)).collect();
+    let of_box = desired.own_routes.iter().filter(|(_, interface)| is_like(interface, pattern));
+    let of_box = of_box.map(|(prefix, _)| *prefix);
+    let mut all: Vec<Prefix> = own.chain(of_box).chain(others.map(|(prefix, _)| *prefix)).collect();
     all.sort_unstable();
     all
 }
 
 /// `*` in a pattern stands for any characters, also for none.
-fn is_like(name: &str, pattern: &str) -> bool {
+pub(crate) fn is_like(name: &str, pattern: &str) -> bool {
     match pattern.split_once('*') {
         None => name == pattern,
         Some((begin, rest)) => name.strip_prefix(begin).is_some_and(|left| {

@@ -567,6 +567,20 @@ fn the_kernels_routes_are_told_where_that_is_asked_for() {
 }
 
 #[test]
+fn the_boxs_own_routes_are_told_as_pools_and_filters_say() {
+    let mut bench = Bench::new();
+    bench.changes();
+    let mut desired = bench.calico.desired();
+    desired.own_routes = [(prefix("172.31.20.2/32"), "lo".to_owned())].into();
+    let changes = bench.sessions.changes(&desired);
+    assert_eq!(told(&changes), ["originate 172.31.20.2/32"], "nobody's rules are others");
+    let Some(Input::Originate(route)) = changes.first() else { panic!("{changes:?}") };
+    assert_eq!((route.origin, route.local_pref), (Origin::Igp, Some(2_147_482_623)));
+    desired.own_routes.clear();
+    assert_eq!(told(&bench.sessions.changes(&desired)), ["withdraw 172.31.20.2/32"]);
+}
+
+#[test]
 fn who_joins_is_told_alone_and_as_if_all_were_told_anew() {
     for default_route in [DefaultRoute::AsAny, DefaultRoute::Always, DefaultRoute::Only] {
         let mut bench = Bench::new();
