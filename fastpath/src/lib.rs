@@ -18,7 +18,7 @@
 //! | 7 | `reverse_path.rs` | packets whose source a route leads back to | drop: no way back, or another one |
 //! | 8 | `flow.rs`, `nat.rs` | what is known of a packet's flow, and what it or one to a floating IP becomes | drop: malformed, unknown |
 //! | 9 | `route.rs` | a next hop | punt: no route, rejected, prohibited, unresolved; drop: blackhole, broadcast, port down |
-//! | 10 | `policy.rs` | what both ends' policies allow; known flows without asking again | drop: denied, invalid, to the host, too many connections, flow table full |
+//! | 10 | `policy.rs` | what both ends' policies allow; known flows without asking again | punt: too many connections, denied where senders are told; drop: denied, invalid, to the host, flow table full |
 //! | 10 | `nat.rs` | packets under a source that they may leave under | drop: ports exhausted |
 //! | 11 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
 //! | 11 | `mark.rs` | the endpoint's DSCP in what leaves the node | – |

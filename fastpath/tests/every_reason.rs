@@ -6,7 +6,7 @@ mod support;
 
 use model::{PortId, ReversePath, WorkerId};
 use support::policed::{
-    SYN, Talk, allow, deny, drop_to_host, forward, limit_connections, police, police_host,
+    SYN, Talk, allow, deny, drop_to_host, forward, limit_connections, police, police_host, tell_denied,
 };
 use support::translation::{
     self, OUTER, POD, SERVER, error_frame, fragments, icmp_frame, outward, tcp_frame, translating,
@@ -31,6 +31,7 @@ fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
         PuntReason::Prohibited => (WORKLOAD, Build::outward().to("10.77.0.1").frame()),
         PuntReason::BadOption => (WORKLOAD, with_options(&Build::outward().frame(), &[7, 0, 0, 0])),
         PuntReason::BeyondScope => (UPLINK, Build::packet(UPLINK, "fe80::7", "fd65::2").frame()),
+        PuntReason::Denied => (WORKLOAD, Talk::new(POD, OUTER).udp(WORKLOAD)),
         PuntReason::EgressConnections | PuntReason::IngressConnections => {
             let [_, second] = &to_itself()[..] else { unreachable!("two connections") };
             (WORKLOAD, second.clone())
@@ -43,6 +44,11 @@ fn ready_for(reason: PuntReason, rig: &mut Rig) -> Vec<Vec<u8>> {
     match reason {
         PuntReason::EgressConnections => limit_connections(rig, Some(1), None),
         PuntReason::IngressConnections => limit_connections(rig, None, Some(1)),
+        PuntReason::Denied => {
+            tell_denied(rig);
+            police(rig, None, Some(deny()));
+            return Vec::new();
+        }
         _ => return Vec::new(),
     }
     to_itself()[..1].to_vec()

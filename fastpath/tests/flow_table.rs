@@ -149,15 +149,6 @@ fn eight_workers_answer_as_one() {
     assert!(dropped.len() >= 3, "{dropped:?}");
 }
 
-/// It goes up as it came, so that its sender can be told.
-#[track_caller]
-fn is_refused(rig: &mut Rig, by: PortId, frame: &[u8], reason: PuntReason) {
-    let moved = rig.send(by, frame);
-    assert_eq!((moved.punts(), moved.drops()), (vec![(reason.as_str(), 1)], vec![]));
-    let bytes = rig.punts.pop(|_, bytes| bytes.to_vec());
-    assert_eq!(bytes.as_deref(), Some(frame));
-}
-
 #[test]
 fn connections_above_an_endpoints_limit_are_refused_until_one_ends() {
     for (is_ingress, reason) in

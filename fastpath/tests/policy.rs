@@ -309,3 +309,33 @@ fn in_company_packets_are_judged_as_they_are_alone() {
     assert_eq!(in_use(&together), in_use(&alone));
     together.audit();
 }
+
+/// `nftablesFilterDenyAction: Reject`.
+#[test]
+fn senders_are_told_of_what_is_denied_where_that_is_asked_for() {
+    let mut rig = policed(Some(rules(vec![to_port(Action::Allow, TCP, 80)])), Some(deny()));
+    tell_denied(&mut rig);
+    let talk = Talk::new(REMOTE, POD);
+    is_refused(&mut rig, UPLINK, &talk.udp(UPLINK), PuntReason::Denied);
+    is_refused(&mut rig, WORKLOAD, &Talk::new(POD, REMOTE).tcp(WORKLOAD, SYN), PuntReason::Denied);
+    assert_eq!(in_use(&rig), 0);
+    // What is cut is told of as well; what belongs to nothing is dropped without a word.
+    passes(&mut rig, UPLINK, &talk.tcp(UPLINK, SYN));
+    police(&mut rig, Some(deny()), Some(deny()));
+    is_refused(&mut rig, UPLINK, &talk.tcp(UPLINK, ACK), PuntReason::Denied);
+    is_refused(&mut rig, WORKLOAD, &talk.answer().tcp(WORKLOAD, ACK), PuntReason::Denied);
+    is_dropped(&mut rig, UPLINK, &talk.clone().ports(9, 9).tcp(UPLINK, RST), DropReason::FlowInvalid);
+    // Denied before routing: in Linux, where nothing can be refused yet.
+    police(&mut rig, None, None);
+    let denies = || Some(opinion(vec![Rule::any(Action::Deny)]));
+    for policy in [
+        EndpointPolicy { pre_dnat: denies(), ..EndpointPolicy::default() },
+        EndpointPolicy { untracked: denies(), ..EndpointPolicy::default() },
+    ] {
+        police_host(&mut rig, UPLINK, policy);
+        is_dropped(&mut rig, UPLINK, &talk.clone().ports(8, 8).udp(UPLINK), DropReason::ForwardDenied);
+    }
+    police_host(&mut rig, UPLINK, forward(Some(deny()), None));
+    is_refused(&mut rig, UPLINK, &talk.clone().ports(7, 7).udp(UPLINK), PuntReason::Denied);
+    rig.audit();
+}

@@ -4,12 +4,13 @@
 //! | --- | --- |
 //! | ARP, neighbour discovery | by proxy on workload ports ([`arp`], [`nd`]); what the packet teaches is reported |
 //! | TTL exceeded, no route, rejected, prohibited, too big, bad option | the ICMP error, if the rate allows |
+//! | denied | port unreachable, if the rate allows: senders are to be told of what policy denies |
 //! | too many connections | a TCP reset, if the rate allows |
 //! | beyond scope | the ICMP error, on the link that it came by |
 //! | unresolved | none yet; the ICMP error once resolution has failed |
 //! | inside a segment | none here: `flooding.rs` knows the segments |
 //!
-//! Blackholes, source routes and denials by policy are dropped in the walk and stay silent. Redirects are not sent: a
+//! Blackholes, source routes and other denials by policy are dropped in the walk and stay silent. Redirects are not sent: a
 //! frame has one fate, so there is no copy of a forwarded packet to answer, and the routers and hosts on an uplink that
 //! would be told are forwarding themselves and believe none (RFC 1812 §5.2.7.2 asks that a router be able to).
 
@@ -165,6 +166,8 @@ impl Answerer {
             PuntReason::NoRoute => Problem::NoRoute,
             PuntReason::Rejected => Problem::Rejected,
             PuntReason::Prohibited => Problem::Prohibited,
+            // As Linux's REJECT and nft's reject say where nothing else is asked for.
+            PuntReason::Denied => Problem::PortUnreachable,
             PuntReason::TooBig => Problem::TooBig { mtu: u32::from(punt.mtu) },
             PuntReason::BeyondScope => Problem::BeyondScope,
             PuntReason::BadOption => match bad_option(frame) {

@@ -72,6 +72,7 @@ reasons! {
         BadOption = "bad_option": "An IPv4 option's length is wrong; the sender is told by ICMP.",
         EgressConnections = "egress_connections": "A new TCP connection of a workload's, above its endpoint's egressMaxConnections; the sender is told by a reset.",
         IngressConnections = "ingress_connections": "A new TCP connection to a workload, above its endpoint's ingressMaxConnections; the sender is told by a reset.",
+        Denied = "denied": "Policy denies it, and nftablesFilterDenyAction is Reject; the sender is told by ICMP.",
         BeyondScope = "beyond_scope": "From a link-local address to one that isn't; the sender is told by ICMP.",
     }
 }

@@ -11,11 +11,18 @@ pub struct FlowRules {
     pub passes_dhcp_and_dns: bool,
     /// What belongs to no flow and can begin none: unless `disableConntrackInvalidCheck`. Else policy judges it alone.
     pub drops_invalid: bool,
+    /// The sender is told of what policy denies after routing: `nftablesFilterDenyAction: Reject`.
+    pub tells_denied: bool,
 }
 
 impl Default for FlowRules {
     /// Before anybody has said otherwise: without policy, nothing is asked.
     fn default() -> FlowRules {
-        FlowRules { drops_to_host: false, passes_dhcp_and_dns: false, drops_invalid: true }
+        FlowRules {
+            drops_to_host: false,
+            passes_dhcp_and_dns: false,
+            drops_invalid: true,
+            tells_denied: false,
+        }
     }
 }

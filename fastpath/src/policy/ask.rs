@@ -6,7 +6,7 @@ use model::{FailsafePort, Family, PortId, PortKind};
 use packet::{FlowKey, icmp, protocol};
 use tables::{
     Answer, Between, Decided, DropReason, Fate, Flow, Judged, PolicyAct, PolicyEvent, PolicyReport,
-    PortPolicy, State,
+    PortPolicy, PuntReason, State,
 };
 
 use super::{Judge, Packet, Said};
@@ -84,7 +84,7 @@ impl Judge<'_> {
             let of = state.policy.of(port);
             let programs = Programs { enforced: of.egress, staged: of.staged_egress };
             if !self.ask_at(port, &programs, &asked, about, false) {
-                return Err(DropReason::EgressDenied.into());
+                return Err(self.denied(DropReason::EgressDenied));
             }
         }
         let Some(port) = between.ingress else { return Ok(()) };
@@ -97,12 +97,20 @@ impl Judge<'_> {
         let of = state.policy.of(port);
         let programs = Programs { enforced: of.ingress, staged: of.staged_ingress };
         if !self.ask_at(port, &programs, &asked, about, true) {
-            return Err(DropReason::IngressDenied.into());
+            return Err(self.denied(DropReason::IngressDenied));
         }
         let forward = state.policy.of_host(port).egress;
         match forward.map(|program| judge(state, self.reporter, program, &asked, (port, false), about)) {
             None | Some(Verdict::Allow) => Ok(()),
-            Some(_) => Err(DropReason::ForwardDenied.into()),
+            Some(_) => Err(self.denied(DropReason::ForwardDenied)),
+        }
+    }
+
+    /// What becomes of a packet that policy denies after routing.
+    fn denied(&self, reason: DropReason) -> Fate {
+        match self.policing.state.flow_rules.tells_denied {
+            true => PuntReason::Denied.into(),
+            false => reason.into(),
         }
     }
 
@@ -137,7 +145,7 @@ impl Judge<'_> {
         }
         match ingress.filter(|_| !is_to_host).map(|program| judge(program, asked_now)) {
             None | Some(Verdict::Allow) => Ok(()),
-            Some(_) => Err(DropReason::ForwardDenied.into()),
+            Some(_) => Err(self.denied(DropReason::ForwardDenied)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{PortId, QosControls, QosDirection};
 use packet::{FlowKey, checksum, ethernet, icmp, ipv4, ipv6, protocol, tcp};
 use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, PortRange, Rule, Tier, TierDefault};
-use tables::{DropReason, Endpoint, EndpointPolicy, FlowRules, Port, Qos};
+use tables::{DropReason, Endpoint, EndpointPolicy, FlowRules, Port, PuntReason, Qos};
 
 use super::{Build, Rig, STRANGER, WORKLOAD, mac, neighbor_mac, prefix};
 
@@ -148,6 +148,15 @@ pub fn is_dropped(rig: &mut Rig, by: PortId, frame: &[u8], reason: DropReason) {
     assert_eq!(moved.drops(), [(reason.as_str(), 1)], "{moved:?}");
 }
 
+/// It goes up as it came, so that its sender can be told.
+#[track_caller]
+pub fn is_refused(rig: &mut Rig, by: PortId, frame: &[u8], reason: PuntReason) {
+    let moved = rig.send(by, frame);
+    assert_eq!((moved.punts(), moved.drops()), (vec![(reason.as_str(), 1)], vec![]));
+    let bytes = rig.punts.pop(|_, bytes| bytes.to_vec());
+    assert_eq!(bytes.as_deref(), Some(frame));
+}
+
 /// How many flows are remembered.
 pub fn in_use(rig: &Rig) -> usize {
     rig.flows.counts().in_use
@@ -167,7 +176,13 @@ pub fn drop_to_host(rig: &mut Rig) {
     rig.publish();
 }
 
-/// The same, but for what OpenStack's instances have from their host.
+/// Senders are told of what policy denies.
+pub fn tell_denied(rig: &mut Rig) {
+    rig.writer.set_flow_rules(FlowRules { tells_denied: true, ..FlowRules::default() });
+    rig.publish();
+}
+
+/// [`drop_to_host`], but for what OpenStack's instances have from their host.
 pub fn drop_to_host_but_dhcp_and_dns(rig: &mut Rig) {
     let rules = FlowRules { drops_to_host: true, passes_dhcp_and_dns: true, ..FlowRules::default() };
     rig.writer.set_flow_rules(rules);

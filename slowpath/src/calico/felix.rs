@@ -235,9 +235,11 @@ impl Felix {
     pub fn flow_rules(&self) -> FlowRules {
         FlowRules {
             drops_to_host: self.endpoint_to_host == EndpointToHost::Drop,
-            // By which Felix knows OpenStack, too (`OpenstackActive` in `felix/config/config_params.go`).
+            // By which Felix knows OpenStack, too (`OpenstackActive` in `felix/config/config_params.go`). What else it goes by,
+            // the cluster's type and the metadata server's address, is set where Nova is, which names interfaces so.
             passes_dhcp_and_dns: self.interface_prefixes.iter().any(|prefix| prefix == "tap"),
             drops_invalid: !self.conntrack_invalid_allowed,
+            tells_denied: self.deny_action == DenyAction::Reject,
         }
     }
 
@@ -331,6 +333,13 @@ mod tests {
         let merged = Felix::of(&[&cluster]);
         assert_eq!((merged.failsafe_inbound.len(), merged.failsafe_outbound.len()), (0, 9));
         assert_eq!(Felix::of(&[]).failsafe_inbound[0].port, 22);
+    }
+
+    #[test]
+    fn the_walk_tells_senders_of_what_is_denied_where_nft_does() {
+        let of = |action| FelixConfiguration { deny_action: Given(action), ..FelixConfiguration::default() };
+        let tells = |given: &[&FelixConfiguration]| Felix::of(given).flow_rules().tells_denied;
+        assert!(!tells(&[]) && !tells(&[&of(DenyAction::Drop)]) && tells(&[&of(DenyAction::Reject)]));
     }
 
     /// `felix_config_params.jsonl`: what each parameter is where nobody gives it.

@@ -92,6 +92,8 @@ fn every_error_that_a_router_owes() {
         ("RFC 4443 3.1: reject route", Rejected, &v6, 1, 6, 0),
         ("RFC 1812 5.2.7.1: administratively prohibited", Prohibited, &v4, 3, 13, 0),
         ("RFC 4443 3.1: administratively prohibited", Prohibited, &v6, 1, 1, 0),
+        ("nft(8), reject: port unreachable", Denied, &v4, 3, 3, 0),
+        ("nft(8), reject: port unreachable", Denied, &v6, 1, 4, 0),
         ("RFC 1191 4: fragmentation needed, with the MTU", TooBig, &v4, 3, 4, 1400),
         ("RFC 4443 3.2: packet too big", TooBig, &v6, 2, 0, 1400),
         ("RFC 1812 4.3.3.5: parameter problem", BadOption, &with_bad_option(), 12, 0, 22 << 24),
@@ -130,7 +132,7 @@ fn silent(rule: &str, mut frame: Vec<u8>, change: impl FnOnce(&mut [u8])) {
     if frame[14] >> 4 == 4 {
         mend(&mut frame);
     }
-    for reason in [TtlExceeded, NoRoute, Unresolved, Rejected, Prohibited, TooBig] {
+    for reason in [TtlExceeded, NoRoute, Unresolved, Rejected, Prohibited, Denied, TooBig] {
         assert_eq!(told(reason, PortKind::Uplink, &frame), Err(Silence::Forbidden), "{rule}: {reason}");
     }
 }
