@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// A connection from an address of its own, over which it has introduced itself.
 fn speaker(number: u16, hold: u16) -> Result<Speaker> {
     let mut stream = connect(address(number))?;
-    stream.write_all(&with_hold(hello(address(number), FIRST_AS + u32::from(number)), hold))?;
+    stream.write_all(&hello(address(number), FIRST_AS + u32::from(number), hold))?;
     stream.set_nonblocking(true)?;
     let now = Instant::now();
     Ok(Speaker { number, stream, stands: false, heard: Vec::new(), last: now, said: now, lost: false })
@@ -93,12 +93,6 @@ fn speaker(number: u16, hold: u16) -> Result<Speaker> {
 fn address(number: u16) -> Ipv4Addr {
     let [high, low] = (number + 1).to_be_bytes();
     Ipv4Addr::from([10, 10, high, low])
-}
-
-/// [`hello`] with a hold time: octets 3 and 4 of an OPEN (RFC 4271 §4.2), after the header.
-fn with_hold(mut hello: Vec<u8>, hold: u16) -> Vec<u8> {
-    hello[22..24].copy_from_slice(&hold.to_be_bytes());
-    hello
 }
 
 fn connect(own: Ipv4Addr) -> Result<TcpStream> {
@@ -286,7 +280,7 @@ fn route(number: u16) -> Vec<u8> {
 /// The session that the table comes by: without a hold time, so that nothing but the table takes its way.
 fn feeding() -> Result<TcpStream> {
     let mut stream = connect(FEEDER)?;
-    stream.write_all(&hello(FEEDER, FEEDER_AS))?;
+    stream.write_all(&hello(FEEDER, FEEDER_AS, 0))?;
     let mut heard = stream.try_clone()?;
     thread::spawn(move || io::copy(&mut heard, &mut io::sink()));
     Ok(stream)

@@ -3,10 +3,12 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use lab::bgp_message::keepalive;
 use lab::process::Identity;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,6 +19,10 @@ use super::{FEEDER_AS, ROUTER, ROUTER_AS, SINK, SINK_AS, feeds, hello, table};
 
 /// How long a session may take to come up, once the router listens.
 const SESSION: Duration = Duration::from_secs(30);
+/// The hold time that both ends ask for, in seconds: what BIRD and Calico have.
+const HOLD: u16 = 240;
+/// How often both ends say that they live.
+const KEEPALIVES: Duration = Duration::from_secs(1);
 /// No news for so long: what is missing doesn't come.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -59,24 +65,39 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let mut heard = sender.try_clone()?;
         heard.set_read_timeout(None)?;
         thread::spawn(move || io::copy(&mut heard, &mut io::sink()));
-        senders.push((sender, feed));
+        senders.push((Arc::new(Mutex::new(sender)), feed));
     }
     let mut receiver = session(SINK, SINK_AS)?;
+    let told = Arc::new(Mutex::new(receiver.try_clone()?));
+    keep_alive(senders.iter().map(|(sender, _)| sender).chain([&told]).cloned().collect());
     let origins: Vec<u32> = feeds.iter().flat_map(|(_, feed)| feed.origins.iter().copied()).collect();
     let updates = feeds.iter().map(|(_, feed)| feed.updates).sum();
     let mut counting = Counting { routes: Routes::new(&table, &origins), wrong: 0 };
     println!("ready");
     for line in io::stdin().lock().lines() {
         let passed = match line?.as_str() {
-            "load" => counting.pass(&mut senders, |feed| &feed.announcement, &mut receiver, true, updates)?,
-            "withdraw" => {
-                counting.pass(&mut senders, |feed| &feed.withdrawal, &mut receiver, false, updates)?
-            }
+            "load" => counting.pass(&senders, |feed| &feed.announcement, &mut receiver, true, updates)?,
+            "withdraw" => counting.pass(&senders, |feed| &feed.withdrawal, &mut receiver, false, updates)?,
             other => bail!("nobody knows how to {other:?}"),
         };
         println!("{}", serde_json::to_string(&passed)?);
     }
     Ok(())
+}
+
+/// Sends keepalives for as long as the process lives, but in the midst of a stream, which says as much.
+fn keep_alive(connections: Vec<Arc<Mutex<TcpStream>>>) {
+    thread::spawn(move || {
+        loop {
+            thread::sleep(KEEPALIVES);
+            for connection in &connections {
+                if let Ok(mut connection) = connection.try_lock() {
+                    // A connection that broke is seen by whoever reads it.
+                    let _ = connection.write_all(&keepalive());
+                }
+            }
+        }
+    });
 }
 
 /// Opens a connection from `own` and brings a session up, once the router takes it.
@@ -97,7 +118,7 @@ fn try_session(own: Ipv4Addr, own_as: u32) -> Result<TcpStream> {
     let mut stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(&hello(own, own_as))?;
+    stream.write_all(&hello(own, own_as, HOLD))?;
     let (mut buffer, mut opened, mut confirmed) = (Vec::new(), false, false);
     let mut refused = None;
     while !(opened && confirmed) {
@@ -174,7 +195,7 @@ impl Counting {
     /// Sends a stream each and counts until every prefix is there, or none is.
     fn pass(
         &mut self,
-        senders: &mut [(TcpStream, &Feed)],
+        senders: &[(Arc<Mutex<TcpStream>>, &Feed)],
         stream: impl Fn(&Feed) -> &[u8],
         receiver: &mut TcpStream,
         present: bool,
@@ -189,7 +210,11 @@ impl Counting {
             let mut sending = Vec::new();
             for (sender, feed) in senders {
                 let stream = stream(feed);
-                sending.push(scope.spawn(move || sender.write_all(stream)));
+                sending.push(
+                    scope.spawn(move || {
+                        sender.lock().unwrap_or_else(PoisonError::into_inner).write_all(stream)
+                    }),
+                );
             }
             let mut buffer = Vec::new();
             while left > 0 {

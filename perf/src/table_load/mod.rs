@@ -224,13 +224,13 @@ pub(crate) fn table(one_in: usize) -> Result<(Prefixes<u32>, String)> {
     Ok((table, internet.source))
 }
 
-/// OPEN and KEEPALIVE of an end: IPv4 unicast, AS numbers of four octets (RFC 6793), no hold time.
-pub(crate) fn hello(own: Ipv4Addr, own_as: u32) -> Vec<u8> {
+/// OPEN and KEEPALIVE of an end: IPv4 unicast, AS numbers of four octets (RFC 6793), a hold time in seconds.
+pub(crate) fn hello(own: Ipv4Addr, own_as: u32, hold: u16) -> Vec<u8> {
     let mut capabilities = vec![1, 4, 0, 1, 0, 1, 65, 4];
     capabilities.extend(own_as.to_be_bytes());
     let mut body = vec![4];
     body.extend(u16::try_from(own_as).unwrap_or(23456).to_be_bytes());
-    body.extend([0, 0]);
+    body.extend(hold.to_be_bytes());
     body.extend(own.octets());
     body.extend([capabilities.len() as u8 + 2, 2, capabilities.len() as u8]);
     body.extend(capabilities);

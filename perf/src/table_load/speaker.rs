@@ -52,7 +52,8 @@ pub fn run(feeds: &[(Ipv4Addr, Feed)]) -> Result<Taken> {
             direction: Direction::Inbound,
             local: SocketAddr::from((ROUTER, 179)),
         });
-        let hello = hello(address, peer_as);
+        // Nobody keeps it alive: the clock doesn't go on for long.
+        let hello = hello(address, peer_as, 0);
         bench.give(Input::Received { connection, bytes: &hello });
     }
     bench.sent.clear();
