@@ -260,6 +260,12 @@ impl AdjRibIn {
                 };
                 if let Inserted::Replaced(old) = put(table, nexthops, sought, path, out) {
                     self.cohorts[family].remove(old.cohort, old.received().bytes().len());
+                    // The pass hasn't come to it, so it isn't marked; that it is said again is news all the same.
+                    if self.cohorts[family].freshness(old.cohort) != Freshness::Fresh
+                        && let Some(index) = sought.index()
+                    {
+                        table.decide_again(index);
+                    }
                 }
                 self.cohorts[family].add(bytes);
             }

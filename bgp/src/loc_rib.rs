@@ -333,6 +333,11 @@ impl<K> Sought<K> {
     pub(crate) fn new(key: K, path_id: u32) -> Sought<K> {
         Sought { key, path_id, hash: None, found: None }
     }
+
+    /// Where its prefix is, if it was there when it was sought.
+    pub(crate) fn index(&self) -> Option<Index> {
+        self.found
+    }
 }
 
 /// Prefixes that are looked up together: as many as a core can wait for at once, and some.

@@ -1,6 +1,6 @@
 //! The speaker: hands each input to whom it concerns, then does what is due.
 
-mod monitoring;
+pub(crate) mod monitoring;
 mod receive;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -15,6 +15,7 @@ use crate::loc_rib::{Entry, Index, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, ma
 use crate::nexthops::Nexthops;
 use crate::output::{BestPath, Output};
 use crate::pass::Portion;
+use crate::speaker::monitoring::is_said;
 use crate::speaker::{Peer, Speaker};
 use crate::status::{Ineligible, Standing};
 use crate::update_group::{Member, Progress};
@@ -155,7 +156,7 @@ impl Speaker {
             let changed = apply_decision(entry, decision);
             let key = entry.key;
             decided.push(Decided { index, key, changed });
-            monitor.note(key.prefix(), entry.paths.as_slice());
+            monitor.note(key.prefix(), entry.paths.as_slice(), |path| is_said(peers, K::FAMILY, path));
             if changed {
                 let paths = given.paths(entry.paths.as_slice(), decision, peers);
                 if !paths.is_empty() || entry.is_given() {

@@ -6,20 +6,21 @@ mod support;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bgp::bmp::wire::{Down, Message, PeerHeader, Statistic, View};
 use bgp::bmp::{StationConfig, StationId};
+use bgp::wire::MessageType;
 use bgp::wire::open::Open;
 use bgp::wire::update::{Update, UpdateContext};
 use bgp::{
-    Capability, Filter, FilterAction, FilterRule, Ineligible, Input, OriginatedRoute, Output, PathSource,
-    PeerConfig, PeerKind, PeerState, Standing,
+    Capability, ConnectionId, Direction, Filter, FilterAction, FilterRule, Ineligible, Input,
+    OriginatedRoute, Output, PathSource, PeerConfig, PeerKind, PeerState, SpeakerConfig, Standing,
 };
-use model::{Family, Prefix};
+use model::{AsNumber, Family, Prefix};
 use proptest::prelude::*;
-use support::{Actor, Bench, EBGP, IBGP, OBSERVER, prefix, update};
+use support::{Actor, Bench, EBGP, IBGP, OBSERVER, message, prefix, update};
 
 const STATION: StationId = StationId(1);
 
@@ -214,6 +215,64 @@ fn a_station_that_comes_late_gets_who_is_there_then_the_table_then_its_end() {
     assert_eq!(ours.0, IpAddr::from([10, 0, 0, 1]), "our identifier");
     let theirs = &station.routes[&(View::PrePolicy, Some(EBGP.address.into()), prefixes[0], 0)];
     assert_eq!(theirs.0, IpAddr::V4(EBGP.address));
+}
+
+/// A peer is back before all that it said in its session before is looked at again, and says one of three things anew.
+#[test]
+fn what_is_left_of_a_session_is_not_told_as_said_in_the_next() {
+    for keeps in [false, true] {
+        let mut config = SpeakerConfig::new(Ipv4Addr::new(10, 0, 0, 1), AsNumber(65000));
+        // Four prefixes a call are gone over, and one of them changed.
+        config.limits.work_per_call = 1;
+        let mut bench = Bench::with(config);
+        bench.establish(OBSERVER);
+        let open = if keeps { EBGP.graceful_open(false, true) } else { EBGP.open() };
+        bench.give(Input::PutPeer(Bench::config(EBGP)));
+        bench.establish_with(EBGP, &open);
+        (0..200).for_each(|number| announce(&mut bench, EBGP, number, 0));
+        // Its next hop is known from here on.
+        announce(&mut bench, OBSERVER, 250, 0);
+        join(&mut bench, STATION);
+        bench.take();
+        let mut hello = Vec::new();
+        open.emit(&mut hello);
+        hello.extend(message(MessageType::Keepalive, &[]));
+        let connection = ConnectionId(77);
+        let local = (Ipv4Addr::new(10, 0, 0, 1), 179).into();
+        let direction = Direction::Inbound;
+        let again = update(&[], &attributes(EBGP, 0), &[24, 10, 1, 199]);
+        let others = update(&[], &attributes(OBSERVER, 0), &[24, 10, 1, 198]);
+        let mut out = Vec::new();
+        for input in [
+            Input::ConnectionClosed { connection: EBGP.connection() },
+            Input::ConnectionOpened { peer: EBGP.id, connection, direction, local },
+            Input::Received { connection, bytes: &hello },
+            Input::Received { connection, bytes: &again },
+            // A prefix is looked at of which something is left.
+            Input::Received { connection: OBSERVER.connection(), bytes: &others },
+        ] {
+            bench.speaker.handle(input, bench.now, &mut out);
+        }
+        let left = bench.speaker.routes(prefix("10.1.198.0/24"));
+        assert_eq!(left.len(), 2, "the pass hasn't come there");
+        let mut station = Station::default();
+        let is_up =
+            |output: &Output| matches!(output, Output::PeerStateChanged { to: PeerState::Established, .. });
+        let up = out.iter().position(is_up).expect("it is back");
+        station.contexts.insert(Some(IpAddr::V4(OBSERVER.address)), UpdateContext::usual(PeerKind::Ebgp));
+        station.contexts.insert(None, UpdateContext::usual(PeerKind::Ibgp));
+        station.take(STATION, &out[up..]);
+        let told = |station: &Station| -> Vec<Prefix> {
+            let of_peer = station.routes.keys().filter(|(view, address, ..)| {
+                *view == View::PrePolicy && *address == Some(IpAddr::V4(EBGP.address))
+            });
+            of_peer.map(|(_, _, prefix, _)| *prefix).collect()
+        };
+        assert_eq!(told(&station), [prefix("10.1.199.0/24")], "kept: {keeps}");
+        bench.give(Input::Tick);
+        station.take(STATION, &bench.out);
+        assert_eq!(told(&station), [prefix("10.1.199.0/24")], "kept: {keeps}");
+    }
 }
 
 #[test]

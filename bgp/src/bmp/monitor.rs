@@ -285,11 +285,12 @@ impl Monitor {
         self.send(&bytes, |station| station.config.loc_rib, out);
     }
 
-    /// These are the paths to a prefix now, and they may be others than before.
-    pub(crate) fn note(&mut self, prefix: Prefix, paths: &[Path]) {
+    /// These are the paths to a prefix now, and they may be others than before. Those that `is_said` of have been announced in
+    /// the session that stands.
+    pub(crate) fn note(&mut self, prefix: Prefix, paths: &[Path], is_said: impl Fn(&Path) -> bool) {
         if self.is_on() {
             let mut batch = std::mem::take(&mut self.batch);
-            self.change(prefix, paths, &mut batch);
+            self.change(prefix, paths, is_said, &mut batch);
             self.batch = batch;
         }
     }
@@ -298,6 +299,7 @@ impl Monitor {
     pub(crate) fn work<'a>(
         &mut self,
         paths_of: impl Fn(Prefix) -> &'a [Path],
+        is_said: impl Fn(Family, &Path) -> bool,
         now: Instant,
         out: &mut Vec<Output>,
     ) {
@@ -314,7 +316,8 @@ impl Monitor {
             let (mut news, mut all) = (Batch::new(), Batch::new());
             for prefix in portion {
                 // What nobody knows yet is news to the others, and part of the table to this one.
-                self.change(prefix, paths_of(prefix), &mut news);
+                let is_said = |path: &Path| is_said(prefix.family(), path);
+                self.change(prefix, paths_of(prefix), is_said, &mut news);
                 self.recite(prefix, &mut all);
             }
             let id = self.stations[at].config.id;
@@ -329,7 +332,7 @@ impl Monitor {
     }
 
     /// Compares what was told of a prefix with what is, and puts the difference into `batch`.
-    fn change(&mut self, prefix: Prefix, paths: &[Path], batch: &mut Batch) {
+    fn change(&mut self, prefix: Prefix, paths: &[Path], is_said: impl Fn(&Path) -> bool, batch: &mut Batch) {
         let family = prefix.family();
         let told = self.told.entry(prefix).or_default();
         let generation_of = |slot: Slot| {
@@ -351,8 +354,8 @@ impl Monitor {
         });
         for path in paths {
             let Some(generation) = generation_of(path.source) else { continue };
-            // Kept from before the peer's restart: in this session it hasn't been said.
-            if path.has(mark::STALE) {
+            // Left or kept of a session before: in this one it hasn't been said.
+            if !is_said(path) {
                 continue;
             }
             let nlri = Nlri { path_id: path.path_id, prefix };

@@ -7,8 +7,9 @@ use model::Family;
 use crate::bmp::StationConfig;
 use crate::bmp::monitor::Monitored;
 use crate::bmp::wire::Statistic;
+use crate::cohorts::Freshness;
 use crate::input::Direction;
-use crate::loc_rib::Slot;
+use crate::loc_rib::{Path, Slot};
 use crate::output::{Output, Reason};
 use crate::speaker::{Peer, Speaker};
 use crate::wire::nlri::AfiSafi;
@@ -46,7 +47,8 @@ impl Speaker {
     pub(super) fn tell_stations(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.monitor.is_on() {
             let rib = &self.tables.rib;
-            self.monitor.work(|prefix| rib.paths(prefix), now, out);
+            let is_said = |family, path: &Path| is_said(&self.peers, family, path);
+            self.monitor.work(|prefix| rib.paths(prefix), is_said, now, out);
         }
     }
 
@@ -73,6 +75,12 @@ impl Speaker {
         }
         self.monitor.statistics(of, loc_rib, now, out);
     }
+}
+
+/// Has the path's peer announced it in its latest session?
+pub(crate) fn is_said(peers: &[Option<Peer>], family: Family, path: &Path) -> bool {
+    let peer = peers.get(path.source.0 as usize).and_then(Option::as_ref);
+    peer.is_some_and(|peer| peer.rib_in.cohorts[family as usize].freshness(path.cohort) == Freshness::Fresh)
 }
 
 /// A session as stations are told of it, if it stands.
