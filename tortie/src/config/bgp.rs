@@ -68,7 +68,26 @@ pub(super) fn settings(file: &File, limits: &Limits) -> Result<BgpSettings, Faul
         let path = bounded("bgp.peers", index, limits::BGP_PEER_GROUPS)?;
         settings.groups.push(group(&path, fields, limits)?);
     }
+    none_locked_out(&settings.groups)?;
     Ok(settings)
+}
+
+/// The kernel asks for the password of the longest range with one, and can't be told to ask for none (`tcp_md5_do_lookup`,
+/// net/ipv4/tcp_ipv4.c): whoever is to be taken in without one must not be in a wider range with one.
+fn none_locked_out(groups: &[PeerGroup]) -> Result<(), Fault> {
+    // The first range that an address is in is its.
+    let is_used = |at: usize| !groups[..at].iter().any(|earlier| earlier.range.covers(groups[at].range));
+    let takes_in = |group: &PeerGroup| group.accept.is_some() && group.options.password.is_none();
+    for (at, group) in groups.iter().enumerate().filter(|(at, group)| takes_in(group) && is_used(*at)) {
+        let asks = |(wider, other): &(usize, &PeerGroup)| {
+            other.options.password.is_some() && other.range.covers(group.range) && is_used(*wider)
+        };
+        if let Some((wider, other)) = groups.iter().enumerate().find(asks) {
+            let (wider, which) = (other.range.to_string(), format!("bgp.peers[{wider}]"));
+            return Err(Fault::of(&format!("bgp.peers[{at}].range"), Reason::LockedOut { wider, which }));
+        }
+    }
+    Ok(())
 }
 
 /// An identifier that other speakers take (RFC 6286 §2.1): not 0.0.0.0.
@@ -192,6 +211,34 @@ mod tests {
         assert_eq!(any.accept, Some(Accept { as_numbers: Vec::new(), limit: 100 }));
         assert_eq!((&core.accept, core.default_route), (&None, DefaultRoute::Always));
         assert_eq!(settings_of("").unwrap(), BgpSettings::default());
+    }
+
+    #[test]
+    fn a_range_that_a_wider_ones_password_locks_out_is_refused() {
+        let [open, asking] = ["accept: any", "accept: any, password: leaves/key"];
+        let check = |ranges: &[(&str, &str)]| {
+            let ranges: Vec<String> =
+                ranges.iter().map(|(range, what)| format!("{{ range: {range}, {what} }}")).collect();
+            settings_of(&format!("bgp: {{ secrets: /s, peers: [{}] }}\n", ranges.join(", ")))
+        };
+        let error = check(&[("10.1.0.0/24", open), ("10.0.0.0/8", asking)]).unwrap_err();
+        for part in ["bgp.peers[0].range", "bgp.peers[1]", "10.0.0.0/8", "`password`", "`accept`"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        for legal in [
+            // Who is in both is in the first.
+            [("10.0.0.0/8", asking), ("10.1.0.0/24", open)],
+            [("10.0.0.0/8", open), ("10.1.0.0/24", asking)],
+            // Another password is asked for in its place.
+            [("10.1.0.0/24", asking), ("10.0.0.0/8", asking)],
+            // We connect to those that are named.
+            [("10.1.0.0/24", "default_route: always"), ("10.0.0.0/8", asking)],
+            [("10.1.0.0/24", open), ("10.2.0.0/24", asking)],
+        ] {
+            assert!(check(&legal).is_ok(), "{legal:?}: {:?}", check(&legal));
+        }
+        // Nobody is in the wider one that asks.
+        assert!(check(&[("10.1.0.0/24", open), ("10.0.0.0/7", open), ("10.0.0.0/8", asking)]).is_ok());
     }
 
     #[test]

@@ -119,6 +119,11 @@ pub(crate) enum Reason {
     HoldTime { given: usize },
     #[error("means something only where neighbours are taken in; add `accept`, or leave it out")]
     NobodyAccepted,
+    #[error(
+        "lies in {wider}, and the kernel asks everybody there for the password of {which}: nobody could connect without one; give \
+         this range a `password` too, or leave its `accept` out"
+    )]
+    LockedOut { wider: String, which: String },
     #[error("is asked for, and the segment has no {family} address to ask from; add one to `addresses`")]
     NothingToAskFrom { family: Family },
     #[error("is one datastore and `directory` another; name one of them")]
