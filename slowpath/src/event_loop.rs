@@ -281,9 +281,7 @@ impl Core {
         let mut netlink = Netlink::open()?;
         let uplinks = config.uplinks.iter().map(String::as_str);
         let former = FormerSettings::recorded_at(config.former_settings.clone());
-        let mut changed = sysctl::forwarding_settings(uplinks);
-        changed.push(sysctl::OPTION_MEMORY.into());
-        former.note(&changed);
+        former.note(&sysctl::forwarding_settings(uplinks));
         sysctl::enable_forwarding(config.uplinks.iter().map(String::as_str))?;
         forwarding_guard::install(&[&config.workload_prefix])?;
         policy_rules::install_rules(&mut netlink)?;
@@ -327,7 +325,7 @@ impl Core {
                     .map_err(Error::BfdThread)?,
             ),
             stations: Stations::start(&config.bgp.stations, &events),
-            peers: Peers::new(events, bgp.heard().clone(), ends.session_sockets),
+            peers: Peers::new(events, bgp.heard().clone(), ends.session_sockets, former),
             punts: ends.punts,
             injects: ends.injects,
             opener: Box::new(Raised(ends.ports)),

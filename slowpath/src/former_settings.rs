@@ -4,7 +4,6 @@
 //! settings. A record that is there stays: it was written before the router changed anything, and outlives the process.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -31,8 +30,16 @@ impl FormerSettings {
         }
         let lines =
             settings.iter().filter_map(|path| Some(format!("{} {}\n", path.display(), sysctl::read(path)?)));
-        if let Err(error) = self.write(&lines.collect::<String>()) {
-            warn!(file = %self.record.display(), "{error}: `tortie cleanup` won't give back the kernel's former settings");
+        self.write(&lines.collect::<String>());
+    }
+
+    /// Writes down what a setting is that is about to be changed, beside what is written down already; what that says of it
+    /// stays.
+    pub(crate) fn note_also(&self, setting: &Path) {
+        let noted = fs::read_to_string(&self.record).unwrap_or_default();
+        let is_of_it = |line: &str| line.split_once(' ').is_some_and(|(path, _)| Path::new(path) == setting);
+        if let Some(value) = sysctl::read(setting).filter(|_| !noted.lines().any(is_of_it)) {
+            self.write(&format!("{noted}{} {value}\n", setting.display()));
         }
     }
 
@@ -53,11 +60,11 @@ impl FormerSettings {
         Ok(())
     }
 
-    fn write(&self, lines: &str) -> io::Result<()> {
-        if let Some(directory) = self.record.parent() {
-            fs::create_dir_all(directory)?;
+    fn write(&self, lines: &str) {
+        let directory = self.record.parent().map_or(Ok(()), fs::create_dir_all);
+        if let Err(error) = directory.and_then(|()| fs::write(&self.record, lines)) {
+            warn!(file = %self.record.display(), "{error}: `tortie cleanup` won't give back the kernel's former settings");
         }
-        fs::write(&self.record, lines)
     }
 }
 
@@ -83,6 +90,28 @@ mod tests {
             sysctl::enable_forwarding([]).unwrap();
             former.restore().unwrap();
             assert_eq!(forwards(), "1", "what is restored is forgotten");
+        });
+    }
+
+    #[test]
+    fn a_setting_that_is_changed_later_is_given_back_as_it_was_before_that() {
+        in_namespace(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let former = FormerSettings::recorded_at(folder.path().join("run/tortie.former-settings"));
+            let [forwards, redirects] = ["ip_forward", "conf/all/send_redirects"]
+                .map(|name| Path::new("/proc/sys/net/ipv4").join(name));
+            fs::write(&forwards, "0").unwrap();
+            former.note(std::slice::from_ref(&forwards));
+            // Somebody else's doing, after our start.
+            fs::write(&redirects, "0").unwrap();
+            for value in ["1", "0", "1"] {
+                former.note_also(&redirects);
+                former.note_also(&forwards);
+                fs::write(&redirects, value).unwrap();
+                fs::write(&forwards, value).unwrap();
+            }
+            former.restore().unwrap();
+            assert_eq!([forwards, redirects].map(|path| sysctl::read(&path).unwrap()), ["0", "0"]);
         });
     }
 }

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::bgp_thread::Heard;
 use crate::event::Event;
+use crate::former_settings::FormerSettings;
 use crate::privileges::raised;
 use crate::session_guard::{SessionGuards, SocketOptions, send_furthest};
 
@@ -90,11 +91,13 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// No connections yet; what is read of them is sent to `heard`, everything else that happens to `events`.
+    /// No connections yet; what is read of them is sent to `heard`, everything else that happens to `events`. Settings of the
+    /// kernel that are to be changed are noted in `former`.
     pub fn new(
         events: mpsc::Sender<Event>,
         heard: mpsc::Sender<Heard>,
         options: Arc<dyn SocketOptions>,
+        former: FormerSettings,
     ) -> Peers {
         Peers {
             events,
@@ -104,7 +107,7 @@ impl Peers {
             connections: HashMap::new(),
             next_connection: 0,
             listening: None,
-            guards: SessionGuards::new(options),
+            guards: SessionGuards::new(options, former),
             closing: Vec::new(),
         }
     }
@@ -397,7 +400,7 @@ async fn write_all(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session_guard::tests::Noted;
+    use crate::session_guard::tests::{Noted, nowhere};
 
     /// With two peers on loopback, of which nothing is heard.
     fn peers(events: mpsc::Sender<Event>) -> Peers {
@@ -405,7 +408,7 @@ mod tests {
     }
 
     fn peers_heard(events: mpsc::Sender<Event>, heard: mpsc::Sender<Heard>) -> Peers {
-        let mut peers = Peers::new(events, heard, Arc::new(Noted::default()));
+        let mut peers = Peers::new(events, heard, Arc::new(Noted::default()), nowhere());
         for id in [PeerId(1), PeerId(2)] {
             peers.guard(&PeerConfig::new(id, [127, 0, 0, 1].into(), model::AsNumber(65001)));
         }

@@ -16,6 +16,7 @@ use model::{Family, Prefix};
 use socket2::SockRef;
 use tracing::warn;
 
+use crate::former_settings::FormerSettings;
 use crate::sysctl;
 
 /// Socket options that no safe crate offers. `tortie`, which knows `afxdp`, implements it.
@@ -56,17 +57,22 @@ pub struct SessionGuards {
     ranges: BTreeMap<Prefix, Password>,
     /// Keys that listening sockets have.
     listening: BTreeMap<Prefix, Password>,
+    /// Whose key the kernel has refused to change: which one is in force there isn't known.
+    unsettled: BTreeSet<Prefix>,
+    former: FormerSettings,
 }
 
 impl SessionGuards {
-    /// No peers yet.
-    pub fn new(options: Arc<dyn SocketOptions>) -> SessionGuards {
+    /// No peers yet. The kernel's option memory is noted in `former` before it is changed.
+    pub fn new(options: Arc<dyn SocketOptions>, former: FormerSettings) -> SessionGuards {
         SessionGuards {
             options,
             peers: BTreeMap::new(),
             with_password: BTreeMap::new(),
             ranges: BTreeMap::new(),
             listening: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            former,
         }
     }
 
@@ -83,9 +89,8 @@ impl SessionGuards {
         if guard.password.is_some() {
             self.with_password.entry(address).or_default().insert(peer);
         }
-        for changed in BTreeSet::from_iter(before.into_iter().chain([address])) {
-            self.arm(Prefix::host(changed), listeners.clone());
-        }
+        let changed = BTreeSet::from_iter(before.into_iter().chain([address]).map(Prefix::host));
+        self.arm_these(changed, listeners);
     }
 
     /// Whoever connects from these ranges must have their passwords, but for peers that have one of their own; these sockets
@@ -108,7 +113,7 @@ impl SessionGuards {
         listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
     ) {
         if let Some(address) = self.forget(peer) {
-            self.arm(Prefix::host(address), listeners);
+            self.arm_these(BTreeSet::from([Prefix::host(address)]), listeners);
         }
     }
 
@@ -132,6 +137,7 @@ impl SessionGuards {
             }
         }
         self.listening.clear();
+        self.unsettled.clear();
         self.arm_all(std::iter::empty(), listeners);
     }
 
@@ -144,6 +150,18 @@ impl SessionGuards {
         let ranges: BTreeSet<Prefix> = former_ranges.chain(self.ranges.keys().copied()).collect();
         let hosts: Vec<Prefix> = self.with_password.keys().copied().map(Prefix::host).collect();
         for peers in ranges.into_iter().chain(hosts) {
+            self.arm(peers, listeners.clone());
+        }
+    }
+
+    /// Gives listening sockets the keys for these, and for those where that came to nothing before.
+    fn arm_these<'a>(
+        &mut self,
+        mut changed: BTreeSet<Prefix>,
+        listeners: impl Iterator<Item = &'a tokio::net::TcpListener> + Clone,
+    ) {
+        changed.extend(&self.unsettled);
+        for peers in changed {
             self.arm(peers, listeners.clone());
         }
     }
@@ -219,7 +237,8 @@ impl SessionGuards {
         let has = self.listening.get(&peers);
         // What the range's key does needs no other: keys take memory of the socket's, and time of each connection's.
         let is_ranges = has.is_none() && wanted.is_some() && self.key_for(peers) == wanted.as_ref();
-        if has == wanted.as_ref() || is_ranges {
+        let is_unsettled = self.unsettled.contains(&peers);
+        if (has == wanted.as_ref() || is_ranges) && !is_unsettled {
             return;
         }
         let key = wanted.as_ref().map_or(&[][..], Password::bytes);
@@ -228,10 +247,20 @@ impl SessionGuards {
         };
         let mut done = true;
         for listener in listeners.filter(of_family) {
-            if let Err(error) = self.set_key(listener.as_fd(), peers, key) {
-                warn!(%peers, %error, "the kernel doesn't take a TCP MD5 key; the peer can't connect to us");
-                done = false;
+            match self.set_key(listener.as_fd(), peers, key) {
+                // There is none that is to end.
+                Err(error) if key.is_empty() && error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    warn!(%peers, %error, "the kernel doesn't take a TCP MD5 key; the peer can't connect to us");
+                    done = false;
+                }
+                Ok(()) => {}
             }
+        }
+        if done {
+            self.unsettled.remove(&peers);
+        } else {
+            self.unsettled.insert(peers);
         }
         match wanted.filter(|_| done) {
             Some(password) => drop(self.listening.insert(peers, password)),
@@ -244,6 +273,7 @@ impl SessionGuards {
         loop {
             match self.options.set_tcp_key(listener, peers, key) {
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    self.former.note_also(sysctl::OPTION_MEMORY.as_ref());
                     match sysctl::double_option_memory() {
                         Ok(true) => {}
                         Ok(false) => return Err(error),
@@ -271,6 +301,11 @@ pub(crate) mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    /// A record of settings that nobody changes.
+    pub(crate) fn nowhere() -> FormerSettings {
+        FormerSettings::recorded_at("/nonexistent/former-settings".into())
+    }
 
     /// What was asked of sockets, in words; nothing is done.
     #[derive(Default)]
@@ -310,7 +345,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn listening_sockets_have_the_keys_of_the_peers_that_there_are() {
         let noted = Arc::new(Noted::default());
-        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted));
+        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted), nowhere());
         let listeners = [
             tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
             tokio::net::TcpListener::bind("[::1]:0").await.unwrap(),
@@ -334,7 +369,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_range_has_one_key_and_only_peers_with_another_have_their_own() {
         let noted = Arc::new(Noted::default());
-        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted));
+        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted), nowhere());
         let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let passwords = |texts: &[(&str, &str)]| -> BTreeMap<Prefix, Password> {
             let password = |text: &str| Password::new(text.as_bytes()).unwrap();
@@ -392,20 +427,77 @@ pub(crate) mod tests {
             if sysctl::read(sysctl::OPTION_MEMORY.as_ref()).is_none() {
                 return println!("skipped: namespaces have no option memory of their own before Linux 6.8");
             }
-            let mut guards = SessionGuards::new(Arc::new(Scarce(Mutex::default())));
+            let folder = tempfile::tempdir().unwrap();
+            let former = FormerSettings::recorded_at(folder.path().join("former-settings"));
+            let before = sysctl::read(sysctl::OPTION_MEMORY.as_ref());
+            let mut guards = SessionGuards::new(Arc::new(Scarce(Mutex::default())), former.clone());
             let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()];
             for number in 0..MANY {
                 let address = IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + number));
                 guards.put(PeerId(number), address, &guard("a", None), listeners.iter());
             }
             assert_eq!(guards.listening.len(), MANY as usize);
+            assert_ne!(sysctl::read(sysctl::OPTION_MEMORY.as_ref()), before);
+            former.restore().unwrap();
+            assert_eq!(sysctl::read(sysctl::OPTION_MEMORY.as_ref()), before);
         });
+    }
+
+    /// A kernel that keeps keys, and refuses to change any while it is told to.
+    #[derive(Default)]
+    struct Stubborn(Mutex<(bool, BTreeMap<Prefix, Vec<u8>>)>);
+
+    impl SocketOptions for Stubborn {
+        fn set_tcp_key(&self, _: BorrowedFd<'_>, peers: Prefix, key: &[u8]) -> io::Result<()> {
+            let (refuses, keys) = &mut *self.0.lock().unwrap();
+            match (*refuses, key) {
+                (true, _) => Err(io::ErrorKind::PermissionDenied.into()),
+                (false, []) => keys.remove(&peers).map(drop).ok_or(io::ErrorKind::NotFound.into()),
+                (false, key) => {
+                    keys.insert(peers, key.to_vec());
+                    Ok(())
+                }
+            }
+        }
+
+        fn set_min_ttl(&self, _: BorrowedFd<'_>, _: Family, _: u8) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn keep_syns(&self, _: BorrowedFd<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn take_syn_ttl(&self, _: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_could_not_be_changed_is_changed_later() {
+        let kernel = Arc::new(Stubborn::default());
+        let mut guards = SessionGuards::new(Arc::<Stubborn>::clone(&kernel), nowhere());
+        let listeners = [tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let keys = || kernel.0.lock().unwrap().1.len();
+        let [one, two] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        guards.put(PeerId(1), one, &guard("a", None), listeners.iter());
+        kernel.0.lock().unwrap().0 = true;
+        guards.put(PeerId(1), one, &guard("b", None), listeners.iter());
+        assert!(guards.guard_accepted(PeerId(1), &socket).is_err(), "it may have come with the former key");
+        guards.remove(PeerId(1), listeners.iter());
+        assert_eq!(keys(), 1, "it stays, and would keep out who comes without");
+        kernel.0.lock().unwrap().0 = false;
+        guards.put(PeerId(2), two, &guard("", None), listeners.iter());
+        assert_eq!(keys(), 0);
+        guards.put(PeerId(1), one, &guard("", None), listeners.iter());
+        guards.guard_accepted(PeerId(1), &socket).unwrap();
     }
 
     #[tokio::test]
     async fn a_connection_has_the_key_before_it_begins_and_comes_from_near() {
         let noted = Arc::new(Noted::default());
-        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted));
+        let mut guards = SessionGuards::new(Arc::<Noted>::clone(&noted), nowhere());
         let peer = "10.0.0.1".parse().unwrap();
         guards.put(PeerId(1), peer, &guard("a", Some(2)), [].iter());
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
