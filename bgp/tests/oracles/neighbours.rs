@@ -138,6 +138,41 @@ fn what_an_external_peer_adds_or_lacks() {
         ("an unknown of no flags", with("00fd0100"), "session-reset 3 2"),
         ("an unknown that isn't passed on", with("80fd0100"), "attribute-discard 253"),
         ("an unknown of an extended length", with("d0fd000100"), "accept-and-propagate"),
+        ("an unknown that others didn't know either", with("f0fd000100"), "accept-and-propagate"),
+        // RFC 4271 §4.3: the lower four bits are ignored, Partial and Extended Length are no matter here.
+        ("origin, flags 4f", format!("4f010100{AS_PATH}{NEXT_HOP}"), "accept"),
+        ("origin of an extended length", format!("5001000100{AS_PATH}{NEXT_HOP}"), "accept"),
+        ("med of an extended length", with("9004000400000001"), "accept"),
+        ("communities, flags e0", with("e00804fde80001"), "accept"),
+        ("med twice, the second too short", with("80040400000001800403000001"), "accept"),
+        // RFC 5701 §3 as RFC 7606 §7.15 has it.
+        ("ipv6 extended communities", with(&format!("c01914{}", "00".repeat(20))), "accept"),
+        ("two ipv6 extended communities", with(&format!("c01928{}", "00".repeat(40))), "accept"),
+        (
+            "ipv6 extended communities of 19 octets",
+            with(&format!("c01913{}", "00".repeat(19))),
+            "treat-as-withdraw",
+        ),
+        (
+            "ipv6 extended communities, flags 80",
+            with(&format!("801914{}", "00".repeat(20))),
+            "treat-as-withdraw",
+        ),
+        // RFC 7606 §3 c, of what is passed on without being understood.
+        ("pmsi tunnel, flags 40", with("40160900060000000a000002"), "treat-as-withdraw"),
+        ("tunnel encapsulation, flags 40", with("40170400070000"), "treat-as-withdraw"),
+        ("a sound tunnel encapsulation", with("c0170400070000"), "accept"),
+        // RFC 4271 §4.3: a segment holds up to 255.
+        (
+            "a segment of 255 ases",
+            format!("{ORIGIN}500203fe02ff{}{NEXT_HOP}", "0000fde9".repeat(255)),
+            "accept",
+        ),
+        (
+            "a segment that says one more than there are",
+            format!("{ORIGIN}500203fa02ff{}{NEXT_HOP}", "0000fde9".repeat(254)),
+            "treat-as-withdraw",
+        ),
     ];
     check(
         cases.iter().map(|(id, hex, expect)| {
@@ -336,6 +371,24 @@ fn what_an_open_may_say() {
             "session-reset 2 0",
         ),
         ("extended parameters of no length", open(sound, "ffff0000"), "accept"),
+        // Capabilities that say nothing of any family, or that we don't have.
+        ("long-lived restart of no family", with("4700"), "accept"),
+        ("add-path of no family", with("4500"), "accept"),
+        ("extended next hop of no family", with("0500"), "accept"),
+        ("graceful restart of no family", with("40028000"), "accept"),
+        ("graceful restart of an octet", with("400180"), "session-reset 2 0"),
+        ("add-path of mode 4", with("450400010104"), "accept"),
+        ("a hostname", with("490402616200"), "accept"),
+        ("a family that nobody knows", with("010400630001"), "accept"),
+        (
+            "a four-octet as of eight octets",
+            open(sound, &parameters("41080000fde90000fde9")),
+            "session-reset 2 0",
+        ),
+        // RFC 4271 §6.2: parameters that don't fill their length, or not all of the message.
+        ("parameters of a length too long", open(sound, "0e020a010400010001410400fde9"), "session-reset 2 0"),
+        ("octets behind the parameters", open(sound, &format!("{usual}00")), "session-reset 2 0"),
+        ("half a parameter", open(sound, "0102"), "session-reset 2 0"),
         (
             "extended behind another length",
             open(sound, "10ff000f 02000c 0104000100014104 0000fde9"),
