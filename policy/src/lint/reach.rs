@@ -125,10 +125,15 @@ impl<'a> Reach<'a> {
     /// but them and what is about everybody.
     fn look(&mut self, people: &People<'_>) {
         let is_known: Vec<bool> = self.policies.iter().map(|one| people.can_tell(one.inherited)).collect();
+        // Those that may pass a packet on, if anybody whom others are about has them, too.
+        let passing = |one: &Asked<'_>| one.ingress.passes_on || one.egress.passes_on;
+        let passing: Vec<usize> =
+            (0..self.policies.len()).filter(|at| passing(&self.policies[*at])).collect();
+        let unknown_passing: Vec<usize> = passing.iter().copied().filter(|at| !is_known[*at]).collect();
         for labels in people.endpoints() {
             let has = |(at, one): &(usize, &Asked<'_>)| is_known[*at] && one.whom.matches(labels);
             let asked: Vec<usize> = self.policies.iter().enumerate().filter(has).map(|(at, _)| at).collect();
-            self.walk(&asked, &asked);
+            self.walk(&asked, &asked, &unknown_passing);
         }
         // Policies about the same are looked at together: there may be ten thousand about everybody.
         let mut about: BTreeMap<Selector, Vec<usize>> = BTreeMap::new();
@@ -146,12 +151,13 @@ impl<'a> Reach<'a> {
                 asked.extend(&about_all);
                 asked.sort_unstable();
             }
-            self.walk(&asked, &unknown);
+            self.walk(&asked, &unknown, &passing);
         }
     }
 
-    /// Walks the policies that somebody has, and notes of some of them whether a packet may reach them. Both lists are in order.
-    fn walk(&mut self, asked: &[usize], noted: &[usize]) {
+    /// Walks the policies that somebody has, and notes of some of them whether a packet may reach them. `maybe`: those that may
+    /// pass packets on, where they are asked as well. All lists are in order.
+    fn walk(&mut self, asked: &[usize], noted: &[usize], maybe: &[usize]) {
         for ingress in [true, false] {
             // What a host endpoint forwards is asked of policies alone that are said to be about that.
             for forwarded in [false, true] {
@@ -161,8 +167,10 @@ impl<'a> Reach<'a> {
                     applies && (policy.apply_on_forward || !forwarded)
                 };
                 let asked: Vec<usize> = asked.iter().copied().filter(is_asked).collect();
+                let passes_on = |at: &usize| is_asked(at) && self.policies[*at].view(ingress).passes_on;
+                let maybe: Vec<usize> = maybe.iter().copied().filter(passes_on).collect();
                 let mut noted = noted.iter().copied().peekable();
-                for (at, hider) in self.hiders(&asked, ingress) {
+                for (at, hider) in self.hiders(&asked, &maybe, ingress) {
                     while noted.next_if(|other| *other < at).is_some() {}
                     if noted.peek() == Some(&at) {
                         let one = &mut self.policies[at];
@@ -175,7 +183,7 @@ impl<'a> Reach<'a> {
     }
 
     /// What hides each of these policies, of one direction and in order, if anything does.
-    fn hiders(&self, asked: &[usize], ingress: bool) -> Vec<(usize, Option<Hider>)> {
+    fn hiders(&self, asked: &[usize], maybe: &[usize], ingress: bool) -> Vec<(usize, Option<Hider>)> {
         let mut hiders = Vec::with_capacity(asked.len());
         let mut hidden: Option<Hider> = None;
         for tier in asked.chunk_by(|a, b| self.policies[*a].policy.tier == self.policies[*b].policy.tier) {
@@ -192,6 +200,8 @@ impl<'a> Reach<'a> {
             let name = &self.policies[tier[0]].policy.tier;
             let default = self.tiers.iter().find(|tier| tier.name == *name).map(|tier| tier.default_action);
             passes_on |= decided.is_none() && default == Some(TierDefault::Pass);
+            let until = decided.map_or(usize::MAX, |decided| decided.policy);
+            passes_on |= maybe.iter().any(|at| *at < until && self.policies[*at].policy.tier == *name);
             if !passes_on {
                 hidden = hidden.or(decided).or(Some(Hider { policy: tier[0], rule: None }));
             }

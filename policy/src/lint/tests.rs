@@ -277,6 +277,46 @@ fn where_several_hide_a_policy_each_from_some_more_than_one_is_named() {
     assert!(findings[0].text.contains(said), "{}", findings[0].text);
 }
 
+/// Whom it is about isn't known, so nobody can say that it doesn't pass on what a policy of a later tier is then asked of.
+#[test]
+fn a_policy_that_may_be_asked_before_and_passes_on_hides_nothing() {
+    let later = || {
+        let mut later = ordered("later", 1.0, "has(app)", vec![PolicyRule::any(Action::Allow)]);
+        later.tier = "later".to_owned();
+        Resource::NetworkPolicy(later)
+    };
+    let tier = || {
+        let (name, order) = ("later".to_owned(), Order::LAST);
+        Resource::Tier(Tier { name, order, default_action: TierDefault::Deny })
+    };
+    let first = |selector| Resource::NetworkPolicy(ordered("first", 9.0, selector, vec![from("has(b)")]));
+    let passing = |order| ordered("passing", order, "has(role)", vec![PolicyRule::any(Action::Pass)]);
+    let alone = [tier(), later(), first("")];
+    assert_eq!(found(&alone), ["1 spec.tier: never asked about ingress"]);
+    // No endpoints are given: one that has an app may well have a role.
+    let both = [tier(), later(), first(""), Resource::NetworkPolicy(passing(1.0))];
+    assert!(found(&both).is_empty());
+    // After a rule that decides about everybody, it passes on nothing.
+    let denies = ordered("denies", 5.0, "", vec![PolicyRule::any(Action::Deny)]);
+    let late = [tier(), later(), Resource::NetworkPolicy(denies), Resource::NetworkPolicy(passing(6.0))];
+    assert!(found(&late).contains(&"1 spec.tier: never asked about ingress".to_owned()));
+    // Endpoints are given, and not the profile of which one inherits: whether it is in the namespace isn't known.
+    let mut inherited = passing(1.0);
+    inherited.selector = String::new();
+    inherited.namespace_selector = Some("team == 'a'".to_owned());
+    let people = |rest: Vec<Resource>| {
+        let mut all =
+            vec![tier(), later(), first("has(app)"), endpoint(&[("app", "web"), ("b", "")], &["gone"])];
+        all.extend(rest);
+        all
+    };
+    let tiers = |resources: &[Resource]| {
+        found(resources).into_iter().filter(|finding| finding.contains("spec.tier")).count()
+    };
+    assert_eq!(tiers(&people(vec![])), 1);
+    assert_eq!(tiers(&people(vec![Resource::NetworkPolicy(inherited)])), 0);
+}
+
 /// Policies about the same are looked at once, not each with all others.
 #[test]
 fn ten_thousand_policies_about_everybody_are_looked_at_in_no_time() {
