@@ -677,6 +677,13 @@ impl<K: Key> Table<K> {
         }
     }
 
+    /// The prefixes whose places these are. One that is there stays where it is.
+    fn prefixes(&self, range: Range<Index>) -> Vec<Prefix> {
+        let range = range.start.at()..range.end.at().min(self.entries.len());
+        let entries = self.entries.get(range).into_iter().flatten();
+        entries.filter(|entry| !entry.is(GONE | VACANT)).map(|entry| entry.key.prefix()).collect()
+    }
+
     /// All prefixes with their paths, in order.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = (Prefix, &Paths)> {
         let mut entries: Vec<&Entry<K>> =
@@ -722,6 +729,14 @@ impl Rib {
 
     pub(crate) fn has_queued(&self) -> bool {
         self.v4.has_queued() || self.v6.has_queued()
+    }
+
+    /// The prefixes of a family whose places these are.
+    pub(crate) fn prefixes(&self, family: Family, range: Range<Index>) -> Vec<Prefix> {
+        match family {
+            Family::V4 => self.v4.prefixes(range),
+            Family::V6 => self.v6.prefixes(range),
+        }
     }
 
     /// Prefixes of both families that wait to be decided.

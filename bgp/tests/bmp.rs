@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bgp::bmp::wire::{Down, Message, PeerHeader, Statistic, View};
@@ -362,6 +362,27 @@ fn a_congested_station_is_told_the_table_when_it_has_room_and_others_do_not_wait
     bench.give(Input::StationCongested { station: STATION, congested: false });
     slow.take(STATION, &bench.take());
     assert_eq!(slow.routes, fast.routes);
+}
+
+#[test]
+fn a_table_of_several_portions_is_told_whole() {
+    let mut bench = Bench::new();
+    let number = |number: u16| {
+        let v4 = Prefix::new(Ipv4Addr::from(0x0a00_0000 | u32::from(number)).into(), 32);
+        let v6 = Prefix::new(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number).into(), 128);
+        [v4, v6].map(|prefix| prefix.expect("a prefix"))
+    };
+    let all: Vec<Prefix> = (0..1500).flat_map(number).collect();
+    all.iter().for_each(|prefix| bench.give(Input::Originate(OriginatedRoute::new(*prefix))));
+    // Every third of both families is gone when the station comes.
+    let (gone, left): (Vec<_>, Vec<_>) = all.chunks(2).enumerate().partition(|(at, _)| at % 3 == 0);
+    gone.iter().flat_map(|(_, both)| *both).for_each(|prefix| bench.give(Input::Withdraw(*prefix)));
+    join(&mut bench, STATION);
+    let mut station = Station::default();
+    station.take(STATION, &bench.take());
+    let expected: BTreeSet<Place> =
+        left.iter().flat_map(|(_, both)| *both).map(|prefix| (View::LocRib, None, *prefix, 0)).collect();
+    assert_eq!((places(&station).len(), places(&station) == expected), (2000, true));
 }
 
 #[test]

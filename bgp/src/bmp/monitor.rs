@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use model::{AsNumber, Family, Prefix};
 
 use super::wire::{ADMINISTRATIVELY_CLOSED, Down, Message, PeerHeader, Statistic, View};
 use super::{StationConfig, StationId};
-use crate::loc_rib::{Path, Slot, mark};
+use crate::loc_rib::{Index, Path, Slot, mark};
 use crate::output::{Output, Reason};
 use crate::rewrite::Rewrite;
 use crate::wire::attributes::Attributes;
@@ -26,8 +27,8 @@ use crate::wire::open::{AS_TRANS, Open};
 use crate::wire::update::{Form, attributes_room, emit_announcements, emit_end_of_rib, emit_withdrawals};
 use crate::wire::{HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN};
 
-/// Prefixes that a station which has just come is told in one call.
-const PORTION: usize = 1024;
+/// Prefixes that a station which has just come is told in one call, at most.
+const PORTION: u32 = 1024;
 /// The name of our only table (RFC 9069 §4.5).
 const TABLE: &str = "global";
 
@@ -78,8 +79,8 @@ struct Told {
 struct Station {
     config: StationConfig,
     congested: bool,
-    /// What it hasn't been led through yet.
-    run: Option<std::vec::IntoIter<Prefix>>,
+    /// The places of each family's table that it hasn't been led through yet. What comes there later is news, told to all.
+    run: Option<[Range<Index>; 2]>,
 }
 
 impl Station {
@@ -168,13 +169,13 @@ impl Monitor {
         self.stations.iter().any(|station| station.run.is_some() && !station.congested)
     }
 
-    /// A station has come. `peers` are the sessions that stand, `prefixes` those of the table.
+    /// A station has come. `peers` are the sessions that stand, `ends` those of the tables.
     pub(crate) fn join(
         &mut self,
         config: StationConfig,
         clock: (Instant, Duration),
         peers: impl Iterator<Item = (Slot, Monitored)>,
-        prefixes: Vec<Prefix>,
+        ends: [Index; 2],
         out: &mut Vec<Output>,
     ) {
         self.leave(config.id);
@@ -188,7 +189,8 @@ impl Monitor {
         let mut bytes = Vec::new();
         let (description, name) = (&*config.system_description, &*config.system_name);
         Message::Initiation { description, name }.emit(&mut bytes);
-        let station = Station { config: config.clone(), congested: false, run: Some(prefixes.into_iter()) };
+        let run = ends.map(|end| Index(0)..end);
+        let station = Station { config: config.clone(), congested: false, run: Some(run) };
         if station.config.loc_rib {
             self.emit_loc_rib_up(clock.0, &mut bytes);
         }
@@ -298,6 +300,7 @@ impl Monitor {
     /// Tells everybody what was noted, then leads those on that have just come.
     pub(crate) fn work<'a>(
         &mut self,
+        prefixes_of: impl Fn(Family, Range<Index>) -> Vec<Prefix>,
         paths_of: impl Fn(Prefix) -> &'a [Path],
         is_said: impl Fn(Family, &Path) -> bool,
         now: Instant,
@@ -311,8 +314,14 @@ impl Monitor {
                 continue;
             }
             let Some(run) = &mut station.run else { continue };
-            let portion: Vec<Prefix> = run.take(PORTION).collect();
-            let ends = run.len() == 0;
+            let (mut portion, mut room) = (Vec::new(), PORTION);
+            for (family, left) in Family::ALL.into_iter().zip(&mut *run) {
+                let end = left.end.min(Index(left.start.0.saturating_add(room)));
+                room -= end.0.saturating_sub(left.start.0);
+                portion.extend(prefixes_of(family, left.start..end));
+                left.start = end;
+            }
+            let ends = run.iter().all(Range::is_empty);
             let (mut news, mut all) = (Batch::new(), Batch::new());
             for prefix in portion {
                 // What nobody knows yet is news to the others, and part of the table to this one.

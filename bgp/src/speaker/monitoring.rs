@@ -9,7 +9,7 @@ use crate::bmp::monitor::Monitored;
 use crate::bmp::wire::Statistic;
 use crate::cohorts::Freshness;
 use crate::input::Direction;
-use crate::loc_rib::{Path, Slot};
+use crate::loc_rib::{Path, Rib, Slot};
 use crate::output::{Output, Reason};
 use crate::speaker::{Peer, Speaker};
 use crate::wire::nlri::AfiSafi;
@@ -22,13 +22,10 @@ impl Speaker {
         now: Instant,
         out: &mut Vec<Output>,
     ) {
-        let rib = &self.tables.rib;
-        let prefixes =
-            rib.v4.sorted().map(|(prefix, _)| prefix).chain(rib.v6.sorted().map(|(prefix, _)| prefix));
-        let prefixes = prefixes.collect();
         let peers = self.peers.iter().enumerate();
         let peers = peers.filter_map(|(at, peer)| Some((Slot(at as u32), monitored(peer.as_ref()?)?)));
-        self.monitor.join(config, (now, time), peers, prefixes, out);
+        let Rib { v4, v6 } = &self.tables.rib;
+        self.monitor.join(config, (now, time), peers, [v4.end(), v6.end()], out);
     }
 
     pub(super) fn peer_up(&mut self, slot: Slot, now: Instant, out: &mut Vec<Output>) {
@@ -48,7 +45,8 @@ impl Speaker {
         if self.monitor.is_on() {
             let rib = &self.tables.rib;
             let is_said = |family, path: &Path| is_said(&self.peers, family, path);
-            self.monitor.work(|prefix| rib.paths(prefix), is_said, now, out);
+            let prefixes_of = |family, range| rib.prefixes(family, range);
+            self.monitor.work(prefixes_of, |prefix| rib.paths(prefix), is_said, now, out);
         }
     }
 
