@@ -231,11 +231,12 @@ impl Speaker {
         self.peers_refused
     }
 
-    pub(crate) fn has_work(&self) -> bool {
-        if self.has_decisions() || self.monitor.has_work() {
-            return true;
-        }
-        self.agenda.has_waiting(self.is_deferring())
+    /// Is work left, which the next [`Input::Tick`] goes on with?
+    pub fn has_work(&self) -> bool {
+        !self.stopped
+            && (self.has_decisions()
+                || self.monitor.has_work()
+                || self.agenda.has_waiting(self.is_deferring()))
     }
 
     /// Is there anything to decide, or to be looked for that may be?

@@ -24,6 +24,7 @@ use bgp::{ConnectionId, Input, Output, Speaker, SpeakerConfig};
 use model::Prefix;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use crate::bgp_routes::{Nexthops, nexthops};
@@ -34,6 +35,9 @@ const HEARD: usize = 64;
 const SAID: usize = 4;
 /// Orders that may wait. A loop that has more of them, as where thousands of neighbours are new at once, waits for its turn.
 const ORDERS: usize = 1024;
+/// Portions of work that are done one after the other before something more is heard: as many as one read gives to do, where
+/// peers are few enough. So the loop has its part early, and nobody who has something to say waits for long.
+const PORTIONS: usize = 8;
 /// Beyond so many things said that nobody takes, no more bytes are heard. What one read may add comes on top: 16,000 routes.
 const UNSAID: usize = 16 * 1024;
 
@@ -159,6 +163,7 @@ impl BgpThread {
             outputs: Vec::new(),
             unsaid: Vec::new(),
             is_quiet: false,
+            portions: 0,
         };
         let thread = std::thread::Builder::new()
             .name("bgp".to_owned())
@@ -277,6 +282,8 @@ struct Talk {
     unsaid: Vec<Said>,
     /// No route has changed since the last mark.
     is_quiet: bool,
+    /// Portions of work done since something was heard.
+    portions: usize,
 }
 
 impl Talk {
@@ -287,6 +294,8 @@ impl Talk {
             let far = Instant::now() + Duration::from_secs(3600);
             let deadline = self.speaker.as_ref().and_then(Speaker::next_deadline).unwrap_or(far);
             let hears = self.unsaid.len() < UNSAID;
+            let has_work = self.speaker.as_ref().is_some_and(Speaker::has_work);
+            let works_on = has_work && self.portions < PORTIONS;
             tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
@@ -296,8 +305,14 @@ impl Talk {
                 Ok(permit) = say.reserve(), if !self.unsaid.is_empty() => {
                     permit.send(self.take_unsaid());
                 }
-                () = sleep_until(deadline.into()), if hears => self.give(Input::Tick),
-                Some(heard) = self.heard.recv(), if hears => self.hear(heard),
+                () = turn(has_work, deadline), if hears => {
+                    self.portions += 1;
+                    self.give(Input::Tick);
+                }
+                Some(heard) = self.heard.recv(), if hears && !works_on => {
+                    self.portions = 0;
+                    self.hear(heard);
+                }
             }
             if !self.unsaid.is_empty()
                 && let Ok(permit) = say.try_reserve()
@@ -365,6 +380,15 @@ impl Talk {
     }
 }
 
+/// Comes with the deadline, or at once where work is left: timers count in milliseconds, and a table is hundreds of portions.
+async fn turn(has_work: bool, deadline: Instant) {
+    if has_work {
+        yield_now().await;
+    } else {
+        sleep_until(deadline.into()).await;
+    }
+}
+
 /// Lists of paths end here, where they were made: memory that one thread takes and another gives back is slow.
 fn said(output: Output) -> Said {
     match output {
@@ -380,6 +404,7 @@ fn said(output: Output) -> Said {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -468,6 +493,78 @@ mod tests {
         assert_eq!(thread.orders_full(), 1);
         assert!(heeded.load(Ordering::Relaxed) >= ORDERS - 1, "those before it");
         letting_go.join().unwrap();
+    }
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let len = (19 + body.len()) as u16;
+        [&[0xff; 16][..], &len.to_be_bytes(), &[kind], body].concat()
+    }
+
+    /// An UPDATE with these /32s, by way of the peer.
+    fn update(addresses: std::ops::Range<u32>) -> Vec<u8> {
+        let path = [0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9];
+        let attributes = [&[0x40, 1, 1, 0][..], &path, &[0x40, 3, 4, 10, 0, 0, 2]].concat();
+        let mut body = [&[0; 2][..], &(attributes.len() as u16).to_be_bytes(), &attributes].concat();
+        for address in addresses {
+            body.push(32);
+            body.extend(address.to_be_bytes());
+        }
+        message(2, &body)
+    }
+
+    #[test]
+    fn work_that_is_left_comes_before_more_is_heard_but_not_all_of_it() {
+        // At least so many prefixes are decided in one go.
+        const PORTION: usize = 64;
+        const MANY: usize = PORTION * 4 * PORTIONS;
+        let mut thread = thread();
+        let mut config = SpeakerConfig::new([10, 0, 0, 1].into(), AsNumber(65000));
+        config.limits.work_per_call = PORTION;
+        thread.begin(Some(config));
+        let mut peer = PeerConfig::new(PeerId(1), [10, 0, 0, 2].into(), AsNumber(65001));
+        (peer.passive, peer.policy_required) = (true, false);
+        thread.tell(Input::PutPeer(peer));
+        let connection = ConnectionId(1);
+        let (direction, local) = (bgp::Direction::Inbound, ([10, 0, 0, 1], 179).into());
+        thread.tell(Input::ConnectionOpened { peer: PeerId(1), connection, direction, local });
+        let heard = thread.heard().clone();
+        let hear = |bytes| heard.blocking_send(Heard::Bytes { connection, bytes }).unwrap();
+        let capabilities = [2, 12, 1, 4, 0, 1, 0, 1, 65, 4, 0, 0, 0xfd, 0xe9];
+        let open =
+            [&[4, 0xfd, 0xe9, 0, 0, 10, 0, 0, 2, capabilities.len() as u8][..], &capabilities].concat();
+        hear([message(1, &open), message(4, &[]), update(0x0b00_0000..0x0b00_0001)].concat());
+        let mut said = Vec::new();
+        while !said.iter().any(|said| matches!(said, Said::Output(Output::WatchNexthop(_)))) {
+            said.extend(thread.said.blocking_recv().unwrap());
+        }
+        thread.tell(Input::NexthopChanged { nexthop: [10, 0, 0, 2].into(), metric: Some(0) });
+        let updates =
+            (0..MANY as u32).step_by(512).map(|at| update(0x0a00_0000 + at..0x0a00_0000 + at + 512));
+        hear(updates.collect::<Vec<_>>().concat());
+        heard.blocking_send(Heard::End { connection: ConnectionId(2), error: None }).unwrap();
+        let is_of_table =
+            |said: &Said| said.prefix().is_some_and(|prefix| prefix.addr() < IpAddr::from([11, 0, 0, 0]));
+        let (mut routes, mut before_the_end) = (0, None);
+        while routes < MANY {
+            for said in thread.said.blocking_recv().unwrap() {
+                routes += usize::from(is_of_table(&said));
+                if matches!(said, Said::Closed { .. }) {
+                    before_the_end = Some(routes);
+                }
+            }
+        }
+        let before_the_end = before_the_end.expect("it was heard before all was done");
+        assert!(
+            (PORTIONS * PORTION..MANY).contains(&before_the_end),
+            "{before_the_end} of {MANY} came before it"
+        );
+    }
+
+    #[test]
+    fn work_that_is_left_waits_for_no_timer() {
+        // A runtime that has none.
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(turn(true, Instant::now()));
     }
 
     #[test]
