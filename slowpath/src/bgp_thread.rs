@@ -29,8 +29,8 @@ use tokio::time::sleep_until;
 
 use crate::bgp_routes::{Nexthops, nexthops};
 
-/// Reads of connections that may wait, each of at most 64 KiB; TCP holds back whoever sends more.
-const HEARD: usize = 64;
+/// Reads of connections that may wait, each of at most 64 KiB: some ten milliseconds' work. TCP holds back whoever sends more.
+const HEARD: usize = 16;
 /// Batches of what is said that may wait for the event loop: one that it carries out, one that is ready then.
 const SAID: usize = 4;
 /// Orders that may wait. A loop that has more of them, as where thousands of neighbours are new at once, waits for its turn.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bgp::{ConnectionId, Direction, Password, PeerConfig, PeerId};
 use model::{Family, Prefix};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -350,13 +350,11 @@ fn connecting(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpSocket
     Ok(socket)
 }
 
-async fn read_all(connection: ConnectionId, mut read: OwnedReadHalf, heard: mpsc::Sender<Heard>) {
-    let mut buffer = vec![0; READ_BYTES];
+async fn read_all(connection: ConnectionId, read: OwnedReadHalf, heard: mpsc::Sender<Heard>) {
     let error = loop {
-        match read.read(&mut buffer).await {
-            Ok(0) => break None,
-            Ok(len) => {
-                let bytes = buffer[..len].to_vec();
+        match read_some(&read).await {
+            Ok(bytes) if bytes.is_empty() => break None,
+            Ok(bytes) => {
                 if heard.send(Heard::Bytes { connection, bytes }).await.is_err() {
                     return;
                 }
@@ -366,6 +364,23 @@ async fn read_all(connection: ConnectionId, mut read: OwnedReadHalf, heard: mpsc
     };
     // The thread ended: nobody waits for the news.
     let _ = heard.send(Heard::End { connection, error }).await;
+}
+
+/// What there is to read, as soon as there is something; nothing at the end. Memory is taken no earlier: of a thousand peers most
+/// are silent.
+async fn read_some(read: &OwnedReadHalf) -> io::Result<Vec<u8>> {
+    loop {
+        read.readable().await?;
+        let mut bytes = Vec::with_capacity(READ_BYTES);
+        match read.try_read_buf(&mut bytes) {
+            Ok(_) => {
+                bytes.shrink_to_fit();
+                return Ok(bytes);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 async fn write_all(
@@ -399,6 +414,8 @@ async fn write_all(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
     use crate::session_guard::tests::{Noted, nowhere};
 
@@ -445,6 +462,41 @@ mod tests {
             let mut all = Vec::new();
             far.read_to_end(&mut all).await.unwrap();
             assert_eq!(all, b"goodbye");
+        });
+    }
+
+    #[test]
+    fn all_that_is_sent_is_heard_in_order_and_then_the_end() {
+        on_loopback(async || {
+            let (sender, mut events) = mpsc::channel(16);
+            let (heard, mut to_hear) = mpsc::channel(1);
+            let mut peers = peers_heard(sender, heard);
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            peers.connect(PeerId(1), server.local_addr().unwrap(), None);
+            let Event::Connected { stream, .. } = next(&mut events).await else { panic!("connects") };
+            let (connection, _) = peers.adopt(PeerId(1), stream, Direction::Outbound).unwrap();
+            peers.read(connection);
+            let (mut far, _) = server.accept().await.unwrap();
+            // More than one read's.
+            let sent: Vec<u8> = (0..5 * READ_BYTES).map(|at| (at / 3) as u8).collect();
+            let to_send = sent.clone();
+            let sending = tokio::spawn(async move {
+                far.write_all(&to_send).await.unwrap();
+            });
+            let mut all = Vec::new();
+            loop {
+                match next(&mut to_hear).await {
+                    Heard::Bytes { bytes, .. } => {
+                        assert!((1..=READ_BYTES).contains(&bytes.len()));
+                        assert_eq!(bytes.capacity(), bytes.len(), "no more memory than there are bytes");
+                        all.extend(bytes);
+                    }
+                    Heard::End { error, .. } => break assert!(error.is_none(), "{error:?}"),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(all == sent);
+            sending.await.unwrap();
         });
     }
 
