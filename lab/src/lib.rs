@@ -56,12 +56,14 @@ pub mod progress;
 pub mod resources;
 pub mod scenario;
 pub mod scenarios;
+pub mod secrets;
 pub mod simulation;
 pub mod sweep;
 pub mod table;
 pub mod tortie;
 pub mod traffic;
 pub mod vm;
+pub mod vtep;
 pub mod wait;
 pub mod workload;
 

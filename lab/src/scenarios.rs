@@ -24,6 +24,7 @@ mod nat_site;
 mod one_etcd;
 mod one_node;
 mod path_mtu;
+mod peer_ranges;
 mod policy_load;
 mod qos_limits;
 mod racks;
@@ -74,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     internet_table::INTERNET_TABLE,
     route_churn::ROUTE_CHURN,
     session_guard::SESSION_GUARD,
+    peer_ranges::PEER_RANGES,
     bfd::BFD,
     ipv4_over_ipv6::IPV4_OVER_IPV6,
     link_bandwidth::LINK_BANDWIDTH,

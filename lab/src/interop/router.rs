@@ -1,7 +1,6 @@
 //! The whole router at our end: guards and BFD are the sockets' affair, which the speaker has none of.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use model::Prefix;
@@ -12,6 +11,7 @@ use super::{OUR_AS, US};
 use crate::Lab;
 use crate::netns::Namespace;
 use crate::resources::Resources;
+use crate::secrets::Secrets;
 use crate::tortie::{Settings, ShowRoutes, TortieNode};
 
 /// Tortie, with one peer.
@@ -50,13 +50,14 @@ impl Router {
                 session.their_as()
             ),
         )?;
-        let secrets = secrets(lab)?;
+        let secrets = Secrets::create(lab)?;
+        secrets.write("daemon", PASSWORD)?;
         let networks: Vec<String> = session.our_routes().iter().map(Prefix::to_string).collect();
         let more = format!(
             "bgp: {{ announce: all, networks: [{}], secrets: {} }}\n\
              bfd: {{ minimum_send_interval: 100, minimum_recv_interval: 100, multiplier: 3 }}\n",
             networks.join(", "),
-            secrets.display()
+            secrets.directory().display()
         );
         here.forward()?;
         let settings = Settings { more, ..Settings::default() };
@@ -90,12 +91,4 @@ impl Router {
         let said = self.node.said();
         said.contains("detection time expired") && said.contains("BGP session lost")
     }
-}
-
-/// The directory that Tortie has in place of Kubernetes' Secrets.
-fn secrets(lab: &Lab) -> Result<PathBuf> {
-    let secrets = lab.directory().join("secrets");
-    std::fs::create_dir_all(secrets.join("bgp"))?;
-    std::fs::write(secrets.join("bgp/daemon"), PASSWORD)?;
-    Ok(secrets)
 }

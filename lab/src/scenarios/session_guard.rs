@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +13,7 @@ use crate::cluster::CONVERGE;
 use crate::link::Fabric;
 use crate::resources::Resources;
 use crate::scenario::{Options, Scenario, Store};
+use crate::secrets::Secrets;
 use crate::tortie::{Peer, Settings, ShowBgp, TortieNode};
 
 pub(super) const SESSION_GUARD: Scenario = Scenario {
@@ -106,9 +106,15 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     let near = fabric.host(lab, "near", &ROUTER)?;
     near.forward()?;
     let secrets = Secrets::create(lab)?;
+    for (key, password) in PAIRS.iter().filter_map(|pair| pair.password).filter(|(_, text)| !text.is_empty())
+    {
+        secrets.write(key, password)?;
+    }
     let resources = resources(lab)?;
-    let settings =
-        Settings { more: format!("bgp: {{ secrets: {} }}\n", secrets.0.display()), ..Settings::default() };
+    let settings = Settings {
+        more: format!("bgp: {{ secrets: {} }}\n", secrets.directory().display()),
+        ..Settings::default()
+    };
     let router = TortieNode::configure(lab, &near, resources.directory(), &settings)?;
     // A BIRD has one session with a neighbour, whichever address of its own it has: so there is one for each.
     let birds: Vec<Bird> = PAIRS
@@ -171,33 +177,13 @@ fn new_password(lab: &Lab, router: &TortieNode, birds: &[Bird], secrets: &Secret
     }
     lab.proved("a new password at both ends: its sessions come back, the others never noticed");
     // What one end alone forgets ends the session, rather than leave it open to anybody.
-    std::fs::remove_file(secrets.0.join("bgp/right"))?;
+    secrets.remove("right")?;
     let said = lab.wait("the session without its password to end", CONVERGE, || {
         Ok(peer(router, "10.9.0.2")?.last_error.filter(|error| error.contains("there is no such file")))
     })?;
     ensure!(!peer(router, "10.9.0.2")?.up, "it is still up");
     lab.proved(format!("a password that is taken away ends the session: {said}"));
     router.must_run()
-}
-
-/// The directory that Tortie has in place of Kubernetes' Secrets.
-struct Secrets(PathBuf);
-
-impl Secrets {
-    fn create(lab: &Lab) -> Result<Secrets> {
-        let secrets = Secrets(lab.directory().join("secrets"));
-        std::fs::create_dir_all(secrets.0.join("bgp"))?;
-        for (key, password) in PAIRS.iter().filter_map(|pair| pair.password) {
-            if !password.is_empty() {
-                secrets.write(key, password)?;
-            }
-        }
-        Ok(secrets)
-    }
-
-    fn write(&self, key: &str, password: &str) -> Result<()> {
-        Ok(std::fs::write(self.0.join("bgp").join(key), format!("{password}\n"))?)
-    }
 }
 
 fn resources(lab: &Lab) -> Result<Resources> {

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use model::{InterfaceAddr, MacAddr, Prefix};
-use sha1::{Digest, Sha1};
 
 use super::{CONVERGE, FIRST_REPLY, Plan};
 use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::resources::Resources;
 use crate::tortie::{Settings, ShowRoute, TortieNode};
+use crate::vtep::Vtep;
 use crate::workload::Workload;
 use crate::{Lab, books, traffic};
 
@@ -19,8 +19,6 @@ const UPLINK: &str = "eth0";
 const POOL: &str = "192.168.0.0/16";
 const POOL_V6: &str = "fd65::/48";
 const AS_NUMBER: u32 = 64512;
-/// Linux's device, as Calico names it.
-const VXLAN_DEVICE: &str = "vxlan.calico";
 
 /// A node to be raised.
 #[derive(Debug)]
@@ -126,10 +124,13 @@ impl NodePlan {
         address == self.address_v6() || block.contains(address)
     }
 
-    /// The MAC address of its VTEP, which its resource doesn't give: f and five octets of its name's SHA-1.
+    /// The MAC address of its VTEP.
     pub(super) fn vtep(&self) -> MacAddr {
-        let [a, b, c, d, e, ..]: [u8; 20] = Sha1::digest(self.name).into();
-        MacAddr([b'f', a, b, c, d, e])
+        self.end().mac()
+    }
+
+    fn end(&self) -> Vtep {
+        Vtep { node: self.name, outside: self.address(), inside: self.tunnel(), block: self.block() }
     }
 }
 
@@ -231,33 +232,12 @@ impl<'lab> Subnets<'lab> {
         for node in &self.nodes {
             match &node.tortie {
                 Some(tortie) => tortie.start(self.lab)?,
-                None => self.start_linux(node)?,
+                None => {
+                    let others = self.nodes.iter().filter(|other| other.plan.name != node.plan.name);
+                    let others: Vec<Vtep> = others.map(|other| other.plan.end()).collect();
+                    node.plan.end().raise_on_linux(&node.namespace, UPLINK, &others)?;
+                }
             }
-        }
-        Ok(())
-    }
-
-    /// What Felix makes of VXLAN: a device that learns nothing, and of each other node its VTEP as a neighbour, in the
-    /// forwarding database, and as the gateway of its block.
-    fn start_linux(&self, node: &Node) -> Result<()> {
-        let (inside, plan) = (&node.namespace, node.plan);
-        inside.ip(&format!(
-            "link add {VXLAN_DEVICE} address {} type vxlan id 4096 dstport 4789 local {} dev {UPLINK} nolearning",
-            plan.vtep(),
-            plan.address
-        ))?;
-        inside.ip(&format!("address add {}/32 dev {VXLAN_DEVICE}", plan.tunnel))?;
-        inside.ip(&format!("link set {VXLAN_DEVICE} up"))?;
-        for other in self.nodes.iter().map(|node| node.plan).filter(|other| other.name != plan.name) {
-            let vtep = other.vtep().to_string();
-            let entry = ["fdb", "add", &vtep, "dev", VXLAN_DEVICE, "dst", other.address, "self", "permanent"];
-            inside.run("bridge", &entry)?;
-            inside
-                .ip(&format!("neigh add {} lladdr {vtep} dev {VXLAN_DEVICE} nud permanent", other.tunnel))?;
-            inside.ip(&format!(
-                "route add {} via {} dev {VXLAN_DEVICE} src {} onlink",
-                other.block, other.tunnel, plan.tunnel
-            ))?;
         }
         Ok(())
     }
