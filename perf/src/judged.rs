@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use policy::compile::{Compiled, Compiler, Judgement, Limits, Memo, Packet, ProgramId};
+use model::Family;
+use policy::compile::{Compiled, Compiler, Judgement, Limits, Memo, Packet, ProgramId, Upper};
 use policy::judge::{self, Sets, Step};
 use policy::rule::{Checks, SetId};
 
@@ -30,6 +31,18 @@ pub struct Judged {
     slow: Vec<judge::Packet>,
     /// What rule of one policy decides on each packet, counted from 1; 0 is none.
     rules: Vec<u32>,
+}
+
+/// What stands where no packet was asked about yet.
+const NO_PACKET: Packet =
+    Packet { source: 0, destination: 0, family: Family::V4, protocol: 0, upper: Upper::Nothing };
+
+/// Packets as a walk has them by then, made of their bytes.
+#[inline(always)]
+fn ask(asked: &mut [(ProgramId, Packet); BATCH], tuples: &[FiveTuple; BATCH]) {
+    for ((_, packet), tuple) in asked.iter_mut().zip(tuples) {
+        *packet = tuple.into();
+    }
 }
 
 /// Plain rules name no sets.
@@ -91,10 +104,10 @@ impl Judged {
     /// Judges all, a batch at a time; how many.
     pub fn batches(&self) -> usize {
         let mut out = [Judgement::NO_PROGRAM; BATCH];
+        let mut asked = [(self.program, NO_PACKET); BATCH];
         let mut sum = 0u32;
-        // A packet as a walk has it by then, made of its bytes.
         for tuples in self.packets.as_chunks::<BATCH>().0 {
-            let asked = tuples.each_ref().map(|tuple| (self.program, Packet::from(tuple)));
+            ask(&mut asked, tuples);
             self.compiled.judge_batch(&asked, &mut out);
             sum = out.iter().fold(sum, |sum, judgement| sum.wrapping_add(judgement.rule.0));
         }
@@ -105,10 +118,10 @@ impl Judged {
     /// [`Self::batches`] by a worker that remembers; how many.
     pub fn batches_by_memory(&mut self) -> usize {
         let mut out = [Judgement::NO_PROGRAM; BATCH];
+        let mut asked = [(self.program, NO_PACKET); BATCH];
         let mut sum = 0u32;
-        // A packet as a walk has it by then, made of its bytes.
         for tuples in self.packets.as_chunks::<BATCH>().0 {
-            let asked = tuples.each_ref().map(|tuple| (self.program, Packet::from(tuple)));
+            ask(&mut asked, tuples);
             self.compiled.judge_batch_by_memory(&mut self.memo, &asked, &mut out);
             sum = out.iter().fold(sum, |sum, judgement| sum.wrapping_add(judgement.rule.0));
         }
