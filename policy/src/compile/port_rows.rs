@@ -1,8 +1,8 @@
 //! The dimensions of protocol and ports: from family, protocol and a number of 16 bits to a row.
 //!
 //! The number is a port, or type and code of an ICMP message. Protocols that rules don't name are one kind. For each kind a
-//! table finds the row in two steps: by the number's high byte one of 256 pages, in it by the low byte one of 256 rows.
-//! Equal pages are one, so a program about a few ports has a few pages.
+//! table finds the row in two steps: by the number's high bits one of 1,024 pages, in it by the low bits one of 64 rows.
+//! Equal pages are one, so a program about a few ports has a few pages, and so are equal tables.
 
 use std::collections::HashMap;
 
@@ -14,12 +14,14 @@ use super::rows::{Form, Rows, Words, set_bit};
 use crate::judge::ICMP;
 use crate::rule::PortRange;
 
-/// Entries in a table and in a page.
-const PAGE: usize = 256;
+/// Entries in a page: the fewer, the less memory lists of ranges take.
+const PAGE: usize = 64;
+/// Entries in a table.
+const TABLE: usize = (1 << 16) / PAGE;
 /// Rows lie below.
 pub(super) const ROWS_END: usize = 1 << 31;
 
-/// Rows of one kind of protocol; those with a number by the page that is their table.
+/// Rows of one kind of protocol; those with a number by where their table lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
     /// Of packets that show neither ports nor an ICMP message's type.
@@ -71,9 +73,9 @@ impl PortTables {
 
     #[inline(always)]
     fn row(&self, table: u32, number: u16) -> u32 {
-        let (high, low) = (usize::from(number >> 8), usize::from(number & 0xff));
-        let page = self.pages.get(table as usize * PAGE + high).copied().unwrap_or(0);
-        self.pages.get(page as usize * PAGE + low).copied().unwrap_or(0)
+        let (high, low) = (usize::from(number) / PAGE, usize::from(number) % PAGE);
+        let page = self.pages.get(table as usize + high).copied().unwrap_or(0);
+        self.pages.get(page as usize + low).copied().unwrap_or(0)
     }
 
     /// Bytes that it takes.
@@ -117,13 +119,14 @@ impl<C: Clone + Eq + std::hash::Hash> Asked<C> {
 /// Tables in the making.
 struct Pages {
     pages: Vec<u32>,
-    known: HashMap<Box<[u32; PAGE]>, u32, RandomState>,
+    /// Where tables and pages with these entries lie.
+    known: HashMap<Box<[u32]>, u32, RandomState>,
 }
 
 impl Pages {
     /// The table of a list of rows, each for the numbers from its own up to the next one's. The first is 0.
     fn table(&mut self, runs: &[(u32, u32)]) -> u32 {
-        let mut table = [0; PAGE];
+        let mut table = [0; TABLE];
         let mut at = 0;
         let end = |at: usize| runs.get(at + 1).map_or(u32::MAX, |(first, _)| *first);
         let mut last: Option<(u32, u32)> = None;
@@ -144,24 +147,24 @@ impl Pages {
                         }
                         *entry = runs[at].1;
                     }
-                    let page = self.page(&rows);
+                    let page = self.place(&rows);
                     last = uniform.then_some((row, page));
                     page
                 }
             };
         }
-        self.page(&table)
+        self.place(&table)
     }
 
-    /// The number of a page with these entries.
-    fn page(&mut self, entries: &[u32; PAGE]) -> u32 {
-        if let Some(page) = self.known.get(entries) {
-            return *page;
+    /// Where these entries lie.
+    fn place(&mut self, entries: &[u32]) -> u32 {
+        if let Some(place) = self.known.get(entries) {
+            return *place;
         }
-        let page = (self.pages.len() / PAGE) as u32;
+        let place = self.pages.len() as u32;
         self.pages.extend(entries);
-        self.known.insert(Box::new(*entries), page);
-        page
+        self.known.insert(entries.into(), place);
+        place
     }
 }
 
