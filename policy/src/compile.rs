@@ -21,6 +21,7 @@ mod narrow;
 mod packet;
 mod port_rows;
 mod prefixes;
+mod processor;
 mod program;
 mod rows;
 

@@ -63,6 +63,20 @@ prop_compose! {
 }
 
 prop_compose! {
+    /// One that is about everybody.
+    fn wide_rule()(
+        ports in vec((0u16..48, 0u16..4), 1..3), source_ports in vec(990u16..1_010, 0..2), protocol in select(vec![6, 17]),
+        action in select(vec![Action::Allow, Action::Deny, Action::Pass]),
+    ) -> Rule {
+        let ports = ports.into_iter().map(|(first, more)| (first..=first + more).into()).collect();
+        let source_ports = source_ports.into_iter().map(|first| (first..=first + 5).into()).collect();
+        let destination = EndMatch { ports, ..EndMatch::default() };
+        let source = EndMatch { ports: source_ports, ..EndMatch::default() };
+        Rule { protocol: Some(protocol), source, destination, ..Rule::any(action) }
+    }
+}
+
+prop_compose! {
     fn packet()(
         number in 0..HOMES + 5, at in 0u32..4, from_home in any::<bool>(), elsewhere in elsewhere(),
         port in 0u16..52, protocol in select(vec![6, 6, 17, 17, 132]),
@@ -117,7 +131,9 @@ proptest! {
 
     #[test]
     fn rules_that_lie_with_addresses_judge_as_the_slow_judge_does(
-        mut rules in vec(rule(), 700..1_000), has_logs in any::<bool>(), split in 100usize..600,
+        mut rules in vec(rule(), 900..1_000), has_logs in any::<bool>(), split in 100usize..600,
+        // None of them, a word, and more words than are looked at together.
+        wide in vec(wide_rule(), 540), wide_count in select(vec![0, 0, 60, 540]), ports_alone in any::<bool>(),
         first in vec(membership(), 0..SETS as usize), later in vec(membership(), 1..4),
         packets in vec(packet(), 300)
     ) {
@@ -125,7 +141,22 @@ proptest! {
             // Where none logs, a rule that lies with addresses may decide by itself.
             rules.retain(|rule| rule.action != Action::Log);
         }
-        let split = split.min(rules.len() / 2);
+        if ports_alone {
+            // All that are left in rows of bits ask for ports and for no address.
+            for (number, rule) in (0..).zip(&mut rules) {
+                for end in [&mut rule.source, &mut rule.destination] {
+                    end.nets.retain(|net| net.len() == home(0).len());
+                    if !std::mem::take(&mut end.sets).is_empty() {
+                        end.nets.push(home(number % HOMES));
+                    }
+                }
+            }
+        }
+        let mut split = split.min(rules.len() / 2);
+        for (number, rule) in wide.into_iter().take(wide_count).enumerate() {
+            rules.insert(number * 2 % split, rule);
+            split += 1;
+        }
         let mut compiler = Compiler::new(Limits { members: 5_000, ..LIMITS });
         let mut world = World::default();
         let put = |compiler: &mut Compiler, world: &mut World, all: &[(SetId, Vec<Member>)]| {

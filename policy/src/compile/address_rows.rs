@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ahash::RandomState;
 
@@ -17,21 +17,79 @@ use super::conditions::AddressCondition;
 use super::narrow::NarrowEnd;
 use super::rows::{Form, PLAIN_MAX, Rows, Words, set_bit};
 
-/// From a class to its row, or in a program with narrow rules to the number of its lead. Shared with readers, and written in
-/// place: a class that is new leads nowhere yet.
-pub(super) type ClassLeads = Arc<[AtomicU32]>;
+/// From a class to its row and, in a program with narrow rules, to its lead. Shared with readers, and written in place: nothing
+/// leads to a class that is new yet.
+#[derive(Clone, Debug)]
+pub(super) struct ClassMap {
+    pub(super) rows: Arc<[AtomicU32]>,
+    /// As [`Lead::to_bits`] has them; empty in a program without narrow rules.
+    pub(super) leads: Arc<[AtomicU64]>,
+}
+
+/// What a class has in it.
+type Entry = (u32, Option<Lead>);
+
+impl ClassMap {
+    /// A map in which every class has this entry.
+    fn new(end: usize, (row, lead): Entry) -> ClassMap {
+        // Room for classes to come.
+        let len = end.next_power_of_two().clamp(16, super::classes::UNKNOWN as usize);
+        let leads = lead.into_iter().flat_map(|lead| std::iter::repeat_n(lead.to_bits(), len));
+        ClassMap {
+            rows: (0..len).map(|_| AtomicU32::new(row)).collect(),
+            leads: leads.map(AtomicU64::new).collect(),
+        }
+    }
+
+    fn set(&self, class: ClassId, (row, lead): Entry) {
+        self.rows[class as usize].store(row, Ordering::Relaxed);
+        if let Some(lead) = lead {
+            self.leads[class as usize].store(lead.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// The same with room for classes up to `end`, which have this entry.
+    fn longer(&self, end: usize, entry: Entry) -> ClassMap {
+        let longer = ClassMap::new(end, entry);
+        for (new, old) in longer.rows.iter().zip(self.rows.iter()) {
+            new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        for (new, old) in longer.leads.iter().zip(self.leads.iter()) {
+            new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        longer
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.rows) + size_of_val(&*self.leads)
+    }
+}
 
 /// Where an address leads to in a program with narrow rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lead {
-    /// Its row of bits.
-    pub(super) row: u32,
-    /// The first of its blocks.
+    /// The first of its blocks; the first of all where it has none.
     pub(super) block: u32,
-    /// How many there are: at least one where the program has any.
-    pub(super) blocks: u32,
+    /// How many there are.
+    pub(super) blocks: u16,
     /// Its position, for rules that lie with the other end.
-    pub(super) position: u32,
+    pub(super) position: u16,
+}
+
+impl Lead {
+    /// Of a class that isn't known. No other has its position.
+    pub(super) const UNKNOWN: Lead = Lead { block: 0, blocks: 0, position: u16::MAX };
+
+    /// In one number, so that a reader sees all of it at once.
+    fn to_bits(self) -> u64 {
+        u64::from(self.block) << 32 | u64::from(self.blocks) << 16 | u64::from(self.position)
+    }
+
+    #[inline(always)]
+    pub(super) fn from_bits(bits: u64) -> Lead {
+        Lead { block: (bits >> 32) as u32, blocks: (bits >> 16) as u16, position: bits as u16 }
+    }
 }
 
 /// What is in the making, behind what a program has already.
@@ -48,16 +106,13 @@ pub(super) struct AddressRows {
     conditions: Vec<Asked>,
     /// The conditions that ask for an atom.
     by_atom: HashMap<AtomId, Vec<u32>, RandomState>,
-    /// Each view's lead: a row or a lead's number.
-    views: HashMap<Box<[AtomId]>, u32, RandomState>,
-    /// All leads, and the number of each; none in a program without narrow rules.
-    leads: Vec<Lead>,
-    numbers: HashMap<Lead, u32, RandomState>,
+    /// What classes of each view have.
+    views: HashMap<Box<[AtomId]>, Entry, RandomState>,
     /// Positions of addresses, by what they meet of what rules of the other end ask.
     positions: HashMap<Box<[u32]>, u16, RandomState>,
     has_lanes: bool,
-    /// The lead of a view of nothing.
-    nothing: u32,
+    /// What classes of a view of nothing have.
+    nothing: Entry,
     /// Views when all classes were last gone through.
     views_at_first: usize,
 }
@@ -109,14 +164,12 @@ impl AddressRows {
             conditions,
             by_atom,
             views: HashMap::default(),
-            leads: Vec::new(),
-            numbers: HashMap::default(),
             positions: narrow.positions,
             has_lanes,
-            nothing: 0,
+            nothing: (0, None),
             views_at_first: 0,
         };
-        rows.nothing = rows.lead_of(&[], making)?;
+        rows.nothing = rows.entry_of(&[], making)?;
         Some(rows)
     }
 
@@ -130,14 +183,9 @@ impl AddressRows {
         self.conditions.iter().any(|asked| !asked.bits.is_empty() && !asked.condition.is_any())
     }
 
-    /// All leads, by number.
-    pub(super) fn leads(&self) -> &[Lead] {
-        &self.leads
-    }
-
     /// Leads every class.
-    pub(super) fn lead_all(&mut self, classes: &Classes, making: &mut Making) -> Option<ClassLeads> {
-        let map = new_map(classes.end(), self.nothing);
+    pub(super) fn lead_all(&mut self, classes: &Classes, making: &mut Making) -> Option<ClassMap> {
+        let map = ClassMap::new(classes.end(), self.nothing);
         self.lead(|atom| classes.with(atom), &map, making)?;
         self.views_at_first = self.views.len();
         Some(map)
@@ -149,21 +197,13 @@ impl AddressRows {
         &mut self,
         fresh: &[ClassId],
         by_atom: &HashMap<AtomId, Vec<ClassId>, RandomState>,
-        map: &ClassLeads,
+        map: &ClassMap,
         making: &mut Making,
-    ) -> Option<Option<ClassLeads>> {
+    ) -> Option<Option<ClassMap>> {
         let end = fresh.iter().max().map_or(0, |last| *last as usize + 1);
-        let longer = (end > map.len()).then(|| {
-            let longer = new_map(end, self.nothing);
-            for (new, old) in longer.iter().zip(map.iter()) {
-                new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
-            longer
-        });
+        let longer = (end > map.rows.len()).then(|| map.longer(end, self.nothing));
         let map = longer.as_ref().unwrap_or(map);
-        for class in fresh {
-            map[*class as usize].store(self.nothing, Ordering::Relaxed);
-        }
+        fresh.iter().for_each(|class| map.set(*class, self.nothing));
         self.lead(|atom| by_atom.get(&atom).map_or(&[], Vec::as_slice), map, making)?;
         Some(longer)
     }
@@ -171,24 +211,24 @@ impl AddressRows {
     fn lead<'a>(
         &mut self,
         with: impl Fn(AtomId) -> &'a [ClassId],
-        map: &[AtomicU32],
+        map: &ClassMap,
         making: &mut Making,
     ) -> Option<()> {
         let mut view = Vec::new();
         for one in seen(self.by_atom.keys(), with).chunk_by(|(a, _), (b, _)| a == b) {
             view.clear();
             view.extend(one.iter().map(|(_, atom)| *atom));
-            let lead = match self.views.get(&*view) {
-                Some(lead) => *lead,
-                None => self.lead_of(&view, making)?,
+            let entry = match self.views.get(&*view) {
+                Some(entry) => *entry,
+                None => self.entry_of(&view, making)?,
             };
-            map[one[0].0 as usize].store(lead, Ordering::Relaxed);
+            map.set(one[0].0, entry);
         }
         Some(())
     }
 
-    /// The lead of a view that is new; `None` where there is no position for it, or more blocks than can be counted.
-    fn lead_of(&mut self, view: &[AtomId], making: &mut Making) -> Option<u32> {
+    /// What classes of a view that is new have; `None` where there is no position for it, or more blocks than can be counted.
+    fn entry_of(&mut self, view: &[AtomId], making: &mut Making) -> Option<Entry> {
         let mut asked: Vec<u32> = view.iter().flat_map(|atom| &self.by_atom[atom]).copied().collect();
         asked.sort_unstable();
         asked.dedup();
@@ -210,30 +250,21 @@ impl AddressRows {
         });
         let differs = differs.collect();
         let row = self.rows.row(differs, &mut making.words);
-        let number = if self.has_lanes { self.number_of(row, &mut lanes, pattern, making)? } else { row };
-        self.views.insert(view.into(), number);
-        Some(number)
+        let lead = if self.has_lanes { Some(self.lead_to(&mut lanes, pattern, making)?) } else { None };
+        self.views.insert(view.into(), (row, lead));
+        Some((row, lead))
     }
 
-    /// The number of a lead; `None` where there is no position for it, or more blocks than can be counted.
-    fn number_of(
-        &mut self,
-        row: u32,
-        lanes: &mut [Lane],
-        mut pattern: Vec<u32>,
-        making: &mut Making,
-    ) -> Option<u32> {
+    /// A lead to these lanes; `None` where there is no position for it, or more blocks than can be counted.
+    fn lead_to(&self, lanes: &mut [Lane], mut pattern: Vec<u32>, making: &mut Making) -> Option<Lead> {
         pattern.sort_unstable();
-        let mut lead = Lead { row, position: (*self.positions.get(&*pattern)?).into(), ..Lead::default() };
+        let mut lead = Lead { position: *self.positions.get(&*pattern)?, ..Lead::default() };
         // Nothing of lanes is in the first block.
         if !lanes.is_empty() {
             lead.block = u32::try_from(making.blocks_before + making.blocks.len()).ok()?;
-            lead.blocks = u32::try_from(making.blocks.write(lanes)).ok()?;
+            lead.blocks = u16::try_from(making.blocks.write(lanes)).ok()?;
         }
-        Some(*self.numbers.entry(lead).or_insert_with(|| {
-            self.leads.push(lead);
-            self.leads.len() as u32 - 1
-        }))
+        Some(lead)
     }
 
     /// Are there many more rows than when all classes were last gone through? Some may be nobody's by now.
@@ -245,10 +276,7 @@ impl AddressRows {
     pub(super) fn bytes(&self) -> usize {
         let of = |asked: &Asked| asked.bits.len() * 4 + size_of_val(&*asked.lanes) + size_of::<Asked>();
         let conditions: usize = self.conditions.iter().map(of).sum();
-        conditions
-            + self.views.len() * 64
-            + self.by_atom.len() * 64
-            + self.leads.len() * 3 * size_of::<Lead>()
+        conditions + self.views.len() * 64 + self.by_atom.len() * 64
     }
 }
 
@@ -282,11 +310,4 @@ pub(super) fn seen<'a, 'b>(
         atoms.flat_map(|atom| with(*atom).iter().map(|class| (*class, *atom))).collect();
     seen.sort_unstable();
     seen
-}
-
-/// A map in which every class leads where this one does.
-fn new_map(end: usize, lead: u32) -> ClassLeads {
-    // Room for classes to come.
-    let len = end.next_power_of_two().clamp(16, super::classes::UNKNOWN as usize);
-    (0..len).map(|_| AtomicU32::new(lead)).collect()
 }

@@ -3,11 +3,14 @@
 //! What such a rule asks besides the address that leads to it fits a lane: a span of the other end's positions
 //! (`narrow.rs`), a span of each port, and bits of the packet's kind.
 
+use std::hint::select_unpredictable;
+
 use model::Family;
 
 use super::conditions::{Part, PortCondition};
 use super::packet::{Packet, Upper};
 use super::port_rows::ranges;
+use super::processor::{Any, Processor};
 use super::program::{NONE, named};
 
 /// Rules in a block: as many ports as a register of the processor holds.
@@ -116,6 +119,9 @@ struct Block {
 
 const _: () = assert!(size_of::<Block>() == 128);
 
+/// One that no packet matches.
+static NEVER: Block = Block { first: [[u16::MAX; 4]; LANES], more: [[0; 4]; LANES] };
+
 impl Block {
     fn new(lanes: &[Lane; LANES]) -> Block {
         let spans = lanes.map(|lane| [lane.across, lane.kind, lane.source, lane.destination]);
@@ -125,27 +131,10 @@ impl Block {
         }
     }
 
-    /// A byte for each lane, the first one lowest: not zero where it matches.
+    /// A bit for each lane that matches, the first one lowest.
     #[inline(always)]
-    fn matches(&self, asked: u64) -> u64 {
-        let asked: [u16; 4 * LANES] = bytemuck::must_cast([asked; LANES]);
-        let spans = self.first.as_flattened().iter().zip(self.more.as_flattened());
-        let mut misses = [0; 4 * LANES];
-        for ((miss, asked), (first, more)) in misses.iter_mut().zip(&asked).zip(spans) {
-            *miss = asked.wrapping_sub(*first).saturating_sub(*more);
-        }
-        let misses: [u64; LANES] = bytemuck::must_cast(misses);
-        let mut matches = [0; LANES];
-        for (matches, miss) in matches.iter_mut().zip(misses) {
-            *matches = if miss == 0 { 0x80 } else { 0 };
-        }
-        u64::from_le_bytes(matches)
-    }
-
-    /// The first lane that matches; [`LANES`] where none does.
-    #[inline(always)]
-    fn first_lane(&self, asked: u64) -> u32 {
-        self.matches(asked).trailing_zeros() / u8::BITS
+    fn matches(&self, processor: impl Processor, asked: u64) -> u8 {
+        processor.within(bytemuck::must_cast_ref(&self.first), bytemuck::must_cast_ref(&self.more), asked)
     }
 }
 
@@ -220,30 +209,36 @@ impl Blocks {
         }
     }
 
-    /// The name of the first lane of one block that matches; [`NONE`] where none does.
+    /// The number of the first lane of one block that matches, counted from the first block on; 0, which has no name, where
+    /// none does.
     #[inline(always)]
-    pub(super) fn first_of(&self, at: u32, asked: u64) -> u32 {
-        let none = LANES as u32;
-        let lane = self.blocks.get(at as usize).map_or(none, |block| block.first_lane(asked));
-        // Without a branch: the first block has no names.
-        let at = if lane == none { 0 } else { at };
-        self.names.get(at as usize).map_or(NONE, |names| names[lane as usize % LANES])
+    pub(super) fn first_of(&self, processor: impl Processor, at: u32, asked: u64) -> u32 {
+        let matches = self.blocks.get(at as usize).unwrap_or(&NEVER).matches(processor, asked);
+        let lane = at * LANES as u32 + matches.trailing_zeros();
+        select_unpredictable(matches == 0, 0, lane)
     }
 
-    /// The same of some blocks, `count` of them.
+    /// The name of a lane.
     #[inline(always)]
-    pub(super) fn first(&self, at: u32, count: u32, asked: u64) -> u32 {
+    pub(super) fn name(&self, lane: u32) -> u32 {
+        self.names.as_flattened().get(lane as usize).copied().unwrap_or(NONE)
+    }
+
+    /// The name of the first lane of some blocks that matches, `count` of them; [`NONE`] where none does.
+    #[inline(always)]
+    pub(super) fn first(&self, at: u32, count: u16, asked: u64) -> u32 {
         // All of them: which is the first with a match, no branch predictor can learn.
-        (at..at + count).map(|at| self.first_of(at, asked)).fold(NONE, u32::min)
+        let all = at..at + u32::from(count);
+        all.map(|at| self.name(self.first_of(Any, at, asked))).fold(NONE, u32::min)
     }
 
     /// The same of lanes that are named from `from` on.
-    pub(super) fn first_from(&self, at: u32, count: u32, asked: u64, from: u32) -> u32 {
-        let range = at as usize..(at + count) as usize;
+    pub(super) fn first_from(&self, at: u32, count: u16, asked: u64, from: u32) -> u32 {
+        let range = at as usize..at as usize + usize::from(count);
         let (blocks, names) = (self.blocks.get(range.clone()), self.names.get(range));
         let lanes = blocks.unwrap_or(&[]).iter().zip(names.unwrap_or(&[])).flat_map(|(block, names)| {
-            let matches = block.matches(asked);
-            (0..).zip(names).filter(move |(lane, _)| matches >> (8 * lane) & 0xff != 0)
+            let matches = block.matches(Any, asked);
+            (0..).zip(names).filter(move |(lane, _)| matches >> lane & 1 != 0)
         });
         lanes.map(|(_, name)| *name).find(|name| *name >= from).unwrap_or(NONE)
     }
@@ -343,7 +338,7 @@ mod tests {
             let [asked, _] = Asked::new(&packet, [7, position]).0;
             let mut blocks = Blocks::default();
             blocks.write_never();
-            let count = blocks.write(&mut all) as u32;
+            let count = blocks.write(&mut all) as u16;
             prop_assert_eq!(blocks.first_from(1, count, asked, from), expected);
             let first = blocks.first_from(1, count, asked, 0);
             prop_assert_eq!(blocks.first(1, count, asked), first);

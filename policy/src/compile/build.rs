@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 
-use super::address_rows::{AddressRows, ClassLeads, Making};
+use super::address_rows::{AddressRows, Making};
 use super::addresses::Addresses;
 use super::arrange::Arrangement;
 use super::atoms::AtomId;
@@ -54,12 +54,7 @@ impl Built {
         let mut end = |rows: &mut Option<AddressRows>| -> Option<Option<End>> {
             let Some(rows) = rows else { return Some(None) };
             let map = rows.lead_all(&addresses.classes, &mut making)?;
-            Some(Some(End {
-                map,
-                leads: rows.leads().into(),
-                base: rows.base_at(),
-                asks_bits: rows.asks_bits(),
-            }))
+            Some(Some(End { map, base: rows.base_at(), asks_bits: rows.asks_bits() }))
         };
         let (from, to) = (end(&mut source)?, end(&mut destination)?);
         let name = |part: &Option<Part>| part.as_ref().map_or(u32::MAX, |part| named(part.step, part.action));
@@ -93,15 +88,12 @@ impl Built {
         let mut lead = |rows: &mut Option<AddressRows>, end: &Option<End>| -> Option<Option<End>> {
             let Some((rows, end)) = rows.as_mut().zip(end.as_ref()) else { return Some(None) };
             let longer = rows.lead_fresh(fresh, by_atom, &end.map, &mut making)?;
-            if longer.is_none() && rows.leads().len() == end.leads.len() {
-                return Some(None);
-            }
-            let map = longer.unwrap_or_else(|| ClassLeads::clone(&end.map));
-            Some(Some(End { map, leads: rows.leads().into(), ..*end }))
+            Some(longer.map(|map| End { map, ..*end }))
         };
         let source = lead(&mut self.source, &self.program.source)?;
         let destination = lead(&mut self.destination, &self.program.destination)?;
-        if source.is_none() && destination.is_none() && making.words.new.is_empty() {
+        let has_more = !making.words.new.is_empty() || !making.blocks.is_empty();
+        if source.is_none() && destination.is_none() && !has_more {
             return Some(());
         }
         let program = Arc::make_mut(&mut self.program);

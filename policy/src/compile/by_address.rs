@@ -1,17 +1,19 @@
 //! Judging packets by a program with narrow rules (`narrow.rs`): first by what their ends lead to, which decides on most of
 //! them, and the others by rows as well.
 //!
-//! Batches go step by step, all packets' leads before all packets' blocks, and lists of packets are kept where a branch
-//! would be: whether a packet needs another step, no branch predictor can learn.
+//! Batches go step by step, all packets' leads before all packets' blocks, so that one packet's wait for memory is another's
+//! work. Lists of packets are kept where a branch would be: whether a packet needs another step, no branch predictor can
+//! learn.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::address_rows::Lead;
 use super::arrange::Stage;
 use super::blocks::Asked;
 use super::classes::ClassId;
 use super::packet::Packet;
-use super::program::{End, NONE, PASS, PacketRows, Program, VERDICTS, map_of};
+use super::processor::Processor;
+use super::program::{End, NONE, PASS, PacketRows, Program, VERDICTS, row};
 use super::{Judgement, ProgramId, RuleId};
 
 /// Packets of a batch at most.
@@ -23,49 +25,56 @@ pub(super) struct Way {
     /// Where its ends lead to.
     leads: [Lead; 2],
     asked: Asked,
+    /// The first lane that it matches at each end.
+    lanes: [u32; 2],
+    /// Its rows of ports, where they are asked for.
+    ports: [u32; 2],
+}
+
+impl Way {
     /// Are both ends' classes known?
-    is_known: bool,
-    /// The name of the first narrow rule that it matches.
-    first: u32,
+    #[inline(always)]
+    fn is_known(&self) -> bool {
+        self.leads.iter().all(|lead| lead.position != Lead::UNKNOWN.position)
+    }
 }
 
 /// Where every class leads at an end that nobody asks for.
-static NOWHERE: [Lead; 1] = [Lead { row: 0, block: 0, blocks: 0, position: 0 }];
+static NOWHERE: [AtomicU64; 1] = [AtomicU64::new(0)];
 
 /// What leads from an end's classes.
 #[derive(Clone, Copy)]
 struct Leading<'a> {
-    map: &'a [AtomicU32],
+    leads: &'a [AtomicU64],
     /// The bits of a class that count.
     mask: ClassId,
-    leads: &'a [Lead],
 }
 
 impl<'a> Leading<'a> {
     #[inline(always)]
     fn of(end: Option<&'a End>) -> Leading<'a> {
-        let (map, mask) = map_of(end);
-        Leading { map, mask, leads: end.map_or(&NOWHERE, |end| &end.leads) }
+        match end {
+            Some(end) => Leading { leads: &end.map.leads, mask: ClassId::MAX },
+            None => Leading { leads: &NOWHERE, mask: 0 },
+        }
     }
 
     #[inline(always)]
-    fn lead(self, class: ClassId) -> Option<Lead> {
-        let number = self.map.get((class & self.mask) as usize)?.load(Ordering::Relaxed);
-        self.leads.get(number as usize).copied()
+    fn lead(self, class: ClassId) -> Lead {
+        let lead = self.leads.get((class & self.mask) as usize);
+        lead.map_or(Lead::UNKNOWN, |lead| Lead::from_bits(lead.load(Ordering::Relaxed)))
     }
 }
 
 impl Program {
     #[inline(always)]
     fn way(&self, ends: [Leading<'_>; 2], packet: &Packet, classes: [ClassId; 2]) -> Way {
-        let [source, destination] = [ends[0].lead(classes[0]), ends[1].lead(classes[1])];
-        let is_known = source.is_some() & destination.is_some();
-        let leads = [source.unwrap_or_default(), destination.unwrap_or_default()];
+        let leads = [ends[0].lead(classes[0]), ends[1].lead(classes[1])];
         Way {
             leads,
-            asked: Asked::new(packet, leads.map(|lead| lead.position as u16)),
-            is_known,
-            first: NONE,
+            asked: Asked::new(packet, leads.map(|lead| lead.position)),
+            lanes: [0; 2],
+            ports: [0; 2],
         }
     }
 
@@ -84,7 +93,9 @@ impl Program {
     #[inline(always)]
     pub(super) fn judge_by_address(
         &self,
+        processor: impl Processor,
         run: &[(ProgramId, Packet)],
+        classes: &[[ClassId; 2]],
         ways: &mut [Way],
         out: &mut [Judgement],
     ) {
@@ -92,12 +103,12 @@ impl Program {
         // Packet and end, of those that have more blocks.
         let (mut open, mut count) = ([0u8; 2 * BATCH], 0);
         for (number, way) in (0..BATCH as u8).zip(ways.iter_mut()) {
-            way.first = NONE;
-            for (end, (lead, asked)) in (0..).zip(way.leads.iter().zip(way.asked.0)) {
-                let found = self.blocks.first_of(lead.block, asked);
-                way.first = way.first.min(found);
-                open[count % (2 * BATCH)] = number * 2 + end;
-                count += usize::from((found == NONE) & (lead.blocks > 1));
+            for end in 0..2 {
+                let lead = way.leads[end];
+                let lane = self.blocks.first_of(processor, lead.block, way.asked.0[end]);
+                way.lanes[end] = lane;
+                open[count % (2 * BATCH)] = number * 2 + end as u8;
+                count += usize::from((lane == 0) & (lead.blocks > 1));
             }
         }
         let mut round = 1;
@@ -107,36 +118,72 @@ impl Program {
                 let whose = usize::from(open[at % (2 * BATCH)]);
                 let Some(way) = ways.get_mut(whose / 2) else { break };
                 let (lead, asked) = (&way.leads[whose % 2], way.asked.0[whose % 2]);
-                let found = self.blocks.first_of(lead.block + round, asked);
+                let lane = self.blocks.first_of(processor, lead.block + u32::from(round), asked);
+                way.lanes[whose % 2] = lane;
                 open[kept % (2 * BATCH)] = whose as u8;
-                kept += usize::from((found == NONE) & (lead.blocks > round + 1));
-                way.first = way.first.min(found);
+                kept += usize::from((lane == 0) & (lead.blocks > round + 1));
             }
             (count, round) = (kept, round + 1);
         }
         let (mut rest, mut count) = ([0u8; BATCH], 0);
         for ((number, way), out) in (0..BATCH as u8).zip(ways.iter()).zip(out.iter_mut()) {
-            let (is_decided, judgement) = decided(*id, stage, way);
+            let first = self.first(way);
+            let (is_decided, judgement) = decided(*id, stage, way, first);
             *out = judgement;
             rest[count % BATCH] = number;
-            count += usize::from(!is_decided);
+            count += usize::from(!(is_decided & (first < stage.lowest)));
+        }
+        if self.asks_ports_alone(stage) {
+            let mut kept = 0;
+            for at in 0..count {
+                let number = usize::from(rest[at % BATCH]);
+                let Some((way, (_, packet))) = ways.get_mut(number).zip(run.get(number)) else { break };
+                way.ports = self.port_rows(packet);
+                self.prefetch_plain(way.ports);
+            }
+            for at in 0..count {
+                let number = rest[at % BATCH];
+                let Some((way, out)) = ways.get(usize::from(number)).zip(out.get_mut(usize::from(number)))
+                else {
+                    break;
+                };
+                let first = self.first(way).min(self.first_by_ports(processor, stage, way.ports));
+                let (is_decided, judgement) = decided(*id, stage, way, first);
+                *out = judgement;
+                rest[kept % BATCH] = number;
+                kept += usize::from(!is_decided);
+            }
+            count = kept;
         }
         for number in &rest[..count] {
             let number = usize::from(*number);
-            let Some(((way, (_, packet)), out)) =
-                ways.get(number).zip(run.get(number)).zip(out.get_mut(number))
+            let Some((((way, (_, packet)), classes), out)) =
+                ways.get(number).zip(run.get(number)).zip(classes.get(number)).zip(out.get_mut(number))
             else {
                 break;
             };
-            self.judge_open(*id, packet, way, out);
+            self.judge_open(*id, packet, *classes, way, out);
         }
+    }
+
+    /// The name of the first narrow rule that a packet matches.
+    #[inline(always)]
+    fn first(&self, way: &Way) -> u32 {
+        way.lanes.iter().map(|lane| self.blocks.name(*lane)).fold(NONE, u32::min)
     }
 
     /// [`Self::judge_rest`] of a packet of a batch. Written where it is to be: what is returned is written in pieces and copied
     /// in one, for which the processor waits.
     #[inline(never)]
-    fn judge_open(&self, id: ProgramId, packet: &Packet, way: &Way, out: &mut Judgement) {
-        *out = self.judge_rest(id, packet, way, |_| {});
+    fn judge_open(
+        &self,
+        id: ProgramId,
+        packet: &Packet,
+        classes: [ClassId; 2],
+        way: &Way,
+        out: &mut Judgement,
+    ) {
+        *out = self.judge_rest(id, packet, classes, way, self.first(way), |_| {});
     }
 
     /// What becomes of a packet by itself.
@@ -149,39 +196,50 @@ impl Program {
         met: impl FnMut(RuleId),
     ) -> Judgement {
         let ends = [Leading::of(self.source.as_ref()), Leading::of(self.destination.as_ref())];
-        let mut way = self.way(ends, packet, classes);
-        for (lead, asked) in way.leads.iter().zip(way.asked.0) {
-            way.first = way.first.min(self.blocks.first(lead.block, lead.blocks, asked));
-        }
-        match self.stages.first().map(|stage| decided(id, stage, &way)) {
-            Some((true, judgement)) => judgement,
-            _ => self.judge_rest(id, packet, &way, met),
+        let way = self.way(ends, packet, classes);
+        let firsts = way
+            .leads
+            .iter()
+            .zip(way.asked.0)
+            .map(|(lead, asked)| self.blocks.first(lead.block, lead.blocks, asked));
+        let first = firsts.fold(NONE, u32::min);
+        match self.stages.first().map(|stage| (decided(id, stage, &way, first), stage.lowest)) {
+            Some(((true, judgement), lowest)) if first < lowest => judgement,
+            _ => self.judge_rest(id, packet, classes, &way, first, met),
         }
     }
 
     /// What becomes of a packet whose first narrow rule is known.
     #[inline(always)]
-    fn judge_rest(&self, id: ProgramId, packet: &Packet, way: &Way, met: impl FnMut(RuleId)) -> Judgement {
-        if !way.is_known {
+    fn judge_rest(
+        &self,
+        id: ProgramId,
+        packet: &Packet,
+        classes: [ClassId; 2],
+        way: &Way,
+        first: u32,
+        met: impl FnMut(RuleId),
+    ) -> Judgement {
+        let ends = [(&self.source, classes[0]), (&self.destination, classes[1])];
+        let [Some(source), Some(destination)] = ends.map(|(end, class)| row(end.as_ref(), class)) else {
             return Judgement::NO_PROGRAM;
-        }
+        };
         let [upper, port] = self.port_rows(packet);
-        let rows = PacketRows([upper, port, way.leads[0].row, way.leads[1].row]);
+        let rows = PacketRows([upper, port, source, destination]);
         let next = |from| {
             let ends = way.leads.iter().zip(way.asked.0);
             let firsts =
                 ends.map(|(lead, asked)| self.blocks.first_from(lead.block, lead.blocks, asked, from));
             firsts.fold(NONE, u32::min)
         };
-        self.judge_with(id, &rows, way.first, next, met)
+        self.judge_with(id, &rows, first, next, met)
     }
 }
 
-/// Does a packet's first narrow rule decide, whatever rows say? Then its judgement.
+/// Does the first rule of all that a packet matches decide in this stage? Then its judgement.
 #[inline(always)]
-fn decided(id: ProgramId, stage: &Stage, way: &Way) -> (bool, Judgement) {
-    let first = way.first;
-    let is_decided = way.is_known & (first < stage.lowest) & (first < stage.step << 2) & (first & 3 != PASS);
+fn decided(id: ProgramId, stage: &Stage, way: &Way, first: u32) -> (bool, Judgement) {
+    let is_decided = way.is_known() & (first < stage.step << 2) & (first & 3 != PASS);
     let judgement =
         Judgement { verdict: VERDICTS[first as usize & 3], rule: RuleId::new(id, first >> 2), logs: 0 };
     (is_decided, judgement)

@@ -9,6 +9,7 @@ use super::by_address::{BATCH, Way};
 use super::classes::{ClassId, NOTHING};
 use super::memo::{Forgetful, Memo, Memory};
 use super::packet::Packet;
+use super::processor::{Any, Avx512, Processor};
 use super::program::{PacketRows, Program, bits};
 use super::{Judgement, ProgramId, RuleId};
 
@@ -18,6 +19,8 @@ pub struct Compiled {
     pub(super) programs: Arc<[Option<Arc<Program>>]>,
     pub(super) addresses: AddressLookup,
     pub(super) asks_for_addresses: bool,
+    /// Where batches may be judged by it.
+    pub(super) avx512: Option<Avx512>,
 }
 
 impl Compiled {
@@ -41,7 +44,10 @@ impl Compiled {
 
     /// [`Self::judge`] for many packets, several at a time: `out[i]` for `asked[i]`. Of two lengths, the shorter counts.
     pub fn judge_batch(&self, asked: &[(ProgramId, Packet)], out: &mut [Judgement]) {
-        self.judge_all(&mut Scratch::new(), Forgetful, asked, out);
+        match self.avx512 {
+            Some(avx512) => avx512.judge_all(self, &mut Scratch::new(), Forgetful, asked, out),
+            None => self.judge_all(Any, &mut Scratch::new(), Forgetful, asked, out),
+        }
     }
 
     /// [`Self::judge_batch`] by a worker that remembers what it has judged before.
@@ -51,7 +57,10 @@ impl Compiled {
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
     ) {
-        self.judge_all(&mut memo.scratch, &mut memo.remembered, asked, out);
+        match self.avx512 {
+            Some(avx512) => avx512.judge_all(self, &mut memo.scratch, &mut memo.remembered, asked, out),
+            None => self.judge_all(Any, &mut memo.scratch, &mut memo.remembered, asked, out),
+        }
     }
 
     /// The same by the look-up tables that any number of prefixes takes, however few there are: so that tests see both.
@@ -59,17 +68,23 @@ impl Compiled {
         Compiled { addresses: self.addresses.without_intervals(), ..self }
     }
 
+    /// The same by what every processor has: so that tests see both.
+    pub fn by_any_processor(self) -> Compiled {
+        Compiled { avx512: None, ..self }
+    }
+
     /// All packets, [`BATCH`] at a time.
     #[inline(always)]
-    fn judge_all(
+    pub(super) fn judge_all(
         &self,
+        processor: impl Processor,
         scratch: &mut Scratch,
         mut memory: impl Memory,
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
     ) {
         for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.judge_some(scratch, &mut memory, asked, out);
+            self.judge_some(processor, scratch, &mut memory, asked, out);
         }
     }
 
@@ -105,6 +120,7 @@ impl Compiled {
     #[inline(always)]
     fn judge_some(
         &self,
+        processor: impl Processor,
         scratch: &mut Scratch,
         memory: &mut impl Memory,
         asked: &[(ProgramId, Packet)],
@@ -112,7 +128,7 @@ impl Compiled {
     ) {
         let asked = &asked[..asked.len().min(out.len()).min(BATCH)];
         let Scratch { classes, rows, ways, addresses } = scratch;
-        self.classify(asked, addresses, classes);
+        self.classify(processor, asked, addresses, classes);
         // Each bit is a packet's that is still to be judged.
         let mut unknown = 0u64;
         // Has to be made, so what it is of has to be read.
@@ -153,7 +169,13 @@ impl Compiled {
             let (id, _) = run[0];
             let Some(program) = self.program(id) else { continue };
             if program.lies_by_address() {
-                program.judge_by_address(run, &mut ways[at..][..run.len()], &mut out[at..]);
+                program.judge_by_address(
+                    processor,
+                    run,
+                    &classes[at..],
+                    &mut ways[at..][..run.len()],
+                    &mut out[at..],
+                );
                 continue;
             }
             let which = unknown_of(at, run);
@@ -168,6 +190,7 @@ impl Compiled {
     #[inline(always)]
     fn classify(
         &self,
+        processor: impl Processor,
         asked: &[(ProgramId, Packet)],
         addresses: &mut Addresses,
         classes: &mut [[ClassId; 2]; BATCH],
@@ -189,14 +212,14 @@ impl Compiled {
             match ends {
                 [true, true] => {
                     let keys = addresses.v4[..asked.len()].as_flattened();
-                    self.addresses.classes_v4(keys, classes.as_flattened_mut());
+                    self.addresses.classes_v4(processor, keys, classes.as_flattened_mut());
                 }
                 [false, false] => {}
                 [source, _] => {
                     let end = usize::from(!source);
                     let keys = addresses.v4.map(|keys| keys[end]);
                     let answers = &mut addresses.classes[..asked.len()];
-                    self.addresses.classes_v4(&keys[..asked.len()], answers);
+                    self.addresses.classes_v4(processor, &keys[..asked.len()], answers);
                     for (class, answer) in classes.iter_mut().zip(answers) {
                         class[end] = *answer;
                     }

@@ -10,6 +10,7 @@ use super::addresses::{Addresses, Classified};
 use super::build::{Built, Fresh};
 use super::compiled::Compiled;
 use super::conditions::{rules, steps};
+use super::processor::Avx512;
 use super::program::Program;
 use super::{Full, Limits, ProgramId, RuleId, Usage};
 use crate::judge::Step;
@@ -202,7 +203,12 @@ impl Compiler {
         });
         let programs: Arc<[Option<Arc<Program>>]> = programs.collect();
         let asks_for_addresses = programs.iter().flatten().any(|program| program.asks_for_addresses());
-        Compiled { programs, addresses: self.addresses.lookup(), asks_for_addresses }
+        Compiled {
+            programs,
+            addresses: self.addresses.lookup(),
+            asks_for_addresses,
+            avx512: Avx512::detect(),
+        }
     }
 
     /// Does now what the next publication would have to do first. Call it when no reader holds what was published before

@@ -2,36 +2,23 @@
 //!
 //! A look-up table of prefixes (`lpm`) reads some six cache lines of some megabytes for an address whose prefix is longer
 //! than /24, and takes any number of prefixes and of changes. Policy seldom names more than some thousands, and those are
-//! searched in memory that stays near: sixteen starts of intervals to a cache line, and lines of every sixteenth start above
-//! them (a B+-tree without pointers, as in PlanB, NSDI 2026, which searches IPv6 prefixes so). Made anew whenever a prefix's
+//! searched in memory that stays near: sixteen starts of intervals to a cache line, lines of every sixteenth start above
+//! them, and at the top up to 64 starts that AVX-512 holds in registers (`processor.rs`) (a B+-tree without pointers, as in PlanB, NSDI 2026, which searches IPv6 prefixes so). Made anew whenever a prefix's
 //! class changes, which readers see in the next publication.
 
 use super::classes::{ClassId, NOTHING};
+use super::processor::{Any, LINE, Line, Processor, Root};
 
 /// Prefixes up to which intervals are made: by measurement 5 ns for each of them, with every publication that changes any.
 pub(super) const PREFIXES_MAX: usize = 8_192;
-/// Starts in a line.
-const LINE: usize = 16;
 /// Addresses that are searched together.
 const TOGETHER: usize = 32;
-
-/// Starts of intervals next to each other; behind the last one, the largest number.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Line([u32; LINE]);
-
-impl Line {
-    /// How many of its starts are at most this number.
-    #[inline(always)]
-    fn count_up_to(&self, number: u32) -> u32 {
-        self.0.iter().map(|start| u32::from(*start <= number)).sum()
-    }
-}
 
 /// The readers' side.
 #[derive(Debug)]
 pub(super) struct Intervals {
-    /// From the level of one line to that of all starts.
+    root: Root,
+    /// From that below the root to that of all starts.
     levels: Vec<Box<[Line]>>,
     /// The class of each interval.
     classes: Box<[u16]>,
@@ -42,20 +29,16 @@ impl Intervals {
     pub(super) fn new(intervals: &[(u32, ClassId)]) -> Intervals {
         let mut starts: Vec<u32> = intervals.iter().map(|(start, _)| *start).collect();
         let mut levels = Vec::new();
-        loop {
-            let line = |some: &[u32]| {
-                let mut line = Line([u32::MAX; LINE]);
-                line.0[..some.len()].copy_from_slice(some);
-                line
-            };
-            levels.push(starts.chunks(LINE).map(line).collect());
-            if starts.len() <= LINE {
-                break;
-            }
+        while starts.len() > Root::NUMBERS {
+            levels.push(starts.chunks(LINE).map(Line::new).collect());
             starts = starts.into_iter().step_by(LINE).collect();
         }
         levels.reverse();
-        Intervals { levels, classes: intervals.iter().map(|(_, class)| *class as u16).collect() }
+        Intervals {
+            root: Root::new(&starts),
+            levels,
+            classes: intervals.iter().map(|(_, class)| *class as u16).collect(),
+        }
     }
 
     /// The most bytes that so many prefixes take, in two publications: each prefix has two borders.
@@ -67,21 +50,29 @@ impl Intervals {
     /// The class of an address.
     #[inline(always)]
     pub(super) fn class(&self, addr: u32) -> ClassId {
-        let mut at = 0;
+        let mut at = self.root.last_up_to(Any, addr);
         for level in &self.levels {
-            at = step(level, at, addr);
+            at = step(Any, level, at, addr);
         }
         self.class_at(at)
     }
 
     /// The classes of many: `classes[i]` for `addrs[i]`. Level by level, so that one address's wait for memory is another's work.
     #[inline(always)]
-    pub(super) fn classes(&self, addrs: &[u32], classes: &mut [ClassId]) {
+    pub(super) fn classes(&self, processor: impl Processor, addrs: &[u32], classes: &mut [ClassId]) {
         for (addrs, classes) in addrs.chunks(TOGETHER).zip(classes.chunks_mut(TOGETHER)) {
-            classes.fill(0);
+            for (addrs, at) in addrs.chunks(LINE).zip(classes.chunks_mut(LINE)) {
+                match (addrs.first_chunk(), at.first_chunk_mut()) {
+                    (Some(addrs), Some(at)) => *at = processor.last_up_to(&self.root, addrs),
+                    _ => at
+                        .iter_mut()
+                        .zip(addrs)
+                        .for_each(|(at, addr)| *at = self.root.last_up_to(processor, *addr)),
+                }
+            }
             for level in &self.levels {
                 for (at, addr) in classes.iter_mut().zip(addrs) {
-                    *at = step(level, *at, *addr);
+                    *at = step(processor, level, *at, *addr);
                 }
             }
             for at in classes {
@@ -99,15 +90,16 @@ impl Intervals {
 
 /// In the level below, the line that holds an address's interval; in the last one, the interval's number.
 #[inline(always)]
-fn step(level: &[Line], at: u32, addr: u32) -> u32 {
+fn step(processor: impl Processor, level: &[Line], at: u32, addr: u32) -> u32 {
     match level.get(at as usize) {
-        Some(line) => LINE as u32 * at + line.count_up_to(addr).wrapping_sub(1),
+        Some(line) => LINE as u32 * at + processor.count_up_to(line, addr).wrapping_sub(1),
         None => u32::MAX,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::processor::Avx512;
     use super::*;
     use proptest::prelude::*;
 
@@ -129,8 +121,13 @@ mod tests {
             let one_by_one: Vec<ClassId> = addrs.iter().map(|addr| searched.class(*addr)).collect();
             prop_assert_eq!(&one_by_one, &expected);
             let mut classes = vec![7; addrs.len()];
-            searched.classes(&addrs, &mut classes);
+            searched.classes(Any, &addrs, &mut classes);
             prop_assert_eq!(&classes, &expected);
+            if let Some(avx512) = Avx512::detect() {
+                classes.fill(7);
+                searched.classes(avx512, &addrs, &mut classes);
+                prop_assert_eq!(&classes, &expected);
+            }
         }
     }
 }

@@ -1,13 +1,15 @@
 //! A program: checks in the form that packets are judged by.
 
+use std::hint::select_unpredictable;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::address_rows::{ClassLeads, Lead};
+use super::address_rows::ClassMap;
 use super::arrange::Stage;
 use super::blocks::Blocks;
 use super::classes::ClassId;
 use super::packet::{Packet, Upper};
 use super::port_rows::PortTables;
+use super::processor::{Any, Processor, TOGETHER};
 use super::rows::{BLOCK, Head, WORD, blocks};
 use super::{Judgement, ProgramId, RuleId};
 use crate::judge::Verdict;
@@ -41,9 +43,8 @@ pub(super) struct Program {
 /// One end of packets.
 #[derive(Clone, Debug)]
 pub(super) struct End {
-    /// The lead of each class.
-    pub(super) map: ClassLeads,
-    pub(super) leads: Box<[Lead]>,
+    /// What each class leads to.
+    pub(super) map: ClassMap,
     /// Where the base of its rows lies.
     pub(super) base: u32,
     /// Does any bit depend on it?
@@ -78,10 +79,12 @@ pub(super) struct PacketRows(pub(super) [u32; 4]);
 /// Where every class leads at an end that nobody asks for.
 static ONE_CLASS: [AtomicU32; 1] = [AtomicU32::new(0)];
 
-/// The map of an end, and the bits of a class that it goes by.
+/// The row of a class at an end; `None` where the class isn't known.
 #[inline(always)]
-pub(super) fn map_of(end: Option<&End>) -> (&[AtomicU32], ClassId) {
-    end.map_or((&ONE_CLASS, 0), |end| (&end.map, ClassId::MAX))
+pub(super) fn row(end: Option<&End>, class: ClassId) -> Option<u32> {
+    // An end that nobody asks for has one class.
+    let (map, mask): (&[AtomicU32], _) = end.map_or((&ONE_CLASS, 0), |end| (&end.map.rows, ClassId::MAX));
+    map.get((class & mask) as usize).map(|row| row.load(Ordering::Relaxed))
 }
 
 impl Program {
@@ -98,13 +101,8 @@ impl Program {
     /// The rows of a packet whose ends have these classes; `None` where one of them isn't known.
     #[inline(always)]
     pub(super) fn rows(&self, packet: &Packet, [source, destination]: [ClassId; 2]) -> Option<PacketRows> {
-        let lead = |end: Option<&End>, class: ClassId| {
-            // An end that nobody asks for has one class.
-            let (map, mask) = map_of(end);
-            map.get((class & mask) as usize).map_or(u32::MAX, |lead| lead.load(Ordering::Relaxed))
-        };
-        let (source, destination) =
-            (lead(self.source.as_ref(), source), lead(self.destination.as_ref(), destination));
+        let source = row(self.source.as_ref(), source).unwrap_or(u32::MAX);
+        let destination = row(self.destination.as_ref(), destination).unwrap_or(u32::MAX);
         let [upper, source_port] = self.port_rows(packet);
         let is_known = source != u32::MAX && destination != u32::MAX;
         is_known.then_some(PacketRows([upper, source_port, source, destination]))
@@ -210,7 +208,7 @@ impl Program {
             let end = stage.step << 2;
             let mut first = if narrow < end { narrow } else { NONE };
             if L == 0 {
-                first = first.min(self.first_plain(plain, stage.rules.start, stage.rules.end));
+                first = first.min(self.first_plain(Any, plain, stage.rules.start, stage.rules.end));
             } else {
                 self.matches(plain, lists, stage.rules.start, stage.rules.end, |at, word| {
                     // Without a branch on whether there is one, for as often as not there is none.
@@ -245,20 +243,69 @@ impl Program {
         Judgement::NO_PROGRAM
     }
 
+    /// Do the bits of a stage depend on ports alone, and does none of its rules log?
+    #[inline(always)]
+    pub(super) fn asks_ports_alone(&self, stage: &Stage) -> bool {
+        let asks = |end: &Option<End>| end.as_ref().is_some_and(|end| end.asks_bits);
+        stage.logs.is_empty() && !asks(&self.source) && !asks(&self.destination)
+    }
+
+    /// The name of the first rule of such a stage that has bits.
+    #[inline(always)]
+    pub(super) fn first_by_ports(
+        &self,
+        processor: impl Processor,
+        stage: &Stage,
+        [upper, port]: [u32; 2],
+    ) -> u32 {
+        let words = &stage.rules;
+        if self.asks_source_port {
+            self.first_plain(processor, [upper, port], words.start, words.end)
+        } else {
+            self.first_plain(processor, [upper], words.start, words.end)
+        }
+    }
+
+    /// Asks for rows, so that they are near when they are read.
+    #[inline(always)]
+    pub(super) fn prefetch_plain(&self, rows: [u32; 2]) {
+        for row in rows {
+            lpm::prefetch(&self.words, row as usize);
+            lpm::prefetch(&self.words, row as usize + 8);
+        }
+    }
+
     /// The name of the first rule, of words from `start` up to `end`, whose bit all rows have: plain ones, whose rules lie in
     /// their order.
     #[inline(always)]
-    fn first_plain<const P: usize>(&self, rows: [u32; P], start: u32, end: u32) -> u32 {
+    fn first_plain<const P: usize>(
+        &self,
+        processor: impl Processor,
+        rows: [u32; P],
+        start: u32,
+        end: u32,
+    ) -> u32 {
         // Each row by itself, so that its end is checked once.
         let row = |row: u32| self.words.get((row + start) as usize..(row + end) as usize).unwrap_or(&[]);
         let rows = rows.map(row);
         let len = rows.iter().map(|row| row.len()).min().unwrap_or(0);
-        let rows = rows.map(|row| &row[..len]);
+        let rows = rows.map(|row| row[..len].as_chunks::<TOGETHER>());
         // From the last one, and without a branch on whether there is one.
         let (mut word, mut bits) = (0, 0);
-        for at in (0..len).rev() {
-            let here = rows.iter().fold(!0, |bits, row| bits & row[at]);
-            (word, bits) = if here != 0 { (at, here) } else { (word, bits) };
+        let chunks = len / TOGETHER;
+        for at in (0..len % TOGETHER).rev() {
+            let here = rows.iter().fold(!0, |bits, (_, rest)| bits & rest[at]);
+            (word, bits) = if here != 0 { (chunks * TOGETHER + at, here) } else { (word, bits) };
+        }
+        for chunk in (0..chunks).rev() {
+            let mut here = [!0; TOGETHER];
+            for (chunks, _) in &rows {
+                here.iter_mut().zip(&chunks[chunk]).for_each(|(bits, word)| *bits &= word);
+            }
+            let filled = processor.filled(&here);
+            let at = filled.trailing_zeros() as usize % TOGETHER;
+            word = select_unpredictable(filled == 0, word, chunk * TOGETHER + at);
+            bits = select_unpredictable(filled == 0, bits, here[at]);
         }
         let bit = (start as usize + word) * WORD + bits.trailing_zeros() as usize % WORD;
         let none = if bits == 0 { NONE } else { 0 };
@@ -320,7 +367,7 @@ impl Program {
             + size_of_val(&*self.words)
             + self.ports.bytes()
             + self.blocks.bytes()
-            + ends.map(|end| end.map.len() * 4 + size_of_val(&*end.leads)).sum::<usize>()
+            + ends.map(|end| end.map.bytes()).sum::<usize>()
     }
 }
 

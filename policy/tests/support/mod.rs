@@ -371,10 +371,11 @@ pub fn check(
     assert_eq!((told, got.logs as usize), (logs.clone(), logs.len()), "{}", shown());
 }
 
-/// A batch is judged as its packets one by one, however addresses are looked up.
+/// A batch is judged as its packets one by one, however addresses are looked up and whatever the processor has.
 pub fn check_batch(compiled: &Compiled, asked: &[(ProgramId, policy::compile::Packet)]) {
     let expected: Vec<_> = asked.iter().map(|(program, packet)| compiled.judge(*program, packet)).collect();
-    for compiled in [compiled.clone(), compiled.clone().by_tables()] {
+    let (by_tables, portable) = (compiled.clone().by_tables(), compiled.clone().by_any_processor());
+    for compiled in [compiled, &by_tables, &portable, &portable.clone().by_tables()] {
         let mut out = vec![Judgement::NO_PROGRAM; asked.len()];
         compiled.judge_batch(asked, &mut out);
         assert_eq!(out, expected);
