@@ -35,6 +35,7 @@ mod tenant_policy;
 mod tunnels;
 mod two_workers;
 mod virtio_zero_copy;
+mod vxlan_gateway;
 mod vxlan_learning;
 mod vxlan_segment;
 mod watching;
@@ -83,6 +84,7 @@ pub const ALL: &[Scenario] = &[
     hostile_bgp::HOSTILE_BGP,
     ipip_linux::IPIP_LINUX,
     virtio_zero_copy::VIRTIO_ZERO_COPY,
+    vxlan_gateway::VXLAN_GATEWAY,
     vxlan_segment::VXLAN_SEGMENT,
     vxlan_learning::VXLAN_LEARNING,
     watching::LOOKING_GLASS,
