@@ -43,6 +43,10 @@ const WATCH: Duration = Duration::from_secs(1);
 /// How long a worker may take to close its queues: each waits up to 200 ms for frames on their way out.
 const WORKERS_STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long sockets that somebody holds are waited for: a router that was killed while it started nft has left its own to that
+/// child until the program is loaded.
+const PREDECESSOR_GOES_WITHIN: Duration = Duration::from_millis(500);
+
 /// Runs the router until a signal ends it.
 ///
 /// # Errors
@@ -61,9 +65,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("can't listen for signals")?;
     // First of all, so that a second router of the same name ends before it touches an interface.
-    let control = control::Server::listen(&config.control_socket)?;
-    let bird = config.bird_sockets.as_deref().map(bird::Servers::listen).transpose()?;
-    let http = http_servers(config).await?;
+    let Sockets { control, bird, http } = Sockets::open(config).await?;
     // Before the slow path, which then finds the node complete.
     let startup = tokio::select! {
         startup = startup::on_a_thread(config) => startup.context("the node can't start up")?,
@@ -151,6 +153,34 @@ async fn serve_bird(servers: Option<&bird::Servers>, observer: &Observer) {
     match servers {
         Some(servers) => servers.serve(observer).await,
         None => std::future::pending().await,
+    }
+}
+
+/// What questions are answered at.
+struct Sockets {
+    control: control::Server,
+    bird: Option<bird::Servers>,
+    http: (Option<http::Server>, Option<http::Server>),
+}
+
+impl Sockets {
+    /// Opens all, and tries again for [`PREDECESSOR_GOES_WITHIN`].
+    async fn open(config: &Config) -> anyhow::Result<Sockets> {
+        let deadline = Instant::now() + PREDECESSOR_GOES_WITHIN;
+        loop {
+            match Sockets::try_open(config).await {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_open(config: &Config) -> anyhow::Result<Sockets> {
+        Ok(Sockets {
+            control: control::Server::listen(&config.control_socket)?,
+            bird: config.bird_sockets.as_deref().map(bird::Servers::listen).transpose()?,
+            http: http_servers(config).await?,
+        })
     }
 }
 
