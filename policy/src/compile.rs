@@ -19,6 +19,8 @@ mod intervals;
 mod memo;
 mod narrow;
 mod packet;
+mod pairs;
+mod port_grid;
 mod port_rows;
 mod prefixes;
 mod processor;

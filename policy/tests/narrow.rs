@@ -45,8 +45,8 @@ fn elsewhere() -> impl Strategy<Value = IpAddr> {
 prop_compose! {
     fn rule()(
         number in 0..HOMES, set in select(vec![None, None, None, Some(0), Some(5)]), by_source in any::<bool>(),
-        other in across(), first in 0u16..40, more in 0u16..10, asks_ports in 0u8..4,
-        protocol in select(vec![6, 17]),
+        other in across(), first in 0u16..40, more in 0u16..10, asks_ports in 0u8..4, from in 0u16..4,
+        is_about_anybody in prop::bool::weighted(0.1), protocol in select(vec![6, 17]),
         action in select(vec![Action::Allow, Action::Allow, Action::Deny, Action::Pass, Action::Log]),
     ) -> Rule {
         let home = match set {
@@ -54,8 +54,13 @@ prop_compose! {
             None => EndMatch { nets: vec![home(number)], ..EndMatch::default() },
         };
         let other = EndMatch { nets: other, ..EndMatch::default() };
-        let (source, mut destination) = if by_source { (home, other) } else { (other, home) };
-        if asks_ports > 0 {
+        let (mut source, mut destination) = if by_source { (home, other) } else { (other, home) };
+        if is_about_anybody {
+            // Few packets meet it, or it would decide on most of them.
+            (source, destination) = Default::default();
+            source.ports = vec![(from..=from + more % 2).into()];
+        }
+        if asks_ports > 0 || is_about_anybody {
             destination.ports = vec![(first..=first + more).into()];
         }
         Rule { protocol: Some(protocol), source, destination, ..Rule::any(action) }
@@ -79,11 +84,11 @@ prop_compose! {
 prop_compose! {
     fn packet()(
         number in 0..HOMES + 5, at in 0u32..4, from_home in any::<bool>(), elsewhere in elsewhere(),
-        port in 0u16..52, protocol in select(vec![6, 6, 17, 17, 132]),
+        port in 0u16..52, from in select(vec![1000, 1000, 0, 1, 2, 4, 5]), protocol in select(vec![6, 6, 17, 17, 132]),
     ) -> Packet {
         let home = host(number, at);
         let (source, destination) = if from_home { (home, elsewhere) } else { (elsewhere, home) };
-        Packet { protocol, source, destination, ports: Some((1000, port)), icmp: None }
+        Packet { protocol, source, destination, ports: Some((from, port)), icmp: None }
     }
 }
 

@@ -22,7 +22,7 @@ use super::rows::{Form, PLAIN_MAX, Rows, Words, set_bit};
 #[derive(Clone, Debug)]
 pub(super) struct ClassMap {
     pub(super) rows: Arc<[AtomicU32]>,
-    /// As [`Lead::to_bits`] has them; empty in a program without narrow rules.
+    /// As [`Lead`] has them; empty in a program without narrow rules.
     pub(super) leads: Arc<[AtomicU64]>,
 }
 
@@ -34,7 +34,7 @@ impl ClassMap {
     fn new(end: usize, (row, lead): Entry) -> ClassMap {
         // Room for classes to come.
         let len = end.next_power_of_two().clamp(16, super::classes::UNKNOWN as usize);
-        let leads = lead.into_iter().flat_map(|lead| std::iter::repeat_n(lead.to_bits(), len));
+        let leads = lead.into_iter().flat_map(|lead| std::iter::repeat_n(lead.0, len));
         ClassMap {
             rows: (0..len).map(|_| AtomicU32::new(row)).collect(),
             leads: leads.map(AtomicU64::new).collect(),
@@ -44,7 +44,7 @@ impl ClassMap {
     fn set(&self, class: ClassId, (row, lead): Entry) {
         self.rows[class as usize].store(row, Ordering::Relaxed);
         if let Some(lead) = lead {
-            self.leads[class as usize].store(lead.to_bits(), Ordering::Relaxed);
+            self.leads[class as usize].store(lead.0, Ordering::Relaxed);
         }
     }
 
@@ -66,29 +66,39 @@ impl ClassMap {
     }
 }
 
-/// Where an address leads to in a program with narrow rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lead {
-    /// The first of its blocks; the first of all where it has none.
-    pub(super) block: u32,
-    /// How many there are.
-    pub(super) blocks: u16,
-    /// Its position, for rules that lie with the other end.
-    pub(super) position: u16,
-}
+/// Where an address leads to in a program with narrow rules: in one number, so that a reader sees all of it at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lead(u64);
 
 impl Lead {
-    /// Of a class that isn't known. No other has its position.
-    pub(super) const UNKNOWN: Lead = Lead { block: 0, blocks: 0, position: u16::MAX };
+    /// Of a class that isn't known.
+    pub(super) const UNKNOWN: Lead = Lead((u16::MAX as u64) << 48);
 
-    /// In one number, so that a reader sees all of it at once.
-    fn to_bits(self) -> u64 {
-        u64::from(self.block) << 32 | u64::from(self.blocks) << 16 | u64::from(self.position)
+    fn new(block: u32, position: u16) -> Lead {
+        Lead(u64::from(position) << 32 | u64::from(block))
     }
 
     #[inline(always)]
     pub(super) fn from_bits(bits: u64) -> Lead {
-        Lead { block: (bits >> 32) as u32, blocks: (bits >> 16) as u16, position: bits as u16 }
+        Lead(bits)
+    }
+
+    /// The block where its chain begins; the first of all where it has none.
+    #[inline(always)]
+    pub(super) fn block(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Its position among those that rules of both ends tell apart.
+    #[inline(always)]
+    pub(super) fn position(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// 0 where the class is known, otherwise the largest number.
+    #[inline(always)]
+    pub(super) fn unknown(self) -> u16 {
+        (self.0 >> 48) as u16
     }
 }
 
@@ -108,23 +118,22 @@ pub(super) struct AddressRows {
     by_atom: HashMap<AtomId, Vec<u32>, RandomState>,
     /// What classes of each view have.
     views: HashMap<Box<[AtomId]>, Entry, RandomState>,
-    /// Positions of addresses, by what they meet of what rules of the other end ask.
+    /// Positions of addresses, by what they meet of what rules of both ends ask.
     positions: HashMap<Box<[u32]>, u16, RandomState>,
-    has_lanes: bool,
+    has_narrow: bool,
     /// What classes of a view of nothing have.
     nothing: Entry,
     /// Views when all classes were last gone through.
     views_at_first: usize,
 }
 
-/// A condition, and who has it: bits of rows, lanes of blocks, and rules that lie with the other end, by the number that
-/// positions know it by.
+/// A condition, and who has it: bits of rows, lanes of blocks, and rules of both ends, by the number that positions know it by.
 #[derive(Default)]
 struct Asked {
     condition: AddressCondition,
     bits: Vec<u32>,
     lanes: Vec<Lane>,
-    across: Option<u32>,
+    paired: Option<u32>,
 }
 
 impl AddressRows {
@@ -132,15 +141,15 @@ impl AddressRows {
     pub(super) fn new<'a>(
         parts: impl Iterator<Item = (u32, &'a AddressCondition)>,
         narrow: NarrowEnd,
-        has_lanes: bool,
+        has_narrow: bool,
         width: usize,
         making: &mut Making,
     ) -> Option<AddressRows> {
         let mut conditions = Conditions::default();
         parts.for_each(|(bit, condition)| conditions.one(condition).bits.push(bit));
         narrow.lanes.into_iter().for_each(|(condition, lanes)| conditions.one(&condition).lanes = lanes);
-        let across = narrow.across.into_iter();
-        across.for_each(|(condition, number)| conditions.one(&condition).across = Some(number));
+        let paired = narrow.paired.into_iter();
+        paired.for_each(|(condition, number)| conditions.one(&condition).paired = Some(number));
         let conditions = conditions.all;
         if conditions.iter().all(|asked| asked.condition.is_any()) {
             return None;
@@ -165,7 +174,7 @@ impl AddressRows {
             by_atom,
             views: HashMap::default(),
             positions: narrow.positions,
-            has_lanes,
+            has_narrow,
             nothing: (0, None),
             views_at_first: 0,
         };
@@ -234,12 +243,12 @@ impl AddressRows {
         asked.dedup();
         let (mut turned, mut lanes, mut pattern) = (Vec::<u32>::new(), Vec::new(), Vec::new());
         for number in asked {
-            let Asked { condition, bits, lanes: of_condition, across } = &self.conditions[number as usize];
+            let Asked { condition, bits, lanes: of_condition, paired } = &self.conditions[number as usize];
             let before = condition.holds(&[]);
             if condition.holds(view) != before {
                 turned.extend(bits);
                 lanes.extend(of_condition);
-                pattern.extend(across);
+                pattern.extend(paired);
             }
         }
         turned.sort_unstable();
@@ -250,7 +259,7 @@ impl AddressRows {
         });
         let differs = differs.collect();
         let row = self.rows.row(differs, &mut making.words);
-        let lead = if self.has_lanes { Some(self.lead_to(&mut lanes, pattern, making)?) } else { None };
+        let lead = if self.has_narrow { Some(self.lead_to(&mut lanes, pattern, making)?) } else { None };
         self.views.insert(view.into(), (row, lead));
         Some((row, lead))
     }
@@ -258,13 +267,10 @@ impl AddressRows {
     /// A lead to these lanes; `None` where there is no position for it, or more blocks than can be counted.
     fn lead_to(&self, lanes: &mut [Lane], mut pattern: Vec<u32>, making: &mut Making) -> Option<Lead> {
         pattern.sort_unstable();
-        let mut lead = Lead { position: *self.positions.get(&*pattern)?, ..Lead::default() };
-        // Nothing of lanes is in the first block.
-        if !lanes.is_empty() {
-            lead.block = u32::try_from(making.blocks_before + making.blocks.len()).ok()?;
-            lead.blocks = u16::try_from(making.blocks.write(lanes)).ok()?;
-        }
-        Some(lead)
+        let position = *self.positions.get(&*pattern)?;
+        // No lane is in the first block.
+        let block = if lanes.is_empty() { 0 } else { making.blocks.write(lanes, making.blocks_before)? };
+        Some(Lead::new(block, position))
     }
 
     /// Are there many more rows than when all classes were last gone through? Some may be nobody's by now.

@@ -12,7 +12,7 @@ use super::atoms::{Atom, AtomId, Atoms};
 use super::classes::{ClassId, Classes, NOTHING};
 use super::intervals::{Intervals, PREFIXES_MAX};
 use super::prefixes::Prefixes;
-use super::processor::Processor;
+use super::processor::Avx512;
 use crate::rule::SetId;
 use crate::sets::Member;
 
@@ -272,9 +272,9 @@ impl AddressLookup {
 
     /// The classes of many: `classes[i]` for `addrs[i]`.
     #[inline(always)]
-    pub(super) fn classes_v4(&self, processor: impl Processor, addrs: &[u32], classes: &mut [ClassId]) {
+    pub(super) fn classes_v4(&self, avx512: Option<Avx512>, addrs: &[u32], classes: &mut [ClassId]) {
         match &self.intervals {
-            Some(intervals) => intervals.classes(processor, addrs, classes),
+            Some(intervals) => intervals.classes(avx512, addrs, classes),
             None => answer(self.v4.as_ref(), addrs, classes),
         }
     }

@@ -1,7 +1,8 @@
-//! Rules that few addresses are asked, eight to a block: a packet is compared with all eight at once.
+//! Rules that few packets are asked, four to a block: a packet is compared with all four at once.
 //!
-//! What such a rule asks besides the address that leads to it fits a lane: a span of the other end's positions
-//! (`narrow.rs`), a span of each port, and bits of the packet's kind.
+//! What such a rule asks besides addresses fits a lane: a span of kinds of packets and one of each port. Rules that lie
+//! together are a chain: they come in their order, and a block that is not the last of its chain has three rules and says
+//! where the others lie.
 
 use std::hint::select_unpredictable;
 
@@ -10,16 +11,22 @@ use model::Family;
 use super::conditions::{Part, PortCondition};
 use super::packet::{Packet, Upper};
 use super::port_rows::ranges;
-use super::processor::{Any, Processor};
-use super::program::{NONE, named};
+use super::processor::Processor;
 
-/// Rules in a block: as many ports as a register of the processor holds.
-pub(super) const LANES: usize = 8;
+/// Rules in a block: what a cache line holds.
+pub(super) const LANES: usize = 4;
 /// Lanes that one rule has at most.
 const LANES_OF_RULE: usize = 4;
+/// Chains go by keys below this one.
+pub(super) const KEYS: u16 = 1 << 15;
+
+/// A narrow rule's place among a program's narrow rules.
+pub(super) type Rank = u16;
+/// No rule's.
+pub(super) const NO_RANK: Rank = Rank::MAX;
 
 /// Numbers from the first one on, and how many more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Span {
     pub(super) first: u16,
     pub(super) more: u16,
@@ -27,28 +34,33 @@ pub(super) struct Span {
 
 impl Span {
     pub(super) const ANY: Span = Span { first: 0, more: u16::MAX };
+
+    /// Is a number among them?
+    pub(super) fn contains(self, number: u16) -> bool {
+        number.wrapping_sub(self.first) <= self.more
+    }
 }
+
+/// Kinds of packets are below.
+pub(super) const KINDS: usize = 1 << 10;
 
 /// The kind of a packet: its protocol, whether it shows ports, and its family, so that what rules ask for is mostly a span.
 fn kind(protocol: u8, has_ports: bool, family: Family) -> u16 {
     u16::from(protocol) << 2 | u16::from(has_ports) << 1 | u16::from(family == Family::V6)
 }
 
-/// What one rule asks, or a part of it: ports may be in several spans.
+/// What one rule asks besides addresses, or a part of it: ports may be in several spans.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lane {
-    /// Positions of the address at the other end.
-    pub(super) across: Span,
-    kind: Span,
-    source: Span,
-    destination: Span,
-    /// Step and action, as [`named`] has them.
-    named: u32,
+    pub(super) kind: Span,
+    pub(super) source: Span,
+    pub(super) destination: Span,
+    pub(super) rank: Rank,
 }
 
 impl Lane {
-    /// The lanes of a rule, whatever it asks of addresses; `None` where they can't say all that it asks, or where they
-    /// would be too many.
+    /// The lanes of a rule, whatever it asks of addresses, without its rank; `None` where they can't say all that it asks, or
+    /// where they would be too many.
     pub(super) fn of(part: &Part) -> Option<Vec<Lane>> {
         let upper = &part.upper;
         if upper.not_protocol.is_some() || upper.icmp.is_some() || upper.not_icmp.is_some() {
@@ -68,14 +80,12 @@ impl Lane {
             _ => return None,
         };
         let kind = Span { first, more: last - first };
-        let named = named(part.step, part.action);
         let lanes = sources.iter().flat_map(|source| {
             let lane = move |destination: &Span| Lane {
-                across: Span::ANY,
                 kind,
                 source: *source,
                 destination: *destination,
-                named,
+                rank: NO_RANK,
             };
             destinations.iter().map(lane)
         });
@@ -85,11 +95,10 @@ impl Lane {
 
     /// One that no packet matches: no packet is of that kind.
     const NEVER: Lane = Lane {
-        across: Span::ANY,
         kind: Span { first: u16::MAX, more: 0 },
         source: Span::ANY,
         destination: Span::ANY,
-        named: NONE,
+        rank: NO_RANK,
     };
 }
 
@@ -106,165 +115,223 @@ fn spans(condition: &PortCondition) -> Option<Vec<Span>> {
     Some(ranges(condition, 0).iter().map(span).collect())
 }
 
-/// What lanes ask of, in this order: the position of the address at the other end, the kind, both ports.
+/// What lanes ask of, in this order: the kind, both ports, the key of the chain.
 type Numbers = [u16; 4];
 
-/// Lanes as they are compared: two cache lines, each of which the processor compares at once.
+/// Lanes as they are compared: a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Block {
+pub(super) struct Block {
     first: [Numbers; LANES],
+    /// How many more, and the rank in the place of the key's, which is one number.
     more: [Numbers; LANES],
 }
 
-const _: () = assert!(size_of::<Block>() == 128);
+const _: () = assert!(size_of::<Block>() == 64);
 
-/// One that no packet matches.
-static NEVER: Block = Block { first: [[u16::MAX; 4]; LANES], more: [[0; 4]; LANES] };
+/// Where lanes and links have their key, and a rank.
+const KEY: usize = 3;
+
+/// The rest of a chain: blocks next to each other.
+#[derive(Clone, Copy)]
+struct Link {
+    at: u32,
+    count: u16,
+}
+
+/// The rank of the first lane that matches in any of three blocks; [`NO_RANK`] where none does.
+#[inline(always)]
+pub(super) fn first(processor: impl Processor, blocks: [(&Block, Asked); 3]) -> Rank {
+    processor.least(blocks.map(|(block, asked)| {
+        (bytemuck::must_cast_ref(&block.first), bytemuck::must_cast_ref(&block.more), asked.0)
+    }))
+}
 
 impl Block {
-    fn new(lanes: &[Lane; LANES]) -> Block {
-        let spans = lanes.map(|lane| [lane.across, lane.kind, lane.source, lane.destination]);
+    /// One that no packet matches.
+    const NEVER: Block = {
+        let lane = Lane::NEVER;
         Block {
-            first: spans.map(|spans| spans.map(|span| span.first)),
-            more: spans.map(|spans| spans.map(|span| span.more)),
+            first: [[lane.kind.first, 0, 0, 0]; LANES],
+            more: [[lane.kind.more, lane.source.more, lane.destination.more, NO_RANK]; LANES],
         }
+    };
+
+    fn put(&mut self, at: usize, lane: &Lane, key: u16) {
+        let Lane { kind, source, destination, rank } = lane;
+        self.first[at] = [kind.first, source.first, destination.first, key];
+        self.more[at] = [kind.more, source.more, destination.more, *rank];
+    }
+
+    fn of(lanes: &[(Lane, u16)]) -> Block {
+        let mut block = Block::NEVER;
+        lanes.iter().enumerate().for_each(|(at, (lane, key))| block.put(at, lane, *key));
+        block
+    }
+
+    /// Puts a link in the place of the last rule, under a key that no packet has.
+    fn put_link(&mut self, Link { at, count }: Link) {
+        self.first[LANES - 1] = [at as u16, (at >> 16) as u16, count, u16::MAX];
+        self.more[LANES - 1] = [0, 0, 0, NO_RANK];
+    }
+
+    /// Where the rest of its chain is: no blocks where there is none.
+    #[inline(always)]
+    fn link(&self) -> Link {
+        let [low, high, count, key] = self.first[LANES - 1];
+        Link { at: u32::from(high) << 16 | u32::from(low), count: if key >= KEYS { count } else { 0 } }
+    }
+
+    /// Does its chain go on?
+    #[inline(always)]
+    pub(super) fn goes_on(&self) -> bool {
+        self.first[LANES - 1][KEY] >= KEYS
     }
 
     /// A bit for each lane that matches, the first one lowest.
     #[inline(always)]
-    fn matches(&self, processor: impl Processor, asked: u64) -> u8 {
-        processor.within(bytemuck::must_cast_ref(&self.first), bytemuck::must_cast_ref(&self.more), asked)
+    fn matches(&self, processor: impl Processor, asked: Asked) -> u8 {
+        processor.within(bytemuck::must_cast_ref(&self.first), bytemuck::must_cast_ref(&self.more), asked.0)
     }
 }
 
-/// Blocks, and the names of their lanes, which are read where one matches. The first block is no packet's; there are none
-/// at all in a program without narrow rules.
+/// Blocks in chains, the first of which is no packet's.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocks {
     blocks: Vec<Block>,
-    names: Vec<[u32; LANES]>,
 }
 
 impl Blocks {
-    pub(super) fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
-
     pub(super) fn len(&self) -> usize {
         self.blocks.len()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// Bytes that they take.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.blocks) + size_of_val(&*self.names)
+        size_of_val(&*self.blocks)
     }
 
-    /// Writes some lanes behind the others, those that come first in a program first; how many blocks that makes.
-    pub(super) fn write(&mut self, lanes: &mut [Lane]) -> usize {
-        lanes.sort_by_key(|lane| lane.named);
-        let before = self.blocks.len();
-        for some in lanes.chunks(LANES) {
-            self.write_one(some);
+    /// So many blocks that no packet matches.
+    pub(super) fn never(count: usize) -> Blocks {
+        Blocks { blocks: vec![Block::NEVER; count] }
+    }
+
+    /// Puts a chain of lanes, each with its key, in the place of a block; what doesn't fit goes behind all blocks, `before` of
+    /// which lie elsewhere. `None` where there are too many.
+    pub(super) fn put(&mut self, at: usize, lanes: &[(Lane, u16)], before: usize) -> Option<()> {
+        if lanes.len() <= LANES {
+            self.blocks[at] = Block::of(lanes);
+            return Some(());
         }
-        self.blocks.len() - before
+        let (here, rest) = lanes.split_at(LANES - 1);
+        let behind = u32::try_from(before + self.blocks.len()).ok()?;
+        let count = u16::try_from(rest.len().div_ceil(LANES)).ok()?;
+        self.blocks[at] = Block::of(here);
+        self.blocks[at].put_link(Link { at: behind, count });
+        self.blocks.extend(rest.chunks(LANES).map(Block::of));
+        Some(())
     }
 
-    /// Writes a block that no packet matches.
-    pub(super) fn write_never(&mut self) {
-        self.write_one(&[]);
-    }
-
-    fn write_one(&mut self, some: &[Lane]) {
-        let mut lanes = [Lane::NEVER; LANES];
-        for (lane, one) in lanes.iter_mut().zip(some) {
-            *lane = *one;
-        }
-        self.blocks.push(Block::new(&lanes));
-        self.names.push(lanes.map(|lane| lane.named));
+    /// Writes a chain of lanes behind all blocks, `before` of which lie elsewhere; where it begins. `None` where there are too
+    /// many.
+    pub(super) fn write(&mut self, lanes: &mut [Lane], before: usize) -> Option<u32> {
+        lanes.sort_by_key(|lane| lane.rank);
+        let lanes: Vec<_> = lanes.iter().map(|lane| (*lane, 0)).collect();
+        let at = self.blocks.len();
+        self.blocks.push(Block::NEVER);
+        self.put(at, &lanes, before)?;
+        u32::try_from(before + at).ok()
     }
 
     /// These, without room for more: whoever counts bytes counts what is there.
     pub(super) fn fitted(mut self) -> Blocks {
         self.blocks.shrink_to_fit();
-        self.names.shrink_to_fit();
         self
     }
 
     /// Puts others behind these, with no more room than that takes.
     pub(super) fn append(&mut self, others: &Blocks) {
         self.blocks.reserve_exact(others.blocks.len());
-        self.names.reserve_exact(others.names.len());
         self.blocks.extend(&others.blocks);
-        self.names.extend(&others.names);
     }
 
     /// Asks for a block, so that it is near when it is read.
     #[inline(always)]
     pub(super) fn prefetch(&self, at: u32) {
-        // A line each.
-        if let Some(block) = self.blocks.get(at as usize) {
-            lpm::prefetch(&block.first, 0);
-            lpm::prefetch(&block.more, 0);
-        }
+        lpm::prefetch(&self.blocks, at as usize);
     }
 
-    /// The number of the first lane of one block that matches, counted from the first block on; 0, which has no name, where
-    /// none does.
+    /// The block where a chain begins.
     #[inline(always)]
-    pub(super) fn first_of(&self, processor: impl Processor, at: u32, asked: u64) -> u32 {
-        let matches = self.blocks.get(at as usize).unwrap_or(&NEVER).matches(processor, asked);
-        let lane = at * LANES as u32 + matches.trailing_zeros();
-        select_unpredictable(matches == 0, 0, lane)
+    pub(super) fn begin(&self, at: u32) -> &Block {
+        self.blocks.get(at as usize).unwrap_or(&Block::NEVER)
     }
 
-    /// The name of a lane.
+    /// The block of the rest of a chain with this number, one that no packet matches where the rest is shorter; and are there
+    /// more?
     #[inline(always)]
-    pub(super) fn name(&self, lane: u32) -> u32 {
-        self.names.as_flattened().get(lane as usize).copied().unwrap_or(NONE)
+    pub(super) fn next(&self, begin: &Block, number: u16) -> (&Block, bool) {
+        let Link { at, count } = begin.link();
+        // Without a branch: which chain goes on, no branch predictor can learn.
+        let is_there = number < count;
+        let block = self.begin(select_unpredictable(is_there, at.wrapping_add(number.into()), 0));
+        (select_unpredictable(is_there, block, &Block::NEVER), number + 1 < count)
     }
 
-    /// The name of the first lane of some blocks that matches, `count` of them; [`NONE`] where none does.
-    #[inline(always)]
-    pub(super) fn first(&self, at: u32, count: u16, asked: u64) -> u32 {
-        // All of them: which is the first with a match, no branch predictor can learn.
-        let all = at..at + u32::from(count);
-        all.map(|at| self.name(self.first_of(Any, at, asked))).fold(NONE, u32::min)
+    fn rest(&self, at: u32) -> &[Block] {
+        let Link { at, count } = self.begin(at).link();
+        self.blocks.get(at as usize..at as usize + usize::from(count)).unwrap_or(&[])
     }
 
-    /// The same of lanes that are named from `from` on.
-    pub(super) fn first_from(&self, at: u32, count: u16, asked: u64, from: u32) -> u32 {
-        let range = at as usize..at as usize + usize::from(count);
-        let (blocks, names) = (self.blocks.get(range.clone()), self.names.get(range));
-        let lanes = blocks.unwrap_or(&[]).iter().zip(names.unwrap_or(&[])).flat_map(|(block, names)| {
-            let matches = block.matches(Any, asked);
-            (0..).zip(names).filter(move |(lane, _)| matches >> lane & 1 != 0)
-        });
-        lanes.map(|(_, name)| *name).find(|name| *name >= from).unwrap_or(NONE)
+    /// The ranks of all lanes of a chain that match.
+    pub(super) fn all(&self, processor: impl Processor, at: u32, asked: Asked) -> impl Iterator<Item = Rank> {
+        self.blocks.get(at as usize).into_iter().chain(self.rest(at)).flat_map(move |block| {
+            let matches = block.matches(processor, asked);
+            let lanes = block.more.iter().enumerate();
+            lanes.filter(move |(lane, _)| matches >> lane & 1 != 0).map(|(_, lane)| lane[KEY])
+        })
     }
 }
 
-/// A packet as blocks are asked about it: its numbers in the order of [`Numbers`], for the source's blocks and for the
-/// destination's.
+/// A packet as blocks are asked about it: its numbers in the order of [`Numbers`], under the key of a chain.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Asked(pub(super) [u64; 2]);
+pub(super) struct Asked(u64);
 
 impl Asked {
-    /// A packet whose ends have these positions.
+    /// A packet under key 0.
     #[inline(always)]
-    pub(super) fn new(packet: &Packet, [source, destination]: [u16; 2]) -> Asked {
+    pub(super) fn new(packet: &Packet) -> Asked {
         let kind = |has_ports| kind(packet.protocol, has_ports, packet.family);
         let (kind, [from, to]) = match packet.upper {
             Upper::Ports { source, destination } => (kind(true), [source, destination]),
             Upper::Icmp { .. } | Upper::Nothing => (kind(false), [0, 0]),
         };
-        Asked([destination, source].map(|across| bytemuck::must_cast([across, kind, from, to])))
+        Asked(bytemuck::must_cast([kind, from, to, 0u16]))
+    }
+
+    /// The same packet under another key, which is below [`KEYS`].
+    #[inline(always)]
+    pub(super) fn under(self, key: u16) -> Asked {
+        Asked(self.0 | bytemuck::must_cast::<_, u64>([0, 0, 0, key]))
+    }
+
+    /// Its kind, and its source and destination port: 0 where it shows none.
+    #[inline(always)]
+    pub(super) fn numbers(self) -> [u16; 3] {
+        let [kind, from, to, _] = bytemuck::must_cast(self.0);
+        [kind, from, to]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::conditions::{AddressCondition, UpperCondition};
+    use super::super::port_grid::PortGrid;
+    use super::super::processor::Any;
     use super::*;
     use crate::rule::{Action, IcmpMatch, PortRange};
     use proptest::prelude::*;
@@ -303,21 +370,47 @@ mod tests {
         }
     }
 
+    /// [`first`] of one block, whichever of three it is.
+    fn first_of(processor: impl Processor, block: &Block, asked: Asked) -> Rank {
+        let never = (&Block::NEVER, asked);
+        let all = [0, 1, 2].map(|at| {
+            let mut blocks = [never; 3];
+            blocks[at] = (block, asked);
+            super::first(processor, blocks)
+        });
+        assert!(all.iter().all(|found| *found == all[0]));
+        all[0]
+    }
+
+    /// The first rule of a chain, block by block.
+    fn first_of_all(processor: impl Processor, blocks: &Blocks, at: u32, asked: Asked) -> Rank {
+        let begin = blocks.begin(at);
+        let (mut first, mut goes_on) = (first_of(processor, begin, asked), begin.goes_on());
+        let mut number = 0;
+        while goes_on {
+            let next;
+            (next, goes_on) = blocks.next(begin, number);
+            (first, number) = (first.min(first_of(processor, next, asked)), number + 1);
+        }
+        let (behind, goes_on) = blocks.next(begin, number);
+        assert!(!goes_on && first_of(processor, behind, asked) == NO_RANK, "a chain has an end");
+        first
+    }
+
     proptest! {
         #[test]
         fn a_lane_says_what_its_rule_asks(
-            parts in prop::collection::vec(parts(), 1..40), first in 0u16..50, more in 0u16..50, position in 0u16..100,
+            parts in prop::collection::vec(parts(), 1..40), key in 0..KEYS - 1,
             protocol in prop::sample::select(vec![6u8, 17, 132, 255]), family in prop::sample::select(&Family::ALL[..]),
             ports in prop::option::of((prop::sample::select(&PORTS[..]), prop::sample::select(&PORTS[..]))),
-            from in 0u32..1_000,
         ) {
             let upper = match ports {
                 Some((source, destination)) => Upper::Ports { source, destination },
                 None => Upper::Nothing,
             };
             let packet = Packet { source: 1, destination: 2, family, protocol, upper };
-            let (mut all, mut expected) = (Vec::new(), u32::MAX);
-            for part in &parts {
+            let (mut all, mut expected) = (Vec::new(), Vec::new());
+            for (rank, part) in (0..).zip(&parts) {
                 let Some(lanes) = Lane::of(part) else { continue };
                 let within = |condition: &PortCondition, port: u16| {
                     ranges(condition, protocol).iter().any(|(from, to)| (*from..*to).contains(&port.into()))
@@ -328,20 +421,30 @@ mod tests {
                     }
                     None => part.source_port.holds_without() && part.upper.port.holds_without(),
                 };
-                let across = (first..=first + more).contains(&position);
-                let name = named(part.step, part.action);
-                if part.upper.admits(family, protocol) && shown && across && name >= from {
-                    expected = expected.min(name);
+                if part.upper.admits(family, protocol) && shown {
+                    expected.push(rank);
                 }
-                all.extend(lanes.into_iter().map(|lane| Lane { across: Span { first, more }, ..lane }));
+                all.extend(lanes.into_iter().map(|lane| Lane { rank, ..lane }));
             }
-            let [asked, _] = Asked::new(&packet, [7, position]).0;
+            let asked = Asked::new(&packet);
+            let first = expected.first().copied().unwrap_or(NO_RANK);
+            let grid = PortGrid::new(&all).expect("room");
+            prop_assert_eq!(grid.first(Any, asked), first);
+            let keyed: Vec<_> = all.iter().flat_map(|lane| [(*lane, key), (*lane, key + 1)]).collect();
+            let mut under_key = Blocks::never(1);
+            under_key.put(0, &keyed, 0).expect("room");
             let mut blocks = Blocks::default();
-            blocks.write_never();
-            let count = blocks.write(&mut all) as u16;
-            prop_assert_eq!(blocks.first_from(1, count, asked, from), expected);
-            let first = blocks.first_from(1, count, asked, 0);
-            prop_assert_eq!(blocks.first(1, count, asked), first);
+            let at = blocks.write(&mut all, 0).expect("room");
+            for (blocks, at, asked) in [(&blocks, at, asked), (&under_key, 0, asked.under(key))] {
+                prop_assert_eq!(first_of_all(Any, blocks, at, asked), first);
+                #[cfg(target_arch = "x86_64")]
+                if let Some(avx512) = super::super::processor::Avx512::detect() {
+                    prop_assert_eq!(first_of_all(avx512, blocks, at, asked), first);
+                }
+                let mut all: Vec<Rank> = blocks.all(Any, at, asked).collect();
+                all.dedup();
+                prop_assert_eq!(&all, &expected);
+            }
         }
     }
 }

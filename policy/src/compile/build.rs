@@ -11,6 +11,7 @@ use super::addresses::Addresses;
 use super::arrange::Arrangement;
 use super::atoms::AtomId;
 use super::blocks::Blocks;
+use super::by_address::NarrowRules;
 use super::classes::ClassId;
 use super::conditions::{Part, groups};
 use super::narrow::Narrow;
@@ -37,20 +38,21 @@ impl Built {
     /// Compiles; `None` where it would take more than can be numbered.
     pub(super) fn new(checks: &Checks, steps: &[Step], addresses: &Addresses) -> Option<Built> {
         let mut groups = groups(checks, steps, addresses)?;
-        let Narrow { ends: [from, to] } = Narrow::of(&mut groups, addresses);
-        let has_lanes = !from.lanes.is_empty() || !to.lanes.is_empty();
+        let narrow = Narrow::of(&mut groups, addresses);
+        let has_narrow = !narrow.is_empty();
+        let Narrow { ends: [from, to], pairs, grid, names } = narrow;
         let arrangement = Arrangement::new(groups, &addresses.atoms);
         let width = arrangement.words();
         let mut making = Making::default();
-        if has_lanes {
-            making.blocks.write_never();
+        if has_narrow {
+            making.blocks = Blocks::never(1);
         }
         let parts = arrangement.bits().map(|(bit, part)| (bit, &part.upper, &part.source_port));
         let ports = PortRows::new(parts, width, &mut making.words);
         let sources = arrangement.bits().map(|(bit, part)| (bit, &part.source));
-        let mut source = AddressRows::new(sources, from, has_lanes, width, &mut making);
+        let mut source = AddressRows::new(sources, from, has_narrow, width, &mut making);
         let destinations = arrangement.bits().map(|(bit, part)| (bit, &part.destination));
-        let mut destination = AddressRows::new(destinations, to, has_lanes, width, &mut making);
+        let mut destination = AddressRows::new(destinations, to, has_narrow, width, &mut making);
         let mut end = |rows: &mut Option<AddressRows>| -> Option<Option<End>> {
             let Some(rows) = rows else { return Some(None) };
             let map = rows.lead_all(&addresses.classes, &mut making)?;
@@ -65,7 +67,7 @@ impl Built {
             words: making.words.new.into(),
             lists: width > PLAIN_MAX
                 && [&source, &destination].into_iter().flatten().any(AddressRows::asks_bits),
-            blocks: making.blocks.fitted(),
+            narrow: has_narrow.then(|| NarrowRules::new(names, making.blocks.fitted(), pairs, grid)),
             asks_source_port: ports.asks_source,
             ports: ports.tables,
             source: from,
@@ -82,7 +84,7 @@ impl Built {
         }
         let mut making = Making {
             words: Words::behind(self.program.words.len()),
-            blocks_before: self.program.blocks.len(),
+            blocks_before: self.program.narrow.as_ref().map_or(0, |narrow| narrow.blocks.len()),
             blocks: Blocks::default(),
         };
         let mut lead = |rows: &mut Option<AddressRows>, end: &Option<End>| -> Option<Option<End>> {
@@ -100,7 +102,9 @@ impl Built {
         program.source = source.or(program.source.take());
         program.destination = destination.or(program.destination.take());
         program.words = [&*program.words, &making.words.new].concat().into();
-        program.blocks.append(&making.blocks);
+        if let Some(narrow) = &mut program.narrow {
+            narrow.blocks.append(&making.blocks);
+        }
         Some(())
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use model::Family;
 
 use super::addresses::AddressLookup;
-use super::by_address::{BATCH, Way};
+use super::by_address::{BATCH, Ways};
 use super::classes::{ClassId, NOTHING};
 use super::memo::{Forgetful, Memo, Memory};
 use super::packet::Packet;
-use super::processor::{Any, Avx512, Processor};
+use super::processor::Avx512;
 use super::program::{PacketRows, Program, bits};
 use super::{Judgement, ProgramId, RuleId};
 
@@ -44,10 +44,7 @@ impl Compiled {
 
     /// [`Self::judge`] for many packets, several at a time: `out[i]` for `asked[i]`. Of two lengths, the shorter counts.
     pub fn judge_batch(&self, asked: &[(ProgramId, Packet)], out: &mut [Judgement]) {
-        match self.avx512 {
-            Some(avx512) => avx512.judge_all(self, &mut Scratch::new(), Forgetful, asked, out),
-            None => self.judge_all(Any, &mut Scratch::new(), Forgetful, asked, out),
-        }
+        self.judge_all(&mut Scratch::new(), Forgetful, asked, out);
     }
 
     /// [`Self::judge_batch`] by a worker that remembers what it has judged before.
@@ -57,10 +54,7 @@ impl Compiled {
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
     ) {
-        match self.avx512 {
-            Some(avx512) => avx512.judge_all(self, &mut memo.scratch, &mut memo.remembered, asked, out),
-            None => self.judge_all(Any, &mut memo.scratch, &mut memo.remembered, asked, out),
-        }
+        self.judge_all(&mut memo.scratch, &mut memo.remembered, asked, out);
     }
 
     /// The same by the look-up tables that any number of prefixes takes, however few there are: so that tests see both.
@@ -75,16 +69,15 @@ impl Compiled {
 
     /// All packets, [`BATCH`] at a time.
     #[inline(always)]
-    pub(super) fn judge_all(
+    fn judge_all(
         &self,
-        processor: impl Processor,
         scratch: &mut Scratch,
         mut memory: impl Memory,
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
     ) {
         for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.judge_some(processor, scratch, &mut memory, asked, out);
+            self.judge_some(scratch, &mut memory, asked, out);
         }
     }
 
@@ -106,8 +99,8 @@ impl Compiled {
         };
         let source = class(program.source.is_some(), packet.source);
         let destination = class(program.destination.is_some(), packet.destination);
-        if program.lies_by_address() {
-            return program.judge_alone(id, packet, [source, destination], met);
+        if let Some(narrow) = &program.narrow {
+            return program.judge_alone(self.avx512, narrow, id, packet, [source, destination], met);
         }
         match program.rows(packet, [source, destination]) {
             Some(rows) => program.judge(id, &rows, met),
@@ -120,26 +113,26 @@ impl Compiled {
     #[inline(always)]
     fn judge_some(
         &self,
-        processor: impl Processor,
         scratch: &mut Scratch,
         memory: &mut impl Memory,
         asked: &[(ProgramId, Packet)],
         out: &mut [Judgement],
     ) {
         let asked = &asked[..asked.len().min(out.len()).min(BATCH)];
+        let runs = Runs::of(asked);
         let Scratch { classes, rows, ways, addresses } = scratch;
-        self.classify(processor, asked, addresses, classes);
+        self.classify(&runs, asked, addresses, classes);
         // Each bit is a packet's that is still to be judged.
         let mut unknown = 0u64;
         // Has to be made, so what it is of has to be read.
         let mut sum = 0u64;
-        for (at, run) in runs(asked) {
+        for (at, run) in runs.iter(asked) {
             let Some(program) = self.program(run[0].0) else {
                 out[at..][..run.len()].fill(Judgement::NO_PROGRAM);
                 continue;
             };
-            if program.lies_by_address() {
-                program.lead(run, &classes[at..], &mut ways[at..]);
+            if let Some(narrow) = &program.narrow {
+                program.lead(narrow, run, &classes[at..], ways.slices(at, run.len()));
                 continue;
             }
             for number in at..at + run.len() {
@@ -156,7 +149,7 @@ impl Compiled {
             }
         }
         let unknown_of = |at: usize, run: &[_]| unknown >> at & (!0 >> (BATCH - run.len()));
-        for (at, run) in runs(asked) {
+        for (at, run) in runs.iter(asked) {
             let Some(program) = self.program(run[0].0) else { continue };
             if program.lists {
                 let words =
@@ -165,17 +158,13 @@ impl Compiled {
             }
         }
         std::hint::black_box(sum);
-        for (at, run) in runs(asked) {
+        for (at, run) in runs.iter(asked) {
             let (id, _) = run[0];
             let Some(program) = self.program(id) else { continue };
-            if program.lies_by_address() {
-                program.judge_by_address(
-                    processor,
-                    run,
-                    &classes[at..],
-                    &mut ways[at..][..run.len()],
-                    &mut out[at..],
-                );
+            if let Some(narrow) = &program.narrow {
+                let classes = &classes[at..][..run.len()];
+                let ways = ways.slices(at, run.len());
+                program.judge_by_address(self.avx512, narrow, run, classes, ways, &mut out[at..]);
                 continue;
             }
             let which = unknown_of(at, run);
@@ -190,13 +179,13 @@ impl Compiled {
     #[inline(always)]
     fn classify(
         &self,
-        processor: impl Processor,
+        runs: &Runs,
         asked: &[(ProgramId, Packet)],
         addresses: &mut Addresses,
         classes: &mut [[ClassId; 2]; BATCH],
     ) {
         let mut ends = [false; 2];
-        for (_, run) in runs(asked) {
+        for (_, run) in runs.iter(asked) {
             let Some(program) = self.program(run[0].0) else { continue };
             ends[0] |= program.source.is_some();
             ends[1] |= program.destination.is_some();
@@ -212,14 +201,14 @@ impl Compiled {
             match ends {
                 [true, true] => {
                     let keys = addresses.v4[..asked.len()].as_flattened();
-                    self.addresses.classes_v4(processor, keys, classes.as_flattened_mut());
+                    self.addresses.classes_v4(self.avx512, keys, classes.as_flattened_mut());
                 }
                 [false, false] => {}
                 [source, _] => {
                     let end = usize::from(!source);
                     let keys = addresses.v4.map(|keys| keys[end]);
                     let answers = &mut addresses.classes[..asked.len()];
-                    self.addresses.classes_v4(processor, &keys[..asked.len()], answers);
+                    self.addresses.classes_v4(self.avx512, &keys[..asked.len()], answers);
                     for (class, answer) in classes.iter_mut().zip(answers) {
                         class[end] = *answer;
                     }
@@ -248,15 +237,41 @@ impl Compiled {
     }
 }
 
-/// Packets next to each other that are asked about the same program, and the number of the first.
-#[inline(always)]
-fn runs(asked: &[(ProgramId, Packet)]) -> impl Iterator<Item = (usize, &[(ProgramId, Packet)])> {
-    let mut start = 0;
-    asked.chunk_by(|(a, _), (b, _)| a == b).map(move |run| {
-        let first = start;
-        start += run.len();
-        (first, run)
-    })
+/// Where packets next to each other are asked about the same program.
+struct Runs {
+    /// The number of packets up to the end of each run.
+    ends: [u8; BATCH],
+    count: usize,
+}
+
+impl Runs {
+    /// Of at most [`BATCH`] packets. Found once for all steps.
+    #[inline(always)]
+    fn of(asked: &[(ProgramId, Packet)]) -> Runs {
+        let mut runs = Runs { ends: [0; BATCH], count: 0 };
+        for (end, [(one, _), (next, _)]) in (1..BATCH as u8).zip(asked.array_windows()) {
+            runs.ends[runs.count % BATCH] = end;
+            runs.count += usize::from(one != next);
+        }
+        if !asked.is_empty() {
+            runs.ends[runs.count % BATCH] = asked.len() as u8;
+            runs.count += 1;
+        }
+        runs
+    }
+
+    /// Each run of these packets, and the number of its first.
+    #[inline(always)]
+    fn iter<'a>(
+        &self,
+        asked: &'a [(ProgramId, Packet)],
+    ) -> impl Iterator<Item = (usize, &'a [(ProgramId, Packet)])> {
+        let mut start = 0;
+        self.ends[..self.count].iter().map(move |end| {
+            let first = std::mem::replace(&mut start, usize::from(*end));
+            (first, &asked[first..start])
+        })
+    }
 }
 
 /// What a batch is worked out in. Kept from batch to batch where it can be, so that nothing need be cleared: what isn't
@@ -265,7 +280,7 @@ fn runs(asked: &[(ProgramId, Packet)]) -> impl Iterator<Item = (usize, &[(Progra
 pub(super) struct Scratch {
     classes: [[ClassId; 2]; BATCH],
     rows: [PacketRows; BATCH],
-    ways: [Way; BATCH],
+    ways: Ways,
     addresses: Addresses,
 }
 
@@ -285,7 +300,7 @@ impl Scratch {
         Scratch {
             classes: [[NOTHING; 2]; BATCH],
             rows: [PacketRows::default(); BATCH],
-            ways: [Way::default(); BATCH],
+            ways: Ways::new(),
             addresses,
         }
     }

@@ -225,7 +225,7 @@ impl Compiler {
             denying: entries().filter(|entry| entry.built.is_none()).count(),
             by_address: entries()
                 .filter_map(|entry| entry.built.as_ref())
-                .filter(|built| built.program.lies_by_address())
+                .filter(|built| built.program.narrow.is_some())
                 .count(),
             rules: self.rules,
             members: self.addresses.len(),

@@ -2,104 +2,156 @@
 //!
 //! A look-up table of prefixes (`lpm`) reads some six cache lines of some megabytes for an address whose prefix is longer
 //! than /24, and takes any number of prefixes and of changes. Policy seldom names more than some thousands, and those are
-//! searched in memory that stays near: sixteen starts of intervals to a cache line, lines of every sixteenth start above
-//! them, and at the top up to 64 starts that AVX-512 holds in registers (`processor.rs`) (a B+-tree without pointers, as in PlanB, NSDI 2026, which searches IPv6 prefixes so). Made anew whenever a prefix's
-//! class changes, which readers see in the next publication.
+//! searched in memory that stays near: a table by an address's first bits leads to a cache line of the starts of sixteen
+//! intervals, which are compared at once. Where more than that lie in one group of addresses, another table goes by the next
+//! bits. Made anew whenever a prefix's class changes, which readers see in the next publication.
 
 use super::classes::{ClassId, NOTHING};
-use super::processor::{Any, LINE, Line, Processor, Root};
+use super::processor::{ADDRESSES, Any, Avx512, Processor};
 
 /// Prefixes up to which intervals are made: by measurement 5 ns for each of them, with every publication that changes any.
 pub(super) const PREFIXES_MAX: usize = 8_192;
-/// Addresses that are searched together.
-const TOGETHER: usize = 32;
+/// Bits of an address that the first table goes by.
+const ROOT_BITS: u32 = 12;
+/// Bits that each further table goes by. Behind two of them are groups of sixteen addresses, in which no more than that lie.
+const BITS: u32 = 8;
+/// In a table's entry: the rest is the number of a further table.
+const FURTHER: u16 = 1 << 15;
+
+const _: () = assert!(2 * PREFIXES_MAX < FURTHER as usize, "each prefix has two borders");
+const _: () = assert!(1 << (u32::BITS - ROOT_BITS - 2 * BITS) <= ADDRESSES);
 
 /// The readers' side.
 #[derive(Debug)]
 pub(super) struct Intervals {
-    root: Root,
-    /// From that below the root to that of all starts.
-    levels: Vec<Box<[Line]>>,
-    /// The class of each interval.
-    classes: Box<[u16]>,
+    /// For each group of addresses the number of a line in which all its intervals are, or of a table in `tables`.
+    root: Box<[u16; 1 << ROOT_BITS]>,
+    tables: Vec<[u16; 1 << BITS]>,
+    lines: Lines,
+}
+
+/// Where intervals start, a cache line of them.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Starts([u32; ADDRESSES]);
+
+/// Intervals next to each other, sixteen to a line; one may be in several.
+#[derive(Debug, Default)]
+struct Lines {
+    /// Where each begins; behind the last one of all, the largest number.
+    starts: Vec<Starts>,
+    /// The class of each; behind the last one of all, its own.
+    classes: Vec<[u16; ADDRESSES]>,
+    /// Which of all intervals the last line begins with.
+    last: usize,
 }
 
 impl Intervals {
     /// Of intervals in order, by their start and class. The first one starts at 0.
     pub(super) fn new(intervals: &[(u32, ClassId)]) -> Intervals {
-        let mut starts: Vec<u32> = intervals.iter().map(|(start, _)| *start).collect();
-        let mut levels = Vec::new();
-        while starts.len() > Root::NUMBERS {
-            levels.push(starts.chunks(LINE).map(Line::new).collect());
-            starts = starts.into_iter().step_by(LINE).collect();
-        }
-        levels.reverse();
-        Intervals {
-            root: Root::new(&starts),
-            levels,
-            classes: intervals.iter().map(|(_, class)| *class as u16).collect(),
-        }
+        let (mut tables, mut lines) = (Vec::new(), Lines::default());
+        let root = Box::new(table(intervals, 0, u32::BITS - ROOT_BITS, &mut tables, &mut lines));
+        Intervals { root, tables, lines }
     }
 
-    /// The most bytes that so many prefixes take, in two publications: each prefix has two borders.
+    /// The most bytes that so many prefixes take, in two publications: each prefix has two borders, two lines have more than
+    /// sixteen of them, and so has a further table, under at most one other.
     pub(super) fn bytes_for(prefixes: usize) -> usize {
-        let starts = 2 * prefixes + 1;
-        2 * starts * (size_of::<u32>() + size_of::<u32>() / 8 + size_of::<u16>())
+        let starts = 2 * prefixes + 1 + ADDRESSES;
+        let lines = 2 * (starts / ADDRESSES) + 2;
+        let tables = (1 << ROOT_BITS) + 2 * (starts / ADDRESSES) * (1 << BITS);
+        2 * (lines * (size_of::<Starts>() + size_of::<[u16; ADDRESSES]>()) + tables * size_of::<u16>())
     }
 
     /// The class of an address.
     #[inline(always)]
     pub(super) fn class(&self, addr: u32) -> ClassId {
-        let mut at = self.root.last_up_to(Any, addr);
-        for level in &self.levels {
-            at = step(Any, level, at, addr);
-        }
-        self.class_at(at)
+        self.class_by(Any, addr)
     }
 
-    /// The classes of many: `classes[i]` for `addrs[i]`. Level by level, so that one address's wait for memory is another's work.
+    /// The classes of many: `classes[i]` for `addrs[i]`.
     #[inline(always)]
-    pub(super) fn classes(&self, processor: impl Processor, addrs: &[u32], classes: &mut [ClassId]) {
-        for (addrs, classes) in addrs.chunks(TOGETHER).zip(classes.chunks_mut(TOGETHER)) {
-            for (addrs, at) in addrs.chunks(LINE).zip(classes.chunks_mut(LINE)) {
-                match (addrs.first_chunk(), at.first_chunk_mut()) {
-                    (Some(addrs), Some(at)) => *at = processor.last_up_to(&self.root, addrs),
-                    _ => at
-                        .iter_mut()
-                        .zip(addrs)
-                        .for_each(|(at, addr)| *at = self.root.last_up_to(processor, *addr)),
-                }
-            }
-            for level in &self.levels {
-                for (at, addr) in classes.iter_mut().zip(addrs) {
-                    *at = step(processor, level, *at, *addr);
-                }
-            }
-            for at in classes {
-                *at = self.class_at(*at);
-            }
+    pub(super) fn classes(&self, avx512: Option<Avx512>, addrs: &[u32], classes: &mut [ClassId]) {
+        match avx512 {
+            Some(avx512) => avx512.classes(self, addrs, classes),
+            None => self.classes_by(Any, addrs, classes),
+        }
+    }
+
+    /// [`Self::classes`].
+    #[inline(always)]
+    pub(super) fn classes_by(&self, processor: impl Processor, addrs: &[u32], classes: &mut [ClassId]) {
+        for (class, addr) in classes.iter_mut().zip(addrs) {
+            *class = self.class_by(processor, *addr);
         }
     }
 
     #[inline(always)]
-    fn class_at(&self, at: u32) -> ClassId {
-        // Beyond the last one is only the last address of all, which is no less than what fills lines up.
-        self.classes.get(at as usize).or(self.classes.last()).map_or(NOTHING, |class| ClassId::from(*class))
+    fn class_by(&self, processor: impl Processor, addr: u32) -> ClassId {
+        let mut line = self.root[(addr >> (u32::BITS - ROOT_BITS)) as usize];
+        let mut rest = u32::BITS - ROOT_BITS;
+        while line & FURTHER != 0 {
+            rest -= BITS;
+            let table = self.tables.get(usize::from(line & !FURTHER));
+            line = table.map_or(0, |table| table[(addr >> rest) as usize % (1 << BITS)]);
+        }
+        let Some(Starts(starts)) = self.lines.starts.get(usize::from(line)) else { return NOTHING };
+        let at = usize::from(line) * ADDRESSES + processor.count_up_to(starts, addr) as usize;
+        let class = self.lines.classes.as_flattened().get(at.wrapping_sub(1));
+        class.map_or(NOTHING, |class| ClassId::from(*class))
     }
 }
 
-/// In the level below, the line that holds an address's interval; in the last one, the interval's number.
-#[inline(always)]
-fn step(processor: impl Processor, level: &[Line], at: u32, addr: u32) -> u32 {
-    match level.get(at as usize) {
-        Some(line) => LINE as u32 * at + processor.count_up_to(line, addr).wrapping_sub(1),
-        None => u32::MAX,
+impl Lines {
+    /// A line with these intervals, so many from the first one on: the last, or another behind it.
+    fn holding(&mut self, intervals: &[(u32, ClassId)], first: usize, count: usize) -> u16 {
+        if self.starts.is_empty() || first + count > self.last + ADDRESSES {
+            let here = &intervals[first..intervals.len().min(first + ADDRESSES)];
+            let mut starts = [u32::MAX; ADDRESSES];
+            let mut classes = [here[here.len() - 1].1 as u16; ADDRESSES];
+            for ((start, class), (from, to)) in here.iter().zip(starts.iter_mut().zip(&mut classes)) {
+                (*from, *to) = (*start, *class as u16);
+            }
+            self.starts.push(Starts(starts));
+            self.classes.push(classes);
+            self.last = first;
+        }
+        (self.starts.len() - 1) as u16
     }
+}
+
+/// The table of groups of `1 << rest` addresses each, from this one on; further tables and lines go behind the others.
+fn table<const N: usize>(
+    intervals: &[(u32, ClassId)],
+    from: u32,
+    rest: u32,
+    tables: &mut Vec<[u16; 1 << BITS]>,
+    lines: &mut Lines,
+) -> [u16; N] {
+    let last_up_to = |addr: u32| intervals.partition_point(|(start, _)| *start <= addr) - 1;
+    let mut next = last_up_to(from);
+    let mut entries = [0; N];
+    for (group, entry) in (0..).zip(&mut entries) {
+        let group = from + (group << rest);
+        // The interval of its first address, and that of its last one.
+        let starts_here = intervals.get(next + 1).is_some_and(|(start, _)| *start == group);
+        let first = if starts_here { next + 1 } else { next };
+        let begins_in = |(start, _): &&(u32, ClassId)| start - group.min(*start) < 1 << rest;
+        let count = intervals[first..].iter().take_while(begins_in).count();
+        next = first + count - 1;
+        *entry = if count <= ADDRESSES {
+            lines.holding(intervals, first, count)
+        } else {
+            let further = table(intervals, group, rest - BITS, tables, lines);
+            tables.push(further);
+            FURTHER | (tables.len() - 1) as u16
+        };
+    }
+    entries
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::processor::Avx512;
     use super::*;
     use proptest::prelude::*;
 
@@ -121,13 +173,11 @@ mod tests {
             let one_by_one: Vec<ClassId> = addrs.iter().map(|addr| searched.class(*addr)).collect();
             prop_assert_eq!(&one_by_one, &expected);
             let mut classes = vec![7; addrs.len()];
-            searched.classes(Any, &addrs, &mut classes);
+            searched.classes(Avx512::detect(), &addrs, &mut classes);
             prop_assert_eq!(&classes, &expected);
-            if let Some(avx512) = Avx512::detect() {
-                classes.fill(7);
-                searched.classes(avx512, &addrs, &mut classes);
-                prop_assert_eq!(&classes, &expected);
-            }
+            classes.fill(7);
+            searched.classes(None, &addrs, &mut classes);
+            prop_assert_eq!(&classes, &expected);
         }
     }
 }

@@ -1,274 +1,281 @@
-//! What batches compare many at a time: with what every processor has, or with AVX-512. All of this room's unsafe code is
-//! here.
+//! What is compared many at a time: by what every processor has, and by AVX-512 where there is one with it. All of this
+//! room's unsafe code is here.
 //!
-//! **Why it pays.** Judging is computing: a packet among 10,000 rules took 560 instructions, more than four a clock, hardly
-//! any of them waiting. A line of sixteen starts of intervals, a block of eight rules and eight words of bits are one comparison
-//! each in registers of 512 bits, whose answer is a mask, and up to 64 starts are searched in registers for sixteen addresses
-//! at once. With it, and with blocks' names read last, lists of 10,000 rules went from 31.1 to 40.1 (acl) and from 25.4 to 36.3
-//! (fw) M/s by memory, on a busy Zen 5, in turn in one run.
+//! A step of a batch is written once, for any [`Processor`], and compiled twice: a step that compares calls for itself
+//! compiled for AVX-512, in which all that it calls is written in line.
 
-use bytemuck::must_cast;
+use super::blocks::{Asked, Rank};
+use super::by_address::{NarrowRules, Way, WaysOf};
+use super::classes::ClassId;
+use super::intervals::Intervals;
+use super::port_grid::PortGrid;
 
-use super::compiled::{Compiled, Scratch};
-use super::memo::Memory;
-use super::packet::Packet;
-use super::{Judgement, ProgramId};
+/// Starts of intervals of addresses that are compared at once.
+pub(super) const ADDRESSES: usize = 16;
+/// Starts of intervals of ports that are compared at once.
+pub(super) const PORTS: usize = 32;
+/// Four spans of numbers for each of four rules, next to each other.
+pub(super) type Spans = [u16; 16];
 
-/// Numbers in a line.
-pub(super) const LINE: usize = 16;
-/// Lines of a root at most.
-const ROOT: usize = 4;
-/// Words that are looked at together.
-pub(super) const TOGETHER: usize = 8;
-
-/// Numbers in order, in a cache line; behind the last one, the largest number.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub(super) struct Line([u32; LINE]);
-
-impl Line {
-    /// Of so many numbers at most.
-    pub(super) fn new(numbers: &[u32]) -> Line {
-        let mut line = Line([u32::MAX; LINE]);
-        line.0[..numbers.len()].copy_from_slice(numbers);
-        line
-    }
-}
-
-/// A few lines that follow each other; their first number is 0.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Root {
-    lines: [Line; ROOT],
-    /// How many of them have numbers.
-    filled: usize,
-}
-
-impl Root {
-    /// Numbers in a root at most.
-    pub(super) const NUMBERS: usize = ROOT * LINE;
-
-    /// Of numbers in order.
-    pub(super) fn new(numbers: &[u32]) -> Root {
-        let mut lines = [Line::new(&[]); ROOT];
-        let filled = numbers.chunks(LINE);
-        lines.iter_mut().zip(filled.clone()).for_each(|(line, some)| *line = Line::new(some));
-        Root { lines, filled: filled.len() }
-    }
-
-    /// Which of its numbers is the last that is at most this one.
-    #[inline(always)]
-    pub(super) fn last_up_to(&self, processor: impl Processor, number: u32) -> u32 {
-        let lines = self.lines.iter().take(self.filled);
-        lines.map(|line| processor.count_up_to(line, number)).sum::<u32>().wrapping_sub(1)
-    }
-}
-
-/// Spans of eight lanes, four to a lane: their first numbers, or how many more.
-pub(super) type Spans = [u16; 32];
-
-/// What a processor compares with. Each gives the same answers.
+/// What a processor compares with.
 pub(super) trait Processor: Copy {
-    /// How many of a line's numbers are at most this one.
-    fn count_up_to(self, line: &Line, number: u32) -> u32;
+    /// How many of these are at most a number.
+    fn count_up_to(self, starts: &[u32; ADDRESSES], number: u32) -> u32;
 
-    /// For each of these, which of a root's numbers is the last that is at most that.
-    fn last_up_to(self, root: &Root, numbers: &[u32; LINE]) -> [u32; LINE];
+    /// How many of these are below a number.
+    fn count_below(self, starts: &[u16; PORTS], number: u16) -> u32;
 
-    /// A bit for each lane, the first one lowest: do all of its spans hold the numbers that are asked?
+    /// A bit for each rule, the first one lowest, all of whose spans hold the numbers asked: spans begin at `first` and go on
+    /// for `more`, but the last of a rule's four has no more than its first number, whatever `more` has in its place.
     fn within(self, first: &Spans, more: &Spans, asked: u64) -> u8;
 
-    /// A bit for each word that isn't zero, the first one lowest.
-    fn filled(self, words: &[u64; TOGETHER]) -> u8;
+    /// What is least of all that `more` has in the place of the last span of rules that [`Self::within`] would name, of three
+    /// times four rules; the largest number where there is none.
+    fn least(self, rules: [(&Spans, &Spans, u64); 3]) -> u16;
 }
 
-/// Any processor.
+/// What every processor has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Any;
 
 impl Processor for Any {
     #[inline(always)]
-    fn count_up_to(self, line: &Line, number: u32) -> u32 {
-        line.0.iter().map(|one| u32::from(*one <= number)).sum()
+    fn count_up_to(self, starts: &[u32; ADDRESSES], number: u32) -> u32 {
+        starts.iter().map(|start| u32::from(*start <= number)).sum()
     }
 
     #[inline(always)]
-    fn last_up_to(self, root: &Root, numbers: &[u32; LINE]) -> [u32; LINE] {
-        numbers.map(|number| root.last_up_to(self, number))
+    fn count_below(self, starts: &[u16; PORTS], number: u16) -> u32 {
+        starts.iter().map(|start| u16::from(*start < number)).sum::<u16>().into()
     }
 
     #[inline(always)]
     fn within(self, first: &Spans, more: &Spans, asked: u64) -> u8 {
-        let asked: [u16; 32] = must_cast([asked; 8]);
-        let mut misses = [0; 32];
-        for ((miss, asked), (first, more)) in misses.iter_mut().zip(&asked).zip(first.iter().zip(more)) {
-            *miss = asked.wrapping_sub(*first).saturating_sub(*more);
-        }
-        !self.filled(&must_cast(misses))
+        let misses = misses(first, more, asked);
+        misses.iter().enumerate().fold(0, |bits, (at, miss)| bits | u8::from(*miss == 0) << at)
     }
 
     #[inline(always)]
-    fn filled(self, words: &[u64; TOGETHER]) -> u8 {
-        (0..).zip(words).fold(0, |bits, (at, word)| bits | u8::from(*word != 0) << at)
+    fn least(self, rules: [(&Spans, &Spans, u64); 3]) -> u16 {
+        let mut least = [u16::MAX; 4];
+        for (first, more, asked) in rules {
+            let found = more.as_chunks::<4>().0.iter().zip(misses(first, more, asked));
+            for (least, ([.., last], miss)) in least.iter_mut().zip(found) {
+                // Without a branch: whether one matches, no branch predictor can learn.
+                *least = (*least).min(last | u16::from(miss == 0).wrapping_sub(1));
+            }
+        }
+        let [a, b, c, d] = least;
+        a.min(b).min(c.min(d))
     }
 }
+
+/// For each of four rules nothing but zeros where all of its spans hold the numbers asked.
+#[inline(always)]
+fn misses(first: &Spans, more: &Spans, asked: u64) -> [u64; 4] {
+    let asked: Spans = bytemuck::must_cast([asked; 4]);
+    let lasts: Spans = bytemuck::must_cast([LAST; 4]);
+    let mut misses = [0u16; 16];
+    for ((miss, asked), ((first, more), last)) in
+        misses.iter_mut().zip(&asked).zip(first.iter().zip(more).zip(&lasts))
+    {
+        *miss = asked.wrapping_sub(*first).saturating_sub(*more & !last);
+    }
+    bytemuck::must_cast(misses)
+}
+
+/// The last of a rule's four numbers.
+const LAST: [u16; 4] = [0, 0, 0, u16::MAX];
 
 /// Says that this processor has AVX-512, as far as it is used here: only [`Avx512::detect`] makes one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx512(());
 
 impl Avx512 {
-    /// The extensions that are used here, F and BW, of processors that have VPOPCNTDQ as well (Ice Lake, Zen 4): those before
-    /// slow down for registers of 512 bits.
+    /// The extensions that this is compiled for, F, BW and VL, of processors that have VPOPCNTDQ as well (Ice Lake, Zen 4):
+    /// those before slow down for registers of 512 bits.
     pub(super) fn detect() -> Option<Avx512> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vpopcntdq")
         {
             return Some(Avx512(()));
         }
         None
     }
-
-    /// [`Compiled::judge_all`], compiled for what this says is there.
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    pub(super) fn judge_all(
-        self,
-        compiled: &Compiled,
-        scratch: &mut Scratch,
-        memory: impl Memory,
-        asked: &[(ProgramId, Packet)],
-        out: &mut [Judgement],
-    ) {
-        // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
-        #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
-        unsafe {
-            avx512::judge_all(compiled, self, scratch, memory, asked, out);
-        }
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(super) fn judge_all(
-        self,
-        _: &Compiled,
-        _: &mut Scratch,
-        _: impl Memory,
-        _: &[(ProgramId, Packet)],
-        _: &mut [Judgement],
-    ) {
-        unreachable!("no such processor has AVX-512")
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Processor for Avx512 {
-    #[inline(always)]
-    fn count_up_to(self, line: &Line, number: u32) -> u32 {
-        // SAFETY: as of `judge_all`.
-        #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
-        unsafe {
-            avx512::count_up_to(line, number)
-        }
-    }
-
-    #[inline(always)]
-    fn last_up_to(self, root: &Root, numbers: &[u32; LINE]) -> [u32; LINE] {
-        // SAFETY: as of `judge_all`.
-        #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
-        unsafe {
-            avx512::last_up_to(root, numbers)
-        }
-    }
-
-    #[inline(always)]
-    fn within(self, first: &Spans, more: &Spans, asked: u64) -> u8 {
-        // SAFETY: as of `judge_all`.
-        #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
-        unsafe {
-            avx512::within(first, more, asked)
-        }
-    }
-
-    #[inline(always)]
-    fn filled(self, words: &[u64; TOGETHER]) -> u8 {
-        // SAFETY: as of `judge_all`.
-        #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
-        unsafe {
-            avx512::filled(words)
-        }
-    }
-}
-
-/// What is compiled for AVX-512.
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
+mod wide {
     use std::arch::x86_64::{
-        __m512i, _mm512_add_epi32, _mm512_cmple_epu32_mask, _mm512_mask_add_epi32, _mm512_mask_blend_epi32,
-        _mm512_permutex2var_epi32, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_sub_epi16, _mm512_subs_epu16,
-        _mm512_test_epi64_mask, _mm512_testn_epi64_mask,
+        __m256i, __m512i, _mm_extract_epi16, _mm_min_epu16, _mm256_andnot_si256, _mm256_castsi256_si128,
+        _mm256_extracti128_si256, _mm256_mask_mov_epi64, _mm256_min_epu16, _mm256_set1_epi64x,
+        _mm256_sub_epi16, _mm256_subs_epu16, _mm256_testn_epi64_mask, _mm512_cmple_epu32_mask,
+        _mm512_cmplt_epu16_mask, _mm512_set1_epi16, _mm512_set1_epi32,
     };
+
+    use bytemuck::must_cast;
 
     use super::{
-        Avx512, Compiled, Judgement, LINE, Line, Memory, Packet, ProgramId, Root, Scratch, Spans, TOGETHER,
-        must_cast,
+        ADDRESSES, Asked, Avx512, ClassId, Intervals, LAST, NarrowRules, PORTS, PortGrid, Processor, Rank,
+        Spans, Way, WaysOf,
     };
 
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) fn judge_all(
-        compiled: &Compiled,
-        avx512: Avx512,
-        scratch: &mut Scratch,
-        memory: impl Memory,
-        asked: &[(ProgramId, Packet)],
-        out: &mut [Judgement],
-    ) {
-        compiled.judge_all(avx512, scratch, memory, asked, out);
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) fn count_up_to(line: &Line, number: u32) -> u32 {
-        _mm512_cmple_epu32_mask(must_cast(line.0), all(number)).count_ones()
-    }
-
-    /// Halves what is left with each step.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) fn last_up_to(root: &Root, numbers: &[u32; LINE]) -> [u32; LINE] {
-        let numbers = must_cast(*numbers);
-        let [a, b, c, d]: [__m512i; 4] = root.lines.map(|line| must_cast(line.0));
-        let half = 2 * LINE as u32;
-        let is_high = _mm512_cmple_epu32_mask(all(root.lines[2].0[0]), numbers);
-        let mut at = all(0);
-        for step in [16, 8, 4, 2, 1] {
-            let next = _mm512_add_epi32(at, all(step));
-            let (low, high) = (_mm512_permutex2var_epi32(a, next, b), _mm512_permutex2var_epi32(c, next, d));
-            let number = _mm512_mask_blend_epi32(is_high, low, high);
-            at = _mm512_mask_add_epi32(at, _mm512_cmple_epu32_mask(number, numbers), at, all(step));
+    /// Steps of a batch, compiled for what this says is there.
+    impl Avx512 {
+        /// [`Intervals::classes`].
+        pub(in super::super) fn classes(self, intervals: &Intervals, addrs: &[u32], out: &mut [ClassId]) {
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn classes(processor: Avx512, intervals: &Intervals, addrs: &[u32], out: &mut [ClassId]) {
+                intervals.classes_by(processor, addrs, out);
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                classes(self, intervals, addrs, out);
+            }
         }
-        must_cast(_mm512_mask_add_epi32(at, is_high, at, all(half)))
+
+        /// [`NarrowRules::compare`].
+        pub(in super::super) fn compare(self, narrow: &NarrowRules, ways: &WaysOf<'_>, ranks: &mut [Rank]) {
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn compare(processor: Avx512, narrow: &NarrowRules, ways: &WaysOf<'_>, ranks: &mut [Rank]) {
+                narrow.compare_by(processor, ways, ranks);
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                compare(self, narrow, ways, ranks);
+            }
+        }
+
+        /// [`NarrowRules::first_by`].
+        #[inline]
+        pub(in super::super) fn first(self, narrow: &NarrowRules, way: &Way) -> Rank {
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn first(processor: Avx512, narrow: &NarrowRules, way: &Way) -> Rank {
+                narrow.first_by(processor, way)
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                first(self, narrow, way)
+            }
+        }
+
+        /// [`PortGrid::find`].
+        pub(in super::super) fn find(self, grid: &PortGrid, asked: &[Asked], cells: &mut [u32]) {
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn find(processor: Avx512, grid: &PortGrid, asked: &[Asked], cells: &mut [u32]) {
+                grid.find_by(processor, asked, cells);
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                find(self, grid, asked, cells);
+            }
+        }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) fn within(first: &Spans, more: &Spans, asked: u64) -> u8 {
-        let asked = _mm512_set1_epi64(asked.cast_signed());
-        let misses = _mm512_subs_epu16(_mm512_sub_epi16(asked, must_cast(*first)), must_cast(*more));
-        _mm512_testn_epi64_mask(misses, misses)
+    impl Processor for Avx512 {
+        #[inline(always)]
+        fn count_up_to(self, starts: &[u32; ADDRESSES], number: u32) -> u32 {
+            #[inline]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn count_up_to(starts: &[u32; ADDRESSES], number: u32) -> u32 {
+                let starts: __m512i = must_cast(*starts);
+                _mm512_cmple_epu32_mask(starts, _mm512_set1_epi32(number.cast_signed())).count_ones()
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                count_up_to(starts, number)
+            }
+        }
+
+        #[inline(always)]
+        fn count_below(self, starts: &[u16; PORTS], number: u16) -> u32 {
+            #[inline]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn count_below(starts: &[u16; PORTS], number: u16) -> u32 {
+                let starts: __m512i = must_cast(*starts);
+                _mm512_cmplt_epu16_mask(starts, _mm512_set1_epi16(number.cast_signed())).count_ones()
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                count_below(starts, number)
+            }
+        }
+
+        #[inline(always)]
+        fn within(self, first: &Spans, more: &Spans, asked: u64) -> u8 {
+            #[inline]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn within(first: &Spans, more: &Spans, asked: u64) -> u8 {
+                let (first, more): (__m256i, __m256i) = (must_cast(*first), must_cast(*more));
+                let more = _mm256_andnot_si256(must_cast([LAST; 4]), more);
+                let asked = _mm256_set1_epi64x(asked.cast_signed());
+                let misses = _mm256_subs_epu16(_mm256_sub_epi16(asked, first), more);
+                _mm256_testn_epi64_mask(misses, misses)
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                within(first, more, asked)
+            }
+        }
+
+        #[inline(always)]
+        fn least(self, rules: [(&Spans, &Spans, u64); 3]) -> u16 {
+            #[inline]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn found((first, more, asked): (&Spans, &Spans, u64)) -> __m256i {
+                let (first, more): (__m256i, __m256i) = (must_cast(*first), must_cast(*more));
+                let spans = _mm256_andnot_si256(must_cast([LAST; 4]), more);
+                let asked = _mm256_set1_epi64x(asked.cast_signed());
+                let misses = _mm256_subs_epu16(_mm256_sub_epi16(asked, first), spans);
+                let within = _mm256_testn_epi64_mask(misses, misses);
+                _mm256_mask_mov_epi64(_mm256_set1_epi64x(-1), within, more)
+            }
+
+            #[inline]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn least(rules: [(&Spans, &Spans, u64); 3]) -> u16 {
+                // One by one: an array that is gone through lies on the stack.
+                let [a, b, c] = rules;
+                let least = _mm256_min_epu16(_mm256_min_epu16(found(a), found(b)), found(c));
+                let (low, high) = (_mm256_castsi256_si128(least), _mm256_extracti128_si256::<1>(least));
+                let two = _mm_min_epu16(low, high);
+                _mm_extract_epi16::<3>(two).min(_mm_extract_epi16::<7>(two)) as u16
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                least(rules)
+            }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Avx512 {
+    pub(super) fn classes(self, intervals: &Intervals, addrs: &[u32], classes: &mut [ClassId]) {
+        intervals.classes_by(Any, addrs, classes);
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) fn filled(words: &[u64; TOGETHER]) -> u8 {
-        _mm512_test_epi64_mask(must_cast(*words), must_cast(*words))
+    pub(super) fn compare(self, narrow: &NarrowRules, ways: &WaysOf<'_>, ranks: &mut [Rank]) {
+        narrow.compare_by(Any, ways, ranks);
     }
 
-    /// A number in every lane.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn all(number: u32) -> __m512i {
-        _mm512_set1_epi32(number.cast_signed())
+    pub(super) fn first(self, narrow: &NarrowRules, way: &Way) -> Rank {
+        narrow.first_by(Any, way)
+    }
+
+    pub(super) fn find(self, grid: &PortGrid, asked: &[Asked], cells: &mut [u32]) {
+        grid.find_by(Any, asked, cells);
     }
 }
 
@@ -279,44 +286,34 @@ mod tests {
     use super::*;
 
     /// Few enough numbers that they meet.
-    fn near() -> impl Strategy<Value = u32> {
-        prop_oneof![0u32..200, Just(u32::MAX), Just(u32::MAX - 1), Just(1 << 31), any::<u32>()]
-    }
-
-    fn port() -> impl Strategy<Value = u16> {
+    fn near() -> impl Strategy<Value = u16> {
         prop::sample::select(vec![0, 1, 2, 80, 81, 0x7fff, 0x8000, 0xfffe, 0xffff])
     }
 
     proptest! {
         #[test]
         fn avx512_answers_as_any_processor_does(
-            starts in prop::collection::btree_set(near(), 0..Root::NUMBERS), numbers in prop::array::uniform16(near()),
-            first in prop::array::uniform32(port()), more in prop::array::uniform32(port()),
-            asked in prop::array::uniform4(port()), words in prop::array::uniform8(prop_oneof![Just(0), any::<u64>()]),
+            starts in prop::array::uniform16(near().prop_map(|one| u32::from(one) << 16 | u32::from(one))), number in near(),
+            ports in prop::array::uniform32(near()), asked in prop::array::uniform4(near()),
+            first in prop::array::uniform16(near()), more in prop::array::uniform16(near()),
         ) {
             let Some(avx512) = Avx512::detect() else {
                 println!("skipped: no AVX-512 here");
                 return Ok(());
             };
-            let starts: Vec<u32> = [0].into_iter().chain(starts.into_iter().filter(|start| *start > 0)).collect();
-            let root = Root::new(&starts);
-            let last = numbers.map(|number| starts.partition_point(|start| *start <= number) as u32 - 1);
-            // The largest number fills lines up, too.
-            let is_sure = |at: usize| numbers[at] != u32::MAX;
-            for found in [Any.last_up_to(&root, &numbers), avx512.last_up_to(&root, &numbers)] {
-                let differs = (0..LINE).find(|at| is_sure(*at) && found[*at] != last[*at]);
-                prop_assert_eq!(differs, None, "{:?} {:?}", found, last);
+            let addr = u32::from(number) << 16 | u32::from(number);
+            prop_assert_eq!(avx512.count_up_to(&starts, addr), Any.count_up_to(&starts, addr));
+            prop_assert_eq!(avx512.count_below(&ports, number), Any.count_below(&ports, number));
+            let asked: u64 = bytemuck::must_cast(asked);
+            let wide: Spans = [u16::MAX, u16::MAX, u16::MAX, 7].repeat(4).try_into().expect("sixteen");
+            let begin: Spans = bytemuck::must_cast([asked & 0xffff << 48; 4]);
+            for (first, more) in [(&first, &more), (&begin, &wide)] {
+                prop_assert_eq!(avx512.within(first, more, asked), Any.within(first, more, asked));
+                let rules = [(first, more, asked), (&begin, more, asked), (first, &wide, asked)];
+                prop_assert_eq!(avx512.least(rules), Any.least(rules));
             }
-            let line = Line::new(&starts[..starts.len().min(LINE)]);
-            for number in numbers {
-                prop_assert_eq!(avx512.count_up_to(&line, number), Any.count_up_to(&line, number));
-            }
-            let asked = must_cast(asked);
-            prop_assert_eq!(avx512.within(&first, &more, asked), Any.within(&first, &more, asked));
-            // Some lane holds what is asked.
-            let wide = [u16::MAX; 32];
-            prop_assert_eq!(avx512.within(&[0; 32], &wide, asked), 0xff);
-            prop_assert_eq!(avx512.filled(&words), Any.filled(&words));
+            prop_assert_eq!(Any.within(&begin, &wide, asked), 0xf);
+            prop_assert_eq!(Any.least([(&begin, &wide, asked); 3]), 7);
         }
     }
 }

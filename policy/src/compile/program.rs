@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::address_rows::ClassMap;
 use super::arrange::Stage;
-use super::blocks::Blocks;
+use super::by_address::NarrowRules;
 use super::classes::ClassId;
 use super::packet::{Packet, Upper};
 use super::port_rows::PortTables;
-use super::processor::{Any, Processor, TOGETHER};
 use super::rows::{BLOCK, Head, WORD, blocks};
 use super::{Judgement, ProgramId, RuleId};
 use crate::judge::Verdict;
@@ -19,6 +18,8 @@ use crate::rule::Action;
 const BLOCKS_NEAR: usize = 4;
 /// Words of each of them.
 const WORDS_NEAR: u32 = 4;
+/// Words that are looked at together.
+const TOGETHER: usize = 8;
 
 /// What readers see of a program.
 #[derive(Clone, Debug)]
@@ -32,8 +33,8 @@ pub(super) struct Program {
     pub(super) words: Box<[u64]>,
     /// Do the rows of addresses list what differs from their base? Then all others are plain all the same.
     pub(super) lists: bool,
-    /// Narrow rules; the first block has none. None at all where every rule has bits.
-    pub(super) blocks: Blocks,
+    /// Where rules are narrow; `None` where every rule has bits.
+    pub(super) narrow: Option<NarrowRules>,
     pub(super) ports: PortTables,
     pub(super) source: Option<End>,
     pub(super) destination: Option<End>,
@@ -81,7 +82,7 @@ static ONE_CLASS: [AtomicU32; 1] = [AtomicU32::new(0)];
 
 /// The row of a class at an end; `None` where the class isn't known.
 #[inline(always)]
-pub(super) fn row(end: Option<&End>, class: ClassId) -> Option<u32> {
+fn row(end: Option<&End>, class: ClassId) -> Option<u32> {
     // An end that nobody asks for has one class.
     let (map, mask): (&[AtomicU32], _) = end.map_or((&ONE_CLASS, 0), |end| (&end.map.rows, ClassId::MAX));
     map.get((class & mask) as usize).map(|row| row.load(Ordering::Relaxed))
@@ -90,12 +91,6 @@ pub(super) fn row(end: Option<&End>, class: ClassId) -> Option<u32> {
 impl Program {
     pub(super) fn asks_for_addresses(&self) -> bool {
         self.source.is_some() || self.destination.is_some()
-    }
-
-    /// Has it narrow rules?
-    #[inline(always)]
-    pub(super) fn lies_by_address(&self) -> bool {
-        !self.blocks.is_empty()
     }
 
     /// The rows of a packet whose ends have these classes; `None` where one of them isn't known.
@@ -208,7 +203,7 @@ impl Program {
             let end = stage.step << 2;
             let mut first = if narrow < end { narrow } else { NONE };
             if L == 0 {
-                first = first.min(self.first_plain(Any, plain, stage.rules.start, stage.rules.end));
+                first = first.min(self.first_plain(plain, stage.rules.start, stage.rules.end));
             } else {
                 self.matches(plain, lists, stage.rules.start, stage.rules.end, |at, word| {
                     // Without a branch on whether there is one, for as often as not there is none.
@@ -243,48 +238,10 @@ impl Program {
         Judgement::NO_PROGRAM
     }
 
-    /// Do the bits of a stage depend on ports alone, and does none of its rules log?
-    #[inline(always)]
-    pub(super) fn asks_ports_alone(&self, stage: &Stage) -> bool {
-        let asks = |end: &Option<End>| end.as_ref().is_some_and(|end| end.asks_bits);
-        stage.logs.is_empty() && !asks(&self.source) && !asks(&self.destination)
-    }
-
-    /// The name of the first rule of such a stage that has bits.
-    #[inline(always)]
-    pub(super) fn first_by_ports(
-        &self,
-        processor: impl Processor,
-        stage: &Stage,
-        [upper, port]: [u32; 2],
-    ) -> u32 {
-        let words = &stage.rules;
-        if self.asks_source_port {
-            self.first_plain(processor, [upper, port], words.start, words.end)
-        } else {
-            self.first_plain(processor, [upper], words.start, words.end)
-        }
-    }
-
-    /// Asks for rows, so that they are near when they are read.
-    #[inline(always)]
-    pub(super) fn prefetch_plain(&self, rows: [u32; 2]) {
-        for row in rows {
-            lpm::prefetch(&self.words, row as usize);
-            lpm::prefetch(&self.words, row as usize + 8);
-        }
-    }
-
     /// The name of the first rule, of words from `start` up to `end`, whose bit all rows have: plain ones, whose rules lie in
     /// their order.
     #[inline(always)]
-    fn first_plain<const P: usize>(
-        &self,
-        processor: impl Processor,
-        rows: [u32; P],
-        start: u32,
-        end: u32,
-    ) -> u32 {
+    fn first_plain<const P: usize>(&self, rows: [u32; P], start: u32, end: u32) -> u32 {
         // Each row by itself, so that its end is checked once.
         let row = |row: u32| self.words.get((row + start) as usize..(row + end) as usize).unwrap_or(&[]);
         let rows = rows.map(row);
@@ -302,7 +259,7 @@ impl Program {
             for (chunks, _) in &rows {
                 here.iter_mut().zip(&chunks[chunk]).for_each(|(bits, word)| *bits &= word);
             }
-            let filled = processor.filled(&here);
+            let filled = (0..).zip(&here).fold(0u8, |bits, (at, word)| bits | u8::from(*word != 0) << at);
             let at = filled.trailing_zeros() as usize % TOGETHER;
             word = select_unpredictable(filled == 0, word, chunk * TOGETHER + at);
             bits = select_unpredictable(filled == 0, bits, here[at]);
@@ -366,7 +323,7 @@ impl Program {
             + size_of_val(&*self.named)
             + size_of_val(&*self.words)
             + self.ports.bytes()
-            + self.blocks.bytes()
+            + self.narrow.as_ref().map_or(0, NarrowRules::bytes)
             + ends.map(|end| end.map.bytes()).sum::<usize>()
     }
 }
