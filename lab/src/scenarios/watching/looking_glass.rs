@@ -64,9 +64,12 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
 }
 
 impl Glass<'_> {
-    /// Goes to a view and waits until it has been laid out with what the router says.
+    /// Goes to a view and waits until the page has turned to it and laid it out with what the router says: words that
+    /// it is known by may stand in the view before, too.
     fn see(&mut self, view: &str, condition: &str) -> Result<()> {
-        self.browser.visit(&format!("http://{GLASS}/#{view}"), condition)
+        let name = view.split('?').next().unwrap_or(view);
+        let turned = format!("document.querySelector('a[aria-current=page]')?.hash === '#{name}'");
+        self.browser.visit(&format!("http://{GLASS}/#{view}"), &format!("{turned} && ({condition})"))
     }
 
     fn shows(&mut self, selector: &str, parts: &[&str]) -> Result<()> {
