@@ -27,21 +27,25 @@ pub(super) struct Intervals {
     /// For each group of addresses the number of a line in which all its intervals are, or of a table in `tables`.
     root: Box<[u16; 1 << ROOT_BITS]>,
     tables: Vec<[u16; 1 << BITS]>,
-    lines: Lines,
+    lines: Vec<Line>,
 }
 
-/// Where intervals start, a cache line of them.
+/// Sixteen intervals next to each other; one may be in several lines.
 #[derive(Debug)]
-#[repr(align(64))]
-struct Starts([u32; ADDRESSES]);
-
-/// Intervals next to each other, sixteen to a line; one may be in several.
-#[derive(Debug, Default)]
-struct Lines {
+#[repr(align(128))]
+struct Line {
     /// Where each begins; behind the last one of all, the largest number.
-    starts: Vec<Starts>,
-    /// The class of each; behind the last one of all, its own.
-    classes: Vec<[u16; ADDRESSES]>,
+    starts: [u32; ADDRESSES],
+    /// The class of each, by how many have begun; behind the last one of all, its own.
+    classes: [u16; 2 * ADDRESSES],
+}
+
+const _: () = assert!(size_of::<Line>() == 128, "two cache lines");
+
+/// Lines in the making.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Line>,
     /// Which of all intervals the last line begins with.
     last: usize,
 }
@@ -51,7 +55,7 @@ impl Intervals {
     pub(super) fn new(intervals: &[(u32, ClassId)]) -> Intervals {
         let (mut tables, mut lines) = (Vec::new(), Lines::default());
         let root = Box::new(table(intervals, 0, u32::BITS - ROOT_BITS, &mut tables, &mut lines));
-        Intervals { root, tables, lines }
+        Intervals { root, tables, lines: lines.lines }
     }
 
     /// The most bytes that so many prefixes take, in two publications: each prefix has two borders, two lines have more than
@@ -60,7 +64,7 @@ impl Intervals {
         let starts = 2 * prefixes + 1 + ADDRESSES;
         let lines = 2 * (starts / ADDRESSES) + 2;
         let tables = (1 << ROOT_BITS) + 2 * (starts / ADDRESSES) * (1 << BITS);
-        2 * (lines * (size_of::<Starts>() + size_of::<[u16; ADDRESSES]>()) + tables * size_of::<u16>())
+        2 * (lines * size_of::<Line>() + tables * size_of::<u16>())
     }
 
     /// The class of an address.
@@ -95,28 +99,29 @@ impl Intervals {
             let table = self.tables.get(usize::from(line & !FURTHER));
             line = table.map_or(0, |table| table[(addr >> rest) as usize % (1 << BITS)]);
         }
-        let Some(Starts(starts)) = self.lines.starts.get(usize::from(line)) else { return NOTHING };
-        let at = usize::from(line) * ADDRESSES + processor.count_up_to(starts, addr) as usize;
-        let class = self.lines.classes.as_flattened().get(at.wrapping_sub(1));
-        class.map_or(NOTHING, |class| ClassId::from(*class))
+        let Some(Line { starts, classes }) = self.lines.get(usize::from(line)) else { return NOTHING };
+        classes[processor.count_up_to(starts, addr) as usize % classes.len()].into()
     }
 }
 
 impl Lines {
     /// A line with these intervals, so many from the first one on: the last, or another behind it.
     fn holding(&mut self, intervals: &[(u32, ClassId)], first: usize, count: usize) -> u16 {
-        if self.starts.is_empty() || first + count > self.last + ADDRESSES {
+        if self.lines.is_empty() || first + count > self.last + ADDRESSES {
             let here = &intervals[first..intervals.len().min(first + ADDRESSES)];
-            let mut starts = [u32::MAX; ADDRESSES];
-            let mut classes = [here[here.len() - 1].1 as u16; ADDRESSES];
-            for ((start, class), (from, to)) in here.iter().zip(starts.iter_mut().zip(&mut classes)) {
+            let mut line = Line {
+                starts: [u32::MAX; ADDRESSES],
+                classes: [here[here.len() - 1].1 as u16; 2 * ADDRESSES],
+            };
+            for ((start, class), (from, to)) in
+                here.iter().zip(line.starts.iter_mut().zip(&mut line.classes[1..]))
+            {
                 (*from, *to) = (*start, *class as u16);
             }
-            self.starts.push(Starts(starts));
-            self.classes.push(classes);
+            self.lines.push(line);
             self.last = first;
         }
-        (self.starts.len() - 1) as u16
+        (self.lines.len() - 1) as u16
     }
 }
 
