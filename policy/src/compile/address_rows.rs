@@ -15,6 +15,7 @@ use super::blocks::{Blocks, Lane};
 use super::classes::{ClassId, Classes};
 use super::conditions::AddressCondition;
 use super::narrow::NarrowEnd;
+use super::pairs::Share;
 use super::rows::{Form, PLAIN_MAX, Rows, Words, set_bit};
 
 /// From a class to its row and, in a program with narrow rules, to its lead. Shared with readers, and written in place: nothing
@@ -66,16 +67,18 @@ impl ClassMap {
     }
 }
 
-/// Where an address leads to in a program with narrow rules: in one number, so that a reader sees all of it at once.
+/// Where an address leads to in a program with narrow rules: in one number, so that a reader sees all of it at once. The block
+/// lies above the share.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lead(u64);
 
 impl Lead {
     /// Of a class that isn't known.
-    pub(super) const UNKNOWN: Lead = Lead((u16::MAX as u64) << 48);
+    pub(super) const UNKNOWN: Lead = Lead((Blocks::UNKNOWN as u64) << Share::BITS);
 
-    fn new(block: u32, position: u16) -> Lead {
-        Lead(u64::from(position) << 32 | u64::from(block))
+    /// `None` where the block has too large a number.
+    fn new(block: u32, Share(share): Share) -> Option<Lead> {
+        (block >> (u64::BITS - Share::BITS) == 0).then_some(Lead(u64::from(block) << Share::BITS | share))
     }
 
     #[inline(always)]
@@ -83,22 +86,16 @@ impl Lead {
         Lead(bits)
     }
 
-    /// The block where its chain begins; the first of all where it has none.
+    /// The block where its chain begins.
     #[inline(always)]
     pub(super) fn block(self) -> u32 {
-        self.0 as u32
+        (self.0 >> Share::BITS) as u32
     }
 
-    /// Its position among those that rules of both ends tell apart.
+    /// The sum of both shares, and something above it.
     #[inline(always)]
-    pub(super) fn position(self) -> u16 {
-        (self.0 >> 32) as u16
-    }
-
-    /// 0 where the class is known, otherwise the largest number.
-    #[inline(always)]
-    pub(super) fn unknown(self) -> u16 {
-        (self.0 >> 48) as u16
+    pub(super) fn sum(self, Lead(other): Lead) -> u64 {
+        self.0.wrapping_add(other)
     }
 }
 
@@ -118,8 +115,8 @@ pub(super) struct AddressRows {
     by_atom: HashMap<AtomId, Vec<u32>, RandomState>,
     /// What classes of each view have.
     views: HashMap<Box<[AtomId]>, Entry, RandomState>,
-    /// Positions of addresses, by what they meet of what rules of both ends ask.
-    positions: HashMap<Box<[u32]>, u16, RandomState>,
+    /// The shares of addresses' positions, by what they meet of what rules of both ends ask.
+    shares: HashMap<Box<[u32]>, Share, RandomState>,
     has_narrow: bool,
     /// What classes of a view of nothing have.
     nothing: Entry,
@@ -173,7 +170,7 @@ impl AddressRows {
             conditions,
             by_atom,
             views: HashMap::default(),
-            positions: narrow.positions,
+            shares: narrow.shares,
             has_narrow,
             nothing: (0, None),
             views_at_first: 0,
@@ -267,10 +264,13 @@ impl AddressRows {
     /// A lead to these lanes; `None` where there is no position for it, or more blocks than can be counted.
     fn lead_to(&self, lanes: &mut [Lane], mut pattern: Vec<u32>, making: &mut Making) -> Option<Lead> {
         pattern.sort_unstable();
-        let position = *self.positions.get(&*pattern)?;
-        // No lane is in the first block.
-        let block = if lanes.is_empty() { 0 } else { making.blocks.write(lanes, making.blocks_before)? };
-        Some(Lead::new(block, position))
+        let share = *self.shares.get(&*pattern)?;
+        let block = if lanes.is_empty() {
+            Blocks::NOWHERE
+        } else {
+            making.blocks.write(lanes, making.blocks_before)?
+        };
+        Lead::new(block, share)
     }
 
     /// Are there many more rows than when all classes were last gone through? Some may be nobody's by now.

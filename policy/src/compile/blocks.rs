@@ -157,6 +157,14 @@ impl Block {
         }
     };
 
+    /// One that no packet matches, and that goes on, with no blocks, whatever the rank.
+    const UNKNOWN: Block = {
+        let Block { mut first, mut more } = Block::NEVER;
+        first[LANES - 1] = [0, 0, 0, u16::MAX];
+        more[LANES - 1] = [0, 0, 0, 0];
+        Block { first, more }
+    };
+
     fn put(&mut self, at: usize, lane: &Lane, key: u16) {
         let Lane { kind, source, destination, rank } = lane;
         self.first[at] = [kind.first, source.first, destination.first, key];
@@ -169,10 +177,10 @@ impl Block {
         block
     }
 
-    /// Puts a link in the place of the last rule, under a key that no packet has.
-    fn put_link(&mut self, Link { at, count }: Link) {
+    /// Puts a link in the place of the last rule, under a key that no packet has, with the rank of the first rule there.
+    fn put_link(&mut self, Link { at, count }: Link, rank: Rank) {
         self.first[LANES - 1] = [at as u16, (at >> 16) as u16, count, u16::MAX];
-        self.more[LANES - 1] = [0, 0, 0, NO_RANK];
+        self.more[LANES - 1] = [0, 0, 0, rank];
     }
 
     /// Where the rest of its chain is: no blocks where there is none.
@@ -182,10 +190,17 @@ impl Block {
         Link { at: u32::from(high) << 16 | u32::from(low), count: if key >= KEYS { count } else { 0 } }
     }
 
-    /// Does its chain go on?
+    /// Does any of these chains go on?
     #[inline(always)]
-    pub(super) fn goes_on(&self) -> bool {
-        self.first[LANES - 1][KEY] >= KEYS
+    pub(super) fn any_goes_on(blocks: [&Block; 3]) -> bool {
+        let [a, b, c] = blocks.map(|block| block.first[LANES - 1][KEY]);
+        (a | b | c) >= KEYS
+    }
+
+    /// Does its chain go on with a rule up to a rank?
+    #[inline(always)]
+    pub(super) fn goes_on_up_to(&self, rank: Rank) -> bool {
+        (self.first[LANES - 1][KEY] >= KEYS) & (self.more[LANES - 1][KEY] <= rank)
     }
 
     /// A bit for each lane that matches, the first one lowest.
@@ -195,7 +210,7 @@ impl Block {
     }
 }
 
-/// Blocks in chains, the first of which is no packet's.
+/// Blocks in chains.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocks {
     blocks: Vec<Block>,
@@ -215,6 +230,17 @@ impl Blocks {
         size_of_val(&*self.blocks)
     }
 
+    /// What lies before all chains of addresses: [`Self::NOWHERE`] and [`Self::UNKNOWN`].
+    pub(super) fn of_none() -> Blocks {
+        Blocks { blocks: vec![Block::NEVER, Block::UNKNOWN] }
+    }
+
+    /// The block of addresses that no narrow rule is about.
+    pub(super) const NOWHERE: u32 = 0;
+    /// The block of addresses of which nobody knows what they are in. It goes on, with no blocks: so packets that come here
+    /// are looked at once more.
+    pub(super) const UNKNOWN: u32 = 1;
+
     /// So many blocks that no packet matches.
     pub(super) fn never(count: usize) -> Blocks {
         Blocks { blocks: vec![Block::NEVER; count] }
@@ -231,7 +257,7 @@ impl Blocks {
         let behind = u32::try_from(before + self.blocks.len()).ok()?;
         let count = u16::try_from(rest.len().div_ceil(LANES)).ok()?;
         self.blocks[at] = Block::of(here);
-        self.blocks[at].put_link(Link { at: behind, count });
+        self.blocks[at].put_link(Link { at: behind, count }, rest[0].0.rank);
         self.blocks.extend(rest.chunks(LANES).map(Block::of));
         Some(())
     }
@@ -268,7 +294,13 @@ impl Blocks {
     /// The block where a chain begins.
     #[inline(always)]
     pub(super) fn begin(&self, at: u32) -> &Block {
-        self.blocks.get(at as usize).unwrap_or(&Block::NEVER)
+        self.get(at).unwrap_or(&Block::NEVER)
+    }
+
+    /// The block with this number.
+    #[inline(always)]
+    pub(super) fn get(&self, at: u32) -> Option<&Block> {
+        self.blocks.get(at as usize)
     }
 
     /// The block of the rest of a chain with this number, one that no packet matches where the rest is shorter; and are there
@@ -305,11 +337,11 @@ impl Asked {
     /// A packet under key 0.
     #[inline(always)]
     pub(super) fn new(packet: &Packet) -> Asked {
-        let kind = |has_ports| kind(packet.protocol, has_ports, packet.family);
-        let (kind, [from, to]) = match packet.upper {
-            Upper::Ports { source, destination } => (kind(true), [source, destination]),
-            Upper::Icmp { .. } | Upper::Nothing => (kind(false), [0, 0]),
+        let (has_ports, [from, to]) = match packet.upper {
+            Upper::Ports { source, destination } => (true, [source, destination]),
+            Upper::Icmp { .. } | Upper::Nothing => (false, [0, 0]),
         };
+        let kind = kind(packet.protocol, has_ports, packet.family);
         Asked(bytemuck::must_cast([kind, from, to, 0u16]))
     }
 
@@ -317,6 +349,12 @@ impl Asked {
     #[inline(always)]
     pub(super) fn under(self, key: u16) -> Asked {
         Asked(self.0 | bytemuck::must_cast::<_, u64>([0, 0, 0, key]))
+    }
+
+    /// What either has.
+    #[inline(always)]
+    pub(super) fn or(self, Asked(other): Asked) -> Asked {
+        Asked(self.0 | other)
     }
 
     /// Its kind, and its source and destination port: 0 where it shows none.
@@ -385,7 +423,7 @@ mod tests {
     /// The first rule of a chain, block by block.
     fn first_of_all(processor: impl Processor, blocks: &Blocks, at: u32, asked: Asked) -> Rank {
         let begin = blocks.begin(at);
-        let (mut first, mut goes_on) = (first_of(processor, begin, asked), begin.goes_on());
+        let (mut first, mut goes_on) = (first_of(processor, begin, asked), Block::any_goes_on([begin; 3]));
         let mut number = 0;
         while goes_on {
             let next;

@@ -45,7 +45,7 @@ impl Built {
         let width = arrangement.words();
         let mut making = Making::default();
         if has_narrow {
-            making.blocks = Blocks::never(1);
+            making.blocks = Blocks::of_none();
         }
         let parts = arrangement.bits().map(|(bit, part)| (bit, &part.upper, &part.source_port));
         let ports = PortRows::new(parts, width, &mut making.words);
@@ -63,11 +63,12 @@ impl Built {
         let program = Program {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             named: arrangement.parts.iter().map(name).collect(),
-            stages: arrangement.stages.into(),
             words: making.words.new.into(),
             lists: width > PLAIN_MAX
                 && [&source, &destination].into_iter().flatten().any(AddressRows::asks_bits),
-            narrow: has_narrow.then(|| NarrowRules::new(names, making.blocks.fitted(), pairs, grid)),
+            narrow: has_narrow
+                .then(|| NarrowRules::new(names, making.blocks.fitted(), pairs, grid, &arrangement.stages)),
+            stages: arrangement.stages.into(),
             asks_source_port: ports.asks_source,
             ports: ports.tables,
             source: from,

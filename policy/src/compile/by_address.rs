@@ -1,9 +1,9 @@
 //! Judging packets by a program with narrow rules (`narrow.rs`): first by what their ends and ports lead to, which decides on
 //! most of them, and the others by rows as well.
 //!
-//! Batches go step by step, all packets' leads before all packets' blocks, and lists of packets are kept where a branch
-//! would be: whether a packet needs another step, no branch predictor can learn. Each step is a loop by itself, so that what
-//! it reads stays in registers.
+//! Batches go step by step, all packets' leads before all packets' blocks, and packets are marked where a branch would be:
+//! whether one needs another step, no branch predictor can learn. Each step is a loop by itself, so that what it reads stays
+//! in registers.
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use super::arrange::Stage;
 use super::blocks::{self, Asked, Block, Blocks, NO_RANK, Rank};
 use super::classes::ClassId;
 use super::packet::Packet;
-use super::pairs::{Pairs, Place};
+use super::pairs::Pairs;
 use super::port_grid::PortGrid;
 use super::processor::{Any, Avx512, Processor};
-use super::program::{End, NONE, PASS, Program, VERDICTS};
+use super::program::{ALLOW, End, NONE, PASS, Program, bits};
 use super::{Judgement, ProgramId, RuleId};
+use crate::judge::Verdict;
 
 /// Packets of a batch at most.
 pub(super) const BATCH: usize = 64;
@@ -26,163 +27,159 @@ pub(super) const BATCH: usize = 64;
 /// A program's narrow rules, as readers see them.
 #[derive(Clone, Debug)]
 pub(super) struct NarrowRules {
-    /// The name of each, by rank; behind them [`NONE`].
+    /// The name of each, by rank.
     names: Box<[u32]>,
-    /// Chains that addresses lead to. The first block is of those that lead nowhere.
+    /// The same of those that decide whatever rows say; [`NONE`] of the others, and behind all of them.
+    deciding: Box<[u32]>,
+    /// Chains that addresses lead to.
     pub(super) blocks: Blocks,
     pairs: Arc<Pairs>,
     grid: Option<Arc<PortGrid>>,
 }
 
-/// A packet among narrow rules.
-#[derive(Clone, Copy)]
+/// A packet among narrow rules: what blocks and the grid are asked about it, and where.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
 pub(super) struct Way {
     asked: Asked,
-    /// Where its ends lead to.
-    leads: [Lead; 2],
-    /// The place of both positions.
-    place: Place,
+    /// Under the key of its pair.
+    asked_by_pair: Asked,
+    /// The bucket of its pair.
+    bucket: u32,
+    /// The blocks where the chains of its ends begin.
+    blocks: [u32; 2],
+    /// Its cell on the grid.
+    cell: u32,
 }
 
-/// The packets of a batch: each part of a [`Way`] by itself, so that a step reads no more than it needs.
-#[derive(Clone, Debug)]
-pub(super) struct Ways {
-    asked: [Asked; BATCH],
-    leads: [[Lead; 2]; BATCH],
-    places: [Place; BATCH],
-}
-
-/// Those of some packets next to each other.
-pub(super) struct WaysOf<'a> {
-    asked: &'a mut [Asked],
-    leads: &'a mut [[Lead; 2]],
-    places: &'a mut [Place],
-}
+const _: () = assert!(size_of::<Way>() == 32);
 
 impl Way {
     /// The first rule of blocks: of its pair, and of both ends.
     #[inline(always)]
     fn first(&self, processor: impl Processor, [pair, source, destination]: [&Block; 3]) -> Rank {
-        let by_pair = (pair, self.asked.under(self.place.key));
+        let by_pair = (pair, self.asked_by_pair);
         blocks::first(processor, [by_pair, (source, self.asked), (destination, self.asked)])
     }
-}
 
-impl Ways {
-    pub(super) fn new() -> Ways {
-        Ways {
-            asked: [Asked::default(); BATCH],
-            leads: [[Lead::default(); 2]; BATCH],
-            places: [Place::default(); BATCH],
-        }
-    }
-
-    /// Those of so many packets from one on.
+    /// Is what its addresses are in known?
     #[inline(always)]
-    pub(super) fn slices(&mut self, at: usize, count: usize) -> WaysOf<'_> {
-        WaysOf {
-            asked: &mut self.asked[at..][..count],
-            leads: &mut self.leads[at..][..count],
-            places: &mut self.places[at..][..count],
-        }
+    fn is_known(&self) -> bool {
+        self.blocks.iter().all(|block| *block != Blocks::UNKNOWN)
     }
 }
-
-impl WaysOf<'_> {
-    #[inline(always)]
-    fn all(&self) -> impl Iterator<Item = Way> {
-        let leads = self.leads.iter().zip(self.places.iter());
-        self.asked.iter().zip(leads).map(|(asked, (leads, place))| Way {
-            asked: *asked,
-            leads: *leads,
-            place: *place,
-        })
-    }
-
-    #[inline(always)]
-    fn get(&self, at: usize) -> Option<Way> {
-        let (asked, (leads, place)) = self.asked.get(at).zip(self.leads.get(at).zip(self.places.get(at)))?;
-        Some(Way { asked: *asked, leads: *leads, place: *place })
-    }
-}
-
-/// Where every class leads at an end that nobody asks for.
-static NOWHERE: [AtomicU64; 1] = [AtomicU64::new(0)];
 
 /// What leads from an end's classes.
 #[derive(Clone, Copy)]
 struct Leading<'a> {
     leads: &'a [AtomicU64],
-    /// The bits of a class that count.
-    mask: ClassId,
+    /// Where classes lead that aren't there.
+    otherwise: Lead,
 }
 
 impl<'a> Leading<'a> {
-    /// Not in line, or each packet would ask again whether there is an end.
-    #[inline(never)]
+    #[inline(always)]
     fn of(end: Option<&'a End>) -> Leading<'a> {
         match end {
-            Some(end) => Leading { leads: &end.map.leads, mask: ClassId::MAX },
-            None => Leading { leads: &NOWHERE, mask: 0 },
+            Some(end) => Leading { leads: &end.map.leads, otherwise: Lead::UNKNOWN },
+            // Every class leads nowhere at an end that nobody asks for.
+            None => Leading { leads: &[], otherwise: Lead::default() },
         }
     }
 
     #[inline(always)]
     fn lead(self, class: ClassId) -> Lead {
-        let lead = self.leads.get((class & self.mask) as usize);
-        lead.map_or(Lead::UNKNOWN, |lead| Lead::from_bits(lead.load(Ordering::Relaxed)))
+        let lead = self.leads.get(class as usize);
+        lead.map_or(self.otherwise, |lead| Lead::from_bits(lead.load(Ordering::Relaxed)))
     }
 }
 
 impl NarrowRules {
     pub(super) fn new(
-        mut names: Vec<u32>,
+        names: Vec<u32>,
         blocks: Blocks,
         pairs: Pairs,
         grid: Option<PortGrid>,
+        stages: &[Stage],
     ) -> NarrowRules {
-        names.push(NONE);
-        NarrowRules { names: names.into(), blocks, pairs: Arc::new(pairs), grid: grid.map(Arc::new) }
+        // Those of the first stage before any rule in rows, but not those that pass.
+        let limit = stages.first().map_or(0, |stage| stage.lowest.min(stage.step << 2));
+        let decides = |name: u32| name < limit && name & 3 != PASS;
+        let deciding = names.iter().map(|name| if decides(*name) { *name } else { NONE });
+        let deciding = deciding.chain([NONE]).collect();
+        let (pairs, grid) = (Arc::new(pairs), grid.map(Arc::new));
+        NarrowRules { names: names.into(), deciding, blocks, pairs, grid }
+    }
+
+    /// Does a packet's first narrow rule, which has this rank, decide whatever rows say? Then its judgement.
+    #[inline(always)]
+    fn decided(&self, id: ProgramId, rank: Rank) -> (bool, Judgement) {
+        // Without a branch on whether there is one, which no branch predictor can learn.
+        let last = self.deciding.len().wrapping_sub(1);
+        let name = self.deciding.get(usize::from(rank).min(last)).copied().unwrap_or(NONE);
+        let verdict = if name & 1 == ALLOW { Verdict::Allow } else { Verdict::Deny };
+        (name != NONE, Judgement { verdict, rule: RuleId::new(id, name >> 2), logs: 0 })
     }
 
     /// The name of a rank's rule; [`NONE`] of none.
     #[inline(always)]
     fn name(&self, rank: Rank) -> u32 {
-        // Without a branch on whether there is one, which no branch predictor can learn.
-        let at = usize::from(rank).min(self.names.len().wrapping_sub(1));
-        self.names.get(at).copied().unwrap_or(NONE)
+        self.names.get(usize::from(rank)).copied().unwrap_or(NONE)
     }
 
+    /// Where packets' addresses lead to.
     #[inline(always)]
-    fn way(&self, ends: [Leading<'_>; 2], packet: &Packet, classes: [ClassId; 2]) -> Way {
-        let leads = [ends[0].lead(classes[0]), ends[1].lead(classes[1])];
-        let place = self.pairs.place(leads.map(Lead::position));
-        Way { asked: Asked::new(packet), leads, place }
+    fn lead_by_classes(
+        &self,
+        [source, destination]: [Leading<'_>; 2],
+        classes: &[[ClassId; 2]],
+        ways: &mut [Way],
+    ) {
+        for ([from, to], way) in classes.iter().zip(ways) {
+            let (source, destination) = (source.lead(*from), destination.lead(*to));
+            let place = self.pairs.place(source.sum(destination));
+            self.pairs.prefetch(place.bucket);
+            way.bucket = place.bucket;
+            way.blocks = [source.block(), destination.block()];
+            way.blocks.iter().for_each(|block| self.blocks.prefetch(*block));
+            way.asked_by_pair = Asked::default().under(place.key);
+        }
     }
 
-    /// The blocks where a packet's chains begin.
+    /// What is asked of the rest of packets, and where their ports lead to.
     #[inline(always)]
-    fn begin(&self, way: &Way) -> [&Block; 3] {
-        let [source, destination] = way.leads;
-        [
-            self.pairs.begin(way.place),
-            self.blocks.begin(source.block()),
-            self.blocks.begin(destination.block()),
-        ]
+    fn lead_by_ports<'a>(
+        &self,
+        processor: impl Processor,
+        packets: impl Iterator<Item = &'a Packet>,
+        ways: &mut [Way],
+    ) {
+        let grid = self.grid.as_deref();
+        for (packet, way) in packets.zip(ways) {
+            way.asked = Asked::new(packet);
+            way.asked_by_pair = way.asked.or(way.asked_by_pair);
+            way.cell = grid.map_or(u32::MAX, |grid| grid.cell(processor, way.asked));
+            grid.into_iter().for_each(|grid| lpm::prefetch(grid.ranks(), way.cell as usize));
+        }
     }
 
-    /// The first rule of the blocks where a packet's chains begin, and does any of these go on?
+    /// The blocks where a packet's chains begin: there are some.
     #[inline(always)]
-    fn first(&self, processor: impl Processor, way: &Way) -> (Rank, bool) {
-        let [pair, source, destination] = self.begin(way);
-        let goes_on = pair.goes_on() | source.goes_on() | destination.goes_on();
-        (way.first(processor, [pair, source, destination]), goes_on)
+    fn begin(&self, way: &Way) -> Option<[&Block; 3]> {
+        let [source, destination] = way.blocks;
+        Some([self.pairs.get(way.bucket)?, self.blocks.get(source)?, self.blocks.get(destination)?])
     }
 
-    /// The same of the next blocks of these chains, which have this number.
+    /// The first rule of each packet's cell on the grid.
+    #[inline(always)]
+    fn cells(&self) -> &[Rank] {
+        self.grid.as_ref().map_or(&[], |grid| grid.ranks())
+    }
+
+    /// The first rule of the next blocks of these chains, which have this number, and do any of these go on?
     #[inline(always)]
     fn next(&self, processor: impl Processor, way: &Way, number: u16) -> (Rank, bool) {
-        let [pair, source, destination] = self.begin(way);
+        let Some([pair, source, destination]) = self.begin(way) else { return (NO_RANK, false) };
         let (pair, more_of_pair) = self.pairs.next(pair, number);
         let (source, more_of_source) = self.blocks.next(source, number);
         let (destination, more_of_destination) = self.blocks.next(destination, number);
@@ -192,11 +189,10 @@ impl NarrowRules {
 
     /// The first rule of a packet by itself.
     #[inline(always)]
-    pub(super) fn first_by(&self, processor: impl Processor, way: &Way) -> Rank {
-        let (mut first, mut goes_on) = self.first(processor, way);
-        if let Some(grid) = &self.grid {
-            first = first.min(grid.first(processor, way.asked));
-        }
+    fn first_alone(&self, processor: impl Processor, way: &Way) -> Rank {
+        let Some(begin) = self.begin(way) else { return NO_RANK };
+        let cell = self.cells().get(way.cell as usize).copied().unwrap_or(NO_RANK);
+        let (mut first, mut goes_on) = (way.first(processor, begin).min(cell), Block::any_goes_on(begin));
         let mut round = 0;
         while goes_on {
             let next;
@@ -206,114 +202,171 @@ impl NarrowRules {
         first
     }
 
-    /// The first rule of each packet's chains: at most [`BATCH`].
+    /// The judgements of packets that narrow rules decide on; which are the others, and what is the first rule of each?
     #[inline(always)]
-    fn compare(&self, avx512: Option<Avx512>, ways: &WaysOf<'_>, ranks: &mut [Rank]) {
-        match avx512 {
-            Some(avx512) => avx512.compare(self, ways, ranks),
-            None => self.compare_by(Any, ways, ranks),
+    pub(super) fn decide_by(
+        &self,
+        processor: impl Processor,
+        id: ProgramId,
+        ways: &[Way],
+        out: &mut [Judgement],
+        found: &mut Found,
+    ) {
+        if self.deciding.is_empty() {
+            return;
         }
-    }
-
-    /// [`Self::compare`].
-    #[inline(always)]
-    pub(super) fn compare_by(&self, processor: impl Processor, ways: &WaysOf<'_>, ranks: &mut [Rank]) {
-        let (mut open, mut count) = ([0u8; BATCH], 0);
-        for ((number, way), rank) in (0..BATCH as u8).zip(ways.all()).zip(ranks.iter_mut()) {
-            let (first, goes_on) = self.first(processor, &way);
-            *rank = first;
-            open[count % BATCH] = number;
-            count += usize::from(goes_on);
+        let (cells, ranks) = (self.cells(), &mut found.ranks);
+        let (mut open, mut longer) = (0, 0u64);
+        for (((number, way), rank), out) in (0..BATCH).zip(ways).zip(ranks.iter_mut()).zip(out.iter_mut()) {
+            let Some(begin) = self.begin(way) else {
+                *out = Judgement::NO_PROGRAM;
+                continue;
+            };
+            let first = way.first(processor, begin);
+            let cell = cells.get(way.cell as usize).copied().unwrap_or(NO_RANK);
+            let first = select_unpredictable(cell < first, cell, first);
+            let (is_decided, judgement) = self.decided(id, first);
+            (*rank, *out) = (first, judgement);
+            open |= u64::from(!is_decided) << number;
+            longer |= u64::from(Block::any_goes_on(begin)) << number;
         }
-        let mut round = 0;
-        while count > 0 {
-            let mut kept = 0;
-            for at in 0..count {
-                let number = open[at % BATCH];
-                let Some((way, rank)) = ways.get(number.into()).zip(ranks.get_mut(usize::from(number)))
-                else {
-                    break;
-                };
-                let (first, goes_on) = self.next(processor, &way, round);
+        let mut going_on = List::new();
+        for number in bits(longer) {
+            let Some((way, rank)) = ways.get(number).zip(ranks.get(number)) else { break };
+            let Some(begin) = self.begin(way) else { break };
+            going_on.push_if(begin.iter().fold(false, |is, block| is | block.goes_on_up_to(*rank)), number);
+        }
+        let (mut list, mut round) = (going_on.clone(), 0);
+        while list.count > 0 {
+            let mut kept = List::new();
+            for number in list.iter() {
+                let Some((way, rank)) = ways.get(number).zip(ranks.get_mut(number)) else { break };
+                let (first, goes_on) = self.next(processor, way, round);
                 *rank = select_unpredictable(first < *rank, first, *rank);
-                open[kept % BATCH] = number;
-                kept += usize::from(goes_on);
+                kept.push_if(goes_on, number);
             }
-            (count, round) = (kept, round + 1);
+            (list, round) = (kept, round + 1);
         }
+        for number in going_on.iter() {
+            let Some(((way, rank), out)) = ways.get(number).zip(ranks.get(number)).zip(out.get_mut(number))
+            else {
+                break;
+            };
+            let (is_decided, judgement) = self.decided(id, *rank);
+            *out = judgement;
+            open &= !(1 << number);
+            open |= u64::from(!(is_decided & way.is_known())) << number;
+        }
+        found.open = open;
     }
 
     /// The name of the first rule that a packet matches of those named from `from` on, which is behind the first group.
     fn first_from(&self, way: &Way, from: u32) -> u32 {
-        let chains = way.leads.iter().flat_map(|lead| self.blocks.all(Any, lead.block(), way.asked));
-        let ranks = chains.chain(self.pairs.all(Any, way.place, way.asked));
+        let chains = way.blocks.iter().flat_map(|block| self.blocks.all(Any, *block, way.asked));
+        let ranks = chains.chain(self.pairs.all(Any, way.bucket, way.asked_by_pair));
         ranks.map(|rank| self.name(rank)).filter(|name| *name >= from).min().unwrap_or(NONE)
     }
 
     /// Bytes that they take.
     pub(super) fn bytes(&self) -> usize {
         let grid = self.grid.as_ref().map_or(0, |grid| grid.bytes());
-        size_of_val(&*self.names) + self.blocks.bytes() + self.pairs.bytes() + grid
+        2 * size_of_val(&*self.names) + self.blocks.bytes() + self.pairs.bytes() + grid
+    }
+}
+
+/// What a batch's narrow rules leave.
+pub(super) struct Found {
+    /// The first rule of each packet.
+    ranks: [Rank; BATCH],
+    /// A bit for each packet that they don't decide on.
+    open: u64,
+}
+
+/// Numbers of packets of a batch.
+#[derive(Clone)]
+struct List {
+    numbers: [u8; BATCH],
+    count: usize,
+}
+
+impl List {
+    fn new() -> List {
+        List { numbers: [0; BATCH], count: 0 }
+    }
+
+    /// Without a branch: what is asked here, no branch predictor can learn.
+    #[inline(always)]
+    fn push_if(&mut self, is_in: bool, number: usize) {
+        self.numbers[self.count % BATCH] = number as u8;
+        self.count += usize::from(is_in);
+    }
+
+    #[inline(always)]
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        self.numbers[..self.count.min(BATCH)].iter().map(|number| usize::from(*number))
     }
 }
 
 impl Program {
     /// Where packets of these classes lead to; what lies there is brought near.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn lead(
         &self,
+        avx512: Option<Avx512>,
         narrow: &NarrowRules,
         run: &[(ProgramId, Packet)],
         classes: &[[ClassId; 2]],
-        ways: WaysOf<'_>,
+        ways: &mut [Way],
     ) {
-        let ends = [Leading::of(self.source.as_ref()), Leading::of(self.destination.as_ref())];
-        let places = ways.asked.iter_mut().zip(ways.leads).zip(ways.places);
-        for (((_, packet), classes), ((asked, leads), place)) in run.iter().zip(classes).zip(places) {
-            let way = narrow.way(ends, packet, *classes);
-            narrow.pairs.prefetch(way.place);
-            narrow.blocks.prefetch(way.leads[0].block());
-            narrow.blocks.prefetch(way.leads[1].block());
-            (*asked, *leads, *place) = (way.asked, way.leads, way.place);
+        match avx512 {
+            Some(avx512) => avx512.lead(self, narrow, run, classes, ways),
+            None => self.lead_by(Any, narrow, run, classes, ways),
         }
     }
 
+    fn ends(&self) -> [Leading<'_>; 2] {
+        [Leading::of(self.source.as_ref()), Leading::of(self.destination.as_ref())]
+    }
+
+    /// [`Self::lead`].
+    #[inline(always)]
+    pub(super) fn lead_by(
+        &self,
+        processor: impl Processor,
+        narrow: &NarrowRules,
+        run: &[(ProgramId, Packet)],
+        classes: &[[ClassId; 2]],
+        ways: &mut [Way],
+    ) {
+        // Ports come after addresses, for which there is a wait.
+        narrow.lead_by_classes(self.ends(), classes, ways);
+        narrow.lead_by_ports(processor, run.iter().map(|(_, packet)| packet), ways);
+    }
+
     /// What becomes of packets that [`Self::lead`] has led: at most [`BATCH`].
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn judge_by_address(
         &self,
         avx512: Option<Avx512>,
         narrow: &NarrowRules,
         run: &[(ProgramId, Packet)],
         classes: &[[ClassId; 2]],
-        ways: WaysOf<'_>,
+        ways: &[Way],
         out: &mut [Judgement],
     ) {
-        let Some(((id, _), stage)) = run.first().zip(self.stages.first()) else { return };
-        let (mut ranks, mut cells) = ([NO_RANK; BATCH], [0; BATCH]);
-        if let Some(grid) = &narrow.grid {
-            grid.find(avx512, ways.asked, &mut cells);
+        let Some((id, _)) = run.first() else { return };
+        let mut found = Found { ranks: [NO_RANK; BATCH], open: 0 };
+        match avx512 {
+            Some(avx512) => avx512.decide(narrow, *id, ways, out, &mut found),
+            None => narrow.decide_by(Any, *id, ways, out, &mut found),
         }
-        narrow.compare(avx512, &ways, &mut ranks);
-        let laid = narrow.grid.as_ref().map_or(&[][..], |grid| grid.ranks());
-        let limit = limit(stage);
-        let (mut rest, mut count) = ([0u8; BATCH], 0);
-        let found = (0..BATCH as u8).zip(ranks.iter_mut().zip(&cells).zip(ways.leads.iter()));
-        for ((number, ((rank, cell), leads)), out) in found.zip(out.iter_mut()) {
-            *rank = (*rank).min(laid.get(*cell as usize).copied().unwrap_or(NO_RANK));
-            let (is_decided, judgement) = decided(*id, limit, narrow.name(*rank | unknown(*leads)));
-            *out = judgement;
-            rest[count % BATCH] = number;
-            count += usize::from(!is_decided);
-        }
-        for number in &rest[..count] {
-            let number = usize::from(*number);
+        for at in bits(found.open) {
             let Some((((way, (_, packet)), classes), out)) =
-                ways.get(number).zip(run.get(number)).zip(classes.get(number)).zip(out.get_mut(number))
+                ways.get(at).zip(run.get(at)).zip(classes.get(at)).zip(out.get_mut(at))
             else {
                 break;
             };
-            self.judge_open(narrow, *id, packet, *classes, (&way, ranks[number % BATCH]), out);
+            self.judge_open(narrow, *id, packet, *classes, (way, found.ranks[at % BATCH]), out);
         }
     }
 
@@ -332,6 +385,22 @@ impl Program {
         *out = self.judge_rest(narrow, id, packet, classes, way, |_| {});
     }
 
+    /// The way of a packet by itself, and the first narrow rule on it.
+    #[inline(always)]
+    pub(super) fn first_by(
+        &self,
+        processor: impl Processor,
+        narrow: &NarrowRules,
+        packet: &Packet,
+        classes: [ClassId; 2],
+    ) -> (Way, Rank) {
+        let mut way = [Way::default()];
+        narrow.lead_by_classes(self.ends(), &[classes], &mut way);
+        narrow.lead_by_ports(processor, std::iter::once(packet), &mut way);
+        let [way] = way;
+        (way, narrow.first_alone(processor, &way))
+    }
+
     /// What becomes of a packet by itself.
     #[inline(always)]
     pub(super) fn judge_alone(
@@ -343,15 +412,12 @@ impl Program {
         classes: [ClassId; 2],
         met: impl FnMut(RuleId),
     ) -> Judgement {
-        let ends = [Leading::of(self.source.as_ref()), Leading::of(self.destination.as_ref())];
-        let way = narrow.way(ends, packet, classes);
-        let first = match avx512 {
-            Some(avx512) => avx512.first(narrow, &way),
-            None => narrow.first_by(Any, &way),
+        let (way, first) = match avx512 {
+            Some(avx512) => avx512.first(self, narrow, packet, classes),
+            None => self.first_by(Any, narrow, packet, classes),
         };
-        let name = narrow.name(first | unknown(way.leads));
-        match self.stages.first().map(|stage| decided(id, limit(stage), name)) {
-            Some((true, judgement)) => judgement,
+        match narrow.decided(id, first) {
+            (true, judgement) if way.is_known() => judgement,
             _ => self.judge_rest(narrow, id, packet, classes, (&way, first), met),
         }
     }
@@ -371,25 +437,4 @@ impl Program {
         let next = |from| narrow.first_from(way, from);
         self.judge_with(id, &rows, narrow.name(first), next, met)
     }
-}
-
-/// 0 where the classes of both ends are known; otherwise the largest number, which is no rule's.
-#[inline(always)]
-fn unknown([source, destination]: [Lead; 2]) -> Rank {
-    source.unknown() | destination.unknown()
-}
-
-/// Narrow rules named below this decide whatever rows say, but for those that pass.
-#[inline(always)]
-fn limit(stage: &Stage) -> u32 {
-    stage.lowest.min(stage.step << 2)
-}
-
-/// Does a packet's first narrow rule, which has this name, decide whatever rows say? Then its judgement.
-#[inline(always)]
-fn decided(id: ProgramId, limit: u32, first: u32) -> (bool, Judgement) {
-    let is_decided = (first < limit) & (first & 3 != PASS);
-    let judgement =
-        Judgement { verdict: VERDICTS[first as usize & 3], rule: RuleId::new(id, first >> 2), logs: 0 };
-    (is_decided, judgement)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::Family;
 
 use super::addresses::AddressLookup;
-use super::by_address::{BATCH, Ways};
+use super::by_address::{BATCH, Way};
 use super::classes::{ClassId, NOTHING};
 use super::memo::{Forgetful, Memo, Memory};
 use super::packet::Packet;
@@ -132,7 +132,8 @@ impl Compiled {
                 continue;
             };
             if let Some(narrow) = &program.narrow {
-                program.lead(narrow, run, &classes[at..], ways.slices(at, run.len()));
+                let ways = &mut ways[at..][..run.len()];
+                program.lead(self.avx512, narrow, run, &classes[at..], ways);
                 continue;
             }
             for number in at..at + run.len() {
@@ -163,7 +164,7 @@ impl Compiled {
             let Some(program) = self.program(id) else { continue };
             if let Some(narrow) = &program.narrow {
                 let classes = &classes[at..][..run.len()];
-                let ways = ways.slices(at, run.len());
+                let ways = &ways[at..][..run.len()];
                 program.judge_by_address(self.avx512, narrow, run, classes, ways, &mut out[at..]);
                 continue;
             }
@@ -249,14 +250,16 @@ impl Runs {
     #[inline(always)]
     fn of(asked: &[(ProgramId, Packet)]) -> Runs {
         let mut runs = Runs { ends: [0; BATCH], count: 0 };
-        for (end, [(one, _), (next, _)]) in (1..BATCH as u8).zip(asked.array_windows()) {
-            runs.ends[runs.count % BATCH] = end;
-            runs.count += usize::from(one != next);
+        let Some((first, _)) = asked.first() else { return runs };
+        // Mostly all are one.
+        if asked.iter().fold(0, |differs, (id, _)| differs | (id.0 ^ first.0)) != 0 {
+            for (end, [(one, _), (next, _)]) in (1..BATCH as u8).zip(asked.array_windows()) {
+                runs.ends[runs.count % BATCH] = end;
+                runs.count += usize::from(one != next);
+            }
         }
-        if !asked.is_empty() {
-            runs.ends[runs.count % BATCH] = asked.len() as u8;
-            runs.count += 1;
-        }
+        runs.ends[runs.count % BATCH] = asked.len() as u8;
+        runs.count += 1;
         runs
     }
 
@@ -280,7 +283,7 @@ impl Runs {
 pub(super) struct Scratch {
     classes: [[ClassId; 2]; BATCH],
     rows: [PacketRows; BATCH],
-    ways: Ways,
+    ways: [Way; BATCH],
     addresses: Addresses,
 }
 
@@ -300,7 +303,7 @@ impl Scratch {
         Scratch {
             classes: [[NOTHING; 2]; BATCH],
             rows: [PacketRows::default(); BATCH],
-            ways: Ways::new(),
+            ways: [Way::default(); BATCH],
             addresses,
         }
     }

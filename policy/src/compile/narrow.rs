@@ -18,7 +18,7 @@ use super::addresses::Addresses;
 use super::atoms::AtomId;
 use super::blocks::{Lane, NO_RANK, Rank};
 use super::conditions::{AddressCondition, Group, Part};
-use super::pairs::{Mixing, Pairs};
+use super::pairs::{Mixing, Pairs, Share};
 use super::port_grid::PortGrid;
 use super::program::named;
 use super::rows::{PLAIN_MAX, WORD};
@@ -49,8 +49,8 @@ pub(super) struct NarrowEnd {
     pub(super) lanes: HashMap<AddressCondition, Vec<Lane>, RandomState>,
     /// What rules of both ends ask of this one, numbered.
     pub(super) paired: HashMap<AddressCondition, u32, RandomState>,
-    /// The position of addresses that meet exactly these of them, in the order of their numbers.
-    pub(super) positions: HashMap<Box<[u32]>, u16, RandomState>,
+    /// The share of the position of addresses that meet exactly these of them, in the order of their numbers.
+    pub(super) shares: HashMap<Box<[u32]>, Share, RandomState>,
 }
 
 impl Narrow {
@@ -144,12 +144,12 @@ impl Narrow {
         } else {
             ends.each_ref().map(|asked| asked.positions([].into_iter()))
         };
-        for ((end, asked), Positions { numbers, by_pattern, .. }) in
-            narrow.ends.iter_mut().zip(&ends).zip(positions)
-        {
+        for ((at, asked), Positions { numbers, by_pattern, .. }) in ends.iter().enumerate().zip(positions) {
             let number = |(condition, number)| (asked.conditions[condition as usize].clone(), number);
+            let share = |(pattern, position)| (pattern, mixing.unwrap_or_default().share(at, position));
+            let end = &mut narrow.ends[at];
             end.paired = numbers.into_iter().map(number).collect();
-            end.positions = by_pattern;
+            end.shares = by_pattern.into_iter().map(share).collect();
         }
         if let Some(mixing) = mixing {
             let Some(pairs) = Pairs::new(mixing, pairs) else { return Narrow::none() };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::blocks::{Asked, KINDS, Lane, NO_RANK, Rank, Span};
-use super::processor::{Any, Avx512, PORTS, Processor};
+use super::processor::{PORTS, Processor};
 
 /// Cells of all grids at most: half a megabyte.
 const CELLS_MAX: usize = 1 << 18;
@@ -47,7 +47,8 @@ impl Axis {
     #[inline(always)]
     fn interval(&self, processor: impl Processor, groups: &Groups, port: u16) -> u32 {
         let before = groups[usize::from(port) / PORTS];
-        match self.0.get(usize::from(before)..).and_then(<[u16]>::first_chunk) {
+        let starts = self.0.get(usize::from(before)..usize::from(before) + PORTS);
+        match starts.and_then(<[u16]>::first_chunk) {
             Some(starts) => u32::from(before) + processor.count_below(starts, port),
             None => 0,
         }
@@ -145,14 +146,14 @@ impl PortGrid {
     }
 
     /// The first rule that a packet matches.
-    #[inline(always)]
+    #[cfg(test)]
     pub(super) fn first(&self, processor: impl Processor, asked: Asked) -> Rank {
         self.cells.get(self.cell(processor, asked) as usize).copied().unwrap_or(NO_RANK)
     }
 
     /// The cell of a packet.
     #[inline(always)]
-    fn cell(&self, processor: impl Processor, asked: Asked) -> u32 {
+    pub(super) fn cell(&self, processor: impl Processor, asked: Asked) -> u32 {
         let [kind, source, destination] = asked.numbers();
         let Some(grid) = self.grids.get(usize::from(self.grid_of[usize::from(kind) % KINDS])) else {
             return u32::MAX;
@@ -165,24 +166,6 @@ impl PortGrid {
     /// The first rule in each cell.
     pub(super) fn ranks(&self) -> &[Rank] {
         &self.cells
-    }
-
-    /// The cells of packets; what is in them is brought near.
-    #[inline(always)]
-    pub(super) fn find(&self, avx512: Option<Avx512>, asked: &[Asked], cells: &mut [u32]) {
-        match avx512 {
-            Some(avx512) => avx512.find(self, asked, cells),
-            None => self.find_by(Any, asked, cells),
-        }
-    }
-
-    /// [`Self::find`].
-    #[inline(always)]
-    pub(super) fn find_by(&self, processor: impl Processor, asked: &[Asked], cells: &mut [u32]) {
-        for (asked, cell) in asked.iter().zip(cells) {
-            *cell = self.cell(processor, *asked);
-            lpm::prefetch(&self.cells, *cell as usize);
-        }
     }
 
     /// Bytes that it takes.

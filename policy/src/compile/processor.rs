@@ -4,11 +4,13 @@
 //! A step of a batch is written once, for any [`Processor`], and compiled twice: a step that compares calls for itself
 //! compiled for AVX-512, in which all that it calls is written in line.
 
-use super::blocks::{Asked, Rank};
-use super::by_address::{NarrowRules, Way, WaysOf};
+use super::blocks::Rank;
+use super::by_address::{Found, NarrowRules, Way};
 use super::classes::ClassId;
 use super::intervals::Intervals;
-use super::port_grid::PortGrid;
+use super::packet::Packet;
+use super::program::Program;
+use super::{Judgement, ProgramId};
 
 /// Starts of intervals of addresses that are compared at once.
 pub(super) const ADDRESSES: usize = 16;
@@ -110,18 +112,21 @@ impl Avx512 {
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use std::arch::x86_64::{
-        __m256i, __m512i, _mm_extract_epi16, _mm_min_epu16, _mm256_andnot_si256, _mm256_castsi256_si128,
-        _mm256_extracti128_si256, _mm256_mask_mov_epi64, _mm256_min_epu16, _mm256_set1_epi64x,
-        _mm256_sub_epi16, _mm256_subs_epu16, _mm256_testn_epi64_mask, _mm512_cmple_epu32_mask,
+        __m256i, __m512i, __mmask16, _mm_extract_epi16, _mm_min_epu64, _mm_unpackhi_epi64,
+        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_mask_min_epu64, _mm256_mask_subs_epu16,
+        _mm256_set1_epi64x, _mm256_sub_epi16, _mm256_testn_epi64_mask, _mm512_cmple_epu32_mask,
         _mm512_cmplt_epu16_mask, _mm512_set1_epi16, _mm512_set1_epi32,
     };
 
     use bytemuck::must_cast;
 
     use super::{
-        ADDRESSES, Asked, Avx512, ClassId, Intervals, LAST, NarrowRules, PORTS, PortGrid, Processor, Rank,
-        Spans, Way, WaysOf,
+        ADDRESSES, Avx512, ClassId, Found, Intervals, Judgement, NarrowRules, PORTS, Packet, Processor,
+        Program, ProgramId, Rank, Spans, Way,
     };
+
+    /// Of each rule's four numbers, those of spans.
+    const SPANS: __mmask16 = 0x7777;
 
     /// Steps of a batch, compiled for what this says is there.
     impl Avx512 {
@@ -138,43 +143,83 @@ mod wide {
             }
         }
 
-        /// [`NarrowRules::compare`].
-        pub(in super::super) fn compare(self, narrow: &NarrowRules, ways: &WaysOf<'_>, ranks: &mut [Rank]) {
+        /// [`Program::lead_by`].
+        pub(in super::super) fn lead(
+            self,
+            program: &Program,
+            narrow: &NarrowRules,
+            run: &[(ProgramId, Packet)],
+            classes: &[[ClassId; 2]],
+            ways: &mut [Way],
+        ) {
             #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-            fn compare(processor: Avx512, narrow: &NarrowRules, ways: &WaysOf<'_>, ranks: &mut [Rank]) {
-                narrow.compare_by(processor, ways, ranks);
+            fn lead(
+                processor: Avx512,
+                program: &Program,
+                narrow: &NarrowRules,
+                run: &[(ProgramId, Packet)],
+                classes: &[[ClassId; 2]],
+                ways: &mut [Way],
+            ) {
+                program.lead_by(processor, narrow, run, classes, ways);
             }
             // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
             #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
             unsafe {
-                compare(self, narrow, ways, ranks);
+                lead(self, program, narrow, run, classes, ways);
             }
         }
 
-        /// [`NarrowRules::first_by`].
+        /// [`NarrowRules::decide_by`].
+        pub(in super::super) fn decide(
+            self,
+            narrow: &NarrowRules,
+            id: ProgramId,
+            ways: &[Way],
+            out: &mut [Judgement],
+            found: &mut Found,
+        ) {
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            fn decide(
+                processor: Avx512,
+                narrow: &NarrowRules,
+                id: ProgramId,
+                ways: &[Way],
+                out: &mut [Judgement],
+                found: &mut Found,
+            ) {
+                narrow.decide_by(processor, id, ways, out, found);
+            }
+            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
+            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
+            unsafe {
+                decide(self, narrow, id, ways, out, found);
+            }
+        }
+
+        /// [`Program::first_by`].
         #[inline]
-        pub(in super::super) fn first(self, narrow: &NarrowRules, way: &Way) -> Rank {
+        pub(in super::super) fn first(
+            self,
+            program: &Program,
+            narrow: &NarrowRules,
+            packet: &Packet,
+            classes: [ClassId; 2],
+        ) -> (Way, Rank) {
             #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-            fn first(processor: Avx512, narrow: &NarrowRules, way: &Way) -> Rank {
-                narrow.first_by(processor, way)
+            fn first(
+                processor: Avx512,
+                program: &Program,
+                narrow: &NarrowRules,
+                packet: &Packet,
+                classes: [ClassId; 2],
+            ) -> (Way, Rank) {
+                program.first_by(processor, narrow, packet, classes)
             }
             // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
             #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
             unsafe {
-                first(self, narrow, way)
-            }
-        }
-
-        /// [`PortGrid::find`].
-        pub(in super::super) fn find(self, grid: &PortGrid, asked: &[Asked], cells: &mut [u32]) {
-            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-            fn find(processor: Avx512, grid: &PortGrid, asked: &[Asked], cells: &mut [u32]) {
-                grid.find_by(processor, asked, cells);
-            }
-            // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
-            #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
-            unsafe {
-                find(self, grid, asked, cells);
+                first(self, program, narrow, packet, classes)
             }
         }
     }
@@ -216,9 +261,8 @@ mod wide {
             #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
             fn within(first: &Spans, more: &Spans, asked: u64) -> u8 {
                 let (first, more): (__m256i, __m256i) = (must_cast(*first), must_cast(*more));
-                let more = _mm256_andnot_si256(must_cast([LAST; 4]), more);
-                let asked = _mm256_set1_epi64x(asked.cast_signed());
-                let misses = _mm256_subs_epu16(_mm256_sub_epi16(asked, first), more);
+                let misses = _mm256_sub_epi16(_mm256_set1_epi64x(asked.cast_signed()), first);
+                let misses = _mm256_mask_subs_epu16(misses, SPANS, misses, more);
                 _mm256_testn_epi64_mask(misses, misses)
             }
             // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
@@ -232,13 +276,12 @@ mod wide {
         fn least(self, rules: [(&Spans, &Spans, u64); 3]) -> u16 {
             #[inline]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-            fn found((first, more, asked): (&Spans, &Spans, u64)) -> __m256i {
+            fn least_of(least: __m256i, (first, more, asked): (&Spans, &Spans, u64)) -> __m256i {
                 let (first, more): (__m256i, __m256i) = (must_cast(*first), must_cast(*more));
-                let spans = _mm256_andnot_si256(must_cast([LAST; 4]), more);
-                let asked = _mm256_set1_epi64x(asked.cast_signed());
-                let misses = _mm256_subs_epu16(_mm256_sub_epi16(asked, first), spans);
-                let within = _mm256_testn_epi64_mask(misses, misses);
-                _mm256_mask_mov_epi64(_mm256_set1_epi64x(-1), within, more)
+                let misses = _mm256_sub_epi16(_mm256_set1_epi64x(asked.cast_signed()), first);
+                let misses = _mm256_mask_subs_epu16(misses, SPANS, misses, more);
+                // The number that counts is the highest of four, so what the others are makes no difference.
+                _mm256_mask_min_epu64(least, _mm256_testn_epi64_mask(misses, misses), least, more)
             }
 
             #[inline]
@@ -246,10 +289,11 @@ mod wide {
             fn least(rules: [(&Spans, &Spans, u64); 3]) -> u16 {
                 // One by one: an array that is gone through lies on the stack.
                 let [a, b, c] = rules;
-                let least = _mm256_min_epu16(_mm256_min_epu16(found(a), found(b)), found(c));
+                let least = least_of(least_of(least_of(_mm256_set1_epi64x(-1), a), b), c);
                 let (low, high) = (_mm256_castsi256_si128(least), _mm256_extracti128_si256::<1>(least));
-                let two = _mm_min_epu16(low, high);
-                _mm_extract_epi16::<3>(two).min(_mm_extract_epi16::<7>(two)) as u16
+                let two = _mm_min_epu64(low, high);
+                let one = _mm_min_epu64(two, _mm_unpackhi_epi64(two, two));
+                _mm_extract_epi16::<3>(one) as u16
             }
             // SAFETY: the processor has all that the function is compiled for, or there were no `self`.
             #[expect(unsafe_code, reason = "only its extensions make the function unsafe to call")]
@@ -266,16 +310,36 @@ impl Avx512 {
         intervals.classes_by(Any, addrs, classes);
     }
 
-    pub(super) fn compare(self, narrow: &NarrowRules, ways: &WaysOf<'_>, ranks: &mut [Rank]) {
-        narrow.compare_by(Any, ways, ranks);
+    pub(super) fn lead(
+        self,
+        program: &Program,
+        narrow: &NarrowRules,
+        run: &[(ProgramId, Packet)],
+        classes: &[[ClassId; 2]],
+        ways: &mut [Way],
+    ) {
+        program.lead_by(Any, narrow, run, classes, ways);
     }
 
-    pub(super) fn first(self, narrow: &NarrowRules, way: &Way) -> Rank {
-        narrow.first_by(Any, way)
+    pub(super) fn decide(
+        self,
+        narrow: &NarrowRules,
+        id: ProgramId,
+        ways: &[Way],
+        out: &mut [Judgement],
+        found: &mut Found,
+    ) {
+        narrow.decide_by(Any, id, ways, out, found);
     }
 
-    pub(super) fn find(self, grid: &PortGrid, asked: &[Asked], cells: &mut [u32]) {
-        grid.find_by(Any, asked, cells);
+    pub(super) fn first(
+        self,
+        program: &Program,
+        narrow: &NarrowRules,
+        packet: &Packet,
+        classes: [ClassId; 2],
+    ) -> (Way, Rank) {
+        program.first_by(Any, narrow, packet, classes)
     }
 }
 

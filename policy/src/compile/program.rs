@@ -63,7 +63,7 @@ pub(super) fn named(step: u32, action: Action) -> u32 {
         }
 }
 
-const ALLOW: u32 = 0;
+pub(super) const ALLOW: u32 = 0;
 const DENY: u32 = 1;
 pub(super) const PASS: u32 = 2;
 const LOG: u32 = 3;
