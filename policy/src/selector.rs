@@ -8,7 +8,7 @@
 //! prim     := label ("==" | "!=" | "contains" | "starts with" | "ends with") string
 //!           | label ["not"] "in" "{" [string ("," string)* [","]] "}"
 //!           | "has(" label ")" | "all()" | "global()" | "(" or ")"
-//! label    := [A-Za-z0-9_./-]{1,512}
+//! label    := [A-Za-z0-9_./-]+
 //! string   := "…" | '…'                         no escapes; either may hold the other's quote
 //! ```
 //!

@@ -2,8 +2,6 @@
 
 use super::expression::Expression;
 
-/// Longest name of a label, in bytes (`libcalico-go/lib/selector/tokenizer`).
-const LABEL_MAX: usize = 512;
 /// Deepest nesting of brackets: far beyond what a person writes, and little stack.
 const DEPTH_MAX: usize = 256;
 
@@ -128,9 +126,6 @@ impl<'a> Parser<'a> {
         let end = self.rest.find(|c| !legal(c)).unwrap_or(self.rest.len());
         if end == 0 {
             return Err(self.expected("a label, has(…), all(), global(), ! or ("));
-        }
-        if end > LABEL_MAX {
-            return Err(self.expected("a label of at most 512 characters"));
         }
         let (label, rest) = self.rest.split_at(end);
         self.rest = rest;

@@ -66,9 +66,8 @@ fn errors_name_the_place_and_what_was_expected() {
 }
 
 #[test]
-fn a_long_label_and_a_deep_nest_are_refused() {
-    assert!(format!("{} == 'b'", "a".repeat(512)).parse::<Selector>().is_ok());
-    assert!(format!("{} == 'b'", "a".repeat(513)).parse::<Selector>().is_err());
+fn a_deep_nest_is_refused_and_a_long_label_is_not() {
+    assert!(format!("{} == 'b'", "a".repeat(2000)).parse::<Selector>().is_ok());
     assert!(format!("{}has(a){}", "(".repeat(100_000), ")".repeat(100_000)).parse::<Selector>().is_err());
     assert!(format!("{}has(a){}", "(".repeat(200), ")".repeat(200)).parse::<Selector>().is_ok());
 }
