@@ -19,6 +19,7 @@ mod tier;
 pub(crate) mod unread;
 mod workload_endpoint;
 mod workload_endpoint_name;
+pub(crate) mod written;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

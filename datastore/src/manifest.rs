@@ -243,6 +243,9 @@ impl Reading<'_> {
                 self.invalid(Some(title.to_string()), Some(fault.path), fault.position, fault.reason);
             self.manifest.left_out.push(left_out);
         }
+        if self.reader == Reader::Writer {
+            convert::written::check(kind, object)?;
+        }
         for (path, position) in unused {
             self.ignore(title, Some(path), position);
         }

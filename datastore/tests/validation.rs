@@ -165,6 +165,7 @@ fn bgp_peers() {
             json!({"peerIP": "10.0.0.1:0"}),
             json!({"peerIP": "10.0.0.1/32"}),
             json!({"peerIP": "tor.example.org"}),
+            json!({"peerIP": "10.0.0.1", "node": "Node_1"}),
             json!({"peerIP": "10.0.0.1", "nodeselector": "a = 'b'"}),
             json!({"peerSelector": "global()"}),
         ],
@@ -246,6 +247,8 @@ fn bgp_filters() {
         json!({"communities": {"values": ["1:2", "1:3"]}}),
         json!({"communities": {"values": ["65536:1"]}}),
         json!({"communities": {"values": ["-1:1"]}}),
+        json!({"communities": {"values": ["01:1"]}}),
+        json!({"operations": [{"addCommunity": {"value": "1:02:3"}}]}),
         json!({"priority": 0}),
         json!({"priority": 2_147_483_647}),
         json!({"asPathPrefix": [4_294_967_296_u64]}),
@@ -267,10 +270,13 @@ fn bgp_filters() {
         json!({"cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"min": -1}}),
         json!({"cidr": "10.0.0.0/8"}),
         json!({"cidr": "10.0.0.0/8", "matchOperator": "in"}),
+        json!({"cidr": "10.0.0.1/8", "matchOperator": "In"}),
+        json!({"cidr": "10.0.0.1", "matchOperator": "Equal"}),
     ];
     let bad_v6 = [
         json!({"cidr": "fd00::/8", "matchOperator": "In", "prefixLength": {"max": 129}}),
         json!({"cidr": "10.0.0.0/8", "matchOperator": "In"}),
+        json!({"cidr": "fd00::1/8", "matchOperator": "In"}),
     ];
     let good = families(&either(&[&of_both[..], &v4].concat()), &either(&[&of_both[..], &v6].concat()));
     let bad = families(
@@ -290,7 +296,7 @@ fn rules() {
         json!({"notProtocol": "ICMP", "ipVersion": 4}),
         json!({"protocol": 255, "notProtocol": 1}),
         json!({"protocol": "UDPLite"}),
-        json!({"protocol": "132", "source": {"ports": [65_535, "1:65535", "http", "a.b-c_d"]}}),
+        json!({"protocol": "132", "source": {"ports": [65_535, "1:65535", "http", "fifteen-letters"]}}),
         json!({"protocol": "UDP", "destination": {"notPorts": ["53"]}}),
         json!({"destination": {"ports": ["dns"]}}),
         json!({"source": {"nets": ["0.0.0.0/0"], "notNets": ["10.0.0.0/8"]}, "ipVersion": 4}),
@@ -335,6 +341,10 @@ fn rules() {
         json!({"protocol": "TCP", "source": {"ports": ["1:2:3"]}}),
         json!({"protocol": "TCP", "source": {"ports": ["2:1"]}}),
         json!({"protocol": "TCP", "source": {"ports": ["80,81"]}}),
+        json!({"protocol": "TCP", "source": {"ports": ["Http"]}}),
+        json!({"protocol": "TCP", "source": {"ports": ["a.b"]}}),
+        json!({"protocol": "TCP", "destination": {"ports": [80, "sixteen--letters"]}}),
+        json!({"protocol": "TCP", "destination": {"notPorts": ["-a"]}}),
         json!({"protocol": "TCP", "source": {"ports": [""]}}),
         json!({"protocol": "TCP", "source": {"ports": vec![80; 51]}}),
         json!({"source": {"nets": vec!["10.0.0.0/8"; 257]}}),
@@ -481,6 +491,72 @@ fn policies_of_kubernetes() {
 }
 
 #[test]
+fn felix_configurations() {
+    let ports = |ports: Value| json!({"failsafeInboundHostPorts": ports});
+    check(
+        "FelixConfiguration",
+        &[
+            json!({"iptablesRefreshInterval": "90s", "netlinkTimeout": "1m30s", "wireguardKeepAlive": "0"}),
+            json!({"iptablesBackend": "NFT", "chainInsertMode": "insert", "bpfEnforceRPF": "STRICT"}),
+            json!({"natPortRange": "32768:65535", "bpfPSNATPorts": "20000:29999", "istioDSCPMark": "AF23"}),
+            json!({"natPortRange": 1024, "natOutgoingAddress": "192.0.2.1"}),
+            json!({"featureDetectOverride": "SNATFullyRandom=true,MASQFullyRandom=false,RestoreSupportsLock=,"}),
+            json!({"featureGates": "A=enabled,B=false"}),
+            json!({"bpfConntrackTimeouts": {"tcpSynSent": "20s", "udpTimeout": "Auto"}}),
+            json!({"logActionRateLimit": "9999/day", "logActionRateLimitBurst": 0, "logPrefix": "calico %t/%n"}),
+            json!({"defaultEndpointToHostAction": "RETURN", "nftablesFilterDenyAction": "reject"}),
+            json!({"interfacePrefix": "cali,tap", "interfaceExclude": "/^kube/,veth1"}),
+            ports(json!([])),
+            ports(
+                json!([{"protocol": "TCP", "port": 22}, {"protocol": "SCTP", "port": 0, "net": "10.0.0.0/8"}]),
+            ),
+        ],
+        &[
+            json!({"iptablesRefreshInterval": "soon"}),
+            json!({"netlinkTimeout": 10}),
+            json!({"iptablesBackend": "nft"}),
+            json!({"natPortRange": 0}),
+            json!({"natPortRange": "0:1024"}),
+            json!({"natPortRange": "2:1"}),
+            json!({"bpfPSNATPorts": "65535:65536"}),
+            json!({"istioDSCPMark": 64}),
+            json!({"istioDSCPMark": "best effort"}),
+            json!({"natOutgoingAddress": "fd00::1"}),
+            json!({"featureDetectOverride": "A=maybe"}),
+            json!({"featureDetectOverride": "A"}),
+            json!({"featureDetectOverride": "A-B=true"}),
+            json!({"featureGates": "A="}),
+            json!({"bpfConntrackTimeouts": {"tcpSynSent": "auto"}}),
+            json!({"bpfConntrackTimeouts": {"tcpSynSent": "20"}}),
+            json!({"logActionRateLimit": "0/second"}),
+            json!({"logActionRateLimit": "10/week"}),
+            json!({"logActionRateLimitBurst": 10_000}),
+            json!({"logPrefix": "a*b"}),
+            json!({"defaultEndpointToHostAction": "Reject"}),
+            json!({"nftablesFilterDenyAction": "Return"}),
+            json!({"interfaceExclude": "/(/"}),
+            json!({"iptablesMarkMask": 4_294_967_296_i64}),
+            json!({"floatingIPs": "enabled"}),
+            // Of the configuration for all nodes, and of those for one.
+            json!({"nodeSelector": "all()"}),
+            ports(json!([{"port": 22}])),
+            ports(json!([{"protocol": "tcp", "port": 22}])),
+            ports(json!([{"protocol": "6", "port": 22}])),
+            ports(json!([{"protocol": "ICMP", "port": 22}])),
+            ports(json!([{"protocol": "TCP"}])),
+            ports(json!([{"protocol": "TCP", "port": 65_536}])),
+            ports(json!([{"protocol": "TCP", "port": 22, "net": "here"}])),
+        ],
+    );
+    let selecting = |name: &str| {
+        let spec = json!({"nodeSelector": "has(rack)"});
+        problems(&resource("FelixConfiguration", name, &spec)).is_empty()
+    };
+    assert!(selecting("rack-a"));
+    assert!(!selecting("node.n1"));
+}
+
+#[test]
 fn tiers() {
     let tier = |name: &str, spec: &Value| problems(&resource("Tier", name, spec)).is_empty();
     check(
@@ -492,6 +568,10 @@ fn tiers() {
     for name in ["", "a.b", "A", "-a", "a-", "a_b", &"a".repeat(64)] {
         assert!(!tier(name, &json!({})), "{name:?}");
     }
+    let mut told = resource("Tier", "t", &json!({}));
+    told["status"] =
+        json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Ok", "message": ""}]});
+    assert_eq!(problems(&told), Vec::<String>::new());
     for (name, order, action) in
         [("kube-admin", 1_000, "Pass"), ("default", 1_000_000, "Deny"), ("kube-baseline", 10_000_000, "Pass")]
     {
@@ -600,6 +680,13 @@ fn endpoints() {
             workload(json!({"qosControls": {"dscp": " cs6 "}})),
             workload(json!({"qosControls": {"dscp": "Af11"}})),
             workload(json!({"containerID": "0aB-9"})),
+            workload(json!({"mac": "eeee.eeee.eeee"})),
+            workload(
+                json!({"orchestrator": "k8s", "pod": "a.b-0", "endpoint": "eth0", "serviceAccountName": "c"}),
+            ),
+            workload(
+                json!({"ports": [{"name": "a", "protocol": "UDP", "port": 1, "hostIP": "10.0.0.0/24"}]}),
+            ),
         ],
         &[
             json!({}),
@@ -609,6 +696,18 @@ fn endpoints() {
             workload(json!({"ipNetworks": ["10.0.0.256"]})),
             workload(json!({"mac": "ee:ee:ee:ee:ee"})),
             workload(json!({"mac": "+e:ee:ee:ee:ee:ee"})),
+            workload(json!({"mac": "e:ee:ee:ee:ee:ee"})),
+            workload(json!({"node": "N1"})),
+            workload(json!({"orchestrator": "K8s"})),
+            workload(json!({"pod": "a_b"})),
+            workload(json!({"endpoint": "eth0:1"})),
+            workload(json!({"serviceAccountName": "a b"})),
+            workload(json!({"profiles": ["A"]})),
+            workload(json!({"ipv4Gateway": "169.254.1.1/32"})),
+            workload(json!({"ipv6Gateway": "fe80::1/64"})),
+            workload(
+                json!({"ports": [{"name": "a", "protocol": "UDP", "port": 1, "hostIP": "10.0.0.1/24"}]}),
+            ),
             workload(json!({"ipv4Gateway": "fe80::1"})),
             workload(json!({"ipv6Gateway": "169.254.1.1"})),
             workload(json!({"ipNATs": [{"internalIP": "10.0.0.1", "externalIP": "2001:db8::1"}]})),
@@ -664,10 +763,13 @@ fn nodes_and_books() {
         "IPAMConfiguration",
         &[
             json!({"strictAffinity": true, "autoAllocateBlocks": true, "maxBlocksPerHost": 0, "ipCooldownSeconds": 1200}),
+            json!({"maxBlocksPerHost": 1_000_000, "kubeVirtVMAddressPersistence": "Disabled"}),
         ],
         &[
             json!({"maxBlocksPerHost": -1}),
+            json!({"maxBlocksPerHost": 1_000_001}),
             json!({"ipCooldownSeconds": 1201}),
+            json!({"kubeVirtVMAddressPersistence": "disabled"}),
             json!({"strictAffinity": "true"}),
         ],
     );
@@ -686,8 +788,35 @@ fn nodes_and_books() {
             json!({"controllers": {"node": {"syncLabels": true}}}),
             json!({"controllers": {"nodes": {}}}),
             json!({"controllers": {"policyMigration": {"enabled": "Yes"}}}),
+            json!({"etcdV3CompactionPeriod": "ten minutes"}),
+            json!({"controllers": {"namespace": {"reconcilerPeriod": "5"}}}),
             json!({"controllers": {"node": {"hostEndpoint": {"templates": [{"interfacePattern": "*"}]}}}}),
             json!({"controllers": {"node": {"hostEndpoint": {"templates": [{"labels": {"a": "b c"}}]}}}}),
+        ],
+    );
+    let asked = |more: Value| {
+        let mut spec = json!({"node": "n1", "classes": ["Agent", "BGP"], "updatePeriodSeconds": 10});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    check(
+        "CalicoNodeStatus",
+        &[
+            asked(json!({})),
+            asked(json!({"classes": ["Routes"]})),
+            asked(json!({"updatePeriodSeconds": 0})),
+            asked(json!({"updatePeriodSeconds": 86_400})),
+        ],
+        &[
+            asked(json!({"node": ""})),
+            asked(json!({"node": "N_1"})),
+            asked(json!({"classes": []})),
+            asked(json!({"classes": null})),
+            asked(json!({"classes": ["Agent", "Agent"]})),
+            asked(json!({"classes": ["agent"]})),
+            asked(json!({"updatePeriodSeconds": null})),
+            asked(json!({"updatePeriodSeconds": -1})),
+            asked(json!({"updatePeriodSeconds": 86_401})),
         ],
     );
     check(

@@ -95,17 +95,23 @@ impl fmt::Debug for MacAddr {
 impl FromStr for MacAddr {
     type Err = ParseAddrError;
 
+    /// Octets by twos of digits, or two octets by fours, with one separator throughout: what Go's `net.ParseMAC` takes.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseAddrError { expected: "MAC address", given: text.to_owned() };
-        let mut octets = [0; 6];
-        let mut parts = text.split([':', '-']);
-        for octet in &mut octets {
-            let hex =
-                |part: &&str| (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
-            let part = parts.next().filter(hex).ok_or_else(error)?;
-            *octet = u8::from_str_radix(part, 16).map_err(|_| error())?;
+        let separator = text.chars().find(|c| !c.is_ascii_hexdigit()).ok_or_else(error)?;
+        let digits = match separator {
+            ':' | '-' => 2,
+            '.' => 4,
+            _ => return Err(error()),
+        };
+        let is_group = |group: &str| group.len() == digits && group.bytes().all(|b| b.is_ascii_hexdigit());
+        let hex = text.replace(separator, "");
+        if !text.split(separator).all(is_group) || hex.len() != 12 {
+            return Err(error());
         }
-        if parts.next().is_some() { Err(error()) } else { Ok(MacAddr(octets)) }
+        let number = u64::from_str_radix(&hex, 16).map_err(|_| error())?;
+        let [_, _, octets @ ..] = number.to_be_bytes();
+        Ok(MacAddr(octets))
     }
 }
 
@@ -298,8 +304,15 @@ mod tests {
             "00:11:22:33:44:gg",
             "+0:11:22:33:44:55",
             "001122334455",
+            "0:11:22:33:44:55",
+            "00:11:22-33:44:55",
+            "0011.2233.44.55",
+            "001.1223.3445.5",
         ] {
             assert!(text.parse::<MacAddr>().is_err(), "{text}");
+        }
+        for text in ["00:11:22:aA:BB:55", "00-11-22-aa-bb-55", "0011.22aa.bb55"] {
+            assert_eq!(text.parse(), Ok(MacAddr([0, 0x11, 0x22, 0xaa, 0xbb, 0x55])));
         }
     }
 

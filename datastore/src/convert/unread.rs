@@ -11,7 +11,6 @@ use std::net::IpAddr;
 use model::{Family, InterfaceAddr, ParseAddrError};
 use regex::Regex;
 
-use super::block_affinity;
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
 use crate::metadata::{self, Naming};
@@ -21,21 +20,21 @@ const ON_OFF: &[&str] = &["Enabled", "Disabled"];
 const SEVERITIES: &[&str] = &["None", "Debug", "Info", "Warning", "Error", "Fatal", "Panic"];
 /// Longest time for which an address rests, in seconds.
 const COOLDOWN_MAX: i64 = 1200;
+/// Most blocks that a node may claim.
+const BLOCKS_MAX: i64 = 1_000_000;
 
 /// The first rule of Calico's that such a field of a resource breaks.
 pub(crate) fn check(kind: &str, resource: &Object<'_>) -> Result<(), Fault> {
     let spec = &resource.object("spec")?;
     match kind {
         "FelixConfiguration" => felix::check(spec),
-        "BGPConfiguration" => bgp(spec),
         "Node" => node(spec, &resource.object("status")?),
         "IPPool" => pool(spec),
-        "BlockAffinity" => affinity(spec),
         "IPReservation" => networks(spec, "reservedCIDRs"),
         "IPAMConfiguration" => {
-            spec.field("maxBlocksPerHost").map(|field| field.number::<i64>(0, i64::MAX)).transpose()?;
+            spec.field("maxBlocksPerHost").map(|field| field.number::<i64>(0, BLOCKS_MAX)).transpose()?;
             spec.field("ipCooldownSeconds").map(|field| field.number::<i64>(0, COOLDOWN_MAX)).transpose()?;
-            Ok(())
+            word(spec, "kubeVirtVMAddressPersistence", ON_OFF)
         }
         "KubeControllersConfiguration" => kube_controllers(spec),
         _ => Ok(()),
@@ -47,27 +46,6 @@ fn pool(spec: &Object<'_>) -> Result<(), Fault> {
     word(spec, "assignmentMode", &["Automatic", "Manual"])?;
     for name in ["nodeSelector", "namespaceSelector"] {
         validate::plain_selector(spec, name)?;
-    }
-    Ok(())
-}
-
-/// The mark of an affinity that is about to go is IPAM's to set.
-fn affinity(spec: &Object<'_>) -> Result<(), Fault> {
-    match spec.field("deleted").filter(|_| block_affinity::deleted(spec).unwrap_or(false)) {
-        Some(field) => Err(field.fault(Reason::OutOfPlace("an affinity that is written"))),
-        None => Ok(()),
-    }
-}
-
-/// Whoever reads these networks cuts their host bits off; who writes them is asked what is meant.
-fn bgp(spec: &Object<'_>) -> Result<(), Fault> {
-    for name in ["serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs", "prefixAdvertisements"]
-    {
-        for item in items(spec, name)? {
-            if let Some((field, _)) = item.object()?.text("cidr")? {
-                validate::masked_prefix(&field)?;
-            }
-        }
     }
     Ok(())
 }
@@ -105,7 +83,10 @@ fn word(of: &Object<'_>, name: &str, words: &'static [&'static str]) -> Result<(
 }
 
 /// The items of a list, which may be absent.
-fn items<'a>(of: &Object<'a>, name: &str) -> Result<impl Iterator<Item = Field<'a>> + use<'a>, Fault> {
+pub(super) fn items<'a>(
+    of: &Object<'a>,
+    name: &str,
+) -> Result<impl Iterator<Item = Field<'a>> + use<'a>, Fault> {
     Ok(of.field(name).map(|list| list.items()).transpose()?.into_iter().flatten())
 }
 

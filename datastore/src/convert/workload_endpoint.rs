@@ -79,8 +79,8 @@ fn ports(spec: &Object<'_>) -> Result<Vec<EndpointPort>, Fault> {
         let number = validate::port(&port.required("port")?)?;
         let host_port: u16 =
             port.field("hostPort").map_or(Ok(0), |field| field.number(0, u16::MAX.into()))?;
-        if port.text("hostIP")?.is_some() {
-            address(&port.required("hostIP")?)?;
+        if let Some((field, _)) = port.text("hostIP")? {
+            validate::masked_prefix(&field)?;
         }
         match port.text("name")? {
             Some((field, _)) => {

@@ -70,7 +70,7 @@ pub(crate) fn of(kind: ResourceKind) -> &'static Struct {
         ResourceKind::StagedNetworkPolicy => {
             whole!("StagedNetworkPolicy", &STAGED_NETWORK_POLICY, POLICY_STATUS)
         }
-        ResourceKind::Tier => whole!("Tier", &TIER),
+        ResourceKind::Tier => whole!("Tier", &TIER, TIER_STATUS),
         ResourceKind::WorkloadEndpoint => whole!("WorkloadEndpoint", &WORKLOAD_ENDPOINT),
     }
 }
@@ -79,6 +79,11 @@ pub(crate) fn of(kind: ResourceKind) -> &'static Struct {
 const POLICY_STATUS: Member = given("status", Type::Struct(&CONDITIONS_OF_POLICY));
 static CONDITIONS_OF_POLICY: Struct =
     Struct { name: "PolicyStatus", members: &[structs("conditions", &Type::Struct(&CONDITION))] };
+
+/// And what it says about a tier.
+const TIER_STATUS: Member = given("status", Type::Struct(&CONDITIONS_OF_TIER));
+static CONDITIONS_OF_TIER: Struct =
+    Struct { name: "TierStatus", members: &[structs("conditions", &Type::Struct(&CONDITION))] };
 
 const fn structs(name: &'static str, of: &'static Type) -> Member {
     Member { name, ty: Type::List(of), presence: Presence::Filled }

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::validate::digits;
+
 /// What their decoders say.
 pub(super) enum Refusal {
     /// That it isn't of this Go type.
@@ -30,7 +32,8 @@ pub(super) fn duration(value: &Value) -> Result<Value, Refusal> {
         .ok_or_else(|| Refusal::Text(format!("time: invalid duration {text:?}")))
 }
 
-fn nanoseconds(text: &str) -> Option<i128> {
+/// Those of `time.ParseDuration`, where it takes the text.
+pub(super) fn nanoseconds(text: &str) -> Option<i128> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text.strip_prefix('+').unwrap_or(text)),
@@ -107,10 +110,10 @@ pub(super) fn as_number(value: &Value) -> Result<Value, Refusal> {
     let bad = || Refusal::Text(format!("invalid AS Number format ({text})"));
     match text.split_once('.') {
         Some((high, low)) => {
-            let part = |text: &str| text.parse::<u16>().map_err(|_| bad());
+            let part = |text: &str| digits::<u16>(text).ok_or_else(bad);
             Ok((u32::from(part(high)?) << 16 | u32::from(part(low)?)).into())
         }
-        None => text.parse::<u32>().map(Value::from).map_err(|_| bad()),
+        None => digits::<u32>(text).map(Value::from).ok_or_else(bad),
     }
 }
 
@@ -149,7 +152,7 @@ pub(super) fn port(value: &Value) -> Result<Value, Refusal> {
 /// A number from 0 to 255, or a name.
 pub(super) fn byte_or_text(value: &Value) -> Result<Value, Refusal> {
     match value {
-        Value::String(text) => Ok(text.parse::<u8>().map_or_else(|_| text.as_str().into(), Value::from)),
+        Value::String(text) => Ok(digits::<u8>(text).map_or_else(|| text.as_str().into(), Value::from)),
         _ => {
             let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
             number.map(Value::from).ok_or(Refusal::Type("uint8"))

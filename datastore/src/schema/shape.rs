@@ -3,7 +3,7 @@
 
 use policy::similar::nearest;
 
-use super::{Struct, Type};
+use super::{Struct, Type, scalar};
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
 
@@ -26,7 +26,11 @@ pub(crate) fn check(of: &'static Struct, object: &Object<'_>) -> Result<(), Faul
         Type::Bool => field.flag().map(drop),
         Type::Int(int) => field.number::<i64>(int.min, int.max).map(drop),
         Type::Float => field.decimal().map(drop),
-        Type::Duration => field.text().map(drop),
+        Type::Duration => {
+            let text = field.text()?;
+            let is_good = scalar::nanoseconds(text).is_some();
+            if is_good { Ok(()) } else { Err(field.fault(Reason::BadDuration(text.to_owned()))) }
+        }
         Type::Struct(_) | Type::Texts => field.object().map(drop),
         Type::List(_) => field.items().map(drop),
         Type::AsNumber | Type::Port | Type::Protocol | Type::Dscp | Type::IntOrText | Type::Any => Ok(()),
@@ -125,6 +129,11 @@ mod tests {
         for (kind, spec, path) in [
             (ResourceKind::FelixConfiguration, json!({"bpfEnabled": "yes"}), "spec.bpfEnabled"),
             (ResourceKind::FelixConfiguration, json!({"wireguardMTU": 1.5}), "spec.wireguardMTU"),
+            (
+                ResourceKind::FelixConfiguration,
+                json!({"iptablesRefreshInterval": "soon"}),
+                "spec.iptablesRefreshInterval",
+            ),
             (ResourceKind::NetworkSet, json!({"nets": "10.0.0.0/8"}), "spec.nets"),
             (ResourceKind::NetworkSet, json!({"nets": [10]}), "spec.nets[0]"),
             (

@@ -69,14 +69,14 @@ fn settings_of_the_dataplane_are_read_whole() {
             endpoint_delay: Given(Duration::from_millis(500)),
         },
     };
-    let text = document("FelixConfiguration", "default", spec);
-    assert_eq!(resource(&text), Resource::FelixConfiguration(expected));
+    assert_eq!(configuration("{}", spec).0, expected);
 }
 
-/// What becomes of a FelixConfiguration, and what is said to have no effect.
+/// What becomes of a FelixConfiguration that the router finds, and what is said to have no effect.
 fn configuration(annotations: &str, spec: &str) -> (FelixConfiguration, Vec<String>) {
     let name = format!("default, annotations: {annotations}");
-    let manifest = parse(&document("FelixConfiguration", &name, spec)).unwrap();
+    let text = document("FelixConfiguration", &name, spec);
+    let manifest = manifest::parse(Path::new("f.yaml"), &text, 100, Reader::Router).unwrap();
     let ignored = manifest.ignored.iter().filter_map(|ignored| ignored.field.clone()).collect();
     match Resource::clone(&manifest.entries[0].resource) {
         Resource::FelixConfiguration(config) => (config, ignored),

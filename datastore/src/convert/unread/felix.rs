@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use model::{Family, InterfaceAddr, ParseAddrError, PortMatch};
 use regex::Regex;
 
+use super::items;
 use crate::document::Content;
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
@@ -21,7 +22,6 @@ const ALLOW_ACTIONS: &[&str] = &["Accept", "Return"];
 /// In whichever case.
 const ANY_CASE: &[Words] = &[
     ("chainInsertMode", &["Insert", "Append"]),
-    ("iptablesBackend", &["Auto", "Legacy", "NFT"]),
     ("iptablesFilterAllowAction", ALLOW_ACTIONS),
     ("iptablesMangleAllowAction", ALLOW_ACTIONS),
     ("nftablesFilterAllowAction", ALLOW_ACTIONS),
@@ -37,6 +37,7 @@ const ANY_CASE: &[Words] = &[
 
 /// As they are written here.
 const EXACT: &[Words] = &[
+    ("iptablesBackend", &["Auto", "Legacy", "NFT"]),
     ("serviceLoopPrevention", &["Drop", "Reject", "Disabled"]),
     ("ipForwarding", ON_OFF),
     ("nftablesMode", &["Disabled", "Enabled", "Auto"]),
@@ -124,16 +125,12 @@ pub(super) fn check(spec: &Object<'_>) -> Result<(), Fault> {
     addresses(spec)?;
     interfaces(spec)?;
     node_ports(spec)?;
+    spec.field("bpfPSNATPorts").map(|field| validate::port_match(&field)).transpose()?;
+    spec.field("istioDSCPMark").map(|field| validate::dscp(&field)).transpose()?;
     route_tables(spec)?;
     health_timeouts(spec)?;
-    for name in ["featureDetectOverride", "featureGates"] {
-        if let Some((field, given)) = spec.text(name)? {
-            let item = |item: &str| item.is_empty() || item.trim_start().split_once('=').is_some_and(is_key);
-            if !given.split(',').all(item) {
-                return Err(bad(&field, "NAME=VALUE, and more of them after commas", given));
-            }
-        }
-    }
+    switches(spec, "featureDetectOverride", |value| matches!(value, "" | "true" | "false"))?;
+    switches(spec, "featureGates", |value| !value.is_empty() && !value.contains('='))?;
     open_stack_region(spec)
 }
 
@@ -141,8 +138,17 @@ fn bad(field: &Field<'_>, expected: &'static str, given: &str) -> Fault {
     field.fault(Reason::BadForm { expected, given: given.to_owned() })
 }
 
-fn is_key((key, _): (&str, &str)) -> bool {
-    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+/// `NAME=VALUE`, and more of them after commas, of which there may be one at the end.
+fn switches(spec: &Object<'_>, name: &str, is_value: fn(&str) -> bool) -> Result<(), Fault> {
+    let Some((field, given)) = spec.text(name)? else { return Ok(()) };
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_item =
+        |item: &str| item.split_once('=').is_some_and(|(name, value)| is_name(name) && is_value(value));
+    if given.strip_suffix(',').unwrap_or(given).split(',').all(is_item) {
+        return Ok(());
+    }
+    Err(bad(&field, "NAME=VALUE, and more of them after commas", given))
 }
 
 fn addresses(spec: &Object<'_>) -> Result<(), Fault> {
@@ -158,7 +164,7 @@ fn addresses(spec: &Object<'_>) -> Result<(), Fault> {
         }
     }
     for name in ["bpfDSROptoutCIDRs", "bpfExcludeCIDRsFromNAT"] {
-        for item in spec.field(name).map(|list| list.items()).transpose()?.into_iter().flatten() {
+        for item in items(spec, name)? {
             item.parse::<InterfaceAddr>()?;
         }
     }
@@ -284,10 +290,11 @@ mod tests {
     #[test]
     fn words_are_held_to_calicos_spelling_where_calico_does() {
         use serde_json::json;
-        assert!(is_good(json!({"logSeverityScreen": "trace", "bpfLogLevel": "", "iptablesBackend": "nft"})));
+        assert!(is_good(json!({"logSeverityScreen": "trace", "bpfLogLevel": "", "iptablesBackend": "NFT"})));
         assert!(!is_good(json!({"logSeveritySys": "Critical"})));
         assert!(is_good(json!({"awsSrcDstCheck": "Enable", "windowsManageFirewallRules": "Disabled"})));
         assert!(!is_good(json!({"awsSrcDstCheck": "enable"})));
+        assert!(!is_good(json!({"iptablesBackend": "nft"})));
         assert!(!is_good(json!({"serviceLoopPrevention": "Wibbly"})));
     }
 
