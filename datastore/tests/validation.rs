@@ -537,6 +537,9 @@ fn felix_configurations() {
             json!({"interfaceExclude": "/(/"}),
             json!({"iptablesMarkMask": 4_294_967_296_i64}),
             json!({"floatingIPs": "enabled"}),
+            json!({"workloadSourceSpoofing": "any"}),
+            json!({"natOutgoingExclusions": "ippoolsonly"}),
+            json!({"programClusterRoutes": "disabled"}),
             // Of the configuration for all nodes, and of those for one.
             json!({"nodeSelector": "all()"}),
             ports(json!([{"port": 22}])),

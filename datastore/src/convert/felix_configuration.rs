@@ -97,14 +97,14 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         })?,
         reverse_path: given.get("bpfEnforceRPF", |spec, name| {
             let meanings = [ReversePath::Disabled, ReversePath::Loose, ReversePath::Strict];
-            any_case(spec, name, &["Disabled", "Loose", "Strict"], &meanings)
+            word(spec, name, &["Disabled", "Loose", "Strict"], &meanings)
         })?,
         conntrack_timeouts: conntrack_timeouts(&mut given)?,
         interface_prefixes: given.get("interfacePrefix", interface_prefixes)?,
         interface_exclude: given.get("interfaceExclude", interface_exclude)?,
         endpoint_to_host: given.get("defaultEndpointToHostAction", |spec, name| {
             let meanings = [EndpointToHost::Drop, EndpointToHost::Accept, EndpointToHost::Return];
-            any_case(spec, name, &["Drop", "Accept", "Return"], &meanings)
+            word(spec, name, &["Drop", "Accept", "Return"], &meanings)
         })?,
         failsafe_inbound: given.get("failsafeInboundHostPorts", failsafe_ports)?,
         failsafe_outbound: given.get("failsafeOutboundHostPorts", failsafe_ports)?,
@@ -155,17 +155,8 @@ fn mtu(spec: &Object<'_>, name: &str) -> Result<Setting<u16>, Fault> {
     }
 }
 
-fn word<T: Copy>(
-    spec: &Object<'_>,
-    name: &str,
-    words: &'static [&'static str],
-    meanings: &[T],
-) -> Result<Setting<T>, Fault> {
-    spec.text(name)?.map(|(field, _)| field.one_of(words, meanings)).transpose().map(Setting::from)
-}
-
 /// A word in whichever case, as Felix takes its actions.
-fn any_case<T: Copy>(
+fn word<T: Copy>(
     spec: &Object<'_>,
     name: &str,
     words: &'static [&'static str],
@@ -180,7 +171,7 @@ fn any_case<T: Copy>(
 }
 
 fn deny_action(spec: &Object<'_>, name: &str) -> Result<Setting<DenyAction>, Fault> {
-    any_case(spec, name, &["Drop", "Reject"], &[DenyAction::Drop, DenyAction::Reject])
+    word(spec, name, &["Drop", "Reject"], &[DenyAction::Drop, DenyAction::Reject])
 }
 
 /// Names' beginnings, joined by commas.

@@ -16,7 +16,7 @@ use crate::invalid::Reason;
 use crate::metadata::{self, Naming};
 use crate::validate;
 
-const ON_OFF: &[&str] = &["Enabled", "Disabled"];
+pub(super) const ON_OFF: &[&str] = &["Enabled", "Disabled"];
 const SEVERITIES: &[&str] = &["None", "Debug", "Info", "Warning", "Error", "Fatal", "Panic"];
 /// Longest time for which an address rests, in seconds.
 const COOLDOWN_MAX: i64 = 1200;
@@ -73,7 +73,8 @@ fn node(spec: &Object<'_>, status: &Object<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn word(of: &Object<'_>, name: &str, words: &'static [&'static str]) -> Result<(), Fault> {
+/// One of these words, where the field is given.
+pub(super) fn word(of: &Object<'_>, name: &str, words: &'static [&'static str]) -> Result<(), Fault> {
     match of.text(name)? {
         Some((field, given)) if !words.contains(&given) => {
             Err(field.fault(Reason::NotOneOf { allowed: words, given: given.to_owned() }))

@@ -1,9 +1,9 @@
 //! What is read here as it is meant, and what Calico holds whoever writes it to all the same: a site's manifests are refused
 //! where calicoctl refuses them. Who follows a datastore reads on.
 
-use model::{ParseAddrError, PolicyKind, PortMatch};
+use model::{ClusterRoutes, ParseAddrError, PolicyKind, PortMatch};
 
-use super::unread::items;
+use super::unread::{ON_OFF, items, word};
 use super::{Kind, block_affinity};
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
@@ -151,6 +151,10 @@ fn felix(metadata: &Object<'_>, spec: &Object<'_>) -> Result<(), Fault> {
     {
         return Err(selector.fault(Reason::OutOfPlace("a configuration whose name says whom it is for")));
     }
+    word(spec, "workloadSourceSpoofing", &["Disabled", "Any"])?;
+    word(spec, "floatingIPs", ON_OFF)?;
+    word(spec, "natOutgoingExclusions", &["IPPoolsOnly", "IPPoolsAndHostIPs"])?;
+    word(spec, "programClusterRoutes", &ClusterRoutes::WORDS)?;
     if let Some(range) = spec.field("natPortRange") {
         validate::port_match(&range)?;
     }

@@ -177,15 +177,15 @@ impl Form {
                 _ => as_it_is(),
             },
             Form::Number if is_none => Content::Int(0),
-            Form::Number => text.parse().map_or_else(|_| as_it_is(), Content::Int),
+            Form::Number => integer(text).map_or_else(as_it_is, Content::Int),
             Form::Text => as_it_is(),
             Form::Seconds => match text.parse::<f64>() {
                 Ok(seconds) => Content::Text(format!("{seconds}s")),
                 Err(_) => as_it_is(),
             },
             Form::List | Form::Ports if is_none => Content::List(Vec::new()),
-            Form::List => Content::List(text.split(',').map(|item| value(item.trim())).collect()),
-            Form::Ports => Content::List(text.split(',').map(|item| failsafe_port(item.trim())).collect()),
+            Form::List => Content::List(items(text).map(value).collect()),
+            Form::Ports => Content::List(items(text).map(failsafe_port).collect()),
             Form::Pairs if is_none => Content::Map(Vec::new()),
             Form::Pairs => {
                 let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
@@ -199,13 +199,37 @@ impl Form {
     }
 }
 
+/// Between commas, which may have blanks around them and nothing between them.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// A number as Go's source code has it (`strconv.ParseInt` without a base).
+fn integer(text: &str) -> Option<i64> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (radix, digits) = match unsigned.get(..2).map(str::to_ascii_lowercase).as_deref() {
+        Some("0x") => (16, &unsigned[2..]),
+        Some("0o") => (8, &unsigned[2..]),
+        Some("0b") => (2, &unsigned[2..]),
+        Some(octal) if octal.starts_with('0') => (8, &unsigned[1..]),
+        _ => (10, unsigned),
+    };
+    if !digits.chars().all(|c| c.is_digit(radix)) {
+        return None;
+    }
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    i64::from_str_radix(&format!("{sign}{digits}"), radix).ok()
+}
+
 /// TCP where no protocol is given; a network of IPv6 stands in brackets.
 fn failsafe_port(text: &str) -> Value {
     let value = |content| Value { content, position: None };
     let text_of = |text: &str| value(Content::Text(text.to_owned()));
     let (before, port) = text.rsplit_once(':').unwrap_or(("", text));
-    let (protocol, net) = before.split_once(':').unwrap_or((before, ""));
-    let net = net.strip_prefix('[').and_then(|net| net.strip_suffix(']')).unwrap_or(net);
+    let (protocol, net) = match before.strip_suffix(']').and_then(|before| before.split_once('[')) {
+        Some((protocol, net)) => (protocol.strip_suffix(':').unwrap_or(protocol), net),
+        None => before.split_once(':').unwrap_or((before, "")),
+    };
     let port = port.parse().map_or_else(|_| text_of(port), |port| value(Content::Int(port)));
     let mut entries = vec![("port".to_owned(), port)];
     let texts = [("protocol", protocol), ("net", net)].into_iter().filter(|(_, text)| !text.is_empty());
@@ -216,6 +240,25 @@ fn failsafe_port(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_read_as_go_reads_them() {
+        for (text, number) in [
+            ("0", 0),
+            ("10", 10),
+            ("-7", -7),
+            ("+7", 7),
+            ("0x1F", 31),
+            ("-0X10", -16),
+            ("0b11", 3),
+            ("017", 15),
+        ] {
+            assert_eq!(integer(text), Some(number), "{text}");
+        }
+        for text in ["", "-", "0x", "08", "1.5", "ten", "--1", "0x-1", "9223372036854775808"] {
+            assert_eq!(integer(text), None, "{text}");
+        }
+    }
 
     /// `felix_config_params.jsonl`: which field each parameter is, and what Felix does for a value that is no good.
     #[test]

@@ -86,11 +86,11 @@ fn configuration(annotations: &str, spec: &str) -> (FelixConfiguration, Vec<Stri
 
 #[test]
 fn an_annotation_hides_the_field_that_it_stands_for() {
-    let annotations = "{config.projectcalico.org/VXLANPort: '8472', config.projectcalico.org/ipinipmtu: none, \
+    let annotations = "{config.projectcalico.org/VXLANPort: '0x2118', config.projectcalico.org/ipinipmtu: none, \
                        config.projectcalico.org/IpInIpEnabled: 'Yes', config.projectcalico.org/LogPrefix: None, \
-                       config.projectcalico.org/FloatingIPs: '', \
-                       config.projectcalico.org/ExternalNodesCIDRList: '10.9.0.0/16, 10.8.0.1/32', \
-                       config.projectcalico.org/FailsafeInboundHostPorts: '22,udp:68,tcp:[fd00::/64]:179,tcp:10.0.0.0/8:80', \
+                       config.projectcalico.org/FloatingIPs: '', config.projectcalico.org/WorkloadSourceSpoofing: ANY, \
+                       config.projectcalico.org/ExternalNodesCIDRList: '10.9.0.0/16, 10.8.0.1/32,', \
+                       config.projectcalico.org/FailsafeInboundHostPorts: '22, udp:68,,tcp:[fd00::/64]:179,tcp:10.0.0.0/8:80,[fd01::]:81', \
                        config.projectcalico.org/FailsafeOutboundHostPorts: none, \
                        config.projectcalico.org/BPFConntrackTimeouts: 'UDPTimeout=30s,ICMPTimeout=Auto', \
                        config.projectcalico.org/ReportingTTLSecs: '1.5', \
@@ -117,7 +117,9 @@ fn an_annotation_hides_the_field_that_it_stands_for() {
             failsafe(Protocol::UDP, 68, None),
             failsafe(Protocol::TCP, 179, Some("fd00::/64")),
             failsafe(Protocol::TCP, 80, Some("10.0.0.0/8")),
+            failsafe(Protocol::TCP, 81, Some("fd01::")),
         ]),
+        workload_source_spoofing: Given(true),
         failsafe_outbound: Given(Vec::new()),
         conntrack_timeouts: Given(ConntrackTimeouts {
             udp: Some(Duration::from_secs(30)),
