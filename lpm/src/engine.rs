@@ -25,7 +25,7 @@ pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
         Ok(())
     }
 
-    /// One prefix less has this value; told when no answer is it any more because of that prefix.
+    /// One prefix less has this value; told when none will be the answer because of that prefix at the next `retire`.
     fn let_go(&mut self, _value: Value) {}
 
     /// Answers `value` for a prefix that is new; it is not in `store` yet.
@@ -37,9 +37,14 @@ pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
     /// Answers `value` for a prefix that is there. Needs no room.
     fn replace(&mut self, store: &PrefixStore<K>, addr: K, len: u8, value: Value);
 
-    /// Answers for a prefix's addresses as the prefix that covers it does: its length and value, or `None`. The prefix
-    /// is no longer in `store`. Never fails.
-    fn remove(&mut self, store: &PrefixStore<K>, addr: K, len: u8, covering: Option<(u8, Value)>);
+    /// Is to remove both at once less work than to remove them one after the other?
+    fn are_near(_prefix: (K, u8), _other: (K, u8)) -> bool {
+        false
+    }
+
+    /// Answers for the addresses of prefixes as what covers them does. They are no longer in `store`, which knows the rest,
+    /// and each is near all the others. Never fails.
+    fn remove(&mut self, store: &PrefixStore<K>, prefixes: &[(K, u8)]);
 
     /// See [`crate::Table::retire`].
     fn retire(&mut self, epoch: u64, safe: u64);

@@ -397,4 +397,26 @@ mod tests {
             assert_eq!(out, [before; BATCH]);
         }
     }
+
+    /// Routes go together when their slot has been read and their leaves haven't, and others come that need as much room.
+    #[test]
+    fn leaves_that_a_reader_is_on_its_way_to_are_nobody_elses() {
+        let mut table = Table::<u32>::new(Limits { max_routes: 128, max_nodes: 0, max_leaves: 0 });
+        let part = |first: u32| (0..64).map(move |number| (first | number << 8, 24));
+        table.insert(0x0a00_0000, 8, 9).unwrap();
+        part(0x0a41_0000).for_each(|(addr, len)| assert_eq!(table.insert(addr, len, 1), Ok(None)));
+        let handle = table.reader().0;
+        let keys = std::array::from_fn(|number| 0x0a41_0007 | (number as u32) << 8);
+        let mut out = [0; BATCH];
+        answer_around(&handle.0, &keys, &mut out, || {
+            let mut removing = table.removing();
+            part(0x0a41_0000).for_each(|(addr, len)| assert_eq!(removing.remove(addr, len), Some(1)));
+            drop(removing);
+            table.retire(1, 0);
+            part(0x0a41_4000).for_each(|(addr, len)| assert_eq!(table.insert(addr, len, 2), Ok(None)));
+        });
+        assert_eq!(out, [1; BATCH]);
+        answer_around(&handle.0, &keys, &mut out, || {});
+        assert_eq!(out, [9; BATCH]);
+    }
 }

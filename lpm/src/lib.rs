@@ -57,7 +57,7 @@ pub use limits::{Full, Limits};
 pub use lookup::Lookup;
 pub use naive::Naive;
 pub use processor::prefetch;
-pub use table::{Table, Usage};
+pub use table::{Removing, Table, Usage};
 
 /// What a prefix leads to. Its meaning is unknown here; every number but the largest, [`u32::MAX`], may be stored. An
 /// IPv4 table tells 65,534 of them apart at once, and is fastest where all are below 255.

@@ -88,18 +88,25 @@ impl<K: Key> Shelf<K> {
     }
 
     fn is_empty(&self) -> bool {
-        self.taken == [0; 8]
+        // Word by word: one that has just been written can't be read together with others until it has reached the cache.
+        self.taken.iter().all(|word| *word == 0)
+    }
+
+    /// Is a place taken by a prefix inside that of this one? With each bit more there are twice as many, next to each other.
+    fn has_within(&self, place: usize) -> bool {
+        (1..=SHELF_BITS).map_while(|bits| (place << bits < 512).then_some((place << bits, 1 << bits))).any(
+            |(first, count): (usize, usize)| {
+                if count >= 64 {
+                    self.taken[first / 64..][..count / 64].iter().any(|word| *word != 0)
+                } else {
+                    self.taken[first / 64] >> (first % 64) & ((1 << count) - 1) != 0
+                }
+            },
+        )
     }
 
     fn len(&self) -> usize {
         self.taken.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
-    /// Where among the values the place's is, or would be.
-    fn index(&self, place: usize) -> usize {
-        let (word, bit) = (place / 64, place % 64);
-        let before: u32 = self.taken[..word].iter().map(|word| word.count_ones()).sum();
-        (before + (self.taken[word] & ((1 << bit) - 1)).count_ones()) as usize
     }
 
     fn get(&self, place: usize) -> Option<Value> {
@@ -108,7 +115,7 @@ impl<K: Key> Shelf<K> {
         }
         match &self.values {
             Values::AllOf(value) => Some(*value),
-            Values::Each(values) => values.get(self.index(place)).copied(),
+            Values::Each(values) => values.get(index(&self.taken, place)).copied(),
         }
     }
 
@@ -123,25 +130,33 @@ impl<K: Key> Shelf<K> {
                 false => Values::Each(vec![all; self.len()]),
             };
         }
-        let index = self.index(place);
         match &mut self.values {
             Values::AllOf(_) => {}
-            Values::Each(values) if old.is_some() => values[index] = value,
-            Values::Each(values) => values.insert(index, value),
+            Values::Each(values) if old.is_some() => values[index(&self.taken, place)] = value,
+            Values::Each(values) => values.insert(index(&self.taken, place), value),
         }
         self.set(place, true);
         old
     }
 
     fn take(&mut self, place: usize) -> Option<Value> {
-        let old = self.get(place)?;
-        let index = self.index(place);
-        if let Values::Each(values) = &mut self.values {
-            values.remove(index);
+        if !self.has(place) {
+            return None;
         }
+        let old = match &mut self.values {
+            Values::AllOf(value) => *value,
+            Values::Each(values) => values.remove(index(&self.taken, place)),
+        };
         self.set(place, false);
         Some(old)
     }
+}
+
+/// Where among the values of those taken the place's is, or would be.
+fn index(taken: &[u64; 8], place: usize) -> usize {
+    let (word, bit) = (place / 64, place % 64);
+    let before: u32 = taken[..word].iter().map(|word| word.count_ones()).sum();
+    (before + (taken[word] & ((1 << bit) - 1)).count_ones()) as usize
 }
 
 /// Where a prefix of `len` bits, at least one, lies: the key of its shelf, and its place there.
@@ -292,6 +307,13 @@ impl<K: Key> PrefixStore<K> {
         self.default.map(|value| (K::ZERO, 0, value))
     }
 
+    /// Is there a prefix longer than `len` bits, at least one, that begins with the first `len` of `addr` and ends in the same
+    /// byte as these?
+    pub(crate) fn has_within(&self, addr: K, len: u8) -> bool {
+        let (key, place) = find(addr, len);
+        self.shelf(key).is_some_and(|shelf| shelf.has_within(place))
+    }
+
     /// What covers a prefix from outside: the longest one shorter than it.
     pub(crate) fn covering(&self, addr: K, len: u8) -> Option<(K, u8, Value)> {
         self.longest_match(addr, len.checked_sub(1)?)
@@ -333,6 +355,11 @@ mod tests {
                 all.iter().filter(covers).max_by_key(|found| found.1).copied()
             );
             assert_eq!(store.get(addr.masked(len), len), oracle.get(&(addr.masked(len), len)).copied());
+            let last = len.next_multiple_of(SHELF_BITS);
+            let within = |(found, longer, _): &(K, u8, Value)| {
+                (len + 1..=last).contains(longer) && found.masked(len) == addr.masked(len)
+            };
+            assert!(len == 0 || store.has_within(addr, len) == all.iter().any(within));
         }
         for (addr, len, value) in all {
             assert_eq!(store.remove(addr, len), Some(value));

@@ -12,7 +12,13 @@ pub struct Table<K: Key> {
     store: PrefixStore<K>,
     engine: K::Engine,
     limits: Limits,
+    /// Gone from the store, and still answered; near each other. Empty unless there is a [`Removing`].
+    leaving: Vec<(K, u8)>,
 }
+
+/// Removals one after the other, and what lies close together at once, which takes half the time: see [`Table::removing`].
+#[derive(Debug)]
+pub struct Removing<'a, K: Key>(&'a mut Table<K>);
 
 /// How much of a table's memory is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +38,7 @@ pub struct Usage {
 impl<K: Key> Table<K> {
     /// An empty table. All that readers see is allocated here.
     pub fn new(limits: Limits) -> Table<K> {
-        Table { store: PrefixStore::new(), engine: K::Engine::new(&limits), limits }
+        Table { store: PrefixStore::new(), engine: K::Engine::new(&limits), limits, leaving: Vec::new() }
     }
 
     /// Stores `value` for the prefix of the first `len` bits of `addr`; returns the value it replaces.
@@ -68,15 +74,21 @@ impl<K: Key> Table<K> {
 
     /// Removes a prefix; returns its value, or `None` where there was none.
     pub fn remove(&mut self, addr: K, len: u8) -> Option<Value> {
-        if len > K::BITS {
-            return None;
+        self.removing().remove(addr, len)
+    }
+
+    /// For many removals: a reader may be answered with what is removed until the returned value is dropped. Neighbours in
+    /// the order of addresses gain by it, and routes that lie inside others gain where they go before those.
+    pub fn removing(&mut self) -> Removing<'_, K> {
+        Removing(self)
+    }
+
+    /// Answers without the prefixes that are leaving.
+    fn settle(&mut self) {
+        if !self.leaving.is_empty() {
+            self.engine.remove(&self.store, &self.leaving);
+            self.leaving.clear();
         }
-        let addr = addr.masked(len);
-        let value = self.store.remove(addr, len)?;
-        let covering = self.store.covering(addr, len).map(|(_, len, value)| (len, value));
-        self.engine.remove(&self.store, addr, len, covering);
-        self.engine.let_go(value);
-        Some(value)
     }
 
     /// The value of exactly this prefix.
@@ -136,5 +148,28 @@ impl<K: Key> Table<K> {
     /// The most memory this table can ever take, in bytes: the arenas as reserved, and the prefix store when full.
     pub fn bytes(&self) -> usize {
         self.engine.bytes() + PrefixStore::<K>::bytes_for(self.limits.max_routes as usize)
+    }
+}
+
+impl<K: Key> Removing<'_, K> {
+    /// As [`Table::remove`], but for when readers see it.
+    pub fn remove(&mut self, addr: K, len: u8) -> Option<Value> {
+        if len > K::BITS {
+            return None;
+        }
+        let (table, prefix) = (&mut *self.0, (addr.masked(len), len));
+        if table.leaving.last().is_some_and(|last| !K::Engine::are_near(*last, prefix)) {
+            table.settle();
+        }
+        let value = table.store.remove(prefix.0, len)?;
+        table.leaving.push(prefix);
+        table.engine.let_go(value);
+        Some(value)
+    }
+}
+
+impl<K: Key> Drop for Removing<'_, K> {
+    fn drop(&mut self) {
+        self.0.settle();
     }
 }

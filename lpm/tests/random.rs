@@ -43,6 +43,12 @@ enum Step<K> {
     Insert(K, u8, Value),
     /// Removes the route of this number, counted round, or an absent one.
     Remove(usize),
+    /// Removes so many that lie next to each other at once, forwards or backwards.
+    RemoveRun {
+        first: usize,
+        count: usize,
+        backwards: bool,
+    },
     Retire,
 }
 
@@ -54,12 +60,20 @@ fn prefixes<K: TestKey>() -> impl Strategy<Value = (K, u8)> {
     (addr, 0..=K::BITS).prop_map(|(addr, len)| (addr.masked(len), len))
 }
 
-fn steps<K: TestKey>() -> impl Strategy<Value = Vec<Step<K>>> {
+/// Of IPv4, so near to each other that most share a slot of the root, and some a group.
+fn neighbours() -> impl Strategy<Value = (u32, u8)> {
+    let len = prop_oneof![8 => 19u8..=24, 2 => 16u8..=18, 1 => 25u8..=32];
+    (any::<u16>(), len).prop_map(|(bits, len)| ((u32::from(bits) & 0x7f03).masked(len), len))
+}
+
+fn steps<K: TestKey>(prefixes: impl Strategy<Value = (K, u8)>) -> impl Strategy<Value = Vec<Step<K>>> {
     let value =
         prop_oneof![0..4u32, Just(Value::MAX - 1), any::<Value>().prop_map(|v| v.min(Value::MAX - 1))];
     let step = prop_oneof![
-        6 => (prefixes(), value).prop_map(|((addr, len), value)| Step::Insert(addr, len, value)),
+        6 => (prefixes, value).prop_map(|((addr, len), value)| Step::Insert(addr, len, value)),
         4 => any::<usize>().prop_map(Step::Remove),
+        1 => (any::<usize>(), 2..40usize, any::<bool>())
+            .prop_map(|(first, count, backwards)| Step::RemoveRun { first, count, backwards }),
         1 => Just(Step::Retire),
     ];
     vec(step, 1..120)
@@ -89,10 +103,39 @@ impl<K: TestKey> Pair<K> {
                 let (addr, len) = self.seen[number % self.seen.len()];
                 assert_eq!(self.table.remove(addr, len), self.naive.remove(addr, len));
             }
-            Step::Remove(_) => {}
+            Step::RemoveRun { first, count, backwards } if !self.seen.is_empty() => {
+                self.remove_run(first, count, backwards);
+            }
+            Step::Remove(_) | Step::RemoveRun { .. } => {}
             Step::Retire => self.retire(),
         }
         Ok(())
+    }
+
+    /// Meanwhile an address may be answered as before any of the removals, and as soon as they are over as after all.
+    fn remove_run(&mut self, first: usize, count: usize, backwards: bool) {
+        let mut prefixes = self.seen.clone();
+        prefixes.sort();
+        let first = first % prefixes.len();
+        let mut run = prefixes[first..prefixes.len().min(first + count)].to_vec();
+        if backwards {
+            run.reverse();
+        }
+        let keys: Vec<K> = run.iter().flat_map(|(addr, len)| [*addr, addr.last_of(*len)]).collect();
+        let lookup = self.table.reader();
+        let mut allowed: Vec<Vec<_>> = keys.iter().map(|key| vec![self.naive.lookup(*key)]).collect();
+        let mut removing = self.table.removing();
+        for (addr, len) in run {
+            assert_eq!(removing.remove(addr, len), self.naive.remove(addr, len));
+            for (key, allowed) in keys.iter().zip(&mut allowed) {
+                allowed.push(self.naive.lookup(*key));
+                assert!(allowed.contains(&lookup.lookup(*key)), "{key:x?}");
+            }
+        }
+        drop(removing);
+        for key in keys {
+            assert_eq!(lookup.lookup(key), self.naive.lookup(key), "{key:x?}");
+        }
     }
 
     fn retire(&mut self) {
@@ -179,22 +222,27 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn ipv4_tables_answer_as_the_oracle_does(steps in steps::<u32>(), more: [u32; 8]) {
+    fn ipv4_tables_answer_as_the_oracle_does(steps in steps(prefixes::<u32>()), more: [u32; 8]) {
         check_steps(steps, &more);
     }
 
     #[test]
-    fn ipv6_tables_answer_as_the_oracle_does(steps in steps::<u128>(), more: [u128; 8]) {
+    fn ipv6_tables_answer_as_the_oracle_does(steps in steps(prefixes::<u128>()), more: [u128; 8]) {
         check_steps(steps, &more);
     }
 
     #[test]
-    fn a_full_ipv4_table_stays_as_it_was(steps in steps::<u32>(), more: [u32; 4]) {
+    fn ipv4_routes_next_to_each_other_go_together(steps in steps(neighbours()), more: [u16; 8]) {
+        check_steps(steps, &more.map(u32::from));
+    }
+
+    #[test]
+    fn a_full_ipv4_table_stays_as_it_was(steps in steps(prefixes::<u32>()), more: [u32; 4]) {
         check_full(steps, &more);
     }
 
     #[test]
-    fn a_full_ipv6_table_stays_as_it_was(steps in steps::<u128>(), more: [u128; 4]) {
+    fn a_full_ipv6_table_stays_as_it_was(steps in steps(prefixes::<u128>()), more: [u128; 4]) {
         check_full(steps, &more);
     }
 }

@@ -151,9 +151,8 @@ impl Installer {
             }
         }
         self.writer.publish();
-        for prefix in removals.drain(..) {
-            self.remove_route(prefix);
-        }
+        self.remove_routes(&removals);
+        removals.clear();
         for (prefix, group) in inserts.drain(..) {
             self.insert_route(prefix, group);
         }
@@ -294,22 +293,21 @@ impl Installer {
             Ok(before) => {
                 self.is_not_refused(prefix);
                 if let Some(before) = before {
-                    self.unuse(before);
+                    unuse(&mut self.uses, before);
                 }
             }
             Err(full) => {
                 self.refused.insert(prefix);
-                self.unuse(group);
+                unuse(&mut self.uses, group);
                 self.warn_full(full);
             }
         }
     }
 
-    fn remove_route(&mut self, prefix: Prefix) {
-        self.is_not_refused(prefix);
-        if let Some(before) = self.writer.remove_route(prefix) {
-            self.unuse(before);
-        }
+    fn remove_routes(&mut self, prefixes: &[Prefix]) {
+        prefixes.iter().for_each(|prefix| self.is_not_refused(*prefix));
+        let Installer { writer, uses, .. } = self;
+        writer.remove_routes(prefixes, |before| unuse(uses, before));
     }
 
     fn is_not_refused(&mut self, prefix: Prefix) {
@@ -339,12 +337,6 @@ impl Installer {
             };
             self.writer.publish();
             self.insert_route(prefix, group);
-        }
-    }
-
-    fn unuse(&mut self, group: GroupId) {
-        if let Some(uses) = self.uses.get_mut(group.0 as usize) {
-            *uses = uses.saturating_sub(1);
         }
     }
 
@@ -384,6 +376,13 @@ impl Installer {
         if self.warned_full.insert(full.table) {
             warn!(table = full.table, limit = full.limit, "{full}; what doesn't fit is not forwarded");
         }
+    }
+}
+
+/// A route less leads to the group.
+fn unuse(uses: &mut [u32], group: GroupId) {
+    if let Some(uses) = uses.get_mut(group.0 as usize) {
+        *uses = uses.saturating_sub(1);
     }
 }
 

@@ -44,6 +44,20 @@ impl Fib {
         .map(GroupId)
     }
 
+    /// Removes these, from the last to the first, and tells the group of each that was there.
+    pub(crate) fn remove_all(&mut self, prefixes: &[Prefix], mut gone: impl FnMut(GroupId)) {
+        let (mut v4, mut v6) = (self.v4.removing(), self.v6.removing());
+        for prefix in prefixes.iter().rev() {
+            let group = match prefix.addr() {
+                IpAddr::V4(addr) => v4.remove(addr.into(), prefix.len()),
+                IpAddr::V6(addr) => v6.remove(addr.into(), prefix.len()),
+            };
+            if let Some(group) = group {
+                gone(GroupId(group));
+            }
+        }
+    }
+
     pub(crate) fn retire(&mut self, epoch: u64, safe: u64) {
         self.v4.retire(epoch, safe);
         self.v6.retire(epoch, safe);

@@ -424,6 +424,12 @@ impl Writer {
         self.fib.remove(prefix)
     }
 
+    /// Removes many routes, in place, and tells the group of each that was there: sooner done than one by one where they are in
+    /// the order of their addresses, those that others lie in first.
+    pub fn remove_routes(&mut self, prefixes: &[Prefix], gone: impl FnMut(GroupId)) {
+        self.fib.remove_all(prefixes, gone);
+    }
+
     /// Gives memory of the forwarding table that no reader can see any more back for use. Publishing does this too; call it
     /// now and then during a long run of route changes.
     pub fn reclaim(&mut self) {
@@ -605,6 +611,28 @@ mod tests {
             writer.publish();
             stop.store(true, Ordering::Relaxed);
         });
+    }
+
+    #[test]
+    fn routes_of_both_families_go_together() {
+        let mut writer = Writer::new(limits());
+        let groups = [Group::Blackhole, Group::Unreachable].map(|group| writer.insert_group(group).unwrap());
+        writer.publish();
+        let all = ["10.0.0.0/8", "10.65.0.0/24", "10.65.1.0/24", "fd00::/8", "fd00::/64"].map(prefix);
+        for (number, route) in all.into_iter().enumerate() {
+            writer.insert_route(route, groups[number % 2]).unwrap();
+        }
+        let mut gone = Vec::new();
+        // One of them twice.
+        writer.remove_routes(&[all[1], all[2], all[1], all[4]], |group| gone.push(group));
+        assert_eq!(gone, [groups[0], groups[1], groups[0]]);
+        assert_eq!(all.map(|route| writer.fib().get(route).is_some()), [true, false, false, true, false]);
+        let reader = writer.fib().reader();
+        let mut found = [0];
+        reader.lookup_v4_batch(&[0x0a41_0001], &mut found);
+        assert_eq!(found, [groups[0].0]);
+        reader.lookup_v6_batch(&[0xfd00 << 112], &mut found);
+        assert_eq!(found, [groups[1].0]);
     }
 
     /// The promise of this file: while routes come and go, a reader never finds a route whose group is missing.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::codes::Codes;
 use super::{
@@ -116,9 +116,24 @@ impl engine::Engine<u32> for Engine {
         self.paint(addr, len, self.leaf(len, value));
     }
 
-    fn remove(&mut self, _: &PrefixStore<u32>, addr: u32, len: u8, covering: Option<(u8, Value)>) {
-        let leaf = covering.map_or(Leaf { code: super::NONE, len: 0 }, |(len, value)| self.leaf(len, value));
-        self.paint(addr, len, leaf);
+    /// Both end in leaves of one slot of the root.
+    fn are_near((addr, len): (u32, u8), (other, other_len): (u32, u8)) -> bool {
+        ends_in_root_slot(len) && ends_in_root_slot(other_len) && addr.common_len(other) >= ROOT_BITS
+    }
+
+    fn remove(&mut self, store: &PrefixStore<u32>, prefixes: &[(u32, u8)]) {
+        let Some((addr, len)) = prefixes.first().copied() else { return };
+        if prefixes.len() > 1
+            && ends_in_root_slot(len)
+            && !store.has_within(addr, ROOT_BITS)
+            && self.clear(store, addr)
+        {
+            return;
+        }
+        for (addr, len) in prefixes {
+            let leaf = self.leaf_around(store.covering(*addr, *len));
+            self.paint(*addr, *len, leaf);
+        }
         if len > QUARTER_BITS {
             let group = self.group(addr);
             self.coarsen(quarter_place(group, addr));
@@ -292,6 +307,19 @@ impl Engine {
 
     // ---- After a removal ----
 
+    /// Gives a slot of the root one leaf, now that no route ends in its leaves; unless a group has some.
+    fn clear(&mut self, store: &PrefixStore<u32>, addr: u32) -> bool {
+        let place = root_place(addr);
+        let old = self.slot(place);
+        if self.has_group(place, old) {
+            return false;
+        }
+        let leaf = self.leaf_around(store.longest_match(addr, ROOT_BITS));
+        self.publish(place, Slot::One(leaf));
+        self.replaced(old);
+        true
+    }
+
     /// Gives the slot as few leaves as tell its routes apart. Without room for them it stays as it is: right, only
     /// larger than it need be, until a later removal passes here.
     fn coarsen(&mut self, place: Place) {
@@ -305,7 +333,7 @@ impl Engine {
             longest = longest.max(*len);
         }
         let needed = longest.saturating_sub(place.depth());
-        if needed == grain || leaves.clone().any(|at| self.code_at(at) == LONGER) {
+        if needed == grain || self.has_group(place, old) {
             return;
         }
         let new = if needed == 0 {
@@ -342,19 +370,32 @@ impl Engine {
         Leaf { code: self.codes.find(value, &self.shared), len }
     }
 
+    /// What is answered where this route is the longest.
+    fn leaf_around(&self, route: Option<(u32, u8, Value)>) -> Leaf {
+        route.map_or(Leaf { code: super::NONE, len: 0 }, |(_, len, value)| self.leaf(len, value))
+    }
+
+    /// Does one of the slot's leaves lead to a group? That is larger than [`ELSEWHERE`], so the slot would say so.
+    fn has_group(&self, place: Place, slot: Slot) -> bool {
+        match slot {
+            Slot::Block { start, grain } if self.word(place).load(Ordering::Relaxed) & LARGE != 0 => {
+                (start..start + (1 << grain)).any(|at| self.code_at(at) == LONGER)
+            }
+            _ => false,
+        }
+    }
+
     /// The group of an address whose leaf is [`LONGER`].
     fn group(&self, addr: u32) -> usize {
         self.shared.group_of[addr.bits(0, GROUP_BITS)].load(Ordering::Relaxed) as usize
     }
 
     fn slot(&self, place: Place) -> Slot {
-        let (word, len) = match place {
-            Place::Root(slot) => (&self.shared.root[slot], self.root_lens[slot]),
-            Place::Quarter { group, quarter } => {
-                (&self.shared.groups[group][quarter], self.quarter_lens[group][quarter])
-            }
+        let len = match place {
+            Place::Root(slot) => self.root_lens[slot],
+            Place::Quarter { group, quarter } => self.quarter_lens[group][quarter],
         };
-        let word = word.load(Ordering::Relaxed);
+        let word = self.word(place).load(Ordering::Relaxed);
         let start = (word >> 5 << 1) as usize;
         if start < BLOCKS {
             Slot::One(Leaf { code: self.code_at(start), len })
@@ -371,23 +412,26 @@ impl Engine {
         let is_large = (start..start + (1 << grain)).any(|leaf| self.code_at(leaf) > ELSEWHERE.into());
         let word = (start as u32 / 2) << 5 | u32::from(32 - place.depth() - grain);
         let word = if is_large { word | LARGE } else { word };
-        let (to, to_len) = match place {
-            Place::Root(slot) => (&self.shared.root[slot], &mut self.root_lens[slot]),
-            Place::Quarter { group, quarter } => {
-                (&self.shared.groups[group][quarter], &mut self.quarter_lens[group][quarter])
-            }
-        };
-        *to_len = len;
-        to.store(word, Ordering::Release);
+        match place {
+            Place::Root(slot) => self.root_lens[slot] = len,
+            Place::Quarter { group, quarter } => self.quarter_lens[group][quarter] = len,
+        }
+        self.word(place).store(word, Ordering::Release);
+    }
+
+    /// The word that readers see of a slot.
+    #[inline]
+    fn word(&self, place: Place) -> &AtomicU32 {
+        match place {
+            Place::Root(slot) => &self.shared.root[slot],
+            Place::Quarter { group, quarter } => &self.shared.groups[group][quarter],
+        }
     }
 
     /// To be told before a leaf of a slot that readers see gets this code.
     fn announce(&self, place: Place, code: u16) {
         if code > ELSEWHERE.into() {
-            let slot = match place {
-                Place::Root(slot) => &self.shared.root[slot],
-                Place::Quarter { group, quarter } => &self.shared.groups[group][quarter],
-            };
+            let slot = self.word(place);
             // Nobody else writes.
             let before = slot.load(Ordering::Relaxed);
             slot.store(before | LARGE, Ordering::Release);
@@ -462,6 +506,11 @@ impl Slot {
     }
 }
 
+/// Is it in the leaves of a slot of the root that routes of this length end?
+fn ends_in_root_slot(len: u8) -> bool {
+    (ROOT_BITS + 1..=GROUP_BITS).contains(&len)
+}
+
 fn root_place(addr: u32) -> Place {
     Place::Root(addr.bits(0, ROOT_BITS))
 }
@@ -494,32 +543,41 @@ mod tests {
         engine
     }
 
-    fn insert(engine: &mut Engine, addr: u32, len: u8, value: Value) -> Result<(), Full> {
+    fn insert(
+        engine: &mut Engine,
+        store: &mut PrefixStore<u32>,
+        addr: u32,
+        len: u8,
+        value: Value,
+    ) -> Result<(), Full> {
         engine.hold(value)?;
-        let done = engine.insert(&PrefixStore::new(), addr, len, value);
-        if done.is_err() {
-            engine.let_go(value);
+        match engine.insert(store, addr, len, value) {
+            Ok(()) => drop(store.insert(addr, len, value)),
+            Err(full) => {
+                engine.let_go(value);
+                return Err(full);
+            }
         }
-        done
+        Ok(())
     }
 
     #[test]
     fn an_insert_without_room_leaves_nothing_behind() {
-        let mut engine = small(128);
-        insert(&mut engine, 0x0a00_0000, 24, 1).unwrap();
+        let (mut engine, mut store) = (small(128), PrefixStore::new());
+        insert(&mut engine, &mut store, 0x0a00_0000, 24, 1).unwrap();
         let before = engine.usage();
         // A block for the /32, and none for the slot above it.
-        assert_eq!(insert(&mut engine, 0x0b00_0000, 32, 2), Err(Full::Leaves { max: 128 }));
+        assert_eq!(insert(&mut engine, &mut store, 0x0b00_0000, 32, 2), Err(Full::Leaves { max: 128 }));
         assert_eq!(engine.usage(), before);
-        insert(&mut engine, 0x0b00_0000, 24, 3).unwrap();
+        insert(&mut engine, &mut store, 0x0b00_0000, 24, 3).unwrap();
         let before = engine.usage();
         for (addr, len) in [(0x0c00_0000, 24), (0x0a00_0000, 32), (0x0c00_0000, 19), (0x0c00_0000, 26)] {
-            assert_eq!(insert(&mut engine, addr, len, 4), Err(Full::Leaves { max: 128 }));
+            assert_eq!(insert(&mut engine, &mut store, addr, len, 4), Err(Full::Leaves { max: 128 }));
             assert_eq!(engine.usage(), before);
         }
         // These need no leaves of their own.
-        insert(&mut engine, 0x0c00_0000, 18, 5).unwrap();
-        insert(&mut engine, 0x0b00_0080, 25, 6).unwrap();
+        insert(&mut engine, &mut store, 0x0c00_0000, 18, 5).unwrap();
+        insert(&mut engine, &mut store, 0x0b00_0080, 25, 6).unwrap();
         let reader = engine.reader();
         let answers =
             [0x0a00_0000, 0x0b00_0000, 0x0b00_0080, 0x0c00_0000, 0x0d00_0000].map(|key| reader.lookup(key));
@@ -528,21 +586,17 @@ mod tests {
 
     #[test]
     fn groups_run_out() {
-        let mut engine = small(128 * 64);
+        let (mut engine, mut store) = (small(128 * 64), PrefixStore::new());
         for group in 0..64 {
-            insert(&mut engine, group << 8, 25, group).unwrap();
+            insert(&mut engine, &mut store, group << 8, 25, group).unwrap();
         }
         let before = engine.usage();
-        assert_eq!(insert(&mut engine, 64 << 8, 25, 1), Err(Full::Nodes { max: 64 }));
+        assert_eq!(insert(&mut engine, &mut store, 64 << 8, 25, 1), Err(Full::Nodes { max: 64 }));
         assert_eq!(engine.usage(), before);
-        engine.remove(&PrefixStore::new(), 7 << 8, 25, None);
+        store.remove(7 << 8, 25);
+        engine.remove(&store, &[(7 << 8, 25)]);
         engine.retire(1, 1);
-        insert(&mut engine, 64 << 8, 25, 1).unwrap();
-    }
-
-    fn covering(naive: &Naive<u32>, addr: u32, len: u8) -> Option<(u8, Value)> {
-        let around = naive.iter().filter(|(a, l, _)| *l < len && addr.masked(*l) == *a);
-        around.max_by_key(|(_, len, _)| *len).map(|(_, len, value)| (len, value))
+        insert(&mut engine, &mut store, 64 << 8, 25, 1).unwrap();
     }
 
     /// Changes near a few places, in so little room that many fail; what comes out must be what the oracle says.
@@ -557,7 +611,7 @@ mod tests {
             changes in proptest::collection::vec(change(), 1..150)
         ) {
             let (mut engine, mut naive, mut seen) = (small(256), Naive::<u32>::new(), Vec::new());
-            let none = PrefixStore::new();
+            let mut store = PrefixStore::new();
             for (number, (addr, len, add)) in changes.into_iter().enumerate() {
                 let (addr, number) = (addr.masked(len), number as u32);
                 seen.extend([addr, addr | (u32::MAX.checked_shr(len.into()).unwrap_or(0)), addr.wrapping_sub(1)]);
@@ -565,16 +619,18 @@ mod tests {
                 let old = naive.get(addr, len);
                 if add && old.is_some() {
                     engine.hold(number).unwrap();
-                    engine.replace(&none, addr, len, number);
+                    store.replace(addr, len, number);
+                    engine.replace(&store, addr, len, number);
                     engine.let_go(old.unwrap());
                     naive.insert(addr, len, number);
                 } else if add {
-                    match insert(&mut engine, addr, len, number) {
+                    match insert(&mut engine, &mut store, addr, len, number) {
                         Ok(()) => drop(naive.insert(addr, len, number)),
                         Err(_) => prop_assert_eq!(engine.usage(), before),
                     }
                 } else if let Some(value) = naive.remove(addr, len) {
-                    engine.remove(&none, addr, len, covering(&naive, addr, len));
+                    store.remove(addr, len);
+                    engine.remove(&store, &[(addr, len)]);
                     engine.let_go(value);
                 }
                 if number % 3 == 0 {
@@ -589,9 +645,9 @@ mod tests {
                 }
             }
             for (addr, len, value) in naive.iter().collect::<Vec<_>>().into_iter().rev() {
-                engine.remove(&none, addr, len, covering(&naive, addr, len));
+                store.remove(addr, len);
+                engine.remove(&store, &[(addr, len)]);
                 engine.let_go(value);
-                naive.remove(addr, len);
             }
             engine.retire(u64::MAX, u64::MAX);
             let usage = engine.usage();

@@ -110,19 +110,15 @@ impl engine::Engine<u128> for Engine {
         self.paint(addr, len, Leaf { value, len });
     }
 
-    fn remove(&mut self, _: &PrefixStore<u128>, addr: u128, len: u8, covering: Option<(u8, Value)>) {
-        // What the default route covers is as if nothing did: see `Shared::default`.
-        let covering = covering.filter(|(covering, _)| *covering > 0);
-        self.paint(addr, len, covering.map_or(Leaf::NO_ROUTE, |(len, value)| Leaf { value, len }));
-        if len > PAGE_BITS {
-            // Without room for the copy of a node it stays as it is: right, only larger than it need be, until a later
-            // change passes here.
-            let _ = self.rewrite_slot(&Change { addr, len, leaf: None });
-        }
-        if len > ROOT_BITS {
-            let routes = &mut self.page_routes[root_cell(addr)];
-            *routes -= 1;
-            self.pages_used -= usize::from(*routes == 0);
+    fn remove(&mut self, store: &PrefixStore<u128>, prefixes: &[(u128, u8)]) {
+        for (addr, len) in prefixes {
+            // What the default route covers is as if nothing did: see `Shared::default`.
+            let covering = store.covering(*addr, *len).filter(|(_, covering, _)| *covering > 0);
+            self.remove_one(
+                *addr,
+                *len,
+                covering.map_or(Leaf::NO_ROUTE, |(_, len, value)| Leaf { value, len }),
+            );
         }
     }
 
@@ -150,6 +146,20 @@ impl engine::Engine<u128> for Engine {
 }
 
 impl Engine {
+    fn remove_one(&mut self, addr: u128, len: u8, leaf: Leaf) {
+        self.paint(addr, len, leaf);
+        if len > PAGE_BITS {
+            // Without room for the copy of a node it stays as it is: right, only larger than it need be, until a later
+            // change passes here.
+            let _ = self.rewrite_slot(&Change { addr, len, leaf: None });
+        }
+        if len > ROOT_BITS {
+            let routes = &mut self.page_routes[root_cell(addr)];
+            *routes -= 1;
+            self.pages_used -= usize::from(*routes == 0);
+        }
+    }
+
     /// Within the route, every leaf of a route no longer than it becomes `leaf`. The route must have words of its own.
     /// Takes no memory.
     fn paint(&mut self, addr: u128, len: u8, leaf: Leaf) {
