@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use model::{Family, Prefix};
@@ -46,7 +47,7 @@ pub enum Output {
         prefix: Prefix,
         /// The best path, then those equal to it; empty where there is none or the best is our own. Prefixes that came
         /// together mostly share theirs.
-        paths: Arc<[BestPath]>,
+        paths: BestPaths,
     },
     /// A peer's session changed its state.
     PeerStateChanged {
@@ -81,6 +82,25 @@ pub enum Output {
     /// kept from before and that no `RouteChanged` has named can go. Given once, where
     /// [`SpeakerConfig::restarting`](crate::SpeakerConfig::restarting) was set.
     RestartComplete,
+}
+
+/// The paths to a prefix that the forwarding plane should use. Where there are none nothing is counted, either: a million
+/// prefixes may go at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BestPaths(Option<Arc<[BestPath]>>);
+
+impl From<Vec<BestPath>> for BestPaths {
+    fn from(paths: Vec<BestPath>) -> BestPaths {
+        BestPaths((!paths.is_empty()).then(|| paths.into()))
+    }
+}
+
+impl Deref for BestPaths {
+    type Target = [BestPath];
+
+    fn deref(&self) -> &[BestPath] {
+        self.0.as_deref().unwrap_or_default()
+    }
 }
 
 /// One path to a prefix that the forwarding plane should use.

@@ -13,7 +13,7 @@ use crate::adj_rib_out::{AdjRibOut, OutTable};
 use crate::decision::{Candidate, CandidatePeer, DEFAULT_LOCAL_PREF, Decision, Rules};
 use crate::loc_rib::{Entry, Index, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
 use crate::nexthops::Nexthops;
-use crate::output::{BestPath, Output};
+use crate::output::{BestPath, BestPaths, Output};
 use crate::pass::Portion;
 use crate::speaker::monitoring::is_said;
 use crate::speaker::{Peer, Speaker};
@@ -281,12 +281,12 @@ fn apply_decision<K>(entry: &mut Entry<K>, decision: &Decision) -> bool {
 /// What the forwarding plane is told, and of what it was told so last: neighbours mostly come the same way.
 #[derive(Debug, Default)]
 struct Given {
-    latest: Option<(Arc<Attributes>, Slot, Arc<[BestPath]>)>,
+    latest: Option<(Arc<Attributes>, Slot, BestPaths)>,
 }
 
 impl Given {
     /// Nothing where the best path is our own.
-    fn paths(&mut self, paths: &[Path], decision: &Decision, peers: &[Option<Peer>]) -> Arc<[BestPath]> {
+    fn paths(&mut self, paths: &[Path], decision: &Decision, peers: &[Option<Peer>]) -> BestPaths {
         let only = match paths {
             [path] if !decision.chosen.is_empty() => path,
             paths => return best_paths(paths, decision, peers),
@@ -295,15 +295,15 @@ impl Given {
             && Arc::ptr_eq(imported, &only.imported)
             && *source == only.source
         {
-            return Arc::clone(given);
+            return given.clone();
         }
         let given = best_paths(paths, decision, peers);
-        self.latest = Some((Arc::clone(&only.imported), only.source, Arc::clone(&given)));
+        self.latest = Some((Arc::clone(&only.imported), only.source, given.clone()));
         given
     }
 }
 
-fn best_paths(paths: &[Path], decision: &Decision, peers: &[Option<Peer>]) -> Arc<[BestPath]> {
+fn best_paths(paths: &[Path], decision: &Decision, peers: &[Option<Peer>]) -> BestPaths {
     let best_path = |&at: &usize| {
         let path = paths.get(at)?;
         let peer = peers.get(path.source.0 as usize)?.as_ref()?;
@@ -318,7 +318,7 @@ fn best_paths(paths: &[Path], decision: &Decision, peers: &[Option<Peer>]) -> Ar
         })
     };
     if decision.chosen.is_empty() {
-        return Arc::default();
+        return BestPaths::default();
     }
     let mut best: Vec<BestPath> = Vec::with_capacity(decision.chosen.len());
     for path in decision.chosen.iter().filter_map(best_path) {

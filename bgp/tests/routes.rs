@@ -2,12 +2,10 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use bgp::wire::attributes::{AsPath, code};
 use bgp::wire::capability::Capability;
 use bgp::wire::update::{Update, UpdateContext};
-use bgp::{Attributes, Input, OriginatedRoute, Output, PeerKind, Standing};
+use bgp::{Attributes, BestPaths, Input, OriginatedRoute, Output, PeerKind, Standing};
 use support::{Actor, Bench, EBGP, IBGP, OBSERVER, prefix, unhex, update};
 
 /// ORIGIN IGP, AS_PATH 65001, NEXT_HOP 10.0.0.2.
@@ -140,7 +138,9 @@ fn a_withdrawn_route_is_withdrawn_from_others_and_from_forwarding() {
     bench.receive(EBGP, &update(&unhex(NLRI), &[], &[]));
     assert_eq!(bench.sent(OBSERVER), [(2, unhex("000418c000020000"))]);
     assert!(
-        bench.out.contains(&Output::RouteChanged { prefix: prefix("192.0.2.0/24"), paths: Arc::default() })
+        bench
+            .out
+            .contains(&Output::RouteChanged { prefix: prefix("192.0.2.0/24"), paths: BestPaths::default() })
     );
 }
 
@@ -173,7 +173,9 @@ fn our_own_route_beats_the_peers_and_is_not_given_to_forwarding() {
     bench.take();
     bench.give(Input::Originate(OriginatedRoute::new(prefix("192.0.2.0/24"))));
     assert!(
-        bench.out.contains(&Output::RouteChanged { prefix: prefix("192.0.2.0/24"), paths: Arc::default() })
+        bench
+            .out
+            .contains(&Output::RouteChanged { prefix: prefix("192.0.2.0/24"), paths: BestPaths::default() })
     );
     bench.take();
     bench.give(Input::Withdraw(prefix("192.0.2.0/24")));

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp::{
-    BestPath, ConnectionId, Direction, Input, Output, PeerConfig, PeerId, PeerState, Speaker, SpeakerConfig,
+    BestPaths, ConnectionId, Direction, Input, Output, PeerConfig, PeerId, PeerState, Speaker, SpeakerConfig,
 };
 use model::Prefix;
 
@@ -24,7 +23,7 @@ pub struct Node {
     pub speaker: Speaker,
     pub address: IpAddr,
     /// Routes as `RouteChanged` left them.
-    pub fib: BTreeMap<Prefix, Arc<[BestPath]>>,
+    pub fib: BTreeMap<Prefix, BestPaths>,
     /// Everything it put out, in order.
     pub out: Vec<Output>,
     /// Nobody answers here; bytes to it vanish.

@@ -15,14 +15,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use bgp::wire::capability::{AddPathMode, Capability, GracefulRestart, LongLived, NextHopEncoding};
 use bgp::wire::nlri::AfiSafi;
 use bgp::wire::open::Open;
 use bgp::{
-    BestPath, ConnectionId, Direction, Filter, FilterAction, FilterRule, Input, Output, PeerConfig, PeerId,
+    BestPaths, ConnectionId, Direction, Filter, FilterAction, FilterRule, Input, Output, PeerConfig, PeerId,
     PeerState, Role, SendPaths, Speaker, SpeakerConfig, Standing,
 };
 use model::{AsNumber, Family, Prefix};
@@ -134,7 +133,7 @@ fn update(body: &[u8], max_len: usize) -> Vec<u8> {
 struct World {
     speaker: Speaker,
     now: Instant,
-    fib: BTreeMap<Prefix, Arc<[BestPath]>>,
+    fib: BTreeMap<Prefix, BestPaths>,
     watched: BTreeSet<IpAddr>,
 }
 
