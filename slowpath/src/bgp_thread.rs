@@ -9,7 +9,8 @@
 //! side; and the parser of what the world sends has no capability at all.
 //!
 //! The event loop carries out everything that the speaker says, in the order in which it is said: an announcement leaves after
-//! the routes that were said before it are in the fast path's tables.
+//! the routes that were said before it are in the fast path's tables. A withdrawal waits for nothing: routes that are gone are
+//! taken out of the tables after peers have been told, who send fewer packets from then on.
 //!
 //! The loop may wait for the thread ([`BgpThread::ask`], [`BgpThread::catch_up`], and whenever [`ORDERS`] wait), never the other
 //! way round: where nobody takes what is said, the thread keeps it and hears no more bytes, which TCP tells the peers; but it
@@ -217,6 +218,11 @@ impl BgpThread {
     /// The same, where there is any already.
     pub fn said_already(&mut self) -> Option<Vec<Said>> {
         self.said.try_recv().ok()
+    }
+
+    /// Is there any already?
+    pub fn has_said(&self) -> bool {
+        !self.said.is_empty()
     }
 
     /// All that the speaker has to say to what it was told before, and hasn't been taken yet; in order where it has nothing to

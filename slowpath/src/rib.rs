@@ -6,6 +6,7 @@ mod neighborhood;
 mod source;
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use ahash::{AHashMap, RandomState};
@@ -82,6 +83,9 @@ pub struct Rib {
     counts: [usize; Source::ALL.len()],
     targets: Targets,
     changed: Vec<Place>,
+    /// Prefixes whose last route was BGP's and is gone, each once, in the order in which that happened. One that has a route
+    /// again is among those that have changed, too.
+    gone: VecDeque<Place>,
     /// Among them is a winner that gateways may be reached by.
     ways_changed: bool,
 }
@@ -318,9 +322,14 @@ impl Rib {
             self.counts[offer.source as usize] += 1;
         }
         self.ways_changed |= before.into_iter().chain(after).any(|offer| offer.source.resolves());
-        if !self.entries.has(place, mark::CHANGED) {
-            self.entries.set(place, mark::CHANGED, true);
-            self.changed.push(place);
+        let is_going = after.is_none() && before.is_some_and(|offer| offer.source.may_linger());
+        if self.entries.has(place, mark::CHANGED) || is_going && self.entries.has(place, mark::GOING) {
+            return;
+        }
+        self.entries.set(place, if is_going { mark::GOING } else { mark::CHANGED }, true);
+        match is_going {
+            true => self.gone.push_back(place),
+            false => self.changed.push(place),
         }
     }
 
@@ -344,7 +353,8 @@ impl Rib {
         })
     }
 
-    /// Places of prefixes whose winner has changed since the last call: [`Self::changes_told`] is due once everybody knows.
+    /// Places of prefixes whose winner has changed since the last call, but for [those that are gone](Self::take_gone):
+    /// [`Self::changes_told`] is due once everybody knows.
     pub fn take_changed(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.changed)
     }
@@ -363,8 +373,40 @@ impl Rib {
     }
 
     /// Has a winner changed since [`Self::take_changed`]?
+    #[cfg(test)]
     pub fn has_changed(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    /// The next places, `most` at once, of prefixes whose last route was BGP's and is gone: these may come by the million, and
+    /// nobody waits for them. [`Self::gone_told`] is due once everybody knows.
+    pub fn take_gone(&mut self, most: usize) -> Vec<Place> {
+        let Rib { entries, gone, .. } = self;
+        let mut next: Vec<Place> = gone.drain(..most.min(gone.len())).collect();
+        next.retain(|place| {
+            let is_back = entries.best(*place).is_some();
+            if is_back {
+                entries.set(*place, mark::GOING, false);
+            }
+            !is_back
+        });
+        next
+    }
+
+    /// Everybody knows that these are gone: places of prefixes without routes may be another's from here on.
+    pub fn gone_told(&mut self, gone: &[Place]) {
+        for place in gone {
+            self.entries.set(*place, mark::GOING, false);
+            self.entries.may_rest(*place);
+        }
+        if self.gone.is_empty() {
+            self.gone.shrink_to(CHANGED_KEPT);
+        }
+    }
+
+    /// Prefixes that wait for [`Self::take_gone`].
+    pub fn gone(&self) -> usize {
+        self.gone.len()
     }
 
     /// May gateways be reached otherwise since the last call?

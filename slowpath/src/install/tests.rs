@@ -79,10 +79,11 @@ impl Bench {
 
     fn settle(&mut self) {
         self.reader.go_offline();
-        let changed = self.rib.take_changed();
-        let winners = changed.iter().map(|place| self.rib.at(*place));
+        let (changed, gone) = (self.rib.take_changed(), self.rib.take_gone(usize::MAX));
+        let winners = changed.iter().chain(&gone).map(|place| self.rib.at(*place));
         self.installer.routes(&self.rib, winners, &self.around);
         self.rib.changes_told(changed);
+        self.rib.gone_told(&gone);
         self.installer.rows(&self.rib, &self.around);
     }
 

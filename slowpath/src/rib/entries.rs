@@ -16,8 +16,10 @@ pub(super) mod mark {
     pub(in super::super) const HELD: u8 = 1 << 1;
     /// There are offers besides the best.
     pub(in super::super) const SEVERAL: u8 = 1 << 2;
+    /// It waits to be told of by [`Rib::take_gone`](super::super::Rib::take_gone).
+    pub(in super::super) const GOING: u8 = 1 << 7;
     /// Any of these, and the prefix keeps its place even without a route.
-    pub(super) const NEEDS: u8 = CHANGED | HELD | SEVERAL;
+    pub(super) const NEEDS: u8 = CHANGED | HELD | SEVERAL | GOING;
     /// Nothing is known of the prefix, which still has the place: it may well come back.
     pub(super) const IDLE: u8 = 1 << 3;
     /// The place is nobody's.

@@ -74,6 +74,12 @@ impl Source {
         !matches!(self, Source::Vxlan | Source::Ipam | Source::Bgp | Source::Elevated | Source::Preserved)
     }
 
+    /// May a route that is gone, and that no other takes the place of, be in use a little longer? Of BGP's a million may go at
+    /// once; whoever announced one took packets until then. What others take back, as a workload's address, goes at once.
+    pub const fn may_linger(self) -> bool {
+        matches!(self, Source::Bgp)
+    }
+
     /// The name in tables and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -42,11 +42,56 @@ fn only_a_changed_winner_is_reported() {
 }
 
 #[test]
+fn a_route_of_bgps_that_is_gone_waits_for_its_turn_and_no_other_does() {
+    let mut rib = Rib::default();
+    let places = [1, 2, 3].map(|net| {
+        let prefix = Prefix::new([10, net, 0, 0].into(), 16).unwrap();
+        rib.insert(prefix, Source::Bgp, &via(1), 0);
+        rib.place(prefix)
+    });
+    rib.insert(prefix("10.3.0.0/16"), Source::Kernel, &via(2), 0);
+    rib.insert(prefix("10.4.0.0/16"), Source::Workload, &Target::Local, 0);
+    let settle = |rib: &mut Rib| {
+        let changed = rib.take_changed();
+        rib.changes_told(changed);
+    };
+    settle(&mut rib);
+    for prefix in ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(prefix) {
+        rib.remove(prefix, Source::Bgp);
+    }
+    assert_eq!((rib.take_changed(), rib.gone()), (vec![places[2]], 2), "another route takes its place");
+    rib.changes_told(vec![places[2]]);
+    rib.remove(prefix("10.4.0.0/16"), Source::Workload);
+    assert_eq!(rib.take_changed(), [rib.place(prefix("10.4.0.0/16"))]);
+
+    // The first comes back before its turn.
+    rib.insert(prefix("10.1.0.0/16"), Source::Bgp, &via(2), 0);
+    assert_eq!(rib.take_changed(), [places[0]]);
+    rib.changes_told(vec![places[0]]);
+    rib.vacate();
+    assert_eq!(rib.at(places[1]), (prefix("10.2.0.0/16"), None), "its place is still its own");
+    assert_eq!(rib.take_gone(1), [], "it is back");
+    assert_eq!(rib.take_gone(9), [places[1]]);
+    rib.gone_told(&[places[1]]);
+    rib.vacate();
+    rib.insert(prefix("10.5.0.0/16"), Source::Bgp, &via(1), 0);
+    assert_eq!(rib.place(prefix("10.5.0.0/16")), places[1], "its place is another's");
+
+    // One that goes again and again is there once.
+    rib.remove(prefix("10.1.0.0/16"), Source::Bgp);
+    rib.insert(prefix("10.1.0.0/16"), Source::Bgp, &via(2), 0);
+    rib.remove(prefix("10.1.0.0/16"), Source::Bgp);
+    assert_eq!(rib.take_gone(9), [places[0]]);
+}
+
+#[test]
 fn a_place_stays_its_prefixs_until_it_has_no_route_and_nobody_holds_it() {
     let mut rib = Rib::default();
     let settle = |rib: &mut Rib| {
         let changed = rib.take_changed();
         rib.changes_told(changed);
+        let gone = rib.take_gone(1);
+        rib.gone_told(&gone);
     };
     rib.insert(prefix("10.0.0.0/8"), Source::Bgp, &via(1), 0);
     let place = rib.place(prefix("10.0.0.0/8"));
@@ -76,8 +121,8 @@ fn a_large_table_that_has_gone_leaves_no_memory_behind() {
     let changed = rib.take_changed();
     rib.changes_told(changed);
     many.iter().for_each(|prefix| rib.remove(*prefix, Source::Bgp));
-    let changed = rib.take_changed();
-    rib.changes_told(changed);
+    let gone = rib.take_gone(many.len());
+    rib.gone_told(&gone);
     rib.shrink();
     assert!(rib.entries.capacity() < 5_000 && rib.places.capacity() < 10_000);
     many.iter().for_each(|prefix| rib.insert(*prefix, Source::Bgp, &via(2), 0));
@@ -214,6 +259,9 @@ proptest! {
                 10 => {
                     let changed = rib.take_changed();
                     rib.changes_told(changed);
+                    let gone = rib.take_gone(usize::from(metric as u8 % 4));
+                    prop_assert!(gone.iter().all(|place| rib.at(*place).1.is_none()));
+                    rib.gone_told(&gone);
                 }
                 _ => rib.vacate(),
             }
