@@ -8,7 +8,7 @@ use crate::Lab;
 use crate::tortie::{ShowDrops, ShowPorts, TortieNode};
 
 /// How long frames under way may take to reach their fate.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(20);
 
 /// Whether these books balance: the sums, and the parts of each sum.
 ///

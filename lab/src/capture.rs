@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use model::MacAddr;
+use rustix::process::Signal;
 
 use crate::netns::Namespace;
 use crate::process::Process;
@@ -13,6 +15,11 @@ use crate::{Lab, command, wait};
 
 /// How long tcpdump may take to read a capture of a few hundred megabytes.
 const READING: Duration = Duration::from_secs(120);
+
+/// How long tcpdump may take to say what it has counted.
+const ANSWER: Duration = Duration::from_secs(10);
+/// After how long without a further frame it has read all that it will.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// A running capture of one interface.
 pub struct Capture {
@@ -57,22 +64,66 @@ impl Capture {
             .arg(&file)
             .arg(filter);
         let mut process = lab.spawn(&name, tcpdump)?;
-        wait::until_true("tcpdump to listen", Duration::from_secs(10), || {
+        wait::until_true("tcpdump to listen", Duration::from_secs(30), || {
             process.must_run()?;
             Ok(process.said().contains("listening on"))
         })?;
         Ok(Capture { process, file })
     }
 
-    /// Ends the capture.
+    /// Ends the capture, once tcpdump has read what the kernel has for it: what waits there when it ends is lost.
     ///
     /// # Errors
-    /// tcpdump cannot be ended.
+    /// tcpdump cannot be ended, or doesn't keep up.
     pub fn stop(mut self) -> Result<Captured> {
         self.process.must_run()?;
+        let (mut last, mut since) = (None, Instant::now());
+        wait::until_true("tcpdump to have read all", READING, || {
+            let counts = self.counts()?;
+            if last.replace(counts) != Some(counts) {
+                since = Instant::now();
+            }
+            // A frame that went round on a loopback is received twice and read once.
+            Ok(counts.captured + counts.dropped >= counts.received || since.elapsed() >= STANDSTILL)
+        })?;
         self.process.stop()?;
         Ok(Captured { missed: missed(&self.process.said()), file: self.file.clone() })
     }
+
+    /// What tcpdump counts now, which it says when it gets SIGUSR1 (tcpdump(1)).
+    fn counts(&mut self) -> Result<Counts> {
+        self.process.must_run()?;
+        let said = |process: &Process| process.said().lines().filter_map(counts).collect::<Vec<_>>();
+        let before = said(&self.process).len();
+        self.process.identity().signal(Signal::USR1)?;
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            if let Some(counts) = said(&self.process).get(before) {
+                return Ok(*counts);
+            }
+            self.process.must_run()?;
+            ensure!(Instant::now() < deadline, "tcpdump doesn't say what it has counted");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// What tcpdump says that it has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counts {
+    captured: u64,
+    received: u64,
+    dropped: u64,
+}
+
+/// Reads `tcpdump: 6 packets captured, 6 packets received by filter, 0 packets dropped by kernel`.
+fn counts(line: &str) -> Option<Counts> {
+    let mut numbers = line
+        .strip_prefix("tcpdump: ")?
+        .split(", ")
+        .zip(["captured", "received by filter", "dropped by kernel"])
+        .map(|(part, words)| part.strip_suffix(words)?.split(' ').next()?.parse().ok());
+    Some(Counts { captured: numbers.next()??, received: numbers.next()??, dropped: numbers.next()?? })
 }
 
 impl Captured {
@@ -167,5 +218,13 @@ mod tests {
             missed("3 packets captured\n3 packets received by filter\n7 packets dropped by kernel\n"),
             7
         );
+    }
+
+    #[test]
+    fn what_tcpdump_has_counted_so_far_is_read() {
+        let line = "tcpdump: 1 packet captured, 3 packets received by filter, 2 packets dropped by kernel";
+        assert_eq!(counts(line), Some(Counts { captured: 1, received: 3, dropped: 2 }));
+        assert_eq!(counts("tcpdump: listening on eth0, link-type EN10MB (Ethernet)"), None);
+        assert_eq!(counts("1 packet captured"), None);
     }
 }

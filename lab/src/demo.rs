@@ -11,7 +11,7 @@ use crate::link::{self, Fabric};
 use crate::netns::Namespace;
 use crate::scenario::{Options, Scenario, Store};
 use crate::table::Table;
-use crate::tortie::{ShowDrops, ShowPorts, ShowRoutes};
+use crate::tortie::{ShowPorts, ShowRoutes};
 use crate::traffic::{self, Ping};
 use crate::{Lab, books};
 
@@ -97,7 +97,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     lab.progress().line(&routes(&cluster)?.render());
     lab.progress().line(&measured.render());
     lab.progress().line(&queues(&cluster)?.render());
-    lab.progress().line(&fates(&cluster)?.render());
+    lab.progress().line(&fates(lab, &cluster)?.render());
     lab.progress().line(&lost_before_the_walk(&cluster)?.render());
     Ok(())
 }
@@ -169,8 +169,7 @@ fn measure(lab: &Lab, cluster: &Cluster<'_>, outside: &Namespace) -> Result<Tabl
         ];
         for (name, to, address) in paths {
             lab.step(&format!("{name}, {family:?}"));
-            let ping = traffic::ping(&one.namespace, address, PINGS)?;
-            traffic::all_answered(&one.namespace, address, ping)?;
+            let ping = traffic::answered(&one.namespace, address, PINGS)?;
             let speed = traffic::iperf3(lab, &one.namespace, to, address, IPERF_SECONDS)?;
             table.row([
                 name.to_owned(),
@@ -247,12 +246,11 @@ fn queues(cluster: &Cluster<'_>) -> Result<Table> {
     Ok(table)
 }
 
-fn fates(cluster: &Cluster<'_>) -> Result<Table> {
+fn fates(lab: &Lab, cluster: &Cluster<'_>) -> Result<Table> {
     let mut table =
         Table::new(&["node", "received", "injected", "forwarded", "punted", "dropped", "drops by reason"]);
     for node in &cluster.nodes {
-        let books: ShowDrops = node.tortie()?.show("drops")?;
-        books::check(&books)?;
+        let books = books::settled(lab, node.tortie()?)?;
         let reasons = books.dropped.reasons.iter().filter(|(_, count)| **count > 0);
         let reasons =
             reasons.map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ");

@@ -15,7 +15,7 @@ use crate::{Lab, command, traffic, wait};
 /// The port of BGP.
 const PORT: u16 = 179;
 /// How long an answer of the router may take.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
 /// How long some hundred connects may take.
 const KNOCKS: Duration = Duration::from_secs(60);
 

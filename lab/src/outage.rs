@@ -1,6 +1,5 @@
 //! A steady stream of echo requests, and what of it got lost while something happened: how much, and for how long.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -100,11 +99,7 @@ fn humane(time: Duration) -> String {
 fn read(name: &str, every: Duration, text: &str) -> Result<Outage> {
     let summary = text.lines().find(|line| line.contains("packets transmitted")).context("no summary")?;
     let sent: u64 = summary.split(' ').next().unwrap_or_default().parse()?;
-    let answered: BTreeSet<u64> = text
-        .lines()
-        .filter(|line| line.contains(" bytes from "))
-        .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok())
-        .collect();
+    let answered = crate::traffic::replies(text);
     ensure!(sent < 65_536, "the sequence numbers of ping begin again after 65,535");
     // The last ones may still be under way.
     let last = answered.last().copied().unwrap_or(sent);

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{command, wait};
 
 /// How long a program may take to end after SIGTERM, before it gets SIGKILL.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Which process it is, for as long as the machine is up: numbers are used again, start times tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

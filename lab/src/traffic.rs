@@ -15,7 +15,8 @@ use serde_json::Value;
 pub use self::iperf3::{
     Datagrams, Throughput, iperf3, iperf3_megabytes, iperf3_segments, iperf3_streams, iperf3_udp,
 };
-pub use self::ping::{Ping, RoundTrip, all_answered, ping, reaches};
+pub use self::ping::{Ping, RoundTrip, answered, answered_with, ping, reaches};
+pub(crate) use self::ping::{lost, replies};
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::{Lab, wait};
@@ -23,7 +24,12 @@ use crate::{Lab, wait};
 /// How long a transfer of a few hundred megabytes may take through a debug kernel on a busy machine.
 const TRANSFER: Duration = Duration::from_secs(120);
 /// How long a server may take until it listens.
-const LISTEN: Duration = Duration::from_secs(5);
+const LISTEN: Duration = Duration::from_secs(20);
+
+/// How long a few beats of a session may take. Whoever isn't let in at once tries again ever later (RFC 6298 §5.5).
+const BEATS: Duration = Duration::from_secs(30);
+/// How long datagrams may go on coming that were sent before.
+const LAST_DATAGRAMS: Duration = Duration::from_secs(30);
 
 /// Waits until somebody listens on a TCP port inside.
 fn listening(namespace: &Namespace, port: u16) -> Result<()> {
@@ -217,10 +223,10 @@ impl Session {
     /// Waits for this many more answered beats.
     ///
     /// # Errors
-    /// The session died, or no beat came for ten seconds.
+    /// The session died, or they didn't come in time.
     pub fn beats_on(&mut self, more: usize) -> Result<()> {
         let before = self.answered()?.len();
-        wait::until_true("the session's next beats", Duration::from_secs(10), || {
+        wait::until_true("the session's next beats", BEATS, || {
             self.heartbeat.must_run()?;
             Ok(self.answered()?.len() >= before + more)
         })
@@ -263,6 +269,8 @@ pub struct SinkReport {
     pub packets: u64,
     /// By destination.
     pub destinations: std::collections::BTreeMap<IpAddr, u64>,
+    /// How often nothing had come for 0.2 s.
+    quiet: u64,
 }
 
 impl Sink {
@@ -300,6 +308,25 @@ impl Sink {
             return Ok(SinkReport::default());
         }
         json(&wait::read(&self.report)?)
+    }
+
+    /// What it has counted once nothing has come for a while, by its own clock: on a busy machine what was sent may be
+    /// on its way, or in its socket, for longer than anybody would wait.
+    ///
+    /// # Errors
+    /// As [`Sink::counted`], or something comes all the time.
+    pub fn settled(&mut self, lab: &Lab) -> Result<SinkReport> {
+        // The first may have begun before.
+        const QUIET: u64 = 3;
+        let mut last = self.counted()?;
+        lab.wait("the last datagrams", LAST_DATAGRAMS, || {
+            let now = self.counted()?;
+            if now.packets != last.packets {
+                last = now;
+                return Ok(None);
+            }
+            Ok((now.quiet >= last.quiet + QUIET).then_some(now))
+        })
     }
 }
 

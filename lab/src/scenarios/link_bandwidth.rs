@@ -95,16 +95,17 @@ fn flows_are_shared(lab: &Lab, workload: &Workload, ways: &mut [(Bird, Sink)]) -
     lab.step("sending by a thousand flows");
     let destinations: Vec<IpAddr> =
         (0..FLOWS).map(|flow| IpAddr::from([10, 66, (flow >> 8) as u8, flow as u8])).collect();
-    let counted = |ways: &mut [(Bird, Sink)]| -> Result<Vec<usize>> {
-        ways.iter_mut().map(|(_, sink)| Ok(sink.counted()?.destinations.len())).collect()
-    };
+    let mut settled =
+        || ways.iter_mut().map(|(_, sink)| Ok(sink.settled(lab)?.packets)).collect::<Result<Vec<u64>>>();
+    let mut before = settled()?;
     let counts = lab.wait("every flow to arrive", CONVERGE, || {
         UdpFlows::start(lab, &workload.namespace, &destinations, 1, PER_SECOND, SOURCE_PORT)?.finish()?;
-        wait::pass(Duration::from_millis(500))?;
-        let counts = counted(ways)?;
-        // What was sent before both next hops were known may have gone another way.
-        ensure!(counts.iter().sum::<usize>() <= usize::from(FLOWS), "flows went both ways: {counts:?}");
-        Ok((counts.iter().sum::<usize>() == usize::from(FLOWS)).then_some(counts))
+        // Each flow is a datagram. Of those before neighbours were known some may be missing.
+        let now = settled()?;
+        let counts: Vec<u64> = now.iter().zip(&before).map(|(now, before)| now - before).collect();
+        before = now;
+        ensure!(counts.iter().sum::<u64>() == u64::from(FLOWS), "of {FLOWS} flows {counts:?} arrived");
+        Ok(Some(counts))
     })?;
     for ((last, bandwidth, due), count) in WAYS.iter().zip(&counts) {
         let share = *count as f64 / f64::from(FLOWS);

@@ -26,9 +26,9 @@ pub(super) const MALFORMED: Scenario = Scenario {
 };
 
 /// How long a router that cannot run may take to say so.
-const REFUSAL: Duration = Duration::from_secs(20);
-/// What traffic beside a mistake may at most be slowed down by.
-const DISTURBED: Duration = Duration::from_secs(1);
+const REFUSAL: Duration = Duration::from_secs(40);
+/// What a person at an ssh session beside a mistake would call a hang.
+const DISTURBED: Duration = Duration::from_secs(3);
 
 const PLAN: ClusterPlan = ClusterPlan {
     fabric: "fabric",

@@ -30,7 +30,7 @@ const BYTES: u64 = 5_000_000;
 /// Ports enough for so many pings at a time.
 const FEW: usize = 4;
 /// Within what flows end without being silent for long: UDP is remembered for a minute.
-const ENDS: Duration = Duration::from_secs(10);
+const ENDS: Duration = Duration::from_secs(30);
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let site = Site::raise(lab, "")?;
@@ -71,8 +71,7 @@ fn outside_sees_the_node(site: &Site<'_>, family: Family) -> Result<()> {
     let (lab, server, node) = (site.lab, site.server(family)?, site.node_address(family)?);
     let seen = Capture::start(lab, &site.server, "eth0", "not arp and not ether multicast")?;
     for workload in &site.workloads {
-        let ping = traffic::ping(&workload.namespace, server, 5)?;
-        traffic::all_answered(&workload.namespace, server, ping)?;
+        traffic::answered(&workload.namespace, server, 5)?;
     }
     let [one, two] = [&site.workloads[0].namespace, &site.workloads[1].namespace];
     traffic::transfer(lab, one, &site.server, server, BYTES)?;
@@ -101,8 +100,7 @@ fn workloads_see_each_other(site: &Site<'_>, family: Family) -> Result<()> {
     let (from, to) = (one.address(family)?, two.address(family)?);
     let seen =
         Capture::start(site.lab, &two.namespace, INTERFACE, &format!("src host {from} and dst host {to}"))?;
-    let ping = traffic::ping(&one.namespace, to, 3)?;
-    traffic::all_answered(&one.namespace, to, ping)?;
+    traffic::answered(&one.namespace, to, 3)?;
     ensure!(dissected::well_formed(&seen.stop()?)? >= 3, "{to} did not see {from} itself");
     site.lab.proved(format!("{family:?}: {to} sees {from} itself"));
     Ok(())
@@ -182,8 +180,11 @@ fn flows_end_with_what_they_came_from(site: &Site<'_>) -> Result<()> {
     for workload in [one, two] {
         traffic::udp_to_many(lab, &workload.namespace, &[server], 1, 100)?;
     }
-    let [first, second] = [flows_of(one.address(Family::V4)?)?, flows_of(two.address(Family::V4)?)?];
-    ensure!(first > 0 && second > 0, "{first} and {second} flows are shown");
+    let [first, second] = lab.wait("flows of both workloads", ENDS, || {
+        let flows = [flows_of(one.address(Family::V4)?)?, flows_of(two.address(Family::V4)?)?];
+        ensure!(!flows.contains(&0), "{flows:?} are shown");
+        Ok(Some(flows))
+    })?;
     site.resources.remove(&two.endpoint_file())?;
     let gone =
         |what: &str, address: IpAddr| lab.wait(what, ENDS, || Ok((flows_of(address)? == 0).then_some(())));

@@ -144,10 +144,14 @@ pub(super) fn said(namespace: &Namespace, program: &str, arguments: &[&str]) -> 
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// For traceroute: it waits 5 s for each answer, however soon another hop's came. As a rule it gives one up after ten times
+/// as long as the next hop took (traceroute(8), `-w`).
+pub(super) const PATIENT: &str = "5,0,0";
+
 /// The routers and the end that traceroute names, in order.
 pub(super) fn trace(from: &Namespace, to: IpAddr, arguments: &[&str]) -> Result<Vec<IpAddr>> {
     let to = to.to_string();
-    let arguments = [&["-n", "-q", "1", "-w", "2", "-m", "4"], arguments, &[&to]].concat();
+    let arguments = [&["-n", "-q", "1", "-w", PATIENT, "-m", "4"], arguments, &[&to]].concat();
     let text = said(from, "traceroute", &arguments)?;
     let hop = |line: &str| line.split_whitespace().nth(1)?.parse().ok();
     let hops: Vec<IpAddr> = text.lines().skip(1).map_while(hop).collect();

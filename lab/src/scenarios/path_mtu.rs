@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use model::Family;
 
+use super::nat_site::PATIENT;
 use crate::cluster::{CONVERGE, Cluster, ClusterPlan, NodePlan, RouterKind, UPLINK, nth};
 use crate::netns::Namespace;
 use crate::scenario::{Options, Scenario, Store};
@@ -251,19 +252,22 @@ fn cut_by_the_router(lab: &Lab, cluster: &Cluster<'_>, widths: &Widths) -> Resul
     for size in sizes {
         traffic::datagrams(lab, &from.namespace, &to.namespace, target, DATAGRAMS, size)?;
     }
-    let after: ShowDrops = router.show("drops")?;
-    let (cut, made) = (after.fragmented - before.fragmented, after.fragments - before.fragments);
     // What the sender makes of each, and of that all that is larger than the middle.
     let packets = sizes.iter().flat_map(|size| fragments(size + 8, widths.ends));
     let larger = packets.map(|payload| fragments(payload, widths.middle).len()).filter(|pieces| *pieces > 1);
     let pieces: Vec<u64> = larger.map(|pieces| pieces as u64 * u64::from(DATAGRAMS)).collect();
     let expected = (pieces.len() as u64 * u64::from(DATAGRAMS), pieces.iter().sum::<u64>());
-    ensure!(
-        (cut, made) == expected,
-        "{cut} packets were cut into {made} fragments, not {} into {}",
-        expected.0,
-        expected.1
-    );
+    let (cut, made) = lab.wait("the count of what was cut", CONVERGE, || {
+        let after: ShowDrops = router.show("drops")?;
+        let (cut, made) = (after.fragmented - before.fragmented, after.fragments - before.fragments);
+        ensure!(
+            (cut, made) == expected,
+            "{cut} packets were cut into {made} fragments, not {} into {}",
+            expected.0,
+            expected.1
+        );
+        Ok(Some((cut, made)))
+    })?;
     lab.proved(format!(
         "UDP without \"don't fragment\": {DATAGRAMS} datagrams of {} and of {} bytes arrive with their hash intact; {cut} packets cut into {made} fragments",
         sizes[0], sizes[1]
@@ -275,10 +279,7 @@ fn cut_by_the_router(lab: &Lab, cluster: &Cluster<'_>, widths: &Widths) -> Resul
         to.name()
     );
     // Replies as well: ping compares every byte of them.
-    let mut ping = from.namespace.command("ping");
-    ping.args(["-n", "-c", "5", "-i", "0.2", "-W", "2", "-M", "dont", "-s", "3000", &target.to_string()]);
-    let said = command::run(&mut ping, Duration::from_secs(20))?;
-    ensure!(said.contains("5 received") && !said.contains("wrong data"), "{said}");
+    traffic::answered_with(&from.namespace, target, 5, &["-M", "dont", "-s", "3000"])?;
     lab.proved("ping with 3000 bytes, cut on both ways: 5 of 5 replies with every byte right");
     Ok(())
 }
@@ -299,8 +300,9 @@ fn fragments(payload: usize, mtu: u32) -> Vec<usize> {
 fn told_by_ping(lab: &Lab, from: &Namespace, to: IpAddr, router: IpAddr, size: u32, mtu: u32) -> Result<()> {
     let mut ping = from.command("ping");
     let size = size.to_string();
-    ping.args(["-n", "-c", "2", "-i", "0.5", "-W", "1", "-M", "do", "-s", &size, &to.to_string()]);
-    let output = command::output(&mut ping, Duration::from_secs(15))?;
+    // Until the first error.
+    ping.args(["-n", "-c", "2", "-i", "0.5", "-w", "15", "-M", "do", "-s", &size, &to.to_string()]);
+    let output = command::output(&mut ping, Duration::from_secs(30))?;
     let said =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     let first = said.lines().find(|line| line.starts_with(&format!("From {router} "))).unwrap_or_default();
@@ -315,7 +317,7 @@ fn told_by_ping(lab: &Lab, from: &Namespace, to: IpAddr, router: IpAddr, size: u
 /// What traceroute finds the path's MTU to be.
 fn traced(lab: &Lab, from: &Namespace, to: IpAddr, mtu: u32) -> Result<()> {
     let mut traceroute = from.command("traceroute");
-    traceroute.args(["-n", "--mtu", "-q", "1", "-w", "3", &to.to_string()]);
+    traceroute.args(["-n", "--mtu", "-q", "1", "-w", PATIENT, &to.to_string()]);
     let said = command::run(&mut traceroute, Duration::from_secs(30))?;
     ensure!(said.contains(&format!("F={mtu}")), "traceroute finds another MTU than {mtu}: {said}");
     lab.proved(format!("{to}: `traceroute --mtu` finds F={mtu}"));

