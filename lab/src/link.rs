@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use model::{Family, InterfaceAddr, MacAddr};
 use serde_json::Value;
+use sha1::{Digest, Sha1};
 
 use crate::Lab;
 use crate::netns::Namespace;
@@ -133,8 +134,39 @@ impl Fabric {
         Ok(namespace)
     }
 
-    /// The name of the bridge's port towards `namespace`; interface names hold 15 bytes.
+    /// The name of the bridge's port towards `namespace`.
     pub fn port(&self, namespace: &Namespace, interface: &str) -> String {
-        format!("{:.8}-{:.5}", namespace.name(), interface)
+        interface_name(&format!("{}-{interface}", namespace.name()))
+    }
+}
+
+/// A name for an interface: this one where the kernel takes it, and its begin and a hash of it where it is too long, so that
+/// two with the same begin are told apart.
+pub(crate) fn interface_name(wanted: &str) -> String {
+    /// `IFNAMSIZ`, less the zero octet at its end (`linux/if.h`).
+    const LONGEST: usize = 15;
+    /// Two octets of the hash, in hexadecimal.
+    const HASH: usize = 4;
+    if wanted.len() <= LONGEST {
+        return wanted.to_owned();
+    }
+    let [one, other, ..]: [u8; 20] = Sha1::digest(wanted).into();
+    let begin: String = wanted.chars().take(LONGEST - HASH).collect();
+    format!("{begin}{one:02x}{other:02x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_whose_names_begin_alike_are_told_apart() {
+        assert_eq!(interface_name("node-a-eth0"), "node-a-eth0");
+        assert_eq!(interface_name("cali012345678ab"), "cali012345678ab", "as long as it may be");
+        let names = ["reflector-1-eth0", "reflector-2-eth0", "reflector-1-eth1"].map(interface_name);
+        for (number, name) in names.iter().enumerate() {
+            assert!(name.len() == 15 && name.starts_with("reflector-"), "{name}");
+            assert!(!names[..number].contains(name), "{names:?}");
+        }
     }
 }

@@ -48,8 +48,7 @@ impl Workload {
         addresses: &[IpAddr],
     ) -> Result<Workload> {
         let namespace = lab.namespace(name)?;
-        // 15 bytes at most, the prefix included.
-        let interface = format!("cali{name:.11}");
+        let interface = link::interface_name(&format!("cali{name}"));
         // From birth: the kernel derives the link-local address from the MAC address when the link comes up.
         let host_end = End { mac: Some(HOST_MAC), ..End::new(node, &interface) };
         link::veth(End::new(&namespace, INTERFACE), host_end)?;
