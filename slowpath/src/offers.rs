@@ -127,9 +127,12 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
     offers
 }
 
-/// Next hops of the datastore's routes to other nodes' workloads that are reached without a tunnel.
+/// Next hops of the datastore's routes to other nodes' workloads and to peers that are reached without a tunnel. The kernel gets
+/// such a route once it is known how its next hop is reached.
 pub fn plain_nexthops(offers: &Offers) -> impl Iterator<Item = IpAddr> {
-    let theirs = offers.iter().filter(|((_, source), _)| matches!(source, Source::Vxlan | Source::Ipam));
+    let theirs = offers
+        .iter()
+        .filter(|((_, source), _)| matches!(source, Source::Vxlan | Source::Ipam | Source::ReachableBy));
     let gateways = theirs.flat_map(|(_, (target, _))| target.gateways());
     gateways.filter(|gateway| gateway.tunnel.is_none()).map(|gateway| gateway.addr)
 }

@@ -271,6 +271,20 @@ fn workloads_are_hosts_behind_their_interface_and_blocks_are_blackholes() {
 }
 
 #[test]
+fn next_hops_that_the_kernel_is_told_of_are_followed_those_of_peers_too() {
+    let plainly =
+        |to: &str, source, via: &str| ((prefix(to), source), (Target::Via(vec![Gateway::at(ip(via))]), 0));
+    let offers = Offers::from([
+        plainly("10.65.1.0/26", Source::Ipam, "10.9.0.2"),
+        plainly("10.65.2.0/26", Source::Vxlan, "10.9.0.3"),
+        plainly("172.20.0.9/32", Source::ReachableBy, "10.9.0.5"),
+        plainly("10.77.0.0/24", Source::Static, "10.9.0.6"),
+    ]);
+    let followed: Vec<IpAddr> = plain_nexthops(&offers).collect();
+    assert_eq!(followed, [ip("10.9.0.2"), ip("10.9.0.3"), ip("10.9.0.5")]);
+}
+
+#[test]
 fn neighbors_are_offered_on_connected_networks_of_uplinks_alone() {
     let mut bench = Bench::new();
     bench
