@@ -42,6 +42,7 @@ pub mod debian;
 pub mod demo;
 pub mod dissected;
 pub mod etcd;
+pub mod frr;
 pub mod hostile;
 pub mod interop;
 mod lab;

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod bfd;
+mod bgp_resources;
 mod datastore_faults;
 mod fair_share;
 mod floating_ip;
@@ -50,6 +51,7 @@ pub const ALL: &[Scenario] = &[
     full_mesh::FULL_MESH,
     full_mesh::FULL_MESH_BIRD,
     route_reflector::ROUTE_REFLECTOR,
+    bgp_resources::BGP_RESOURCES,
     racks::AS_PER_RACK,
     racks::AS_PER_SERVER,
     racks::DOWNWARD_DEFAULT,

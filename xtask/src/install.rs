@@ -62,6 +62,10 @@ const PACKAGES_FOR_WATCHING: &[Package] = &[
     },
 ];
 
+/// Likewise, for those with other routers beside BIRD.
+const PACKAGES_FOR_ROUTERS: &[Package] =
+    &[Package { name: "frr", program: "vtysh", reason: "is another BGP speaker, with tables of its own" }];
+
 /// What `cargo xtask interop` needs besides: it has the daemons of other Debian suites in trees of their own.
 const PACKAGES_FOR_INTEROP: &[Package] = &[Package {
     name: "debootstrap",
@@ -146,7 +150,7 @@ pub(crate) fn install() -> Result<Installed> {
 pub(crate) fn install_for_scenarios(chosen: &[&'static Scenario]) -> Result<Installed> {
     let needed =
         |package: &&Package| chosen.iter().any(|scenario| scenario.programs.contains(&package.program));
-    let for_some = PACKAGES_FOR_MACHINES.iter().chain(PACKAGES_FOR_WATCHING);
+    let for_some = PACKAGES_FOR_MACHINES.iter().chain(PACKAGES_FOR_WATCHING).chain(PACKAGES_FOR_ROUTERS);
     install_all(PACKAGES.iter().chain(for_some.filter(needed)))
 }
 
@@ -228,7 +232,8 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
 }
 
 /// Under systemd these packages enable services; the labs run the programs themselves, so they are switched off again.
-const SERVICES: &[(&str, &str)] = &[("bird2", "bird.service"), ("prometheus", "prometheus.service")];
+const SERVICES: &[(&str, &str)] =
+    &[("bird2", "bird.service"), ("frr", "frr.service"), ("prometheus", "prometheus.service")];
 
 /// Only called where we installed the package.
 fn switch_off(service: &str) {
