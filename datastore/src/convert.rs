@@ -4,6 +4,7 @@ mod bgp_configuration;
 mod bgp_filter;
 mod bgp_peer;
 mod block_affinity;
+mod cluster_information;
 mod felix_configuration;
 mod host_endpoint;
 mod ip_pool;
@@ -47,6 +48,7 @@ pub(crate) enum Kind {
     BgpFilter,
     BlockAffinity,
     IpamBlock,
+    ClusterInformation,
     FelixConfiguration,
     Tier,
     Policy(PolicyKind),
@@ -68,6 +70,7 @@ impl Kind {
             "BGPFilter" => Kind::BgpFilter,
             "BlockAffinity" => Kind::BlockAffinity,
             "IPAMBlock" => Kind::IpamBlock,
+            "ClusterInformation" => Kind::ClusterInformation,
             "FelixConfiguration" => Kind::FelixConfiguration,
             "Tier" => Kind::Tier,
             "GlobalNetworkPolicy" => Kind::Policy(PolicyKind::GlobalNetworkPolicy),
@@ -99,8 +102,7 @@ pub(crate) fn is_book(kind: &str) -> bool {
 }
 
 /// Calico's kinds that have no effect here (`libcalico-go/lib/backend/model/resource.go`).
-const UNUSED_KINDS: [&str; 7] = [
-    "ClusterInformation",
+const UNUSED_KINDS: [&str; 6] = [
     "IPAMConfig",
     "IPAMConfiguration",
     "IPAMHandle",
@@ -160,6 +162,7 @@ pub(crate) fn resource(kind: Kind, identity: &Identity<'_>, spec: &Object<'_>) -
         Kind::BgpFilter => bgp_filter::convert(identity, spec),
         Kind::BlockAffinity => block_affinity::convert(identity, spec),
         Kind::IpamBlock => ipam_block::convert(identity, spec),
+        Kind::ClusterInformation => cluster_information::convert(identity, spec),
         Kind::FelixConfiguration => felix_configuration::convert(identity, spec),
         Kind::Tier => tier::convert(identity, spec),
         Kind::Policy(PolicyKind::StagedKubernetesNetworkPolicy) => kubernetes_policy::convert(identity, spec),

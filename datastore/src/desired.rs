@@ -424,6 +424,7 @@ fn too_many(file: &Path, entry: &Entry, key: &Key, max: usize) -> Invalid {
 /// Which resources a resource leans on: those of a lower rank are put first and removed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    ClusterInformation,
     FelixConfiguration,
     BgpConfiguration,
     Node,
@@ -444,6 +445,7 @@ pub(crate) enum Rank {
 impl Rank {
     pub(crate) fn of(key: &Key) -> Rank {
         match key {
+            Key::ClusterInformation(_) => Rank::ClusterInformation,
             Key::FelixConfiguration(_) => Rank::FelixConfiguration,
             Key::BgpConfiguration(_) => Rank::BgpConfiguration,
             Key::Node(_) => Rank::Node,

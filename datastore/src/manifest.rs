@@ -163,16 +163,15 @@ impl Reading<'_> {
             if !convert::is_known(kind) {
                 return Err(kind_field.fault(Reason::UnknownKind(kind.to_owned())));
             }
-            if kind == "ClusterInformation" && title.name == "default" {
-                self.manifest.closes |= says_not_ready(object);
-                return Ok(());
-            }
             // Handles and IPAM's settings are for those who write them, and there may be one a workload.
             if !convert::is_book(kind) {
                 self.ignore(title, None, object.position());
             }
             return Ok(());
         };
+        if kind == convert::Kind::ClusterInformation && title.name == "default" {
+            self.manifest.closes |= says_not_ready(object);
+        }
         self.resource(title, kind, object)
     }
 

@@ -161,6 +161,8 @@ fn what_others_write_is_read() {
         etcd.ctl(&["put", key, &value.to_string()]);
         resources += usize::from(key.contains("/networkpolicies/") || key.contains("/workloadendpoints/"));
         resources += usize::from(key.contains("/felixconfigurations/"));
+        let has_type = value["spec"]["clusterType"].as_str().is_some_and(|of| !of.is_empty());
+        resources += usize::from(key.ends_with("/clusterinformations/default") && has_type);
     }
     let mut told = follow(etcd.settings());
     told.until_in_sync();

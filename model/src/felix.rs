@@ -50,6 +50,8 @@ pub struct FelixConfiguration {
     pub created: Option<SystemTime>,
     /// `spec.nodeSelector`, as text: the nodes that a resource is for whose name doesn't say so.
     pub node_selector: Option<String>,
+    /// `spec.metadataAddr`: the server that answers 169.254.169.254 under OpenStack.
+    pub metadata_addr: Setting<String>,
     /// `spec.ipipEnabled`; where absent, the pools tell.
     pub ipip_enabled: Setting<bool>,
     /// `spec.ipipMTU`, in bytes of the inner packet.

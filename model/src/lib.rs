@@ -15,6 +15,7 @@ mod addr;
 mod bgp;
 mod bgp_filter;
 mod block;
+mod cluster_information;
 mod cluster_routes;
 mod endpoint;
 mod felix;
@@ -41,6 +42,7 @@ pub use bgp_filter::{
     BgpCommunity, BgpFilter, BgpFilterCidr, BgpFilterOperation, BgpFilterOperator, BgpFilterRule,
 };
 pub use block::{AffinityState, AllocationAttributes, BlockAffinity, IpamBlock};
+pub use cluster_information::ClusterInformation;
 pub use cluster_routes::ClusterRoutes;
 pub use endpoint::{EndpointPort, IpNat, QosControls, QosDirection, WorkloadEndpoint};
 pub use felix::{

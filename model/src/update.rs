@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, FelixConfiguration, HostEndpoint, IpPool, IpamBlock,
-    NetworkPolicy, NetworkSet, Node, NodeStatusRequest, PolicyKey, Prefix, Profile, Tier, WorkloadEndpoint,
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, FelixConfiguration,
+    HostEndpoint, IpPool, IpamBlock, NetworkPolicy, NetworkSet, Node, NodeStatusRequest, PolicyKey, Prefix,
+    Profile, Tier, WorkloadEndpoint,
 };
 
 /// A resource that the router reads.
@@ -27,6 +28,8 @@ pub enum Resource {
     BlockAffinity(BlockAffinity),
     /// A block and its allocations.
     IpamBlock(IpamBlock),
+    /// What the cluster says of itself.
+    ClusterInformation(ClusterInformation),
     /// Settings of the dataplane.
     FelixConfiguration(FelixConfiguration),
     /// A group of policies.
@@ -63,6 +66,8 @@ pub enum Key {
     /// By block.
     IpamBlock(Prefix),
     /// By name.
+    ClusterInformation(String),
+    /// By name.
     FelixConfiguration(String),
     /// By name.
     Tier(String),
@@ -92,6 +97,7 @@ impl Resource {
             Resource::BgpFilter(filter) => Key::BgpFilter(filter.name.clone()),
             Resource::BlockAffinity(block) => Key::BlockAffinity(block.cidr, block.node.clone()),
             Resource::IpamBlock(block) => Key::IpamBlock(block.cidr),
+            Resource::ClusterInformation(cluster) => Key::ClusterInformation(cluster.name.clone()),
             Resource::FelixConfiguration(config) => Key::FelixConfiguration(config.name.clone()),
             Resource::Tier(tier) => Key::Tier(tier.name.clone()),
             Resource::NetworkPolicy(policy) => Key::NetworkPolicy(policy.key.clone()),
@@ -115,6 +121,7 @@ impl Key {
             Key::BgpFilter(_) => "BGPFilter",
             Key::BlockAffinity(..) => "BlockAffinity",
             Key::IpamBlock(_) => "IPAMBlock",
+            Key::ClusterInformation(_) => "ClusterInformation",
             Key::FelixConfiguration(_) => "FelixConfiguration",
             Key::Tier(_) => "Tier",
             Key::NetworkPolicy(key) => key.kind.name(),
@@ -136,6 +143,7 @@ impl fmt::Display for Key {
             | Key::BgpConfiguration(name)
             | Key::BgpPeer(name)
             | Key::BgpFilter(name)
+            | Key::ClusterInformation(name)
             | Key::FelixConfiguration(name)
             | Key::Tier(name)
             | Key::Profile(name)

@@ -23,8 +23,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use model::{
     AffinityState, AsNumber, BgpConfiguration, BgpFilter, BgpFilterOperator, BgpFilterRule, BgpPeer,
-    BlockAffinity, Family, FelixConfiguration, HostEndpoint, IpPool, IpamBlock, Key, Node, NodeStatusRequest,
-    PeerTarget, Prefix, PrefixAdvertisement, Resource, Update, WorkloadEndpoint,
+    BlockAffinity, ClusterInformation, Family, FelixConfiguration, HostEndpoint, IpPool, IpamBlock, Key,
+    Node, NodeStatusRequest, PeerTarget, Prefix, PrefixAdvertisement, Resource, Update, WorkloadEndpoint,
 };
 
 pub use excluded::Excluded;
@@ -60,6 +60,7 @@ pub struct Calico {
     filters: BTreeMap<String, BgpFilter>,
     blocks: BTreeMap<(Prefix, String), BlockAffinity>,
     ipam_blocks: BTreeMap<Prefix, IpamBlock>,
+    cluster_information: Option<ClusterInformation>,
     felix: BTreeMap<String, FelixConfiguration>,
     /// The labels that profiles give, by profile: BGPPeers select workloads by them too.
     profile_labels: BTreeMap<String, BTreeMap<String, String>>,
@@ -157,6 +158,7 @@ impl Calico {
             filters: BTreeMap::new(),
             blocks: BTreeMap::new(),
             ipam_blocks: BTreeMap::new(),
+            cluster_information: None,
             felix: BTreeMap::new(),
             profile_labels: BTreeMap::new(),
             host_endpoints: BTreeMap::new(),
@@ -244,6 +246,7 @@ impl Calico {
                 self.blocks.insert((block.cidr, block.node.clone()), block.clone());
             }
             Resource::IpamBlock(block) => drop(self.ipam_blocks.insert(block.cidr, block.clone())),
+            Resource::ClusterInformation(cluster) => self.cluster_information = Some(cluster.clone()),
             Resource::FelixConfiguration(config) => {
                 drop(self.felix.insert(config.name.clone(), config.clone()))
             }
@@ -277,6 +280,7 @@ impl Calico {
             Key::BgpFilter(name) => drop(self.filters.remove(name)),
             Key::BlockAffinity(cidr, node) => drop(self.blocks.remove(&(*cidr, node.clone()))),
             Key::IpamBlock(cidr) => drop(self.ipam_blocks.remove(cidr)),
+            Key::ClusterInformation(_) => self.cluster_information = None,
             Key::FelixConfiguration(name) => drop(self.felix.remove(name)),
             Key::HostEndpoint(name) => drop(self.host_endpoints.remove(name)),
             Key::NodeStatus(name) => drop(self.status_requests.remove(name)),
@@ -319,7 +323,8 @@ impl Calico {
         let mut warnings = Vec::new();
         let node = self.nodes.get(&self.node_name);
         self.warn_of_own_node(node, &mut warnings);
-        let felix = Felix::of(&self.felix_configurations(node, &mut warnings));
+        let mut felix = Felix::of(&self.felix_configurations(node, &mut warnings));
+        felix.openstack |= self.cluster_information.as_ref().is_some_and(ClusterInformation::is_openstack);
         let blocks = self.own_blocks(&mut warnings);
         let services = Services::of(self.cluster(), node);
         let export = ExportRules::of(Exported {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use model::{Family, NatOutgoingExclusions, Prefix};
+use model::{Family, NatOutgoingExclusions, Prefix, WorkloadEndpoint};
 use tables::{FlowTimeouts, Nat, NatRules};
 use tracing::{info, warn};
 
@@ -74,11 +74,14 @@ fn rules(desired: &Desired, local: &BTreeSet<IpAddr>) -> NatRules {
         let ports = ports.unwrap_or(if is_hosts { BESIDE_THE_HOST } else { ALONE });
         Some((address, without(ports, felix.vxlan_port), is_hosts))
     });
-    let nats = desired.endpoints.values().flat_map(|endpoint| endpoint.ip_nats.iter().copied());
+    // OpenStack's are translated in any case (`felix/dataplane/linux/floating_ip_mgr.go`).
+    let translated =
+        desired.endpoints.values().filter(|endpoint| felix.floating_ips || is_openstack(endpoint));
+    let nats = translated.flat_map(|endpoint| endpoint.ip_nats.iter().copied());
     let timeouts = &felix.timeouts;
     NatRules {
         outgoing: outgoing.collect(),
-        floating: nats.filter(|_| felix.floating_ips).collect(),
+        floating: nats.collect(),
         sources,
         exempt,
         pools,
@@ -93,6 +96,13 @@ fn rules(desired: &Desired, local: &BTreeSet<IpAddr>) -> NatRules {
             generic: timeouts.generic.into(),
         },
     }
+}
+
+fn is_openstack(endpoint: &WorkloadEndpoint) -> bool {
+    endpoint
+        .labels
+        .get("projectcalico.org/orchestrator")
+        .is_some_and(|orchestrator| orchestrator == "openstack")
 }
 
 /// The longer part of the range beside a port that tunnels need.
@@ -116,7 +126,6 @@ mod tests {
     use crate::calico::Calico;
     use model::{
         EncapMode, FelixConfiguration, InterfaceAddr, IpNat, IpPool, Node, Resource, Setting::Given, Update,
-        WorkloadEndpoint,
     };
     use std::sync::Arc;
 
@@ -178,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn floating_ips_are_translated_only_where_they_are_enabled() {
+    fn floating_ips_are_translated_where_they_are_enabled_and_where_they_are_openstacks() {
         let floating =
             IpNat { internal: "10.65.0.2".parse().unwrap(), external: "192.0.2.9".parse().unwrap() };
         let endpoint = || {
@@ -194,6 +203,10 @@ mod tests {
         let enabled = FelixConfiguration { floating_ips: Given(true), ..FelixConfiguration::default() };
         assert_eq!(rules_of(enabled, vec![endpoint()]).floating, [floating]);
         assert!(rules_of(FelixConfiguration::default(), vec![endpoint()]).floating.is_empty());
+        let Resource::WorkloadEndpoint(mut instance) = endpoint() else { unreachable!() };
+        instance.labels.insert("projectcalico.org/orchestrator".to_owned(), "openstack".to_owned());
+        let instance = Resource::WorkloadEndpoint(instance);
+        assert_eq!(rules_of(FelixConfiguration::default(), vec![instance]).floating, [floating]);
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         name: identity.name.clone(),
         created: identity.created,
         node_selector: validate::selector(spec, "nodeSelector")?,
+        metadata_addr: given.get("metadataAddr", text)?,
         ipip_enabled: given.get("ipipEnabled", flag)?,
         ipip_mtu: given.get("ipipMTU", mtu)?,
         vxlan_enabled: given.get("vxlanEnabled", flag)?,
@@ -137,6 +138,12 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
 
 fn flag(spec: &Object<'_>, name: &str) -> Result<Setting<bool>, Fault> {
     spec.flag(name).map(Setting::from)
+}
+
+/// A text that "none" empties.
+fn text(spec: &Object<'_>, name: &str) -> Result<Setting<String>, Fault> {
+    let given = spec.text(name)?.map(|(_, text)| if is_none(text) { String::new() } else { text.to_owned() });
+    Ok(Setting::from(given))
 }
 
 fn number<T: TryFrom<i64>>(spec: &Object<'_>, name: &str, min: i64, max: i64) -> Result<Setting<T>, Fault> {

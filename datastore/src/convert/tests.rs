@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use model::{
     AffinityState, AllocationAttributes, AsNumber, BgpCommunity, BgpConfiguration, BgpPeer, BlockAffinity,
-    ClusterRoutes, EncapMode, IpNat, IpPool, IpamBlock, Node, PeerNodes, PeerTarget, PrefixAdvertisement,
-    Protocol, QosControls, QosDirection, Resource, SecretKey, Setting, WorkloadEndpoint,
+    ClusterInformation, ClusterRoutes, EncapMode, IpNat, IpPool, IpamBlock, Node, PeerNodes, PeerTarget,
+    PrefixAdvertisement, Protocol, QosControls, QosDirection, Resource, SecretKey, Setting, WorkloadEndpoint,
 };
 
 use crate::manifest::{self, Manifest, Reader};
@@ -613,4 +613,18 @@ fn a_peer_that_nobody_is_has_no_effect() {
     assert_eq!(manifest.ignored[0].field.as_deref(), Some("spec.peerIP"));
     let problems = parse(&document("BGPPeer", "mine", "{sourceAddress: Any}")).unwrap_err();
     assert!(problems[0].contains("spec.sourceAddress"), "{problems:?}");
+}
+
+#[test]
+fn of_a_cluster_its_type_is_read_and_whether_it_is_open() {
+    let cluster = |name: &str, spec: &str| parse(&document("ClusterInformation", name, spec)).unwrap();
+    let read = cluster("default", "{clusterType: 'openstack,bgp', clusterGUID: x, calicoVersion: v3.33.0}");
+    let (name, cluster_type) = ("default".to_owned(), "openstack,bgp".to_owned());
+    let expected = Resource::ClusterInformation(ClusterInformation { name, cluster_type });
+    assert_eq!(*read.entries[0].resource, expected);
+    assert!(!read.closes && read.ignored.is_empty());
+    let closed = cluster("default", "{datastoreReady: false}");
+    assert!(closed.closes && closed.entries.is_empty());
+    let other = cluster("other", "{datastoreReady: false, clusterType: openstack}");
+    assert!(!other.closes && other.entries.is_empty());
 }

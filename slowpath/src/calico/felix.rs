@@ -16,6 +16,8 @@ use super::excluded::Excluded;
 /// FelixConfiguration, merged (defaults: `felix/config/config_params.go`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Felix {
+    /// Are workloads OpenStack's instances, which have DHCP and DNS from their host?
+    pub openstack: bool,
     /// IPIP whatever the pools say; `None` leaves it to them.
     pub ipip_enabled: Option<bool>,
     /// MTU inside IPIP; `None` leaves it to the uplinks.
@@ -146,6 +148,9 @@ fn failsafe(ports: Ports) -> Vec<FailsafePort> {
         .collect()
 }
 
+/// Where OpenStack's metadata are asked for, unless somebody says otherwise.
+const METADATA_ADDR: &str = "127.0.0.1";
+
 /// How long a flow without packets is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowTimeouts {
@@ -185,7 +190,13 @@ impl Default for FlowTimeouts {
 impl Felix {
     /// The first of these that says anything of a setting says what it is, else it is the default.
     pub fn of(sources: &[&FelixConfiguration]) -> Felix {
+        let interface_prefixes = first(sources, |config| config.interface_prefixes.clone())
+            .unwrap_or_else(|| vec!["cali".to_owned()]);
+        let metadata_addr = first(sources, |config| config.metadata_addr.clone());
         Felix {
+            // By these Felix knows OpenStack, and by the cluster's type (`OpenstackActive` in `felix/config/config_params.go`).
+            openstack: interface_prefixes.iter().any(|prefix| prefix == "tap")
+                || metadata_addr.is_some_and(|addr| addr != METADATA_ADDR),
             ipip_enabled: first(sources, |config| config.ipip_enabled),
             ipip_mtu: first(sources, |config| config.ipip_mtu),
             vxlan_enabled: first(sources, |config| config.vxlan_enabled),
@@ -209,8 +220,7 @@ impl Felix {
                 .unwrap_or_default(),
             reverse_path: first(sources, |config| config.reverse_path).unwrap_or_default(),
             timeouts: FlowTimeouts::of(sources),
-            interface_prefixes: first(sources, |config| config.interface_prefixes.clone())
-                .unwrap_or_else(|| vec!["cali".to_owned()]),
+            interface_prefixes,
             interface_exclude: first(sources, |config| config.interface_exclude.clone())
                 .map(Excluded::new)
                 .unwrap_or_default(),
@@ -235,9 +245,7 @@ impl Felix {
     pub fn flow_rules(&self) -> FlowRules {
         FlowRules {
             drops_to_host: self.endpoint_to_host == EndpointToHost::Drop,
-            // By which Felix knows OpenStack, too (`OpenstackActive` in `felix/config/config_params.go`). What else it goes by,
-            // the cluster's type and the metadata server's address, is set where Nova is, which names interfaces so.
-            passes_dhcp_and_dns: self.interface_prefixes.iter().any(|prefix| prefix == "tap"),
+            passes_dhcp_and_dns: self.openstack,
             drops_invalid: !self.conntrack_invalid_allowed,
             tells_denied: self.deny_action == DenyAction::Reject,
         }
@@ -342,6 +350,20 @@ mod tests {
         assert!(!tells(&[]) && !tells(&[&of(DenyAction::Drop)]) && tells(&[&of(DenyAction::Reject)]));
     }
 
+    #[test]
+    fn openstack_is_known_by_its_interfaces_and_its_metadata_server() {
+        let known = |config: FelixConfiguration| Felix::of(&[&config]).flow_rules().passes_dhcp_and_dns;
+        let standard = FelixConfiguration::default;
+        let names = |names: &[&str]| Given(names.iter().map(|name| (*name).to_owned()).collect());
+        let addr = |addr: &str| Given(addr.to_owned());
+        assert!(!known(standard()));
+        assert!(known(FelixConfiguration { interface_prefixes: names(&["cali", "tap"]), ..standard() }));
+        assert!(!known(FelixConfiguration { interface_prefixes: names(&["tap0"]), ..standard() }));
+        assert!(known(FelixConfiguration { metadata_addr: addr("controller"), ..standard() }));
+        assert!(known(FelixConfiguration { metadata_addr: addr(""), ..standard() }));
+        assert!(!known(FelixConfiguration { metadata_addr: addr("127.0.0.1"), ..standard() }));
+    }
+
     /// `felix_config_params.jsonl`: what each parameter is where nobody gives it.
     #[test]
     fn the_defaults_are_calicos() {
@@ -364,6 +386,7 @@ mod tests {
                 "LogActionRateLimit" => felix.log_rate.map_or(String::new(), |rate| format!("{rate:?}")),
                 "LogActionRateLimitBurst" => felix.log_burst.to_string(),
                 "LogPrefix" => felix.log_prefix.clone(),
+                "MetadataAddr" => METADATA_ADDR.to_owned(),
                 "ProgramClusterRoutes" => {
                     let at = ClusterRoutes::MEANINGS.iter().position(|known| *known == felix.cluster_routes);
                     ClusterRoutes::WORDS[at.unwrap()].to_owned()

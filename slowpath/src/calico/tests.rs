@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use model::{
@@ -104,6 +105,21 @@ fn of_configurations_that_select_a_node_the_oldest_holds_between_its_own_and_the
     calico.apply(&Update::Remove(Key::Node("a".to_owned())));
     calico.apply(&Update::Remove(Key::FelixConfiguration("node.a".to_owned())));
     assert_eq!(calico.desired().felix.vxlan_vni, 1, "without labels nothing selects");
+}
+
+#[test]
+fn openstack_is_known_by_the_clusters_type() {
+    let cluster = |cluster_type: &str| {
+        let (name, cluster_type) = ("default".to_owned(), cluster_type.to_owned());
+        Resource::ClusterInformation(ClusterInformation { name, cluster_type })
+    };
+    let mut calico = calico([cluster("OpenStack,bgp")]);
+    assert!(calico.desired().felix.flow_rules().passes_dhcp_and_dns);
+    calico.apply(&Update::Put(Arc::new(cluster("k8s,bgp"))));
+    assert!(!calico.desired().felix.flow_rules().passes_dhcp_and_dns);
+    calico.apply(&Update::Put(Arc::new(cluster("openstack"))));
+    calico.apply(&Update::Remove(Key::ClusterInformation("default".to_owned())));
+    assert!(!calico.desired().felix.flow_rules().passes_dhcp_and_dns);
 }
 
 #[test]
