@@ -100,7 +100,8 @@ impl Intervals {
             line = table.map_or(0, |table| table[(addr >> rest) as usize % (1 << BITS)]);
         }
         let Some(Line { starts, classes }) = self.lines.get(usize::from(line)) else { return NOTHING };
-        classes[processor.count_up_to(starts, addr) as usize % classes.len()].into()
+        let class = classes.get(processor.count_up_to(starts, addr) as usize);
+        class.map_or(NOTHING, |class| ClassId::from(*class))
     }
 }
 
