@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cases::cases;
 use model::Prefix;
-use policy::compile::{Compiler, Limits};
+use policy::compile::{Compiler, Limits, ProgramId};
 use policy::judge::{Packet, Verdict};
 use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, Rule, SetId, Tier, TierDefault};
 use policy::sets::Member;
@@ -183,6 +183,8 @@ proptest! {
         let tiers = vec![tier(&rules[..split], TierDefault::Pass), tier(&rules[split..], TierDefault::Deny)];
         let checks = Arc::new(Checks { tiers, after: AfterTiers::Profiles(Vec::new()) });
         let program = compiler.program(&checks).expect("room");
+        let small = Checks { tiers: vec![tier(&rules[..10], TierDefault::Deny)], ..Checks::clone(&checks) };
+        let small = compiler.program(&Arc::new(small)).expect("room");
         for change in [&[], &later[..]] {
             put(&mut compiler, &mut world, change);
             let compiled = compiler.publish();
@@ -191,6 +193,10 @@ proptest! {
                 check(&compiler, &compiled, program, &checks, packet, &world);
             }
             let asked: Vec<_> = packets.iter().map(|packet| (program, packet.into())).collect();
+            check_batch(&compiled, &asked);
+            // Beside a small program, and one that isn't there.
+            let programs = [program, program, small, ProgramId(4000)].into_iter().cycle();
+            let asked: Vec<_> = asked.iter().zip(programs).map(|((_, packet), id)| (id, *packet)).collect();
             check_batch(&compiled, &asked);
         }
     }

@@ -157,11 +157,11 @@ impl Block {
         }
     };
 
-    /// One that no packet matches, and that goes on, with no blocks, whatever the rank.
+    /// One that no packet matches, and that goes on, with no blocks.
     const UNKNOWN: Block = {
         let Block { mut first, mut more } = Block::NEVER;
         first[LANES - 1] = [0, 0, 0, u16::MAX];
-        more[LANES - 1] = [0, 0, 0, 0];
+        more[LANES - 1] = [0, 0, 0, NO_RANK];
         Block { first, more }
     };
 
@@ -193,14 +193,15 @@ impl Block {
     /// Does any of these chains go on?
     #[inline(always)]
     pub(super) fn any_goes_on(blocks: [&Block; 3]) -> bool {
-        let [a, b, c] = blocks.map(|block| block.first[LANES - 1][KEY]);
-        (a | b | c) >= KEYS
+        // The key has the highest bits of its lane.
+        let [a, b, c] = blocks.map(|block| bytemuck::must_cast::<Numbers, i64>(block.first[LANES - 1]));
+        (a | b | c) < 0
     }
 
-    /// Does its chain go on with a rule up to a rank?
+    /// Does its chain go on with a rule before the one of a rank?
     #[inline(always)]
-    pub(super) fn goes_on_up_to(&self, rank: Rank) -> bool {
-        (self.first[LANES - 1][KEY] >= KEYS) & (self.more[LANES - 1][KEY] <= rank)
+    pub(super) fn goes_on_before(&self, rank: Rank) -> bool {
+        (self.first[LANES - 1][KEY] >= KEYS) & (self.more[LANES - 1][KEY] < rank)
     }
 
     /// A bit for each lane that matches, the first one lowest.
@@ -297,6 +298,11 @@ impl Blocks {
         self.get(at).unwrap_or(&Block::NEVER)
     }
 
+    /// All of them, by number.
+    pub(super) fn all(&self) -> &[Block] {
+        &self.blocks
+    }
+
     /// The block with this number.
     #[inline(always)]
     pub(super) fn get(&self, at: u32) -> Option<&Block> {
@@ -320,7 +326,12 @@ impl Blocks {
     }
 
     /// The ranks of all lanes of a chain that match.
-    pub(super) fn all(&self, processor: impl Processor, at: u32, asked: Asked) -> impl Iterator<Item = Rank> {
+    pub(super) fn matching(
+        &self,
+        processor: impl Processor,
+        at: u32,
+        asked: Asked,
+    ) -> impl Iterator<Item = Rank> {
         self.blocks.get(at as usize).into_iter().chain(self.rest(at)).flat_map(move |block| {
             let matches = block.matches(processor, asked);
             let lanes = block.more.iter().enumerate();
@@ -479,7 +490,7 @@ mod tests {
                 if let Some(avx512) = super::super::processor::Avx512::detect() {
                     prop_assert_eq!(first_of_all(avx512, blocks, at, asked), first);
                 }
-                let mut all: Vec<Rank> = blocks.all(Any, at, asked).collect();
+                let mut all: Vec<Rank> = blocks.matching(Any, at, asked).collect();
                 all.dedup();
                 prop_assert_eq!(&all, &expected);
             }

@@ -111,14 +111,10 @@ impl NarrowRules {
         NarrowRules { names: names.into(), deciding, blocks, pairs, grid }
     }
 
-    /// Does a packet's first narrow rule, which has this rank, decide whatever rows say? Then its judgement.
+    /// The name of a rank's rule where it decides whatever rows say; otherwise [`NONE`].
     #[inline(always)]
-    fn decided(&self, id: ProgramId, rank: Rank) -> (bool, Judgement) {
-        // Without a branch on whether there is one, which no branch predictor can learn.
-        let last = self.deciding.len().wrapping_sub(1);
-        let name = self.deciding.get(usize::from(rank).min(last)).copied().unwrap_or(NONE);
-        let verdict = if name & 1 == ALLOW { Verdict::Allow } else { Verdict::Deny };
-        (name != NONE, Judgement { verdict, rule: RuleId::new(id, name >> 2), logs: 0 })
+    fn deciding(&self, rank: Rank) -> u32 {
+        self.deciding.get(usize::from(rank)).copied().unwrap_or(NONE)
     }
 
     /// The name of a rank's rule; [`NONE`] of none.
@@ -212,31 +208,46 @@ impl NarrowRules {
         out: &mut [Judgement],
         found: &mut Found,
     ) {
-        if self.deciding.is_empty() {
-            return;
-        }
-        let (cells, ranks) = (self.cells(), &mut found.ranks);
-        let (mut open, mut longer) = (0, 0u64);
-        for (((number, way), rank), out) in (0..BATCH).zip(ways).zip(ranks.iter_mut()).zip(out.iter_mut()) {
-            let Some(begin) = self.begin(way) else {
-                *out = Judgement::NO_PROGRAM;
-                continue;
+        let Found { ranks, open } = found;
+        let longer = self.compare(processor, ways, ranks);
+        let unknown = self.go_on(processor, longer, ways, ranks);
+        *open = self.conclude(id, ranks, out) | unknown;
+    }
+
+    /// The first rule of each packet's blocks and cell; the packets whose chains go on.
+    #[inline(always)]
+    fn compare(&self, processor: impl Processor, ways: &[Way], ranks: &mut [Rank; BATCH]) -> u64 {
+        // Taken out of what they are in, or each packet would look for them there.
+        let (pairs, blocks, cells) = (self.pairs.blocks(), self.blocks.all(), self.cells());
+        let mut longer = 0;
+        for ((number, way), rank) in (0..BATCH).zip(ways).zip(ranks) {
+            let [source, destination] = way.blocks.map(|block| blocks.get(block as usize));
+            let Some(((pair, source), destination)) =
+                pairs.get(way.bucket as usize).zip(source).zip(destination)
+            else {
+                break;
             };
+            let begin = [pair, source, destination];
             let first = way.first(processor, begin);
             let cell = cells.get(way.cell as usize).copied().unwrap_or(NO_RANK);
-            let first = select_unpredictable(cell < first, cell, first);
-            let (is_decided, judgement) = self.decided(id, first);
-            (*rank, *out) = (first, judgement);
-            open |= u64::from(!is_decided) << number;
+            *rank = select_unpredictable(cell < first, cell, first);
             longer |= u64::from(Block::any_goes_on(begin)) << number;
         }
-        let mut going_on = List::new();
+        longer
+    }
+
+    /// The first rules of packets whose chains go on: of those whose bits are set. Which of them are of addresses of which
+    /// nobody knows what they are in?
+    #[inline(always)]
+    fn go_on(&self, processor: impl Processor, longer: u64, ways: &[Way], ranks: &mut [Rank; BATCH]) -> u64 {
+        let (mut list, mut unknown) = (List::new(), 0);
         for number in bits(longer) {
             let Some((way, rank)) = ways.get(number).zip(ranks.get(number)) else { break };
             let Some(begin) = self.begin(way) else { break };
-            going_on.push_if(begin.iter().fold(false, |is, block| is | block.goes_on_up_to(*rank)), number);
+            list.push_if(begin.iter().fold(false, |is, block| is | block.goes_on_before(*rank)), number);
+            unknown |= u64::from(!way.is_known()) << number;
         }
-        let (mut list, mut round) = (going_on.clone(), 0);
+        let mut round = 0;
         while list.count > 0 {
             let mut kept = List::new();
             for number in list.iter() {
@@ -247,23 +258,26 @@ impl NarrowRules {
             }
             (list, round) = (kept, round + 1);
         }
-        for number in going_on.iter() {
-            let Some(((way, rank), out)) = ways.get(number).zip(ranks.get(number)).zip(out.get_mut(number))
-            else {
-                break;
-            };
-            let (is_decided, judgement) = self.decided(id, *rank);
-            *out = judgement;
-            open &= !(1 << number);
-            open |= u64::from(!(is_decided & way.is_known())) << number;
+        unknown
+    }
+
+    /// What becomes of packets by their first rules; those of which these don't decide.
+    #[inline(always)]
+    fn conclude(&self, id: ProgramId, ranks: &[Rank; BATCH], out: &mut [Judgement]) -> u64 {
+        let mut open = 0;
+        // Of as many as there are, which is known to the compiler then.
+        let Some(last) = self.deciding.len().checked_sub(1) else { return !0 };
+        for ((number, rank), out) in (0..BATCH).zip(ranks).zip(out) {
+            let name = self.deciding[usize::from(*rank).min(last)];
+            (*out, open) = (judgement(id, name), open | u64::from(name == NONE) << number);
         }
-        found.open = open;
+        open
     }
 
     /// The name of the first rule that a packet matches of those named from `from` on, which is behind the first group.
     fn first_from(&self, way: &Way, from: u32) -> u32 {
-        let chains = way.blocks.iter().flat_map(|block| self.blocks.all(Any, *block, way.asked));
-        let ranks = chains.chain(self.pairs.all(Any, way.bucket, way.asked_by_pair));
+        let chains = way.blocks.iter().flat_map(|block| self.blocks.matching(Any, *block, way.asked));
+        let ranks = chains.chain(self.pairs.matching(Any, way.bucket, way.asked_by_pair));
         ranks.map(|rank| self.name(rank)).filter(|name| *name >= from).min().unwrap_or(NONE)
     }
 
@@ -416,8 +430,8 @@ impl Program {
             Some(avx512) => avx512.first(self, narrow, packet, classes),
             None => self.first_by(Any, narrow, packet, classes),
         };
-        match narrow.decided(id, first) {
-            (true, judgement) if way.is_known() => judgement,
+        match narrow.deciding(first) {
+            name if name != NONE && way.is_known() => judgement(id, name),
             _ => self.judge_rest(narrow, id, packet, classes, (&way, first), met),
         }
     }
@@ -437,4 +451,11 @@ impl Program {
         let next = |from| narrow.first_from(way, from);
         self.judge_with(id, &rows, narrow.name(first), next, met)
     }
+}
+
+/// The judgement of a narrow rule that decides.
+#[inline(always)]
+fn judgement(id: ProgramId, name: u32) -> Judgement {
+    let verdict = if name & 1 == ALLOW { Verdict::Allow } else { Verdict::Deny };
+    Judgement { verdict, rule: RuleId::new(id, name >> 2), logs: 0 }
 }

@@ -165,7 +165,8 @@ impl Compiled {
             if let Some(narrow) = &program.narrow {
                 let classes = &classes[at..][..run.len()];
                 let ways = &ways[at..][..run.len()];
-                program.judge_by_address(self.avx512, narrow, run, classes, ways, &mut out[at..]);
+                let out = &mut out[at..][..run.len()];
+                program.judge_by_address(self.avx512, narrow, run, classes, ways, out);
                 continue;
             }
             let which = unknown_of(at, run);

@@ -145,20 +145,25 @@ impl Pairs {
         self.blocks.get(bucket)
     }
 
+    /// All blocks, those of buckets first, by number.
+    pub(super) fn blocks(&self) -> &[Block] {
+        self.blocks.all()
+    }
+
     /// As [`Blocks::next`].
     #[inline(always)]
     pub(super) fn next(&self, begin: &Block, number: u16) -> (&Block, bool) {
         self.blocks.next(begin, number)
     }
 
-    /// As [`Blocks::all`].
-    pub(super) fn all(
+    /// As [`Blocks::matching`].
+    pub(super) fn matching(
         &self,
         processor: impl Processor,
         bucket: u32,
         asked: Asked,
     ) -> impl Iterator<Item = Rank> {
-        self.blocks.all(processor, bucket, asked)
+        self.blocks.matching(processor, bucket, asked)
     }
 
     /// Bytes that it takes.

@@ -16,14 +16,14 @@ const GROUPS: usize = (1 << 16) / PORTS;
 /// The place of each group of ports among all starts: how many are before its second port.
 type Groups = [u16; GROUPS];
 
-/// Intervals of the ports of one end: the port before each start, in order, grid by grid, and behind those of each what no
-/// port is more than.
-#[derive(Clone, Debug, Default)]
-struct Axis(Vec<u16>);
+/// Starts of intervals in the making: the port before each, in order, axis by axis of grid by grid, and behind those of each
+/// axis what no port is more than.
+#[derive(Default)]
+struct Starts(Vec<u16>);
 
-impl Axis {
-    /// Another grid's: its groups, where its intervals begin to count, and its starts but for that at 0. `None` where there
-    /// are too many.
+impl Starts {
+    /// Those of another axis: its groups, where its intervals begin to count, and its starts but for that at 0. `None` where
+    /// there are too many.
     fn push(&mut self, spans: impl Iterator<Item = Span>) -> Option<(Groups, usize, Vec<u32>)> {
         let starts = spans.flat_map(|span| {
             let first = u32::from(span.first);
@@ -41,17 +41,6 @@ impl Axis {
         self.0.extend(starts.iter().map(|start| (start - 1) as u16));
         self.0.extend([u16::MAX; PORTS]);
         Some((groups, base, starts))
-    }
-
-    /// The number of a port's interval.
-    #[inline(always)]
-    fn interval(&self, processor: impl Processor, groups: &Groups, port: u16) -> u32 {
-        let before = groups[usize::from(port) / PORTS];
-        let starts = self.0.get(usize::from(before)..usize::from(before) + PORTS);
-        match starts.and_then(<[u16]>::first_chunk) {
-            Some(starts) => u32::from(before) + processor.count_below(starts, port),
-            None => 0,
-        }
     }
 }
 
@@ -72,10 +61,13 @@ pub(super) struct PortGrid {
     /// The grid of each kind of packets.
     grid_of: Box<[u8; KINDS]>,
     grids: Vec<Grid>,
-    source: Axis,
-    destination: Axis,
+    /// As many as can be numbered and what a number leads to, so that none leads beyond: memory that isn't touched costs none.
+    starts: Box<[u16; STARTS]>,
     cells: Vec<Rank>,
 }
+
+/// Starts of all axes.
+const STARTS: usize = (1 << 16) + PORTS;
 
 impl PortGrid {
     /// Of these lanes; `None` where they take too many cells.
@@ -83,10 +75,10 @@ impl PortGrid {
         let mut grid = PortGrid {
             grid_of: Box::new([0; KINDS]),
             grids: Vec::new(),
-            source: Axis::default(),
-            destination: Axis::default(),
+            starts: bytemuck::zeroed_box(),
             cells: Vec::new(),
         };
+        let mut starts = Starts::default();
         // The grids of rules that the same kinds ask.
         let mut known: HashMap<Vec<usize>, u8> = HashMap::new();
         let borders: BTreeSet<usize> = lanes
@@ -105,21 +97,22 @@ impl PortGrid {
                 Some(number) => *number,
                 None => {
                     let number = u8::try_from(known.len()).ok()?;
-                    grid.push(&lanes_of.iter().map(|lane| lanes[*lane]).collect::<Vec<_>>())?;
+                    grid.push(&mut starts, &lanes_of.iter().map(|lane| lanes[*lane]).collect::<Vec<_>>())?;
                     known.insert(lanes_of, number);
                     number
                 }
             };
             grid.grid_of[first..end].fill(number);
         }
+        grid.starts.get_mut(..starts.0.len())?.copy_from_slice(&starts.0);
         Some(grid)
     }
 
     /// Another grid, of these lanes.
-    fn push(&mut self, lanes: &[Lane]) -> Option<()> {
-        let (source, source_base, sources) = self.source.push(lanes.iter().map(|lane| lane.source))?;
+    fn push(&mut self, starts: &mut Starts, lanes: &[Lane]) -> Option<()> {
+        let (source, source_base, sources) = starts.push(lanes.iter().map(|lane| lane.source))?;
         let (destination, destination_base, destinations) =
-            self.destination.push(lanes.iter().map(|lane| lane.destination))?;
+            starts.push(lanes.iter().map(|lane| lane.destination))?;
         let (width, height) = (sources.len() + 1, destinations.len() + 1);
         let at = self.cells.len();
         if at + width * height > CELLS_MAX {
@@ -158,9 +151,17 @@ impl PortGrid {
         let Some(grid) = self.grids.get(usize::from(self.grid_of[usize::from(kind) % KINDS])) else {
             return u32::MAX;
         };
-        let row = self.destination.interval(processor, &grid.destination, destination);
-        let column = self.source.interval(processor, &grid.source, source);
+        let row = self.interval(processor, &grid.destination, destination);
+        let column = self.interval(processor, &grid.source, source);
         grid.base.wrapping_add(grid.width.wrapping_mul(row)).wrapping_add(column)
+    }
+
+    /// The number of a port's interval.
+    #[inline(always)]
+    fn interval(&self, processor: impl Processor, groups: &Groups, port: u16) -> u32 {
+        let before = groups[usize::from(port) / PORTS];
+        let starts = self.starts[usize::from(before)..][..PORTS].first_chunk();
+        starts.map_or(0, |starts| u32::from(before) + processor.count_below(starts, port))
     }
 
     /// The first rule in each cell.
@@ -170,7 +171,6 @@ impl PortGrid {
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
-        let axes = self.source.0.len() + self.destination.0.len();
-        KINDS + size_of_val(&*self.grids) + (axes + self.cells.len()) * size_of::<u16>()
+        KINDS + size_of_val(&*self.grids) + (STARTS + self.cells.len()) * size_of::<u16>()
     }
 }
