@@ -42,6 +42,8 @@ const WIDTHS: Widths = Widths { ends: crate::link::MTU, middle: 1400, narrow: 13
 /// Bytes of a transfer: some 15 000 segments.
 const TRANSFER: u64 = 20_000_000;
 const DATAGRAMS: u32 = 100;
+/// Transfers until one is as it should be.
+const TRIES: usize = 3;
 
 pub(super) const PLAN: ClusterPlan = ClusterPlan {
     fabric: "fabric",
@@ -326,16 +328,21 @@ fn traced(lab: &Lab, from: &Namespace, to: IpAddr, mtu: u32) -> Result<()> {
 
 /// A TCP transfer in segments that fit, with hardly any sent twice.
 fn transfer(lab: &Lab, from: &Namespace, to: &Namespace, address: IpAddr, mtu: u32) -> Result<()> {
-    let counts =
-        || -> Result<(u64, u64)> { Ok((absolute(from, "TcpOutSegs")?, absolute(from, "TcpRetransSegs")?)) };
-    // An end that remembers a small MTU asks for small segments, and the other would have nothing to learn.
-    [from, to].into_iter().try_for_each(forget)?;
-    let before = counts()?;
-    traffic::transfer(lab, from, to, address, TRANSFER)?;
-    let after = counts()?;
-    let (sent, again) = (after.0 - before.0, after.1 - before.1);
-    // A busy machine loses some at full speed. Without path-MTU discovery, each one would be sent again, and again.
-    ensure!(again * 20 <= sent, "{again} of {sent} segments to {address} were sent again");
+    // A busy machine loses some at full speed, sometimes many. Without path-MTU discovery, each one would be sent again, and
+    // again, in every transfer.
+    let mut tries = Vec::new();
+    let (sent, again) = loop {
+        let (sent, again) = segments(lab, from, to, address)?;
+        if again * 20 <= sent {
+            break (sent, again);
+        }
+        tries.push(format!("{again} of {sent}"));
+        ensure!(
+            tries.len() < TRIES,
+            "of the segments to {address} {} were sent again",
+            tries.join(", then ")
+        );
+    };
     let learned = learned(from, address)?;
     ensure!(learned == Some(mtu), "{} takes the MTU to {address} for {learned:?}, not {mtu}", from.name());
     lab.proved(format!(
@@ -344,6 +351,18 @@ fn transfer(lab: &Lab, from: &Namespace, to: &Namespace, address: IpAddr, mtu: u
         TRANSFER / 1_000_000
     ));
     Ok(())
+}
+
+/// The segments that a transfer took, and how many were sent again.
+fn segments(lab: &Lab, from: &Namespace, to: &Namespace, address: IpAddr) -> Result<(u64, u64)> {
+    let counts =
+        || -> Result<(u64, u64)> { Ok((absolute(from, "TcpOutSegs")?, absolute(from, "TcpRetransSegs")?)) };
+    // An end that remembers a small MTU asks for small segments, and the other would have nothing to learn.
+    [from, to].into_iter().try_for_each(forget)?;
+    let before = counts()?;
+    traffic::transfer(lab, from, to, address, TRANSFER)?;
+    let after = counts()?;
+    Ok((after.0 - before.0, after.1 - before.1))
 }
 
 /// The MTU that a kernel remembers of the way to an address.
