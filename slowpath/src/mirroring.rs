@@ -185,6 +185,9 @@ fn target(
                 let source = tunnel.source.or_else(|| node(family));
                 return Some(into_host_port(host, family, source, mtu_within(target, host)));
             }
+            if target.gateways().iter().any(|gateway| is_workload(rib, gateway.addr)) {
+                return Some(into_host_port(host, family, node(family), None));
+            }
             match resolve(rib, target) {
                 Resolution::Neighbors(hops) => Some(MirrorTarget::Nexthops(weighted(&hops))),
                 Resolution::Blackhole => Some(MirrorTarget::Blackhole),
@@ -194,6 +197,11 @@ fn target(
         // The kernel has these itself: they came from it.
         Source::Local | Source::Neighbor | Source::Connected | Source::Static | Source::Kernel => None,
     }
+}
+
+/// Is this the address of a workload here? To the kernel it is on no link, and nothing that leads to it is.
+fn is_workload(rib: &Rib, addr: IpAddr) -> bool {
+    rib.get(Prefix::host(addr)).is_some_and(|offer| offer.source == Source::Workload)
 }
 
 /// The neighbours with their weights as near to one another's as the kernel can have them.
@@ -297,6 +305,28 @@ mod tests {
         target(rib, rib.get(prefix)?, prefix.family(), host, |_| Some(node))
     }
 
+    fn host_port() -> HostPort {
+        let mac = model::MacAddr::default();
+        let (kernel_side, far_side) = (IfIndex(7), IfIndex(8));
+        HostPort { kernel_side, kernel_mac: mac, far_side, far_name: "tortie1", far_mac: mac, mtu: 1500 }
+    }
+
+    #[test]
+    fn what_is_behind_a_workload_leads_into_the_host_port_as_the_workload_does() {
+        let node: IpAddr = "172.18.0.1".parse().unwrap();
+        let [workload, behind] = ["10.65.0.1/32", "10.70.0.0/24"].map(|text| text.parse::<Prefix>().unwrap());
+        let mut rib = Rib::default();
+        rib.insert(workload, Source::Workload, &Target::Host(IfIndex(3), workload.addr()), 0);
+        rib.insert(behind, Source::Bgp, &Target::Via(vec![Gateway::at(workload.addr())]), 0);
+        let host = host_port();
+        let via = IpAddr::V4(GATEWAY_V4);
+        let into_host_port =
+            MirrorTarget::HostPort { ifindex: host.kernel_side, via, source: Some(node), mtu: None };
+        for prefix in [workload, behind] {
+            assert_eq!(mirrored(&rib, prefix, &host, node), Some(into_host_port.clone()));
+        }
+    }
+
     #[test]
     fn what_goes_by_a_tunnel_leads_into_the_host_port_from_the_tunnels_address() {
         let far = Tunnel {
@@ -307,10 +337,8 @@ mod tests {
             source: Some("10.65.0.1".parse().unwrap()),
         };
         let node: IpAddr = "172.18.0.1".parse().unwrap();
-        let mac = model::MacAddr::default();
-        let [kernel_side, far_side] = [IfIndex(7), IfIndex(8)];
-        let host =
-            HostPort { kernel_side, kernel_mac: mac, far_side, far_name: "tortie1", far_mac: mac, mtu: 1500 };
+        let host = host_port();
+        let kernel_side = host.kernel_side;
         let block: Prefix = "10.65.1.0/26".parse().unwrap();
         for (gateway, source, expected, mtu) in [
             (Gateway::behind(far), Source::Bgp, far.source, 1480),
