@@ -40,6 +40,7 @@ mod vxlan_gateway;
 mod vxlan_learning;
 mod vxlan_segment;
 mod watching;
+mod workload_peers;
 
 use crate::demo;
 use crate::scenario::Scenario;
@@ -52,6 +53,7 @@ pub const ALL: &[Scenario] = &[
     full_mesh::FULL_MESH_BIRD,
     route_reflector::ROUTE_REFLECTOR,
     bgp_resources::BGP_RESOURCES,
+    workload_peers::WORKLOAD_PEERS,
     racks::AS_PER_RACK,
     racks::AS_PER_SERVER,
     racks::DOWNWARD_DEFAULT,

@@ -136,7 +136,7 @@ const TAKEN: [&str; 7] = [
 
 /// What a daemon has of one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
+pub(super) struct Told {
     path: String,
     next_hop: String,
     /// Of a peer in the node's own AS.
@@ -145,10 +145,10 @@ struct Told {
     communities: BTreeSet<String>,
 }
 
-type Table = BTreeMap<String, Told>;
+pub(super) type Table = BTreeMap<String, Told>;
 
 /// A route of a table as it should be.
-fn route(prefix: &str, path: &str, next_hop: &str, communities: &[&str]) -> (String, Told) {
+pub(super) fn route(prefix: &str, path: &str, next_hop: &str, communities: &[&str]) -> (String, Told) {
     let communities = communities.iter().map(ToString::to_string).collect();
     (
         prefix.to_owned(),
@@ -455,11 +455,13 @@ fn write_spine(resources: &Resources, next_hop_mode: &str) -> Result<()> {
 }
 
 /// What a BIRD begins with.
-fn preamble(router_id: &str) -> String {
+pub(super) fn preamble(router_id: &str) -> String {
     format!("log stderr all;\nrouter id {router_id};\nprotocol device {{ scan time 2; }}\n")
 }
 
-const TIMERS: &str = "connect delay time 1; connect retry time 3; error wait time 1,3; graceful restart;";
+/// How soon BIRD tries again.
+pub(super) const TIMERS: &str =
+    "connect delay time 1; connect retry time 3; error wait time 1,3; graceful restart;";
 
 /// A BIRD that takes everything and tells nothing.
 fn plain_bird(own: &str, own_as: u32, how: &str) -> String {
@@ -519,7 +521,7 @@ fn spine() -> String {
 }
 
 /// Reads `show route all` of BIRD 2: a route begins at the margin, and what is known of it is indented.
-fn read_bird(text: &str, internal: bool) -> Table {
+pub(super) fn read_bird(text: &str, internal: bool) -> Table {
     let mut table = Table::new();
     let mut prefix = None;
     for line in text.lines() {
