@@ -21,7 +21,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bgp::{ConnectionId, Input, Output, Speaker, SpeakerConfig};
+use bgp::{BestPath, ConnectionId, Input, Output, Speaker, SpeakerConfig};
 use model::Prefix;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -42,19 +42,15 @@ const PORTIONS: usize = 8;
 /// Beyond so many things said that nobody takes, no more bytes are heard. What one read may add comes on top: 16,000 routes.
 const UNSAID: usize = 16 * 1024;
 
-/// What the speaker says, and what is heard of connections.
+/// One thing that the speaker says, or that is heard of connections.
 #[derive(Debug)]
 pub enum Said {
-    /// The routes to a prefix are now these.
+    /// The routes to a prefix are now others.
     Route {
         /// To where.
         prefix: Prefix,
-        /// By which next hops; none withdraws the route.
-        nexthops: Nexthops,
-        /// The best path's degree of preference.
-        local_pref: u32,
-        /// Packets there are to be dropped.
-        discard: bool,
+        /// Which: see [`Speech::lead`].
+        lead: LeadNumber,
     },
     /// The other end closed a connection, or it broke. The speaker knows.
     Closed {
@@ -64,8 +60,11 @@ pub enum Said {
         error: Option<io::Error>,
     },
     /// Everything else.
-    Output(Output),
+    Output(Box<Output>),
 }
+
+// A million of them go from one core to another when a table comes or goes.
+const _: () = assert!(size_of::<Said>() == 24);
 
 impl Said {
     /// Whose route has changed, where it is that.
@@ -74,6 +73,80 @@ impl Said {
             Said::Route { prefix, .. } => Some(*prefix),
             Said::Closed { .. } | Said::Output(_) => None,
         }
+    }
+}
+
+/// Where the routes to a prefix lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// By these next hops, at least one.
+    pub nexthops: Nexthops,
+    /// The best path's degree of preference.
+    pub local_pref: u32,
+    /// Packets there are to be dropped.
+    pub discard: bool,
+}
+
+/// The place of a [`Lead`] in its speech, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeadNumber(u32);
+
+/// What is said in one go, in order.
+#[derive(Debug, Default)]
+pub struct Speech {
+    said: Vec<Said>,
+    /// Where routes lead; those one after the other that lead the same way share it.
+    leads: Vec<Lead>,
+}
+
+impl Speech {
+    /// Where a route leads; `None` where it is withdrawn.
+    pub fn lead(&self, number: LeadNumber) -> Option<&Lead> {
+        self.leads.get(number.0 as usize)
+    }
+
+    /// All of it, which [`Self::lead`] is asked about.
+    pub fn take(&mut self) -> Vec<Said> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// Puts an output of the speaker's in. Lists of paths end here, where they were made: memory that one thread takes and
+    /// another gives back is slow.
+    fn push(&mut self, output: Output) {
+        let said = match output {
+            Output::RouteChanged { prefix, paths } => Said::Route { prefix, lead: self.number(&paths) },
+            output => Said::Output(Box::new(output)),
+        };
+        self.said.push(said);
+    }
+
+    fn number(&mut self, paths: &[BestPath]) -> LeadNumber {
+        let Some(best) = paths.first() else { return LeadNumber(u32::MAX) };
+        let lead = Lead { nexthops: nexthops(paths), local_pref: best.local_pref, discard: best.discard };
+        if self.leads.last() != Some(&lead) {
+            self.leads.push(lead);
+        }
+        LeadNumber(self.leads.len() as u32 - 1)
+    }
+
+    /// Says the rest after it.
+    fn append(&mut self, rest: Speech) {
+        let before = self.leads.len() as u32;
+        self.leads.extend(rest.leads);
+        self.said.extend(rest.said.into_iter().map(|said| match said {
+            Said::Route { prefix, lead: LeadNumber(number) } => {
+                Said::Route { prefix, lead: LeadNumber(number.saturating_add(before)) }
+            }
+            other => other,
+        }));
+    }
+
+    fn len(&self) -> usize {
+        self.said.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.said.is_empty()
     }
 }
 
@@ -125,7 +198,7 @@ enum Order {
     Tell(Box<Input<'static>>),
     Ask(Question),
     /// Hand out what nobody has taken yet.
-    CatchUp(std::sync::mpsc::SyncSender<Vec<Said>>),
+    CatchUp(std::sync::mpsc::SyncSender<Speech>),
     /// Say that everything before this has been heeded.
     Heeded(std::sync::mpsc::SyncSender<()>),
 }
@@ -136,9 +209,9 @@ pub struct BgpThread {
     orders: mpsc::Sender<Order>,
     /// How often there was no other place left.
     orders_full: Cell<u64>,
-    said: mpsc::Receiver<Vec<Said>>,
+    said: mpsc::Receiver<Speech>,
     /// Lists that are empty again: while a table loads, memory of theirs would be taken and given back all the time.
-    empty: mpsc::Sender<Vec<Said>>,
+    empty: mpsc::Sender<Speech>,
     heard: mpsc::Sender<Heard>,
     has_speaker: bool,
     thread: Option<JoinHandle<()>>,
@@ -162,7 +235,7 @@ impl BgpThread {
             say,
             spare,
             outputs: Vec::new(),
-            unsaid: Vec::new(),
+            unsaid: Speech::default(),
             is_quiet: false,
             portions: 0,
         };
@@ -211,12 +284,12 @@ impl BgpThread {
     }
 
     /// What the speaker has said next; `None` where the thread is gone, which is no state to go on in.
-    pub async fn said(&mut self) -> Option<Vec<Said>> {
+    pub async fn said(&mut self) -> Option<Speech> {
         self.said.recv().await
     }
 
     /// The same, where there is any already.
-    pub fn said_already(&mut self) -> Option<Vec<Said>> {
+    pub fn said_already(&mut self) -> Option<Speech> {
         self.said.try_recv().ok()
     }
 
@@ -227,24 +300,26 @@ impl BgpThread {
 
     /// All that the speaker has to say to what it was told before, and hasn't been taken yet; in order where it has nothing to
     /// say by itself meanwhile, as after [`Input::Shutdown`].
-    pub fn catch_up(&mut self) -> Vec<Said> {
+    pub fn catch_up(&mut self) -> Speech {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
         self.order(Order::CatchUp(answer));
         let unsaid = answered.recv().unwrap_or_default();
-        let mut all = Vec::new();
-        while let Some(said) = self.said_already() {
-            all.extend(said);
+        let mut all = Speech::default();
+        while let Some(speech) = self.said_already() {
+            all.append(speech);
         }
-        all.extend(unsaid);
+        all.append(unsaid);
         all
     }
 
-    /// What was said has been carried out: its list may be used again.
-    pub fn give_back(&self, mut said: Vec<Said>) {
+    /// What was said has been carried out: its lists may be used again.
+    pub fn give_back(&self, mut said: Vec<Said>, speech: Speech) {
+        let mut leads = speech.leads;
         said.clear();
-        if said.capacity() <= 2 * UNSAID {
+        leads.clear();
+        if said.capacity().max(leads.capacity()) <= 2 * UNSAID {
             // There are enough of them where there is no room.
-            let _ = self.empty.try_send(said);
+            let _ = self.empty.try_send(Speech { said, leads });
         }
     }
 
@@ -281,11 +356,11 @@ struct Talk {
     speaker: Option<Speaker>,
     orders: mpsc::Receiver<Order>,
     heard: mpsc::Receiver<Heard>,
-    say: mpsc::Sender<Vec<Said>>,
-    spare: mpsc::Receiver<Vec<Said>>,
+    say: mpsc::Sender<Speech>,
+    spare: mpsc::Receiver<Speech>,
     outputs: Vec<Output>,
     /// Nobody has taken it yet.
-    unsaid: Vec<Said>,
+    unsaid: Speech,
     /// No route has changed since the last mark.
     is_quiet: bool,
     /// Portions of work done since something was heard.
@@ -328,7 +403,7 @@ impl Talk {
         }
     }
 
-    fn take_unsaid(&mut self) -> Vec<Said> {
+    fn take_unsaid(&mut self) -> Speech {
         let spare = self.spare.try_recv().unwrap_or_default();
         std::mem::replace(&mut self.unsaid, spare)
     }
@@ -370,7 +445,7 @@ impl Talk {
                 }
             }
             Heard::End { connection, error } => {
-                self.unsaid.push(Said::Closed { connection, error });
+                self.unsaid.said.push(Said::Closed { connection, error });
                 self.give(Input::ConnectionClosed { connection });
             }
         }
@@ -380,9 +455,9 @@ impl Talk {
         let Some(speaker) = &mut self.speaker else { return };
         speaker.handle(input, Instant::now(), &mut self.outputs);
         let before = self.unsaid.len();
-        self.unsaid.extend(self.outputs.drain(..).map(said));
+        self.outputs.drain(..).for_each(|output| self.unsaid.push(output));
         // Of many peers some keepalive always comes: that is quiet, too.
-        self.is_quiet &= self.unsaid[before..].iter().all(|said| said.prefix().is_none());
+        self.is_quiet &= self.unsaid.said[before..].iter().all(|said| said.prefix().is_none());
     }
 }
 
@@ -392,19 +467,6 @@ async fn turn(has_work: bool, deadline: Instant) {
         yield_now().await;
     } else {
         sleep_until(deadline.into()).await;
-    }
-}
-
-/// Lists of paths end here, where they were made: memory that one thread takes and another gives back is slow.
-fn said(output: Output) -> Said {
-    match output {
-        Output::RouteChanged { prefix, paths } => Said::Route {
-            prefix,
-            nexthops: nexthops(&paths),
-            local_pref: paths.first().map_or(0, |best| best.local_pref),
-            discard: paths.first().is_some_and(|best| best.discard),
-        },
-        output => Said::Output(output),
     }
 }
 
@@ -432,9 +494,40 @@ mod tests {
     fn whoever_catches_up_has_what_was_said_to_all_that_was_told() {
         let mut thread = thread();
         thread.tell(peer());
-        let said = thread.catch_up();
-        let started = |said: &Said| matches!(said, Said::Output(Output::PeerStateChanged { .. }));
+        let said = thread.catch_up().take();
+        let started = |said: &Said| matches!(said, Said::Output(output) if matches!(**output, Output::PeerStateChanged { .. }));
         assert_eq!(said.iter().filter(|said| started(said)).count(), 1, "{said:?}");
+    }
+
+    #[test]
+    fn routes_lead_where_they_did_when_speeches_are_put_together() {
+        let path = |last: u8| BestPath {
+            nexthop: [10, 0, 0, last].into(),
+            peer: PeerId(1),
+            kind: bgp::PeerKind::Ebgp,
+            local_pref: 100,
+            med: None,
+            bandwidth: None,
+            discard: false,
+        };
+        let mut speech = Speech::default();
+        for lasts in [&[1, 1, 0, 2][..], &[], &[1, 0, 2, 2]] {
+            let mut next = Speech::default();
+            for last in lasts {
+                let paths = [*last].into_iter().filter(|last| *last > 0).map(path).collect::<Vec<_>>().into();
+                next.push(Output::RouteChanged { prefix: Prefix::DEFAULT_V4, paths });
+            }
+            assert!(next.leads.len() <= 2, "neighbours share them");
+            speech.append(next);
+        }
+        let said = speech.take();
+        let lead = |said: Said| match said {
+            Said::Route { lead, .. } => speech.lead(lead).map(|lead| lead.nexthops.clone()),
+            other => panic!("{other:?}"),
+        };
+        let led: Vec<Option<Nexthops>> = said.into_iter().map(lead).collect();
+        let expected = [1, 1, 0, 2, 1, 0, 2, 2].map(|last| (last > 0).then(|| nexthops(&[path(last)])));
+        assert_eq!(led, expected);
     }
 
     #[test]
@@ -540,8 +633,10 @@ mod tests {
             [&[4, 0xfd, 0xe9, 0, 0, 10, 0, 0, 2, capabilities.len() as u8][..], &capabilities].concat();
         hear([message(1, &open), message(4, &[]), update(0x0b00_0000..0x0b00_0001)].concat());
         let mut said = Vec::new();
-        while !said.iter().any(|said| matches!(said, Said::Output(Output::WatchNexthop(_)))) {
-            said.extend(thread.said.blocking_recv().unwrap());
+        let watches =
+            |said: &Said| matches!(said, Said::Output(output) if matches!(**output, Output::WatchNexthop(_)));
+        while !said.iter().any(watches) {
+            said.extend(thread.said.blocking_recv().unwrap().take());
         }
         thread.tell(Input::NexthopChanged { nexthop: [10, 0, 0, 2].into(), metric: Some(0) });
         let updates =
@@ -552,7 +647,7 @@ mod tests {
             |said: &Said| said.prefix().is_some_and(|prefix| prefix.addr() < IpAddr::from([11, 0, 0, 0]));
         let (mut routes, mut before_the_end) = (0, None);
         while routes < MANY {
-            for said in thread.said.blocking_recv().unwrap() {
+            for said in thread.said.blocking_recv().unwrap().take() {
                 routes += usize::from(is_of_table(&said));
                 if matches!(said, Said::Closed { .. }) {
                     before_the_end = Some(routes);
@@ -593,8 +688,8 @@ mod tests {
         assert!(thread.ask(|_| ()).is_some());
         let mut closed = Vec::new();
         while closed.len() < MANY as usize {
-            let Some(said) = thread.said.blocking_recv() else { panic!("the thread goes on") };
-            closed.extend(said.into_iter().filter_map(|said| match said {
+            let Some(mut speech) = thread.said.blocking_recv() else { panic!("the thread goes on") };
+            closed.extend(speech.take().into_iter().filter_map(|said| match said {
                 Said::Closed { connection, .. } => Some(connection.0),
                 _ => None,
             }));

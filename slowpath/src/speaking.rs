@@ -9,8 +9,8 @@ use model::{AsNumber, Family};
 use tokio::net::TcpStream;
 use tracing::{debug, error, info, warn};
 
-use crate::bgp_routes::{Learned, Nexthops};
-use crate::bgp_thread::Said;
+use crate::bgp_routes::Learned;
+use crate::bgp_thread::{Lead, Said, Speech};
 use crate::calico::{PeerKind, PeerName};
 use crate::event_loop::Core;
 use crate::peer_groups;
@@ -90,8 +90,9 @@ impl Core {
     }
 
     /// Does what the speaker asks for.
-    pub(crate) fn heed(&mut self, mut said: Vec<Said>) {
+    pub(crate) fn heed(&mut self, mut speech: Speech) {
         let mut sought = Vec::with_capacity(AHEAD);
+        let mut said = speech.take();
         let mut all = said.drain(..);
         while !all.as_slice().is_empty() {
             let next = all.as_slice().iter().take(AHEAD);
@@ -99,9 +100,9 @@ impl Core {
             let mut sought = sought.drain(..);
             for said in all.by_ref().take(AHEAD) {
                 match said {
-                    Said::Route { nexthops, local_pref, discard, .. } => {
+                    Said::Route { lead, .. } => {
                         let Some(sought) = sought.next() else { continue };
-                        self.route_changed(sought, nexthops, local_pref, discard);
+                        self.route_changed(sought, speech.lead(lead));
                     }
                     Said::Closed { connection, error } => {
                         if let Some(error) = error {
@@ -109,23 +110,26 @@ impl Core {
                         }
                         self.peers.close(connection);
                     }
-                    Said::Output(output) => self.carry_out(output),
+                    Said::Output(output) => self.carry_out(*output),
                 }
             }
         }
         drop(all);
-        self.bgp.give_back(said);
+        self.bgp.give_back(said, speech);
     }
 
-    fn route_changed(&mut self, sought: Sought, nexthops: Nexthops, local_pref: u32, discard: bool) {
+    /// The routes to a prefix lead there now, or there are none.
+    fn route_changed(&mut self, sought: Sought, lead: Option<&Lead>) {
         let prefix = sought.prefix();
-        let is_there = nexthops != Nexthops::None;
-        if self.aggregates.route_changed(&self.config.bgp, prefix, is_there) {
+        if self.aggregates.route_changed(&self.config.bgp, prefix, lead.is_some()) {
             self.dirty.resources = true;
         }
         let normal = sessions::local_pref_of(self.desired.normal_priority(prefix.family()));
-        let elevated = is_there && local_pref > normal;
-        let learned = Learned { nexthops, elevated, discard };
+        let learned = lead.map_or_else(Learned::default, |lead| Learned {
+            nexthops: lead.nexthops.clone(),
+            elevated: lead.local_pref > normal,
+            discard: lead.discard,
+        });
         self.bgp_routes.offer_sought(&mut self.rib, &self.desired, sought, learned);
     }
 
