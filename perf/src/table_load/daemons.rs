@@ -1,5 +1,6 @@
 //! Whole daemons, one at a time: each in a namespace of its own on cores of its own, the two ends in another.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
@@ -25,6 +26,9 @@ const ENDS_CORE: &str = "3";
 const QUESTION: Duration = Duration::from_secs(10);
 /// How long the kernel's mirror may take for a table.
 const MIRROR: Duration = Duration::from_secs(60);
+
+/// Routes that a router has without any by BGP, at most.
+const FEW: u64 = 16;
 
 /// A program that speaks BGP.
 #[derive(Clone, Debug)]
@@ -165,11 +169,21 @@ fn once(daemon: &Daemon, arguments: &Arguments, row: &mut Row) -> Result<()> {
         row.mirror_seconds.0.push(began.elapsed().as_secs_f64());
     }
     row.megabytes.0.push(running.resident_bytes()? as f64 / 1e6);
+    let before = running.tortie.as_ref().map(withdrawing_time).transpose()?;
     let withdrawn = ends.ask("withdraw")?;
     row.withdraw_seconds.0.push(withdrawn.seconds);
     row.ends_busy_withdrawing.0.push(withdrawn.busy);
+    if let (Some(tortie), Some(before)) = (&running.tortie, before) {
+        let began = Instant::now();
+        table_is_empty(tortie)?;
+        row.out_of_table_seconds.0.push(began.elapsed().as_secs_f64());
+        for (thread, time) in withdrawing_time(tortie)? {
+            let time = time.saturating_sub(before.get(thread).copied().unwrap_or_default());
+            row.withdrawing_threads.entry(thread.to_owned()).or_default().0.push(time.as_secs_f64());
+        }
+    }
     if let Some(tortie) = running.tortie.as_ref().filter(|_| daemon.kind == Kind::Tortie) {
-        mirror_holds(&lab, tortie, |routes| routes < 16)?;
+        mirror_holds(&lab, tortie, |routes| routes < FEW)?;
     }
     row.megabytes_peak.0.push(running.peak_bytes()? as f64 / 1e6);
     row.processor_seconds.0.push(running.processor_time()?.as_secs_f64());
@@ -184,6 +198,20 @@ fn once(daemon: &Daemon, arguments: &Arguments, row: &mut Row) -> Result<()> {
 
 /// Waits until the router's mirror in the kernel holds as many routes as it should.
 fn mirror_holds(lab: &Lab, tortie: &TortieNode, enough: impl Fn(u64) -> bool) -> Result<()> {
+    lab.wait("the kernel's mirror", MIRROR, || Ok(enough(in_use(tortie, "mirror_routes")?).then_some(())))
+}
+
+/// Waits until the fast path has no more routes than before the first; asks as often as the router answers.
+fn table_is_empty(tortie: &TortieNode) -> Result<()> {
+    let deadline = Instant::now() + MIRROR;
+    while in_use(tortie, "routes_v4")? >= FEW {
+        ensure!(Instant::now() < deadline, "withdrawn routes stay in the fast path's table");
+    }
+    Ok(())
+}
+
+/// Rows of one of the router's tables that are in use.
+fn in_use(tortie: &TortieNode, limit: &str) -> Result<u64> {
     #[derive(serde::Deserialize)]
     struct Tables {
         tables: Vec<Table>,
@@ -193,12 +221,15 @@ fn mirror_holds(lab: &Lab, tortie: &TortieNode, enough: impl Fn(u64) -> bool) ->
         limit: String,
         in_use: u64,
     }
-    lab.wait("the kernel's mirror", MIRROR, || {
-        let tables = tortie.show::<Tables>("tables")?.tables;
-        let mirrored = tables.iter().find(|table| table.limit == "mirror_routes");
-        let mirrored = mirrored.context("the router has a mirror")?.in_use;
-        Ok(enough(mirrored).then_some(()))
-    })
+    let tables = tortie.show::<Tables>("tables")?.tables;
+    let table = tables.iter().find(|table| table.limit == limit);
+    Ok(table.with_context(|| format!("the router has no {limit}"))?.in_use)
+}
+
+/// What the threads that a withdrawal goes through have had of processors until now.
+fn withdrawing_time(tortie: &TortieNode) -> Result<BTreeMap<&'static str, Duration>> {
+    let identity = tortie.identity()?;
+    ["bgp", "slowpath"].into_iter().map(|thread| Ok((thread, identity.threads_time(&[thread])?))).collect()
 }
 
 /// A daemon's processes.

@@ -88,6 +88,11 @@ struct Row {
     megabytes_peak: Readings,
     /// How much longer it took until the kernel's mirror held everything, where there is one.
     mirror_seconds: Readings,
+    /// How much longer than to pass the withdrawal on it took until the router's fast path had no route left; asked by
+    /// `tortie show tables`, so some milliseconds too much.
+    out_of_table_seconds: Readings,
+    /// Processor seconds that the withdrawal took until then.
+    withdrawing_threads: BTreeMap<String, Readings>,
     /// Processor seconds of each thread.
     threads: BTreeMap<String, Readings>,
     /// Routes that never came, or with a wrong path; 0 in a sound measurement.
@@ -108,6 +113,8 @@ impl Row {
             megabytes_before: none(),
             megabytes_peak: none(),
             mirror_seconds: none(),
+            out_of_table_seconds: none(),
+            withdrawing_threads: BTreeMap::new(),
             threads: BTreeMap::new(),
             wrong: 0,
         }
@@ -182,6 +189,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         if !row.mirror_seconds.0.is_empty() {
             println!("  in the kernel's mirror {:.2} s later", row.mirror_seconds.median());
+        }
+        if !row.out_of_table_seconds.0.is_empty() {
+            let threads = row.withdrawing_threads.iter();
+            let threads = threads.map(|(thread, seconds)| format!(", {thread} {:.3} s", seconds.median()));
+            println!(
+                "  withdrawn, out of the fast path's table {:.3} s later; processor{}",
+                row.out_of_table_seconds.median(),
+                threads.collect::<String>().trim_start_matches(',')
+            );
         }
         for (thread, seconds) in &row.threads {
             println!("  {thread:16} {:.2} s of processor", seconds.median());
