@@ -284,7 +284,8 @@ impl NarrowRules {
     /// Bytes that they take.
     pub(super) fn bytes(&self) -> usize {
         let grid = self.grid.as_ref().map_or(0, |grid| grid.bytes());
-        2 * size_of_val(&*self.names) + self.blocks.bytes() + self.pairs.bytes() + grid
+        let names = size_of_val(&*self.names) + size_of_val(&*self.deciding);
+        names + self.blocks.bytes() + self.pairs.bytes() + grid
     }
 }
 

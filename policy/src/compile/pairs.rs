@@ -185,8 +185,7 @@ mod tests {
         for (sources, destinations) in both {
             for lanes in [1, 100, 10_000, 1_000_000] {
                 let Some(mixing) = Mixing::new([sources, destinations], lanes) else { continue };
-                let mut pairs = Pairs::new(mixing, HashMap::default()).expect("room");
-                pairs.mask = mixing.bucket_mask() as u32;
+                let pairs = Pairs::new(mixing, HashMap::default()).expect("room");
                 // With what leads have above it.
                 let share = |end, position| mixing.share(end, position).0 | 3 << Share::BITS;
                 let positions =

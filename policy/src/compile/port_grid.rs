@@ -61,7 +61,7 @@ pub(super) struct PortGrid {
     /// The grid of each kind of packets.
     grid_of: Box<[u8; KINDS]>,
     grids: Vec<Grid>,
-    /// As many as can be numbered and what a number leads to, so that none leads beyond: memory that isn't touched costs none.
+    /// So many that no group leads beyond them, whatever it says, and none need be asked. What isn't touched takes no memory.
     starts: Box<[u16; STARTS]>,
     cells: Vec<Rank>,
 }
