@@ -18,7 +18,7 @@ use crate::{Lab, command};
 /// Manifests of Calico's first API, as the tenant wrote them.
 pub(super) const TENANT_POLICY: Scenario = Scenario {
     name: "tenant-policy",
-    about: "frontends and a database under a policy and a profile; the deny that comes first is honoured and pointed out",
+    about: "frontends and a database under a policy and a profile; the deny that comes first is honoured and pointed out; the denied are told where asked for",
     programs: &["ping", "ss", "ethtool"],
     tortie: true,
     alone: false,
@@ -97,6 +97,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     tenant.the_deny_first_is_pointed_out()?;
     tenant.the_profile_alone()?;
     tenant.the_policy_alone()?;
+    tenant.who_is_denied_can_be_told()?;
     tenant.a_change_cuts_a_session()?;
     cluster.books_balance()
 }
@@ -254,6 +255,25 @@ impl Tenant<'_> {
         self.lab.proved(
             "with the policy put right everybody of the namespace reaches everybody of it, the database too, and nobody else does",
         );
+        Ok(())
+    }
+
+    /// By a message that ends the attempt at once, as Felix's `REJECT` does: at the workload's own node, and across the fabric.
+    fn who_is_denied_can_be_told(&self) -> Result<()> {
+        let frontend = &self.frontends()[1];
+        self.cluster.resources.felix("nftablesFilterDenyAction: Reject")?;
+        self.knocks(self.stranger(), self.database(), MYSQL, Knock::Refused)?;
+        self.knocks(self.stranger(), frontend, OTHER, Knock::Refused)?;
+        self.knocks(frontend, self.database(), OTHER, Knock::Open)?;
+        let drops: crate::tortie::ShowDrops = self.cluster.nodes[0].tortie()?.show("drops")?;
+        let told = drops.punted.of("denied");
+        ensure!(told > 0, "slave1 has told nobody of what it denies");
+        self.cluster.resources.felix("nftablesFilterDenyAction: Drop")?;
+        self.knocks(self.stranger(), self.database(), MYSQL, Knock::Silent)?;
+        self.lab.proved(format!(
+            "where denied senders are to be told, a client is refused at once, on one node and between two, by IPv4 and IPv6: \
+             slave1 has handed {told} packets up for that; without it there is silence again"
+        ));
         Ok(())
     }
 
