@@ -121,16 +121,20 @@ fn ones(count: usize) -> u64 {
 }
 
 /// How many bits are set next to each other at most.
-fn longest_run(mut word: u64) -> usize {
-    if word == u64::MAX {
-        return CHUNK;
+fn longest_run(word: u64) -> usize {
+    // `begins[n]` has the bits from which on 2^n are set; then as much is added to the longest of these as goes.
+    let mut begins = [word; 7];
+    for n in 1..begins.len() {
+        begins[n] = begins[n - 1] & begins[n - 1] >> (1 << (n - 1));
     }
-    let mut run = 0;
-    while word != 0 {
-        word &= word << 1;
-        run += 1;
+    let (mut found, mut run) = (u64::MAX, 0);
+    for (n, begins) in begins.iter().enumerate().rev() {
+        let more = found & begins.checked_shr(run).unwrap_or(0);
+        if more != 0 {
+            (found, run) = (more, run + (1 << n));
+        }
     }
-    run
+    run as usize
 }
 
 /// The lowest bit at which `len` bits are set next to each other; some must be.
@@ -180,6 +184,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_longest_run_is_found(words: [u64; 4], shift in 0u32..64) {
+            let count = |word: u64| {
+                (0..64).map(|bit| (word >> bit).trailing_ones()).max().unwrap_or(0) as usize
+            };
+            let sparse = words[0] & words[1] & words[2];
+            for word in [sparse, words[0], words[0] | words[1] | words[2], u64::MAX << shift, u64::MAX >> shift, 0] {
+                prop_assert_eq!(longest_run(word), count(word));
+            }
+        }
+
         #[test]
         fn blocks_never_overlap_and_all_come_back(steps in proptest::collection::vec((any::<bool>(), 1usize..=64), 1..300)) {
             let mut arena = Arena::new(640);

@@ -28,7 +28,7 @@ pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
     /// One prefix less has this value; told when none will be the answer because of that prefix at the next `retire`.
     fn let_go(&mut self, _value: Value) {}
 
-    /// Answers `value` for a prefix that is new; it is not in `store` yet.
+    /// Answers `value` for a prefix that is new; it is in `store` already.
     ///
     /// # Errors
     /// [`Full`], and nothing is changed.

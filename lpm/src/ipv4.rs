@@ -27,6 +27,7 @@
 //! Release; a reader fences with Acquire between one load and what it leads to. Every index is checked, so were memory
 //! reused too early, the answer would be wrong and nothing else.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
 
@@ -128,6 +129,7 @@ impl Shared {
     }
 
     /// Gives a leaf a code, where readers see it.
+    #[inline]
     fn write(&self, leaf: usize, code: u16) {
         let byte = u8::try_from(code).unwrap_or(ELSEWHERE);
         if byte == ELSEWHERE {
@@ -135,6 +137,15 @@ impl Shared {
             self.elsewhere[leaf].store(code, Ordering::Release);
         }
         self.leaves[leaf].store(byte, Ordering::Release);
+    }
+
+    /// [`Shared::write`] for some leaves next to each other.
+    fn fill(&self, leaves: Range<usize>, code: u16) {
+        let byte = u8::try_from(code).unwrap_or(ELSEWHERE);
+        if byte == ELSEWHERE {
+            self.elsewhere[leaves.clone()].iter().for_each(|leaf| leaf.store(code, Ordering::Release));
+        }
+        self.leaves[leaves].iter().for_each(|leaf| leaf.store(byte, Ordering::Release));
     }
 
     fn value(&self, code: u16) -> Value {

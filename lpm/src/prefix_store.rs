@@ -194,11 +194,6 @@ impl<K: Key> PrefixStore<K> {
         self.shelves.get(self.number(key)? as usize)
     }
 
-    fn shelf_mut(&mut self, key: ShelfKey<K>) -> Option<&mut Shelf<K>> {
-        let number = self.number(key)?;
-        self.shelves.get_mut(number as usize)
-    }
-
     fn new_shelf(&mut self, key: ShelfKey<K>) -> &mut Shelf<K> {
         let shelf = Shelf { key, taken: [0; 8], values: Values::AllOf(Value::MAX) };
         let number = match self.free.pop() {
@@ -255,18 +250,6 @@ impl<K: Key> PrefixStore<K> {
         }
         let (key, place) = find(addr, len);
         self.shelf(key)?.get(place)
-    }
-
-    /// Gives a prefix that is there another value.
-    pub(crate) fn replace(&mut self, addr: K, len: u8, value: Value) {
-        if len == 0 {
-            self.default = self.default.and(Some(value));
-            return;
-        }
-        let (key, place) = find(addr, len);
-        if let Some(shelf) = self.shelf_mut(key).filter(|shelf| shelf.has(place)) {
-            shelf.put(place, value);
-        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -53,23 +53,20 @@ impl<K: Key> Table<K> {
         assert!(len <= K::BITS, "a prefix of {len} bits in addresses of {}", K::BITS);
         assert!(value != Value::MAX, "the largest value is not for storing");
         let addr = addr.masked(len);
-        if let Some(old) = self.store.get(addr, len) {
-            self.engine.hold(value)?;
-            self.store.replace(addr, len, value);
-            self.engine.replace(&self.store, addr, len, value);
-            self.engine.let_go(old);
-            return Ok(Some(old));
-        }
-        if self.store.len() >= self.limits.max_routes as usize {
+        if self.store.len() >= self.limits.max_routes as usize && self.store.get(addr, len).is_none() {
             return Err(Full::Routes { max: self.limits.max_routes });
         }
         self.engine.hold(value)?;
-        if let Err(full) = self.engine.insert(&self.store, addr, len, value) {
+        let old = self.store.insert(addr, len, value);
+        if let Some(old) = old {
+            self.engine.replace(&self.store, addr, len, value);
+            self.engine.let_go(old);
+        } else if let Err(full) = self.engine.insert(&self.store, addr, len, value) {
+            self.store.remove(addr, len);
             self.engine.let_go(value);
             return Err(full);
         }
-        self.store.insert(addr, len, value);
-        Ok(None)
+        Ok(old)
     }
 
     /// Removes a prefix; returns its value, or `None` where there was none.

@@ -201,17 +201,21 @@ impl Engine {
     }
 
     fn paint_slot(&mut self, place: Place, addr: u32, len: u8, leaf: Leaf) {
-        match self.slot(place) {
-            Slot::One(old) if len <= place.depth() && old.len <= len => self.publish(place, Slot::One(leaf)),
+        self.paint_in(place, self.slot(place), addr, len, leaf);
+    }
+
+    fn paint_in(&mut self, place: Place, slot: Slot, addr: u32, len: u8, leaf: Leaf) {
+        match slot {
+            Slot::One(old) if len <= place.depth() && old.len <= len => self.publish(place, leaf),
             Slot::One(_) => {}
             Slot::Block { start, grain } => {
                 self.announce(place, leaf.code);
                 for at in within(addr, len, place.depth(), grain) {
-                    let old = self.leaf_at(start + at);
-                    if old.len > len {
+                    // Lengths first: many leaves are of longer routes, of which nothing else need be read.
+                    if self.leaf_lens[start + at - BLOCKS] > len {
                         continue;
                     }
-                    match (old.code, place) {
+                    match (self.code_at(start + at), place) {
                         (LONGER, Place::Root(slot)) => {
                             self.write(start + at, Leaf { code: LONGER, ..leaf });
                             let group = self.shared.group_of[slot << GRAIN | at].load(Ordering::Relaxed);
@@ -229,10 +233,11 @@ impl Engine {
     /// A new route that ends within reach of this slot, or covers it; if it covers more, of the root's others too.
     fn insert_at(&mut self, place: Place, addr: u32, len: u8, leaf: Leaf) -> Result<(), Full> {
         let needed = len.saturating_sub(place.depth());
-        if self.slot(place).grain() < needed {
-            return self.refine(place, needed, addr, len, leaf);
+        match self.slot(place) {
+            slot if slot.grain() < needed => return self.refine(place, slot, needed, addr, len, leaf),
+            slot if needed > 0 => self.paint_in(place, slot, addr, len, leaf),
+            _ => self.paint(addr, len, leaf),
         }
-        self.paint(addr, len, leaf);
         Ok(())
     }
 
@@ -258,7 +263,7 @@ impl Engine {
             self.paint_group(group, addr, len, leaf);
             Ok(())
         } else {
-            self.refine(quarter_place(group, addr), len - QUARTER_BITS, addr, len, leaf)
+            self.insert_at(quarter_place(group, addr), addr, len, leaf)
         };
         let done = done.and_then(|()| {
             let longer = Leaf { code: LONGER, ..around };
@@ -268,7 +273,7 @@ impl Engine {
                     self.write(start + addr.bits(ROOT_BITS, GRAIN), longer);
                     Ok(())
                 }
-                _ => self.refine(place, GRAIN, addr, GROUP_BITS, longer),
+                slot => self.refine(place, slot, GRAIN, addr, GROUP_BITS, longer),
             }
         });
         if done.is_err() {
@@ -285,22 +290,32 @@ impl Engine {
         let max = self.groups.units() as u32;
         let group = self.groups.allocate(1).ok_or(Full::Nodes { max })? as usize;
         for quarter in 0..QUARTERS {
-            self.publish(Place::Quarter { group, quarter }, Slot::One(around));
+            self.publish(Place::Quarter { group, quarter }, around);
         }
         Ok(group)
     }
 
     /// Gives the slot more leaves, the route's among them.
-    fn refine(&mut self, place: Place, grain: u8, addr: u32, len: u8, leaf: Leaf) -> Result<(), Full> {
+    fn refine(
+        &mut self,
+        place: Place,
+        old: Slot,
+        grain: u8,
+        addr: u32,
+        len: u8,
+        leaf: Leaf,
+    ) -> Result<(), Full> {
         let start = self.take(grain)?;
-        let old = self.slot(place);
-        for at in 0..1 << grain {
-            self.write(start + at, self.leaf_of(old, at >> (grain - old.grain())));
+        let each = 1 << (grain - old.grain());
+        let mut is_large = is_large(leaf);
+        for at in 0..1 << old.grain() {
+            let leaf = self.leaf_of(old, at);
+            is_large |= self::is_large(leaf);
+            self.fill(start + at * each..start + (at + 1) * each, leaf);
         }
-        for at in within(addr, len, place.depth(), grain) {
-            self.write(start + at, leaf);
-        }
-        self.publish(place, Slot::Block { start, grain });
+        let Range { start: first, end } = within(addr, len, place.depth(), grain);
+        self.fill(start + first..start + end, leaf);
+        self.publish_block(place, start, grain, is_large);
         self.replaced(old);
         Ok(())
     }
@@ -315,7 +330,7 @@ impl Engine {
             return false;
         }
         let leaf = self.leaf_around(store.longest_match(addr, ROOT_BITS));
-        self.publish(place, Slot::One(leaf));
+        self.publish(place, leaf);
         self.replaced(old);
         true
     }
@@ -336,16 +351,18 @@ impl Engine {
         if needed == grain || self.has_group(place, old) {
             return;
         }
-        let new = if needed == 0 {
-            Slot::One(self.leaf_at(start))
+        if needed == 0 {
+            self.publish(place, self.leaf_at(start));
         } else {
             let Ok(fewer) = self.take(needed) else { return };
+            let mut is_large = false;
             for at in 0..1 << needed {
-                self.write(fewer + at, self.leaf_at(start + (at << (grain - needed))));
+                let leaf = self.leaf_at(start + (at << (grain - needed)));
+                is_large |= self::is_large(leaf);
+                self.write(fewer + at, leaf);
             }
-            Slot::Block { start: fewer, grain: needed }
-        };
-        self.publish(place, new);
+            self.publish_block(place, fewer, needed, is_large);
+        }
         self.replaced(old);
     }
 
@@ -404,18 +421,19 @@ impl Engine {
         }
     }
 
-    fn publish(&mut self, place: Place, slot: Slot) {
-        let (start, grain, len) = match slot {
-            Slot::One(leaf) => (CODES + 2 * usize::from(leaf.code), 0, leaf.len),
-            Slot::Block { start, grain } => (start, grain, 0),
-        };
-        let is_large = (start..start + (1 << grain)).any(|leaf| self.code_at(leaf) > ELSEWHERE.into());
+    /// From here on the slot is answered with one leaf.
+    fn publish(&mut self, place: Place, leaf: Leaf) {
+        match place {
+            Place::Root(slot) => self.root_lens[slot] = leaf.len,
+            Place::Quarter { group, quarter } => self.quarter_lens[group][quarter] = leaf.len,
+        }
+        self.publish_block(place, CODES + 2 * usize::from(leaf.code), 0, is_large(leaf));
+    }
+
+    /// From here on the slot leads to these leaves; `is_large` where one of them may be.
+    fn publish_block(&mut self, place: Place, start: usize, grain: u8, is_large: bool) {
         let word = (start as u32 / 2) << 5 | u32::from(32 - place.depth() - grain);
         let word = if is_large { word | LARGE } else { word };
-        match place {
-            Place::Root(slot) => self.root_lens[slot] = len,
-            Place::Quarter { group, quarter } => self.quarter_lens[group][quarter] = len,
-        }
         self.word(place).store(word, Ordering::Release);
     }
 
@@ -463,6 +481,11 @@ impl Engine {
         self.shared.write(index, leaf.code);
     }
 
+    fn fill(&mut self, leaves: Range<usize>, leaf: Leaf) {
+        self.leaf_lens[leaves.start - BLOCKS..leaves.end - BLOCKS].fill(leaf.len);
+        self.shared.fill(leaves, leaf.code);
+    }
+
     /// A block of `1 << grain` leaves, at least two.
     fn take(&mut self, grain: u8) -> Result<usize, Full> {
         let max = self.pairs.units() as u32 * 2;
@@ -504,6 +527,11 @@ impl Slot {
             Slot::Block { grain, .. } => grain,
         }
     }
+}
+
+/// Must a slot say [`LARGE`] for the sake of this leaf?
+fn is_large(leaf: Leaf) -> bool {
+    leaf.code > ELSEWHERE.into()
 }
 
 /// Is it in the leaves of a slot of the root that routes of this length end?
@@ -551,14 +579,13 @@ mod tests {
         value: Value,
     ) -> Result<(), Full> {
         engine.hold(value)?;
-        match engine.insert(store, addr, len, value) {
-            Ok(()) => drop(store.insert(addr, len, value)),
-            Err(full) => {
-                engine.let_go(value);
-                return Err(full);
-            }
+        store.insert(addr, len, value);
+        let done = engine.insert(store, addr, len, value);
+        if done.is_err() {
+            store.remove(addr, len);
+            engine.let_go(value);
         }
-        Ok(())
+        done
     }
 
     #[test]
@@ -619,7 +646,7 @@ mod tests {
                 let old = naive.get(addr, len);
                 if add && old.is_some() {
                     engine.hold(number).unwrap();
-                    store.replace(addr, len, number);
+                    store.insert(addr, len, number);
                     engine.replace(&store, addr, len, number);
                     engine.let_go(old.unwrap());
                     naive.insert(addr, len, number);
