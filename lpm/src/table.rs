@@ -16,7 +16,8 @@ pub struct Table<K: Key> {
     leaving: Vec<(K, u8)>,
 }
 
-/// Removals one after the other, and what lies close together at once, which takes half the time: see [`Table::removing`].
+/// Removals, of which those that come one after the other and lie close together are carried out at once, in a fraction of
+/// the time: see [`Table::removing`].
 #[derive(Debug)]
 pub struct Removing<'a, K: Key>(&'a mut Table<K>);
 

@@ -123,6 +123,7 @@ impl engine::Engine<u32> for Engine {
 
     fn remove(&mut self, store: &PrefixStore<u32>, prefixes: &[(u32, u8)]) {
         let Some((addr, len)) = prefixes.first().copied() else { return };
+        // One route's leaves are painted as soon as it is known that there is no other.
         if prefixes.len() > 1
             && ends_in_root_slot(len)
             && !store.has_within(addr, ROOT_BITS)
