@@ -13,6 +13,8 @@ mod scalar;
 mod shape;
 
 pub(crate) use decode::{DecodeError, decode};
+pub(crate) use felix::SPEC as FELIX_CONFIGURATION;
+pub(crate) use scalar::nanoseconds;
 pub(crate) use shape::{check, check_names};
 
 /// A struct of Go's.

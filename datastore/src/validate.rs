@@ -9,6 +9,7 @@ use policy::Selector;
 use crate::document::Content;
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
+use crate::schema;
 
 /// BGP's port (RFC 4271 §8.2.1).
 const BGP_PORT: u16 = 179;
@@ -234,40 +235,13 @@ pub(crate) fn interface_name(field: &Field<'_>) -> Result<String, Fault> {
     Ok(name.to_owned())
 }
 
-/// A duration as Go prints it: `90s`, `2m30s`, `1h`, `1.5s`, `0`; never negative.
+/// A duration as Go reads it: `90s`, `2m30s`, `1h`, `1.5s`, `0`; never negative.
 pub(crate) fn duration(field: &Field<'_>) -> Result<Duration, Fault> {
     let text = field.text()?;
-    parse_duration(text).ok_or_else(|| field.fault(Reason::BadDuration(text.to_owned())))
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(unit_at);
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, next) = after.split_at(unit_end);
-        let seconds = number.parse::<f64>().ok()? * unit_seconds(unit)?;
-        total = total.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
-        rest = next;
-    }
-    (!text.is_empty()).then_some(total)
-}
-
-fn unit_seconds(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "h" => 3600.0,
-        "m" => 60.0,
-        "s" => 1.0,
-        "ms" => 1e-3,
-        "us" | "µs" | "μs" => 1e-6,
-        "ns" => 1e-9,
-        _ => return None,
-    })
+    schema::nanoseconds(text)
+        .and_then(|nanoseconds| u64::try_from(nanoseconds).ok())
+        .map(Duration::from_nanos)
+        .ok_or_else(|| field.fault(Reason::BadDuration(text.to_owned())))
 }
 
 #[cfg(test)]
@@ -330,6 +304,7 @@ mod tests {
             ("2m30s", 150_000),
             ("1h0m0.5s", 3_600_500),
             ("1.5m", 90_000),
+            ("+5s", 5_000),
         ] {
             assert_eq!(check(duration, text), Ok(Duration::from_millis(millis)), "{text}");
         }

@@ -8,6 +8,7 @@ use super::{Kind, block_affinity};
 use crate::fields::{Fault, Field, Object};
 use crate::invalid::Reason;
 use crate::metadata::Naming;
+use crate::schema::{self, Type};
 use crate::validate;
 
 const STATUS_CLASSES: &[&str] = &["Agent", "BGP", "Routes"];
@@ -164,5 +165,24 @@ fn felix(metadata: &Object<'_>, spec: &Object<'_>) -> Result<(), Fault> {
             item.object()?.required("protocol")?.one_of(PROTOCOLS, PROTOCOLS)?;
         }
     }
+    let durations =
+        schema::FELIX_CONFIGURATION.members.iter().filter(|member| matches!(member.ty, Type::Duration));
+    for member in durations {
+        spec.field(member.name).map(|field| milliseconds(&field)).transpose()?;
+    }
     Ok(())
+}
+
+/// A duration, not less than none, without parts of a millisecond.
+fn milliseconds(field: &Field<'_>) -> Result<(), Fault> {
+    let text = field.text()?;
+    let whole = schema::nanoseconds(text).is_some_and(|nanoseconds| {
+        const MILLISECOND: i128 = 1_000_000;
+        nanoseconds >= 0 && nanoseconds % MILLISECOND == 0
+    });
+    if whole {
+        return Ok(());
+    }
+    let expected = "a duration in whole milliseconds, such as 90s or 1m30s";
+    Err(field.fault(Reason::BadForm { expected, given: text.to_owned() }))
 }

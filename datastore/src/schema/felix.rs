@@ -14,7 +14,7 @@ const fn word(name: &'static str) -> Member {
     given(name, Type::Text)
 }
 
-pub(super) static SPEC: Struct = Struct {
+pub(crate) static SPEC: Struct = Struct {
     name: "FelixConfigurationSpec",
     members: &[
         choice("useInternalDataplaneDriver"),

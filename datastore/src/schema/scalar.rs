@@ -33,7 +33,7 @@ pub(super) fn duration(value: &Value) -> Result<Value, Refusal> {
 }
 
 /// Those of `time.ParseDuration`, where it takes the text.
-pub(super) fn nanoseconds(text: &str) -> Option<i128> {
+pub(crate) fn nanoseconds(text: &str) -> Option<i128> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text.strip_prefix('+').unwrap_or(text)),

@@ -129,8 +129,8 @@ pub(super) fn check(spec: &Object<'_>) -> Result<(), Fault> {
     spec.field("istioDSCPMark").map(|field| validate::dscp(&field)).transpose()?;
     route_tables(spec)?;
     health_timeouts(spec)?;
-    switches(spec, "featureDetectOverride", |value| matches!(value, "" | "true" | "false"))?;
-    switches(spec, "featureGates", |value| !value.is_empty() && !value.contains('='))?;
+    switches(spec, "featureDetectOverride", "(true|false|)")?;
+    switches(spec, "featureGates", "[^=]+")?;
     open_stack_region(spec)
 }
 
@@ -139,13 +139,17 @@ fn bad(field: &Field<'_>, expected: &'static str, given: &str) -> Fault {
 }
 
 /// `NAME=VALUE`, and more of them after commas, of which there may be one at the end.
-fn switches(spec: &Object<'_>, name: &str, is_value: fn(&str) -> bool) -> Result<(), Fault> {
+fn switches(spec: &Object<'_>, name: &str, value: &str) -> Result<(), Fault> {
     let Some((field, given)) = spec.text(name)? else { return Ok(()) };
-    let is_name =
-        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let is_item =
-        |item: &str| item.split_once('=').is_some_and(|(name, value)| is_name(name) && is_value(value));
-    if given.strip_suffix(',').unwrap_or(given).split(',').all(is_item) {
+    let item = format!("[A-Za-z0-9_-]+={value}");
+    let list = Regex::new(&format!("^({item},)*({item})?$"));
+    // What may stand in a value may look like another item, and then has a name that Felix can read.
+    let is_read = |item: &str| {
+        let names = item.split('=').rev().skip(1);
+        item.is_empty()
+            || names.into_iter().any(|name| name.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+    };
+    if list.is_ok_and(|list| list.is_match(given)) && given.split(',').all(is_read) {
         return Ok(());
     }
     Err(bad(&field, "NAME=VALUE, and more of them after commas", given))
