@@ -37,7 +37,7 @@ pub use services::Services;
 pub use tunnels::Tunnels;
 pub use warning::Warning;
 
-use crate::peer_groups::Aggregate;
+use crate::peer_groups::{Aggregate, Redistribute};
 
 /// BGP's port, where no BGPConfiguration says otherwise.
 const BGP_PORT: u16 = 179;
@@ -105,8 +105,8 @@ pub struct Desired {
     pub announce_all: bool,
     /// Networks announced besides blocks and services.
     pub networks: BTreeSet<Prefix>,
-    /// Routes of the box's own announced besides.
-    pub redistributed: BTreeSet<Prefix>,
+    /// Routes of the box's own announced besides, and whence they are.
+    pub redistributed: BTreeMap<Prefix, Redistribute>,
     /// Others of the box's own, and their interfaces: a pool or a BGPFilter says whether they are announced, and to whom.
     pub own_routes: BTreeMap<Prefix, String>,
     /// The rules of BGPFilters that say of which of the box's own routes peers are told.
@@ -360,7 +360,7 @@ impl Calico {
             export,
             announce_all: false,
             networks: BTreeSet::new(),
-            redistributed: BTreeSet::new(),
+            redistributed: BTreeMap::new(),
             own_routes: BTreeMap::new(),
             naming_rules: self.naming_rules(),
             ignored_interfaces: cluster.map(|cluster| cluster.ignored_interfaces.clone()).unwrap_or_default(),

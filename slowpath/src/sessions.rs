@@ -17,7 +17,7 @@ use model::{AsNumber, Family, Prefix, SecretKey};
 use crate::calico::{
     Desired, DesiredPeer, ExportAction, ExportReach, ExportRule, ExportRules, NextHop, PeerName,
 };
-use crate::peer_groups::DefaultRoute;
+use crate::peer_groups::{DefaultRoute, Redistribute};
 use crate::secrets::{SecretError, Secrets};
 
 /// The LOCAL_PREF that stands for a kernel metric, which is how Calico carries it across iBGP. A node that announced
@@ -255,6 +255,10 @@ const STAND_IN: u32 = 0;
 /// learns from the kernel do.
 const CLUSTER_ROUTE: u32 = 1;
 
+/// The LOCAL_PREF of what another daemon has put into the kernel's table: it loses to any that BGP brings, as it does in BIRD (a
+/// preference of 10 against 100) and in our own table. Peers are told of it with that of any route of ours.
+const KERNEL_ROUTE: u32 = 2;
+
 /// Our blocks, our services' and other networks, and the addresses of workloads that lie in no block of ours (borrowed ones);
 /// the box's own routes that pools and BGPFilters are about; aggregates, and default routes for who was promised one. Where there are peers in other ASes, also the datastore's routes to
 /// other nodes' workloads: Calico's BIRD learns from the kernel what Felix has programmed, and tells such peers.
@@ -271,8 +275,11 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     };
     let networks = desired.blocks.iter().chain(&desired.services.announced).chain(&desired.networks);
     let mut originated: BTreeMap<Prefix, OriginatedRoute> = networks.chain(borrowed).map(route).collect();
-    for prefix in &desired.redistributed {
-        let (prefix, own) = route(prefix);
+    for (prefix, kind) in &desired.redistributed {
+        let (prefix, mut own) = route(prefix);
+        if *kind == Redistribute::Kernel {
+            own.local_pref = Some(KERNEL_ROUTE);
+        }
         // Known some other way than by an IGP of this AS, as others have it for what they redistribute.
         originated.entry(prefix).or_insert(OriginatedRoute { origin: Origin::Incomplete, ..own });
     }
@@ -385,8 +392,50 @@ fn peer_config(
             Filter { rules: own, ..export }
         }
     };
+    // Where a policy is required, none stays none (RFC 8212).
+    let is_unset = config.policy_required && config.export.rules.is_empty();
+    if !is_unset && desired.redistributed.values().any(|kind| *kind == Redistribute::Kernel) {
+        config.export = telling_of_kernel_routes(config.export, desired);
+    }
     config.description = peer.name.to_string();
     config
+}
+
+/// A filter that sees [`KERNEL_ROUTE`]s as what they are to peers: routes of ours of normal priority.
+fn telling_of_kernel_routes(filter: Filter, desired: &Desired) -> Filter {
+    let otherwise = FilterRule::any(filter.default);
+    let asked = filter.rules.into_iter().chain([otherwise]);
+    let mut rules: Vec<FilterRule> = asked
+        .flat_map(|rule| {
+            let about_them = Family::ALL.into_iter().filter_map(|family| {
+                about_kernel_routes(&rule, family, local_pref_of(desired.normal_priority(family)))
+            });
+            about_them.collect::<Vec<_>>().into_iter().chain([rule])
+        })
+        .collect();
+    // The default stands for itself.
+    rules.pop();
+    Filter { rules, default: filter.default }
+}
+
+/// What a rule means for [`KERNEL_ROUTE`]s of a family, where that isn't what it says of them as they are.
+fn about_kernel_routes(rule: &FilterRule, family: Family, normal: u32) -> Option<FilterRule> {
+    let FilterMatch { local_pref, local_pref_above, learned, .. } = rule.matches;
+    let is_of_family = rule.matches.family.is_none_or(|wanted| wanted == family);
+    let is_of_priority = local_pref.is_none_or(|wanted| wanted == normal) && local_pref_above.is_none();
+    let says_the_same = rule.action == FilterAction::Reject && local_pref.is_none();
+    if learned || !is_of_family || !is_of_priority || says_the_same {
+        return None;
+    }
+    let mut about_them = rule.clone();
+    about_them.matches.family = Some(family);
+    about_them.matches.originated = true;
+    about_them.matches.local_pref = Some(KERNEL_ROUTE);
+    if rule.action == FilterAction::Accept {
+        // A priority that the rule itself gives comes later, and counts.
+        about_them.operations.insert(0, Operation::SetLocalPref(normal));
+    }
+    Some(about_them)
 }
 
 /// The default route that stands in is for those who were promised one.
@@ -446,7 +495,9 @@ fn export_filter(desired: &Desired) -> Filter {
     }
     if !desired.redistributed.is_empty() {
         let mut rule = FilterRule::any(FilterAction::Accept);
-        rule.matches.one_of = Some(desired.redistributed.iter().copied().collect());
+        rule.matches.one_of = Some(desired.redistributed.keys().copied().collect());
+        // What a peer tells of the same prefix was asked for by nobody.
+        rule.matches.originated = true;
         filter.rules.push(rule);
     }
     for network in networks {

@@ -51,6 +51,9 @@ const BEYOND_AS: u32 = 65003;
 const RESTART_TIME: u32 = 77;
 /// An address of the node's own that only a filter lets out, by its interface.
 const LOOPBACK: &str = "172.31.0.1/32";
+/// What another daemon has in the node's kernel, which it tells its peers: one that nobody else tells, and one that the leaf
+/// tells, too.
+const BY_ANOTHER_DAEMON: [&str; 2] = ["172.22.0.0/24", "172.16.0.0/24"];
 /// What Calico makes of a kernel metric in LOCAL_PREF, and the metric of routes in no hurry.
 const LOCAL_PREF_BASE: u32 = 2_147_483_647;
 const NORMAL: u32 = LOCAL_PREF_BASE - 1024;
@@ -172,6 +175,10 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     lab.proved(
         "inner (BIRD, iBGP): LOCAL_PREF from priorities, next hop self, and what the filter keeps from iBGP peers isn't there",
     );
+    lab.proved(format!(
+        "{} of another daemon in the node's kernel is told to all, and {}, which the leaf tells, too, is told as the leaf's",
+        BY_ANOTHER_DAEMON[0], BY_ANOTHER_DAEMON[1]
+    ));
     site.ways_and_timers()?;
     site.changes_are_followed()
 }
@@ -209,9 +216,15 @@ impl<'lab> Site<'lab> {
         near.forward()?;
         add_address(&near, "lo", LOOPBACK.parse()?)?;
         let beyond = host("beyond", &[BEYOND_GATEWAY])?;
+        for prefix in BY_ANOTHER_DAEMON {
+            // As some other routing daemon would.
+            near.ip(&format!("route add {prefix} via {BEYOND_GATEWAY} proto ospf"))?;
+        }
         add_address(&beyond, "lo", format!("{BEYOND}/32").parse()?)?;
         let resources = resources(lab)?;
-        let node = TortieNode::configure(lab, &near, resources.directory(), &Settings::default())?;
+        let settings =
+            Settings { more: "bgp: { redistribute: [kernel] }\n".to_owned(), ..Settings::default() };
+        let node = TortieNode::configure(lab, &near, resources.directory(), &settings)?;
         let site = Site {
             leaf: Bird::start(lab, &host("leaf", &LEAF)?, &leaf())?,
             spine: Frr::start(lab, &host("spine", &SPINE)?, &spine())?,
@@ -355,6 +368,7 @@ fn at_beyond(said: &Said) -> Vec<(String, Told)> {
         route("10.65.0.0/26", path, next_hop, &block),
         route("10.96.0.0/16", path, next_hop, &[said.std]),
         route("198.51.100.0/24", path, next_hop, &[]),
+        route(BY_ANOTHER_DAEMON[0], path, next_hop, &[]),
     ];
     if said.externals {
         all.push(route("203.0.113.0/24", path, next_hop, &[]));
@@ -378,6 +392,7 @@ fn at_spine(said: &Said) -> Vec<(String, Told)> {
         route("10.96.0.0/16", "64777", NODE[0], &[said.std]),
         route("198.51.100.0/24", "64777", NODE[0], &[]),
         route(LOOPBACK, "64777", NODE[0], &[]),
+        route(BY_ANOTHER_DAEMON[0], "64777", NODE[0], &[]),
         leafs("172.16.0.0/24", "64777 65001", &[]),
         leafs("172.16.2.0/24", "64777 65001", &["65001:2:2", "64512:512"]),
         leafs("172.16.3.0/24", "64777 65001 65077", &["64512:77"]),
@@ -399,6 +414,7 @@ fn at_inner(said: &Said) -> Vec<(String, Told)> {
         told("10.65.0.0/26", "", LOCAL_PREF_BASE - 100, &[]),
         told("198.51.100.0/24", "", NORMAL, &[]),
         told(LOOPBACK, "", NORMAL, &[]),
+        told(BY_ANOTHER_DAEMON[0], "", NORMAL, &[]),
         told("172.16.0.0/24", "65001", 100, &[]),
         told("172.16.2.0/24", "65001", LOCAL_PREF_BASE - 512, &["65001:2:2", "64512:512"]),
         told("172.16.3.0/24", "65001 65077", 100, &["64512:77"]),
@@ -507,8 +523,12 @@ fn spine() -> String {
              neighbor {address} disable-connected-check\n"
         )
     };
+    // One path of each prefix: with several (RFC 7911), another daemon's would be there beside the leaf's, as from BIRD.
     let family = |name: &str, address: &str| {
-        format!(" address-family {name} unicast\n  neighbor {address} activate\n exit-address-family\n")
+        format!(
+            " address-family {name} unicast\n  neighbor {address} activate\n  neighbor {address} disable-addpath-rx\n \
+             exit-address-family\n"
+        )
     };
     format!(
         "router bgp {SPINE_AS}\n bgp router-id {}\n no bgp default ipv4-unicast\n no bgp ebgp-requires-policy\n{}{}{}{}exit\n",

@@ -3,7 +3,7 @@
 //! Calico's BIRD knows them all (its protocols `direct` and `kernel`), and tells what lies in a pool or a BGPFilter accepts. Here
 //! `bgp.redistribute` tells all of a kind, and a pool or a BGPFilter what it names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use model::Prefix;
 
@@ -58,10 +58,15 @@ impl OwnRoutes {
         OwnRoutes(own)
     }
 
-    /// All of these kinds: the first, if they are too many.
-    pub(crate) fn redistributed(&self, kinds: &[Redistribute]) -> BTreeSet<Prefix> {
-        let wanted = self.0.keys().filter(|(_, kind)| kinds.contains(kind));
-        wanted.map(|(prefix, _)| *prefix).take(REDISTRIBUTED).collect()
+    /// All of these kinds: the first, if they are too many. What is of several is of the first of them.
+    pub(crate) fn redistributed(&self, kinds: &[Redistribute]) -> BTreeMap<Prefix, Redistribute> {
+        let mut told = BTreeMap::new();
+        for (prefix, kind) in self.0.keys().filter(|(_, kind)| kinds.contains(kind)) {
+            if told.len() < REDISTRIBUTED {
+                told.entry(*prefix).or_insert(*kind);
+            }
+        }
+        told
     }
 
     /// Of the others those in pools that are exported, and those that a BGPFilter names; within our blocks none is announced.
@@ -69,7 +74,7 @@ impl OwnRoutes {
     pub(crate) fn named(
         &self,
         desired: &Desired,
-        redistributed: &BTreeSet<Prefix>,
+        redistributed: &BTreeMap<Prefix, Redistribute>,
     ) -> BTreeMap<Prefix, String> {
         let is_named = |prefix: Prefix, interface: &str| {
             let pools = desired.pools.values().filter(|pool| !pool.disable_bgp_export);
@@ -79,7 +84,9 @@ impl OwnRoutes {
                 || desired.naming_rules.iter().any(|rule| filters::names(rule, prefix, interface))
         };
         (self.0.iter())
-            .filter(|((prefix, kind), _)| *kind != Redistribute::Kernel && !redistributed.contains(prefix))
+            .filter(|((prefix, kind), _)| {
+                *kind != Redistribute::Kernel && !redistributed.contains_key(prefix)
+            })
             .filter(|((prefix, _), interface)| is_named(*prefix, interface))
             .map(|((prefix, _), interface)| (*prefix, interface.clone()))
             .take(REDISTRIBUTED)
@@ -151,7 +158,7 @@ mod tests {
     #[test]
     fn only_what_was_asked_for_is_told_and_never_a_default_route() {
         let own = own(&Calico::new("a").desired());
-        let told = |kinds: &[Redistribute]| texts(&own.redistributed(kinds));
+        let told = |kinds: &[Redistribute]| texts(own.redistributed(kinds).keys());
         assert_eq!(told(&[]), [""; 0]);
         assert_eq!(
             told(&[Redistribute::Connected]),
@@ -207,7 +214,7 @@ mod tests {
     }
 
     fn named(desired: &Desired) -> Vec<String> {
-        texts(own(desired).named(desired, &BTreeSet::new()).keys())
+        texts(own(desired).named(desired, &BTreeMap::new()).keys())
     }
 
     #[test]

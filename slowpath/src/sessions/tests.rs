@@ -551,19 +551,69 @@ fn the_kernels_routes_are_told_where_that_is_asked_for() {
     let mut bench = Bench::new();
     bench.changes();
     let mut desired = bench.calico.desired();
-    desired.redistributed = [prefix("192.0.2.0/24"), prefix("10.65.0.0/26")].into();
+    desired.redistributed =
+        ["192.0.2.0/24", "10.65.0.0/26"].map(|told| (prefix(told), Redistribute::Static)).into();
     let changes = bench.sessions.changes(&desired);
     assert_eq!(told(&changes), ["originate 192.0.2.0/24", "put 10.0.0.9"], "the block is our own already");
     let Some(Input::Originate(route)) = changes.first() else { panic!("{changes:?}") };
-    assert_eq!(route.origin, Origin::Incomplete);
+    assert_eq!((route.origin, route.local_pref), (Origin::Incomplete, Some(2_147_482_623)));
     let Some(Input::PutPeer(config)) = changes.last() else { panic!("{changes:?}") };
     let accepts = |rule: &FilterRule| {
         rule.action == FilterAction::Accept
+            && rule.matches.originated
             && rule.matches.one_of.as_ref().is_some_and(|told| told.contains(&prefix("192.0.2.0/24")))
     };
     assert!(config.export.rules.iter().any(accepts));
     desired.redistributed.clear();
     assert_eq!(told(&bench.sessions.changes(&desired)), ["withdraw 192.0.2.0/24", "put 10.0.0.9"]);
+}
+
+/// Another daemon's route loses to BGP's, as in BIRD; peers and filters see it as any of ours.
+#[test]
+fn another_daemons_routes_lose_to_bgps_and_are_told_like_our_own() {
+    let mut bench = Bench::new();
+    bench.changes();
+    let mut desired = bench.calico.desired();
+    let told = prefix("192.0.2.0/24");
+    desired.redistributed = [(told, Redistribute::Kernel)].into();
+    let changes = bench.sessions.changes(&desired);
+    let Some(Input::Originate(route)) = changes.first() else { panic!("{changes:?}") };
+    assert_eq!(route.local_pref, Some(KERNEL_ROUTE));
+    let Some(Input::PutPeer(config)) = changes.last() else { panic!("{changes:?}") };
+    let of_theirs = |rule: &&FilterRule| {
+        rule.matches.local_pref == Some(KERNEL_ROUTE)
+            && rule.matches.one_of.as_ref().is_some_and(|one_of| one_of.contains(&told))
+    };
+    let accepting: Vec<_> = config.export.rules.iter().filter(of_theirs).collect();
+    assert_eq!(accepting.len(), 2, "by family");
+    for rule in accepting {
+        assert!(rule.action == FilterAction::Accept && rule.matches.originated);
+        assert_eq!(rule.operations, [Operation::SetLocalPref(2_147_482_623)]);
+    }
+}
+
+#[test]
+fn a_rule_by_priority_is_about_another_daemons_routes_where_it_is_about_normal_ones() {
+    let desired = Bench::new().calico.desired();
+    let normal = local_pref_of(1024);
+    let by_priority = |local_pref, action| FilterRule {
+        matches: FilterMatch { local_pref, ..FilterMatch::default() },
+        ..FilterRule::any(action)
+    };
+    let (accept, reject) = (FilterAction::Accept, FilterAction::Reject);
+    for (rule, more) in [
+        (by_priority(Some(normal), reject), 2),
+        (by_priority(Some(normal), accept), 2),
+        (by_priority(Some(normal + 1), reject), 0),
+        (by_priority(None, accept), 2),
+        (by_priority(None, reject), 0),
+    ] {
+        let filter = Filter { rules: vec![rule.clone()], default: reject };
+        let seen = telling_of_kernel_routes(filter, &desired);
+        assert_eq!((seen.rules.len(), seen.rules.last()), (more + 1, Some(&rule)), "{rule:?}");
+    }
+    let all = telling_of_kernel_routes(Filter::accept_all(), &desired);
+    assert_eq!((all.rules.len(), all.default), (2, accept));
 }
 
 #[test]
