@@ -222,9 +222,22 @@ fn a_refresh_is_told_between_marks_to_whom_offered_them() {
 
 #[test]
 fn a_mark_of_the_wrong_length_is_an_error_of_its_own() {
-    let mut bench = Bench::new();
-    establish(&mut bench, Bench::config(EBGP), EBGP, Capability::EnhancedRefresh);
-    let long = message(MessageType::RouteRefresh, &[0, 1, 1, 1, 0]);
-    bench.receive(EBGP, &long);
-    assert_eq!(bench.notification(EBGP), Some(Notification::with_data(7, 1, &long)));
+    // RFC 7313 §5 is about its own subtypes, and about peers that offered them; else it is a bad length (RFC 4271 §6.1).
+    let of_its_own = |message: &[u8]| Notification::with_data(7, 1, message);
+    let of_any = |message: &[u8]| Notification::with_data(1, 2, &message[16..18]);
+    let enhanced = Capability::EnhancedRefresh;
+    for (body, offers, expected) in [
+        (&[0, 1, 1, 1, 0][..], &enhanced, &of_its_own as &dyn Fn(&[u8]) -> Notification),
+        (&[0, 1, 1], &enhanced, &of_its_own),
+        (&[0, 1, 2], &enhanced, &of_its_own),
+        (&[0, 1, 0], &enhanced, &of_any),
+        (&[0, 1, 0, 1, 0], &enhanced, &of_any),
+        (&[0, 1, 1], &Capability::RouteRefresh, &of_any),
+    ] {
+        let mut bench = Bench::new();
+        establish(&mut bench, Bench::config(EBGP), EBGP, offers.clone());
+        let message = message(MessageType::RouteRefresh, body);
+        bench.receive(EBGP, &message);
+        assert_eq!(bench.notification(EBGP), Some(expected(&message)), "{body:?}");
+    }
 }
