@@ -386,7 +386,7 @@ impl Core {
                 .map(|(done, count)| ((*done).to_owned(), *count))
                 .collect(),
             icmp_errors: self.icmp_errors(),
-            warnings: self.warned.clone(),
+            warnings: self.warned.iter().cloned().chain(self.mirroring.mirror().warning()).collect(),
             qos: self
                 .ports
                 .iter()

@@ -189,6 +189,9 @@ pub struct Mirror {
     thread: Option<JoinHandle<()>>,
     /// When what the kernel refused was last tried again.
     retried: Instant,
+    /// Routes that it refused until then, and those of them that it had refused before.
+    refused: usize,
+    refused_again: usize,
 }
 
 impl Mirror {
@@ -224,6 +227,8 @@ impl Mirror {
             stop,
             thread: Some(thread),
             retried: Instant::now(),
+            refused: 0,
+            refused_again: 0,
         })
     }
 
@@ -348,8 +353,34 @@ impl Mirror {
         }
         if self.retried.elapsed() >= RETRY_INTERVAL {
             self.retried = Instant::now();
-            self.ledger.queue_refused();
+            self.retry_refused();
         }
+    }
+
+    /// What is refused once may be a matter of a moment, as where a link goes: what is refused again is told.
+    fn retry_refused(&mut self) {
+        let refused = self.ledger.status().failed;
+        let again = refused.min(std::mem::replace(&mut self.refused, refused));
+        let before = std::mem::replace(&mut self.refused_again, again);
+        if let Some(warning) = self.warning().filter(|_| before == 0) {
+            tracing::warn!("{warning}");
+        }
+        self.ledger.queue_refused();
+    }
+
+    /// What an operator should know of routes that the kernel refuses time and again.
+    pub fn warning(&self) -> Option<String> {
+        let MirrorFailure { prefix, errno } =
+            self.ledger.status().last_failure.filter(|_| self.refused_again > 0)?;
+        let others = match self.refused_again - 1 {
+            0 => String::new(),
+            others => format!(" and {others} more routes"),
+        };
+        let reason = io::Error::from_raw_os_error(errno);
+        Some(format!(
+            "the kernel refuses {prefix}{others} of its mirror: {reason}; without the router, and for the host's own packets at \
+             any time, they aren't there: does `ip route get` find their next hops?"
+        ))
     }
 
     /// All routes desired at start-up have been named: what an earlier run left and nobody named may go.

@@ -159,10 +159,19 @@ fn a_refused_route_is_reported_and_tried_again() {
         let status = mirror.mirror.status();
         assert_eq!((status.desired, status.installed, status.failed), (2, 1, 1));
         assert_eq!(status.last_failure.unwrap().prefix, prefix("10.1.0.0/26"));
+        let retry = |mirror: &mut Mirrored| {
+            mirror.mirror.retry_refused();
+            mirror.settle();
+            mirror.mirror.warning()
+        };
+        assert_eq!(retry(&mut mirror), None, "once may be a matter of a moment");
+        let warning = retry(&mut mirror).unwrap();
+        assert!(warning.contains("10.1.0.0/26 of its mirror: Network is unreachable"), "{warning}");
         ip("addr add 198.51.100.2/24 dev up0");
         mirror.mirror.resync();
         mirror.settle();
         assert_eq!((mirror.mirror.status().installed, mirror.mirror.status().failed), (2, 0));
+        assert_eq!(retry(&mut mirror), None);
     });
 }
 
