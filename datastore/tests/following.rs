@@ -93,6 +93,12 @@ impl Told {
         self.until("a word about staleness", |told| told.stale.is_some());
     }
 
+    /// Waits for this reason: an etcd that is slow for a moment gives another one before it.
+    #[track_caller]
+    fn until_stale_by(&mut self, reason: &str) {
+        self.until(reason, |told| told.stale.as_ref().is_some_and(|said| said.contains(reason)));
+    }
+
     /// Waits for a resource that is written last, and then for nothing to be different from a fresh start.
     #[track_caller]
     fn until_as_fresh(&mut self, etcd: &Etcd, last: &str) {
@@ -198,13 +204,12 @@ fn a_closed_datastore_changes_nothing_until_it_opens() {
         etcd.ctl(&["put", &format!("{ROOT}/clusterinformations/default"), &value.to_string()]);
     };
     flag(false);
-    told.until_stale();
-    assert!(told.stale.as_ref().unwrap().contains("datastoreReady"), "{:?}", told.stale);
+    told.until_stale_by("datastoreReady");
     store.delete(&pool_key("first"), None).unwrap();
     put_pool(&store, "last", 2);
     // Whoever starts now waits, and hears of nothing.
     let mut late = follow(etcd.settings());
-    late.until_stale();
+    late.until_stale_by("datastoreReady");
     assert!(late.set.is_empty() && late.in_sync == 0);
     assert!(told.has("first") && !told.has("last"));
     flag(true);
@@ -257,7 +262,7 @@ fn what_answers_in_its_place_takes_nothing_away() {
         etcd.kill();
         told.until_stale();
         let babbler = Babbler::at(etcd.client, answer);
-        told.until(complaint, |told| told.stale.as_ref().is_some_and(|reason| reason.contains(complaint)));
+        told.until_stale_by(complaint);
         assert!(told.has("first"), "the last state stays in force");
         // Commands don't take it for an answer either.
         assert!(store.list(&datastore::Under::Handles).is_err() || answer == NOTHING);

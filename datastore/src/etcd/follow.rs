@@ -252,7 +252,7 @@ impl Follower {
                     }),
                     () = tokio::time::sleep_until(deadline) => {
                         if watching.asked {
-                            let silence = format!("etcd said nothing for {} s", 2 * patience.as_secs());
+                            let silence = format!("etcd said nothing for {} s", 2.0 * patience.as_secs_f64());
                             return Some(Err(Status::deadline_exceeded(silence)));
                         }
                         watching.asked = true;
