@@ -137,11 +137,43 @@ fn tests(tally: &mut Tally) -> Result<()> {
 #[derive(Debug, Default)]
 struct TestOutput {
     passed: usize,
-    failed: Vec<String>,
+    failed: Vec<Failed>,
     ignored: Vec<String>,
     skipped: Vec<(String, String)>,
     /// The test whose captured output is being read.
     current: Option<String>,
+}
+
+/// A test that failed.
+#[derive(Debug, Default)]
+struct Failed {
+    name: String,
+    /// How it panicked, without the backtrace.
+    panic: Vec<String>,
+    /// Is that what is being read?
+    panics: bool,
+}
+
+impl Failed {
+    /// Longest panic that is repeated at the end.
+    const LINES: usize = 8;
+
+    /// A line of its captured output.
+    fn read(&mut self, line: &str) {
+        if self.panic.is_empty() && line.starts_with("thread '") && line.contains(" panicked at ") {
+            self.panics = true;
+        } else if line == "stack backtrace:" || line.starts_with("note: ") || self.panic.len() == Self::LINES
+        {
+            self.panics = false;
+        }
+        if self.panics && !line.is_empty() {
+            self.panic.push(line.to_owned());
+        }
+    }
+
+    fn why(&self) -> String {
+        if self.panic.is_empty() { "see its words above".to_owned() } else { self.panic.join("\n  ") }
+    }
 }
 
 impl TestOutput {
@@ -154,7 +186,7 @@ impl TestOutput {
         }
         if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
             self.current = Some(name.to_owned());
-            return self.is_failed(name);
+            return self.failed_current().is_some();
         }
         if line.starts_with("test result:") || line == "failures:" || line == "successes:" {
             self.current = None;
@@ -168,7 +200,9 @@ impl TestOutput {
             return false;
         }
         // Captured output is of interest where a test failed; the names listed under "successes:" never.
-        self.current.as_deref().is_some_and(|name| self.is_failed(name))
+        let Some(failed) = self.failed_current() else { return false };
+        failed.read(line);
+        true
     }
 
     fn result(&mut self, name: &str, end: &str) -> bool {
@@ -177,21 +211,23 @@ impl TestOutput {
         } else if end.starts_with("ignored") {
             self.ignored.push(name.to_owned());
         } else if end.starts_with("FAILED") {
-            self.failed.push(name.to_owned());
+            self.failed.push(Failed { name: name.to_owned(), ..Failed::default() });
             return true;
         }
         false
     }
 
-    fn is_failed(&self, name: &str) -> bool {
-        self.failed.iter().any(|failed| failed == name)
+    /// The test whose output is being read, if it failed.
+    fn failed_current(&mut self) -> Option<&mut Failed> {
+        let current = self.current.as_deref()?;
+        self.failed.iter_mut().find(|failed| failed.name == current)
     }
 
     /// A test that skipped itself is not one that passed.
     fn count(&self, tally: &mut Tally) {
         tally.passed_many(self.passed.saturating_sub(self.skipped.len()));
-        for name in &self.failed {
-            tally.failed(name, "see its words above");
+        for failed in &self.failed {
+            tally.failed(&failed.name, &failed.why());
         }
         for name in &self.ignored {
             tally.skipped(name, "ignored unless asked for");
@@ -226,7 +262,12 @@ successes:
 failures:
 
 ---- table::holds stdout ----
+holding it
+
+thread 'table::holds' (7) panicked at src/table.rs:3:5:
 assertion failed: it holds
+stack backtrace:
+   0: __rustc::rust_begin_unwind
 
 failures:
     table::holds
@@ -247,12 +288,15 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         let mut output = TestOutput::default();
         let shown: Vec<&str> = OUTPUT.lines().filter(|line| output.read(line)).collect();
         assert_eq!(output.passed, 2);
-        assert_eq!(output.failed, ["table::holds"]);
+        assert_eq!(output.failed.len(), 1);
         assert_eq!(output.skipped, [("queue::binds".to_owned(), "no AF_XDP here".to_owned())]);
         let mut tally = Tally::default();
         output.count(&mut tally);
         assert!(format!("{tally:?}").contains("passed: 1"), "{tally:?}");
         assert!(shown.contains(&"assertion failed: it holds"), "{shown:?}");
+        assert!(shown.contains(&"holding it"), "{shown:?}");
+        let why = "thread 'table::holds' (7) panicked at src/table.rs:3:5:\n  assertion failed: it holds";
+        assert_eq!((output.failed[0].name.as_str(), output.failed[0].why().as_str()), ("table::holds", why));
         assert!(!shown.contains(&"    ring::wraps"), "{shown:?}");
     }
 }
