@@ -534,11 +534,7 @@ fn eventful() -> Vec<u8> {
 fn every_seed_of_the_corpus_is_read_without_contradiction() {
     for folder in ["corpus/bmp", "regressions/bmp"] {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(folder);
-        let Ok(seeds) = std::fs::read_dir(&folder) else {
-            println!("skipped: no {}", folder.display());
-            continue;
-        };
-        for seed in seeds {
+        for seed in std::fs::read_dir(&folder).expect("the folder can be read") {
             bmp_stream::run(&std::fs::read(seed.unwrap().path()).unwrap());
         }
     }

@@ -37,6 +37,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "bird2", program: "bird", reason: "is the other BGP speaker of the interop scenarios" },
     Package { name: "etcd-server", program: "etcd", reason: "is the other datastore" },
     Package { name: "etcd-client", program: "etcdctl", reason: "looks at it from outside" },
+    Package { name: "bgpdump", program: "bgpdump", reason: "is another reader of tables in files" },
     Package { name: "openssl", program: "openssl", reason: "makes the certificates of a test" },
     Package { name: "valgrind", program: "valgrind", reason: "counts the walk's instructions" },
 ];
