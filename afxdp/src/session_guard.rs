@@ -155,15 +155,25 @@ mod tests {
         Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap()
     }
 
-    /// Connects it, unless nobody answers. Whoever drops our segments never will: the wait only has to be longer than an
-    /// answer over loopback takes.
-    fn connect(socket: Socket, address: SocketAddr) -> io::Result<TcpStream> {
-        socket.connect_timeout(&address.into(), Duration::from_millis(500))?;
+    /// For an answer: longer than any machine is busy with something else.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    /// For no answer: whoever drops our segments never gives one. Longer than one over loopback takes as a rule.
+    const A_MOMENT: Duration = Duration::from_millis(500);
+
+    /// Connects it, unless nobody answers for so long.
+    fn connect(socket: Socket, address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+        socket.connect_timeout(&address.into(), patience)?;
         Ok(socket.into())
     }
 
     /// Does a byte cross between a server and a client of these keys, the server's for addresses of this length?
-    fn talk(server_address: &str, prefix_len: u8, server_key: &[u8], client_key: &[u8]) -> bool {
+    fn talk(
+        server_address: &str,
+        prefix_len: u8,
+        server_key: &[u8],
+        client_key: &[u8],
+        patience: Duration,
+    ) -> bool {
         let listener = TcpListener::bind(server_address).unwrap();
         let address = listener.local_addr().unwrap();
         set_tcp_md5_key(listener.as_fd(), address.ip(), prefix_len, server_key).unwrap();
@@ -172,9 +182,9 @@ mod tests {
         if !client_key.is_empty() {
             set_tcp_md5_key(socket.as_fd(), address.ip(), host, client_key).unwrap();
         }
-        let Ok(mut near) = connect(socket, address) else { return false };
+        let Ok(mut near) = connect(socket, address, patience) else { return false };
         let (mut far, _) = listener.accept().unwrap();
-        far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        far.set_read_timeout(Some(PATIENCE)).unwrap();
         near.write_all(b"x").unwrap();
         far.read_exact(&mut [0]).is_ok()
     }
@@ -182,16 +192,16 @@ mod tests {
     #[test]
     fn equal_keys_talk_and_others_do_not() {
         for (server, host) in [("127.0.0.1:0", 32), ("[::1]:0", 128)] {
-            assert!(talk(server, host, b"secret", b"secret"));
-            assert!(!talk(server, host, b"secret", b"other"));
-            assert!(!talk(server, host, b"secret", b""));
+            assert!(talk(server, host, b"secret", b"secret", PATIENCE));
+            assert!(!talk(server, host, b"secret", b"other", A_MOMENT));
+            assert!(!talk(server, host, b"secret", b"", A_MOMENT));
         }
     }
 
     #[test]
     fn a_key_may_be_for_a_whole_prefix() {
-        assert!(talk("127.0.0.9:0", 8, b"secret", b"secret"));
-        assert!(!talk("127.0.0.9:0", 8, b"secret", b"other"));
+        assert!(talk("127.0.0.9:0", 8, b"secret", b"secret", PATIENCE));
+        assert!(!talk("127.0.0.9:0", 8, b"secret", b"other", A_MOMENT));
     }
 
     #[test]
@@ -217,7 +227,7 @@ mod tests {
                     true => near.set_ttl_v4(7).unwrap(),
                     false => near.set_unicast_hops_v6(7).unwrap(),
                 }
-                let near = connect(near, address).unwrap();
+                let near = connect(near, address, PATIENCE).unwrap();
                 (near, listener.accept().unwrap().0)
             };
             let (_near, far) = accept();
@@ -237,9 +247,12 @@ mod tests {
             // Linux sends with a TTL of 64 where nothing else is asked.
             set_min_ttl(listener.as_fd(), ipv6, 255).unwrap();
             let address = listener.local_addr().unwrap();
-            assert!(connect(client(address), address).is_err(), "64 hops away, as far as TTL tells");
+            assert!(
+                connect(client(address), address, A_MOMENT).is_err(),
+                "64 hops away, as far as TTL tells"
+            );
             set_min_ttl(listener.as_fd(), ipv6, 64).unwrap();
-            assert!(connect(client(address), address).is_ok());
+            assert!(connect(client(address), address, PATIENCE).is_ok());
         }
     }
 }

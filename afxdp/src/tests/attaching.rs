@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use super::namespace::{self, Wire, collect, in_namespace, ip, numbered, veth};
 use crate::bpf::load;
 use crate::{
-    Attach, AttachError, AttachRequest, Program, ProgramError, ProgramKind, QueueConfig, UmemSet, abi,
-    attached, detach, netlink,
+    Attach, AttachError, AttachRequest, Program, ProgramError, ProgramKind, UmemSet, abi, attached, detach,
+    netlink,
 };
 
 /// An IPv4 packet that only passes through, in an Ethernet frame.
@@ -53,7 +53,7 @@ fn a_program_stays_when_its_owner_goes_and_then_its_fallback_decides() {
         let program = Program::load(ProgramKind::Uplink, 1).unwrap();
         let report = program.attach(a, AttachRequest::Auto).unwrap();
         assert_eq!((report.attach, report.replaced, report.native_refused), (Attach::Native, None, None));
-        let mut config = QueueConfig::new(a, 0);
+        let mut config = namespace::queue(a, 0);
         config.rings.fill = 32;
         let (mut queue, _) = umems.bind(config).unwrap();
         assert!(matches!(program.set_socket(1, &queue), Err(ProgramError::NoSuchQueue { .. })));

@@ -1,6 +1,6 @@
 //! Closing, dying, and binding again.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::{AttachRequest, BindError, Program, ProgramKind, QueueConfig, RingSiz
 const CHILD: &str = "TORTIE_TEST_HOLD_QUEUE_OF";
 
 fn config(ifindex: u32) -> QueueConfig {
-    let mut config = QueueConfig::new(ifindex, 0);
+    let mut config = namespace::queue(ifindex, 0);
     config.rings = RingSizes { rx: 64, tx: 64, fill: 64, completion: 64 };
     config.tx_budget = None;
     config
@@ -120,9 +120,7 @@ fn frames_stay_away_as_long_as_anybody_keeps_the_socket_open() {
     in_namespace(|| {
         let (a, _b) = veth("a", "b", 1);
         let (region, mut pool) = namespace::region(128);
-        let mut patient = config(a);
-        patient.bind_retry = Duration::from_secs(30);
-        let (mut queue, _) = UmemSet::new(region).bind(patient).unwrap();
+        let (mut queue, _) = UmemSet::new(region).bind(config(a)).unwrap();
         queue.refill(&mut pool);
         // As a child does between fork and exec.
         let copy = queue.as_fd().try_clone_to_owned().unwrap();
@@ -182,7 +180,8 @@ fn a_queue_held_by_another_process_names_it_and_is_free_soon_after_that_is_kille
             "--ignored",
             "--nocapture",
         ]);
-        let child = command.env(CHILD, a.to_string()).stdout(Stdio::piped()).spawn().unwrap();
+        command.env(CHILD, a.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn().unwrap();
         let mut child = Killed(child);
         let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         assert!(lines.map_while(Result::ok).any(|line| line.contains("bound")), "the child holds the queue");
@@ -215,8 +214,8 @@ fn child_that_holds_a_queue_until_killed() {
     let (mut queue, _) = UmemSet::new(region).bind(config(ifindex)).unwrap();
     queue.refill(&mut pool);
     println!("bound");
-    // Killed long before; a bound, so that nothing stays if the parent is killed first.
-    std::thread::sleep(Duration::from_secs(30));
+    // Killed before that; where the parent is killed first, its end of the pipe is closed, and nothing stays.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 #[test]

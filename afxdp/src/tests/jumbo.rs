@@ -1,10 +1,7 @@
 //! Frames above a page over a veth pair: received in pieces, held whole, sent in pieces.
 
 use super::namespace::{self, Wire, collect, eventually, in_namespace, ip, numbered, veth};
-use crate::{
-    AttachRequest, Frame, FramePool, ModeRequest, Program, ProgramKind, Queue, QueueConfig, RingSizes,
-    UmemSet,
-};
+use crate::{AttachRequest, Frame, FramePool, ModeRequest, Program, ProgramKind, Queue, RingSizes, UmemSet};
 
 /// Bytes of a frame whose packet fills an MTU of 9000.
 const FULL: usize = 9014;
@@ -26,7 +23,7 @@ fn port(umems: &mut UmemSet, ifindex: u32) -> Queue {
 fn port_by(umems: &mut UmemSet, ifindex: u32, attach: AttachRequest) -> Queue {
     let program = Program::load(ProgramKind::Workload, 1).unwrap();
     program.attach(ifindex, attach).unwrap();
-    let mut config = QueueConfig::new(ifindex, 0);
+    let mut config = namespace::queue(ifindex, 0);
     config.mode = ModeRequest::Copy;
     config.rings = RingSizes { rx: 256, tx: 256, fill: 256, completion: 256 };
     let (queue, report) = umems.bind(config).unwrap();
@@ -57,6 +54,7 @@ fn frames_of_every_size_up_to_the_mtu_cross_from_one_interface_to_another_whole_
         return;
     }
     in_namespace(|| {
+        namespace::stay_on_one_core();
         let (a, a_peer) = wide_veth("a", "ap", 9000);
         let (b, b_peer) = wide_veth("b", "bp", 9000);
         let (region, mut pool) = namespace::large_region(1024, 96);
@@ -131,6 +129,7 @@ fn the_kernels_generic_code_delivers_large_frames_too() {
         return;
     }
     in_namespace(|| {
+        namespace::stay_on_one_core();
         let (a, b) = wide_veth("a", "b", 9000);
         let (region, mut pool) = namespace::large_region(512, 8);
         let mut queue = port_by(&mut UmemSet::new(region), a, AttachRequest::Generic);
@@ -212,19 +211,19 @@ fn the_report_says_how_long_a_frame_may_be() {
         let (a, b) = veth("a", "b", 1);
         let (c, _d) = veth("c", "d", 1);
         let mut umems = UmemSet::new(namespace::large_region(64, 8).0);
-        let (_one, first) = umems.bind(QueueConfig::new(a, 0)).unwrap();
+        let (_one, first) = umems.bind(namespace::queue(a, 0)).unwrap();
         assert!(first.in_pieces && first.receivable == 3 * 4096 - 256, "{first}");
         assert!(first.to_string().contains("frames of up to 12032 bytes in pieces"), "{first}");
         // Zero-copy in pieces, then without, as 1500 bytes fit a chunk.
         assert_eq!(first.attempts.iter().map(|tried| tried.in_pieces).collect::<Vec<_>>(), [true, false]);
-        let (_other, second) = umems.bind(QueueConfig::new(b, 0)).unwrap();
+        let (_other, second) = umems.bind(namespace::queue(b, 0)).unwrap();
         assert!(second.shared && second.in_pieces, "{second}");
         ip("link set dev c mtu 9000");
-        let (_third, third) = umems.bind(QueueConfig::new(c, 0)).unwrap();
+        let (_third, third) = umems.bind(namespace::queue(c, 0)).unwrap();
         assert_eq!(third.attempts.len(), 1, "zero-copy without pieces isn't tried for 9000 bytes: {third}");
         let mut umems = UmemSet::new(namespace::region(64).0);
         let (e, _f) = veth("e", "f", 1);
-        let (_fourth, fourth) = umems.bind(QueueConfig::new(e, 0)).unwrap();
+        let (_fourth, fourth) = umems.bind(namespace::queue(e, 0)).unwrap();
         assert!(!fourth.in_pieces && fourth.receivable == 1792, "{fourth}");
     });
 }

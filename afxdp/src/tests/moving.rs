@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::namespace::{self, Wire, collect, eventually, in_namespace, numbered, veth};
 use crate::{
-    AttachRequest, FramePool, ModeRequest, Program, ProgramError, ProgramKind, Queue, QueueConfig, RingSizes,
-    UmemSet, wait,
+    AttachRequest, FramePool, ModeRequest, Program, ProgramError, ProgramKind, Queue, RingSizes, UmemSet,
+    wait,
 };
 
 /// A queue in copy mode with small rings, its program attached and the socket in it.
 fn port(umems: &mut UmemSet, ifindex: u32, queue: u32, program: &Program) -> Queue {
-    let mut config = QueueConfig::new(ifindex, queue);
+    let mut config = namespace::queue(ifindex, queue);
     config.mode = ModeRequest::Copy;
     config.rings = RingSizes { rx: 256, tx: 256, fill: 256, completion: 256 };
     config.tx_budget = None;
@@ -93,6 +93,7 @@ fn a_received_frame_has_room_in_front_for_any_encapsulation_whoever_runs_the_pro
 #[test]
 fn transmitted_frames_reach_the_peer_though_one_call_sends_only_thirty_two() {
     in_namespace(|| {
+        namespace::stay_on_one_core();
         let (a, b) = veth("a", "b", 1);
         let (region, mut pool) = namespace::region(512);
         let program = workload(a, 1);
@@ -182,6 +183,7 @@ fn an_empty_frame_is_counted_and_comes_back_instead_of_being_sent() {
 #[test]
 fn frames_cross_from_one_interface_to_another_without_a_copy_and_none_is_lost() {
     in_namespace(|| {
+        namespace::stay_on_one_core();
         let (a, a_peer) = veth("a", "ap", 1);
         let (b, b_peer) = veth("b", "bp", 1);
         let (region, mut pool) = namespace::region(1024);
@@ -290,15 +292,16 @@ fn a_full_receive_ring_and_an_empty_fill_ring_show_in_the_statistics() {
         let (a, b) = veth("a", "b", 1);
         let (region, mut pool) = namespace::region(64);
         let program = workload(a, 1);
-        let mut config = QueueConfig::new(a, 0);
+        let mut config = namespace::queue(a, 0);
         config.rings = RingSizes { rx: 4, tx: 4, fill: 32, completion: 4 };
         config.tx_budget = None;
         let (mut queue, _) = UmemSet::new(region).bind(config).unwrap();
         program.set_socket(0, &queue).unwrap();
         let wire = Wire::new(b);
         (0..3).for_each(|n| wire.send(&numbered(n, 64)));
-        eventually(|| (queue.statistics().rx_fill_ring_empty > 0).then_some(()))
-            .expect("nothing to receive into");
+        // All three, before there is anything to receive into.
+        eventually(|| (queue.statistics().rx_dropped == 3).then_some(())).expect("nothing to receive into");
+        assert!(queue.statistics().rx_fill_ring_empty > 0);
         queue.refill(&mut pool);
         (0..10).for_each(|n| wire.send(&numbered(n, 64)));
         eventually(|| (queue.statistics().rx_ring_full == 6).then_some(()))

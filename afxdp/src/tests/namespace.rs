@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{FramePool, LargeFrames, Queue, Region, RegionConfig, syscall};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
-/// Long enough for a loaded machine; nothing waits this long when it works.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+use crate::{FramePool, LargeFrames, Queue, QueueConfig, Region, RegionConfig, syscall};
+
+/// Longer than any machine is busy with something else; nothing waits this long when it works.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a test in a new network namespace, or prints why it can't.
 pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
@@ -44,6 +46,20 @@ pub(super) fn ip(arguments: &str) {
     let status =
         Command::new("ip").args(arguments.split_whitespace()).status().expect("iproute2 is installed");
     assert!(status.success(), "ip {arguments}");
+}
+
+/// Keeps the calling thread on the core that it is on. For tests of order where the kernel's stack receives at the far end:
+/// it has a backlog for each core, so what is sent from one core may overtake what was sent from another.
+pub(super) fn stay_on_one_core() {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu());
+    sched_setaffinity(None, &one).unwrap();
+}
+
+/// What to ask of a queue, with as much patience as everything else here has: a queue that is busy, and frames that the kernel
+/// doesn't give back, are told of after that.
+pub(super) fn queue(ifindex: u32, queue: u32) -> QueueConfig {
+    QueueConfig { bind_retry: PATIENCE, ..QueueConfig::new(ifindex, queue) }
 }
 
 /// A veth pair, both ends up; returns their indices.

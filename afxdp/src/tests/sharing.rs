@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::namespace::{self, Wire, eventually, in_namespace, numbered, veth};
 use crate::{
     AttachError, AttachRequest, BindError, BusyPoll, BusyPollOutcome, Mode, ModeRequest, Program,
-    ProgramError, ProgramKind, QueueConfig, Step, UmemSet,
+    ProgramError, ProgramKind, Step, UmemSet,
 };
 
 #[test]
@@ -14,7 +14,7 @@ fn zero_copy_on_a_veth_fails_clearly_and_auto_settles_for_copy_and_says_so() {
         let (a, _b) = veth("a", "b", 1);
         let (region, mut pool) = namespace::region(64);
         let mut umems = UmemSet::new(region);
-        let mut config = QueueConfig::new(a, 0);
+        let mut config = namespace::queue(a, 0);
         config.mode = ModeRequest::ZeroCopy;
         let error = umems.bind(config).unwrap_err();
         assert!(
@@ -38,10 +38,10 @@ fn queues_of_one_mode_share_a_registration_across_interfaces() {
         let (a, b) = veth("a", "b", 1);
         let (region, _pool) = namespace::region(64);
         let mut umems = UmemSet::new(region);
-        let (_one, first) = umems.bind(QueueConfig::new(a, 0)).unwrap();
-        let (_other, second) = umems.bind(QueueConfig::new(b, 0)).unwrap();
+        let (_one, first) = umems.bind(namespace::queue(a, 0)).unwrap();
+        let (_other, second) = umems.bind(namespace::queue(b, 0)).unwrap();
         assert_eq!((first.shared, second.shared), (false, true));
-        assert!(matches!(umems.bind(QueueConfig::new(a, 0)), Err(BindError::AlreadyBound { .. })));
+        assert!(matches!(umems.bind(namespace::queue(a, 0)), Err(BindError::AlreadyBound { .. })));
     });
 }
 
@@ -52,14 +52,14 @@ fn sharing_outlives_the_queue_that_registered_first() {
         let (c, _d) = veth("c", "d", 1);
         let (region, mut pool) = namespace::region(64);
         let mut umems = UmemSet::new(region);
-        let (first, _) = umems.bind(QueueConfig::new(a, 0)).unwrap();
-        let (second, _) = umems.bind(QueueConfig::new(b, 0)).unwrap();
+        let (first, _) = umems.bind(namespace::queue(a, 0)).unwrap();
+        let (second, _) = umems.bind(namespace::queue(b, 0)).unwrap();
         first.close(&mut pool);
-        let (third, report) = umems.bind(QueueConfig::new(c, 0)).unwrap();
+        let (third, report) = umems.bind(namespace::queue(c, 0)).unwrap();
         assert!(report.shared, "with the second, as the first is gone");
         second.close(&mut pool);
         third.close(&mut pool);
-        let (_fourth, report) = umems.bind(QueueConfig::new(a, 0)).unwrap();
+        let (_fourth, report) = umems.bind(namespace::queue(a, 0)).unwrap();
         assert!(!report.shared, "all are gone: registered again");
     });
 }
@@ -71,10 +71,10 @@ fn a_queue_whose_interface_is_gone_does_not_keep_others_from_sharing() {
         let (b, b_peer) = veth("b", "bp", 1);
         let (region, mut pool) = namespace::region(64);
         let mut umems = UmemSet::new(region);
-        let (orphan, _) = umems.bind(QueueConfig::new(a, 0)).unwrap();
-        let (second, _) = umems.bind(QueueConfig::new(b, 0)).unwrap();
+        let (orphan, _) = umems.bind(namespace::queue(a, 0)).unwrap();
+        let (second, _) = umems.bind(namespace::queue(b, 0)).unwrap();
         namespace::ip("link del dev a");
-        let (third, report) = umems.bind(QueueConfig::new(b_peer, 0)).unwrap();
+        let (third, report) = umems.bind(namespace::queue(b_peer, 0)).unwrap();
         assert!(report.shared, "{report}");
         for queue in [orphan, second, third] {
             assert_eq!(queue.close(&mut pool).lost, 0);
@@ -91,7 +91,7 @@ fn frames_pass_between_two_registrations_of_the_same_memory() {
         let mut umems = UmemSet::new(region);
         let program = Program::load(ProgramKind::Workload, 1).unwrap();
         program.attach(a, AttachRequest::Native).unwrap();
-        let mut config = QueueConfig::new(a, 0);
+        let mut config = namespace::queue(a, 0);
         config.rings.fill = 64;
         let (mut from, first) = umems.bind(config).unwrap();
         // Wake-ups are a property of the registration too, so this can't join the first. A second mode would do the
@@ -120,7 +120,7 @@ fn a_frame_of_another_region_cannot_be_transmitted() {
         let (a, _b) = veth("a", "b", 1);
         let (region, _pool) = namespace::region(8);
         let (_other, mut other_pool) = namespace::region(8);
-        let (mut queue, _) = UmemSet::new(region).bind(QueueConfig::new(a, 0)).unwrap();
+        let (mut queue, _) = UmemSet::new(region).bind(namespace::queue(a, 0)).unwrap();
         let mut frame = other_pool.take().unwrap();
         frame.copy_from(&[0; 64]).unwrap();
         let transmitted =
@@ -135,11 +135,11 @@ fn what_cannot_be_bound_is_refused_with_the_reason() {
         let (a, _b) = veth("a", "b", 2);
         let (region, _pool) = namespace::region(8);
         let mut umems = UmemSet::new(region);
-        let error = umems.bind(QueueConfig::new(a, 4)).unwrap_err();
+        let error = umems.bind(namespace::queue(a, 4)).unwrap_err();
         assert!(matches!(error, BindError::NoSuchQueue { queue: 4, queues: 2, .. }), "{error}");
-        let error = umems.bind(QueueConfig::new(9999, 0)).unwrap_err();
+        let error = umems.bind(namespace::queue(9999, 0)).unwrap_err();
         assert!(matches!(error, BindError::NoInterface { ifindex: 9999 }), "{error}");
-        let mut config = QueueConfig::new(a, 0);
+        let mut config = namespace::queue(a, 0);
         config.rings.tx = 100;
         assert!(matches!(umems.bind(config), Err(BindError::RingSize { ring: "tx", size: 100 })));
     });
@@ -151,7 +151,7 @@ fn the_send_budget_and_busy_polling_are_reported_as_the_kernel_took_them() {
         let (a, b) = veth("a", "b", 1);
         let (region, _pool) = namespace::region(8);
         let mut umems = UmemSet::new(region);
-        let mut config = QueueConfig::new(a, 0);
+        let mut config = namespace::queue(a, 0);
         config.busy_poll = Some(BusyPoll { usecs: 20, budget: 64 });
         let (_queue, report) = umems.bind(config).unwrap();
         assert_ne!(report.busy_poll, BusyPollOutcome::Off);
@@ -172,7 +172,7 @@ fn without_privilege_every_refusal_says_what_is_missing() {
         let program = Program::load(ProgramKind::Workload, 1).unwrap();
         namespace::drop_privileges();
         let (region, _pool) = namespace::region(8);
-        let error = UmemSet::new(region).bind(QueueConfig::new(a, 0)).unwrap_err();
+        let error = UmemSet::new(region).bind(namespace::queue(a, 0)).unwrap_err();
         assert!(matches!(error, BindError::NotPermitted { step: Step::Open }), "{error}");
         let error = Program::load(ProgramKind::Workload, 1).unwrap_err();
         assert!(matches!(error, ProgramError::NotPermitted { .. }), "{error}");
