@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// How long a program that only changes a setting may take.
-pub const SETTING: Duration = Duration::from_secs(20);
+pub const SETTING: Duration = Duration::from_secs(60);
 
 /// How often a running program is looked at.
 const TICK: Duration = Duration::from_millis(2);

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -14,7 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::etcd::MirroringEtcd;
 use crate::netns::Namespace;
-use crate::process::{Identity, Process};
+use crate::process::Process;
 use crate::progress::Progress;
 use crate::{sweep, wait};
 
@@ -58,11 +57,8 @@ impl Lab {
         if directory.exists() {
             sweep::remove(&directory)?;
         }
-        fs::create_dir_all(directory.join("logs"))
+        sweep::make_state_directory(&id)
             .with_context(|| format!("cannot make the state directory {}", directory.display()))?;
-        // A scenario runs the router as a user who may do nothing; that user must still find its files.
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
-        fs::write(directory.join(sweep::OWNER), Identity::own()?.to_string())?;
         Ok(Lab {
             id,
             directory,

@@ -339,7 +339,7 @@ mod tests {
         command.args(["-c", "echo farewell; exit 7"]);
         let mut process =
             Process::spawn("short", command, logs.path(), Rc::default()).expect("sh is everywhere");
-        let error = process.finish(Duration::from_secs(5)).expect_err("it fails").to_string();
+        let error = process.finish(Duration::from_secs(60)).expect_err("it fails").to_string();
         assert!(error.contains("farewell") && error.contains('7'), "{error}");
     }
 }

@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn what_comes_in_time_is_returned() {
         let mut looks = 0;
-        let found = until("the third look", Duration::from_secs(5), || {
+        let found = until("the third look", Duration::from_secs(60), || {
             looks += 1;
             Ok((looks == 3).then_some(looks))
         });

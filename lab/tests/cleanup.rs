@@ -26,7 +26,7 @@ fn furnish(lab: &Lab) -> (lab::process::Process, Identity) {
     let right = lab.namespace("right").expect("another");
     link::veth(End::new(&left, "eth0"), End::new(&right, "eth0")).expect("a link");
     let mut command = left.command("sleep");
-    command.arg("60");
+    command.arg("600");
     let process = lab.spawn("sleeper", command).expect("sleep is everywhere");
     let identity = process.identity();
     (process, identity)

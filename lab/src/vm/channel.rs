@@ -89,7 +89,12 @@ impl Channel {
         match self.stream.read(&mut bytes) {
             Ok(0) => bail!("the console was closed"),
             Ok(count) => self.received.extend(bytes.iter().take(count)),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            // A process that was stopped for a while and goes on is interrupted (signal(7)).
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
             Err(error) => return Err(error.into()),
         }
         if self.received.len() > LONGEST {
@@ -164,8 +169,10 @@ mod tests {
         let (stream, mut machine) = UnixStream::pair().expect("a pair of sockets");
         let mut channel = Channel::new(stream);
         channel.send("true", Duration::from_secs(1)).expect("it is sent");
+        // An hour from now: however slow the machine is, nothing has been waited for.
+        channel.written += Duration::from_secs(3600);
         channel.insist().expect("it is too early for that");
-        channel.written = channel.written.checked_sub(PATIENCE).expect("this machine is up for longer");
+        channel.written = Instant::now().checked_sub(PATIENCE).expect("this machine is up for longer");
         channel.insist().expect("it is sent again");
         drop(channel);
         let mut text = String::new();
