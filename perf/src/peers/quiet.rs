@@ -89,10 +89,11 @@ mod tests {
         let watched = Watched { tasks: folder.path().into() };
         let mut waited = 0u64;
         let mut readings = 0;
-        // A second of waiting in each of the first three.
+        // Of waiting in each of the first three: nearly all of the time, however slow this machine is.
+        const AN_HOUR: u64 = 3_600_000_000_000;
         let reading = watched.read(|| {
             readings += 1;
-            waited += if readings <= 3 { 1_000_000_000 } else { 0 };
+            waited += if readings <= 3 { AN_HOUR } else { 0 };
             fs::write(&schedstat, format!("5 {waited} 1"))?;
             Ok(f64::from(readings))
         });
@@ -100,7 +101,7 @@ mod tests {
         assert_eq!((reading.value, reading.disturbed), (4.0, false));
 
         let reading = watched.read(|| {
-            waited += 1_000_000_000;
+            waited += AN_HOUR;
             fs::write(&schedstat, format!("5 {waited} 1"))?;
             Ok(7.0)
         });

@@ -196,8 +196,8 @@ fn a_faster_pace_begins_at_once() {
 
 #[test]
 fn a_change_during_a_poll_is_asked_for_again() {
-    let mut session = Session::new(NonZeroU32::MIN, config(3, 100, 100), Instant::now());
     let now = Instant::now();
+    let mut session = Session::new(NonZeroU32::MIN, config(3, 100, 100), now);
     let packet = |state, final_| Control {
         diagnostic: Diagnostic::NONE,
         state,
