@@ -50,12 +50,22 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
+/// Lets the writer free everything, also where the reader failed: it would wait for ever for room.
+struct PassOnDrop<'a>(&'a AtomicU64);
+
+impl Drop for PassOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(u64::MAX, Ordering::SeqCst);
+    }
+}
+
 impl Epochs {
     /// Frees what every reader has passed. A reader that has passed step n began its present look-ups after it: what
     /// was replaced up to n is free.
     fn retire<K: Key>(&self, table: &mut Table<K>) {
-        let safe = self.passed.iter().map(|passed| passed.load(Ordering::SeqCst)).min().unwrap_or(0);
-        table.retire(self.step.load(Ordering::SeqCst), safe);
+        let step = self.step.load(Ordering::SeqCst);
+        let safe = self.passed.iter().map(|passed| passed.load(Ordering::SeqCst)).fold(step, u64::min);
+        table.retire(step, safe);
     }
 }
 
@@ -72,6 +82,7 @@ fn judge(answer: Option<Value>, before: u64, after: u64) {
 }
 
 fn ask<K: Key>(lookup: &Lookup<K>, key: K, epochs: &Epochs, reader: usize) -> u64 {
+    let _pass = PassOnDrop(&epochs.passed[reader]);
     let mut asked = 0;
     while !epochs.stop.load(Ordering::Relaxed) {
         epochs.passed[reader].store(epochs.step.load(Ordering::SeqCst), Ordering::SeqCst);

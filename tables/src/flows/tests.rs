@@ -361,6 +361,15 @@ fn next(state: &mut u32) -> u32 {
     *state >> 8
 }
 
+/// Lets another thread end, also where this one fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Two threads flood a small table, one ages it, and readers look at established flows and at the flood: those are always
 /// there, and nobody ever finds half of a flow.
 #[test]
@@ -388,6 +397,7 @@ fn under_a_flood_from_several_threads_no_entry_is_torn_and_no_established_flow_l
             }
         };
         let floods = [scope.spawn(flood(1)), scope.spawn(flood(2))];
+        let _stop = StopOnDrop(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 flows.age(64, NOW, &timeouts());
@@ -408,7 +418,6 @@ fn under_a_flood_from_several_threads_no_entry_is_torn_and_no_established_flow_l
                 flows.touch(&flow, 0, &time(NOW));
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!((0..KEPT).all(|n| look_up(&flows, &original(n)).is_some()));
     // Nothing leaked: all rows that aren't a flow's are free.
