@@ -9,10 +9,9 @@ use model::{Family, Prefix};
 use crate::cohorts::{Cohorts, Freshness};
 use crate::config::PeerKind;
 use crate::import::{ImportPolicy, is_forwardable};
+use crate::input::Rank;
 use crate::interner::Interner;
-use crate::loc_rib::{
-    Becomes, Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Sought, Spare, TOGETHER, Table, mark,
-};
+use crate::loc_rib::{Becomes, Inserted, Key, KeyV4, KeyV6, Path, Rib, Slot, Sought, TOGETHER, Table, mark};
 use crate::nexthops::Nexthops;
 use crate::output::Output;
 use crate::prefix_limit::{Admission, Allowance, TooMany};
@@ -255,7 +254,7 @@ impl AdjRibIn {
                     path_id: sought.path_id,
                     sent_id: 0,
                     cohort,
-                    spare: Spare::default(),
+                    rank: Rank::Peers,
                     marks: marks | *mark,
                 };
                 if let Inserted::Replaced(old) = put(table, nexthops, sought, path, out) {

@@ -4,11 +4,11 @@
 //! resolvable, or whose AS path holds an AS loop." Then, of what is left, §9.1.1 wants the highest degree of
 //! preference, and §9.1.2.2 breaks ties, removing at each step what is worse than the best at that step:
 //!
-//! 1. [`Step::Local`]: our own routes. Ours: the RFC leaves the preference of local routes to policy, and BIRD
-//!    puts static routes before BGP's. One that is given a LOCAL_PREF is held against the others by it, and comes first
-//!    among those of the same: a workload that has moved is announced with a higher one by its new node.
+//! 1. [`Step::Rank`]: the [`Rank`] of our own routes: before what peers say, beside it or after it. Ours: the RFC leaves the
+//!    preference of local routes to policy, and BIRD puts static routes before BGP's and the kernel's after them.
 //! 2. [`Step::LongLivedStale`]: routes without LLGR_STALE before any with it (RFC 9494 §4.3).
-//! 3. [`Step::LocalPref`]: the highest LOCAL_PREF; 100 where a peer gives none.
+//! 3. [`Step::LocalPref`]: the highest LOCAL_PREF; 100 where a peer gives none. Among those of the same our own comes first
+//!    ([`Step::Local`]): a workload that has moved is announced with a higher one by its new node.
 //! 4. [`Step::AsPathLength`] (a): the fewest ASes in AS_PATH; a set is one, confederation segments none.
 //! 5. [`Step::Origin`] (b): the lowest ORIGIN.
 //! 6. [`Step::Med`] (c): among routes of the same neighbouring AS, the lowest MULTI_EXIT_DISC; none is 0.
@@ -30,6 +30,7 @@ use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::{PeerKind, SpeakerConfig};
+use crate::input::Rank;
 use crate::status::{Ineligible, Standing, Step};
 use crate::wire::attributes::Attributes;
 
@@ -40,6 +41,7 @@ pub(crate) const DEFAULT_LOCAL_PREF: u32 = 100;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate<'a> {
     pub(crate) attributes: &'a Attributes,
+    pub(crate) rank: Rank,
     /// `None` for our own routes.
     pub(crate) peer: Option<CandidatePeer>,
     pub(crate) metric: u32,
@@ -58,11 +60,6 @@ pub(crate) struct CandidatePeer {
 impl Candidate<'_> {
     fn local_pref(&self) -> u32 {
         self.attributes.local_pref().unwrap_or(DEFAULT_LOCAL_PREF)
-    }
-
-    /// Our own, without a LOCAL_PREF that others could be held against.
-    fn is_beyond_comparison(&self) -> bool {
-        self.peer.is_none() && self.attributes.local_pref().is_none()
     }
 
     fn kind(&self) -> Option<PeerKind> {
@@ -122,7 +119,7 @@ impl Decision {
         let of = |at: usize| paths[at].as_ref().ok();
         self.alive.extend((0..paths.len()).filter(|&at| of(at).is_some()));
         if self.alive.len() > 1 {
-            self.keep_lowest(Step::Local, |at| of(at).map(|path| !path.is_beyond_comparison()));
+            self.keep_lowest(Step::Rank, |at| of(at).map(|path| path.rank));
             self.keep_lowest(Step::LongLivedStale, |at| {
                 of(at).map(|path| path.attributes.is_long_lived_stale())
             });

@@ -133,7 +133,8 @@ impl ExportPolicy {
                 Scope::OwnAs => internal,
                 Scope::Nobody => false,
             };
-        match self.filter.verdict(prefix, &path.imported, learned.is_some()) {
+        let originated = learned.is_none().then_some(path.rank);
+        match self.filter.verdict(prefix, &path.imported, originated) {
             Verdict::Accept(rule) if allowed => Permit::Yes(rule),
             _ => Permit::No,
         }

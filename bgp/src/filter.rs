@@ -4,6 +4,7 @@ use model::{AsNumber, Family, Prefix};
 
 use crate::config::PeerKind;
 use crate::decision::DEFAULT_LOCAL_PREF;
+use crate::input::Rank;
 use crate::wire::attributes::Attributes;
 
 /// What a filter does with a route.
@@ -37,6 +38,8 @@ pub struct FilterMatch {
     pub learned: bool,
     /// It was originated here, not learned by BGP.
     pub originated: bool,
+    /// It was originated here with this rank.
+    pub rank: Option<Rank>,
     /// It carries this community.
     pub community: Option<Community>,
     /// Its AS_PATH begins with these, the nearest AS first.
@@ -136,9 +139,14 @@ impl Filter {
         self.rules.iter().any(|rule| asks(&rule.matches))
     }
 
-    /// The first rule that matches decides.
-    pub(crate) fn verdict(&self, prefix: Prefix, attributes: &Attributes, learned: bool) -> Verdict<'_> {
-        let rule = self.rules.iter().find(|rule| rule.matches.matches(prefix, attributes, learned));
+    /// The first rule that matches decides. `originated`: the rank of a route that wasn't learned by BGP.
+    pub(crate) fn verdict(
+        &self,
+        prefix: Prefix,
+        attributes: &Attributes,
+        originated: Option<Rank>,
+    ) -> Verdict<'_> {
+        let rule = self.rules.iter().find(|rule| rule.matches.matches(prefix, attributes, originated));
         match rule.map_or(self.default, |rule| rule.action) {
             FilterAction::Reject => Verdict::Reject,
             FilterAction::Accept => Verdict::Accept(rule.filter(|rule| !rule.operations.is_empty())),
@@ -170,12 +178,13 @@ impl FilterRule {
 }
 
 impl FilterMatch {
-    fn matches(&self, prefix: Prefix, attributes: &Attributes, learned: bool) -> bool {
+    fn matches(&self, prefix: Prefix, attributes: &Attributes, originated: Option<Rank>) -> bool {
         self.prefix.is_none_or(|prefixes| prefixes.matches(prefix))
             && self.family.is_none_or(|family| prefix.family() == family)
             && self.one_of.as_ref().is_none_or(|prefixes| prefixes.binary_search(&prefix).is_ok())
-            && (learned || !self.learned)
-            && !(learned && self.originated)
+            && !(self.learned && originated.is_some())
+            && !(self.originated && originated.is_none())
+            && self.rank.is_none_or(|wanted| originated == Some(wanted))
             && self.community.is_none_or(|community| carries(attributes, community))
             && self.begins_as_path(attributes)
             && self.local_pref.is_none_or(|wanted| local_pref(attributes) == wanted)

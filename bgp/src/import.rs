@@ -101,7 +101,7 @@ impl<'a> ImportPolicy<'a> {
         received: &Arc<Attributes>,
         interner: &mut Interner,
     ) -> (Arc<Attributes>, u16) {
-        match self.filter.verdict(prefix, received, true) {
+        match self.filter.verdict(prefix, received, None) {
             Verdict::Reject => (Arc::clone(received), mark::FILTERED),
             Verdict::Accept(rule) => {
                 let own_as_only = self.own_as_only(received);

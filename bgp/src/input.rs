@@ -116,6 +116,8 @@ pub enum Input<'a> {
 pub struct OriginatedRoute {
     /// To where.
     pub prefix: Prefix,
+    /// How it is held against what peers say of the same prefix.
+    pub rank: Rank,
     /// How we know it.
     pub origin: Origin,
     /// For iBGP peers; `None` is 100.
@@ -131,10 +133,11 @@ pub struct OriginatedRoute {
 }
 
 impl OriginatedRoute {
-    /// An ORIGIN of IGP and nothing else.
+    /// Before what peers say, with an ORIGIN of IGP and nothing else.
     pub fn new(prefix: Prefix) -> OriginatedRoute {
         OriginatedRoute {
             prefix,
+            rank: Rank::BeforePeers,
             origin: Origin::Igp,
             local_pref: None,
             med: None,
@@ -143,6 +146,20 @@ impl OriginatedRoute {
             aggregator: None,
         }
     }
+}
+
+/// Which routes to one prefix come first, whatever their attributes: BIRD's preference of a protocol, an administrative distance
+/// elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rank {
+    /// Before what peers say, as BIRD's static routes (a preference of 200).
+    BeforePeers,
+    /// What peers say (100), and routes of ours that LOCAL_PREF is to decide about.
+    Peers,
+    /// After what peers say, as what BIRD learns from the kernel (10).
+    AfterPeers,
+    /// After all else: it stands in for what others should say, and isn't for everybody, which is for filters to see to.
+    StandIn,
 }
 
 /// The ORIGIN attribute (RFC 4271 §5.1.1); the order is the preference.

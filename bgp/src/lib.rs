@@ -96,7 +96,7 @@ pub use config::{
 };
 pub use filter::{Community, Filter, FilterAction, FilterMatch, FilterRule, Operation, PrefixMatch};
 pub use guard::{Guard, Password};
-pub use input::{Direction, Input, Origin, OriginatedRoute};
+pub use input::{Direction, Input, Origin, OriginatedRoute, Rank};
 pub use output::{BestPath, BestPaths, Output, PeerState, Reason};
 pub use prefix_limit::{LimitAction, PrefixLimit, Reached};
 pub use speaker::Speaker;

@@ -19,6 +19,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 use model::{Family, Prefix};
 
+use crate::input::Rank;
 use crate::pass::Portion;
 use crate::wire::attributes::Attributes;
 
@@ -68,17 +69,8 @@ pub(crate) struct Path {
     pub(crate) marks: u16,
     /// With which others of its source it came: see [`crate::cohorts`].
     pub(crate) cohort: u8,
-    #[expect(dead_code, reason = "see `Spare`")]
-    pub(crate) spare: Spare,
-}
-
-/// A byte of a path that has one value; by its other values [`Paths`] tells its variants apart, which would take eight bytes
-/// a prefix elsewhere.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(u8)]
-pub(crate) enum Spare {
-    #[default]
-    Path = 0,
+    /// By the values that this never has [`Paths`] tells its variants apart, which would take eight bytes a prefix elsewhere.
+    pub(crate) rank: Rank,
 }
 
 impl Path {
@@ -543,6 +535,7 @@ impl<K: Key> Table<K> {
         let old = &mut entry.paths.as_mut_slice()[at];
         let chosen = mark::CHOSEN | mark::BEST;
         let same = Arc::ptr_eq(&old.imported, &path.imported)
+            && old.rank == path.rank
             && (old.marks ^ path.marks) & !(chosen | mark::STALE) == 0;
         if same {
             let replaced = old.clone();

@@ -22,7 +22,7 @@ use crate::export::ExportPolicy;
 use crate::graceful_restart::{Heard, Helper, Restart};
 use crate::input::{Direction, Input, OriginatedRoute};
 use crate::jitter::Jitter;
-use crate::loc_rib::{Path, Slot, Spare};
+use crate::loc_rib::{Path, Slot};
 use crate::output::{Output, Reason};
 use crate::pass::Pass;
 use crate::prefix_limit::Allowance;
@@ -608,7 +608,7 @@ impl Speaker {
             source: Slot::LOCAL,
             path_id: 0,
             sent_id: 0,
-            spare: Spare::default(),
+            rank: route.rank,
             marks: 0,
             cohort: 0,
         };

@@ -163,12 +163,14 @@ pub enum Standing {
 /// The steps of the decision process; see `decision.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// Our own routes come first.
-    Local,
+    /// Before others, whatever its attributes: see [`Rank`](crate::Rank).
+    Rank,
     /// Not LLGR_STALE (RFC 9494 §4.3).
     LongLivedStale,
     /// Higher LOCAL_PREF.
     LocalPref,
+    /// Our own.
+    Local,
     /// Shorter AS_PATH.
     AsPathLength,
     /// Lower ORIGIN.
@@ -195,9 +197,10 @@ impl fmt::Display for Step {
     /// Why the path that lost is the worse one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Step::Local => "not our own",
+            Step::Rank => "lower preference",
             Step::LongLivedStale => "long-lived stale",
             Step::LocalPref => "lower LOCAL_PREF",
+            Step::Local => "not our own",
             Step::AsPathLength => "longer AS_PATH",
             Step::Origin => "higher ORIGIN",
             Step::Med => "higher MULTI_EXIT_DISC",

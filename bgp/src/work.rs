@@ -255,6 +255,7 @@ pub(crate) fn candidate<'a>(
     });
     Ok(Candidate {
         attributes: &path.imported,
+        rank: path.rank,
         peer,
         metric,
         stale: path.has(mark::STALE),

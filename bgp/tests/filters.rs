@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use bgp::{
     Attributes, Community, Filter, FilterAction, FilterMatch, FilterRule, Input, Operation, OriginatedRoute,
-    PrefixMatch, SpeakerConfig,
+    PrefixMatch, Rank, SpeakerConfig,
 };
 use model::AsNumber;
 use support::network::Network;
@@ -131,6 +131,31 @@ fn communities_as_paths_and_preferences_are_matched() {
     originate(&mut network, &["10.1.0.0/16"], &[]);
     network.run(10);
     assert!(arrived(&network).is_empty(), "what is originated here was learned from nobody");
+}
+
+#[test]
+fn what_is_originated_here_and_its_rank_are_matched() {
+    let default = FilterMatch::default;
+    let originated = || FilterMatch { originated: true, ..default() };
+    let of = |rank| FilterMatch { rank: Some(rank), ..default() };
+    for (matches, expected) in [
+        (originated(), &["10.1.0.0/16", "10.2.0.0/16"][..]),
+        (of(Rank::StandIn), &["10.2.0.0/16"]),
+        (of(Rank::Peers), &[]),
+    ] {
+        let mut network = pair(only(matches.clone()), Filter::accept_all());
+        originate(&mut network, &["10.1.0.0/16"], &[]);
+        let stand_in = OriginatedRoute::new(prefix("10.2.0.0/16"));
+        network.give(0, Input::Originate(OriginatedRoute { rank: Rank::StandIn, ..stand_in }));
+        network.run(10);
+        assert_eq!(arrived(&network), expected, "{matches:?}");
+    }
+    for matches in [originated(), of(Rank::Peers)] {
+        let mut network = pair(Filter::accept_all(), only(matches.clone()));
+        originate(&mut network, &["10.1.0.0/16"], &[]);
+        network.run(10);
+        assert!(arrived(&network).is_empty(), "what a peer tells wasn't originated here: {matches:?}");
+    }
 }
 
 #[test]

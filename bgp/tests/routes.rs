@@ -5,7 +5,9 @@ mod support;
 use bgp::wire::attributes::{AsPath, code};
 use bgp::wire::capability::Capability;
 use bgp::wire::update::{Update, UpdateContext};
-use bgp::{Attributes, BestPaths, Input, OriginatedRoute, Output, PeerKind, Standing};
+use bgp::{
+    Attributes, BestPaths, Input, OriginatedRoute, Output, PathSource, PeerKind, Rank, Standing, Step,
+};
 use support::{Actor, Bench, EBGP, IBGP, OBSERVER, prefix, unhex, update};
 
 /// ORIGIN IGP, AS_PATH 65001, NEXT_HOP 10.0.0.2.
@@ -189,11 +191,35 @@ fn our_own_route_with_a_preference_gives_way_to_a_higher_one() {
     bench.establish(EBGP);
     announce(&mut bench, EBGP, "");
     for (local_pref, is_ours) in [(99, false), (100, true), (101, true), (99, false)] {
-        let own = OriginatedRoute::new(prefix("192.0.2.0/24"));
-        bench.give(Input::Originate(OriginatedRoute { local_pref: Some(local_pref), ..own }));
-        let best = bench.speaker.routes(prefix("192.0.2.0/24"))[0].source;
-        assert_eq!(best == bgp::PathSource::Local, is_ours, "{local_pref}");
+        assert_eq!(originated_is_best(&mut bench, Rank::Peers, Some(local_pref)), is_ours, "{local_pref}");
     }
+}
+
+/// Originates a route of a prefix that a peer tells, too: is it the best?
+fn originated_is_best(bench: &mut Bench, rank: Rank, local_pref: Option<u32>) -> bool {
+    let own = OriginatedRoute::new(prefix("192.0.2.0/24"));
+    bench.give(Input::Originate(OriginatedRoute { rank, local_pref, ..own }));
+    bench.speaker.routes(prefix("192.0.2.0/24"))[0].source == PathSource::Local
+}
+
+/// Whatever LOCAL_PREF it has; and where it alone has changed, that is news.
+#[test]
+fn the_rank_of_our_own_route_comes_before_its_preference() {
+    let mut bench = Bench::new();
+    bench.establish(EBGP);
+    announce(&mut bench, EBGP, "");
+    for local_pref in [None, Some(0), Some(100), Some(u32::MAX)] {
+        for (rank, is_ours) in [
+            (Rank::BeforePeers, true),
+            (Rank::AfterPeers, false),
+            (Rank::Peers, local_pref != Some(0)),
+            (Rank::StandIn, false),
+        ] {
+            assert_eq!(originated_is_best(&mut bench, rank, local_pref), is_ours, "{rank:?} {local_pref:?}");
+        }
+    }
+    let ours = bench.speaker.routes(prefix("192.0.2.0/24")).into_iter().next_back().unwrap();
+    assert_eq!((ours.source, ours.standing), (PathSource::Local, Standing::Lost(Step::Rank)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bgp::{
     Filter, FilterAction, FilterMatch, FilterRule, Guard, Input, NextHopMode, Operation, Origin,
-    OriginatedRoute, Password, PeerConfig, PeerId, SelfNextHops, SendPaths, SpeakerConfig,
+    OriginatedRoute, Password, PeerConfig, PeerId, Rank, SelfNextHops, SendPaths, SpeakerConfig,
 };
 use model::{AsNumber, Family, Prefix, SecretKey};
 
@@ -248,20 +248,13 @@ pub fn identity(desired: &Desired) -> Option<(Ipv4Addr, AsNumber)> {
     desired.router_id.map(|router_id| (router_id, desired.as_number))
 }
 
-/// The LOCAL_PREF of a default route that stands in for one that somebody else tells: it loses to any, and peers that were not
-/// promised a default route aren't told it.
-const STAND_IN: u32 = 0;
-/// The LOCAL_PREF of the datastore's routes to other nodes' workloads: they lose to any that BGP brings, as routes that BIRD
-/// learns from the kernel do.
-const CLUSTER_ROUTE: u32 = 1;
-
-/// The LOCAL_PREF of what another daemon has put into the kernel's table: it loses to any that BGP brings, as it does in BIRD (a
-/// preference of 10 against 100) and in our own table. Peers are told of it with that of any route of ours.
-const KERNEL_ROUTE: u32 = 2;
-
 /// Our blocks, our services' and other networks, and the addresses of workloads that lie in no block of ours (borrowed ones);
-/// the box's own routes that pools and BGPFilters are about; aggregates, and default routes for who was promised one. Where there are peers in other ASes, also the datastore's routes to
-/// other nodes' workloads: Calico's BIRD learns from the kernel what Felix has programmed, and tells such peers.
+/// the box's own routes that pools and BGPFilters are about; aggregates, and default routes for who was promised one. Where there
+/// are peers in other ASes, also the datastore's routes to other nodes' workloads: Calico's BIRD learns from the kernel what
+/// Felix has programmed, and tells such peers.
+///
+/// What another daemon has put into the kernel's table loses to any route that BGP brings, as it does in our own table, and so do
+/// the datastore's routes.
 fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     let in_own_block = |address: &Prefix| desired.blocks.iter().any(|block| block.covers(*address));
     let borrowed = desired
@@ -271,14 +264,14 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
         .filter(|address| !in_own_block(address));
     let route = |prefix: &Prefix| {
         let local_pref = Some(local_pref_of(desired.normal_priority(prefix.family())));
-        (*prefix, OriginatedRoute { local_pref, ..OriginatedRoute::new(*prefix) })
+        (*prefix, OriginatedRoute { rank: Rank::Peers, local_pref, ..OriginatedRoute::new(*prefix) })
     };
     let networks = desired.blocks.iter().chain(&desired.services.announced).chain(&desired.networks);
     let mut originated: BTreeMap<Prefix, OriginatedRoute> = networks.chain(borrowed).map(route).collect();
     for (prefix, kind) in &desired.redistributed {
         let (prefix, mut own) = route(prefix);
         if *kind == Redistribute::Kernel {
-            own.local_pref = Some(KERNEL_ROUTE);
+            own.rank = Rank::AfterPeers;
         }
         // Known some other way than by an IGP of this AS, as others have it for what they redistribute.
         originated.entry(prefix).or_insert(OriginatedRoute { origin: Origin::Incomplete, ..own });
@@ -294,15 +287,15 @@ fn originated(desired: &Desired) -> BTreeMap<Prefix, OriginatedRoute> {
     }
     if has_external(desired) {
         for (prefix, _) in desired.tunnels.cluster_routes() {
-            let of_another =
-                OriginatedRoute { local_pref: Some(CLUSTER_ROUTE), ..OriginatedRoute::new(*prefix) };
-            originated.entry(*prefix).or_insert(of_another);
+            let (prefix, own) = route(prefix);
+            originated.entry(prefix).or_insert(OriginatedRoute { rank: Rank::StandIn, ..own });
         }
     }
     for family in Family::ALL {
         if originates_default(desired, family) {
             let prefix = default_route(family);
-            let stand_in = OriginatedRoute { local_pref: Some(STAND_IN), ..OriginatedRoute::new(prefix) };
+            let (rank, local_pref) = (Rank::StandIn, Some(0));
+            let stand_in = OriginatedRoute { rank, local_pref, ..OriginatedRoute::new(prefix) };
             originated.entry(prefix).or_insert(stand_in);
         }
     }
@@ -364,89 +357,39 @@ fn peer_config(
     config.import = Filter { rules: filters::import(peer, internal, desired), ..Filter::accept_all() };
     // What the peer's own filters don't decide, what all peers may be told does.
     let mut own = filters::export(peer, internal, desired);
-    if internal {
-        // In our AS everybody hears of a block from the node that has it.
-        own.push(not_originated_with(CLUSTER_ROUTE, FilterMatch::default()));
-    }
     let default_routes = peer
         .families()
         .into_iter()
         .map(|family| FilterRule::exactly(default_route(family), FilterAction::Accept));
-    config.export = match peer.default_route {
-        DefaultRoute::Only => {
-            own.extend(default_routes);
-            Filter { rules: own, default: FilterAction::Reject }
-        }
-        DefaultRoute::Always => {
-            own.extend(default_routes);
-            own.extend(export.rules);
-            Filter { rules: own, ..export }
-        }
+    match peer.default_route {
+        DefaultRoute::Only | DefaultRoute::Always => own.extend(default_routes),
         DefaultRoute::AsAny => {
             for family in peer.families() {
                 if promised[family as usize] {
-                    own.insert(0, not_the_stand_in(family));
+                    let matches = FilterRule::exactly(default_route(family), FilterAction::Reject).matches;
+                    own.insert(0, no_stand_in(matches));
                 }
             }
+        }
+    }
+    if internal {
+        // In our AS everybody hears of a block from the node that has it.
+        own.push(no_stand_in(FilterMatch::default()));
+    }
+    config.export = match peer.default_route {
+        DefaultRoute::Only => Filter { rules: own, default: FilterAction::Reject },
+        DefaultRoute::Always | DefaultRoute::AsAny => {
             own.extend(export.rules);
             Filter { rules: own, ..export }
         }
     };
-    // Where a policy is required, none stays none (RFC 8212).
-    let is_unset = config.policy_required && config.export.rules.is_empty();
-    if !is_unset && desired.redistributed.values().any(|kind| *kind == Redistribute::Kernel) {
-        config.export = telling_of_kernel_routes(config.export, desired);
-    }
     config.description = peer.name.to_string();
     config
 }
 
-/// A filter that sees [`KERNEL_ROUTE`]s as what they are to peers: routes of ours of normal priority.
-fn telling_of_kernel_routes(filter: Filter, desired: &Desired) -> Filter {
-    let otherwise = FilterRule::any(filter.default);
-    let asked = filter.rules.into_iter().chain([otherwise]);
-    let mut rules: Vec<FilterRule> = asked
-        .flat_map(|rule| {
-            let about_them = Family::ALL.into_iter().filter_map(|family| {
-                about_kernel_routes(&rule, family, local_pref_of(desired.normal_priority(family)))
-            });
-            about_them.collect::<Vec<_>>().into_iter().chain([rule])
-        })
-        .collect();
-    // The default stands for itself.
-    rules.pop();
-    Filter { rules, default: filter.default }
-}
-
-/// What a rule means for [`KERNEL_ROUTE`]s of a family, where that isn't what it says of them as they are.
-fn about_kernel_routes(rule: &FilterRule, family: Family, normal: u32) -> Option<FilterRule> {
-    let FilterMatch { local_pref, local_pref_above, learned, .. } = rule.matches;
-    let is_of_family = rule.matches.family.is_none_or(|wanted| wanted == family);
-    let is_of_priority = local_pref.is_none_or(|wanted| wanted == normal) && local_pref_above.is_none();
-    let says_the_same = rule.action == FilterAction::Reject && local_pref.is_none();
-    if learned || !is_of_family || !is_of_priority || says_the_same {
-        return None;
-    }
-    let mut about_them = rule.clone();
-    about_them.matches.family = Some(family);
-    about_them.matches.originated = true;
-    about_them.matches.local_pref = Some(KERNEL_ROUTE);
-    if rule.action == FilterAction::Accept {
-        // A priority that the rule itself gives comes later, and counts.
-        about_them.operations.insert(0, Operation::SetLocalPref(normal));
-    }
-    Some(about_them)
-}
-
-/// The default route that stands in is for those who were promised one.
-fn not_the_stand_in(family: Family) -> FilterRule {
-    let matches = FilterRule::exactly(default_route(family), FilterAction::Reject).matches;
-    not_originated_with(STAND_IN, matches)
-}
-
-/// Rejects our own routes of a LOCAL_PREF that says what they are.
-fn not_originated_with(local_pref: u32, matches: FilterMatch) -> FilterRule {
-    let matches = FilterMatch { originated: true, local_pref: Some(local_pref), ..matches };
+/// Rejects routes of ours that stand in for what others tell.
+fn no_stand_in(matches: FilterMatch) -> FilterRule {
+    let matches = FilterMatch { rank: Some(Rank::StandIn), ..matches };
     FilterRule { matches, ..FilterRule::any(FilterAction::Reject) }
 }
 

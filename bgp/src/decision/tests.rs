@@ -43,7 +43,7 @@ fn decide(paths: &[Described], rules: Rules) -> Decision {
         .map(|(path, attributes)| {
             let metric = path.metric.ok_or(Ineligible::Unreachable)?;
             let (stale, path_id) = (path.stale, path.path_id);
-            Ok(Candidate { attributes, peer: Some(path.peer), metric, stale, path_id })
+            Ok(Candidate { attributes, rank: Rank::Peers, peer: Some(path.peer), metric, stale, path_id })
         })
         .collect();
     let mut decision = Decision::default();

@@ -19,7 +19,7 @@ fn path(interner: &mut Interner, source: u32) -> Path {
         sent_id: 0,
         marks: 0,
         cohort: 0,
-        spare: Spare::default(),
+        rank: Rank::Peers,
     }
 }
 

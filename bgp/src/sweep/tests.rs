@@ -5,8 +5,9 @@ use ahash::RandomState;
 use model::Prefix;
 
 use super::*;
+use crate::input::Rank;
 use crate::interner::Interner;
-use crate::loc_rib::{KeyV4, Path, Slot, Spare};
+use crate::loc_rib::{KeyV4, Path, Slot};
 use crate::rewrite::Rewrite;
 
 const PREFIXES: u32 = 1000;
@@ -34,7 +35,7 @@ fn table() -> Table<KeyV4> {
             sent_id: 0,
             marks: 0,
             cohort: 0,
-            spare: Spare::default(),
+            rank: Rank::Peers,
         };
         let sought = table.seek_one(key(number), 0);
         table.insert(sought, path);

@@ -54,6 +54,7 @@ fn filter_rule(rule: &BgpFilterRule, desired: &Desired) -> FilterRule {
         one_of: rule.interface.as_ref().map(|pattern| behind(pattern, desired)),
         learned: rule.from_peers,
         originated: false,
+        rank: None,
         community: rule.community.map(community),
         as_path_begins: rule.as_path_prefix.clone(),
         local_pref: rule.priority.map(local_pref_of),

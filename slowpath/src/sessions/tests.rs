@@ -304,12 +304,12 @@ fn bgp_is_listened_for_at_the_nodes_address_where_that_is_asked_for() {
     assert_eq!(texts(&bench), ["10.0.0.1:1179"]);
 }
 
-/// What `said` of a route says where the speaker's filter has rules by LOCAL_PREF, too.
-fn announces(filter: &Filter, route: &str, local_pref: u32) -> bool {
+/// What `said` of a route of ours says where the speaker's filter has rules by rank, too.
+fn announces(filter: &Filter, route: &str, rank: Rank, local_pref: u32) -> bool {
     let route = prefix(route);
     let about = |rule: &&FilterRule| {
         rule.matches.prefix.is_none_or(|set| set.prefix.covers(route) && route.len() <= set.max_len)
-            && rule.matches.local_pref.is_none_or(|wanted| local_pref == wanted)
+            && rule.matches.rank.is_none_or(|wanted| rank == wanted)
             && rule.matches.local_pref_above.is_none_or(|limit| local_pref > limit)
     };
     let rule = filter.rules.iter().find(about);
@@ -327,10 +327,10 @@ fn who_was_promised_a_default_route_is_told_one_and_nobody_else_the_one_that_sta
     promised.default_route = DefaultRoute::Only;
     let changes = bench.sessions.changes(&desired);
     let stand_in = changes.iter().find_map(|input| match input {
-        Input::Originate(route) if route.prefix == Prefix::DEFAULT_V4 => route.local_pref,
+        Input::Originate(route) if route.prefix == Prefix::DEFAULT_V4 => Some((route.rank, route.local_pref)),
         _ => None,
     });
-    assert_eq!(stand_in, Some(0), "anybody else's comes before it");
+    assert_eq!(stand_in, Some((Rank::StandIn, Some(0))), "anybody else's comes before it, here and there");
     let export = |address: &str| {
         let address: IpAddr = address.parse().unwrap();
         let config = changes.iter().find_map(|input| match input {
@@ -340,14 +340,14 @@ fn who_was_promised_a_default_route_is_told_one_and_nobody_else_the_one_that_sta
         config.unwrap()
     };
     let (node, tor) = (export("10.0.0.7"), export("10.0.0.9"));
-    for (route, local_pref, to_node, to_tor) in [
-        ("0.0.0.0/0", 0, true, false),
-        ("0.0.0.0/0", 100, true, true),
-        ("10.65.0.0/26", NORMAL, false, true),
-        ("203.0.113.0/24", 100, false, true),
+    for (route, rank, local_pref, to_node, to_tor) in [
+        ("0.0.0.0/0", Rank::StandIn, 0, true, false),
+        ("0.0.0.0/0", Rank::Peers, NORMAL, true, true),
+        ("10.65.0.0/26", Rank::Peers, NORMAL, false, true),
+        ("203.0.113.0/24", Rank::AfterPeers, NORMAL, false, true),
     ] {
-        assert_eq!(announces(&node, route, local_pref), to_node, "{route} {local_pref} down");
-        assert_eq!(announces(&tor, route, local_pref), to_tor, "{route} {local_pref} up");
+        assert_eq!(announces(&node, route, rank, local_pref), to_node, "{route} {rank:?} down");
+        assert_eq!(announces(&tor, route, rank, local_pref), to_tor, "{route} {rank:?} up");
     }
 }
 
@@ -371,7 +371,7 @@ fn an_aggregate_stands_for_what_is_inside_it() {
         ("10.66.1.0/24", true),
         ("203.0.113.0/24", true),
     ] {
-        assert_eq!(announces(&filter, route, NORMAL), announced, "{route}");
+        assert_eq!(announces(&filter, route, Rank::Peers, NORMAL), announced, "{route}");
     }
 }
 
@@ -578,42 +578,15 @@ fn another_daemons_routes_lose_to_bgps_and_are_told_like_our_own() {
     desired.redistributed = [(told, Redistribute::Kernel)].into();
     let changes = bench.sessions.changes(&desired);
     let Some(Input::Originate(route)) = changes.first() else { panic!("{changes:?}") };
-    assert_eq!(route.local_pref, Some(KERNEL_ROUTE));
+    assert_eq!((route.rank, route.local_pref), (Rank::AfterPeers, Some(NORMAL)));
     let Some(Input::PutPeer(config)) = changes.last() else { panic!("{changes:?}") };
-    let of_theirs = |rule: &&FilterRule| {
-        rule.matches.local_pref == Some(KERNEL_ROUTE)
+    let are_about = |rule: &&FilterRule| {
+        rule.matches.rank.is_none_or(|rank| rank == Rank::AfterPeers)
             && rule.matches.one_of.as_ref().is_some_and(|one_of| one_of.contains(&told))
     };
-    let accepting: Vec<_> = config.export.rules.iter().filter(of_theirs).collect();
-    assert_eq!(accepting.len(), 2, "by family");
-    for rule in accepting {
-        assert!(rule.action == FilterAction::Accept && rule.matches.originated);
-        assert_eq!(rule.operations, [Operation::SetLocalPref(2_147_482_623)]);
-    }
-}
-
-#[test]
-fn a_rule_by_priority_is_about_another_daemons_routes_where_it_is_about_normal_ones() {
-    let desired = Bench::new().calico.desired();
-    let normal = local_pref_of(1024);
-    let by_priority = |local_pref, action| FilterRule {
-        matches: FilterMatch { local_pref, ..FilterMatch::default() },
-        ..FilterRule::any(action)
-    };
-    let (accept, reject) = (FilterAction::Accept, FilterAction::Reject);
-    for (rule, more) in [
-        (by_priority(Some(normal), reject), 2),
-        (by_priority(Some(normal), accept), 2),
-        (by_priority(Some(normal + 1), reject), 0),
-        (by_priority(None, accept), 2),
-        (by_priority(None, reject), 0),
-    ] {
-        let filter = Filter { rules: vec![rule.clone()], default: reject };
-        let seen = telling_of_kernel_routes(filter, &desired);
-        assert_eq!((seen.rules.len(), seen.rules.last()), (more + 1, Some(&rule)), "{rule:?}");
-    }
-    let all = telling_of_kernel_routes(Filter::accept_all(), &desired);
-    assert_eq!((all.rules.len(), all.default), (2, accept));
+    let about: Vec<_> = config.export.rules.iter().filter(are_about).collect();
+    let [rule] = about[..] else { panic!("{about:?}") };
+    assert!(rule.action == FilterAction::Accept && rule.matches.originated && rule.operations.is_empty());
 }
 
 #[test]
@@ -707,7 +680,7 @@ fn is_told_of_others(changes: &[Input<'_>], address: &str) -> bool {
     let about = |rule: &&FilterRule| {
         let matches = &rule.matches;
         matches.prefix.is_none_or(|set| set.prefix.covers(prefix("10.66.2.0/26")) && set.max_len >= 26)
-            && matches.local_pref.is_none_or(|wanted| wanted == CLUSTER_ROUTE)
+            && matches.rank.is_none_or(|wanted| wanted == Rank::StandIn)
             && matches.one_of.as_ref().is_none_or(|among| among.contains(&prefix("10.66.2.0/26")))
             && !matches.learned
     };
@@ -723,11 +696,13 @@ fn peers_in_other_ases_are_told_of_blocks_that_the_datastore_brings_and_ours_are
     let of_others: Vec<_> = changes
         .iter()
         .filter_map(|input| match input {
-            Input::Originate(route) if route.prefix == prefix("10.66.2.0/26") => Some(route.local_pref),
+            Input::Originate(route) if route.prefix == prefix("10.66.2.0/26") => {
+                Some((route.rank, route.local_pref))
+            }
             _ => None,
         })
         .collect();
-    assert_eq!(of_others, [Some(CLUSTER_ROUTE)], "any path that BGP brings is better");
+    assert_eq!(of_others, [(Rank::StandIn, Some(NORMAL))], "any path that BGP brings is better");
     assert!(is_told_of_others(&changes, "10.0.0.9"), "the ToR");
     assert!(!is_told_of_others(&changes, "10.0.0.2"), "the node of the mesh");
 }
