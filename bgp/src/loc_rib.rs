@@ -670,13 +670,6 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// The prefixes whose places these are. One that is there stays where it is.
-    fn prefixes(&self, range: Range<Index>) -> Vec<Prefix> {
-        let range = range.start.at()..range.end.at().min(self.entries.len());
-        let entries = self.entries.get(range).into_iter().flatten();
-        entries.filter(|entry| !entry.is(GONE | VACANT)).map(|entry| entry.key.prefix()).collect()
-    }
-
     /// All prefixes with their paths, in order.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = (Prefix, &Paths)> {
         let mut entries: Vec<&Entry<K>> =
@@ -724,11 +717,14 @@ impl Rib {
         self.v4.has_queued() || self.v6.has_queued()
     }
 
-    /// The prefixes of a family whose places these are.
-    pub(crate) fn prefixes(&self, family: Family, range: Range<Index>) -> Vec<Prefix> {
+    /// The prefix whose place this is, and its paths. One that is there stays where it is.
+    pub(crate) fn at(&self, family: Family, index: Index) -> Option<(Prefix, &[Path])> {
+        fn of<K: Key>(entry: &Entry<K>) -> (Prefix, &[Path]) {
+            (entry.key.prefix(), entry.paths.as_slice())
+        }
         match family {
-            Family::V4 => self.v4.prefixes(range),
-            Family::V6 => self.v6.prefixes(range),
+            Family::V4 => self.v4.entry(index).map(of),
+            Family::V6 => self.v6.entry(index).map(of),
         }
     }
 

@@ -127,7 +127,7 @@ impl Speaker {
             groups: Groups::default(),
             next_told: [Slot(0); 2],
             decision: Decision::default(),
-            monitor: Monitor::new(config.local_as, config.router_id, hasher.clone()),
+            monitor: Monitor::new(config.local_as, config.router_id),
             hasher,
             jitter: Jitter::new(seed(5)),
             restart: config.restarting.then_some(Restart { deadline: None }),

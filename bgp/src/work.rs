@@ -10,6 +10,7 @@ use model::Family;
 
 use crate::adj_rib_in::Tables;
 use crate::adj_rib_out::{AdjRibOut, OutTable};
+use crate::bmp::monitor::Shown;
 use crate::decision::{Candidate, CandidatePeer, DEFAULT_LOCAL_PREF, Decision, Rules};
 use crate::loc_rib::{Entry, Index, Key, KeyV4, KeyV6, Path, Rib, Slot, Table, mark};
 use crate::nexthops::Nexthops;
@@ -156,7 +157,8 @@ impl Speaker {
             let changed = apply_decision(entry, decision);
             let key = entry.key;
             decided.push(Decided { index, key, changed });
-            monitor.note(key.prefix(), entry.paths.as_slice(), |path| is_said(peers, K::FAMILY, path));
+            let shown = Shown { index, prefix: key.prefix(), paths: entry.paths.as_slice() };
+            monitor.note(shown, |path| is_said(peers, K::FAMILY, path));
             if changed {
                 let paths = given.paths(entry.paths.as_slice(), decision, peers);
                 if !paths.is_empty() || entry.is_given() {

@@ -385,6 +385,38 @@ fn a_table_of_several_portions_is_told_whole() {
     assert_eq!((places(&station).len(), places(&station) == expected), (2000, true));
 }
 
+/// Those that are gone are forgotten at rest, and others get their places.
+#[test]
+fn prefixes_in_the_place_of_others_are_told_as_themselves() {
+    let mut bench = Bench::new();
+    let table = |network: u8| {
+        (0..1500u16).map(move |number| {
+            let [high, low] = number.to_be_bytes();
+            Prefix::new([network, high, low, 0].into(), 24).expect("a prefix")
+        })
+    };
+    let mut station = Station::default();
+    for (network, joins, leaves) in
+        [(10, true, false), (11, false, true), (12, true, false), (13, false, false)]
+    {
+        if joins {
+            join(&mut bench, STATION);
+            station = Station::default();
+        }
+        table(network).for_each(|prefix| bench.give(Input::Originate(OriginatedRoute::new(prefix))));
+        station.take(STATION, &bench.take());
+        let expected: BTreeSet<Place> =
+            table(network).map(|prefix| (View::LocRib, None, prefix, 0)).collect();
+        assert_eq!((places(&station).len(), places(&station) == expected), (1500, true), "{network}");
+        if leaves {
+            bench.give(Input::StationLeft(STATION));
+            assert!(!bench.speaker.has_work(), "what it was told is forgotten");
+        }
+        table(network).for_each(|prefix| bench.give(Input::Withdraw(prefix)));
+        bench.speaker.rest();
+    }
+}
+
 #[test]
 fn paths_are_told_apart_where_the_peer_sends_several() {
     use bgp::wire::capability::AddPathMode;

@@ -1,8 +1,9 @@
 //! What monitoring stations have been told, and what that leaves to be told.
 //!
-//! One memory serves all stations: of each prefix, whose paths were told and how. The decision process shows every prefix that
-//! anything was said of ([`Monitor::note`]), and the difference goes to everybody. A station that has just come is led
-//! through the whole table beside that, in portions, and waits while it is congested.
+//! One memory serves all stations: of each prefix, by its place in the table, whose paths were told and how. The decision process
+//! shows every prefix that anything was said of ([`Monitor::note`]), and the difference goes to everybody. A station that has
+//! just come is led through the whole table beside that, in portions, and waits while it is congested. When the last one goes,
+//! what was told goes in portions, too.
 //!
 //! A path counts as told within one session of its peer only: a station forgets a peer's routes when the peer is down.
 
@@ -12,7 +13,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ahash::RandomState;
 use model::{AsNumber, Family, Prefix};
 
 use super::wire::{ADMINISTRATIVELY_CLOSED, Down, Message, PeerHeader, Statistic, View};
@@ -27,7 +27,7 @@ use crate::wire::open::{AS_TRANS, Open};
 use crate::wire::update::{Form, attributes_room, emit_announcements, emit_end_of_rib, emit_withdrawals};
 use crate::wire::{HEADER_LEN, MAX_EXTENDED_LEN, MAX_MESSAGE_LEN};
 
-/// Prefixes that a station which has just come is told in one call, at most.
+/// Prefixes that a station which has just come is told in one call, at most, and of which is forgotten what was told.
 const PORTION: u32 = 1024;
 /// The name of our only table (RFC 9069 §4.5).
 const TABLE: &str = "global";
@@ -66,6 +66,14 @@ struct ToldPath {
     pre: Arc<Attributes>,
     /// Where it takes part in the decision process.
     post: Option<Arc<Attributes>>,
+}
+
+/// A prefix, its place in its family's table, and its paths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown<'a> {
+    pub(crate) index: Index,
+    pub(crate) prefix: Prefix,
+    pub(crate) paths: &'a [Path],
 }
 
 /// What was told of one prefix.
@@ -133,7 +141,10 @@ type Batch = BTreeMap<(View, Slot, Family), Updates>;
 #[derive(Debug)]
 pub(crate) struct Monitor {
     stations: Vec<Station>,
-    told: HashMap<Prefix, Told, RandomState>,
+    /// By [`Family`] and [`Index`]; nothing of a prefix that is gone.
+    told: [Vec<Told>; 2],
+    /// What stations that are gone were told: it goes by and by.
+    forgotten: Vec<Vec<Told>>,
     /// By slot.
     standing: Vec<Option<Standing>>,
     generations: u32,
@@ -146,10 +157,11 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    pub(crate) fn new(local_as: AsNumber, router_id: Ipv4Addr, hasher: RandomState) -> Monitor {
+    pub(crate) fn new(local_as: AsNumber, router_id: Ipv4Addr) -> Monitor {
         Monitor {
             stations: Vec::new(),
-            told: HashMap::with_hasher(hasher),
+            told: Default::default(),
+            forgotten: Vec::new(),
             standing: Vec::new(),
             generations: 0,
             batch: Batch::new(),
@@ -166,7 +178,8 @@ impl Monitor {
 
     /// Is there more to be told without anything happening?
     pub(crate) fn has_work(&self) -> bool {
-        self.stations.iter().any(|station| station.run.is_some() && !station.congested)
+        !self.forgotten.is_empty()
+            || self.stations.iter().any(|station| station.run.is_some() && !station.congested)
     }
 
     /// A station has come. `peers` are the sessions that stand, `ends` those of the tables.
@@ -207,7 +220,8 @@ impl Monitor {
     pub(crate) fn leave(&mut self, id: StationId) {
         self.stations.retain(|station| station.config.id != id);
         if self.stations.is_empty() {
-            (self.told, self.batch) = (HashMap::with_hasher(self.told.hasher().clone()), Batch::new());
+            self.forgotten.extend(std::mem::take(&mut self.told));
+            self.batch = Batch::new();
         }
     }
 
@@ -289,27 +303,27 @@ impl Monitor {
 
     /// These are the paths to a prefix now, and they may be others than before. Those that `is_said` of have been announced in
     /// the session that stands.
-    pub(crate) fn note(&mut self, prefix: Prefix, paths: &[Path], is_said: impl Fn(&Path) -> bool) {
+    pub(crate) fn note(&mut self, shown: Shown<'_>, is_said: impl Fn(&Path) -> bool) {
         if self.is_on() {
             let mut batch = std::mem::take(&mut self.batch);
-            self.change(prefix, paths, is_said, &mut batch);
+            self.change(shown, is_said, &mut batch);
             self.batch = batch;
         }
     }
 
-    /// Tells everybody what was noted, then leads those on that have just come.
+    /// Tells everybody what was noted, then leads those on that have just come. `at` gives what is at a place of a table.
     pub(crate) fn work<'a>(
         &mut self,
-        prefixes_of: impl Fn(Family, Range<Index>) -> Vec<Prefix>,
-        paths_of: impl Fn(Prefix) -> &'a [Path],
+        at: impl Fn(Family, Index) -> Option<Shown<'a>>,
         is_said: impl Fn(Family, &Path) -> bool,
         now: Instant,
         out: &mut Vec<Output>,
     ) {
+        self.forget();
         let batch = std::mem::take(&mut self.batch);
         self.tell(&batch, None, now, out);
-        for at in 0..self.stations.len() {
-            let station = &mut self.stations[at];
+        for number in 0..self.stations.len() {
+            let station = &mut self.stations[number];
             if station.congested {
                 continue;
             }
@@ -318,32 +332,46 @@ impl Monitor {
             for (family, left) in Family::ALL.into_iter().zip(&mut *run) {
                 let end = left.end.min(Index(left.start.0.saturating_add(room)));
                 room -= end.0.saturating_sub(left.start.0);
-                portion.extend(prefixes_of(family, left.start..end));
+                portion.extend((left.start.0..end.0).filter_map(|place| at(family, Index(place))));
                 left.start = end;
             }
             let ends = run.iter().all(Range::is_empty);
             let (mut news, mut all) = (Batch::new(), Batch::new());
-            for prefix in portion {
+            for shown in portion {
                 // What nobody knows yet is news to the others, and part of the table to this one.
-                let is_said = |path: &Path| is_said(prefix.family(), path);
-                self.change(prefix, paths_of(prefix), is_said, &mut news);
-                self.recite(prefix, &mut all);
+                let is_said = |path: &Path| is_said(shown.prefix.family(), path);
+                self.change(shown, is_said, &mut news);
+                self.recite(shown, &mut all);
             }
-            let id = self.stations[at].config.id;
+            let id = self.stations[number].config.id;
             let others = |station: &Station| station.config.id != id;
             self.tell_those(&news, others, now, out);
             self.tell(&all, Some(id), now, out);
             if ends {
-                self.stations[at].run = None;
-                self.end_of_rib(at, now, out);
+                self.stations[number].run = None;
+                self.end_of_rib(number, now, out);
             }
         }
     }
 
+    /// Forgets a portion of what stations that are gone were told.
+    fn forget(&mut self) {
+        let Some(told) = self.forgotten.last_mut() else { return };
+        told.truncate(told.len().saturating_sub(PORTION as usize));
+        if told.is_empty() {
+            self.forgotten.pop();
+        }
+    }
+
     /// Compares what was told of a prefix with what is, and puts the difference into `batch`.
-    fn change(&mut self, prefix: Prefix, paths: &[Path], is_said: impl Fn(&Path) -> bool, batch: &mut Batch) {
-        let family = prefix.family();
-        let told = self.told.entry(prefix).or_default();
+    fn change(&mut self, shown: Shown<'_>, is_said: impl Fn(&Path) -> bool, batch: &mut Batch) {
+        let Shown { index: Index(index), prefix, paths } = shown;
+        let (family, index) = (prefix.family(), index as usize);
+        let all = &mut self.told[family as usize];
+        if all.len() <= index {
+            all.resize_with(index + 1, Told::default);
+        }
+        let told = &mut all[index];
         let generation_of = |slot: Slot| {
             let standing = self.standing.get(slot.0 as usize).and_then(Option::as_ref);
             standing.filter(|standing| standing.session.families[family as usize]).map(|it| it.generation)
@@ -411,15 +439,15 @@ impl Monitor {
             }
             (None, None) => {}
         }
-        if told.paths.is_empty() && told.loc.is_none() {
-            self.told.remove(&prefix);
+        if told.paths.is_empty() {
+            told.paths = Vec::new();
         }
     }
 
     /// Puts all that was told of a prefix into `batch`.
-    fn recite(&self, prefix: Prefix, batch: &mut Batch) {
-        let Some(told) = self.told.get(&prefix) else { return };
+    fn recite(&self, Shown { index, prefix, .. }: Shown<'_>, batch: &mut Batch) {
         let family = prefix.family();
+        let Some(told) = self.told[family as usize].get(index.0 as usize) else { return };
         for path in &told.paths {
             let nlri = Nlri { path_id: path.path_id, prefix };
             let mut put = |view, attributes| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use model::Family;
 
 use crate::bmp::StationConfig;
-use crate::bmp::monitor::Monitored;
+use crate::bmp::monitor::{Monitored, Shown};
 use crate::bmp::wire::Statistic;
 use crate::cohorts::Freshness;
 use crate::input::Direction;
@@ -42,11 +42,14 @@ impl Speaker {
     }
 
     pub(super) fn tell_stations(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if self.monitor.is_on() {
+        if self.monitor.is_on() || self.monitor.has_work() {
             let rib = &self.tables.rib;
             let is_said = |family, path: &Path| is_said(&self.peers, family, path);
-            let prefixes_of = |family, range| rib.prefixes(family, range);
-            self.monitor.work(prefixes_of, |prefix| rib.paths(prefix), is_said, now, out);
+            let at = |family, index| {
+                let (prefix, paths) = rib.at(family, index)?;
+                Some(Shown { index, prefix, paths })
+            };
+            self.monitor.work(at, is_said, now, out);
         }
     }
 
