@@ -9,6 +9,7 @@ use serde_saphyr::options::NonFiniteFloatPolicy;
 use serde_saphyr::{Error, Options, Spanned};
 
 use crate::invalid::{Position, Reason};
+use crate::schema;
 
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,11 +58,25 @@ const MAX_REPLAYED_EVENTS: usize = 10_000;
 /// # Errors
 /// The first place where the text isn't YAML, or where it exceeds a budget.
 pub(crate) fn parse(text: &str, max_documents: usize) -> Result<Vec<Value>, (Option<Position>, Reason)> {
-    serde_saphyr::from_multiple_with_options(text, options(text.len(), max_documents)).map_err(|error| {
+    let options = options(text.len(), max_documents);
+    let documents = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let position = error.location().and_then(position_of);
         (position, Reason::Yaml(message(error)))
-    })
+    })?;
+    Ok(spelled(documents, text, max_documents))
+}
+
+/// Documents whose scalars have the form that their fields have.
+fn spelled(mut documents: Vec<Value>, text: &str, max_documents: usize) -> Vec<Value> {
+    if schema::spell(&mut documents, None) {
+        let mut yaml_1_1 = options(text.len(), max_documents);
+        yaml_1_1.strict_booleans = false;
+        let older: Result<Vec<Unplaced>, _> = serde_saphyr::from_multiple_with_options(text, yaml_1_1);
+        let older: Vec<Value> = older.unwrap_or_default().into_iter().map(Value::from).collect();
+        schema::spell(&mut documents, Some(&older));
+    }
+    documents
 }
 
 /// As [`parse`], but only what stands outermost has a place. It takes about half the time.
@@ -72,7 +87,7 @@ pub(crate) fn parse_without_places(text: &str, max_documents: usize) -> Option<V
         position: position_of(document.referenced),
         ..Value::from(document.value)
     };
-    Some(documents.into_iter().map(value).collect())
+    Some(spelled(documents.into_iter().map(value).collect(), text, max_documents))
 }
 
 fn options(bytes: usize, max_documents: usize) -> Options {
@@ -81,7 +96,7 @@ fn options(bytes: usize, max_documents: usize) -> Options {
         emit_comments: false,
         // The field itself refuses what it doesn't take, with its path.
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
-        // A node named `n` or `on` is not a truth value, and `yes` where one is wanted gets a clear answer.
+        // A node named `n` or `on` is not a truth value: `yes` is one where one is wanted (`schema::spell`).
         strict_booleans: true,
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_REPLAYED_EVENTS,

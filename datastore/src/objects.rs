@@ -207,6 +207,15 @@ mod tests {
     }
 
     #[test]
+    fn numbers_and_truth_values_are_texts_where_texts_are_wanted() {
+        let text =
+            "{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: 7, labels: {rack: 7, rr: yes}}}";
+        let objects = read_objects(text).unwrap();
+        assert_eq!(objects[0].value()["metadata"]["name"], "7");
+        assert_eq!(objects[0].value()["metadata"]["labels"], serde_json::json!({"rack": "7", "rr": "true"}));
+    }
+
+    #[test]
     fn unknown_kinds_and_fields_are_refused() {
         assert_eq!(
             names("{apiVersion: v7, kind: BGPPeer, metadata: {name: x}}").unwrap_err(),

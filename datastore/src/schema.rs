@@ -11,11 +11,13 @@ mod metadata;
 mod policy;
 mod scalar;
 mod shape;
+mod spelling;
 
 pub(crate) use decode::{DecodeError, decode};
 pub(crate) use felix::SPEC as FELIX_CONFIGURATION;
 pub(crate) use scalar::nanoseconds;
 pub(crate) use shape::{check, check_names};
+pub(crate) use spelling::spell;
 
 /// A struct of Go's.
 #[derive(Debug)]

@@ -594,10 +594,7 @@ fn a_name_is_required_and_must_be_usable() {
     for (metadata, expected) in [
         ("{}", "f.yaml:3:11: Node: metadata.name: is required"),
         ("{name: ''}", "f.yaml:3:18: Node: metadata.name: is required"),
-        (
-            "{name: 7}",
-            "f.yaml:3:18: Node: metadata.name: expected a text, found a number (put a text in quotes)",
-        ),
+        ("{name: [7]}", "f.yaml:3:18: Node: metadata.name: expected a text, found a list"),
     ] {
         let text = format!("apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {metadata}\n");
         assert_eq!(parse(&text).unwrap_err(), [expected]);

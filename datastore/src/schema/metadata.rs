@@ -8,6 +8,9 @@ pub(super) const API_VERSION: Member = text("apiVersion");
 /// `metadata`.
 pub(super) const METADATA: Member = filled("metadata", Type::Struct(&OBJECT_META));
 
+/// What is known of a resource of whichever kind.
+pub(super) static ALONE: Struct = Struct { name: "Object", members: &[METADATA] };
+
 static OBJECT_META: Struct = Struct {
     name: "ObjectMeta",
     members: &[

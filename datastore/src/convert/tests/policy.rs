@@ -390,7 +390,7 @@ fn labels_and_annotations_are_held_to_kubernetes_rules() {
     for (metadata, field) in [
         ("labels: {'a b': c}", "metadata.labels.a b: \"a b\" can't name"),
         ("labels: {a: 'b c'}", "metadata.labels.a: \"b c\" can't be a label's value"),
-        ("labels: {a: 1}", "metadata.labels.a: expected a text"),
+        ("labels: {a: [1]}", "metadata.labels.a: expected a text"),
         ("annotations: {'...': x}", "metadata.annotations....: \"...\" can't name"),
     ] {
         let problem = labelled(metadata).unwrap_err();
