@@ -15,7 +15,7 @@ use packet::encapsulation::vni;
 use packet::{FlowKey, Parsed, ecn, protocol, udp};
 use tables::{
     Answer, Fate, FlowSeen, Flows, Group, GroupId, Headers, Left, MeterTime, RouteTaken, Snapshot, Stage,
-    State, Trace, TraceFilter, Tracing,
+    State, Ticks, Trace, TraceFilter, Tracing,
 };
 
 use crate::Batch;
@@ -40,7 +40,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Follows nothing yet.
     pub(crate) fn new(flows: Flows) -> Watch {
-        Watch { is_on: false, stopwatch: Stopwatch::new(), followed: Followed { packets: Vec::new(), flows } }
+        let followed = Followed { packets: Vec::new(), flows, now: Ticks::default() };
+        Watch { is_on: false, stopwatch: Stopwatch::new(), followed }
     }
 
     /// A round begins.
@@ -62,7 +63,7 @@ impl Watch {
     fn look(&mut self, stage: Stage, batch: &Batch, tables: &Snapshot<'_>) {
         self.stopwatch.lap(stage);
         for packet in &mut self.followed.packets {
-            packet.stage_is_over(stage, batch, tables, &self.followed.flows);
+            packet.stage_is_over(stage, batch, tables, (&self.followed.flows, self.followed.now));
         }
     }
 
@@ -72,9 +73,10 @@ impl Watch {
         self.stopwatch.meter_time()
     }
 
-    /// Chooses packets of a batch that is about to be walked; `false` where there is none to follow.
+    /// Chooses packets of a batch that is about to be walked at this time; `false` where there is none to follow.
     #[cold]
-    pub(crate) fn follow(&mut self, batch: &Batch, worker: WorkerId, tracing: &Tracing) -> bool {
+    pub(crate) fn follow(&mut self, batch: &Batch, now: Ticks, worker: WorkerId, tracing: &Tracing) -> bool {
+        self.followed.now = now;
         let filter = tracing.filter();
         let follows = filter.is_some_and(|filter| self.followed.choose(batch, worker, tracing, &filter));
         self.is_on |= follows;
@@ -113,6 +115,8 @@ impl Answers {
 struct Followed {
     packets: Vec<Packet>,
     flows: Flows,
+    /// The time that the walk goes by: a flow that it knows is known here.
+    now: Ticks,
 }
 
 struct Packet {
@@ -160,7 +164,7 @@ impl Followed {
         }
         for Packet { trace, .. } in &mut self.packets {
             if trace.policy_asks && trace.answers[0].is_none() && !matches!(trace.fate, Fate::Drop(_)) {
-                recall::answers(trace, tables.state, &self.flows);
+                recall::answers(trace, tables.state, (&self.flows, self.now));
             }
         }
     }
@@ -184,7 +188,7 @@ fn is_any(filter: &TraceFilter) -> bool {
 }
 
 impl Packet {
-    fn stage_is_over(&mut self, stage: Stage, batch: &Batch, tables: &Snapshot<'_>, flows: &Flows) {
+    fn stage_is_over(&mut self, stage: Stage, batch: &Batch, tables: &Snapshot<'_>, flows: (&Flows, Ticks)) {
         let state = tables.state;
         let (fate, parsed) = (batch.fates[self.row], &batch.parsed[self.row]);
         let frame = batch.frames[self.row].bytes();
@@ -224,9 +228,9 @@ impl Packet {
     }
 
     /// What is remembered of its flow.
-    fn flow(&self, state: &State, flows: &Flows) -> FlowSeen {
+    fn flow(&self, state: &State, (flows, now): (&Flows, Ticks)) -> FlowSeen {
         let Some(key) = &self.key else { return FlowSeen::NotAsked };
-        match flows.look_up(key, flows.now(), &state.nat.timeouts) {
+        match flows.look_up(key, now, &state.nat.timeouts) {
             None => FlowSeen::Unknown,
             Some(flow) => FlowSeen::Known {
                 direction: flow.direction,

@@ -246,7 +246,7 @@ impl Worker {
         }
         let snapshot = ends.reader.snapshot();
         let worker = config.id.index();
-        let follows = ends.tracing.is_on() && watch.follow(batch, config.id, &ends.tracing);
+        let follows = ends.tracing.is_on() && watch.follow(batch, flow_clock.now(), config.id, &ends.tracing);
         let capture = ends.capturing.current();
         if let Some(capture) = &capture {
             copies.take(batch, capture);

@@ -2,16 +2,16 @@
 //! same: so they are asked for here, and nothing is counted.
 
 use packet::{icmp, protocol};
-use tables::{Answer, FlowSeen, Flows, Judged, State, Trace};
+use tables::{Answer, FlowSeen, Flows, Judged, State, Ticks, Trace};
 
 use crate::policy::{Policing, as_policy_sees};
 
 /// Puts down what both ends' policies say of a known flow's first packet.
-pub(super) fn answers(trace: &mut Trace, state: &State, flows: &Flows) {
+pub(super) fn answers(trace: &mut Trace, state: &State, (flows, now): (&Flows, Ticks)) {
     let FlowSeen::Known { direction, .. } = trace.flow else { return };
     let (Some(route), Some(came)) = (trace.route, trace.inside.or(trace.came)) else { return };
     let Some(policing) = Policing::of(state) else { return };
-    let Some(flow) = flows.look_up(&came.key, flows.now(), &state.nat.timeouts) else { return };
+    let Some(flow) = flows.look_up(&came.key, now, &state.nat.timeouts) else { return };
     let first = flow.judged_as(&came.key);
     let echo = match first.protocol {
         protocol::ICMP => Some((icmp::v4::ECHO_REQUEST, 0)),
