@@ -196,10 +196,12 @@ fn a_flow_is_over_when_it_was_silent_for_as_long_as_its_state_says() {
         (30, [&handshake[..], &[(false, fin), (true, fin), (false, ACK)]].concat()),
         (40, [&handshake[..], &[(true, RST)]].concat()),
     ];
-    let seconds = |rig: &Rig, seconds: u32| Ticks(rig.flows.now().0 + seconds * Ticks::PER_SECOND);
     let is_remembered_for = |mut rig: Rig, lasts: u32, next: &[u8]| {
-        for (later, left) in [(lasts - 1, 1), (lasts + 2, 0)] {
-            rig.flows.age(64, seconds(&rig, later), &FlowTimeouts::default());
+        // Its last packet came between the beginning of the table's time and now.
+        let now = rig.flows.now();
+        for (since, later, left) in [(Ticks(0), lasts - 1, 1), (now, lasts + 2, 0)] {
+            let time = Ticks(since.0 + later * Ticks::PER_SECOND);
+            rig.flows.age(64, time, &FlowTimeouts::default());
             assert_eq!(in_use(&rig), left, "after {later} seconds of {lasts}");
         }
         // The workload may send by itself to nobody.
