@@ -124,9 +124,20 @@ impl Stamp {
 
     /// Is it so old that every later change has another stamp?
     pub(crate) fn is_settled(&self) -> bool {
+        self.is_older_than(GRAIN)
+    }
+
+    /// The same of a file whose writers may have set its time themselves: a later change sets both times to one, and these
+    /// aren't.
+    pub(crate) fn is_settled_or_set(&self) -> bool {
+        self.modified != self.changed || self.is_settled()
+    }
+
+    /// Has it been like this for so long?
+    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let changed = Duration::from_nanos(u64::try_from(self.changed).unwrap_or(0));
-        changed + GRAIN < now
+        changed + age < now
     }
 }
 

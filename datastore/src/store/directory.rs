@@ -53,6 +53,8 @@ struct Held {
 #[derive(Debug)]
 struct Known {
     stamp: Stamp,
+    /// A later change has another stamp.
+    is_settled: bool,
     file: File,
 }
 
@@ -62,7 +64,10 @@ struct Look {
     at: Instant,
     took: Duration,
     /// The directory as it was then, or when we wrote last: it changes where a file comes, goes or takes another's place.
+    /// Nothing where it may change without having another stamp.
     directory: Option<Stamp>,
+    /// The file of the last revision, likewise: whoever writes as we do replaces it first.
+    last_write: Option<Stamp>,
     /// The greatest revision seen.
     last: i64,
 }
@@ -70,6 +75,8 @@ struct Look {
 /// All files are looked at again where the last look is so many times older than it took. What is edited in place goes
 /// unnoticed for so long, unless it is asked for; what is written by renaming doesn't.
 const LOOK_AGAIN: u32 = 20;
+/// Changes of a directory this far apart have different times on any kernel: its clock ticks every 10 ms at the latest.
+const TICKS: Duration = Duration::from_millis(20);
 
 type Files = BTreeMap<PathBuf, Known>;
 
@@ -143,9 +150,13 @@ impl DirectoryStore {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = Stamp::at(&self.path);
         let is_recent = held.look.as_ref().is_some_and(|look| {
-            look.directory == directory && look.at.elapsed() < look.took.saturating_mul(LOOK_AGAIN)
+            look.directory == directory
+                && look.last_write == self.last_write()
+                && look.at.elapsed() < look.took.saturating_mul(LOOK_AGAIN)
         });
-        let is_same = held.place(key).is_none_or(|(path, known)| Stamp::at(path) == Some(known.stamp));
+        let is_same =
+            |(path, known): (&Path, &Known)| known.is_settled && Stamp::at(path) == Some(known.stamp);
+        let is_same = held.place(key).is_none_or(is_same);
         if !is_recent || !is_same {
             self.look(&mut held)?;
         }
@@ -154,7 +165,8 @@ impl DirectoryStore {
 
     fn look(&self, held: &mut Held) -> Result<(), StoreError> {
         let at = Instant::now();
-        let directory = Stamp::at(&self.path);
+        let directory = Stamp::at(&self.path).filter(|stamp| stamp.is_older_than(TICKS));
+        let last_write = self.last_write();
         let paths = scan::list(&self.path).map_err(|error| unavailable(&self.path, &error))?;
         let present: BTreeSet<&PathBuf> = paths.iter().collect();
         let gone: Vec<PathBuf> = held.files.keys().filter(|path| !present.contains(path)).cloned().collect();
@@ -164,11 +176,12 @@ impl DirectoryStore {
                 held.remove(&path);
                 continue;
             };
-            if held.files.get(&path).is_some_and(|known| known.stamp == stamp) {
+            if held.files.get(&path).is_some_and(|known| known.is_settled && known.stamp == stamp) {
                 continue;
             }
+            let is_settled = stamp.is_settled_or_set();
             match self.read(&path) {
-                Ok(file) => held.put(path, Known { stamp, file }),
+                Ok(file) => held.put(path, Known { stamp, is_settled, file }),
                 Err(reason) => {
                     tracing::warn!(file = %path.display(), reason, "a file of the datastore is left out");
                     held.remove(&path);
@@ -176,7 +189,7 @@ impl DirectoryStore {
             }
         }
         let last = held.files.values().map(|known| known.stamp.modified).max().unwrap_or(0);
-        held.look = Some(Look { at, took: at.elapsed(), directory, last });
+        held.look = Some(Look { at, took: at.elapsed(), directory, last_write, last });
         Ok(())
     }
 
@@ -198,6 +211,10 @@ impl DirectoryStore {
         let lock = open.map_err(|error| unavailable(&path, &error))?;
         lock.lock().map_err(|error| unavailable(&path, &error))?;
         Ok(lock)
+    }
+
+    fn last_write(&self) -> Option<Stamp> {
+        Stamp::at(&self.path.join(LAST))
     }
 
     fn last(&self, held: &Held) -> i64 {
@@ -286,11 +303,13 @@ impl DirectoryStore {
         } else {
             self.replace(&path, &text, revision, Lasting::Yes)?;
             let metadata = fs::metadata(&path).map_err(|error| unavailable(&path, &error))?;
-            held.put(path, Known { stamp: Stamp::of(&metadata), file });
+            // Its time is its revision, which nothing else has.
+            held.put(path, Known { stamp: Stamp::of(&metadata), is_settled: true, file });
         }
         if let Some(look) = &mut held.look {
             // What changed the directory was us, as far as anybody who takes the lock is concerned.
             look.directory = Stamp::at(&self.path);
+            look.last_write = self.last_write();
             look.last = look.last.max(revision);
         }
         Ok(Revision(revision))

@@ -35,6 +35,16 @@ fn names(dir: &TempDir) -> Vec<String> {
     files.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
+/// Writes a file by hand, at another time than it was written before: a file system's clock may tick every few milliseconds.
+fn edit(dir: &TempDir, name: &str, text: &str) {
+    let path = dir.path().join(name);
+    let time = || fs::metadata(&path).unwrap().modified().unwrap();
+    let before = time();
+    while time() == before {
+        fs::write(&path, text).unwrap();
+    }
+}
+
 fn update(store: &DirectoryStore, key: &Key, value: &Value) {
     let revision = store.get(key).unwrap().revision;
     store.update(key, value, revision).unwrap();
@@ -153,7 +163,7 @@ fn somebody_elses_file_of_that_name_is_not_overwritten() {
 fn a_change_by_hand_is_a_conflict_for_who_read_before() {
     let (dir, store) = store_of(&[("site.yaml", SITE)]);
     let before = store.get(&pool_key("a")).unwrap();
-    fs::write(dir.path().join("site.yaml"), SITE.replace("10.1.0.0", "10.8.0.0")).unwrap();
+    edit(&dir, "site.yaml", &SITE.replace("10.1.0.0", "10.8.0.0"));
     let result = store.update(&pool_key("a"), &pool("a", "10.1.0.0/16"), before.revision);
     assert_eq!(result, Err(StoreError::Conflict(pool_key("a"))));
 }
@@ -215,7 +225,7 @@ fn who_watches_the_directory_sees_what_is_written() {
     config.debounce = Duration::from_millis(20);
     let _watching = Directory::open(config, move |event| drop(sender.send(event))).unwrap();
     let next = || loop {
-        match events.recv_timeout(Duration::from_secs(30)).expect("an event should have come") {
+        match events.recv_timeout(Duration::from_secs(60)).expect("an event should have come") {
             Event::Update(Update::InSync) => {}
             Event::Update(update) => break format!("{update:?}"),
             other => panic!("{other:?}"),
@@ -331,4 +341,27 @@ fn what_others_write_meanwhile_is_seen_by_who_asks_for_it() {
     assert_eq!(store.get(&pool_key("a")).unwrap().value["spec"]["cidr"], "10.70.0.0/16");
     other.delete(&pool_key("x"), None).unwrap();
     assert!(matches!(store.get(&pool_key("x")), Err(StoreError::NotFound(_))));
+}
+
+#[test]
+fn what_is_written_in_one_tick_of_the_clock_is_seen() {
+    let (dir, store) = store_of(&[("a.yaml", SITE)]);
+    // In place, as long as before.
+    for turn in 0..10 {
+        let cidr = format!("10.{turn}.0.0/16");
+        fs::write(dir.path().join("a.yaml"), SITE.replace("10.1.0.0/16", &cidr)).unwrap();
+        assert_eq!(store.get(&pool_key("a")).unwrap().value["spec"]["cidr"], cidr);
+    }
+    // By a new file and one that goes, so that there are as many as before.
+    let other = DirectoryStore::open(dir.path()).unwrap();
+    for turn in 0..10 {
+        let [key, next] = [turn, turn + 1].map(|turn| pool_key(&format!("p{turn}")));
+        if turn > 0 {
+            other.delete(&key, None).unwrap();
+            assert!(matches!(store.get(&key), Err(StoreError::NotFound(_))));
+        }
+        other.create(&next, &pool(&format!("p{}", turn + 1), "10.9.0.0/16")).unwrap();
+        assert!(store.get(&next).is_ok());
+        update(&store, &pool_key("b"), &pool("b", &format!("10.{turn}.0.0/16")));
+    }
 }
