@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A watched directory, and the set that its updates add up to.
 struct Watched {

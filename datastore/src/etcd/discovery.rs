@@ -108,9 +108,16 @@ fn by_udp(query: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     socket.set_read_timeout(Some(ANSWER))?;
     socket.send(query)?;
     let mut answer = vec![0; UDP_MAX];
-    let length = socket.recv(&mut answer)?;
-    answer.truncate(length);
-    Ok(answer)
+    loop {
+        match socket.recv(&mut answer) {
+            // As where the process was stopped and goes on.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            length => {
+                answer.truncate(length?);
+                return Ok(answer);
+            }
+        }
+    }
 }
 
 /// Each message is preceded by its length (RFC 1035 §4.2.2).
