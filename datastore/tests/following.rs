@@ -239,14 +239,18 @@ fn a_member_that_dies_is_replaced_by_another() {
     let store = EtcdStore::open(&settings).unwrap();
     let mut told = follow(settings);
     told.until_in_sync();
-    put_pool(&store, "first", 1);
+    // They may have to choose a leader first, at any time.
+    let put = |name: &str, number: usize| {
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = store.put(&pool_key(name), &pool(name, number), None) {
+            assert!(Instant::now() < end, "{error}");
+        }
+    };
+    put("first", 1);
     told.until("the first pool", |told| told.has("first"));
-    // The one that both are connected to; the others may have to choose a leader first.
+    // The one that both are connected to.
     members[0].kill();
-    let end = Instant::now() + PATIENCE;
-    while let Err(error) = store.put(&pool_key("last"), &pool("last", 2), None) {
-        assert!(Instant::now() < end, "{error}");
-    }
+    put("last", 2);
     told.until_as_fresh(&members[1], "last");
 }
 

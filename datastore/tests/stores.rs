@@ -225,7 +225,7 @@ fn a_list_of_many_pages_is_whole() {
 fn a_value_with_a_lifetime_goes_away() {
     let Some((etcd, store)) = etcd() else { return };
     let key = Key::Status(StatusKey::Active { node: "n1".to_owned() });
-    store.put(&key, &json!({"uptime": 1.0}), Some(Duration::from_secs(90))).unwrap();
+    store.put(&key, &json!({"uptime": 1.0}), Some(Duration::from_secs(3600))).unwrap();
     let lease = etcd.ctl(&["lease", "list"]).lines().last().unwrap().trim().to_owned();
     assert!(
         etcd.ctl(&["lease", "timetolive", "--keys", &lease])
@@ -293,7 +293,7 @@ fn a_login_is_made_and_renewed() {
     assert!(refusal(&nobody).contains("user name is empty"));
 }
 
-/// An authority, and what it signed for a server on loopback and for a client. None: there is no openssl here.
+/// An authority, and what it signed for a server of ours and for a client. None: there is no openssl here.
 fn certificates(directory: &Path) -> Option<()> {
     let openssl = |arguments: &str| {
         let output =
@@ -301,7 +301,7 @@ fn certificates(directory: &Path) -> Option<()> {
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         Some(())
     };
-    fs::write(directory.join("server.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    fs::write(directory.join("server.ext"), format!("subjectAltName=IP:{}\n", server::host())).unwrap();
     fs::write(directory.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(&format!("req -x509 {key} -days 2 -subj /CN=authority -keyout ca.key -out ca.crt"))?;

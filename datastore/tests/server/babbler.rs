@@ -47,13 +47,14 @@ impl Babbler {
 impl Drop for Babbler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        for connection in self.connections.lock().unwrap().drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
         // It waits for the next connection, which may be this one.
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
+        }
+        // Now there are no more of them.
+        for connection in self.connections.lock().unwrap().drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
         }
     }
 }

@@ -1,21 +1,24 @@
 //! A real etcd for a test: on loopback, in a directory that goes away, ended by its process id.
+//!
+//! Each process that tests has an address of its own there, so that no other one's etcd comes to a port that this one has left
+//! for a moment.
 
 #![allow(dead_code, reason = "each test takes what it needs of this")]
 
 pub mod babbler;
 pub mod proxy;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use datastore::settings::EtcdSettings;
 
-/// How long it may take to come up on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to come up, or to answer, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running etcd of one member, or a member of one.
 pub struct Etcd {
@@ -90,7 +93,7 @@ impl Etcd {
                 return;
             }
             self.kill();
-            // Somebody else may have taken a port meanwhile; once it has run, others know its address.
+            // Whoever listens at every address may have taken a port; once it has run, others know its address.
             if !self.has_run {
                 (self.client, self.peer) = (free_port(), free_port());
             }
@@ -191,9 +194,11 @@ impl Etcd {
     }
 
     pub fn try_ctl(&self, arguments: &[&str]) -> Output {
+        // It waits 2 s for a connection and 5 s for an answer, unless it is told to.
+        let patience = format!("{}s", PATIENCE.as_secs());
         Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.url()])
+            .args(["--endpoints", &self.url(), "--dial-timeout", &patience, "--command-timeout", &patience])
             .args(arguments)
             .output()
             .expect("Debian's etcd-client is installed with etcd-server")
@@ -206,14 +211,18 @@ impl Drop for Etcd {
     }
 }
 
+/// This process's own address on loopback: 127.64.0.0/10 has one for each process id there can be.
+pub fn host() -> Ipv4Addr {
+    Ipv4Addr::from(0x7f40_0000 | std::process::id() & 0x003f_ffff)
+}
+
 /// An address where nobody listens, and nobody will by chance: it is below the ports that the kernel gives away, and no
 /// other test of this process gets it. So an etcd that was ended finds it free again.
 pub fn free_port() -> SocketAddr {
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
     loop {
-        let number = std::process::id().wrapping_mul(61).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
-        let port = 20_000 + (number % 12_000) as u16;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let port = 20_000 + GIVEN.fetch_add(1, Ordering::Relaxed) % 12_000;
+        let address = SocketAddr::from((host(), port));
         if TcpListener::bind(address).is_ok() {
             return address;
         }

@@ -38,16 +38,16 @@ impl Proxy {
         let accepting = Arc::clone(&way);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                if accepting.state.load(Ordering::SeqCst) == CUT {
-                    continue;
-                }
                 let Ok(server) = TcpStream::connect(server) else { continue };
                 let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) else { continue };
-                accepting
-                    .connections
-                    .lock()
-                    .unwrap()
-                    .extend(client.try_clone().into_iter().chain(server.try_clone()));
+                {
+                    // Whoever cuts cuts this one, too, or it isn't let in.
+                    let mut connections = accepting.connections.lock().unwrap();
+                    if accepting.state.load(Ordering::SeqCst) == CUT {
+                        continue;
+                    }
+                    connections.extend(client.try_clone().into_iter().chain(server.try_clone()));
+                }
                 let way = Arc::clone(&accepting);
                 thread::spawn(move || way.carry(from, to));
                 let way = Arc::clone(&accepting);
@@ -64,8 +64,9 @@ impl Proxy {
 
     /// Connections break, and none is let in.
     pub fn cut(&self) {
+        let mut connections = self.way.connections.lock().unwrap();
         self.way.state.store(CUT, Ordering::SeqCst);
-        for connection in self.way.connections.lock().unwrap().drain(..) {
+        for connection in connections.drain(..) {
             let _ = connection.shutdown(Shutdown::Both);
         }
     }

@@ -1,16 +1,17 @@
 //! The binary under calicoctl's name, on a directory and on a real etcd.
 
-mod etcd;
 mod migration;
 #[path = "../namespace/mod.rs"]
 mod namespace;
+#[path = "../../../datastore/tests/server/mod.rs"]
+mod server;
 mod sessions;
 mod walkthrough;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use etcd::Etcd;
+use server::Etcd;
 
 const PEER: &str = "\
 apiVersion: projectcalico.org/v3
@@ -89,8 +90,7 @@ fn on_a_directory(does: impl Fn(&Path, &[(&str, &str)])) {
 /// Does something on an etcd, where this machine has one.
 fn on_an_etcd(does: impl Fn(&Path, &[(&str, &str)])) {
     let Some(etcd) = Etcd::start() else { return };
-    let endpoints = format!("http://{}", etcd.client);
-    does(etcd.place.path(), &[("ETCD_ENDPOINTS", &endpoints)]);
+    does(etcd.directory(), &[("ETCD_ENDPOINTS", &etcd.url())]);
 }
 
 #[test]
