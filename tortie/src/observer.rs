@@ -463,7 +463,7 @@ mod tests {
         assert!(text.contains(r#""mode":"copy""#) && text.contains(r#""xdp":{"rx_dropped":0"#), "{text}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn books_that_are_caught_between_two_sums_are_looked_at_again() {
         let (observer, _requests) = observer();
         observer.counters.worker(0).add(&Books { received: 1, ..Books::default() });

@@ -73,11 +73,11 @@ fn ask(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stdout).expect("UTF-8"))
 }
 
-/// What calicoctl reads of a BIRD.
+/// What calicoctl reads of a BIRD; nothing where there is none yet.
 fn as_calicoctl(socket: &Path) -> String {
-    let mut stream = UnixStream::connect(socket).expect("a socket");
-    stream.write_all(b"show protocols\n").expect("a question");
     let mut said = String::new();
+    let Ok(mut stream) = UnixStream::connect(socket) else { return said };
+    stream.write_all(b"show protocols\n").expect("a question");
     for line in BufReader::new(stream).lines() {
         let line = line.expect("an answer");
         said.push_str(&line);
@@ -114,27 +114,37 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
             && ports.is_some_and(|ports| ports["ports"].as_array().is_some_and(|p| p.iter().any(up)))
     });
 
-    let told = std::fs::read_to_string(path.join("calico/mtu")).expect("the file for the CNI plugin");
-    assert_eq!(told, "1500", "the uplink's, as there are no tunnels");
-    let (status, text) = ask(path, &["bgp", "-o", "json"]);
-    let bgp: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!((status, bgp["local_as"].as_u64()), (Some(0), Some(64512)));
+    // What it finds out for itself comes one by one.
+    let json = |arguments: &[&str]| -> Option<serde_json::Value> {
+        let (status, text) = ask(path, arguments);
+        serde_json::from_str(&text).ok().filter(|_| status == Some(0))
+    };
+    router.wait("the uplink's MTU for the CNI plugin, as there are no tunnels", || {
+        std::fs::read_to_string(path.join("calico/mtu")).is_ok_and(|told| told == "1500")
+    });
+    router.wait("the AS number", || {
+        json(&["bgp", "-o", "json"]).is_some_and(|bgp| bgp["local_as"].as_u64() == Some(64512))
+    });
     for socket in ["bird/bird.ctl", "bird/bird6.ctl"] {
-        let said = as_calicoctl(&path.join(socket));
-        assert!(said.starts_with("0001 BIRD ") && said.contains("\n2002-name "), "{said}");
+        router.wait(socket, || {
+            let said = as_calicoctl(&path.join(socket));
+            said.starts_with("0001 BIRD ") && said.contains("\n2002-name ")
+        });
     }
+    router.wait("the uplink's subnet", || {
+        json(&["route", "192.0.2.77", "-o", "json"])
+            .is_some_and(|route| route["fate"].as_str() == Some("attached"))
+    });
     let (status, text) = ask(path, &["route", "203.0.113.1"]);
     assert_eq!(status, Some(1), "there is no such route: {text}");
-    let (status, text) = ask(path, &["route", "192.0.2.77", "-o", "json"]);
-    let route: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!((status, route["fate"].as_str()), (Some(0), Some("attached")), "{text}");
     // The kernel has the groups of up0's IPv6 among its neighbours.
     let (status, text) = ask(path, &["neighbors", "-o", "json"]);
     assert_eq!(status, Some(0), "{text}");
     assert!(!text.contains("ff02:") && !text.contains("33:33:"), "{text}");
-    let (status, text) = ask(path, &["drops", "-o", "json"]);
-    let drops: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!((status, drops["balanced"].as_bool()), (Some(0), Some(true)), "{text}");
+    // A worker may be stopped between two of its sums; what is lost stays lost.
+    router.wait("balanced books", || {
+        json(&["drops", "-o", "json"]).is_some_and(|drops| drops["balanced"].as_bool() == Some(true))
+    });
 
     let second = namespace.command(BINARY).args(["run", "-c", "tortie.yaml"]).current_dir(path).output();
     let second = second.expect("it runs");
@@ -145,9 +155,8 @@ fn a_router_starts_answers_is_measured_stops_cleanly_and_is_cleaned_up() {
     assert_eq!(cleanup.expect("it runs").status.code(), Some(1), "not under a running router");
 
     threads_have_what_they_need_and_no_more(&mut router);
-    let page = scrape(&namespace);
     for line in ["tortie_ready 1", "tortie_xdp_rx_dropped_total{port=\"up0\",queue=\"0\"} 0"] {
-        assert!(page.lines().any(|seen| seen == line), "{line} is missing:\n{page}");
+        router.wait(line, || scrape(&namespace).lines().any(|seen| seen == line));
     }
 
     assert_eq!(reserved_ports(&namespace, "cat FILE"), "8080,49152-65535");
@@ -242,20 +251,19 @@ fn threads_have_what_they_need_and_no_more(router: &mut Router) {
         }
         (seen, strays)
     };
-    // The event loop may be caught within a call.
+    let expected =
+        ["tortie", "worker-0", "slowpath", "bgp", "datastore", "reporting", "kernel-mirror", "host-policy"];
+    // The event loop may be caught within a call, and some begin later than others.
     let deadline = Instant::now() + PATIENCE;
-    let (seen, strays) = loop {
+    loop {
         let (seen, strays) = look();
-        if strays.is_empty() || Instant::now() > deadline {
-            break (seen, strays);
+        let missing: Vec<_> =
+            expected.iter().filter(|thread| !seen.iter().any(|name| name == *thread)).collect();
+        if strays.is_empty() && missing.is_empty() {
+            break;
         }
+        assert!(Instant::now() < deadline, "strays {strays:?}, missing {missing:?} among {seen:?}");
         std::thread::sleep(Duration::from_millis(10));
-    };
-    assert!(strays.is_empty(), "{strays:?}");
-    for thread in
-        ["tortie", "worker-0", "slowpath", "bgp", "datastore", "reporting", "kernel-mirror", "host-policy"]
-    {
-        assert!(seen.iter().any(|name| name == thread), "{thread} isn't among {seen:?}");
     }
     assert!(router.said().contains("given up for good"), "{}", router.said());
 }

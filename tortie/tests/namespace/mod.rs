@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_tortie");
 /// How long a start or a stop may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A network namespace; gone when dropped, also after a panic.
 pub struct Namespace(pub String);
