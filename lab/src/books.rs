@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::Lab;
 use crate::tortie::{ShowDrops, ShowPorts, TortieNode};
+use crate::{Lab, wait};
 
 /// How long frames under way may take to reach their fate.
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Whether these books balance: the sums, and the parts of each sum.
 ///
@@ -75,6 +75,18 @@ pub fn line(node: &str, books: &ShowDrops) -> String {
         books.dropped.total,
         reasons(&books.dropped)
     )
+}
+
+/// How many frames the kernel couldn't give to a router's workers, of all that it received until now.
+///
+/// # Errors
+/// The router doesn't answer.
+pub fn not_received(node: &TortieNode) -> Result<u64> {
+    // Its counts are at most a second old.
+    wait::pass(Duration::from_secs(1))?;
+    let ports = node.show::<ShowPorts>("ports")?.ports;
+    let counts = ports.iter().flat_map(|port| port.queues.iter().map(|queue| queue.xdp));
+    Ok(counts.map(|xdp| xdp.rx_dropped + xdp.rx_ring_full).sum())
 }
 
 /// What a router and the kernel tell of losses.

@@ -41,6 +41,7 @@ pub mod command;
 pub mod debian;
 pub mod demo;
 pub mod dissected;
+pub mod disturbance;
 pub mod etcd;
 pub mod frr;
 pub mod hostile;

@@ -16,7 +16,7 @@ use crate::{Lab, Tools, command};
 pub struct Options {
     /// Leave the lab running.
     pub keep: bool,
-    /// The whole internet table rather than a tenth of it, BFD at 10 ms rather than 50.
+    /// The whole internet table rather than a tenth of it, BFD at 10 ms rather than 100.
     pub full: bool,
     /// Resources are kept in an etcd, which the lab starts, rather than read from their directory.
     pub etcd: bool,

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// Where routers read their resources
     #[arg(long, value_enum, default_value = "directory")]
     store: Store,
-    /// Announce the whole internet table, not a tenth of it; watch by BFD every 10 ms, not every 50.
+    /// Announce the whole internet table, not a tenth of it; watch by BFD every 10 ms, not every 100.
     #[arg(long)]
     full: bool,
     /// Test this binary rather than the one built from these sources.

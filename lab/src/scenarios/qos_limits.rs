@@ -3,13 +3,15 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use model::Family;
 
 use super::one_node::{OneNode, UPLINK, outside, port_of};
 use crate::capture::Capture;
 use crate::cluster::CONVERGE;
+use crate::disturbance::undisturbed;
 use crate::netns::Namespace;
 use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{Limit, Qos, TortieNode};
@@ -45,9 +47,10 @@ const TCP_TOLERANCE: f64 = 0.10;
 /// EF, and how its field looks like in both headers.
 const DSCP: u8 = 46;
 const PINGS: u32 = 5;
-/// Measurements until one is within the tolerance: a machine with other work lets a router wait, and what a limit allows
-/// meanwhile beyond its burst is lost.
-const TRIES: usize = 3;
+/// What a burst lasts: what a limit allows beyond it while a machine with other work lets the router wait is lost.
+const BURST_LASTS: Duration = Duration::from_millis(1_000 * BURST / BANDWIDTH);
+/// Shares that no wait of the router's explains.
+const FAR_OFF: [f64; 2] = [0.5, 1.5];
 
 fn run(lab: &Lab, _: &Options) -> Result<()> {
     let site = OneNode::raise(lab, &["w1", "w2"])?;
@@ -114,6 +117,7 @@ impl Limits<'_> {
         let udp = || traffic::iperf3_udp(self.site.lab, from, to, address, SECONDS, offered);
         let of_limit = (f64::from(PAYLOAD) + HEADERS) / f64::from(PAYLOAD) / BANDWIDTH as f64;
         let (_, share) = measured(
+            self.site.lab,
             &format!("{direction}: of the limit UDP got"),
             1.0 - UDP_TOLERANCE..=1.0 + UDP_TOLERANCE,
             || udp().map(|udp| (udp, udp.bits_per_second * of_limit)),
@@ -125,6 +129,7 @@ impl Limits<'_> {
         let deep = format!("{{{direction}Bandwidth: {BANDWIDTH}, {direction}Burst: {TCP_BURST}}}");
         self.set(&deep, direction, "bandwidth", BANDWIDTH)?;
         let (tcp, tcp_share) = measured(
+            self.site.lab,
             &format!("{direction}: of the limit TCP got, headers included,"),
             1.0 - TCP_TOLERANCE..=1.0 + UDP_TOLERANCE,
             || {
@@ -150,6 +155,7 @@ impl Limits<'_> {
         const SMALL: u32 = 100;
         let offered = (SMALL, PACKET_RATE * 4 * u64::from(SMALL) * 8);
         let (_, share) = measured(
+            self.site.lab,
             &format!("{direction}: of the limit of packets passed"),
             1.0 - UDP_TOLERANCE..=1.0 + UDP_TOLERANCE,
             || {
@@ -245,21 +251,19 @@ impl Limits<'_> {
     }
 }
 
-/// The first of a few measurements whose share is among these, and the share.
+/// A measurement whose share is among these, and the share; anew where the machine disturbed it.
 fn measured<T>(
+    lab: &Lab,
     what: &str,
     due: RangeInclusive<f64>,
     measure: impl Fn() -> Result<(T, f64)>,
 ) -> Result<(T, f64)> {
-    let mut shares = Vec::new();
-    for _ in 0..TRIES {
+    undisturbed(lab.progress(), BURST_LASTS, || {
         let (measured, share) = measure()?;
-        if due.contains(&share) {
-            return Ok((measured, share));
-        }
-        shares.push(format!("{:.1} %", share * 100.0));
-    }
-    bail!("{what} {} in one measurement after the other", shares.join(", "))
+        let words = format!("{what} {:.1} %", share * 100.0);
+        ensure!((FAR_OFF[0]..=FAR_OFF[1]).contains(&share), "{words}");
+        Ok(if due.contains(&share) { Ok((measured, share)) } else { Err(words) })
+    })
 }
 
 /// What tcpdump is to look for: echo requests of either family with this DSCP. The kernel's replies copy it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use crate::disturbance::undisturbed;
 use crate::link::Fabric;
 use crate::netns::Namespace;
 use crate::resources::Resources;
@@ -48,10 +49,10 @@ const DATAGRAMS: u32 = 10_000;
 const COPIES: u32 = DATAGRAMS * (SECONDS as u32 - 2) / DESTINATIONS as u32;
 /// The metrics endpoint.
 const METRICS: &str = "127.0.0.1:9191";
-/// Measurements until none is lost.
-const TRIES: usize = 3;
+/// What the frames last that the kernel has for the worker to take, 1,024 of them.
+const FRAMES_LAST: Duration = Duration::from_millis(1_024 * 1_000 / DATAGRAMS as u64);
 const CONVERGE: Duration = Duration::from_secs(90);
-const ARRIVE: Duration = Duration::from_secs(30);
+const ARRIVE: Duration = Duration::from_secs(60);
 
 /// A line of `bgp-churn`'s, or of `scrape`'s.
 #[derive(Debug, Default, Deserialize)]
@@ -79,21 +80,18 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     router.start(lab)?;
 
     let bench = Bench { lab, feed, router, workload };
-    let mut tries = Vec::new();
-    let (moved, scraped, sent) = loop {
-        let before = bench.without_the_worker()?;
+    let (moved, scraped, sent) = undisturbed(lab.progress(), FRAMES_LAST, || {
+        let before = books::not_received(&bench.router)?;
         let Measured { moved, scraped, sent, arrived } = bench.measure(&mut sinks)?;
         if arrived == sent {
-            break (moved, scraped, sent);
+            return Ok(Ok((moved, scraped, sent)));
         }
         let lost = format!("{arrived} of {sent} datagrams arrived; {}", where_lost(&bench.router)?);
         // What the kernel couldn't give to a worker that other programs kept from its core isn't the routes' loss; a worker
-        // that waits for routes is kept from it each time.
-        ensure!(bench.without_the_worker()? > before, "{lost}");
-        tries.push(lost);
-        ensure!(tries.len() < TRIES, "in one measurement after the other {}", tries.join("; then "));
-        lab.step("the kernel found no free frame for the worker; once more");
-    };
+        // that waits for routes is kept from it without them.
+        ensure!(books::not_received(&bench.router)? > before, "{lost}");
+        Ok(Err(lost))
+    })?;
     let router = &bench.router;
     let changes = moved.moved.unwrap_or_default();
     lab.proved(format!(
@@ -158,15 +156,6 @@ impl Bench<'_> {
             Ok(told(&wait::read(peer.output())?).into_iter().find(|told| told.moved.is_some()))
         })?;
         Ok(Measured { moved, scraped, sent, arrived: settled(lab, sinks)? - before })
-    }
-
-    /// How many frames the kernel couldn't give to the worker.
-    fn without_the_worker(&self) -> Result<u64> {
-        // Its counts are at most a second old.
-        wait::pass(Duration::from_secs(1))?;
-        let ports = self.router.show::<ShowPorts>("ports")?.ports;
-        let counts = ports.iter().flat_map(|port| port.queues.iter().map(|queue| queue.xdp));
-        Ok(counts.map(|xdp| xdp.rx_dropped + xdp.rx_ring_full).sum())
     }
 }
 
