@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -31,8 +32,12 @@ pub(super) struct Kernel {
     pub(super) modules: PathBuf,
 }
 
+/// Held while a kernel is looked for: labs side by side fetch it once.
+static LOOKING: Mutex<()> = Mutex::new(());
+
 /// The kernel kept in `target/vm`, or a newly fetched one. Remove that folder to fetch a newer one.
 pub(super) fn get(lab: &Lab) -> Result<Kernel> {
+    let _alone = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder(lab)?;
     if let Some(kernel) = kept(&folder)? {
         return Ok(kernel);
