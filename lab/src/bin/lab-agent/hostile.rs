@@ -102,6 +102,8 @@ impl Connection {
                 length == 0
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => false,
+            // Stopped and continued (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => false,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
             Err(error) => return Err(error).context("cannot receive"),
         };

@@ -28,8 +28,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// Datagrams that a sender sends at once, where it was kept from its core while they were due. More than that would be a burst
 /// that nobody asked for, and longer than the rings of a veth: its loss would be the test's own.
 const MADE_UP_FOR: u32 = 256;
-/// How long a sender keeps trying to connect.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a sender keeps trying to connect, and a receiver waits for the next datagram.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Traffic for the scenarios of Tortie's lab.
 #[derive(Parser)]
@@ -232,7 +232,7 @@ fn echo(listen: SocketAddr) -> Result<()> {
 }
 
 fn connect(server: SocketAddr) -> Result<TcpStream> {
-    let deadline = Instant::now() + CONNECT_LIMIT;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match TcpStream::connect_timeout(&server, Duration::from_secs(1)) {
             Ok(stream) => return Ok(stream),
@@ -327,12 +327,18 @@ fn send(receiver: SocketAddr, bytes: u64, seed: u64) -> Result<()> {
 
 fn receive_datagrams(listen: SocketAddr, count: u32) -> Result<()> {
     let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-    socket.set_read_timeout(Some(CONNECT_LIMIT))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
     wait_here(&socket)?;
     let begin = Instant::now();
     let (mut hash, mut bytes, mut datagram) = (Sha256::new(), 0_u64, vec![0; 65_536]);
     for got in 0..count {
-        let length = socket.recv(&mut datagram).with_context(|| format!("only {got} datagrams came"))?;
+        let length = loop {
+            match socket.recv(&mut datagram) {
+                // Stopped and continued (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.with_context(|| format!("only {got} datagrams came"))?,
+            }
+        };
         hash.update(&datagram[..length]);
         bytes += length as u64;
     }
@@ -391,6 +397,8 @@ fn udp_sink(listen: SocketAddr, report: &Path) -> Result<()> {
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => quiet += 1,
+            // Stopped and continued (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error).context("cannot receive"),
         }
         let packets: u64 = counts.values().sum();
