@@ -9,9 +9,10 @@ use model::MacAddr;
 
 use crate::capture::Captured;
 use crate::command;
+use crate::traffic::DATAGRAMS_PORT;
 
 /// How long tshark may take to read a capture of some tens of megabytes.
-const READING: Duration = Duration::from_secs(60);
+const READING: Duration = Duration::from_secs(180);
 
 /// The fields asked for, in order.
 const FIELDS: [&str; 9] = [
@@ -196,8 +197,8 @@ pub(crate) fn tshark(captured: &Captured, arguments: &[&str]) -> Result<String> 
     tshark.args(["-n", "-r"]).arg(captured.file());
     // tshark knows port 4789 by itself; 8472 is Linux's and flannel's.
     tshark.args(["-d", "udp.port==8472,vxlan"]);
-    // What TCP carries here is made up, and now and then looks like a protocol that tshark then finds malformed.
-    tshark.args(["-d", "tcp.port==1-65535,data"]);
+    // What TCP and our datagrams carry is made up, and now and then looks like a protocol that tshark then finds malformed.
+    tshark.args(["-d", "tcp.port==1-65535,data", "-d", &format!("udp.port=={DATAGRAMS_PORT},data")]);
     for protocol in ["ip", "tcp", "udp"] {
         tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
     }

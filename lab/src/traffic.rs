@@ -22,17 +22,22 @@ use crate::process::Process;
 use crate::{Lab, wait};
 
 /// How long a transfer of a few hundred megabytes may take through a debug kernel on a busy machine.
-const TRANSFER: Duration = Duration::from_secs(120);
+const TRANSFER: Duration = Duration::from_secs(300);
+/// Where [`datagrams`] go: noise, of which no dissector is to make anything.
+pub(crate) const DATAGRAMS_PORT: u16 = 9300;
 /// How long a server may take until it listens.
-const LISTEN: Duration = Duration::from_secs(20);
+const LISTEN: Duration = Duration::from_secs(60);
 
 /// How long a few beats of a session may take. Whoever isn't let in at once tries again ever later (RFC 6298 §5.5).
-const BEATS: Duration = Duration::from_secs(30);
+const BEATS: Duration = Duration::from_secs(60);
 /// How long datagrams may go on coming that were sent before.
-const LAST_DATAGRAMS: Duration = Duration::from_secs(30);
+const LAST_DATAGRAMS: Duration = Duration::from_secs(60);
 
 /// Waits until somebody listens on a TCP port inside.
-fn listening(namespace: &Namespace, port: u16) -> Result<()> {
+///
+/// # Errors
+/// Nobody does.
+pub(crate) fn listening(namespace: &Namespace, port: u16) -> Result<()> {
     wait::until_true(&format!("a server on port {port} of {}", namespace.name()), LISTEN, || {
         Ok(namespace.run("ss", &["-Hltn", &format!("sport = :{port}")])?.contains("LISTEN"))
     })
@@ -112,12 +117,11 @@ pub fn datagrams(
     count: u32,
     size: usize,
 ) -> Result<Transfer> {
-    const PORT: u16 = 9200;
-    let target = SocketAddr::new(address, PORT).to_string();
+    let target = SocketAddr::new(address, DATAGRAMS_PORT).to_string();
     let (count, size) = (count.to_string(), size.to_string());
     let mut receiver = agent(lab, to, "receive-datagrams", &[&target, "--count", &count])?;
     wait::until_true("the receiver's socket", LISTEN, || {
-        Ok(to.run("ss", &["-Hlun"])?.contains(&format!(":{PORT}")))
+        Ok(to.run("ss", &["-Hlun"])?.contains(&format!(":{DATAGRAMS_PORT}")))
     })?;
     let mut sender = agent(lab, from, "send-datagrams", &[&target, "--count", &count, "--size", &size])?;
     let sent: Transfer = json(&sender.finish(TRANSFER)?)?;
@@ -162,7 +166,8 @@ pub fn serve(lab: &Lab, namespace: &Namespace, port: u16) -> Result<Process> {
 /// It cannot be started.
 pub fn agent(lab: &Lab, namespace: &Namespace, task: &str, arguments: &[&str]) -> Result<Process> {
     let mut command = namespace.command(&lab.tools().agent);
-    command.arg(task).args(arguments);
+    // Its error is what a person wants to see at the end of its log.
+    command.arg(task).args(arguments).env("RUST_LIB_BACKTRACE", "0");
     lab.spawn(&format!("{task}-{}", namespace.name()), command)
 }
 

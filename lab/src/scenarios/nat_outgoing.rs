@@ -1,7 +1,7 @@
 //! Workloads reach the outside under their node's address, and nobody there learns theirs.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -107,9 +107,16 @@ fn workloads_see_each_other(site: &Site<'_>, family: Family) -> Result<()> {
 }
 
 fn flows_are_shown(site: &Site<'_>) -> Result<()> {
-    let shown: ShowFlows = site.node.show(&format!("flows {}", site.server(Family::V4)?))?;
-    let protocols: BTreeSet<&str> = shown.flows.iter().map(|flow| flow.protocol.as_str()).collect();
-    ensure!(protocols.contains("tcp") && protocols.contains("udp"), "`show flows`: {protocols:?}");
+    let (lab, server, from) = (site.lab, site.server(Family::V4)?, &site.workloads[0].namespace);
+    // One that lives, and one that is remembered for a minute.
+    let _session = traffic::Session::open_at(lab, from, &site.server, SocketAddr::new(server, 2223))?;
+    traffic::udp_to_many(lab, from, &[server], 1, 100)?;
+    let (shown, protocols) = lab.wait("flows of both protocols", ENDS, || {
+        let shown: ShowFlows = site.node.show(&format!("flows {server}"))?;
+        let protocols: BTreeSet<String> = shown.flows.iter().map(|flow| flow.protocol.clone()).collect();
+        ensure!(protocols.contains("tcp") && protocols.contains("udp"), "`show flows`: {protocols:?}");
+        Ok(Some((shown, protocols)))
+    })?;
     let node: IpAddr = site.node_address(Family::V4)?;
     let wrong = shown
         .flows
@@ -117,7 +124,7 @@ fn flows_are_shown(site: &Site<'_>) -> Result<()> {
         .find(|flow| flow.translated.source != node || flow.translated.source_port < 49_152);
     ensure!(wrong.is_none(), "not translated as it should be: {wrong:?}");
     let first = shown.flows.first().map(|flow| flow.original.source);
-    site.lab.proved(format!(
+    lab.proved(format!(
         "`show flows`: {} flows of {protocols:?}, the first from {first:?}, {} outer ports",
         shown.flows.len(),
         shown.ports

@@ -159,19 +159,20 @@ pub(super) fn trace(from: &Namespace, to: IpAddr, arguments: &[&str]) -> Result<
     Ok(hops)
 }
 
-/// UDP answers come back: so many kilobytes a second from the far end for a second.
+/// UDP answers come back: so many kilobytes a second from the far end for two seconds.
 pub(super) fn udp_answers(lab: &Lab, from: &Namespace, to: &Namespace, address: IpAddr) -> Result<()> {
-    let mut server = to.command("iperf3");
-    server.args(["-s", "-1"]);
-    let mut server = lab.spawn("iperf3-udp", server)?;
     let answer = lab.wait("iperf3 over UDP", CONVERGE, || {
-        server.must_run()?;
+        // One for each try: it ends with the client that it has served, however that fared.
+        let mut server = to.command("iperf3");
+        server.args(["-s", "-1"]);
+        let _server = lab.spawn("iperf3-udp", server)?;
+        traffic::listening(to, 5201)?;
         let address = address.to_string();
-        let arguments = ["-c", &address, "-u", "-R", "-t", "1", "-b", "4M", "-l", "1000", "-J"];
+        // So few that a client which stands still for half a second finds them in its socket.
+        let arguments = ["-c", &address, "-u", "-R", "-t", "2", "-b", "1M", "-l", "1000", "-J"];
         let answer: serde_json::Value = serde_json::from_str(&said(from, "iperf3", &arguments)?)?;
         Ok(answer.get("error").is_none().then_some(answer))
     })?;
-    server.finish(Duration::from_secs(10))?;
     let sum = &answer["end"]["sum"];
     let (packets, lost) = (sum["packets"].as_u64(), sum["lost_packets"].as_u64());
     let packets = packets.with_context(|| format!("no count of packets in {sum}"))?;

@@ -36,15 +36,15 @@ pub(super) const VXLAN_LEARNING: Scenario = Scenario {
 };
 
 /// How long the first reply, and a change, may take.
-const SETTLES: Duration = Duration::from_secs(30);
+const SETTLES: Duration = Duration::from_secs(60);
 const PORT: u16 = 4789;
 /// Host1's MAC address in every segment.
 const OWN_MAC: MacAddr = MacAddr([0x5a, 0, 0, 0, 0, 7]);
 const UPLINK: &str = "eth0";
 /// Megabytes of TCP each way: enough for every header, little enough to be dissected whole.
 const MEGABYTES: u32 = 4;
-/// UDP: payload in bytes, and bits a second.
-const DATAGRAMS: (u32, u64) = (1000, 4_000_000);
+/// UDP: how many, and bytes of each.
+const DATAGRAMS: (u32, usize) = (200, 1000);
 
 /// How a segment's ends find each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -304,21 +304,15 @@ fn reach_each_other(lab: &Lab, site: &Site, end: &Linux, host1: &Namespace, pod_
     let out = traffic::iperf3_megabytes(lab, &pod_a.namespace, &end.pod, pod_b, MEGABYTES)?;
     let back = traffic::iperf3_megabytes(lab, &end.pod, &pod_a.namespace, source, MEGABYTES)?;
     ensure!(out.bits_per_second > 1e6 && back.bits_per_second > 1e6, "TCP crawls: {out:?} {back:?}");
-    let sent = traffic::iperf3_udp(lab, &pod_a.namespace, &end.pod, pod_b, 1, DATAGRAMS)?;
-    let came = traffic::iperf3_udp(lab, &end.pod, &pod_a.namespace, source, 1, DATAGRAMS)?;
-    // Others load the machine; what the kernel's sockets lose then is not the tunnel's.
-    let arrives = |udp: &traffic::Datagrams| udp.sent > 100 && udp.lost * 20 <= udp.sent;
-    ensure!(arrives(&sent) && arrives(&came), "UDP: {sent:?} {came:?}");
+    let (count, size) = DATAGRAMS;
+    traffic::datagrams(lab, &pod_a.namespace, &end.pod, pod_b, count, size)?;
+    traffic::datagrams(lab, &end.pod, &pod_a.namespace, source, count, size)?;
     lab.proved(format!(
-        "{}: pods, hosts and devices reach each other; {MEGABYTES} MB of TCP at {:.2} and {:.2} Gbit/s; {} and {} datagrams, of \
-         which {} and {} were lost",
+        "{}: pods, hosts and devices reach each other; {MEGABYTES} MB of TCP at {:.2} and {:.2} Gbit/s; {count} \
+         datagrams each way, none lost",
         site.name,
         out.bits_per_second / 1e9,
-        back.bits_per_second / 1e9,
-        sent.sent,
-        came.sent,
-        sent.lost,
-        came.lost
+        back.bits_per_second / 1e9
     ));
     // By now host1 has no question of its own any more.
     linux_asks(site, &end.host)
