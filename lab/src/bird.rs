@@ -13,7 +13,9 @@ use crate::process::Process;
 use crate::{Lab, command};
 
 /// How long a question to a running BIRD may take.
-const QUESTION: Duration = Duration::from_secs(20);
+const QUESTION: Duration = Duration::from_secs(60);
+/// How long it may take until it answers.
+const START: Duration = Duration::from_secs(90);
 
 /// LOCAL_PREF of what a Calico node originates: 2147483647 less the kernel metric, 1024 by default
 /// (`bird.cfg.template`).
@@ -231,7 +233,7 @@ impl Bird {
         // -R: graceful restart recovery, as Calico starts it; -f: in the foreground.
         bird.args(["-f", "-R", "-c"]).arg(&file).arg("-s").arg(&socket);
         let mut bird = Bird { namespace: namespace.clone(), socket, process: lab.spawn(&name, bird)? };
-        lab.wait(&format!("bird on {}", namespace.name()), Duration::from_secs(30), || {
+        lab.wait(&format!("bird on {}", namespace.name()), START, || {
             if let Err(error) = bird.process.must_run() {
                 return Ok(Some(Err(error)));
             }

@@ -20,7 +20,7 @@ use crate::{Lab, command};
 /// Debian's name of the program.
 pub const PROGRAM: &str = "chromium";
 /// How long an answer may take; a busy machine takes seconds to start a page.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(90);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -17,7 +17,7 @@ use crate::{Lab, command, wait};
 const READING: Duration = Duration::from_secs(120);
 
 /// How long tcpdump may take to say what it has counted.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
 /// After how long without a further frame it has read all that it will.
 const STANDSTILL: Duration = Duration::from_secs(2);
 

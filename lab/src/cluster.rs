@@ -15,9 +15,9 @@ use crate::workload::Workload;
 use crate::{Lab, books, traffic};
 
 /// How long sessions and routes may take: BIRD waits up to 30 s after an error, and it may come to a second one.
-pub const CONVERGE: Duration = Duration::from_secs(90);
+pub const CONVERGE: Duration = Duration::from_secs(180);
 /// How long the first packet of a way may take.
-const FIRST_REPLY: Duration = Duration::from_secs(30);
+const FIRST_REPLY: Duration = Duration::from_secs(60);
 
 /// The nodes' interface towards the fabric.
 pub const UPLINK: &str = "eth0";

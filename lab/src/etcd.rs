@@ -22,9 +22,9 @@ use crate::{Lab, command};
 pub(crate) use mirror::MirroringEtcd;
 
 /// How long it may take until it answers.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
 /// How long one of its own commands may take.
-const COMMAND: Duration = Duration::from_secs(30);
+const COMMAND: Duration = Duration::from_secs(90);
 const CLIENT: &str = "http://127.0.0.1:2379";
 const PEER: &str = "http://127.0.0.1:2380";
 

@@ -16,9 +16,9 @@ pub const PROGRAM: &str = "vtysh";
 /// No program that a shell would find.
 const BGPD: &str = "/usr/lib/frr/bgpd";
 /// How long it may take until it answers.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
 /// How long a question may take.
-const QUESTION: Duration = Duration::from_secs(20);
+const QUESTION: Duration = Duration::from_secs(60);
 
 /// A running `bgpd`.
 pub struct Frr {

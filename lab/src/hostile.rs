@@ -15,9 +15,9 @@ use crate::{Lab, command, traffic, wait};
 /// The port of BGP.
 const PORT: u16 = 179;
 /// How long an answer of the router may take.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(60);
 /// How long some hundred connects may take.
-const KNOCKS: Duration = Duration::from_secs(60);
+const KNOCKS: Duration = Duration::from_secs(180);
 
 /// A NOTIFICATION as it came (RFC 4271 §4.5).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

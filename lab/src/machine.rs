@@ -15,7 +15,9 @@ use crate::{Lab, command, wait};
 
 const BOOT: &str = include_str!("machine/boot.sh");
 /// How long systemd may take until all that a boot starts is started.
-const BOOTED: Duration = Duration::from_secs(60);
+const BOOTED: Duration = Duration::from_secs(180);
+/// How long a line of shell may take: a package is written to the disk.
+const LINE: Duration = Duration::from_secs(180);
 /// Where control groups of the second version are, beside those of the first or alone.
 const GROUPS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
@@ -70,7 +72,7 @@ impl Machine {
     /// Runs a line of shell inside, which must succeed, and gives what it printed.
     ///
     /// # Errors
-    /// It fails, or takes longer than a minute.
+    /// It fails, or takes longer than three minutes.
     pub fn run(&self, line: &str) -> Result<String> {
         let output = self.output(line)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -97,12 +99,12 @@ impl Machine {
     /// Runs a line of shell inside, whatever its exit status.
     ///
     /// # Errors
-    /// It can't be started, or takes longer than a minute.
+    /// It can't be started, or takes longer than three minutes.
     pub fn output(&self, line: &str) -> Result<Output> {
         let mut enter = Command::new("nsenter");
         enter.args(["--target", &self.first.pid.to_string(), "--all", "env", "-i"]);
         enter.args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"]);
-        command::output(enter.args(["sh", "-c", line]), Duration::from_secs(60))
+        command::output(enter.args(["sh", "-c", line]), LINE)
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 /// Between two requests, as a rule: what is lost is known to this.
 pub const EVERY: Duration = Duration::from_millis(5);
 /// How long `ping` may take to print what it counted.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// A stream under way.
 pub struct Stream {

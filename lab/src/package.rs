@@ -218,7 +218,7 @@ fn dies(lab: &Lab, site: &Site<'_>, machine: &Machine) -> Result<()> {
         )?;
         let before = machine.run("systemctl show -P NRestarts tortie")?;
         machine.run(&format!("kill -{signal} $(systemctl show -P MainPID tortie)"))?;
-        lab.wait("another process", Duration::from_secs(40), || {
+        lab.wait("another process", Duration::from_secs(120), || {
             let now = machine.run("systemctl show -P NRestarts -P ActiveState tortie")?;
             Ok((now.ends_with("active") && !now.ends_with("inactive") && !now.starts_with(&before))
                 .then_some(()))

@@ -16,9 +16,9 @@ use crate::process::Process;
 use crate::{Lab, command};
 
 /// How long a question to a running router may take.
-const QUESTION: Duration = Duration::from_secs(10);
+const QUESTION: Duration = Duration::from_secs(30);
 /// How long a router may take until it answers questions.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
 
 /// What stands in a node's configuration file, as far as scenarios change it.
 #[derive(Clone, Debug)]

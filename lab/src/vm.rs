@@ -30,9 +30,9 @@ use crate::process::Process;
 use channel::Channel;
 
 /// How long until the first process answers. It takes four seconds on an idle core, and shares its cores in CI.
-const BOOT: Duration = Duration::from_secs(90);
+const BOOT: Duration = Duration::from_secs(300);
 /// How long a command that only changes a setting may take: everything is slower by a factor of ten or so.
-const SETTING: Duration = Duration::from_secs(30);
+const SETTING: Duration = Duration::from_secs(90);
 
 /// The programs that a scenario with a virtual machine needs here.
 pub const PROGRAMS: [&str; 2] = ["qemu-system-x86_64", "busybox"];
@@ -140,7 +140,7 @@ impl Vm {
     /// Runs a shell script inside, which must succeed, and returns what it printed.
     ///
     /// # Errors
-    /// Its exit status isn't zero; what it said is told. Or it takes longer than 30 seconds.
+    /// Its exit status isn't zero; what it said is told. Or it takes longer than a minute and a half.
     pub fn run(&self, lab: &Lab, script: &str) -> Result<String> {
         self.run_within(lab, script, SETTING)
     }

@@ -46,7 +46,7 @@ const BLOCK: &str = "10.65.0.0/26";
 const WORKLOAD: &str = "10.65.0.1";
 
 /// How long a route may take to come or go.
-const CHANGE: Duration = Duration::from_secs(30);
+const CHANGE: Duration = Duration::from_secs(60);
 /// Datagrams to the steady peer's prefix beside every act, and how many a second: for two seconds.
 const BESIDE: u32 = 1000;
 const PER_SECOND: u32 = 500;

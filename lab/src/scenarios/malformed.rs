@@ -26,7 +26,7 @@ pub(super) const MALFORMED: Scenario = Scenario {
 };
 
 /// How long a router that cannot run may take to say so.
-const REFUSAL: Duration = Duration::from_secs(40);
+const REFUSAL: Duration = Duration::from_secs(120);
 /// What a person at an ssh session beside a mistake would call a hang.
 const DISTURBED: Duration = Duration::from_secs(3);
 

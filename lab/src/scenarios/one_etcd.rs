@@ -34,7 +34,7 @@ const STARTUP: &str = "startup: { ip: autodetect, ip_autodetection_method: inter
                        ipv4_pool_ipip: Always, ipv4_pool_block_size: 29 }\n\
                        limits: { routes_v4: 10000, routes_v6: 10000, mirror_routes: 10000, frames: 8192, flows: 4096 }\n";
 /// How long a command may take.
-const COMMAND: Duration = Duration::from_secs(30);
+const COMMAND: Duration = Duration::from_secs(90);
 /// Ten routers on a few cores take their time.
 const START: Duration = Duration::from_secs(120);
 

@@ -43,13 +43,14 @@ const FIRST: usize = 1;
 const LAST: usize = 99;
 /// How the crowd's interfaces begin.
 const CROWD: &str = "calicrowd";
-/// Datagrams a second, in all: far below what one core forwards, so that a loss is the router's fault.
-const DATAGRAMS: u32 = 2_000;
+/// Datagrams a second, in all: far below what one core forwards, and in a second fewer than the ring of a workload's port
+/// holds, so that a loss is the router's fault.
+const DATAGRAMS: u32 = 1_000;
 /// Datagrams to each destination, unless they are stopped before: ten minutes of them.
 const COPIES: u32 = 600 * DATAGRAMS / 4;
 /// How soon a load, a change and a removal must be in force.
 const IN_FORCE: Duration = Duration::from_secs(120);
-const ARRIVE: Duration = Duration::from_secs(30);
+const ARRIVE: Duration = Duration::from_secs(60);
 /// What the router's log says of a workload that it had to close for want of room.
 const DOES_NOT_FIT: &str = "doesn't fit the tables";
 

@@ -52,7 +52,7 @@ const PLAN: ClusterPlan = ClusterPlan {
 const MYSQL: u16 = 3306;
 const OTHER: u16 = 8080;
 /// How soon a change must be in force.
-const IN_FORCE: Duration = Duration::from_secs(30);
+const IN_FORCE: Duration = Duration::from_secs(60);
 
 const FRONTEND: &str = "{service: frontend, namespace: default}";
 const DATABASE: &str = "{service: database, namespace: default}";

@@ -26,7 +26,7 @@ pub(super) const VIRTIO_ZERO_COPY: Scenario = Scenario {
 };
 
 /// How long Tortie and its ports may take inside.
-const PORTS: Duration = Duration::from_secs(60);
+const PORTS: Duration = Duration::from_secs(180);
 /// Queues of the NICs that do zero-copy, and workers.
 const QUEUES: u32 = 2;
 /// How often a NIC is taken out and put back: the frames of so many fill rings are more than a worker has.

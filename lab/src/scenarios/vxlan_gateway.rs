@@ -47,7 +47,7 @@ const CORE_AS: u32 = 65000;
 /// The core's host number in its own network.
 const CORE: u8 = 254;
 /// The first reply may wait for neighbours.
-const FIRST_REPLY: Duration = Duration::from_secs(20);
+const FIRST_REPLY: Duration = Duration::from_secs(60);
 /// Larger than one segment, and than what fits into the tunnel.
 const BYTES: u64 = 1_000_000;
 /// A block that comes and goes while all runs.

@@ -30,7 +30,7 @@ pub(super) const VXLAN_SEGMENT: Scenario = Scenario {
 };
 
 /// How long the first reply may take.
-const FIRST_REPLY: Duration = Duration::from_secs(20);
+const FIRST_REPLY: Duration = Duration::from_secs(60);
 /// Megabytes of TCP each way: little enough to be dissected whole.
 const MEGABYTES: u32 = 10;
 /// What flannel takes.

@@ -11,7 +11,7 @@ use crate::netns::Namespace;
 use crate::{Lab, command};
 
 /// How long iperf3 may take; nobody asks it for more than some seconds of traffic.
-const IPERF3: Duration = Duration::from_secs(60);
+const IPERF3: Duration = Duration::from_secs(180);
 
 /// What iperf3 measured.
 #[derive(Clone, Copy, Debug)]

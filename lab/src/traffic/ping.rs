@@ -10,7 +10,7 @@ use crate::netns::Namespace;
 use crate::{Lab, command};
 
 /// How long replies that must come may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What `ping` counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,7 +43,7 @@ pub struct RoundTrip {
 pub fn ping(from: &Namespace, to: IpAddr, count: u32) -> Result<Ping> {
     let mut ping = from.command("ping");
     ping.args(["-n", "-c", &count.to_string(), "-i", "0.1", "-W", "1", &to.to_string()]);
-    let output = command::output(&mut ping, Duration::from_secs(u64::from(count) / 5 + 10))?;
+    let output = command::output(&mut ping, Duration::from_secs(u64::from(count) / 5 + 60))?;
     let text = String::from_utf8_lossy(&output.stdout);
     read_ping(&text).with_context(|| {
         format!("`{}`: {}", command::typed(&ping), String::from_utf8_lossy(&output.stderr).trim())

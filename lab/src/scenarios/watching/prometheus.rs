@@ -27,9 +27,9 @@ pub(in crate::scenarios) const MONITORING: Scenario = Scenario {
 
 /// Where Prometheus answers, in the router's namespace.
 const PROMETHEUS: &str = "127.0.0.1:9090";
-const QUESTION: Duration = Duration::from_secs(20);
+const QUESTION: Duration = Duration::from_secs(60);
 /// Two scrapes, a second apart, and a machine that has other things to do.
-const APPEARS: Duration = Duration::from_secs(60);
+const APPEARS: Duration = Duration::from_secs(180);
 /// What the picture of the dashboard shows, in seconds.
 const SHOWN: u64 = 60;
 /// Draws the dashboard in a browser.
