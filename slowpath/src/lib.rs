@@ -42,6 +42,7 @@ mod host_port;
 mod install;
 mod interfaces;
 mod kernel_routes;
+mod log_prefix;
 mod mirroring;
 mod mtu_file;
 mod neighbors;

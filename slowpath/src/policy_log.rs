@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::calico::Felix;
 use crate::event_loop::Core;
+use crate::log_prefix::log_prefix;
 
 /// Lines a second, and lines at once, where nothing is said.
 const LINES: (f64, f64) = (10.0, 100.0);
@@ -100,7 +101,9 @@ impl PolicyLog {
         let packet = described(event);
         match event.act {
             PolicyAct::Logged => {
-                info!(port, direction, tier, policy, rule, packet, "{}: a rule logs", self.prefix);
+                let of_policy = Some(tier.as_str()).filter(|tier| *tier != PROFILES);
+                let prefix = log_prefix(&self.prefix, of_policy, &policy);
+                info!(port, direction, tier, policy, rule, packet, "{prefix}: a rule logs");
             }
             PolicyAct::Denied => {
                 debug!(port, direction, tier, policy, rule, action, packet, "policy denies");

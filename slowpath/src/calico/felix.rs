@@ -12,6 +12,7 @@ use model::{
 use tables::{FlowRules, WorkloadTunnels};
 
 use super::excluded::Excluded;
+use crate::log_prefix;
 
 /// FelixConfiguration, merged (defaults: `felix/config/config_params.go`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,7 +234,7 @@ impl Felix {
                 .unwrap_or(false),
             deny_action: first(sources, |config| config.deny_action).unwrap_or_default(),
             log_prefix: first(sources, |config| config.log_prefix.clone())
-                .unwrap_or_else(|| "calico-packet".to_owned()),
+                .unwrap_or_else(|| log_prefix::DEFAULT.to_owned()),
             log_rate: first(sources, |config| config.log_rate),
             log_burst: first(sources, |config| config.log_burst).unwrap_or(5),
             reporting: Reporting::of(sources),

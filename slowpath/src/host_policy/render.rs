@@ -12,6 +12,7 @@ use policy::sets::Member;
 use super::members;
 use super::ruleset::{About, Chain, Counts, Line, Ruleset, Set, quotable};
 use super::{HostPolicy, Sets, Settings, matching};
+use crate::log_prefix::log_prefix;
 
 /// Bit of the packet's mark: policy before connections or translation has allowed it, so nothing more is asked. Felix's
 /// default mask has it too (`nftablesMarkMask`, 0xffff0000).
@@ -265,18 +266,9 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// `logPrefix` may name the tier (`%t`), the kind (`%k`) and the policy (`%p`, `%n`); a colon follows it.
+    /// A colon follows the prefix.
     fn log(&self, policy: &str, tier: Option<&str>) -> String {
-        let kind = match tier {
-            Some(_) if policy.contains('/') => "np",
-            Some(_) => "gnp",
-            None => "profile",
-        };
-        let prefix = (self.settings.log_prefix)
-            .replace("%t", tier.unwrap_or_default())
-            .replace("%k", kind)
-            .replace("%p", policy)
-            .replace("%n", policy);
+        let prefix = log_prefix(&self.settings.log_prefix, tier, policy);
         let mut prefix = quotable(&prefix);
         prefix.truncate(LOG_PREFIX_BYTES_MAX);
         let limit = self.settings.log_rate.map(|rate| {

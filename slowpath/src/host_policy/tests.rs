@@ -573,6 +573,18 @@ fn names_from_outside_never_become_words_of_nfts() {
 }
 
 #[test]
+fn the_prefix_of_a_log_rule_names_its_policy() {
+    let policies = vec![Policy { name: "shop/web".to_owned(), rules: vec![Rule::any(Action::Log)] }.into()];
+    let tiers = vec![Tier { name: "site".to_owned(), policies, default: TierDefault::Deny }];
+    let mut up0 = open();
+    up0.normal.ingress = Some(Arc::new(Checks { tiers, after: AfterTiers::Profiles(Vec::new()) }));
+    let settings = Settings { log_prefix: "%t %k %n".to_owned(), ..Settings::default() };
+    let ruleset = render(&HostPolicy { settings, ..policy(&[("up0", &up0)]) }).ruleset;
+    let mut lines = ruleset.chains.values().flat_map(|chain| &chain.lines);
+    assert!(lines.any(|line| line.text.contains("log prefix \"site np web: \"")));
+}
+
+#[test]
 fn what_can_not_be_kept_is_said() {
     let mut every = closed();
     every.untracked.ingress = Some(Arc::new(first(vec![Rule::any(Action::Deny)])));
