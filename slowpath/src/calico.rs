@@ -115,7 +115,7 @@ pub struct Desired {
     pub ignored_interfaces: Vec<String>,
     /// Networks announced as there is a route inside each.
     pub aggregates: Vec<Aggregate>,
-    /// All pools, by name: who encapsulates and translates asks them.
+    /// The pools that count, by name: who encapsulates and translates asks them.
     pub pools: BTreeMap<String, IpPool>,
     /// The addresses of all nodes: those in their Node resources.
     pub node_addresses: BTreeSet<IpAddr>,
@@ -326,11 +326,13 @@ impl Calico {
         let mut felix = Felix::of(&self.felix_configurations(node, &mut warnings));
         felix.openstack |= self.cluster_information.as_ref().is_some_and(ClusterInformation::is_openstack);
         let blocks = self.own_blocks(&mut warnings);
+        let pools = self.pools();
+        self.warn_of_left_out_pools(&pools, &mut warnings);
         let services = Services::of(self.cluster(), node);
         let export = ExportRules::of(Exported {
             blocks: &blocks,
             services: services.exported(node),
-            pools: self.pools.values().collect(),
+            pools: pools.clone(),
             advertisements: self.prefix_advertisements(),
         });
         let cluster = self.cluster();
@@ -365,7 +367,7 @@ impl Calico {
             naming_rules: self.naming_rules(),
             ignored_interfaces: cluster.map(|cluster| cluster.ignored_interfaces.clone()).unwrap_or_default(),
             aggregates: Vec::new(),
-            pools: self.pools.clone(),
+            pools: pools.into_iter().map(|pool| (pool.name.clone(), pool.clone())).collect(),
             node_addresses: (self.nodes.values())
                 .flat_map(|node| [node.ipv4, node.ipv6])
                 .flatten()
@@ -376,6 +378,22 @@ impl Calico {
             node: node.cloned(),
             blocks,
             warnings,
+        }
+    }
+
+    /// The pools that count: of those with the same CIDR the one whose name is first, as in Calico.
+    fn pools(&self) -> Vec<&IpPool> {
+        let mut taken = BTreeSet::new();
+        self.pools.values().filter(|pool| taken.insert(pool.cidr)).collect()
+    }
+
+    fn warn_of_left_out_pools(&self, counting: &[&IpPool], warnings: &mut Vec<Warning>) {
+        for pool in self.pools.values() {
+            let Some(used) = counting.iter().find(|used| used.cidr == pool.cidr) else { continue };
+            if used.name != pool.name {
+                let (used, left_out) = (used.name.clone(), pool.name.clone());
+                warnings.push(Warning::PoolTwice { cidr: pool.cidr, used, left_out });
+            }
         }
     }
 

@@ -437,6 +437,25 @@ fn announced_are_own_blocks_and_addresses_in_pools_and_nothing_else() {
     }
 }
 
+/// Calico keeps pools by CIDR, and of several the one whose name is first (`ippoolprocessor_test.go`), whoever came first.
+#[test]
+fn of_pools_with_one_cidr_the_first_by_name_counts() {
+    let first = IpPool { ipip_mode: EncapMode::Always, ..pool("blue", "10.65.0.0/16", true) };
+    let second = IpPool { nat_outgoing: true, ..pool("green", "10.65.0.0/16", false) };
+    let other = pool("amber", "10.66.0.0/16", false);
+    let own = || Resource::Node(node("a", "10.0.0.1/24"));
+    let all = [second.clone(), other.clone(), first.clone()].map(Resource::IpPool);
+    let mut both = calico(all.into_iter().chain([own()]));
+    let (used, left_out) = ("blue".to_owned(), "green".to_owned());
+    let warning = Warning::PoolTwice { cidr: first.cidr, used, left_out };
+    assert_eq!(both.desired().warnings, [warning]);
+    let without_second = calico([own()].into_iter().chain([first, other.clone()].map(Resource::IpPool)));
+    assert_eq!(Desired { warnings: Vec::new(), ..both.desired() }, without_second.desired());
+    both.apply(&Update::Remove(Key::IpPool("blue".to_owned())));
+    let without_first = calico([own()].into_iter().chain([second, other].map(Resource::IpPool)));
+    assert_eq!(both.desired(), without_first.desired());
+}
+
 fn resource() -> impl Strategy<Value = Resource> {
     let name = || prop::sample::select(vec!["a", "b", "c"]);
     prop_oneof![

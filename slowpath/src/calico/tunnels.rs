@@ -109,7 +109,7 @@ pub(super) fn desired(
     let Some(own) = own else { return Tunnels::default() };
     let cluster_routes = calico.cluster().and_then(|cluster| cluster.cluster_routes);
     let by_bgp = cluster_routes.unwrap_or(EVERY_CLUSTER_ROUTE);
-    let view = View { calico, own, felix, by_bgp, blocks: Blocks::of(calico) };
+    let view = View { calico, own, felix, by_bgp, pools: calico.pools(), blocks: Blocks::of(calico) };
     let mut tunnels = Tunnels { pools: view.treatments(), ..Tunnels::default() };
     view.ipip(&mut tunnels, warnings);
     for family in Family::ALL {
@@ -132,6 +132,7 @@ struct View<'a> {
     felix: &'a Felix,
     /// For which pools, besides those of VXLAN, BGP has the routes to other nodes' workloads.
     by_bgp: ClusterRoutes,
+    pools: Vec<&'a IpPool>,
     blocks: Blocks<'a>,
 }
 
@@ -147,13 +148,13 @@ impl<'a> View<'a> {
             PoolKind::Ipip if self.by_bgp.ipip => Some((pool.cidr, FromBgp::Ipip(pool.ipip_mode))),
             _ => Some((pool.cidr, FromBgp::LeftOut)),
         };
-        self.calico.pools.values().filter_map(from_bgp).collect()
+        self.pools.iter().copied().filter_map(from_bgp).collect()
     }
 
     /// An operator who has taken a pool's routes from one and not given them to the other has none.
     fn warn_of_pools_without_routes(&self, warnings: &mut Vec<Warning>) {
         let ours = self.felix.cluster_routes;
-        let without = self.calico.pools.values().filter(|pool| match kind(pool) {
+        let without = self.pools.iter().copied().filter(|pool| match kind(pool) {
             PoolKind::Vxlan => false,
             PoolKind::Ipip => !ours.ipip && !self.by_bgp.ipip,
             PoolKind::Plain => !ours.no_encap && !self.by_bgp.no_encap,
@@ -177,7 +178,7 @@ impl<'a> View<'a> {
 
     fn ipip(&self, tunnels: &mut Tunnels, warnings: &mut Vec<Warning>) {
         let asking: Vec<&IpPool> =
-            self.calico.pools.values().filter(|pool| pool.ipip_mode != EncapMode::Never).collect();
+            self.pools.iter().copied().filter(|pool| pool.ipip_mode != EncapMode::Never).collect();
         let is_on = self.felix.ipip_enabled.unwrap_or(!asking.is_empty());
         let local = address_of(self.own, Family::V4).filter(|_| is_on);
         if !is_on {
@@ -218,7 +219,7 @@ impl<'a> View<'a> {
     }
 
     fn vxlan(&self, family: Family, tunnels: &mut Tunnels, warnings: &mut Vec<Warning>) {
-        let pools = self.calico.pools.values().filter(|pool| pool.cidr.family() == family);
+        let pools = self.pools.iter().copied().filter(|pool| pool.cidr.family() == family);
         let asking: Vec<&IpPool> = pools.filter(|pool| pool.vxlan_mode != EncapMode::Never).collect();
         // As in Felix, the setting is IPv4's; IPv6 is the pools' alone (`felix/calc/encapsulation_calculator.go`).
         let asked = !asking.is_empty();
@@ -273,7 +274,7 @@ impl<'a> View<'a> {
         if !self.felix.cluster_routes.no_encap {
             return;
         }
-        let pools = self.calico.pools.values().filter(|pool| pool.cidr.family() == family);
+        let pools = self.pools.iter().copied().filter(|pool| pool.cidr.family() == family);
         let pools: Vec<&IpPool> = pools.filter(|pool| kind(pool) == PoolKind::Plain).collect();
         for node in self.others() {
             let Some(remote) = address_of(node, family).filter(|addr| self.in_our_subnet(*addr)) else {

@@ -34,6 +34,15 @@ pub enum Warning {
         /// The other.
         left_out: String,
     },
+    /// Two IPPools have the same CIDR.
+    PoolTwice {
+        /// Their CIDR.
+        cidr: Prefix,
+        /// The one whose name is first.
+        used: String,
+        /// The other.
+        left_out: String,
+    },
     /// Another node confirmed the same block.
     BlockClaimedTwice {
         /// The block.
@@ -140,6 +149,10 @@ impl fmt::Display for Warning {
             Warning::ConfigurationsContend { used, left_out } => write!(
                 f,
                 "FelixConfiguration({left_out}) is left out: FelixConfiguration({used}) selects this node too, and is older"
+            ),
+            Warning::PoolTwice { cidr, used, left_out } => write!(
+                f,
+                "IPPool({left_out}) is left out: IPPool({used}) has {cidr} too, and its name is first"
             ),
             Warning::BlockClaimedTwice { block, other } => {
                 write!(f, "block {block} is confirmed for node {other} too: both announce it")
