@@ -63,6 +63,8 @@ fn rules(desired: &Desired, local: &BTreeSet<IpAddr>) -> NatRules {
     let mut exempt = pools.clone();
     if felix.nat_outgoing_exclusions == NatOutgoingExclusions::IpPoolsAndHostIps {
         exempt.extend(desired.node_addresses.iter().copied().map(Prefix::host));
+        // As in Felix (`hosts_ipset_manager.go`), whose set has no others of IPv6.
+        exempt.extend(felix.external_nodes.iter().filter(|nodes| nodes.family() == Family::V4));
     }
     let outgoing =
         Family::ALL.into_iter().filter(|family| sources.iter().any(|pool| pool.family() == *family));
@@ -175,6 +177,9 @@ mod tests {
         let felix = FelixConfiguration {
             nat_outgoing_address: Given("192.0.2.7".parse().unwrap()),
             nat_outgoing_exclusions: Given(NatOutgoingExclusions::IpPoolsAndHostIps),
+            external_nodes: Given(
+                ["10.9.0.0/24", "fd00::9/128"].map(|nodes| nodes.parse().unwrap()).to_vec(),
+            ),
             ..FelixConfiguration::default()
         };
         let rules = rules_of(felix.clone(), vec![pool("10.65.0.0/16", true)]);
@@ -182,6 +187,8 @@ mod tests {
         assert_eq!(rules.outgoing, [("192.0.2.7".parse().unwrap(), 4_790..=65_535, false)]);
         assert!(shared_ports(&rules).is_empty());
         assert!(rules.exempt.contains(&"172.18.0.3/32".parse().unwrap()));
+        assert!(rules.exempt.contains(&"10.9.0.0/24".parse().unwrap()));
+        assert!(!rules.exempt.contains(&"fd00::9/128".parse().unwrap()));
         let felix = FelixConfiguration { nat_port_range: Given(2_000..=3_000), ..felix };
         assert_eq!(rules_of(felix, vec![pool("10.65.0.0/16", true)]).outgoing[0].1, 2_000..=3_000);
     }
