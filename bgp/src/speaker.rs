@@ -236,6 +236,7 @@ impl Speaker {
         !self.stopped
             && (self.has_decisions()
                 || self.monitor.has_work()
+                || self.tables.interner.is_sweeping()
                 || self.agenda.has_waiting(self.is_deferring()))
     }
 

@@ -79,6 +79,7 @@ impl Speaker {
     /// Does a portion of what is due.
     pub(crate) fn work(&mut self, out: &mut Vec<Output>) {
         let deferring = self.is_deferring();
+        self.tables.interner.sweep();
         if !self.has_decisions() && !self.agenda.has_waiting(deferring) {
             return;
         }
@@ -93,19 +94,19 @@ impl Speaker {
         self.work_family::<KeyV4>(portion, deferring, out);
         self.work_family::<KeyV6>(portion, deferring, out);
         let Tables { rib, interner, .. } = &mut self.tables;
-        interner.sweep(rib.len(Family::V4) + rib.len(Family::V6), false);
+        interner.begin_sweep(rib.len(Family::V4) + rib.len(Family::V6), false);
         rib.v4.shrink_at_work();
         rib.v6.shrink_at_work();
     }
 
-    /// Gives memory back that large tables no longer need, if nothing is left to be done. After a table of a million routes has
-    /// gone that takes some tens of milliseconds, so it is for when no route has changed for a while.
+    /// Begins to give memory back that large tables no longer need, if nothing is left to be done; from then on that is work,
+    /// which the next [`Input::Tick`](crate::Input::Tick)s go on with. It is for when no route has changed for a while.
     pub fn rest(&mut self) {
         if self.has_work() {
             return;
         }
         let Tables { rib, interner, .. } = &mut self.tables;
-        interner.sweep(rib.len(Family::V4) + rib.len(Family::V6), true);
+        interner.begin_sweep(rib.len(Family::V4) + rib.len(Family::V6), true);
         rib.v4.shrink();
         rib.v6.shrink();
     }

@@ -89,6 +89,13 @@ impl Bench {
         }
     }
 
+    /// Gives time until no work is left.
+    fn work(&mut self) {
+        while self.speaker.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.give(Input::Tick);
+        }
+    }
+
     /// Gives each sender's stream, by turns, then time until no work is left; counts what was announced and withdrawn.
     fn pass<'a>(&mut self, streams: impl Iterator<Item = &'a [u8]>) -> ((usize, usize), Duration) {
         let before = measure::on_core();
@@ -102,10 +109,9 @@ impl Bench {
                 chunk.is_some()
             });
         }
-        while self.speaker.next_deadline().is_some_and(|deadline| deadline <= self.now) {
-            self.give(Input::Tick);
-        }
+        self.work();
         self.speaker.rest();
+        self.work();
         let taken = measure::on_core() - before;
         let (mut announced, mut withdrawn) = (0, 0);
         for mut bytes in self.sent.drain(..) {
