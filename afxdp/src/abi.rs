@@ -139,7 +139,6 @@ pub(crate) const BPF_MAP_CREATE: u32 = 0;
 pub(crate) const BPF_MAP_UPDATE_ELEM: u32 = 2;
 pub(crate) const BPF_MAP_DELETE_ELEM: u32 = 3;
 pub(crate) const BPF_PROG_LOAD: u32 = 5;
-#[cfg(test)]
 pub(crate) const BPF_PROG_TEST_RUN: u32 = 10;
 pub(crate) const BPF_PROG_GET_FD_BY_ID: u32 = 13;
 pub(crate) const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
@@ -148,6 +147,8 @@ pub(crate) const BPF_MAP_TYPE_HASH: u32 = 1;
 pub(crate) const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 pub(crate) const BPF_PROG_TYPE_XDP: u32 = 6;
 pub(crate) const BPF_ANY: u64 = 0;
+/// A test run's frames are real ones: what the program passes goes to the kernel's stack. Linux 5.18 and later.
+pub(crate) const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 /// The program can do with a packet in several pieces. Linux 5.18 and later.
 pub(crate) const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
@@ -245,8 +246,8 @@ pub(crate) struct BpfProgInfo {
 // SAFETY: repr(C) without padding (4+4+8+4+4+8+8+8+4+4+8+16).
 unsafe impl Plain for BpfProgInfo {}
 
-/// `union bpf_attr` for `BPF_PROG_TEST_RUN`, as far as `duration`, padded to eight bytes.
-#[cfg(test)]
+/// `union bpf_attr` for `BPF_PROG_TEST_RUN`, as far as `batch_size`, padded to eight bytes. Kernels that know less of it take
+/// it where the rest is zero.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct BpfTestRun {
@@ -258,10 +259,29 @@ pub(crate) struct BpfTestRun {
     pub(crate) data_out: u64,
     pub(crate) repeat: u32,
     pub(crate) duration: u32,
+    pub(crate) ctx_size_in: u32,
+    pub(crate) ctx_size_out: u32,
+    pub(crate) ctx_in: u64,
+    pub(crate) ctx_out: u64,
+    pub(crate) flags: u32,
+    pub(crate) cpu: u32,
+    pub(crate) batch_size: u32,
+    pub(crate) pad: u32,
 }
-#[cfg(test)]
-// SAFETY: repr(C) without padding.
+// SAFETY: repr(C) without padding (4*4+8+8+4*4+8+8+4*4).
 unsafe impl Plain for BpfTestRun {}
+
+/// `struct xdp_md`, a test run's context: the frame from `data` to `data_end`, and the interface that it comes in by.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct XdpMd {
+    pub(crate) data: u32,
+    pub(crate) data_end: u32,
+    pub(crate) data_meta: u32,
+    pub(crate) ingress_ifindex: u32,
+    pub(crate) rx_queue_index: u32,
+    pub(crate) egress_ifindex: u32,
+}
 
 // --- include/uapi/linux/if_link.h ---
 
@@ -377,6 +397,7 @@ mod tests {
         assert_eq!(size_of::<BpfMapElem>(), 32);
         assert_eq!(size_of::<BpfProgLoad>(), 72);
         assert_eq!(size_of::<BpfProgInfo>(), 80);
+        assert_eq!((size_of::<BpfTestRun>(), size_of::<XdpMd>()), (80, 24));
         assert_eq!(size_of::<EthtoolDriver>(), 196);
         assert_eq!(size_of::<EthtoolChannels>(), 36);
         assert_eq!(size_of::<EthtoolRings>(), 36);

@@ -95,6 +95,7 @@ mod virtio;
 // The XDP program and the interface it is attached to.
 mod attach;
 mod bpf;
+mod delivery;
 mod features;
 mod hardware;
 mod map;
@@ -122,6 +123,7 @@ mod testing;
 mod tests;
 
 pub use attach::{Attach, AttachError, AttachReport, AttachRequest, Attached, attached, detach};
+pub use delivery::Delivery;
 pub use features::{DeviceFeatures, interface_index, set_tx_checksum, tx_checksum};
 pub use frame::{Frame, HEADROOM, NoRoom};
 pub use hardware::{NicQueues, NicRings};

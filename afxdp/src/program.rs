@@ -195,10 +195,6 @@ impl Program {
                 ("tortie_uplink", code.map_err(assemble)?, Some(maps))
             }
         };
-        let refused = |source: io::Error, log| match source.raw_os_error() {
-            Some(libc::EPERM) => ProgramError::NotPermitted { doing: "load an XDP program" },
-            _ => ProgramError::Load { source, log },
-        };
         let fd = load::program(name, &code).map_err(|failed| refused(failed.source, failed.log))?;
         let (id, _) = load::describe(fd.as_fd()).map_err(|source| refused(source, String::new()))?;
         Ok(Self { fd, id, max_queues, sockets, for_the_node })
@@ -312,7 +308,14 @@ impl AsFd for Program {
     }
 }
 
-fn assemble(error: AsmError) -> ProgramError {
+pub(crate) fn refused(source: io::Error, log: String) -> ProgramError {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => ProgramError::NotPermitted { doing: "load an XDP program" },
+        _ => ProgramError::Load { source, log },
+    }
+}
+
+pub(crate) fn assemble(error: AsmError) -> ProgramError {
     ProgramError::Assemble(Box::new(error))
 }
 

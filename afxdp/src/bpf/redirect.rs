@@ -1,4 +1,4 @@
-//! The two XDP programs, as listings.
+//! The XDP programs, as listings: those of uplinks and workload ports, and one for frames that are handed back to the kernel.
 //!
 //! ```text
 //! uplink:    not IPv4/IPv6, cut short, link-local             -> pass to the kernel
@@ -82,6 +82,14 @@ pub(crate) fn translated_ports(ports: Option<&RangeInclusive<u16>>) -> u32 {
 /// Two bytes of the wire as a half-word load gives them.
 fn wire(value: u16) -> i32 {
     i32::from(u16::from_ne_bytes(value.to_be_bytes()))
+}
+
+/// Leaves every frame to the kernel.
+pub(crate) fn pass() -> Result<Vec<u64>, AsmError> {
+    let mut asm = Assembler::new();
+    asm.mov_imm(Reg::R0, Action::Pass as i32);
+    asm.exit();
+    asm.finish()
 }
 
 /// Redirects every frame.

@@ -3,6 +3,7 @@
 mod attaching;
 mod closing;
 mod cost;
+mod delivering;
 mod devices;
 mod jumbo;
 mod misbehaving;
