@@ -6,9 +6,9 @@ use model::{MacAddr, PortId, PortKind};
 use packet::{Kind, Layout, Parsed, protocol};
 use tables::{DropReason, Fate, Port, PuntReason, State};
 
-use crate::Batch;
 use crate::batch::drop_all;
 use crate::heads::word;
+use crate::{Batch, dhcp};
 
 /// Decides frames that aren't IP packets addressed to this router; the rest goes on.
 #[inline(never)]
@@ -71,6 +71,9 @@ fn out_of_the_ordinary(
         Kind::Ipv6 if is_neighbor_discovery(parsed, frame) => Fate::Punt(PuntReason::NeighborDiscovery),
         // Whether it is a tunnel's packet is seen where tunnels are opened; anything else to a group ends after that.
         Kind::Ipv4 | Kind::Ipv6 if is_to_a_tunnels_group(frame, parsed, port, state) => Fate::Undecided,
+        Kind::Ipv4 | Kind::Ipv6 if dhcp::is_to_all_servers(frame, parsed, port, state) => {
+            Fate::Punt(PuntReason::Dhcp)
+        }
         Kind::Ipv4 | Kind::Ipv6 if destination == MacAddr::BROADCAST => Fate::Drop(DropReason::Broadcast),
         Kind::Ipv4 | Kind::Ipv6 if destination.is_multicast() => Fate::Drop(DropReason::Multicast),
         Kind::Ipv4 | Kind::Ipv6 => Fate::Undecided,

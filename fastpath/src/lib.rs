@@ -10,7 +10,7 @@
 //! | 0 | `worker.rs` | the loop: receive, walk, transmit, housekeeping | – |
 //! | 1 | `receive.rs` | a [`Batch`] of frames | – |
 //! | 2 | `parse.rs` | where each header begins | drop: malformed, by cause |
-//! | 3 | `admit.rs` | packets addressed to this router's ports | punt: ARP, ND; drop: not ours, no such port |
+//! | 3 | `admit.rs`, `dhcp.rs` | packets addressed to this router's ports | punt: ARP, ND, DHCP under OpenStack; drop: not ours, no such port |
 //! | 4 | `decapsulate.rs` | what was inside tunnel packets for this router | punt: ARP, ND inside a segment; drop: unknown tunnel source, our own source, malformed |
 //! | 5 | `martian.rs` | packets whose addresses may be forwarded | drop: martian, multicast, broadcast, link-local |
 //! | 6 | `workload.rs` | packets that their workload may send | drop: spoofed |
@@ -36,6 +36,7 @@ mod admit;
 mod batch;
 mod capture;
 mod decapsulate;
+mod dhcp;
 mod exits;
 mod fair_share;
 mod flow;

@@ -82,6 +82,8 @@ pub(crate) struct Policing<'a> {
     state: &'a State,
     /// Endpoints have policies, or limits of connections.
     asks_at_endpoints: bool,
+    /// What workloads send to the host is dropped, or some of it goes another way.
+    asks_to_host: bool,
 }
 
 /// One end of a packet's way through the router.
@@ -135,7 +137,8 @@ impl<'a> Policing<'a> {
     #[inline]
     pub(crate) fn of(state: &'a State) -> Option<Policing<'a>> {
         let asks_at_endpoints = !state.policy.is_empty() || state.ports.qos_use().connections;
-        (asks_at_endpoints || state.flow_rules.drops_to_host).then_some(Policing { state, asks_at_endpoints })
+        let asks_to_host = state.flow_rules.drops_to_host || state.flow_rules.passes_dhcp_and_dns;
+        (asks_at_endpoints || asks_to_host).then_some(Policing { state, asks_at_endpoints, asks_to_host })
     }
 
     /// Is anything asked of what comes in here, wherever it goes?
@@ -199,9 +202,7 @@ impl<'a> Policing<'a> {
             || from.is(PortKind::Host) && to.is(PortKind::Workload);
         // What others than workloads send to the host, and it to them, the kernel asks of.
         let is_hosts = !with_host && (from.is(PortKind::Host) || to.is(PortKind::Host));
-        from.kind.is_some()
-            && !is_hosts
-            && (from.is_asked || to.is_asked || with_host && self.state.flow_rules.drops_to_host)
+        from.kind.is_some() && !is_hosts && (from.is_asked || to.is_asked || with_host && self.asks_to_host)
     }
 
     /// May anything be asked of packets that come in here and that `nat.rs` hasn't looked up?
@@ -544,7 +545,11 @@ impl Judge<'_> {
             return Err(DropReason::FragmentUnknown.into());
         }
         let Way { from, to } = packet.way;
-        if to.is(PortKind::Host) && first::is_exempt(packet, &self.policing.state.flow_rules) {
+        let rules = &self.policing.state.flow_rules;
+        if to.is(PortKind::Host) && first::is_dhcp(packet, rules) {
+            return Err(PuntReason::Dhcp.into());
+        }
+        if to.is(PortKind::Host) && first::is_exempt(packet, rules) {
             return Ok(());
         }
         let first = First::of(packet);

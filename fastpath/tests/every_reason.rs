@@ -6,15 +6,16 @@ mod support;
 
 use model::{PortId, ReversePath, WorkerId};
 use support::policed::{
-    SYN, Talk, allow, deny, drop_to_host, forward, limit_connections, police, police_host, tell_denied,
+    SYN, Talk, allow, deny, drop_to_host, drop_to_host_but_dhcp_and_dns, forward, limit_connections, police,
+    police_host, tell_denied,
 };
 use support::translation::{
     self, OUTER, POD, SERVER, error_frame, fragments, icmp_frame, outward, tcp_frame, translating,
 };
 use support::{
     Build, FAR_END, HOST, NARROW, OUR_END, PORTS, Rig, SEGMENT, STRANGER, Sizes, UPLINK, VNI, WORKLOAD,
-    arp_request, fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum, neighbor_solicitation,
-    with_options, worker,
+    arp_request, dhcp_request, fill, in_ipip, in_vxlan, limits, mac, mend_ipv4_checksum,
+    neighbor_solicitation, with_options, worker,
 };
 use tables::{Counters, DropReason, Flows, NatRules, PuntReason, Writer};
 
@@ -32,6 +33,7 @@ fn punt_case(reason: PuntReason) -> (PortId, Vec<u8>) {
         PuntReason::BadOption => (WORKLOAD, with_options(&Build::outward().frame(), &[7, 0, 0, 0])),
         PuntReason::BeyondScope => (UPLINK, Build::packet(UPLINK, "fe80::7", "fd65::2").frame()),
         PuntReason::Denied => (WORKLOAD, Talk::new(POD, OUTER).udp(WORKLOAD)),
+        PuntReason::Dhcp => (WORKLOAD, dhcp_request("0.0.0.0", "255.255.255.255")),
         PuntReason::EgressConnections | PuntReason::IngressConnections => {
             let [_, second] = &to_itself()[..] else { unreachable!("two connections") };
             (WORKLOAD, second.clone())
@@ -47,6 +49,10 @@ fn ready_for(reason: PuntReason, rig: &mut Rig) -> Vec<Vec<u8>> {
         PuntReason::Denied => {
             tell_denied(rig);
             police(rig, None, Some(deny()));
+            return Vec::new();
+        }
+        PuntReason::Dhcp => {
+            drop_to_host_but_dhcp_and_dns(rig);
             return Vec::new();
         }
         _ => return Vec::new(),

@@ -3,7 +3,8 @@
 mod support;
 
 use model::PortId;
-use support::{Build, Rig, UPLINK, WORKLOAD};
+use support::{Build, Rig, STRANGER, UPLINK, WORKLOAD, dhcp_request};
+use tables::FlowRules;
 
 /// The fate of a packet, by name.
 fn fate(from: PortId, source: &str, destination: &str) -> String {
@@ -115,7 +116,7 @@ fn sources_from_a_workload() {
 }
 
 /// A workload that asks for an address by DHCP: 0.0.0.0:68 to 255.255.255.255:67, in a broadcast frame. There is no
-/// relay; that it is no spoofing is what the fate says.
+/// relay, and only under OpenStack a server here; that it is no spoofing is what the fate says.
 #[test]
 fn a_dhcp_request_of_a_workload_is_a_broadcast_and_no_spoofing() {
     for to in [[0xff; 6], support::mac(WORKLOAD).0] {
@@ -126,6 +127,51 @@ fn a_dhcp_request_of_a_workload_is_a_broadcast_and_no_spoofing() {
         let moved = rig.send(WORKLOAD, &frame);
         assert_eq!(moved.drops(), [("broadcast", 1)]);
     }
+}
+
+/// Under OpenStack it goes up, so that the host's kernel gets it; nothing else to many does, and nothing under an address that
+/// isn't the workload's.
+#[test]
+fn an_instances_dhcp_request_goes_up_and_nothing_else_to_many_does() {
+    let mut rig = Rig::new();
+    rig.writer.set_flow_rules(FlowRules { passes_dhcp_and_dns: true, ..FlowRules::default() });
+    rig.publish();
+    let other = |from, src: &str, dst: &str, sport, dport| {
+        let mut frame = Build::packet(from, src, dst).sport(sport).dport(dport).frame();
+        match dst {
+            "255.255.255.255" => frame[..6].fill(0xff),
+            _ => frame = support::to_group(frame),
+        }
+        frame
+    };
+    let (all, all_v6) = ("255.255.255.255", "ff02::1:2");
+    let mut fragment = dhcp_request("0.0.0.0", all);
+    fragment[20] = 0x20;
+    support::mend_ipv4_checksum(&mut fragment);
+    for (what, port, frame, expected) in [
+        ("no address yet", WORKLOAD, dhcp_request("0.0.0.0", all), "dhcp"),
+        ("rebinds", WORKLOAD, dhcp_request("10.65.0.2", all), "dhcp"),
+        ("DHCPv6", WORKLOAD, dhcp_request("fe80::2", all_v6), "dhcp"),
+        ("DHCPv6 from an own address", WORKLOAD, dhcp_request("fd65::2", all_v6), "dhcp"),
+        ("spoofed", WORKLOAD, dhcp_request("10.65.0.3", all), "broadcast"),
+        ("spoofed by IPv6", WORKLOAD, dhcp_request("fd65::3", all_v6), "multicast"),
+        ("a server's", WORKLOAD, other(WORKLOAD, "10.65.0.2", all, 67, 68), "broadcast"),
+        ("a server's by IPv6", WORKLOAD, other(WORKLOAD, "fe80::2", all_v6, 547, 546), "multicast"),
+        ("the other family's ports", WORKLOAD, other(WORKLOAD, "0.0.0.0", all, 546, 547), "broadcast"),
+        ("DNS", WORKLOAD, other(WORKLOAD, "10.65.0.2", all, 68, 53), "broadcast"),
+        ("mDNS", WORKLOAD, other(WORKLOAD, "10.65.0.2", "224.0.0.251", 68, 67), "multicast"),
+        ("another group", WORKLOAD, other(WORKLOAD, "fe80::2", "ff05::1:3", 546, 547), "multicast"),
+        ("a fragment", WORKLOAD, fragment, "broadcast"),
+        ("the network's", UPLINK, other(UPLINK, "0.0.0.0", all, 68, 67), "broadcast"),
+        ("nobody's", STRANGER, other(STRANGER, "0.0.0.0", all, 68, 67), "unknown_endpoint"),
+    ] {
+        let moved = rig.send(port, &frame);
+        let fates: Vec<_> = [moved.punts(), moved.drops()].concat();
+        assert_eq!(fates, [(expected, 1)], "{what}");
+        let up = rig.punts.pop(|punt, bytes| (punt.port, bytes.to_vec()));
+        assert_eq!(up, (expected == "dhcp").then_some((Some(port), frame)), "{what}");
+    }
+    rig.audit();
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn where_a_walk_ends_is_named_by_its_stage() {
     let cases = [
         (tcp(WORKLOAD, "10.65.0.3", REMOTE), Stage::WorkloadSend, Fate::Drop(DropReason::SpoofedSource)),
         (tcp(STRANGER, POD, REMOTE), Stage::Admit, Fate::Drop(DropReason::UnknownEndpoint)),
-        (tcp(WORKLOAD, POD, "224.0.0.1"), Stage::Martian, Fate::Drop(DropReason::Multicast)),
+        (tcp(WORKLOAD, POD, "224.0.0.1"), Stage::Admit, Fate::Drop(DropReason::Multicast)),
         (tcp(WORKLOAD, POD, "10.65.0.9"), Stage::Route, Fate::Drop(DropReason::Blackhole)),
         (tcp(WORKLOAD, POD, "10.67.0.9"), Stage::Route, Fate::Punt(PuntReason::Unresolved)),
         (MadeUp { ttl: 1, ..outward.clone() }, Stage::Rewrite, Fate::Punt(PuntReason::TtlExceeded)),
@@ -189,6 +189,20 @@ fn every_protocol_can_be_made_up_in_both_families() {
             assert_eq!(headers.icmp, (protocol == icmp).then_some((echo, 0)));
         }
     }
+}
+
+#[test]
+fn a_made_up_dhcp_request_goes_to_many_and_up_under_openstack() {
+    let mut rig = rig();
+    let requests = [("0.0.0.0", "255.255.255.255", (68, 67)), ("fe80::2", "ff02::1:2", (546, 547))]
+        .map(|(src, dst, ports)| MadeUp { protocol: UDP, ports, ..tcp(WORKLOAD, src, dst) });
+    let fates =
+        |rig: &mut Rig| requests.each_ref().map(|packet| walk(rig, packet)).map(|t| (t.ended, t.fate));
+    let lost =
+        [DropReason::Broadcast, DropReason::Multicast].map(|reason| (Stage::Admit, Fate::Drop(reason)));
+    assert_eq!(fates(&mut rig), lost);
+    drop_to_host_but_dhcp_and_dns(&mut rig);
+    assert_eq!(fates(&mut rig), [(Stage::Admit, Fate::Punt(PuntReason::Dhcp)); 2]);
 }
 
 #[test]

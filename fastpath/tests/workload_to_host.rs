@@ -7,7 +7,7 @@ use policy::rule::{Action, Rule};
 use support::policed::*;
 use support::translation::{OUTER, POD};
 use support::{HOST, Rig, UPLINK, WORKLOAD};
-use tables::{DropReason, EndpointPolicy};
+use tables::{DropReason, EndpointPolicy, FlowRules, PuntReason};
 
 #[test]
 fn answers_to_the_host_pass_whatever_the_workload_may_send() {
@@ -69,15 +69,31 @@ fn openstacks_instances_have_addresses_and_names_from_their_host_whatever_policy
         let mut rig = policed(None, egress);
         drop_to_host_but_dhcp_and_dns(&mut rig);
         let to_node = Talk::new(POD, OUTER);
-        passes(&mut rig, WORKLOAD, &to_node.clone().ports(68, 67).udp(WORKLOAD));
+        // A lease is renewed with the server alone, which hears of it by the workload's interface.
+        is_refused(&mut rig, WORKLOAD, &to_node.clone().ports(68, 67).udp(WORKLOAD), PuntReason::Dhcp);
         passes(&mut rig, WORKLOAD, &to_node.clone().ports(9999, 53).udp(WORKLOAD));
         is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(9999, 53).tcp(WORKLOAD, SYN), refused);
         is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(546, 547).udp(WORKLOAD), refused);
         let to_node = Talk::new("fd65::2", "fd18::1");
-        passes(&mut rig, WORKLOAD, &to_node.clone().ports(546, 547).udp(WORKLOAD));
+        is_refused(&mut rig, WORKLOAD, &to_node.clone().ports(546, 547).udp(WORKLOAD), PuntReason::Dhcp);
         is_dropped(&mut rig, WORKLOAD, &to_node.clone().ports(68, 67).udp(WORKLOAD), refused);
         rig.audit();
     }
+}
+
+#[test]
+fn a_lease_is_renewed_where_nothing_else_is_asked_of_workloads() {
+    let mut rig = Rig::new();
+    rig.writer.set_flow_rules(FlowRules { passes_dhcp_and_dns: true, ..FlowRules::default() });
+    rig.publish();
+    let to_node = Talk::new(POD, OUTER);
+    is_refused(&mut rig, WORKLOAD, &to_node.clone().ports(68, 67).udp(WORKLOAD), PuntReason::Dhcp);
+    passes(&mut rig, WORKLOAD, &to_node.clone().ports(9999, 53).udp(WORKLOAD));
+    passes(&mut rig, WORKLOAD, &to_node.tcp(WORKLOAD, SYN));
+    // To another node's, and from the host: on their ways as ever.
+    passes(&mut rig, WORKLOAD, &Talk::new(POD, "10.65.1.2").ports(68, 67).udp(WORKLOAD));
+    passes(&mut rig, HOST, &Talk::new(OUTER, POD).ports(68, 67).udp(HOST));
+    rig.audit();
 }
 
 /// Makes ports a host endpoint's.

@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use model::{Family, PortId, PortKind, Prefix};
-use tables::{Inject, Punt, PuntReason};
-use tracing::debug;
+use tables::{Inject, Port, Punt, PuntReason};
+use tracing::{debug, warn};
 
 use crate::calico::Desired;
 use crate::event_loop::Core;
+use crate::host_dhcp;
 use crate::interfaces::KernelState;
 use crate::neighbors;
 use crate::neighbors::table::{NeighborOrigin, Wanted};
@@ -68,9 +69,34 @@ impl Core {
                 self.inject(worker, Inject::Transmit(port), &bytes);
                 "icmp_error"
             }
+            Answer::Deliver(port) => self.deliver(port, frame),
             Answer::Nothing(silence) => silence.as_str(),
         };
+        if punt.reason == PuntReason::NeighborDiscovery {
+            self.let_kernel_hear(port.as_ref(), frame);
+        }
         *self.punts_answered.entry(done).or_default() += 1;
+    }
+
+    /// Has the kernel receive a workload's neighbour discovery as well, where its own DHCP server is to answer by IPv6.
+    fn let_kernel_hear(&mut self, port: Option<&Port>, frame: &[u8]) {
+        let port = port.filter(|port| port.kind == PortKind::Workload);
+        if !self.desired.felix.openstack || port.is_none() || !host_dhcp::is_discovery(frame) {
+            return;
+        }
+        if let Ok(port) = self.answerer.deliver(port, Instant::now()) {
+            self.deliver(port, frame);
+        }
+    }
+
+    /// Has the kernel receive a frame; what came of it.
+    fn deliver(&mut self, port: PortId, frame: &[u8]) -> &'static str {
+        let Err(error) = self.opener.deliver(port, frame) else { return "delivered" };
+        if self.not_delivered.as_ref() != Some(&error) {
+            warn!("the host's DHCP server doesn't hear a workload: {error}");
+            self.not_delivered = Some(error);
+        }
+        "not_delivered"
     }
 
     /// Asks for the neighbour that a packet waits for; `true` where it has been asked for in vain.

@@ -8,7 +8,7 @@ use crate::host_port::HostPort;
 use crate::kernel_routes::mirror;
 use crate::netlink::Netlink;
 use crate::reserved_ports::{NotReserved, ReservedPorts};
-use crate::{forwarding_guard, host_policy, sysctl};
+use crate::{forwarding_guard, host_dhcp, host_policy, sysctl};
 
 /// Removes mirrored routes and their rules, the forwarding guard, the policy of host endpoints and the host port, and gives
 /// workload interfaces their usual settings and the kernel its ports back, but for those that others have reserved. What
@@ -23,6 +23,7 @@ pub fn cleanup(workload_prefix: &str, reserved_ports: &Path, former_settings: &P
     forwarding_guard::remove()?;
     host_policy::remove()?;
     HostPort::remove(&mut netlink)?;
+    host_dhcp::remove(&mut netlink, workload_prefix)?;
     sysctl::release_workload_ports(workload_prefix)?;
     FormerSettings::recorded_at(former_settings.to_owned()).restore()?;
     match ReservedPorts::recorded_at(reserved_ports.to_owned()).reserve(None) {

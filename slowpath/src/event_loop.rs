@@ -50,7 +50,7 @@ use crate::policy_counts::PolicyCounts;
 use crate::policy_log::PolicyLog;
 use crate::port_table::PortTable;
 use crate::ports::Raised;
-use crate::privileges::{NOTHING, born_with, lay_aside};
+use crate::privileges::{NOTHING, born_with, lay_aside, raised};
 use crate::punt::Answerer;
 use crate::reserved_ports::ReservedPorts;
 use crate::resolve::{self, NeighborAddr};
@@ -60,7 +60,7 @@ use crate::stations::Stations;
 use crate::table_dumps::TableDumps;
 use crate::workload_mtu::WorkloadMtus;
 use crate::workload_policy::WorkloadPolicy;
-use crate::{PortOpener, forwarding_guard, host_policy, segments, sysctl};
+use crate::{NotDelivered, PortOpener, forwarding_guard, host_policy, segments, sysctl};
 
 /// Events that may wait.
 const EVENTS: usize = 128;
@@ -112,6 +112,8 @@ pub(crate) struct Core {
     /// Has the kernel been read? Until then an empty `kernel` says nothing: an uplink is not missing.
     pub(crate) kernel_read: bool,
     pub(crate) opener: Box<dyn PortOpener>,
+    /// Why the kernel didn't receive the last frame that it couldn't.
+    pub(crate) not_delivered: Option<NotDelivered>,
     pub(crate) ports: PortTable,
     pub(crate) workload_mtus: WorkloadMtus,
     pub(crate) mtu_file: MtuFile,
@@ -288,7 +290,7 @@ impl Core {
         let former = FormerSettings::recorded_at(config.former_settings.clone());
         former.note(&sysctl::forwarding_settings(uplinks));
         sysctl::enable_forwarding(config.uplinks.iter().map(String::as_str))?;
-        forwarding_guard::install(&[&config.workload_prefix])?;
+        forwarding_guard::install(&[&config.workload_prefix], false)?;
         policy_rules::install_rules(&mut netlink)?;
         let links = interfaces::links(&mut netlink)?;
         let uplink_mtu = links
@@ -334,6 +336,7 @@ impl Core {
             punts: ends.punts,
             injects: ends.injects,
             opener: Box::new(Raised(ends.ports)),
+            not_delivered: None,
             kernel: KernelState::default(),
             kernel_read: false,
             in_sync: false,
@@ -600,10 +603,22 @@ impl Core {
         let writer = self.installer.writer();
         writer.set_reverse_path(felix.reverse_path);
         writer.set_flow_rules(felix.flow_rules());
+        if felix.openstack != before.felix.openstack {
+            self.guard_workload_ports();
+        }
         self.reconcile_ports();
         self.dirty.offers = true;
         self.dirty.rows = true;
         self.apply_sessions();
+    }
+
+    /// Installs the guard as it is to be now.
+    fn guard_workload_ports(&self) {
+        let serves_dhcp = self.desired.felix.openstack;
+        let install = || forwarding_guard::install(&[&self.config.workload_prefix], serves_dhcp);
+        if let Err(error) = raised(install) {
+            error!("the host's DHCP server may not hear workloads: {error}");
+        }
     }
 
     fn apply_offers(&mut self) {

@@ -2,6 +2,7 @@
 //!
 //! The guard stays in force when the process dies: transit then goes through the kernel, but nothing reaches a
 //! workload or leaves one without its policy. It also stands in where an XDP program is missing.
+//! Where the host's own DHCP server serves workloads, what it and the kernel need for that is let in (`host_dhcp.rs`).
 
 use crate::host_port::{FAR_SIDE, KERNEL_SIDE};
 use crate::nft::{self, NftError};
@@ -10,6 +11,14 @@ use crate::nft::{self, NftError};
 const TABLE: &str = "inet tortie";
 /// IFNAMSIZ less the terminating zero, less the `*`.
 const PREFIX_BYTES_MAX: usize = 14;
+
+/// What [`crate::host_dhcp`] has the kernel receive: DHCP requests of both families; router and neighbour solicitations, and
+/// neighbour advertisements.
+const FOR_HOST_DHCP: [&str; 3] = [
+    "meta nfproto ipv4 udp sport 68 udp dport 67",
+    "meta nfproto ipv6 udp sport 546 udp dport 547",
+    "icmpv6 type { 133, 135, 136 }",
+];
 
 /// Why the guard isn't in force.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +37,12 @@ pub enum GuardError {
 }
 
 /// Puts the guard in force for interfaces whose names begin with one of `prefixes` (Calico's `interfacePrefix`),
-/// replacing an earlier one in the same transaction.
+/// replacing an earlier one in the same transaction. `serves_dhcp`: the host's own DHCP server serves them.
 ///
 /// # Errors
 /// See [`GuardError`]; what was in force before stays so.
-pub fn install(prefixes: &[&str]) -> Result<(), GuardError> {
-    Ok(nft::apply(&ruleset(prefixes)?)?)
+pub fn install(prefixes: &[&str], serves_dhcp: bool) -> Result<(), GuardError> {
+    Ok(nft::apply(&ruleset(prefixes, serves_dhcp)?)?)
 }
 
 /// Takes the guard away; none there is no error.
@@ -49,7 +58,7 @@ fn deletion() -> String {
     format!("table {TABLE} {{}}\ndelete table {TABLE}\n")
 }
 
-fn ruleset(prefixes: &[&str]) -> Result<String, GuardError> {
+fn ruleset(prefixes: &[&str], serves_dhcp: bool) -> Result<String, GuardError> {
     let mut forward = String::new();
     let mut input = String::new();
     for prefix in prefixes {
@@ -59,6 +68,9 @@ fn ruleset(prefixes: &[&str]) -> Result<String, GuardError> {
         forward.push_str(&format!(
             "    iifname \"{prefix}*\" counter drop\n    oifname \"{prefix}*\" counter drop\n"
         ));
+        for asked in FOR_HOST_DHCP.iter().filter(|_| serves_dhcp) {
+            input.push_str(&format!("    iifname \"{prefix}*\" {asked} counter accept\n"));
+        }
         input.push_str(&format!("    iifname \"{prefix}*\" counter drop\n"));
     }
     // What leaves the far side towards the kernel's stack did so because nobody took it: it would go in circles.
@@ -86,13 +98,13 @@ mod tests {
     #[test]
     fn a_prefix_that_would_escape_its_quotes_is_refused() {
         for prefix in ["", "cali\"", "cali*", "cali tap", "a-very-long-name", "x\ny", "cali;"] {
-            assert!(matches!(install(&[prefix]), Err(GuardError::Prefix { .. })), "{prefix:?}");
+            assert!(matches!(install(&[prefix], false), Err(GuardError::Prefix { .. })), "{prefix:?}");
         }
     }
 
     #[test]
     fn every_prefix_is_closed_both_ways() {
-        let rules = ruleset(&["cali", "tap"]).unwrap();
+        let rules = ruleset(&["cali", "tap"], false).unwrap();
         for rule in ["iifname \"cali*\"", "oifname \"cali*\"", "iifname \"tap*\"", "oifname \"tap*\""] {
             assert!(rules.contains(rule), "{rule} in\n{rules}");
         }
@@ -125,8 +137,8 @@ mod tests {
             let host = || workload.succeeds("ping -c 1 -W 1 10.65.0.1");
             let uplink = || outside.succeeds("ping -c 1 -W 1 192.0.2.1");
             assert!(out() && back() && host() && uplink(), "everything passes before");
-            install(&["cali"]).unwrap();
-            install(&["cali"]).unwrap();
+            install(&["cali"], false).unwrap();
+            install(&["cali"], false).unwrap();
             assert_eq!((out(), back(), host(), uplink()), (false, false, false, true));
             assert_eq!(run("nft", "list tables").matches("inet tortie").count(), 1);
             remove().unwrap();

@@ -73,6 +73,9 @@ pub struct HostPolicy {
     pub settings: Settings,
     /// Addresses of workloads on this node, whose packets the walk judges.
     pub workloads: Vec<Prefix>,
+    /// How names of interfaces begin by which the host's own DHCP server serves workloads; what goes on there is no host
+    /// endpoint's to judge (`host_dhcp.rs`).
+    pub served: Option<String>,
     /// Whose tunnel packets may come and go: nodes, and `externalNodesList`.
     pub tunnel_ends: Vec<Prefix>,
     /// What packets of the host's own leave the cluster with.

@@ -40,7 +40,7 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 
 
 /// The kernel side's own address, which nobody sends from or to: Linux takes an ICMP error from the host's other addresses,
 /// or a packet whose route leads elsewhere, only on an interface that has one (`__fib_validate_source`).
-const KERNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 116, 1);
+pub(crate) const KERNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 116, 1);
 
 /// Why there is no host port.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +122,7 @@ impl HostPort {
         ethtool::disable_transmit_checksum(KERNEL_SIDE)?;
         set_up(netlink, self.far_side, self.far_mac, self.mtu, LinkFlags::Noarp)?;
         set_up(netlink, self.kernel_side, self.kernel_mac, self.mtu, LinkFlags::empty())?;
-        set_address(netlink, self.kernel_side)?;
+        set_address(netlink, self.kernel_side, GATEWAY_V4)?;
         for gateway in [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)] {
             neighbors::set_permanent(netlink, self.kernel_side, gateway, self.far_mac)?;
         }
@@ -227,19 +227,37 @@ fn set_up(
     netlink.request("bring up the host port", RouteNetlinkMessage::SetLink(message), 0)
 }
 
-/// Of scope "host", so that the kernel never chooses it as a source. The gateway is at the other end of it, which makes a
-/// route back to the gateway: without one, reverse-path filtering drops the ICMP errors that come from there.
-fn set_address(netlink: &mut Netlink, ifindex: IfIndex) -> Result<(), NetlinkError> {
+/// Of scope "host", so that the kernel never chooses it as a source. On the host port the gateway is at the other end of it,
+/// which makes a route back to the gateway: without one, reverse-path filtering drops the ICMP errors that come from there.
+pub(crate) fn set_address(
+    netlink: &mut Netlink,
+    ifindex: IfIndex,
+    peer: Ipv4Addr,
+) -> Result<(), NetlinkError> {
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    let message = RouteNetlinkMessage::NewAddress(kernel_address(ifindex, peer));
+    netlink.request("give an interface the kernel side's address", message, flags)
+}
+
+/// Takes away what [`set_address`] gave.
+pub(crate) fn remove_address(
+    netlink: &mut Netlink,
+    ifindex: IfIndex,
+    peer: Ipv4Addr,
+) -> Result<(), NetlinkError> {
+    let message = RouteNetlinkMessage::DelAddress(kernel_address(ifindex, peer));
+    netlink.request("take the kernel side's address from an interface", message, 0)
+}
+
+fn kernel_address(ifindex: IfIndex, peer: Ipv4Addr) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.prefix_len = 32;
     message.header.scope = AddressScope::Host;
     message.header.index = ifindex.0;
-    let address = IpAddr::V4(KERNEL_ADDRESS);
-    let gateway = IpAddr::V4(GATEWAY_V4);
-    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(gateway)];
-    let flags = NLM_F_CREATE | NLM_F_REPLACE;
-    netlink.request("give the host port an address", RouteNetlinkMessage::NewAddress(message), flags)
+    let (address, peer) = (IpAddr::V4(KERNEL_ADDRESS), IpAddr::V4(peer));
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(peer)];
+    message
 }
 
 fn delete(netlink: &mut Netlink, ifindex: IfIndex) -> Result<(), NetlinkError> {

@@ -62,6 +62,7 @@ impl Core {
             endpoints,
             settings: Settings::of(&desired.felix, traffic(&desired.tunnels.ends)),
             workloads: desired.endpoints.values().flat_map(|workload| workload.ip_networks.clone()).collect(),
+            served: desired.felix.openstack.then(|| self.config.workload_prefix.clone()),
             tunnel_ends: nodes.chain(desired.felix.external_nodes.iter().copied()).collect(),
             marks: desired.host_endpoints.values().filter_map(mark).collect(),
             pools: desired.pools.values().map(|pool| pool.cidr).collect(),

@@ -11,7 +11,7 @@ use crate::calico::Desired;
 use crate::interfaces::{KernelState, Link};
 use crate::netlink::Netlink;
 use crate::offers::Roles;
-use crate::{OpenPort, PortOpener, QueueReport, sysctl, workload_side};
+use crate::{OpenPort, PortOpener, QueueReport, host_dhcp, sysctl, workload_side};
 
 /// An open port.
 pub struct PortRow {
@@ -19,6 +19,8 @@ pub struct PortRow {
     pub port: Port,
     /// What its queues really got.
     pub queues: Vec<QueueReport>,
+    /// May the host's own DHCP server work there?
+    pub(crate) serves_dhcp: bool,
 }
 
 /// All open ports, and what keeps others from being open.
@@ -61,6 +63,7 @@ impl PortTable {
                 },
             }
         }
+        self.serve_dhcp(kernel, desired.felix.openstack, netlink);
         for name in &roles.uplinks {
             match kernel.links.iter().find(|link| link.name == *name) {
                 None => {
@@ -79,6 +82,22 @@ impl PortTable {
         }
         self.problems = problems;
         changed
+    }
+
+    /// Lets the host's own DHCP server work on workload ports, or no longer.
+    fn serve_dhcp(&mut self, kernel: &KernelState, serves: bool, netlink: &mut Netlink) {
+        for link in &kernel.links {
+            let row = self.rows.get_mut(&link.ifindex);
+            let Some(row) =
+                row.filter(|row| row.port.kind == PortKind::Workload && row.serves_dhcp != serves)
+            else {
+                continue;
+            };
+            row.serves_dhcp = serves;
+            if let Err(error) = host_dhcp::set(netlink, link, serves) {
+                warn!(port = link.name, "the host's DHCP server may not reach the workload: {error}");
+            }
+        }
     }
 
     fn close_gone(
@@ -163,7 +182,7 @@ impl PortTable {
             opener.close(id);
             return Err(full.to_string());
         }
-        self.rows.insert(link.ifindex, PortRow { port, queues });
+        self.rows.insert(link.ifindex, PortRow { port, queues, serves_dhcp: false });
         Ok(())
     }
 

@@ -47,6 +47,11 @@ pub struct QueueReport {
 #[error("{0}")]
 pub struct OpenPortError(pub String);
 
+/// Why the kernel doesn't receive a frame: a sentence for the operator, with what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotDelivered(pub String);
+
 /// What of the traffic to the node's own addresses is the walk's nevertheless: tunnels that end here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TunnelTraffic {
@@ -85,6 +90,12 @@ pub trait PortOpener: Send {
     /// These ports of those addresses are translated flows': what comes to them, pieces of datagrams, and ICMP but for echo
     /// requests come to the walk on every uplink, those opened later included.
     fn set_translated(&mut self, ports: &BTreeMap<IpAddr, RangeInclusive<u16>>);
+
+    /// Has the kernel receive a frame that came in by this port, as if it had come to it in the first place.
+    ///
+    /// # Errors
+    /// See [`NotDelivered`].
+    fn deliver(&mut self, port: PortId, frame: &[u8]) -> Result<(), NotDelivered>;
 }
 
 /// Opens ports with what the event loop is permitted and has laid aside.
@@ -117,5 +128,9 @@ impl PortOpener for Raised {
 
     fn set_translated(&mut self, ports: &BTreeMap<IpAddr, RangeInclusive<u16>>) {
         raised(|| self.0.set_translated(ports));
+    }
+
+    fn deliver(&mut self, port: PortId, frame: &[u8]) -> Result<(), NotDelivered> {
+        raised(|| self.0.deliver(port, frame))
     }
 }

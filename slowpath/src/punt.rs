@@ -7,6 +7,7 @@
 //! | denied | port unreachable, if the rate allows: senders are to be told of what policy denies |
 //! | too many connections | a TCP reset, if the rate allows |
 //! | beyond scope | the ICMP error, on the link that it came by |
+//! | DHCP | the kernel receives it after all, if the rate allows: its DHCP server answers |
 //! | unresolved | none yet; the ICMP error once resolution has failed |
 //! | inside a segment | none here: `flooding.rs` knows the segments |
 //!
@@ -56,6 +57,8 @@ pub enum Answer {
     Transmit(PortId, Vec<u8>),
     /// Send this frame, an ICMP error, back through the port that its cause came by, as it is.
     SendBack(PortId, Vec<u8>),
+    /// Have the kernel receive the packet itself on this port.
+    Deliver(PortId),
     /// Nothing, and why.
     Nothing(Silence),
 }
@@ -160,6 +163,9 @@ impl Answerer {
             PuntReason::EgressConnections | PuntReason::IngressConnections => {
                 return self.reset(frame, port, now).unwrap_or_else(Answer::Nothing).into();
             }
+            PuntReason::Dhcp => {
+                return self.deliver(port, now).map_or_else(Answer::Nothing, Answer::Deliver).into();
+            }
             // Answered inside (`flooding.rs`): nothing on this link asked.
             PuntReason::InsideSegment => return Silence::NotAsked.into(),
             PuntReason::TtlExceeded => Problem::TtlExceeded,
@@ -190,6 +196,18 @@ impl Answerer {
     /// How many ICMP errors were made so far.
     pub fn sent(&self) -> &ErrorCounts {
         &self.sent
+    }
+
+    /// The port on which the kernel may receive a packet now.
+    ///
+    /// # Errors
+    /// It has received too many of late, or the port is gone.
+    pub fn deliver(&mut self, port: Option<&Port>, now: Instant) -> Result<PortId, Silence> {
+        let port = port.ok_or(Silence::Invalid)?.id;
+        match self.limiter.may_send(Budget::Deliveries, Some(port), now) {
+            true => Ok(port),
+            false => Err(Silence::RateLimited),
+        }
     }
 
     fn reset(&mut self, frame: &[u8], port: Option<&Port>, now: Instant) -> Result<Answer, Silence> {

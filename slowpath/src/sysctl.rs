@@ -126,6 +126,23 @@ pub fn silence_workload_port(name: &str) -> Result<(), SysctlError> {
     silence(name)
 }
 
+/// Settings of a workload port beside which the host's own DHCP server works: the kernel receives requests there, and
+/// neighbour discovery with its answers. Undone by [`silence_workload_port`], but for what does no harm.
+///
+/// # Errors
+/// The first setting that can't be made.
+pub fn open_workload_port(name: &str) -> Result<(), SysctlError> {
+    // Loose, as on the host port: routes to the workload lead there and not here.
+    write(conf("ipv4", name, "rp_filter"), "2")?;
+    if !has_ipv6() {
+        return Ok(());
+    }
+    // The workload is no router of ours.
+    write(conf("ipv6", name, "accept_ra"), "0")?;
+    // With its link-local address, which DHCPv6 speaks from.
+    write(conf("ipv6", name, "disable_ipv6"), "0")
+}
+
 /// Undoes on every interface whose name begins with `prefix` what [`silence_workload_port`] did, as Calico's own agent
 /// would find it. For a clean uninstall.
 ///

@@ -227,7 +227,7 @@ mod tests {
         };
         let warning = |mtu, queues: &[u32], frames| {
             let queues = queues.iter().map(|receivable| queue(*receivable)).collect();
-            unreceivable(&PortRow { port: port(mtu), queues }, frames)
+            unreceivable(&PortRow { port: port(mtu), queues, serves_dhcp: false }, frames)
         };
         assert_eq!(warning(1778, &[1778], 1778), None);
         assert_eq!(warning(9000, &[12_018, 12_018], 12_018), None);

@@ -74,6 +74,7 @@ reasons! {
         IngressConnections = "ingress_connections": "A new TCP connection to a workload, above its endpoint's ingressMaxConnections; the sender is told by a reset.",
         Denied = "denied": "Policy denies it, and nftablesFilterDenyAction is Reject; the sender is told by ICMP.",
         BeyondScope = "beyond_scope": "From a link-local address to one that isn't; the sender is told by ICMP.",
+        Dhcp = "dhcp": "A DHCP request of an OpenStack instance's; handed to the host's kernel as received on that interface.",
     }
 }
 
@@ -100,7 +101,7 @@ reasons! {
         Multicast = "multicast": "To a multicast destination, which is not forwarded.",
         MartianSource = "martian_source": "From an address that no packet may come from (RFC 1812 §5.3.7).",
         MartianDestination = "martian_destination": "To an address that is never forwarded (RFC 1812 §5.3.7, RFC 4291 §2.5).",
-        Broadcast = "broadcast": "To everybody on the link: an Ethernet or IPv4 limited broadcast, DHCP requests among them; no router forwards it (RFC 1812 §5.3.4).",
+        Broadcast = "broadcast": "To everybody on the link: an Ethernet or IPv4 limited broadcast, DHCP requests among them but under OpenStack; no router forwards it (RFC 1812 §5.3.4).",
         DirectedBroadcast = "directed_broadcast": "To everybody in a network of this router's, which is not forwarded (RFC 2644).",
         LinkLocal = "link_local": "From or to a link-local address, which never leaves its link (RFC 3927 §7, RFC 4291 §2.5.6).",
         UnknownEndpoint = "unknown_endpoint": "From or to a workload interface that no workload endpoint names.",

@@ -9,13 +9,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use afxdp::{
-    AttachReport, AttachRequest, BindReport, ModeRequest, Program, ProgramKind, QueueConfig, RingSizes,
-    Steering, TunnelKind, UmemSet,
+    Attach, AttachReport, AttachRequest, BindReport, Delivery, ModeRequest, Program, ProgramKind,
+    QueueConfig, RingSizes, Steering, TunnelKind, UmemSet,
 };
 use crossbeam_channel::Sender;
 use fastpath::{Command, QueueStatistics, XdpPort};
 use model::{PortId, PortKind};
-use slowpath::{OpenPort, OpenPortError, PortOpener, QueueReport, TunnelTraffic};
+use slowpath::{NotDelivered, OpenPort, OpenPortError, PortOpener, QueueReport, TunnelTraffic};
 use tables::Counters;
 
 use crate::config::Mode;
@@ -65,6 +65,7 @@ struct Attached {
     ifindex: u32,
     name: String,
     kind: PortKind,
+    attach: Attach,
     /// Workers 0 to this, exclusively, own a queue.
     queues: usize,
     /// Queues that frames aren't steered to yet.
@@ -87,6 +88,8 @@ pub(crate) struct Ports {
     forwarding: bool,
     open: OpenPorts,
     counters: Counters,
+    /// Made when it is first needed: most routers never do.
+    delivery: Option<Delivery>,
 }
 
 impl Ports {
@@ -110,6 +113,7 @@ impl Ports {
             forwarding: false,
             open,
             counters,
+            delivery: None,
         }
     }
 
@@ -138,6 +142,7 @@ impl Ports {
                 ifindex: port.ifindex.0,
                 name: port.name.clone(),
                 kind: port.kind,
+                attach: attach.attach,
                 queues: plan.queues,
                 waiting: Vec::new(),
             };
@@ -357,6 +362,32 @@ impl PortOpener for Ports {
             }
         }
         self.tunnels = tunnels;
+    }
+
+    fn deliver(&mut self, port: PortId, frame: &[u8]) -> Result<(), NotDelivered> {
+        self.try_deliver(port, frame).map_err(NotDelivered)
+    }
+}
+
+impl Ports {
+    fn try_deliver(&mut self, port: PortId, frame: &[u8]) -> Result<(), String> {
+        let attached = self.attached.get(&port).ok_or("the port is gone")?;
+        let name = &attached.name;
+        if attached.attach == Attach::Generic {
+            return Err(format!(
+                "{name} has generic XDP, which would take the frame from the kernel again; it needs a driver with native XDP, \
+                 as those of taps and veths are"
+            ));
+        }
+        let delivery = match self.delivery.take() {
+            Some(delivery) => delivery,
+            None => Delivery::new().map_err(|error| format!("{name}: {error}"))?,
+        };
+        let received = delivery.receive(attached.ifindex, frame);
+        self.delivery = Some(delivery);
+        received.map_err(|error| {
+            format!("the kernel doesn't receive a frame handed to it on {name}: {error}; it takes Linux 5.18 or later")
+        })
     }
 }
 

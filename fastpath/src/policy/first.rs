@@ -1,10 +1,11 @@
 //! What begins a flow, what passes without one, and what neither may: as Linux's connection tracking has it.
 
-use model::Family;
+use model::{Family, PortKind};
 use packet::protocol;
 use tables::{Direction, DropReason, Fate, Flow, FlowRules, TcpPacket};
 
 use super::{Judge, Packet};
+use crate::dhcp;
 use crate::flow::tcp_flags;
 
 /// What a packet of no flow is.
@@ -26,8 +27,7 @@ const UNTRACKED_V6: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
 /// Those that a workload may send to its node whatever its policy says (`felix/rules/static.go`, `ICMPv6Filter`): it would
 /// cut itself off in ways that nobody expects.
 const EXEMPT_V6: [u8; 6] = [130, 131, 132, 133, 135, 136];
-/// Ports of DHCP clients and servers of each family, and of DNS, where these are exempt as well.
-const DHCP: [(u16, u16); 2] = [(68, 67), (546, 547)];
+/// DNS, where that and DHCP are exempt as well.
 const DNS: u16 = 53;
 
 fn queries(family: Family) -> &'static [(u8, u8)] {
@@ -64,12 +64,19 @@ pub(super) fn is_exempt(packet: &Packet<'_>, rules: &FlowRules) -> bool {
         protocol::ICMPV6 if key.family == Family::V6 => {
             packet.icmp().is_some_and(|(icmp_type, _)| EXEMPT_V6.contains(&icmp_type))
         }
-        protocol::UDP if rules.passes_dhcp_and_dns => {
-            let dhcp = DHCP[usize::from(key.family == Family::V6)];
-            key.dport == DNS || (key.sport, key.dport) == dhcp
-        }
+        protocol::UDP if rules.passes_dhcp_and_dns => key.dport == DNS || is_dhcp(packet, rules),
         _ => false,
     }
+}
+
+/// Is it a workload's DHCP request to its node, which the kernel is to receive on the workload's interface? A client renews
+/// its lease with the server that gave it, without a broadcast (RFC 2131 §4.4.5).
+pub(super) fn is_dhcp(packet: &Packet<'_>, rules: &FlowRules) -> bool {
+    let key = packet.key;
+    rules.passes_dhcp_and_dns
+        && key.protocol == protocol::UDP
+        && packet.way.from.is(PortKind::Workload)
+        && dhcp::is_clients(key.family, (key.sport, key.dport))
 }
 
 impl Judge<'_> {

@@ -85,7 +85,9 @@ impl MadeUp {
     pub(super) fn frame(&self, state: &State) -> Result<Vec<u8>, Unfit> {
         let port = state.ports.get(self.ingress).ok_or(Unfit::NoSuchPort)?;
         let packet = self.packet()?;
-        let Some(outer) = &self.outer else { return Ok(link(port.mac, self.source, &packet)) };
+        let Some(outer) = &self.outer else {
+            return Ok(link(self.link_destination(port.mac), self.source, &packet));
+        };
         let (local, kind) = outer.end(&state.tunnel_ends)?;
         let far = SOMEBODY;
         let (template, inner) = match (outer.source, local, kind) {
@@ -103,6 +105,22 @@ impl MadeUp {
             _ => return Err(Unfit::NoSuchTunnel),
         };
         Ok(in_tunnel(port.mac, &template, kind, &inner))
+    }
+
+    /// Where its frame goes on the link: to this router, unless many are meant (RFC 1112 §6.4, RFC 2464 §7).
+    fn link_destination(&self, router: MacAddr) -> MacAddr {
+        match self.destination {
+            IpAddr::V4(to) if to.is_broadcast() => MacAddr::BROADCAST,
+            IpAddr::V4(to) if to.is_multicast() => {
+                let [_, b, c, d] = to.octets();
+                MacAddr([0x01, 0x00, 0x5e, b & 0x7f, c, d])
+            }
+            IpAddr::V6(to) if to.is_multicast() => {
+                let [.., a, b, c, d] = to.octets();
+                MacAddr([0x33, 0x33, a, b, c, d])
+            }
+            _ => router,
+        }
     }
 
     /// The IP packet.

@@ -612,6 +612,18 @@ pub fn neighbor_solicitation() -> Vec<u8> {
     frame
 }
 
+/// The workload's DHCP request, as it is sent to these addresses.
+pub fn dhcp_request(src: &str, dst: &str) -> Vec<u8> {
+    let (sport, dport) = if dst.contains(':') { (546, 547) } else { (68, 67) };
+    let mut frame = Build::packet(WORKLOAD, src, dst).sport(sport).dport(dport).payload(240).frame();
+    match dst {
+        "255.255.255.255" => frame[..6].fill(0xff),
+        "ff02::1:2" => frame = to_group(frame),
+        _ => {}
+    }
+    frame
+}
+
 /// The same to everybody who listens to a group, as the network carries it.
 pub fn to_group(mut frame: Vec<u8>) -> Vec<u8> {
     let parsed = packet::parse(&frame).unwrap();

@@ -19,7 +19,7 @@ use crate::bfd::BfdSettings;
 use crate::peer_groups::BgpSettings;
 use crate::session_guard::tests::Noted;
 use crate::testing::{Neighborhood, has, in_namespace, ip};
-use crate::{OpenPort, OpenPortError, QueueReport, TunnelTraffic};
+use crate::{NotDelivered, OpenPort, OpenPortError, QueueReport, TunnelTraffic};
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const FEEDER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -43,6 +43,9 @@ impl PortOpener for NoPorts {
     fn set_local(&mut self, _: &BTreeSet<IpAddr>) {}
     fn set_tunnels(&mut self, _: &TunnelTraffic) {}
     fn set_translated(&mut self, _: &BTreeMap<IpAddr, RangeInclusive<u16>>) {}
+    fn deliver(&mut self, _: PortId, _: &[u8]) -> Result<(), NotDelivered> {
+        Ok(())
+    }
 }
 
 fn config(directory: &Path) -> Config {

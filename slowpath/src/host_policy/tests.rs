@@ -465,6 +465,30 @@ fn what_comes_by_the_host_port_is_judged_already_or_belongs_to_the_interface_of_
 }
 
 #[test]
+fn what_the_hosts_dhcp_server_says_to_workloads_and_hears_is_no_host_endpoints_to_judge() {
+    with_nft(|| {
+        let outside = host_and_outside();
+        let server = UdpSocket::bind("192.0.1.1:67").unwrap();
+        server.set_read_timeout(Some(IN_VAIN)).unwrap();
+        let talks = || {
+            let client = outside.inside(|| UdpSocket::bind("192.0.1.2:68").unwrap());
+            client.set_read_timeout(Some(IN_VAIN)).unwrap();
+            client.send_to(b"discover", "192.0.1.1:67").unwrap();
+            let heard = server.recv_from(&mut [0; 16]).is_ok();
+            // Policy of what it sends may refuse it at once.
+            let _ = server.send_to(b"offer", "192.0.1.2:68");
+            (heard, client.recv_from(&mut [0; 16]).is_ok())
+        };
+        let every = policy(&[("*", &closed())]);
+        let table = enforce(&every);
+        assert_eq!(talks(), (false, false));
+        drop(table);
+        let _table = enforce(&HostPolicy { served: Some("up".to_owned()), ..every });
+        assert_eq!(talks(), (true, true));
+    });
+}
+
+#[test]
 fn the_thread_keeps_the_newest_policy_and_leaves_it_in_force_when_it_ends() {
     with_nft(|| {
         let outside = host_and_outside();

@@ -11,7 +11,7 @@ use tracing::span;
 
 use super::*;
 use crate::calico::Calico;
-use crate::{OpenPortError, TunnelTraffic};
+use crate::{NotDelivered, OpenPortError, TunnelTraffic};
 
 const UPLINK: IfIndex = IfIndex(2);
 const WORKLOAD: IfIndex = IfIndex(3);
@@ -46,6 +46,10 @@ impl PortOpener for FakeOpener {
     fn set_translated(&mut self, _: &BTreeMap<IpAddr, std::ops::RangeInclusive<u16>>) {}
 
     fn set_tunnels(&mut self, _: &TunnelTraffic) {}
+
+    fn deliver(&mut self, _: PortId, _: &[u8]) -> Result<(), NotDelivered> {
+        Ok(())
+    }
 }
 
 struct Bench {

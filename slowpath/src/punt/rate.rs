@@ -23,6 +23,8 @@ pub(super) enum Budget {
     PathMtu,
     /// TCP resets: a flood of connections can't keep the router from telling anything else.
     Resets,
+    /// Packets that the kernel receives after all: each takes a system call.
+    Deliveries,
     /// All other ICMP errors.
     Others,
 }
@@ -41,8 +43,9 @@ impl Budget {
 pub(super) struct Limiter {
     path_mtu: Bucket,
     resets: Bucket,
+    deliveries: Bucket,
     others: Bucket,
-    /// At most three for each row of the table of ports. A port that takes over another's row takes over its buckets, which
+    /// At most four for each row of the table of ports. A port that takes over another's row takes over its buckets, which
     /// are full again in a fifth of a second.
     ports: AHashMap<(PortId, Budget), Bucket>,
 }
@@ -53,6 +56,7 @@ impl Limiter {
         let all = match budget {
             Budget::PathMtu => &mut self.path_mtu,
             Budget::Resets => &mut self.resets,
+            Budget::Deliveries => &mut self.deliveries,
             Budget::Others => &mut self.others,
         };
         let Some(port) = port else { return all.take(RATE_OF_ALL, now) };

@@ -23,7 +23,7 @@ fn told(reason: PuntReason, kind: PortKind, frame: &[u8]) -> Result<Told, Silenc
     let error = match outcome {
         Answer::Walk(error) | Answer::SendBack(_, error) => error,
         Answer::Nothing(silence) => return Err(silence),
-        Answer::Transmit(..) | Answer::Reset(_) => panic!("an ICMP error, or nothing"),
+        Answer::Transmit(..) | Answer::Reset(_) | Answer::Deliver(_) => panic!("an ICMP error, or nothing"),
     };
     let parsed = parse(&error).expect("the error is a good packet");
     assert_eq!(checksum::verify_l4(&error, &parsed), checksum::L4Checksum::Correct);

@@ -86,6 +86,21 @@ pub(super) fn to_v6(dst: Ipv6Addr) -> Vec<u8> {
     })
 }
 
+#[test]
+fn the_kernel_receives_dhcp_requests_but_no_flood_of_them() {
+    let (mut answerer, now) = (Answerer::new(), Instant::now());
+    let mut asked = |id, later| {
+        let port = port(id, PortKind::Workload);
+        let outcome = answerer.answer(&punt(PuntReason::Dhcp), &[], Some(&port), false, &Ours, now + later);
+        outcome.answer
+    };
+    let flood: Vec<Answer> = (0..100).map(|_| asked(1, Duration::ZERO)).collect();
+    assert!(flood[..20].iter().all(|answer| *answer == Answer::Deliver(PortId(1))));
+    assert!(flood[20..].iter().all(|answer| *answer == Answer::Nothing(Silence::RateLimited)));
+    assert_eq!(asked(2, Duration::ZERO), Answer::Deliver(PortId(2)), "another instance has its own");
+    assert_eq!(asked(1, Duration::from_millis(11)), Answer::Deliver(PortId(1)));
+}
+
 fn answer(reason: PuntReason, frame: &[u8], kind: PortKind, failed: bool) -> Answer {
     let now = Instant::now();
     Answerer::new().answer(&punt(reason), frame, Some(&port(1, kind)), failed, &Ours, now).answer

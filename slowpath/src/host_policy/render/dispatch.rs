@@ -47,7 +47,7 @@ pub fn all(renderer: &mut Renderer<'_>, policy: &HostPolicy) -> Vec<String> {
     renderer.add_nets(TUNNEL_ENDS, &policy.tunnel_ends);
     for class in [Class::Untracked, Class::PreDnat, Class::Normal, Class::Forward, Class::Translated] {
         for direction in [Direction::Ingress, Direction::Egress] {
-            hook(renderer, &endpoints, class, direction);
+            hook(renderer, policy, &endpoints, class, direction);
         }
     }
     problems
@@ -137,7 +137,13 @@ fn marks(endpoints: &[&HostEndpointPolicy]) -> bool {
 }
 
 /// The chain of one hook with all that it leads to; nothing where no endpoint has anything to ask there.
-fn hook(renderer: &mut Renderer<'_>, endpoints: &[&HostEndpointPolicy], class: Class, direction: Direction) {
+fn hook(
+    renderer: &mut Renderer<'_>,
+    policy: &HostPolicy,
+    endpoints: &[&HostEndpointPolicy],
+    class: Class,
+    direction: Direction,
+) {
     let targets = targets(renderer, endpoints, class, direction);
     let marks = marks(endpoints);
     let clears = marks && class == Class::Untracked;
@@ -177,6 +183,9 @@ fn hook(renderer: &mut Renderer<'_>, endpoints: &[&HostEndpointPolicy], class: C
         Direction::Ingress => "iifname",
         Direction::Egress => "oifname",
     };
+    if let Some(prefix) = policy.served.as_ref().filter(|_| class == Class::Normal) {
+        lines.push(Line::plain(format!("{key} \"{prefix}*\" accept")));
+    }
     lines.extend(targets.lines(key, &format!("{key} != \"lo\" ")));
     renderer.add(
         names::chain(&[class.name(), direction.word()]),
