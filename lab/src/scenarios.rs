@@ -24,6 +24,7 @@ mod nat_outgoing;
 mod nat_site;
 mod one_etcd;
 mod one_node;
+mod openstack_dhcp;
 mod path_mtu;
 mod peer_ranges;
 mod policy_load;
@@ -68,6 +69,7 @@ pub const ALL: &[Scenario] = &[
     jumbo_frames::JUMBO_FRAMES,
     host_endpoint::HOST_ENDPOINT,
     tenant_policy::TENANT_POLICY,
+    openstack_dhcp::OPENSTACK_DHCP,
     policy_load::POLICY_LOAD,
     kill_the_router::KILL_THE_ROUTER,
     hitless_restart::HITLESS_RESTART,

@@ -34,6 +34,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "tshark", program: "tshark", reason: "dissects captures, inside tunnels too" },
     Package { name: "traceroute", program: "traceroute", reason: "shows the routers on a way" },
     Package { name: "g++", program: "g++", reason: "builds libFuzzer, which the fuzz targets run in" },
+    Package { name: "dnsmasq-base", program: "dnsmasq", reason: "is the DHCP server on an OpenStack host" },
+    Package { name: "isc-dhcp-client", program: "dhclient", reason: "is an instance's DHCP client" },
     Package { name: "bird2", program: "bird", reason: "is the other BGP speaker of the interop scenarios" },
     Package { name: "etcd-server", program: "etcd", reason: "is the other datastore" },
     Package { name: "etcd-client", program: "etcdctl", reason: "looks at it from outside" },
