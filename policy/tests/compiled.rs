@@ -15,7 +15,9 @@ use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, Rule, SetId};
 use policy::sets::Member;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{Change, LIMITS, World, apply, change, check, check_batch, checks, islands, named, packet};
+use support::{
+    Change, Islands, LIMITS, World, apply, change, check, check_batch, checks, islands, named, packet,
+};
 
 proptest! {
     #![proptest_config(cases(150))]
@@ -111,22 +113,34 @@ proptest! {
 
     /// More rules than plain rows take; those that lie with addresses have a test of their own (`narrow.rs`).
     #[test]
-    fn large_programs_judge_as_the_slow_judge_does(islands in islands()) {
-        let limits = Limits { members: 50_000, ..LIMITS };
-        let (mut compiler, mut world) = (Compiler::new(limits), World::default());
-        let mut endpoints = vec![None];
-        let checks = Arc::new(islands.checks);
-        let program = compiler.program(&checks).expect("room");
-        for change in islands.before.iter().chain([&Change::Publish]).chain(&islands.after).chain([&Change::Publish]) {
-            apply(&mut compiler, &mut world, &mut endpoints, change);
-            let Change::Publish = change else { continue };
-            let compiled = compiler.publish();
-            for packet in &islands.packets {
-                check(&compiler, &compiled, program, &checks, packet, &world);
-            }
-            let asked: Vec<_> = islands.packets.iter().map(|packet| (program, packet.into())).collect();
-            check_batch(&compiled, &asked);
+    fn large_programs_judge_as_the_slow_judge_does(islands in islands(900..1_300)) {
+        check_islands(islands);
+    }
+
+    /// Plain rows of several words.
+    #[test]
+    fn programs_of_some_hundred_rules_judge_as_the_slow_judge_does(islands in islands(60..450)) {
+        check_islands(islands);
+    }
+}
+
+fn check_islands(islands: Islands) {
+    let limits = Limits { members: 50_000, ..LIMITS };
+    let (mut compiler, mut world) = (Compiler::new(limits), World::default());
+    let mut endpoints = vec![None];
+    let checks = Arc::new(islands.checks);
+    let program = compiler.program(&checks).expect("room");
+    for change in
+        islands.before.iter().chain([&Change::Publish]).chain(&islands.after).chain([&Change::Publish])
+    {
+        apply(&mut compiler, &mut world, &mut endpoints, change);
+        let Change::Publish = change else { continue };
+        let compiled = compiler.publish();
+        for packet in &islands.packets {
+            check(&compiler, &compiled, program, &checks, packet, &world);
         }
+        let asked: Vec<_> = islands.packets.iter().map(|packet| (program, packet.into())).collect();
+        check_batch(&compiled, &asked);
     }
 }
 

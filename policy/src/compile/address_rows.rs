@@ -16,7 +16,7 @@ use super::classes::{ClassId, Classes};
 use super::conditions::AddressCondition;
 use super::narrow::NarrowEnd;
 use super::pairs::Share;
-use super::rows::{Form, PLAIN_MAX, Rows, Words, set_bit};
+use super::rows::{ANY, Form, PLAIN_MAX, Rows, Words, set_bit};
 
 /// From a class to its row and, in a program with narrow rules, to its lead. Shared with readers, and written in place: nothing
 /// leads to a class that is new yet.
@@ -109,6 +109,8 @@ pub(super) struct Making {
 
 /// The writer's side.
 pub(super) struct AddressRows {
+    /// Does any bit depend on this end?
+    pub(super) asks_bits: bool,
     rows: Rows,
     conditions: Vec<Asked>,
     /// The conditions that ask for an atom.
@@ -165,7 +167,9 @@ impl AddressRows {
             }
         }
         let form = if width <= PLAIN_MAX { Form::Plain } else { Form::Lists };
+        let asks_bits = conditions.iter().any(|asked| !asked.bits.is_empty() && !asked.condition.is_any());
         let mut rows = AddressRows {
+            asks_bits,
             rows: Rows::new(form, base, &mut making.words),
             conditions,
             by_atom,
@@ -182,11 +186,6 @@ impl AddressRows {
     /// Where the base lies.
     pub(super) fn base_at(&self) -> u32 {
         self.rows.base_at
-    }
-
-    /// Does any bit depend on this end?
-    pub(super) fn asks_bits(&self) -> bool {
-        self.conditions.iter().any(|asked| !asked.bits.is_empty() && !asked.condition.is_any())
     }
 
     /// Leads every class.
@@ -255,7 +254,7 @@ impl AddressRows {
             (word, bits.iter().fold(base[word as usize], |word, bit| word ^ 1u64 << (bit % 64)))
         });
         let differs = differs.collect();
-        let row = self.rows.row(differs, &mut making.words);
+        let row = if self.asks_bits { self.rows.row(differs, &mut making.words) } else { ANY };
         let lead = if self.has_narrow { Some(self.lead_to(&mut lanes, pattern, making)?) } else { None };
         self.views.insert(view.into(), (row, lead));
         Some((row, lead))

@@ -43,7 +43,7 @@ impl Built {
         let Narrow { ends: [from, to], pairs, grid, names } = narrow;
         let arrangement = Arrangement::new(groups, &addresses.atoms);
         let width = arrangement.words();
-        let mut making = Making::default();
+        let mut making = Making { words: Words::of_any(width), ..Making::default() };
         if has_narrow {
             making.blocks = Blocks::of_none();
         }
@@ -56,7 +56,7 @@ impl Built {
         let mut end = |rows: &mut Option<AddressRows>| -> Option<Option<End>> {
             let Some(rows) = rows else { return Some(None) };
             let map = rows.lead_all(&addresses.classes, &mut making)?;
-            Some(Some(End { map, base: rows.base_at(), asks_bits: rows.asks_bits() }))
+            Some(Some(End { map, base: rows.base_at(), asks_bits: rows.asks_bits }))
         };
         let (from, to) = (end(&mut source)?, end(&mut destination)?);
         let name = |part: &Option<Part>| part.as_ref().map_or(u32::MAX, |part| named(part.step, part.action));
@@ -65,7 +65,7 @@ impl Built {
             named: arrangement.parts.iter().map(name).collect(),
             words: making.words.new.into(),
             lists: width > PLAIN_MAX
-                && [&source, &destination].into_iter().flatten().any(AddressRows::asks_bits),
+                && [&source, &destination].into_iter().flatten().any(|rows| rows.asks_bits),
             narrow: has_narrow
                 .then(|| NarrowRules::new(names, making.blocks.fitted(), pairs, grid, &arrangement.stages)),
             stages: arrangement.stages.into(),

@@ -17,9 +17,8 @@ use super::packet::Packet;
 use super::pairs::Pairs;
 use super::port_grid::PortGrid;
 use super::processor::{Any, Avx512, Processor};
-use super::program::{ALLOW, End, NONE, PASS, Program, bits};
+use super::program::{End, NONE, PASS, Program, bits, judgement};
 use super::{Judgement, ProgramId, RuleId};
-use crate::judge::Verdict;
 
 /// Packets of a batch at most.
 pub(super) const BATCH: usize = 64;
@@ -452,11 +451,4 @@ impl Program {
         let next = |from| narrow.first_from(way, from);
         self.judge_with(id, &rows, narrow.name(first), next, met)
     }
-}
-
-/// The judgement of a narrow rule that decides.
-#[inline(always)]
-fn judgement(id: ProgramId, name: u32) -> Judgement {
-    let verdict = if name & 1 == ALLOW { Verdict::Allow } else { Verdict::Deny };
-    Judgement { verdict, rule: RuleId::new(id, name >> 2), logs: 0 }
 }

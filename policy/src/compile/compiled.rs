@@ -136,25 +136,19 @@ impl Compiled {
                 program.lead(self.avx512, narrow, run, &classes[at..], ways);
                 continue;
             }
-            for number in at..at + run.len() {
-                let (packet, rows) = (&asked[number].1, &mut rows[number % BATCH]);
-                let Some(found) = program.rows(packet, classes[number % BATCH]) else {
-                    out[number] = Judgement::NO_PROGRAM;
-                    continue;
-                };
-                *rows = found;
-                match memory.recall(program.serial, rows) {
-                    Some(judgement) => out[number] = judgement,
-                    None => unknown |= 1 << number,
-                }
+            let (rows, out) = (&mut rows[at..][..run.len()], &mut out[at..][..run.len()]);
+            let known = program.rows_of_batch(run, &classes[at..], rows);
+            let all = !0 >> (BATCH - run.len());
+            unknown |= (memory.recall(program.serial, rows, out) & known & all) << at;
+            for number in bits(!known & all) {
+                out[number] = Judgement::NO_PROGRAM;
             }
         }
-        let unknown_of = |at: usize, run: &[_]| unknown >> at & (!0 >> (BATCH - run.len()));
+        let unknown_of = |at: usize, run: &[_]| unknown & !0 >> (BATCH - run.len()) << at;
         for (at, run) in runs.iter(asked) {
             let Some(program) = self.program(run[0].0) else { continue };
             if program.lists {
-                let words =
-                    bits(unknown_of(at, run)).map(|number| program.near_words(&rows[(at + number) % BATCH]));
+                let words = bits(unknown_of(at, run)).map(|number| program.near_words(&rows[number % BATCH]));
                 sum = words.fold(sum, u64::wrapping_add);
             }
         }
@@ -169,11 +163,7 @@ impl Compiled {
                 program.judge_by_address(self.avx512, narrow, run, classes, ways, out);
                 continue;
             }
-            let which = unknown_of(at, run);
-            program.judge_batch(id, &rows[at..], which, &mut out[at..]);
-            for number in bits(which).map(|number| at + number) {
-                memory.remember(program.serial, &rows[number % BATCH], out[number]);
-            }
+            program.judge_batch(id, rows, unknown_of(at, run), out, memory);
         }
     }
 

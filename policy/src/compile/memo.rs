@@ -61,8 +61,8 @@ impl Memo {
 
 /// What is known of packets that were judged before.
 pub(super) trait Memory {
-    /// The judgement of a program on packets with these rows.
-    fn recall(&self, serial: u64, rows: &PacketRows) -> Option<Judgement>;
+    /// The judgements of a program on packets with these rows; a bit for each that isn't known.
+    fn recall(&self, serial: u64, rows: &[PacketRows], out: &mut [Judgement]) -> u64;
 
     /// Remembers it, in the place of another one.
     fn remember(&mut self, serial: u64, rows: &PacketRows, judgement: Judgement);
@@ -73,8 +73,8 @@ pub(super) struct Forgetful;
 
 impl Memory for Forgetful {
     #[inline(always)]
-    fn recall(&self, _: u64, _: &PacketRows) -> Option<Judgement> {
-        None
+    fn recall(&self, _: u64, _: &[PacketRows], _: &mut [Judgement]) -> u64 {
+        !0
     }
 
     #[inline(always)]
@@ -83,18 +83,23 @@ impl Memory for Forgetful {
 
 impl Memory for &mut Remembered {
     #[inline(always)]
-    fn recall(&self, serial: u64, rows: &PacketRows) -> Option<Judgement> {
-        let key = key(rows);
-        let entry = &self.0[place(serial, key)];
-        if entry.serial ^ serial | entry.key[0] ^ key[0] | entry.key[1] ^ key[1] != 0 {
-            return None;
+    fn recall(&self, serial: u64, rows: &[PacketRows], out: &mut [Judgement]) -> u64 {
+        let mut unknown = 0;
+        for (number, (rows, out)) in rows.iter().zip(out).enumerate() {
+            let key = key(rows);
+            let entry = &self.0[place(serial, key)];
+            if entry.serial ^ serial | entry.key[0] ^ key[0] | entry.key[1] ^ key[1] != 0 {
+                unknown |= 1 << number;
+                continue;
+            }
+            let verdict = match entry.logs >> LOGS_BITS {
+                0 => Verdict::Allow,
+                1 => Verdict::Deny,
+                _ => Verdict::NoMatch,
+            };
+            *out = Judgement { verdict, rule: entry.rule, logs: entry.logs & ((1 << LOGS_BITS) - 1) };
         }
-        let verdict = match entry.logs >> LOGS_BITS {
-            0 => Verdict::Allow,
-            1 => Verdict::Deny,
-            _ => Verdict::NoMatch,
-        };
-        Some(Judgement { verdict, rule: entry.rule, logs: entry.logs & ((1 << LOGS_BITS) - 1) })
+        unknown
     }
 
     #[inline(always)]

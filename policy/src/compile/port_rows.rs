@@ -46,28 +46,28 @@ pub(super) struct PortTables {
 }
 
 impl PortTables {
-    /// The kind of a protocol.
+    /// The kind of a protocol: there is one.
     #[inline(always)]
-    pub(super) fn kind(&self, family: Family, protocol: u8) -> Kind {
+    pub(super) fn kind(&self, family: Family, protocol: u8) -> Option<&Kind> {
         let at = usize::from(family == Family::V6) << 8 | usize::from(protocol);
-        self.kinds.get(usize::from(self.kind_of[at])).copied().unwrap_or_default()
+        self.kinds.get(usize::from(self.kind_of[at]))
     }
 
     /// The row for a destination port.
     #[inline(always)]
-    pub(super) fn port(&self, kind: Kind, port: u16) -> u32 {
+    pub(super) fn port(&self, kind: &Kind, port: u16) -> u32 {
         self.row(kind.ports, port)
     }
 
     /// The row for an ICMP message.
     #[inline(always)]
-    pub(super) fn icmp(&self, kind: Kind, icmp_type: u8, code: u8) -> u32 {
+    pub(super) fn icmp(&self, kind: &Kind, icmp_type: u8, code: u8) -> u32 {
         self.row(kind.icmp, u16::from_be_bytes([icmp_type, code]))
     }
 
     /// The row for a source port.
     #[inline(always)]
-    pub(super) fn source_port(&self, kind: Kind, port: u16) -> u32 {
+    pub(super) fn source_port(&self, kind: &Kind, port: u16) -> u32 {
         self.row(kind.source_ports, port)
     }
 

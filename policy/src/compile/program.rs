@@ -1,15 +1,16 @@
 //! A program: checks in the form that packets are judged by.
 
 use std::hint::select_unpredictable;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::address_rows::ClassMap;
 use super::arrange::Stage;
-use super::by_address::NarrowRules;
+use super::by_address::{BATCH, NarrowRules};
 use super::classes::ClassId;
+use super::memo::Memory;
 use super::packet::{Packet, Upper};
 use super::port_rows::PortTables;
-use super::rows::{BLOCK, Head, WORD, blocks};
+use super::rows::{ANY, BLOCK, Head, WORD, blocks};
 use super::{Judgement, ProgramId, RuleId};
 use crate::judge::Verdict;
 use crate::rule::Action;
@@ -67,25 +68,29 @@ pub(super) const ALLOW: u32 = 0;
 const DENY: u32 = 1;
 pub(super) const PASS: u32 = 2;
 const LOG: u32 = 3;
+/// The row of a class that isn't known.
+const UNKNOWN: u32 = u32::MAX;
 /// No rule matches.
 pub(super) const NONE: u32 = u32::MAX;
-/// What a rule of each action decides; of [`PASS`] and [`LOG`] nobody asks.
-pub(super) const VERDICTS: [Verdict; 4] = [Verdict::Allow, Verdict::Deny, Verdict::Deny, Verdict::Deny];
+
+/// The judgement of a rule that decides.
+#[inline(always)]
+pub(super) fn judgement(id: ProgramId, name: u32) -> Judgement {
+    let verdict = if name & 1 == ALLOW { Verdict::Allow } else { Verdict::Deny };
+    Judgement { verdict, rule: RuleId::new(id, name >> 2), logs: 0 }
+}
 
 /// What a packet's judgement follows from, in a program without narrow rules: its rows of protocol and destination port, of
 /// source port, of its source and of its destination. One that nothing asks for is the same for all packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PacketRows(pub(super) [u32; 4]);
 
-/// Where every class leads at an end that nobody asks for.
-static ONE_CLASS: [AtomicU32; 1] = [AtomicU32::new(0)];
-
-/// The row of a class at an end; `None` where the class isn't known.
-#[inline(always)]
-fn row(end: Option<&End>, class: ClassId) -> Option<u32> {
-    // An end that nobody asks for has one class.
-    let (map, mask): (&[AtomicU32], _) = end.map_or((&ONE_CLASS, 0), |end| (&end.map.rows, ClassId::MAX));
-    map.get((class & mask) as usize).map(|row| row.load(Ordering::Relaxed))
+impl End {
+    /// The row of a class; [`UNKNOWN`] where the class isn't known.
+    #[inline(always)]
+    fn row(&self, class: ClassId) -> u32 {
+        self.map.rows.get(class as usize).map_or(UNKNOWN, |row| row.load(Ordering::Relaxed))
+    }
 }
 
 impl Program {
@@ -96,17 +101,43 @@ impl Program {
     /// The rows of a packet whose ends have these classes; `None` where one of them isn't known.
     #[inline(always)]
     pub(super) fn rows(&self, packet: &Packet, [source, destination]: [ClassId; 2]) -> Option<PacketRows> {
-        let source = row(self.source.as_ref(), source).unwrap_or(u32::MAX);
-        let destination = row(self.destination.as_ref(), destination).unwrap_or(u32::MAX);
+        let row = |end: &Option<End>, class| end.as_ref().map_or(ANY, |end| end.row(class));
+        let (source, destination) = (row(&self.source, source), row(&self.destination, destination));
         let [upper, source_port] = self.port_rows(packet);
-        let is_known = source != u32::MAX && destination != u32::MAX;
+        let is_known = source != UNKNOWN && destination != UNKNOWN;
         is_known.then_some(PacketRows([upper, source_port, source, destination]))
+    }
+
+    /// [`Self::rows`] of many packets; a bit for each of which all is known.
+    #[inline(always)]
+    pub(super) fn rows_of_batch(
+        &self,
+        run: &[(ProgramId, Packet)],
+        classes: &[[ClassId; 2]],
+        rows: &mut [PacketRows],
+    ) -> u64 {
+        // One dimension after the other, so that where it lies stays in registers.
+        for (PacketRows([upper, source_port, ..]), (_, packet)) in rows.iter_mut().zip(run) {
+            [*upper, *source_port] = self.port_rows(packet);
+        }
+        let mut highest = 0;
+        for (at, end) in (2..).zip([&self.source, &self.destination]) {
+            for (PacketRows(rows), classes) in rows.iter_mut().zip(classes) {
+                rows[at] = end.as_ref().map_or(ANY, |end| end.row(classes[at - 2]));
+                highest = highest.max(rows[at]);
+            }
+        }
+        if highest != UNKNOWN {
+            return !0;
+        }
+        let unknown = rows.iter().enumerate().filter(|(_, rows)| rows.0.contains(&UNKNOWN));
+        unknown.fold(!0, |known, (number, _)| known & !(1 << number))
     }
 
     /// The rows of a packet's protocol and destination port, and of its source port.
     #[inline(always)]
     pub(super) fn port_rows(&self, packet: &Packet) -> [u32; 2] {
-        let kind = self.ports.kind(packet.family, packet.protocol);
+        let Some(kind) = self.ports.kind(packet.family, packet.protocol) else { return [ANY; 2] };
         match packet.upper {
             Upper::Ports { source, destination } => {
                 let source_port = if self.asks_source_port {
@@ -142,13 +173,65 @@ impl Program {
         sum
     }
 
-    /// What becomes of packets with these rows: of those whose bits are set.
+    /// What becomes of packets with these rows, of those whose bits are set; it is remembered.
     #[inline(never)]
-    pub(super) fn judge_batch(&self, id: ProgramId, rows: &[PacketRows], which: u64, out: &mut [Judgement]) {
-        for number in bits(which) {
-            let Some((rows, out)) = rows.get(number).zip(out.get_mut(number)) else { break };
-            *out = self.judge(id, rows, |_| {});
+    pub(super) fn judge_batch(
+        &self,
+        id: ProgramId,
+        rows: &[PacketRows; BATCH],
+        which: u64,
+        out: &mut [Judgement],
+        memory: &mut impl Memory,
+    ) {
+        let mut put = |number: usize, judgement: Judgement| {
+            memory.remember(self.serial, &rows[number % BATCH], judgement);
+            out.get_mut(number).into_iter().for_each(|out| *out = judgement);
+        };
+        let mut open = which;
+        let plain_stages = if self.lists { &[] } else { &*self.stages };
+        for stage in plain_stages.iter().take_while(|stage| stage.logs.is_empty()) {
+            let (start, end) = (stage.rules.start, stage.rules.end);
+            // How many words there are is asked once.
+            open = match end.wrapping_sub(start) {
+                1 => self.decide(id, stage, rows, open, &mut put, |rows| self.first_of::<1>(rows, start)),
+                2 => self.decide(id, stage, rows, open, &mut put, |rows| self.first_of::<2>(rows, start)),
+                _ => {
+                    self.decide(id, stage, rows, open, &mut put, |rows| self.first_of_many(rows, start, end))
+                }
+            };
         }
+        // What no stage has decided on, or not without logs.
+        for number in bits(open) {
+            put(number, self.judge(id, &rows[number % BATCH], |_| {}));
+        }
+    }
+
+    /// Puts down what becomes of packets on which a stage without logs decides by plain rows, of which `first` names the first
+    /// rule; which are the others?
+    #[inline(always)]
+    fn decide(
+        &self,
+        id: ProgramId,
+        stage: &Stage,
+        rows: &[PacketRows; BATCH],
+        which: u64,
+        mut put: impl FnMut(usize, Judgement),
+        first: impl Fn([u32; 4]) -> u32,
+    ) -> u64 {
+        let mut open = which;
+        for number in bits(which) {
+            let first = first(rows[number % BATCH].0);
+            let judgement = match stage.otherwise {
+                _ if first & PASS == 0 => judgement(id, first),
+                Some(verdict) if first == NONE => {
+                    Judgement { verdict, rule: RuleId::new(id, stage.step), logs: 0 }
+                }
+                _ => continue,
+            };
+            put(number, judgement);
+            open &= !(1 << number);
+        }
+        open
     }
 
     /// What becomes of a packet, in a program without narrow rules.
@@ -163,38 +246,32 @@ impl Program {
     pub(super) fn judge_with(
         &self,
         id: ProgramId,
-        PacketRows([upper, port, source, destination]): &PacketRows,
+        &PacketRows(rows): &PacketRows,
         narrow: u32,
         next: impl Fn(u32) -> u32,
         met: impl FnMut(RuleId),
     ) -> Judgement {
-        let ends = [&self.source, &self.destination].map(|end| end.as_ref().filter(|end| end.asks_bits));
         let narrow = (narrow, next);
-        let both = ends.map(|end| end.map_or(0, |end| end.base));
-        let (upper, port, source, destination) = (*upper, *port, *source, *destination);
-        let both = [(source, both[0]), (destination, both[1])];
-        // The one end that is asked for, where one is.
-        let one = both[usize::from(ends[0].is_none())];
-        match (self.lists, self.asks_source_port, ends.iter().flatten().count()) {
-            (_, false, 0) => self.judge_one(id, narrow, [upper], [], met),
-            (_, true, 0) => self.judge_one(id, narrow, [upper, port], [], met),
-            (false, false, 1) => self.judge_one(id, narrow, [upper, one.0], [], met),
-            (false, true, 1) => self.judge_one(id, narrow, [upper, port, one.0], [], met),
-            (false, false, _) => self.judge_one(id, narrow, [upper, source, destination], [], met),
-            (false, true, _) => self.judge_one(id, narrow, [upper, port, source, destination], [], met),
-            (true, false, 1) => self.judge_one(id, narrow, [upper], [one], met),
-            (true, true, 1) => self.judge_one(id, narrow, [upper, port], [one], met),
-            (true, false, _) => self.judge_one(id, narrow, [upper], both, met),
-            (true, true, _) => self.judge_one(id, narrow, [upper, port], both, met),
+        if !self.lists {
+            return self.judge_one(id, narrow, rows, [], met);
+        }
+        let [.., source, destination] = rows;
+        let list =
+            |end: &Option<End>, row| end.as_ref().filter(|end| end.asks_bits).map(|end| (row, end.base));
+        match (list(&self.source, source), list(&self.destination, destination)) {
+            (Some(source), Some(destination)) => self.judge_one(id, narrow, rows, [source, destination], met),
+            (Some(one), None) | (None, Some(one)) => self.judge_one(id, narrow, rows, [one], met),
+            (None, None) => Judgement::NO_PROGRAM,
         }
     }
 
+    /// By plain rows, and where there are `lists` by these instead of those of ends.
     #[inline(always)]
-    fn judge_one<const P: usize, const L: usize>(
+    fn judge_one<const L: usize>(
         &self,
         id: ProgramId,
         (mut narrow, next_narrow): (u32, impl Fn(u32) -> u32),
-        plain: [u32; P],
+        rows: [u32; 4],
         lists: [(u32, u32); L],
         mut met: impl FnMut(RuleId),
     ) -> Judgement {
@@ -203,33 +280,24 @@ impl Program {
             let end = stage.step << 2;
             let mut first = if narrow < end { narrow } else { NONE };
             if L == 0 {
-                first = first.min(self.first_plain(plain, stage.rules.start, stage.rules.end));
+                first = first.min(self.first_plain(rows, stage.rules.start, stage.rules.end));
             } else {
-                self.matches(plain, lists, stage.rules.start, stage.rules.end, |at, word| {
+                self.matches(rows, lists, stage.rules.start, stage.rules.end, |at, word| {
                     // Without a branch on whether there is one, for as often as not there is none.
                     let bit = at as usize * WORD + word.trailing_zeros() as usize % WORD;
                     let none = if word == 0 { NONE } else { 0 };
                     first = first.min(self.named.get(bit).copied().unwrap_or(NONE) | none);
                 });
             }
-            let step = if first == NONE { stage.step } else { first >> 2 };
             if !stage.logs.is_empty() {
-                self.matches(plain, lists, stage.logs.start, stage.logs.end, |at, mut word| {
-                    while word != 0 {
-                        let bit = at as usize * WORD + word.trailing_zeros() as usize;
-                        let log = self.named.get(bit).copied().unwrap_or(NONE) >> 2;
-                        if log < step {
-                            logs += 1;
-                            met(RuleId::new(id, log));
-                        }
-                        word &= word - 1;
-                    }
-                });
+                let step = if first == NONE { stage.step } else { first >> 2 };
+                logs += self.meet_logs(id, stage, step, rows, lists, &mut met);
             }
-            let decided =
-                if first == NONE { stage.otherwise } else { VERDICTS.get(first as usize & 3).copied() };
-            if let Some(verdict) = decided.filter(|_| first & 3 != PASS || first == NONE) {
-                return Judgement { verdict, rule: RuleId::new(id, step), logs };
+            if first & PASS == 0 {
+                return Judgement { logs, ..judgement(id, first) };
+            }
+            if let Some(verdict) = stage.otherwise.filter(|_| first == NONE) {
+                return Judgement { verdict, rule: RuleId::new(id, stage.step), logs };
             }
             if narrow < end {
                 narrow = next_narrow(end);
@@ -238,10 +306,72 @@ impl Program {
         Judgement::NO_PROGRAM
     }
 
+    /// Tells of each rule of a stage that logs, before a step; how many.
+    #[inline(never)]
+    fn meet_logs<const L: usize>(
+        &self,
+        id: ProgramId,
+        stage: &Stage,
+        step: u32,
+        rows: [u32; 4],
+        lists: [(u32, u32); L],
+        met: &mut impl FnMut(RuleId),
+    ) -> u32 {
+        let mut logs = 0;
+        self.matches(rows, lists, stage.logs.start, stage.logs.end, |at, word| {
+            for bit in bits(word) {
+                let bit = at as usize * WORD + bit;
+                let log = self.named.get(bit).copied().unwrap_or(NONE) >> 2;
+                if log < step {
+                    logs += 1;
+                    met(RuleId::new(id, log));
+                }
+            }
+        });
+        logs
+    }
+
     /// The name of the first rule, of words from `start` up to `end`, whose bit all rows have: plain ones, whose rules lie in
     /// their order.
     #[inline(always)]
-    fn first_plain<const P: usize>(&self, rows: [u32; P], start: u32, end: u32) -> u32 {
+    fn first_plain(&self, rows: [u32; 4], start: u32, end: u32) -> u32 {
+        match end.wrapping_sub(start) {
+            1 => self.first_of::<1>(rows, start),
+            2 => self.first_of::<2>(rows, start),
+            _ => self.first_of_many(rows, start, end),
+        }
+    }
+
+    /// [`Self::first_plain`] of so many words.
+    #[inline(always)]
+    fn first_of<const N: usize>(&self, rows: [u32; 4], start: u32) -> u32 {
+        let mut common = [!0; N];
+        for row in rows {
+            let from = (row + start) as usize;
+            let Some(words) = self.words.get(from..from + N) else { return NONE };
+            common.iter_mut().zip(words).for_each(|(bits, word)| *bits &= word);
+        }
+        // Without a branch on where it is.
+        let (mut at, mut bits) = (N - 1, common[N - 1]);
+        for word in (0..N - 1).rev() {
+            let is_here = common[word] != 0;
+            at = select_unpredictable(is_here, word, at);
+            bits = select_unpredictable(is_here, common[word], bits);
+        }
+        self.name(start as usize + at, bits)
+    }
+
+    /// The name of the first of a word's bits; [`NONE`] of none.
+    #[inline(always)]
+    fn name(&self, word: usize, bits: u64) -> u32 {
+        let bit = word * WORD + bits.trailing_zeros() as usize % WORD;
+        let none = if bits == 0 { NONE } else { 0 };
+        self.named.get(bit).copied().unwrap_or(NONE) | none
+    }
+
+    /// [`Self::first_plain`] of any number of words.
+    #[inline(always)]
+    fn first_of_many(&self, rows: [u32; 4], start: u32, end: u32) -> u32 {
         // Each row by itself, so that its end is checked once.
         let row = |row: u32| self.words.get((row + start) as usize..(row + end) as usize).unwrap_or(&[]);
         let rows = rows.map(row);
@@ -264,23 +394,22 @@ impl Program {
             word = select_unpredictable(filled == 0, word, chunk * TOGETHER + at);
             bits = select_unpredictable(filled == 0, bits, here[at]);
         }
-        let bit = (start as usize + word) * WORD + bits.trailing_zeros() as usize % WORD;
-        let none = if bits == 0 { NONE } else { 0 };
-        self.named.get(bit).copied().unwrap_or(NONE) | none
+        self.name(start as usize + word, bits)
     }
 
-    /// Tells of words from `start` up to `end`, and which of their bits all rows have: maybe none. `plain` rows, and those
-    /// that list, each with its base; words that one of these doesn't fill are left out.
+    /// Tells of words from `start` up to `end`, and which of their bits all rows have: maybe none. Ends' rows are plain, or
+    /// `lists`, each with its base; words that one of these doesn't fill are left out.
     #[inline(always)]
-    fn matches<const P: usize, const L: usize>(
+    fn matches<const L: usize>(
         &self,
-        plain: [u32; P],
+        rows: [u32; 4],
         lists: [(u32, u32); L],
         start: u32,
         end: u32,
         mut found: impl FnMut(u32, u64),
     ) {
         let words = &*self.words;
+        let plain = if L == 0 { &rows[..] } else { &rows[..2] };
         let of_plain = |at: u32| {
             plain.iter().fold(!0, |bits, row| bits & words.get((row + at) as usize).copied().unwrap_or(0))
         };

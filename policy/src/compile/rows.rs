@@ -22,6 +22,8 @@ pub(super) const WORD: usize = 64;
 pub(super) const BLOCK: usize = 64;
 /// Words of a row that lists, for each block.
 const HEAD: usize = 3;
+/// The plain row of every packet in a dimension that nothing asks for.
+pub(super) const ANY: u32 = 0;
 /// Words of a program up to which all its rows are plain: few enough to lay together whatever they are.
 pub(super) const PLAIN_MAX: usize = 8;
 
@@ -72,6 +74,11 @@ pub(super) struct Words {
 }
 
 impl Words {
+    /// Those of [`ANY`].
+    pub(super) fn of_any(width: usize) -> Words {
+        Words { before: 0, new: vec![!0; width] }
+    }
+
     /// Behind so many.
     pub(super) fn behind(before: usize) -> Words {
         Words { before, new: Vec::new() }

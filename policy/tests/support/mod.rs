@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::{Family, Prefix};
@@ -225,7 +226,7 @@ pub struct Islands {
 
 const ISLANDS: u8 = 100;
 
-pub fn islands() -> impl Strategy<Value = Islands> {
+pub fn islands(rules: Range<usize>) -> impl Strategy<Value = Islands> {
     let on = || 0..ISLANDS;
     let changes = |most| {
         vec((on(), change()), 0..most).prop_map(|changes| {
@@ -235,7 +236,7 @@ pub fn islands() -> impl Strategy<Value = Islands> {
                 .collect::<Vec<_>>()
         })
     };
-    let rules = vec((on(), rule(), 0u8..10), 900..1_300);
+    let rules = vec((on(), rule(), 0u8..10), rules);
     let default = select(vec![TierDefault::Deny, TierDefault::Pass, TierDefault::Pass]);
     let packets = vec((on(), 0u8..12, packet()), 1..150);
     (rules, vec((1usize..400, default), 1..4), changes(300), changes(40), packets).prop_map(
