@@ -92,9 +92,9 @@ impl Receiver {
         for _ in 0..BURST {
             let now = Instant::now();
             match read(&self.socket, &mut bytes) {
-                Ok(Some(Read { len, from, to, link, ttl, age })) => {
+                Ok(Some(Read { len, from, to, link, ttl, at })) => {
                     // The wall clock may have been set meanwhile.
-                    let at = now.checked_sub(age).map_or(self.emptied, |at| at.max(self.emptied));
+                    let at = at.map_or(self.emptied, |at| at.max(self.emptied));
                     let (multihop, bytes) = (self.multihop, &bytes[..len.min(READ_BYTES)]);
                     take(BfdDatagram { from, to, link, multihop, ttl, at, bytes });
                 }
@@ -144,8 +144,8 @@ struct Read {
     to: IpAddr,
     link: u32,
     ttl: u8,
-    /// How long ago it came, by the wall clock, which is the kernel's for this.
-    age: Duration,
+    /// When it came; `None`: before there were times.
+    at: Option<Instant>,
 }
 
 fn read(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<Option<Read>> {
@@ -172,14 +172,18 @@ fn read(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<Option<Read>> {
                 ttl = u8::try_from(value).ok();
             }
             ControlMessageOwned::ScmTimestampns(at) => {
+                // By the wall clock, which is the kernel's for this.
                 age = (UNIX_EPOCH + at.into()).elapsed().unwrap_or_default();
             }
             _ => {}
         }
     }
+    // Asked after the age: a thread that stands still between the two takes a packet for later than it was, never for earlier,
+    // which would make silence of it.
+    let at = Instant::now().checked_sub(age);
     let len = message.bytes;
     Ok(match (from, to, ttl) {
-        (Some(from), Some((to, link)), Some(ttl)) => Some(Read { len, from, to, link, ttl, age }),
+        (Some(from), Some((to, link)), Some(ttl)) => Some(Read { len, from, to, link, ttl, at }),
         _ => None,
     })
 }
