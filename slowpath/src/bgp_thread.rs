@@ -490,6 +490,18 @@ mod tests {
         Input::PutPeer(PeerConfig::new(PeerId(1), [10, 0, 0, 2].into(), AsNumber(65001)))
     }
 
+    /// Keeps the thread busy until it is told to go on.
+    fn hold(thread: &BgpThread) -> std::sync::mpsc::SyncSender<()> {
+        let (begin, begun) = std::sync::mpsc::sync_channel(0);
+        let (go_on, may_go_on) = std::sync::mpsc::sync_channel::<()>(0);
+        thread.order(Order::Ask(Box::new(move |_| {
+            begin.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        })));
+        begun.recv().unwrap();
+        go_on
+    }
+
     #[test]
     fn whoever_catches_up_has_what_was_said_to_all_that_was_told() {
         let mut thread = thread();
@@ -562,13 +574,7 @@ mod tests {
     #[test]
     fn a_loop_that_finds_no_room_waits_until_all_before_is_heeded_and_counts_it() {
         let thread = thread();
-        let (begin, begun) = std::sync::mpsc::sync_channel(0);
-        let (go_on, may_go_on) = std::sync::mpsc::sync_channel::<()>(0);
-        thread.order(Order::Ask(Box::new(move |_| {
-            begin.send(()).unwrap();
-            may_go_on.recv().unwrap();
-        })));
-        begun.recv().unwrap();
+        let go_on = hold(&thread);
         let heeded = Arc::new(AtomicUsize::new(0));
         let count = || {
             let heeded = Arc::clone(&heeded);
@@ -641,8 +647,11 @@ mod tests {
         thread.tell(Input::NexthopChanged { nexthop: [10, 0, 0, 2].into(), metric: Some(0) });
         let updates =
             (0..MANY as u32).step_by(512).map(|at| update(0x0a00_0000 + at..0x0a00_0000 + at + 512));
+        // Both are there before either is heard.
+        let go_on = hold(&thread);
         hear(updates.collect::<Vec<_>>().concat());
         heard.blocking_send(Heard::End { connection: ConnectionId(2), error: None }).unwrap();
+        go_on.send(()).unwrap();
         let is_of_table =
             |said: &Said| said.prefix().is_some_and(|prefix| prefix.addr() < IpAddr::from([11, 0, 0, 0]));
         let (mut routes, mut before_the_end) = (0, None);

@@ -375,14 +375,14 @@ mod tests {
     use crate::testing::{Neighborhood, in_namespace, in_namespace_async, ip};
     use model::Prefix;
 
-    /// Reads events until one is `expected`; panics after some seconds, naming what came instead.
+    /// Reads events until one is `expected`; panics after a minute, naming what came instead.
     async fn wait_for(
         monitor: &mut Monitor,
         what: &str,
         expected: impl Fn(&KernelEvent) -> bool,
     ) -> KernelEvent {
         let mut seen = Vec::new();
-        let found = tokio::time::timeout(Duration::from_secs(10), async {
+        let found = tokio::time::timeout(Duration::from_secs(60), async {
             loop {
                 let event = monitor.next().await.unwrap();
                 if expected(&event) {

@@ -438,7 +438,7 @@ mod tests {
     }
 
     async fn next(events: &mut mpsc::Receiver<Event>) -> StationEvent {
-        match timeout(Duration::from_secs(10), events.recv()).await.expect("in time") {
+        match timeout(Duration::from_secs(60), events.recv()).await.expect("in time") {
             Some(Event::Station { event, .. }) => event,
             other => panic!("{other:?}"),
         }

@@ -1,5 +1,6 @@
 //! Network namespaces for tests: made by the test, gone after it, also after a panic.
 
+use std::io;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -41,6 +42,16 @@ pub(crate) fn run(program: &str, arguments: &str) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments}: {error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Does it again where a signal came in between: to a process that was stopped and goes on, a call with a time limit ends so.
+pub(crate) fn uninterrupted<T>(mut does: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match does() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Is a program there? Says "skipped" if not.

@@ -16,10 +16,10 @@ use super::{Enforcer, HostEndpointPolicy, HostPolicy, Interface, Mark, Settings,
 use crate::nft;
 use crate::status::{Answer, HostPolicyStatus};
 use crate::sysctl;
-use crate::testing::{Neighborhood, has, in_namespace, ip, run};
+use crate::testing::{Neighborhood, has, in_namespace, ip, run, uninterrupted};
 
 /// How long an answer may take that will come.
-const SURELY: Duration = Duration::from_secs(10);
+const SURELY: Duration = Duration::from_secs(60);
 /// How long to wait for one that won't.
 const IN_VAIN: Duration = Duration::from_millis(300);
 
@@ -173,7 +173,7 @@ fn an_endpoint_without_policy_is_closed_but_for_failsafe_ports() {
         let (resolver, _listener) = outside.inside(|| (UdpSocket::bind("192.0.1.2:53").unwrap(), listen(53)));
         resolver.set_read_timeout(Some(SURELY)).unwrap();
         UdpSocket::bind("192.0.1.1:0").unwrap().send_to(b"question", "192.0.1.2:53").unwrap();
-        resolver.recv(&mut [0; 64]).expect("the question comes");
+        uninterrupted(|| resolver.recv(&mut [0; 64])).expect("the question comes");
         assert!(connect("192.0.1.2", 53, IN_VAIN).is_err());
         table.want(render(&HostPolicy::default()));
         assert_eq!(nft::has_table(TABLE), Ok(false));
@@ -217,11 +217,13 @@ fn what_leaves_the_cluster_has_the_dscp_of_its_sources_endpoint() {
             ("192.0.1.3", "192.0.1.2", false),
         ] {
             let addr = |text: &str, port| SocketAddr::new(text.parse().unwrap(), port);
-            let theirs = outside.inside(|| UdpSocket::bind(addr(to, 9)).unwrap());
+            // A port that was left may still be held by a program that another test is about to start.
+            let theirs = outside.inside(|| UdpSocket::bind(addr(to, 0)).unwrap());
+            let port = theirs.local_addr().unwrap().port();
             theirs.set_read_timeout(Some(SURELY)).unwrap();
             let before = (counted("marked"), counted("plain"));
-            UdpSocket::bind(addr(from, 0)).unwrap().send_to(b"x", addr(to, 9)).unwrap();
-            theirs.recv(&mut [0; 8]).expect("it comes");
+            UdpSocket::bind(addr(from, 0)).unwrap().send_to(b"x", addr(to, port)).unwrap();
+            uninterrupted(|| theirs.recv(&mut [0; 8])).expect("it comes");
             let marked = (before.0 + u64::from(is_marked), before.1 + u64::from(!is_marked));
             assert_eq!((counted("marked"), counted("plain")), marked, "{from} to {to}");
         }
@@ -292,16 +294,17 @@ fn untracked_policy_is_asked_in_both_directions_and_leaves_no_connection() {
         server.set_read_timeout(Some(SURELY)).unwrap();
         let asks = |within: Duration| {
             outside.inside(|| {
-                let client = UdpSocket::bind("192.0.1.2:5001").unwrap();
+                let client = UdpSocket::bind("192.0.1.2:0").unwrap();
                 client.set_read_timeout(Some(within)).unwrap();
                 client.send_to(b"question", "192.0.1.1:5000").unwrap();
                 std::thread::scope(|scope| {
                     scope.spawn(|| {
-                        let (_, from) = server.recv_from(&mut [0; 64]).expect("the question comes");
+                        let asked = uninterrupted(|| server.recv_from(&mut [0; 64]));
+                        let (_, from) = asked.expect("the question comes");
                         // The answer may be refused on the way out.
                         let _ = server.send_to(b"answer", from);
                     });
-                    client.recv(&mut [0; 64]).is_ok()
+                    uninterrupted(|| client.recv(&mut [0; 64])).is_ok()
                 })
             })
         };
