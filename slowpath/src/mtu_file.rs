@@ -59,27 +59,10 @@ impl MtuFile {
 mod tests {
     use super::*;
 
-    /// Removed with all in it when the test ends, however it ends.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("tortie-mtu-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Scratch(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn the_file_holds_the_number_alone_and_follows_it() {
-        let scratch = Scratch::new("follows");
-        let path = scratch.0.join("calico/mtu");
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("calico/mtu");
         let mut file = MtuFile::at(path.clone());
         for mtu in [1450, 1450, 1500] {
             file.tell(mtu);
@@ -91,8 +74,8 @@ mod tests {
 
     #[test]
     fn what_others_put_in_its_place_stays_until_the_mtu_changes() {
-        let scratch = Scratch::new("others");
-        let path = scratch.0.join("mtu");
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("mtu");
         let mut file = MtuFile::at(path.clone());
         file.tell(1450);
         fs::write(&path, "1400").unwrap();
@@ -104,8 +87,8 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_is_no_failure_and_is_tried_again() {
-        let scratch = Scratch::new("tried");
-        let directory = scratch.0.join("calico");
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("calico");
         fs::write(&directory, "in the way").unwrap();
         let mut file = MtuFile::at(directory.join("mtu"));
         file.tell(1450);

@@ -135,24 +135,23 @@ mod tests {
     use crate::testing::in_namespace;
     use proptest::prelude::*;
 
-    struct Record(ReservedPorts);
+    struct Record {
+        reserved: ReservedPorts,
+        /// Goes with it.
+        _folder: tempfile::TempDir,
+    }
 
     impl Record {
-        fn new(name: &str) -> Record {
-            let file = format!("tortie-reserved-{name}-{}", std::process::id());
-            Record(ReservedPorts::recorded_at(std::env::temp_dir().join(file)))
+        fn new() -> Record {
+            let folder = tempfile::tempdir().unwrap();
+            let reserved = ReservedPorts::recorded_at(folder.path().join("reserved-ports"));
+            Record { reserved, _folder: folder }
         }
 
         /// The kernel's list after this range, or none, is ours.
         fn after(&self, ports: Option<RangeInclusive<u16>>) -> String {
-            self.0.reserve(ports.as_ref()).unwrap();
+            self.reserved.reserve(ports.as_ref()).unwrap();
             list()
-        }
-    }
-
-    impl Drop for Record {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0.record);
         }
     }
 
@@ -167,23 +166,23 @@ mod tests {
     #[test]
     fn ours_come_to_those_of_others_and_go_without_them() {
         in_namespace(|| {
-            let record = Record::new("others");
+            let record = Record::new();
             others("8080,50100-50109");
             assert_eq!(record.after(Some(50_000..=50_999)), "8080,50000-50999");
             assert_eq!(record.after(Some(50_000..=50_999)), "8080,50000-50999");
             assert_eq!(record.after(Some(60_000..=60_099)), "8080,50100-50109,60000-60099", "another range");
             // As another process, which knows nothing but the record.
-            let later = ReservedPorts::recorded_at(record.0.record.clone());
+            let later = ReservedPorts::recorded_at(record.reserved.record.clone());
             later.reserve(None).unwrap();
             assert_eq!(list(), "8080,50100-50109");
-            assert!(!record.0.record.exists());
+            assert!(!record.reserved.record.exists());
         });
     }
 
     #[test]
     fn the_last_port_of_all_goes_too() {
         in_namespace(|| {
-            let record = Record::new("last");
+            let record = Record::new();
             assert_eq!(record.after(Some(49_152..=u16::MAX)), "49152-65535");
             assert_eq!(record.after(None), "");
         });
@@ -192,7 +191,7 @@ mod tests {
     #[test]
     fn what_others_reserve_meanwhile_is_theirs() {
         in_namespace(|| {
-            let record = Record::new("meanwhile");
+            let record = Record::new();
             record.after(Some(50_000..=50_009));
             others("50000-50009,7000");
             assert_eq!(record.after(Some(50_000..=50_009)), "7000,50000-50009");
@@ -203,9 +202,9 @@ mod tests {
     #[test]
     fn the_kernel_keeps_ports_to_choose_from() {
         in_namespace(|| {
-            let record = Record::new("keeps");
+            let record = Record::new();
             others("8080");
-            let refused = record.0.reserve(Some(&(1_024..=65_535)));
+            let refused = record.reserved.reserve(Some(&(1_024..=65_535)));
             assert!(matches!(refused, Err(NotReserved::TooMany(_))));
             assert_eq!(list(), "8080");
         });

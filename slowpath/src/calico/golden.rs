@@ -8,23 +8,6 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Removed with all in it when the test ends, however it ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Scratch {
-        let path = std::env::temp_dir().join(format!("tortie-golden-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The rows of a file of facts; nothing, after a word about it, where there is none.
 pub(super) fn oracle(name: &str) -> Option<String> {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/oracles");
@@ -364,11 +347,11 @@ fn check_family(row: &Value, family: Family, desired: &Desired) {
 #[test]
 fn every_row_whose_features_exist_comes_out_as_calico_expects() {
     let Some(rows) = oracle("bgp_golden.jsonl") else { return };
-    let scratch = Scratch::new();
+    let scratch = tempfile::tempdir().unwrap();
     let mut compared = 0;
     let mut skipped = BTreeMap::<String, usize>::new();
     for row in rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
-        let resources = match read_resources(&row, &scratch.0) {
+        let resources = match read_resources(&row, scratch.path()) {
             Ok(resources) => resources,
             Err(feature) => {
                 *skipped.entry(feature).or_default() += 1;
