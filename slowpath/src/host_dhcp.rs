@@ -75,12 +75,16 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::testing::{Neighborhood, has, in_namespace, ip};
+    use crate::testing::{Neighborhood, has, in_namespace, ip, uninterrupted};
     use crate::{forwarding_guard, sysctl};
 
     const WORKLOAD: Ipv4Addr = Ipv4Addr::new(10, 65, 0, 2);
     /// An address of the server's, on another interface.
     const SERVER: Ipv4Addr = Ipv4Addr::new(10, 65, 0, 1);
+    /// How long a request may take that will come.
+    const SURELY: Duration = Duration::from_secs(60);
+    /// How long to wait for one that won't.
+    const IN_VAIN: Duration = Duration::from_millis(300);
 
     fn link(netlink: &mut Netlink) -> Link {
         let links = interfaces::links(netlink).unwrap();
@@ -110,13 +114,12 @@ mod tests {
         let server = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
         server.bind_device(Some(b"tap1")).unwrap();
         server.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 67).into()).unwrap();
-        let server = UdpSocket::from(server);
-        server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        (workload, server)
+        (workload, UdpSocket::from(server))
     }
 
-    /// The workload renews its lease: from this port, by a broadcast and with its server alone. How often it is heard.
-    fn heard(workload: &Neighborhood, server: &UdpSocket, from: u16) -> usize {
+    /// The workload renews its lease: from this port, by a broadcast and with its server alone. How often it is heard, which is
+    /// waited for as far as it is to be.
+    fn heard(workload: &Neighborhood, server: &UdpSocket, from: u16, due: usize) -> usize {
         workload.inside(|| {
             let client = UdpSocket::bind(SocketAddrV4::new(WORKLOAD, from)).unwrap();
             client.set_broadcast(true).unwrap();
@@ -124,10 +127,15 @@ mod tests {
                 client.send_to(b"request", SocketAddrV4::new(to, 67)).unwrap();
             }
         });
-        let heard = || {
-            server.recv_from(&mut [0; 16]).ok().filter(|(_, by)| *by == SocketAddr::from((WORKLOAD, from)))
-        };
-        std::iter::from_fn(heard).count()
+        let mut heard = 0;
+        loop {
+            server.set_read_timeout(Some(if heard < due { SURELY } else { IN_VAIN })).unwrap();
+            match uninterrupted(|| server.recv_from(&mut [0; 16])) {
+                Ok((_, by)) if by == SocketAddr::from((WORKLOAD, from)) => heard += 1,
+                Ok(_) => {}
+                Err(_) => return heard,
+            }
+        }
     }
 
     #[test]
@@ -139,20 +147,20 @@ mod tests {
             let mut netlink = Netlink::open().unwrap();
             let (workload, server) = host();
             let link = link(&mut netlink);
-            assert_eq!(heard(&workload, &server, 68), 0);
+            assert_eq!(heard(&workload, &server, 68, 0), 0);
             forwarding_guard::install(&["tap"], true).unwrap();
-            assert_eq!(heard(&workload, &server, 68), 0, "a strict host: the way back leads elsewhere");
+            assert_eq!(heard(&workload, &server, 68, 0), 0, "a strict host: the way back leads elsewhere");
             for _ in 0..2 {
                 set(&mut netlink, &link, true).unwrap();
             }
-            assert_eq!(heard(&workload, &server, 68), 2);
-            assert_eq!(heard(&workload, &server, 1068), 0, "no client's port");
+            assert_eq!(heard(&workload, &server, 68, 2), 2);
+            assert_eq!(heard(&workload, &server, 1068, 0), 0, "no client's port");
             let ipv6 = Path::new("/proc/sys/net/ipv6/conf/tap1/disable_ipv6");
             assert_eq!(sysctl::read(ipv6).unwrap(), "0");
             assert!(!ip("-4 route get 8.8.8.8 from 10.65.0.1 oif tap1").contains("169.254.116.1"));
             set(&mut netlink, &link, false).unwrap();
             forwarding_guard::install(&["tap"], false).unwrap();
-            assert_eq!((heard(&workload, &server, 68), sysctl::read(ipv6).unwrap()), (0, "1".into()));
+            assert_eq!((heard(&workload, &server, 68, 0), sysctl::read(ipv6).unwrap()), (0, "1".into()));
             assert_eq!(ip("-4 addr show dev tap1"), "");
         });
     }
