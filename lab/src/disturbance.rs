@@ -194,8 +194,9 @@ fn descends(processes: &BTreeMap<u32, (String, u32)>, process: u32, from: u32) -
     true
 }
 
-/// The second number of a `schedstat`: nanoseconds on a run queue (proc(5)).
-fn waited_of(schedstat: &str) -> Option<Duration> {
+/// How long a thread waited for a core since it began: the second number of its `/proc/PID/task/TID/schedstat`, nanoseconds on a
+/// run queue (proc(5)). `None`: that is not what this text says.
+pub fn waited_of(schedstat: &str) -> Option<Duration> {
     schedstat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 

@@ -92,7 +92,8 @@ fn run(lab: &Lab, options: &Options) -> Result<()> {
     let settings = Settings { uplinks, more, ..Settings::default() };
     let router = TortieNode::configure(lab, &near, resources.directory(), &settings)?;
     router.start(lab)?;
-    let mut bench = Bench { lab, router, workload, sink: Sink::open(lab, &far)? };
+    let sink = Sink::open(lab, &far)?;
+    let mut bench = Bench { lab, router, workload, sink, interval: Duration::from_millis(interval.into()) };
 
     bench.both_ways()?;
     for (_, bird) in &tors {
@@ -159,6 +160,8 @@ struct Bench<'a> {
     router: TortieNode,
     workload: Workload,
     sink: Sink,
+    /// Between BFD's packets.
+    interval: Duration,
 }
 
 impl Bench<'_> {
@@ -190,9 +193,9 @@ impl Bench<'_> {
         mend: impl Fn() -> Result<()>,
         look: impl Fn(&Self) -> Result<()>,
     ) -> Result<Gap> {
-        let lab = self.lab;
+        let (lab, interval) = (self.lab, self.interval);
         // A machine with other work lets a router wait, and BFD sees failures where there are none.
-        undisturbed(lab.progress(), Duration::from_millis(INTERVAL.into()), || {
+        undisturbed(lab.progress(), interval, || {
             self.both_ways()?;
             let destinations: Vec<IpAddr> = (1..=FLOWS).map(|last| IpAddr::from([10, 66, 0, last])).collect();
             reach(self.lab, &self.workload, &mut self.sink, &destinations)?;

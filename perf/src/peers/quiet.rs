@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use lab::disturbance::waited_of;
 
 /// A reading in which the program waited longer than this share of the time for its core is taken again.
 const SHARE_MAX: f64 = 0.02;
@@ -67,12 +68,13 @@ impl Watched {
     }
 }
 
-/// The second number of a task's schedstat: nanoseconds spent waiting on a run queue.
+/// Time that a task waited.
 fn waited(path: &Path) -> Result<Duration> {
-    // A thread that ended meanwhile waits no more.
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let nanoseconds = text.split_whitespace().nth(1).map_or(Ok(0), str::parse)?;
-    Ok(Duration::from_nanos(nanoseconds))
+    let Ok(text) = fs::read_to_string(path) else {
+        // A thread that ended meanwhile waits no more.
+        return Ok(Duration::ZERO);
+    };
+    waited_of(&text).with_context(|| format!("{} doesn't tell who waits", path.display()))
 }
 
 #[cfg(test)]
