@@ -35,6 +35,14 @@ impl FramePool {
         self.free.pop()
     }
 
+    /// Moves up to `count` empty frames of one chunk behind those of `to`, and says how many: fewer when the others are lent.
+    pub fn take_many(&mut self, count: usize, to: &mut Vec<Frame>) -> usize {
+        let rest = self.free.len().saturating_sub(count);
+        let taken = self.free.len() - rest;
+        to.extend(self.free.drain(rest..));
+        taken
+    }
+
     /// An empty frame that holds `len` bytes behind its [`HEADROOM`]: of one chunk where that is enough, else a large one.
     /// `None` when all of that kind are lent, or no frame of the region holds as many.
     pub fn take_for(&mut self, len: usize) -> Option<Frame> {
@@ -79,6 +87,23 @@ impl FramePool {
         assert_eq!(frame.region(), self.region, "a frame of another region in this pool");
         frame.reset();
         self.free.push(frame);
+    }
+
+    /// [`put`](Self::put) for all of `frames`, which is empty then. Where all have one chunk, as nearly always, they move in
+    /// one piece.
+    ///
+    /// # Panics
+    /// As [`put`](Self::put).
+    pub fn put_all(&mut self, frames: &mut Vec<Frame>) {
+        // Folded to the end, for the processor compares several at once.
+        let is_chunk =
+            |frame: &Frame| (frame.chunk_size() == self.chunk_size) & (frame.region() == self.region);
+        if frames.iter().fold(true, |all, frame| all & is_chunk(frame)) {
+            frames.iter_mut().for_each(Frame::reset);
+            self.free.append(frames);
+        } else {
+            frames.drain(..).for_each(|frame| self.put(frame));
+        }
     }
 
     /// Free frames.
@@ -144,6 +169,32 @@ mod tests {
         let _dropped = taken.next();
         // One in hand, one dropped by mistake.
         assert_eq!((pool.total(), pool.lent(), pool.missing(1)), (3, 2, 1));
+    }
+
+    #[test]
+    fn many_go_and_come_as_one_by_one() {
+        let large = Some(LargeFrames { count: 1, chunks: 5 });
+        let config = RegionConfig { frames: 4, chunk_size: 2048, large, hugepages: false };
+        let mut pool = Region::new(config).unwrap().1;
+        let mut taken = Vec::new();
+        assert_eq!(pool.take_many(3, &mut taken), 3);
+        assert_eq!(pool.take_many(3, &mut taken), 1);
+        assert_eq!((taken.len(), pool.available_for(0)), (4, 0));
+        taken.iter_mut().for_each(|frame| frame.copy_from(b"old").unwrap());
+        pool.put_all(&mut taken);
+        assert_eq!((taken.len(), pool.available_for(0)), (0, 4));
+        pool.take_many(2, &mut taken);
+        assert!(taken.iter().all(|frame| frame.is_empty() && frame.headroom() == 256));
+        taken.push(pool.take_for(4000).unwrap());
+        pool.put_all(&mut taken);
+        assert_eq!((pool.available_for(0), pool.available_for(4000), pool.lent()), (4, 1, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "a frame of another region")]
+    fn many_with_one_of_another_region_are_not_taken_in() {
+        let (mut one, mut two) = (pool(1), pool(1));
+        one.put_all(&mut vec![two.take().unwrap()]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Queues {
     pub(crate) fn remove(&mut self, port: PortId, pool: &mut FramePool) {
         if let Some(row) = self.row(port) {
             let mut owned = self.list.remove(row);
-            owned.waiting.drain(..).for_each(|frame| pool.put(frame));
+            pool.put_all(&mut owned.waiting);
             self.closing.extend(owned.queue.close(pool));
             self.number();
         }

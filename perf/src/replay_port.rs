@@ -65,23 +65,25 @@ impl ReplayPort {
 
 impl PortQueue for ReplayPort {
     fn refill(&mut self, pool: &mut FramePool) {
-        while self.fill.len() < self.fill_max {
-            let Some(frame) = pool.take() else { return };
-            self.fill.push(frame);
-        }
+        pool.take_many(self.fill_max - self.fill.len(), &mut self.fill);
     }
 
     fn receive(&mut self, _: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
-        let len = self.replay.len;
+        let Replay { bytes, len, packets } = &*self.replay;
         let first = self.fill.len().saturating_sub(max);
         let received = self.fill.len() - first;
-        for mut frame in self.fill.drain(first..) {
-            let start = self.at * len;
-            self.at = if self.at + 1 == self.replay.packets { 0 } else { self.at + 1 };
-            let copied = frame.copy_from(&self.replay.bytes[start..start + len]);
-            debug_assert!(copied.is_ok(), "a packet fits a frame");
-            frames.push(frame);
+        let mut rest = &mut self.fill[first..];
+        while !rest.is_empty() {
+            // As many as come before the packets begin anew.
+            let (now, later) = rest.split_at_mut(rest.len().min(packets - self.at));
+            for (frame, packet) in now.iter_mut().zip(bytes[self.at * len..].chunks_exact(*len)) {
+                let copied = frame.copy_from(packet);
+                debug_assert!(copied.is_ok(), "a packet fits a frame");
+            }
+            self.at = (self.at + now.len()) % packets;
+            rest = later;
         }
+        frames.extend(self.fill.drain(first..));
         received
     }
 
@@ -100,7 +102,7 @@ impl PortQueue for ReplayPort {
     }
 
     fn reap(&mut self, pool: &mut FramePool) {
-        self.sent.drain(..).for_each(|frame| pool.put(frame));
+        pool.put_all(&mut self.sent);
     }
 
     fn wake(&mut self) {}
