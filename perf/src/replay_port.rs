@@ -37,22 +37,27 @@ impl Replay {
 pub struct ReplayPort {
     replay: Arc<Replay>,
     at: usize,
-    fill: Vec<Frame>,
-    fill_max: usize,
+    slots: usize,
     sent: Vec<Frame>,
 }
 
 impl ReplayPort {
-    /// A queue that keeps `slots` frames to receive into, and begins with packet `start`.
+    /// A queue that begins with packet `start`, and keeps up to `slots` frames until they are reaped.
     pub fn new(replay: Arc<Replay>, slots: usize, start: usize) -> ReplayPort {
         let at = start % replay.packets;
-        ReplayPort {
-            replay,
-            at,
-            fill: Vec::with_capacity(slots),
-            fill_max: slots,
-            sent: Vec::with_capacity(slots),
-        }
+        ReplayPort { replay, at, slots, sent: Vec::with_capacity(slots) }
+    }
+}
+
+/// Length of the shortest packets, which most works have.
+const SHORTEST: usize = 64;
+
+/// Each packet into a frame.
+#[inline(always)]
+fn copy<P: AsRef<[u8]>>(frames: &mut [Frame], packets: impl IntoIterator<Item = P>) {
+    for (frame, packet) in frames.iter_mut().zip(packets) {
+        let copied = frame.copy_from(packet.as_ref());
+        debug_assert!(copied.is_ok(), "a packet fits a frame");
     }
 }
 
@@ -64,26 +69,26 @@ impl ReplayPort {
 }
 
 impl PortQueue for ReplayPort {
-    fn refill(&mut self, pool: &mut FramePool) {
-        pool.take_many(self.fill_max - self.fill.len(), &mut self.fill);
-    }
+    /// There is no ring that somebody else fills: a frame is taken when its packet comes.
+    fn refill(&mut self, _: &mut FramePool) {}
 
-    fn receive(&mut self, _: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
+    fn receive(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
         let Replay { bytes, len, packets } = &*self.replay;
-        let first = self.fill.len().saturating_sub(max);
-        let received = self.fill.len() - first;
-        let mut rest = &mut self.fill[first..];
+        let before = frames.len();
+        let received = pool.take_many(max.min(self.slots), frames);
+        let mut rest = &mut frames[before..];
         while !rest.is_empty() {
             // As many as come before the packets begin anew.
             let (now, later) = rest.split_at_mut(rest.len().min(packets - self.at));
-            for (frame, packet) in now.iter_mut().zip(bytes[self.at * len..].chunks_exact(*len)) {
-                let copied = frame.copy_from(packet);
-                debug_assert!(copied.is_ok(), "a packet fits a frame");
+            let these = &bytes[self.at * len..];
+            match *len {
+                // A copy of a known length is two instructions.
+                SHORTEST => copy(now, these.as_chunks::<SHORTEST>().0),
+                len => copy(now, these.chunks_exact(len)),
             }
             self.at = (self.at + now.len()) % packets;
             rest = later;
         }
-        frames.extend(self.fill.drain(first..));
         received
     }
 
@@ -98,7 +103,7 @@ impl PortQueue for ReplayPort {
     }
 
     fn transmit_slots(&self) -> usize {
-        self.fill_max
+        self.slots
     }
 
     fn reap(&mut self, pool: &mut FramePool) {
@@ -114,7 +119,7 @@ impl PortQueue for ReplayPort {
     fn read_statistics(&self, _: &QueueStatistics) {}
 
     fn close(self: Box<Self>, pool: &mut FramePool) -> Option<Closing> {
-        self.fill.into_iter().chain(self.sent).for_each(|frame| pool.put(frame));
+        self.sent.into_iter().for_each(|frame| pool.put(frame));
         None
     }
 }
