@@ -24,7 +24,7 @@ pub(crate) fn for_next_hop(batch: &mut Batch, state: &State) {
         let (fates, parsed, hops) = (&mut fates[rows.clone()], &parsed[rows.clone()], &hops[rows.clone()]);
         for (((frame, fate), parsed), hop) in frames[rows].iter_mut().zip(fates).zip(parsed).zip(hops) {
             let hop = next_hops.get(*hop);
-            let is_ordinary = forwards && hop.is_ordinary() && parsed.ttl > 1 && parsed.l3_len <= hop.mtu;
+            let is_ordinary = forwards && parsed.ttl > 1 && hop.is_ordinary_for(parsed.l3_len);
             if *fate != Fate::Undecided {
                 continue;
             }

@@ -17,15 +17,17 @@ pub(crate) fn next_hop(batch: &mut Batch, tables: &Snapshot<'_>) {
     let next_hops = &*tables.state.next_hops;
     let Batch { frames, fates, parsed, hops, unnamed, asked, .. } = batch;
     *unnamed = Rows::NONE;
-    let rows = frames.iter().zip(fates).zip(parsed).zip(hops).zip(&asked.groups).enumerate();
-    for (row, ((((frame, fate), parsed), hop), group)) in rows {
+    let len = frames.len();
+    let (fates, hops, groups) = (&mut fates[..len], &mut hops[..len], &asked.groups[..len]);
+    for (row, ((fate, hop), group)) in fates.iter_mut().zip(hops).zip(groups).enumerate() {
         if *fate != Fate::Undecided {
             continue;
         }
-        *hop = match next_hops.only(GroupId(*group)) {
-            Some(only) => only,
-            None => choose(tables.state, GroupId(*group), frame, parsed),
-        };
+        if let Some(ready) = next_hops.ready(GroupId(*group)) {
+            *hop = ready;
+            continue;
+        }
+        *hop = choose(tables.state, GroupId(*group), &frames[row], &parsed[row]);
         let state = next_hops.get(*hop).state;
         if state != HopState::Ready {
             *fate = dead_end(state);
@@ -85,7 +87,7 @@ fn look_up(batch: &mut Batch, tables: &Snapshot<'_>) {
 /// One flow keeps to one next hop. Apart from the loop, whose registers packets without a choice need.
 #[inline(never)]
 fn choose(state: &State, group: GroupId, frame: &Frame, parsed: &Parsed) -> HopIndex {
-    state.next_hops.choose(group, flow_hash(&state.flow_hash, frame.bytes(), parsed))
+    state.next_hops.choose(group, || flow_hash(&state.flow_hash, frame.bytes(), parsed))
 }
 
 /// The hash that a flow's packets share: that of the flow inside, where the packet is a tunnel's that passes through.

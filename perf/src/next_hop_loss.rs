@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let found = snapshot.fib.lookup_v4(addr).context("the route is there")?;
         let next_hops = &snapshot.state.next_hops;
         let hashes = (0..1024u32).map(|step| step << 22);
-        let taken: BTreeSet<_> = hashes.map(|hash| next_hops.choose(found, hash)).collect();
+        let taken: BTreeSet<_> = hashes.map(|hash| next_hops.choose(found, || hash)).collect();
         ensure!(taken.len() == expected, "every route follows its group");
         for hop in taken.into_iter().map(|hop| next_hops.get(hop)) {
             ensure!((hop.port, hop.state) == (EGRESS, HopState::Ready) && EGRESS != PortId(0), "{hop:?}");

@@ -51,8 +51,9 @@ pub struct NextHop {
     pub state: HopState,
     /// It leads to this box itself: nothing is forwarded, so the TTL stays.
     pub to_host: bool,
-    /// Frames leave, to another box, without an outer header.
-    is_ordinary: bool,
+    /// Largest IP packet that needs nothing more than addresses and a TTL; 0 where frames don't leave, or not to another box,
+    /// or with an outer header.
+    ordinary_mtu: u16,
     /// A row of [`NextHops::encapsulation`], or [`NextHop::PLAIN`].
     encapsulation: u16,
 }
@@ -69,15 +70,15 @@ impl NextHop {
             mtu: 0,
             state,
             to_host: false,
-            is_ordinary: false,
+            ordinary_mtu: 0,
             encapsulation: NextHop::PLAIN,
         }
     }
 
-    /// Is there nothing more to a frame for it than addresses and a TTL?
+    /// Is there nothing more to an IP packet of this length, 1 byte or more, than addresses and a TTL?
     #[inline(always)]
-    pub fn is_ordinary(&self) -> bool {
-        self.is_ordinary
+    pub fn is_ordinary_for(&self, len: u16) -> bool {
+        len <= self.ordinary_mtu
     }
 
     /// Does a frame leave without an outer header?
@@ -95,8 +96,15 @@ pub type HopIndex = u32;
 struct GroupRow {
     /// The only next hop, or the first bucket.
     first: u32,
-    /// How many buckets; 1 where there is only one next hop, and no bucket.
+    /// How many buckets, 2 or more; [`Self::READY`] or [`Self::ONLY`] where there is only one next hop, and no bucket.
     len: u32,
+}
+
+impl GroupRow {
+    /// The only next hop is one that frames can leave by.
+    const READY: u32 = 0;
+    /// It is another one.
+    const ONLY: u32 = 1;
 }
 
 /// The next hops of a group as the ways back to a source; none where packets to it would go nowhere, or end here.
@@ -186,11 +194,11 @@ impl NextHops {
             mark_alive(group.as_ref(), &compiled.hops[first as usize..], &mut settled);
             buckets.settle(&settled);
             let row = match group {
-                Some(Group::Blackhole) => GroupRow { first: BLACKHOLE, len: 1 },
-                Some(Group::Broadcast) => GroupRow { first: BROADCAST, len: 1 },
-                Some(Group::Rejected) => GroupRow { first: REJECTED, len: 1 },
-                Some(Group::Prohibited) => GroupRow { first: PROHIBITED, len: 1 },
-                _ if members.is_empty() => GroupRow { first: NO_ROUTE, len: 1 },
+                Some(Group::Blackhole) => compiled.only_row(BLACKHOLE),
+                Some(Group::Broadcast) => compiled.only_row(BROADCAST),
+                Some(Group::Rejected) => compiled.only_row(REJECTED),
+                Some(Group::Prohibited) => compiled.only_row(PROHIBITED),
+                _ if members.is_empty() => compiled.only_row(NO_ROUTE),
                 _ => compiled.spread(first, buckets),
             };
             compiled.groups.push(row);
@@ -205,9 +213,15 @@ impl NextHops {
         let begin = self.buckets.len() as u32;
         self.buckets.extend(buckets.hops(first));
         match self.buckets.len() as u32 - begin {
-            0 => GroupRow { first, len: 1 },
+            0 => self.only_row(first),
             len => GroupRow { first: begin, len },
         }
+    }
+
+    /// The row of a group with one next hop.
+    fn only_row(&self, first: HopIndex) -> GroupRow {
+        let is_ready = self.get(first).state == HopState::Ready;
+        GroupRow { first, len: if is_ready { GroupRow::READY } else { GroupRow::ONLY } }
     }
 
     fn next_hop(&mut self, id: AdjacencyId, adjacency: Option<&Adjacency>, ports: &Ports) -> NextHop {
@@ -232,7 +246,7 @@ impl NextHops {
             mtu: port.mtu,
             state,
             to_host: port.kind == PortKind::Host,
-            is_ordinary: false,
+            ordinary_mtu: 0,
             encapsulation: NextHop::PLAIN,
         };
         if let Some(encapsulation) = &adjacency.encapsulation {
@@ -245,26 +259,27 @@ impl NextHops {
             self.encapsulations.push(encapsulation.clone());
         }
         hop.mtu = adjacency.mtu.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
-        hop.is_ordinary = hop.state == HopState::Ready && !hop.to_host && hop.is_plain();
+        if hop.state == HopState::Ready && !hop.to_host && hop.is_plain() {
+            hop.ordinary_mtu = hop.mtu;
+        }
         hop
     }
 
-    /// The only next hop of a group; `None` where a flow has the choice. A group that isn't there leads nowhere.
+    /// The only next hop of a group, where frames can leave by it; of nearly all groups, this is all there is to ask.
     #[inline(always)]
-    pub fn only(&self, group: GroupId) -> Option<HopIndex> {
-        match self.groups.get(group.0 as usize) {
-            Some(row) => (row.len == 1).then_some(row.first),
-            None => Some(NO_ROUTE),
-        }
+    pub fn ready(&self, group: GroupId) -> Option<HopIndex> {
+        let row = self.groups.get(group.0 as usize)?;
+        (row.len == GroupRow::READY).then_some(row.first)
     }
 
-    /// The next hop of a group that a flow with this hash takes.
+    /// The next hop of a group that a flow takes: by its hash, which is asked for where there is a choice. A group that isn't
+    /// there leads nowhere.
     #[inline]
-    pub fn choose(&self, group: GroupId, hash: u32) -> HopIndex {
+    pub fn choose(&self, group: GroupId, hash: impl FnOnce() -> u32) -> HopIndex {
         match self.groups.get(group.0 as usize) {
-            Some(GroupRow { first, len: 1 }) => *first,
+            Some(GroupRow { first, len: GroupRow::READY | GroupRow::ONLY }) => *first,
             Some(GroupRow { first, len }) => {
-                let bucket = first + Group::choose(*len, hash);
+                let bucket = first + Group::choose(*len, hash());
                 self.buckets.get(bucket as usize).copied().unwrap_or(NO_ROUTE)
             }
             None => NO_ROUTE,
@@ -336,8 +351,9 @@ mod tests {
     #[test]
     fn a_group_that_is_not_there_leads_nowhere() {
         let next_hops = NextHops::default();
-        let hop = next_hops.only(GroupId(7)).unwrap();
-        assert_eq!((next_hops.get(hop).state, next_hops.choose(GroupId(7), 9)), (HopState::NoRoute, hop));
+        assert_eq!(next_hops.ready(GroupId(7)), None);
+        let hop = next_hops.choose(GroupId(7), || unreachable!("there is no choice"));
+        assert_eq!(next_hops.get(hop).state, HopState::NoRoute);
     }
 
     #[test]

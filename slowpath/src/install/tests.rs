@@ -98,7 +98,7 @@ impl Bench {
         let tables = self.reader.snapshot();
         let group = tables.fib.lookup_v4(addr.into()).expect("a route");
         let next_hops = &tables.state.next_hops;
-        let hop = |hash| next_hops.get(next_hops.choose(group, hash)).addresses[5];
+        let hop = |hash| next_hops.get(next_hops.choose(group, || hash)).addresses[5];
         (0..1024u32).map(|step| hop(step << 22)).collect()
     }
 
