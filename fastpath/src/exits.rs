@@ -151,10 +151,10 @@ fn send(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally, capture
 /// The port that all frames leave by, where it is one: a batch of one flow, or on a box with one way out.
 fn common_port(batch: &Batch) -> Option<PortId> {
     let fates = &batch.fates[..batch.len()];
-    match fates.first() {
-        Some(first @ Fate::Forward(port)) if fates.iter().all(|fate| fate == first) => Some(*port),
-        _ => None,
-    }
+    let Some(Fate::Forward(port)) = fates.first() else { return None };
+    // Folded to the end, for the processor compares several at once.
+    let is_common = fates.iter().fold(true, |all, fate| all & (*fate == Fate::Forward(*port)));
+    is_common.then_some(*port)
 }
 
 fn punt_of(batch: &Batch, row: usize, reason: PuntReason, state: &State) -> Punt {

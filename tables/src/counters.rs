@@ -163,7 +163,10 @@ impl WorkerCounters {
         self.fragmented.add(batch.fragmented);
         self.fragments.add(batch.fragments);
         self.punts.iter().zip(batch.punts).for_each(|(counter, count)| counter.add(count));
-        self.drops.iter().zip(batch.drops).for_each(|(counter, count)| counter.add(count));
+        // There are many reasons, and most batches lose nothing: compared all at once, that is soon seen.
+        if batch.drops != [0; DROPS] {
+            self.drops.iter().zip(batch.drops).for_each(|(counter, count)| counter.add(count));
+        }
     }
 
     /// Adds a batch that was timed.
