@@ -37,6 +37,8 @@ pub struct Batch {
     pub(crate) frames: Vec<Frame>,
     /// Where they came from: runs that follow on each other and cover every frame.
     pub(crate) runs: Vec<Run>,
+    /// Some had their fate when they came.
+    pub(crate) has_decided: bool,
     /// How each walk ends. Stages skip frames whose fate is decided.
     pub(crate) fates: [Fate; BATCH],
     /// Where the headers begin, from `parse.rs` on.
@@ -112,6 +114,7 @@ impl Batch {
         Batch {
             frames: Vec::with_capacity(BATCH),
             runs: Vec::with_capacity(BATCH),
+            has_decided: false,
             fates: [Fate::Undecided; BATCH],
             parsed: [Parsed::UNTAGGED; BATCH],
             heads: Heads::new(),
@@ -142,6 +145,7 @@ impl Batch {
 
     /// Says of the frames that were added since the last call where they came from and what is known of their fate.
     pub(crate) fn admit_from(&mut self, ingress: Option<PortId>, fate: Fate) {
+        self.has_decided |= fate != Fate::Undecided;
         let start = self.runs.last().map_or(0, |run| run.end);
         let end = self.frames.len() as u32;
         self.fates[start as usize..end as usize].fill(fate);
@@ -160,6 +164,7 @@ impl Batch {
     pub(crate) fn clear(&mut self) {
         debug_assert!(self.frames.is_empty(), "frames are given to a ring or a pool, never forgotten");
         self.runs.clear();
+        self.has_decided = false;
         self.opened = 0;
         self.flows.clear();
         self.nat.clear();

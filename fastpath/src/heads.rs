@@ -139,7 +139,7 @@ pub(crate) fn word(MacAddr([a, b, c, d, e, f]): MacAddr) -> u64 {
 
 /// The first six octets, which are loaded with the next two.
 #[inline(always)]
-fn first_six(head: &[u8]) -> u64 {
+pub(crate) fn first_six(head: &[u8]) -> u64 {
     u64::from_le_bytes(octets(head)) & 0xffff_ffff_ffff
 }
 

@@ -160,6 +160,24 @@ impl Parsed {
         self.address::<16>(Kind::Ipv6, frame, 24).map(Ipv6Addr::from)
     }
 
+    /// What there is to know of a frame with [`Layout::PlainV4`] that begins so. Whether it does is not asked.
+    #[inline(always)]
+    pub fn set_plain_v4(&mut self, head: &[u8; Layout::PLAIN_V4_LEN + 4]) {
+        const L3: usize = ethernet::HEADER_LEN;
+        *self = Parsed {
+            kind: Kind::Ipv4,
+            layout: Layout::PlainV4,
+            ethertype: ethernet::IPV4,
+            l3_len: u16_at(head, L3 + 2),
+            l4: Layout::PLAIN_V4_LEN as u16,
+            protocol: head[L3 + 9],
+            ttl: head[L3 + 8],
+            // The others are zero, or the layout is another.
+            dont_fragment: head[L3 + 6] != 0,
+            ..Parsed::UNTAGGED
+        };
+    }
+
     #[inline(always)]
     fn address<const N: usize>(&self, kind: Kind, frame: &[u8], at: usize) -> Option<[u8; N]> {
         (self.kind == kind).then(|| octets(frame, usize::from(self.l3) + at))
@@ -238,17 +256,7 @@ fn plain_v4<'a>(frame: &'a [u8], parsed: &mut Parsed) -> Option<&'a [u8; Layout:
     if header[0] != 0x45 || !fits || !whole || !checksum::is_correct_header(header) {
         return None;
     }
-    *parsed = Parsed {
-        kind: Kind::Ipv4,
-        layout: Layout::PlainV4,
-        ethertype: ethernet::IPV4,
-        l3_len,
-        l4: L4 as u16,
-        protocol,
-        ttl: header[8],
-        dont_fragment: flags_and_offset != 0,
-        ..Parsed::UNTAGGED
-    };
+    parsed.set_plain_v4(head);
     Some(head)
 }
 
