@@ -39,7 +39,14 @@ impl FramePool {
     pub fn take_many(&mut self, count: usize, to: &mut Vec<Frame>) -> usize {
         let rest = self.free.len().saturating_sub(count);
         let taken = self.free.len() - rest;
-        to.extend(self.free.drain(rest..));
+        to.reserve(taken);
+        // SAFETY: the frames from `rest` on are `taken` initialised ones; `to` has room for as many behind its own, and is
+        // another vector than `free`. Once `free` ends before them, those in `to` are the only ones.
+        unsafe {
+            self.free.set_len(rest);
+            to.as_mut_ptr().add(to.len()).copy_from_nonoverlapping(self.free.as_ptr().add(rest), taken);
+            to.set_len(to.len() + taken);
+        }
         taken
     }
 
