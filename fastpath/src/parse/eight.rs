@@ -9,9 +9,9 @@
 //! where all of the walk took 286 and 39; this takes @I@ and @C@.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_andnot_si256, _mm256_castsi256_ps,
-    _mm256_cmpeq_epi32, _mm256_cmpgt_epi32, _mm256_movemask_ps, _mm256_or_si256, _mm256_set_m128i,
-    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi32, _mm256_unpackhi_epi32,
+    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_andnot_si256, _mm256_castsi256_ps,
+    _mm256_cmpeq_epi32, _mm256_cmpgt_epi32, _mm256_movemask_ps, _mm256_or_si256, _mm256_set1_epi32,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi32, _mm256_unpackhi_epi32,
     _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
 };
 
@@ -47,16 +47,18 @@ pub(super) fn plain_v4(
 #[inline]
 #[target_feature(enable = "avx2")]
 fn read(frames: &[Frame; EIGHT], first: usize, heads: &mut Heads, parsed: &mut [Parsed; EIGHT]) -> Rows {
+    let rows = first..first + EIGHT;
+    let Some(to) = heads.to.get_mut(rows.clone()).and_then(|to| to.first_chunk_mut()) else {
+        return Rows::NONE;
+    };
+    // Bytes 6 to 22 of each header, of which the first four are nobody's business here, and 22 to 38.
     let mut lengths = [0; EIGHT];
-    let mut front: [&Head; EIGHT] = [&[0; _]; EIGHT];
-    for ((frame, length), head) in frames.iter().zip(&mut lengths).zip(&mut front) {
-        let bytes = frame.bytes();
-        let Some(whole) = bytes.first_chunk() else { return Rows::NONE };
-        (*length, *head) = (bytes.len() as u32, whole);
-    }
-    // Bytes 6 to 22, of which the first four are nobody's business here, and 22 to 38.
-    let [_, link, length, fragment] = columns(front, 6);
-    let [hops, source, destination, ports] = columns(front, 22);
+    let Some((a, e)) = pair::<0>(frames, &mut lengths, to, parsed) else { return Rows::NONE };
+    let Some((b, f)) = pair::<1>(frames, &mut lengths, to, parsed) else { return Rows::NONE };
+    let Some((c, g)) = pair::<2>(frames, &mut lengths, to, parsed) else { return Rows::NONE };
+    let Some((d, h)) = pair::<3>(frames, &mut lengths, to, parsed) else { return Rows::NONE };
+    let [_, link, length, fragment] = columns(a, b, c, d);
+    let [hops, source, destination, ports] = columns(e, f, g, h);
 
     // As the bytes stand in memory, the last one highest: the ethertype behind an address's end; version and header length;
     // flags and offset, of which only "don't fragment" may be set.
@@ -91,7 +93,6 @@ fn read(frames: &[Frame; EIGHT], first: usize, heads: &mut Heads, parsed: &mut [
         return plain;
     }
 
-    let rows = first..first + EIGHT;
     let big_endian = each([3, 2, 1, 0]);
     for (column, words) in
         [(&mut heads.sources, source), (&mut heads.destinations, destination), (&mut heads.ports, ports)]
@@ -103,26 +104,38 @@ fn read(frames: &[Frame; EIGHT], first: usize, heads: &mut Heads, parsed: &mut [
                 must_cast::<__m256i, [u32; EIGHT]>(_mm256_shuffle_epi8(words, big_endian));
         }
     }
-    if let Some(to) = heads.to.get_mut(rows) {
-        for (to, head) in to.iter_mut().zip(front) {
-            *to = first_six(head);
-        }
-    }
-    for (parsed, head) in parsed.iter_mut().zip(front) {
-        parsed.set_plain_v4(head);
-    }
     plain
 }
 
-/// Four numbers of each header from byte `at` on, the same number of all headers together, in the order of the headers.
+/// Bytes 6 to 22 and 22 to 38 of a frame and of the fourth one behind it, which lie in the upper halves. Writes what needs no
+/// comparison: their lengths, and what there is to know of them if they are plain. `None` where one is too short for that.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn columns(front: [&Head; EIGHT], at: usize) -> [__m256i; 4] {
-    // Headers 0 to 3 in the lower halves, 4 to 7 in the upper ones, which never mix.
-    let a = _mm256_set_m128i(sixteen(front[4], at), sixteen(front[0], at));
-    let b = _mm256_set_m128i(sixteen(front[5], at), sixteen(front[1], at));
-    let c = _mm256_set_m128i(sixteen(front[6], at), sixteen(front[2], at));
-    let d = _mm256_set_m128i(sixteen(front[7], at), sixteen(front[3], at));
+fn pair<const LOW: usize>(
+    frames: &[Frame; EIGHT],
+    lengths: &mut [u32; EIGHT],
+    to: &mut [u64; EIGHT],
+    parsed: &mut [Parsed; EIGHT],
+) -> Option<(__m256i, __m256i)> {
+    let mut halves = [[[0; 16]; 2]; 2];
+    for (half, number) in [LOW, LOW + 4].into_iter().enumerate() {
+        let bytes = frames[number].bytes();
+        let head: &Head = bytes.first_chunk()?;
+        lengths[number] = bytes.len() as u32;
+        to[number] = first_six(head);
+        parsed[number].set_plain_v4(head);
+        let (_, from_6) = head.split_first_chunk::<6>()?;
+        let (link, rest) = from_6.split_first_chunk()?;
+        (halves[0][half], halves[1][half]) = (*link, *rest.first_chunk()?);
+    }
+    Some((must_cast(halves[0]), must_cast(halves[1])))
+}
+
+/// Four numbers of eight headers, the same number of all of them together, in their order. Each has four numbers of two headers:
+/// number 0 and 4, 1 and 5, 2 and 6, 3 and 7.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn columns(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> [__m256i; 4] {
     let (low, high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
     let (low_2, high_2) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
     [
@@ -131,12 +144,6 @@ fn columns(front: [&Head; EIGHT], at: usize) -> [__m256i; 4] {
         _mm256_unpacklo_epi64(high, high_2),
         _mm256_unpackhi_epi64(high, high_2),
     ]
-}
-
-/// Sixteen bytes of a header.
-#[inline(always)]
-fn sixteen(head: &Head, at: usize) -> __m128i {
-    must_cast::<[u8; 16], _>(head[at..].first_chunk().copied().unwrap_or_default())
 }
 
 /// The same number eight times.
