@@ -1,18 +1,19 @@
 //! The engine of IPv4: slots that lead straight to leaves, at as fine a grain as each needs and no finer.
 //!
-//! The first 18 bits of an address choose a slot of the root. A slot says where its leaves begin and how many of the
-//! next bits choose among them: none where one route covers the whole slot, six where it holds a /24. That is all for
+//! The first 16 bits of an address choose a slot of the root. A slot says where its leaves begin and how many of the
+//! next bits choose among them: none where one route covers the whole slot, eight where it holds a /24. That is all for
 //! most addresses: one load of a slot, one of a leaf, no branch on what was loaded and no counting of bits. So a batch
-//! is answered a load at a time for all its addresses, and the processor waits for many cache misses at once.
+//! is answered a load at a time for all its addresses, and the processor waits for many cache misses at once. The root,
+//! 256 KiB, stays in a core's second-level cache; a wider one lets the leaves be fewer, and both miss it.
 //!
 //! ```text
-//!   bits 0..18        18..24                                        24..26           26..32
-//!   root[2^18]  ->  1, 2, 4 .. 64 leaves                    group: 4 slots  ->  1, 2, 4 .. 64 leaves
+//!   bits 0..16        16..24                                        24..26           26..32
+//!   root[2^16]  ->  1, 2, 4 .. 256 leaves                   group: 4 slots  ->  1, 2, 4 .. 64 leaves
 //!                   code of a value, or LONGER: group_of[2^24] -^
 //! ```
 //!
 //! A leaf is the *code* of a value (`codes.rs`), in a byte where it fits: so what a full internet table's look-ups read is
-//! 4 MiB, and how far away that lies is most of what a look-up costs. The largest byte says that the code, this one or a
+//! 5 MiB, and how far away that lies is most of what a look-up costs. The largest byte says that the code, this one or a
 //! larger, lies [`ELSEWHERE`], in an array of two bytes for each leaf; but for slots that say [`LARGE`], it is this one.
 //! One code, [`LONGER`], says that routes longer than /24 lie there; `group_of` then has the address's group, whose four
 //! slots work as the root's do. These addresses are answered by themselves, so that the others don't wait.
@@ -36,22 +37,27 @@ use bytemuck::allocation::zeroed_slice_box;
 use crate::Value;
 use crate::aligned::Aligned;
 use crate::engine::Reader;
+use crate::processor::Avx2;
 
 mod codes;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod lanes;
 mod writer;
 
 pub use writer::Engine;
 
 /// Bits of an address that choose a root slot.
-const ROOT_BITS: u8 = 18;
+const ROOT_BITS: u8 = 16;
 /// Bits of an address that lead to a group.
 const GROUP_BITS: u8 = 24;
 /// Bits of an address that lead to one of a group's slots.
 const QUARTER_BITS: u8 = 26;
 /// Slots in a group.
 const QUARTERS: usize = 4;
-/// Bits that choose among a slot's leaves, at most.
-const GRAIN: u8 = 6;
+/// Bits that choose among the leaves of a slot of the root, at most.
+const GRAIN: u8 = GROUP_BITS - ROOT_BITS;
+/// Leaves in the arena's unit: blocks begin at multiples of it.
+const UNIT: usize = 4;
 
 /// The code that stands for a group; no value has it.
 const LONGER: u16 = u16::MAX;
@@ -60,11 +66,13 @@ const NONE: u16 = 0;
 /// A leaf whose code is this or larger, and lies elsewhere.
 const ELSEWHERE: u8 = u8::MAX;
 /// In a slot: some of its leaves may have codes larger than [`ELSEWHERE`].
-const LARGE: u32 = 1 << 4;
-/// Leaf `CODES + 2 * code` holds the code; below are zeros, into which slot 0 leads.
+const LARGE: u32 = 1 << 5;
+/// In a slot, above these bits: the unit that its leaves begin in.
+const START: u32 = 6;
+/// Leaf `CODES + UNIT * code` holds the code; below are zeros, into which slot 0 leads.
 const CODES: usize = 1 << (32 - ROOT_BITS);
 /// Leaves from here on are the arena's.
-const BLOCKS: usize = CODES + (2 << 16);
+const BLOCKS: usize = CODES + (UNIT << 16);
 
 /// Addresses that are answered together: enough for their cache misses to overlap.
 const BATCH: usize = 64;
@@ -160,11 +168,16 @@ fn zeroed<const N: usize>() -> Box<[AtomicU32; N]> {
 
 /// The leaf that a slot leads to; `chosen` are the address's bits that the slot hasn't used, in its lower end.
 ///
-/// A slot is the number of its first leaf, halved, in 27 bits, [`LARGE`], and how many of those bits choose nothing in the
-/// other 4.
+/// A slot is the unit of its first leaf in 26 bits, [`LARGE`], and how many of those bits choose nothing in the other 5.
 #[inline(always)]
 fn leaf_index(slot: u32, chosen: u32) -> u32 {
-    (slot >> 5 << 1) + (chosen >> (slot % LARGE))
+    first_leaf(slot) + (chosen >> (slot % LARGE))
+}
+
+/// The first of the leaves that a slot leads to.
+#[inline(always)]
+fn first_leaf(slot: u32) -> u32 {
+    (slot >> START) * UNIT as u32
 }
 
 /// The bits that a root slot's leaves are chosen by.
@@ -181,12 +194,26 @@ fn below_quarter(key: u32) -> u32 {
 
 /// A handle of the memory.
 #[derive(Clone)]
-pub struct Handle(Arc<Shared>);
+pub struct Handle {
+    shared: Arc<Shared>,
+    avx2: Option<Avx2>,
+}
+
+impl Handle {
+    fn new(shared: Arc<Shared>) -> Handle {
+        Handle { shared, avx2: Avx2::detect() }
+    }
+}
 
 impl Reader<u32> for Handle {
+    fn portable(mut self) -> Handle {
+        self.avx2 = None;
+        self
+    }
+
     #[inline]
     fn lookup(&self, key: u32) -> Value {
-        let shared = &*self.0;
+        let shared = &*self.shared;
         let slot = shared.root()[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Acquire);
         let at = leaf_index(slot, below_root(key));
         let mut code = leaf(&shared.leaves, at, Ordering::Acquire);
@@ -201,10 +228,9 @@ impl Reader<u32> for Handle {
     }
 
     fn lookup_batch(&self, keys: &[u32], out: &mut [Value]) {
-        let shared = &*self.0;
         let ((whole, keys_left), (whole_out, out_left)) = (keys.as_chunks(), out.as_chunks_mut());
         for (keys, out) in whole.iter().zip(whole_out) {
-            answer(shared, keys, out);
+            self.answer(keys, out);
         }
         // Too few to be worth the stages: one after the other they overlap well enough.
         for (key, out) in keys_left.iter().zip(out_left) {
@@ -213,49 +239,81 @@ impl Reader<u32> for Handle {
     }
 }
 
-/// One load for all the addresses, then the next.
-#[inline(always)]
-fn answer(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH]) {
-    answer_around(shared, keys, out, || {});
-}
+/// Numbers of a batch's addresses, where no load of some crosses a cache line's border.
+#[repr(align(64))]
+struct Batch([u32; BATCH]);
 
-/// [`answer`], and what tests do between slots and leaves.
+/// The slots of the addresses, and one less than the codes in their leaves: their values, mostly. Returns the slots, one or
+/// the other, of those whose leaves say [`ELSEWHERE`]. `meanwhile` is what tests do between slots and leaves.
+///
+/// Where there are 255 values, one address in 255 has a code that fills its byte and lies nowhere else: to go and see would
+/// be a branch mispredicted in every fourth batch.
 #[inline(always)]
-fn answer_around(shared: &Shared, keys: &[u32; BATCH], out: &mut [u32; BATCH], meanwhile: impl FnOnce()) {
-    // By themselves, or they would be looked up again for each address.
-    let (root, leaves) = (shared.root(), &*shared.leaves);
-    let announced = shared.announced.load(Ordering::Acquire);
-    let mut slots = [0; BATCH];
+fn read(
+    root: &[AtomicU32; 1 << ROOT_BITS],
+    leaves: &[AtomicU8],
+    keys: &[u32; BATCH],
+    slots: &mut [u32; BATCH],
+    out: &mut [u32; BATCH],
+    meanwhile: impl FnOnce(),
+) -> u32 {
     for (slot, key) in slots.iter_mut().zip(keys) {
         *slot = root[(key >> (32 - ROOT_BITS)) as usize].load(Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
-    let mut at = [0; BATCH];
-    for ((at, slot), key) in at.iter_mut().zip(&slots).zip(keys) {
-        *at = leaf_index(*slot, below_root(*key));
-    }
+    let at = leaf_indices(keys, slots);
     meanwhile();
-    for (out, at) in out.iter_mut().zip(&at) {
-        *out = leaf(leaves, *at, Ordering::Relaxed);
+    for (code, at) in out.iter_mut().zip(&at) {
+        *code = leaf(leaves, *at, Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
-    // A slot that came to say so since it was read may lead to anything.
-    let unsaid = if shared.announced.load(Ordering::Relaxed) == announced { 0 } else { LARGE };
-    // Folded to the end, for the processor compares many at once. Where there are 255 values, one address in 255 has a code
-    // that fills its byte and lies nowhere else: to go and see would be a branch mispredicted in every fourth batch.
-    let is_large = |code: &u32, slot: &u32| (*code == u32::from(ELSEWHERE)) & ((slot | unsaid) & LARGE != 0);
-    if out.iter().zip(&slots).fold(false, |any, (code, slot)| any | is_large(code, slot)) {
-        answer_elsewhere(shared, keys, &at, out);
+    let mut full = 0;
+    for (code, slot) in out.iter_mut().zip(slots) {
+        full |= if *code == u32::from(ELSEWHERE) { *slot } else { 0 };
+        *code = code.wrapping_sub(1);
     }
-    // After the codes: whoever read a code that needs it reads this as true.
-    if shared.coded.load(Ordering::Relaxed) {
-        let values = &*shared.values;
-        for out in out {
-            *out = !values[usize::from(*out as u16)].load(Ordering::Relaxed);
+    full
+}
+
+/// The leaves that these slots lead to.
+#[inline(always)]
+fn leaf_indices(keys: &[u32; BATCH], slots: &[u32; BATCH]) -> [u32; BATCH] {
+    let mut at = [0; BATCH];
+    for ((at, slot), key) in at.iter_mut().zip(slots).zip(keys) {
+        *at = leaf_index(*slot, below_root(*key));
+    }
+    at
+}
+
+impl Handle {
+    /// One load for all the addresses, then the next.
+    #[inline(always)]
+    fn answer(&self, keys: &[u32; BATCH], out: &mut [u32; BATCH]) {
+        self.answer_around(keys, out, || {});
+    }
+
+    /// [`Self::answer`], and what tests do between slots and leaves.
+    #[inline(always)]
+    fn answer_around(&self, keys: &[u32; BATCH], out: &mut [u32; BATCH], meanwhile: impl FnOnce()) {
+        let shared = &*self.shared;
+        // By themselves, or they would be looked up again for each address.
+        let (root, leaves) = (shared.root(), &*shared.leaves);
+        let announced = shared.announced.load(Ordering::Acquire);
+        let mut slots = Batch([0; BATCH]);
+        let full = match self.avx2 {
+            Some(avx2) => avx2.read(root, leaves, keys, &mut slots.0, out, meanwhile),
+            None => read(root, leaves, keys, &mut slots.0, out, meanwhile),
+        };
+        // A slot that came to say so since it was read may lead to anything.
+        if full & LARGE != 0 || shared.announced.load(Ordering::Relaxed) != announced {
+            answer_elsewhere(shared, keys, &leaf_indices(keys, &slots.0), out);
         }
-    } else {
-        for out in out {
-            *out = out.wrapping_sub(1);
+        // After the codes: whoever read a code that needs it reads this as true.
+        if shared.coded.load(Ordering::Relaxed) {
+            let values = &*shared.values;
+            for out in out {
+                *out = !values[usize::from(out.wrapping_add(1) as u16)].load(Ordering::Relaxed);
+            }
         }
     }
 }
@@ -286,9 +344,17 @@ fn code_elsewhere(shared: &Shared, key: u32, at: u32) -> u32 {
     }
 }
 
-/// The codes that lie elsewhere than in the leaves.
+/// The codes that lie elsewhere than in the leaves, all less one.
 #[inline(never)]
-fn answer_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], codes: &mut [u32; BATCH]) {
+fn answer_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], out: &mut [u32; BATCH]) {
+    let mut codes = out.map(|out| out.wrapping_add(1));
+    codes_elsewhere(shared, keys, at, &mut codes);
+    *out = codes.map(|code| code.wrapping_sub(1));
+}
+
+/// The codes that lie elsewhere than in the leaves.
+#[inline(always)]
+fn codes_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], codes: &mut [u32; BATCH]) {
     let lane_if = |(lane, code): (usize, &u32)| u64::from(*code == u32::from(ELSEWHERE)) << lane;
     let mut lanes = codes.iter().enumerate().map(lane_if).fold(0, std::ops::BitOr::bitor);
     if lanes.count_ones() as usize <= FEW {
@@ -391,20 +457,17 @@ mod tests {
     #[test]
     fn a_code_that_grows_beyond_a_byte_meanwhile_is_looked_for_elsewhere() {
         let (addr, large) = (0x0a00_0100, 1000);
-        for before in [7, 254] {
+        for (before, is_portable) in [(7, false), (254, false), (7, true), (254, true)] {
             let mut table = Table::<u32>::new(Limits::for_routes(16));
             table.insert(addr, 24, before).unwrap();
-            let handle = table.reader().0;
+            let handle = if is_portable { table.reader().0.portable() } else { table.reader().0 };
             let mut out = [0; BATCH];
-            answer_around(&handle.0, &[addr; BATCH], &mut out, || {});
+            handle.answer(&[addr; BATCH], &mut out);
             assert_eq!(out, [before; BATCH]);
-            answer_around(&handle.0, &[addr; BATCH], &mut out, || {
-                assert!(table.insert(addr, 24, large).is_ok())
-            });
+            handle.answer_around(&[addr; BATCH], &mut out, || assert!(table.insert(addr, 24, large).is_ok()));
             assert_eq!(out, [large; BATCH]);
-            answer_around(&handle.0, &[addr; BATCH], &mut out, || {
-                assert!(table.insert(addr, 24, before).is_ok())
-            });
+            handle
+                .answer_around(&[addr; BATCH], &mut out, || assert!(table.insert(addr, 24, before).is_ok()));
             assert_eq!(out, [before; BATCH]);
         }
     }
@@ -419,15 +482,15 @@ mod tests {
         let handle = table.reader().0;
         let keys = std::array::from_fn(|number| 0x0a41_0007 | (number as u32) << 8);
         let mut out = [0; BATCH];
-        answer_around(&handle.0, &keys, &mut out, || {
+        handle.answer_around(&keys, &mut out, || {
             let mut removing = table.removing();
             part(0x0a41_0000).for_each(|(addr, len)| assert_eq!(removing.remove(addr, len), Some(1)));
             drop(removing);
             table.retire(1, 0);
-            part(0x0a41_4000).for_each(|(addr, len)| assert_eq!(table.insert(addr, len, 2), Ok(None)));
+            part(0x0a42_0000).for_each(|(addr, len)| assert_eq!(table.insert(addr, len, 2), Ok(None)));
         });
         assert_eq!(out, [1; BATCH]);
-        answer_around(&handle.0, &keys, &mut out, || {});
+        handle.answer_around(&keys, &mut out, || {});
         assert_eq!(out, [9; BATCH]);
     }
 }

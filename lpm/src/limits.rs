@@ -3,8 +3,8 @@
 /// The sizes of a table, fixed when it is made.
 ///
 /// Each family derives its own units from nodes and leaves. IPv6: three lines of 64 bytes for four nodes. IPv4: a group
-/// of 16 bytes for four nodes, and a block of 64 leaves for four leaves; for the root's blocks, as many again
-/// as there may be routes and root slots.
+/// of 16 bytes for four nodes, and a block of 64 leaves for four leaves; for the root's blocks, 256 leaves
+/// for each route that there may be, or each of the root's slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Routes at most.
@@ -25,11 +25,11 @@ impl Limits {
     /// An internet table of 160 k prefixes has readers read 3.6 MiB.
     ///
     /// **IPv4**: a route longer than /24 adds at most a group, a word that leads to it, and a block of 64 leaves; it
-    /// and any other may need a block below its root slot, of which there are 2^18. A leaf is a byte, 2 for a code
+    /// and any other may need a block of 256 below its root slot, of which there are 2^16. A leaf is a byte, 2 for a code
     /// that doesn't fit in it, and 1 of the writer's. So, with the same quarter, 64 × 1.25 × 4 + 1.5 × 20 = 350 bytes for
-    /// a route longer than /24 that has no neighbours, and 256 for each of the first 2^18 routes; and 66 MiB for the root,
+    /// a route longer than /24 that has no neighbours, and 1 KiB for each of the first 2^16 routes; and 65 MiB for the root,
     /// the words that lead to groups and the values.
-    /// An internet table of 902 k prefixes touches 7 MiB of it, of which readers read 4, and up to 6 more of both where
+    /// An internet table of 902 k prefixes touches 10 MiB of it, of which readers read 5, and up to 10 more of both where
     /// there are more than 255 values.
     pub fn for_routes(max_routes: u32) -> Limits {
         let scaled = |each: u64| (4096 + u64::from(max_routes) * each * 5 / 4).min(1 << 31) as u32;
@@ -38,7 +38,7 @@ impl Limits {
 
     /// Leaves in IPv4's blocks; a slot can't number more than 2^28 leaves.
     pub(crate) fn ipv4_leaves(&self) -> u32 {
-        let at_root = u64::from(self.max_routes.min(1 << 18)) * 64;
+        let at_root = u64::from(self.max_routes.min(1 << 16)) * 256;
         let in_groups = u64::from(self.max_leaves) * 16;
         (at_root + in_groups).min((1 << 28) - (1 << 20)) as u32
     }

@@ -290,11 +290,11 @@ impl<K: Key> PrefixStore<K> {
         self.default.map(|value| (K::ZERO, 0, value))
     }
 
-    /// Is there a prefix longer than `len` bits, at least one, that begins with the first `len` of `addr` and ends in the same
-    /// byte as these?
+    /// Is there a prefix longer than `len` bits, fewer than an address has, that begins with the first `len` of `addr` and
+    /// ends in the same byte as the next bit?
     pub(crate) fn has_within(&self, addr: K, len: u8) -> bool {
-        let (key, place) = find(addr, len);
-        self.shelf(key).is_some_and(|shelf| shelf.has_within(place))
+        let (key, longer) = find(addr, len + 1);
+        self.shelf(key).is_some_and(|shelf| shelf.has_within(longer / 2))
     }
 
     /// What covers a prefix from outside: the longest one shorter than it.
@@ -338,11 +338,11 @@ mod tests {
                 all.iter().filter(covers).max_by_key(|found| found.1).copied()
             );
             assert_eq!(store.get(addr.masked(len), len), oracle.get(&(addr.masked(len), len)).copied());
-            let last = len.next_multiple_of(SHELF_BITS);
+            let last = (len + 1).next_multiple_of(SHELF_BITS);
             let within = |(found, longer, _): &(K, u8, Value)| {
                 (len + 1..=last).contains(longer) && found.masked(len) == addr.masked(len)
             };
-            assert!(len == 0 || store.has_within(addr, len) == all.iter().any(within));
+            assert!(len == K::BITS || store.has_within(addr, len) == all.iter().any(within));
         }
         for (addr, len, value) in all {
             assert_eq!(store.remove(addr, len), Some(value));

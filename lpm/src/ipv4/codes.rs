@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
-use super::{CODES, LONGER, NONE, Shared};
+use super::{CODES, LONGER, NONE, Shared, UNIT};
 use crate::{Full, Value};
 
 /// The most values that can be told apart.
@@ -99,7 +99,7 @@ impl Codes {
             }
         };
         shared.values[usize::from(code)].store(!value, Ordering::Release);
-        shared.write(CODES + 2 * usize::from(code), code);
+        shared.write(CODES + UNIT * usize::from(code), code);
         Ok(code)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::codes::Codes;
 use super::{
     BLOCKS, CODES, ELSEWHERE, GRAIN, GROUP_BITS, Handle, LARGE, LONGER, QUARTER_BITS, QUARTERS, ROOT_BITS,
-    Shared,
+    START, Shared, UNIT, first_leaf,
 };
 use crate::aligned::place_of;
 use crate::arena::Arena;
@@ -52,8 +52,8 @@ enum Block {
 /// The writer's side.
 pub struct Engine {
     shared: Arc<Shared>,
-    /// Units are pairs of leaves.
-    pairs: Arena,
+    /// Of units of leaves.
+    units: Arena,
     groups: Arena,
     /// The lengths of the routes that the leaves of blocks come from; of the root's slots with one leaf; of the
     /// groups'.
@@ -77,13 +77,14 @@ impl engine::Engine<u32> for Engine {
     type Reader = Handle;
 
     fn new(limits: &Limits) -> Engine {
-        let (pairs, groups) = (Arena::new(limits.ipv4_leaves() / 2), Arena::new(limits.ipv4_groups()));
+        let units = Arena::new(limits.ipv4_leaves() / UNIT as u32);
+        let groups = Arena::new(limits.ipv4_groups());
         Engine {
-            shared: Arc::new(Shared::new(pairs.units() * 2, groups.units())),
-            leaf_lens: vec![0; pairs.units() * 2].into(),
+            shared: Arc::new(Shared::new(units.units() * UNIT, groups.units())),
+            leaf_lens: vec![0; units.units() * UNIT].into(),
             root_lens: vec![0; 1 << ROOT_BITS].into(),
             quarter_lens: bytemuck::allocation::zeroed_slice_box(groups.units()),
-            pairs,
+            units,
             groups,
             codes: Codes::new(),
             untagged: Vec::new(),
@@ -92,7 +93,7 @@ impl engine::Engine<u32> for Engine {
     }
 
     fn reader(&self) -> Handle {
-        Handle(Arc::clone(&self.shared))
+        Handle::new(Arc::clone(&self.shared))
     }
 
     fn hold(&mut self, value: Value) -> Result<(), Full> {
@@ -156,7 +157,7 @@ impl engine::Engine<u32> for Engine {
     }
 
     fn usage(&self) -> Usage {
-        let (groups, leaves) = (self.groups.used(), self.pairs.used() * 2);
+        let (groups, leaves) = (self.groups.used(), self.units.used() * UNIT);
         let retired_blocks = self.untagged.len() + self.retired.len();
         // A group is found by another word.
         let bytes = size_of_val(&*self.shared.root) + groups * (QUARTERS + 1) * 4 + leaves;
@@ -173,7 +174,7 @@ impl engine::Engine<u32> for Engine {
             + self.leaf_lens.len()
             + self.root_lens.len()
             + size_of_val(&*self.quarter_lens)
-            + self.pairs.bytes()
+            + self.units.bytes()
             + self.groups.bytes()
             + Codes::BYTES
     }
@@ -414,7 +415,7 @@ impl Engine {
             Place::Quarter { group, quarter } => self.quarter_lens[group][quarter],
         };
         let word = self.word(place).load(Ordering::Relaxed);
-        let start = (word >> 5 << 1) as usize;
+        let start = first_leaf(word) as usize;
         if start < BLOCKS {
             Slot::One(Leaf { code: self.code_at(start), len })
         } else {
@@ -428,12 +429,12 @@ impl Engine {
             Place::Root(slot) => self.root_lens[slot] = leaf.len,
             Place::Quarter { group, quarter } => self.quarter_lens[group][quarter] = leaf.len,
         }
-        self.publish_block(place, CODES + 2 * usize::from(leaf.code), 0, is_large(leaf));
+        self.publish_block(place, CODES + UNIT * usize::from(leaf.code), 0, is_large(leaf));
     }
 
     /// From here on the slot leads to these leaves; `is_large` where one of them may be.
     fn publish_block(&mut self, place: Place, start: usize, grain: u8, is_large: bool) {
-        let word = (start as u32 / 2) << 5 | u32::from(32 - place.depth() - grain);
+        let word = ((start / UNIT) as u32) << START | u32::from(32 - place.depth() - grain);
         let word = if is_large { word | LARGE } else { word };
         self.word(place).store(word, Ordering::Release);
     }
@@ -489,9 +490,9 @@ impl Engine {
 
     /// A block of `1 << grain` leaves, at least two.
     fn take(&mut self, grain: u8) -> Result<usize, Full> {
-        let max = self.pairs.units() as u32 * 2;
-        let pair = self.pairs.allocate(1 << (grain - 1)).ok_or(Full::Leaves { max })?;
-        Ok(BLOCKS + 2 * pair as usize)
+        let max = (self.units.units() * UNIT) as u32;
+        let unit = self.units.allocate(units(grain)).ok_or(Full::Leaves { max })?;
+        Ok(BLOCKS + UNIT * unit as usize)
     }
 
     fn replaced(&mut self, slot: Slot) {
@@ -503,7 +504,7 @@ impl Engine {
     fn release(&mut self, block: Block) {
         match block {
             Block::Leaves { start, grain } => {
-                self.pairs.release(((start - BLOCKS) / 2) as u32, 1 << (grain - 1));
+                self.units.release(((start - BLOCKS) / UNIT) as u32, units(grain));
             }
             Block::Group(group) => self.groups.release(group as u32, 1),
         }
@@ -528,6 +529,11 @@ impl Slot {
             Slot::Block { grain, .. } => grain,
         }
     }
+}
+
+/// Units that a block takes.
+fn units(grain: u8) -> usize {
+    (1usize << grain).div_ceil(UNIT)
 }
 
 /// Must a slot say [`LARGE`] for the sake of this leaf?
@@ -565,10 +571,10 @@ mod tests {
     use crate::{NO_ROUTE, Naive};
     use proptest::prelude::*;
 
-    /// An engine with room for very little: 128 leaves a chunk of the arena, 64 groups.
+    /// An engine with room for very little: 256 leaves a chunk of the arena, 64 groups.
     fn small(leaves: u32) -> Engine {
         let engine = Engine::new(&Limits { max_routes: 0, max_nodes: 0, max_leaves: leaves / 16 });
-        assert_eq!(engine.pairs.units() as u32 * 2, leaves.max(128));
+        assert_eq!((engine.units.units() * UNIT) as u32, leaves.max(256));
         engine
     }
 
@@ -591,20 +597,20 @@ mod tests {
 
     #[test]
     fn an_insert_without_room_leaves_nothing_behind() {
-        let (mut engine, mut store) = (small(128), PrefixStore::new());
+        let (mut engine, mut store) = (small(512), PrefixStore::new());
         insert(&mut engine, &mut store, 0x0a00_0000, 24, 1).unwrap();
         let before = engine.usage();
         // A block for the /32, and none for the slot above it.
-        assert_eq!(insert(&mut engine, &mut store, 0x0b00_0000, 32, 2), Err(Full::Leaves { max: 128 }));
+        assert_eq!(insert(&mut engine, &mut store, 0x0b00_0000, 32, 2), Err(Full::Leaves { max: 512 }));
         assert_eq!(engine.usage(), before);
         insert(&mut engine, &mut store, 0x0b00_0000, 24, 3).unwrap();
         let before = engine.usage();
         for (addr, len) in [(0x0c00_0000, 24), (0x0a00_0000, 32), (0x0c00_0000, 19), (0x0c00_0000, 26)] {
-            assert_eq!(insert(&mut engine, &mut store, addr, len, 4), Err(Full::Leaves { max: 128 }));
+            assert_eq!(insert(&mut engine, &mut store, addr, len, 4), Err(Full::Leaves { max: 512 }));
             assert_eq!(engine.usage(), before);
         }
         // These need no leaves of their own.
-        insert(&mut engine, &mut store, 0x0c00_0000, 18, 5).unwrap();
+        insert(&mut engine, &mut store, 0x0c00_0000, 16, 5).unwrap();
         insert(&mut engine, &mut store, 0x0b00_0080, 25, 6).unwrap();
         let reader = engine.reader();
         let answers =
@@ -629,8 +635,8 @@ mod tests {
 
     /// Changes near a few places, in so little room that many fail; what comes out must be what the oracle says.
     fn change() -> impl Strategy<Value = (u32, u8, bool)> {
-        let addr = (0u32..5, any::<u32>()).prop_map(|(place, bits)| place << 14 | bits & 0x0000_3103);
-        (addr, prop_oneof![0u8..=32, 17u8..=19, 23u8..=27], prop::bool::weighted(0.6))
+        let addr = (0u32..5, any::<u32>()).prop_map(|(place, bits)| place << 16 | bits & 0x0000_c103);
+        (addr, prop_oneof![0u8..=32, 15u8..=17, 23u8..=27], prop::bool::weighted(0.6))
     }
 
     proptest! {
@@ -638,7 +644,7 @@ mod tests {
         fn what_fits_is_answered_and_what_does_not_changes_nothing(
             changes in proptest::collection::vec(change(), 1..150)
         ) {
-            let (mut engine, mut naive, mut seen) = (small(256), Naive::<u32>::new(), Vec::new());
+            let (mut engine, mut naive, mut seen) = (small(1024), Naive::<u32>::new(), Vec::new());
             let mut store = PrefixStore::new();
             for (number, (addr, len, add)) in changes.into_iter().enumerate() {
                 let (addr, number) = (addr.masked(len), number as u32);
