@@ -306,7 +306,7 @@ impl Handle {
         };
         // A slot that came to say so since it was read may lead to anything.
         if full & LARGE != 0 || shared.announced.load(Ordering::Relaxed) != announced {
-            answer_elsewhere(shared, keys, &leaf_indices(keys, &slots.0), out);
+            answer_elsewhere(shared, keys, &slots.0, out);
         }
         // After the codes: whoever read a code that needs it reads this as true.
         if shared.coded.load(Ordering::Relaxed) {
@@ -344,27 +344,28 @@ fn code_elsewhere(shared: &Shared, key: u32, at: u32) -> u32 {
     }
 }
 
-/// The codes that lie elsewhere than in the leaves, all less one.
+/// The codes that lie elsewhere than in the leaves that slots led to, less one.
 #[inline(never)]
-fn answer_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], out: &mut [u32; BATCH]) {
-    let mut codes = out.map(|out| out.wrapping_add(1));
-    codes_elsewhere(shared, keys, at, &mut codes);
-    *out = codes.map(|code| code.wrapping_sub(1));
-}
-
-/// The codes that lie elsewhere than in the leaves.
-#[inline(always)]
-fn codes_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], codes: &mut [u32; BATCH]) {
-    let lane_if = |(lane, code): (usize, &u32)| u64::from(*code == u32::from(ELSEWHERE)) << lane;
-    let mut lanes = codes.iter().enumerate().map(lane_if).fold(0, std::ops::BitOr::bitor);
+fn answer_elsewhere(shared: &Shared, keys: &[u32; BATCH], slots: &[u32; BATCH], out: &mut [u32; BATCH]) {
+    let lane_if = |(lane, out): (usize, &u32)| u64::from(*out == u32::from(ELSEWHERE) - 1) << lane;
+    let mut lanes = out.iter().enumerate().map(lane_if).fold(0, std::ops::BitOr::bitor);
     if lanes.count_ones() as usize <= FEW {
         while lanes != 0 {
             let lane = lanes.trailing_zeros() as usize % BATCH;
-            codes[lane] = code_elsewhere(shared, keys[lane], at[lane]);
+            let at = leaf_index(slots[lane], below_root(keys[lane]));
+            out[lane] = code_elsewhere(shared, keys[lane], at).wrapping_sub(1);
             lanes &= lanes - 1;
         }
         return;
     }
+    let mut codes = out.map(|out| out.wrapping_add(1));
+    codes_elsewhere(shared, keys, &leaf_indices(keys, slots), &mut codes);
+    *out = codes.map(|code| code.wrapping_sub(1));
+}
+
+/// The codes that lie elsewhere than in the leaves, of many addresses.
+#[inline(always)]
+fn codes_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], codes: &mut [u32; BATCH]) {
     // No branch for each; the others repeat some load that is near, and 0 is no code of theirs.
     let places: [u32; BATCH] = std::array::from_fn(|lane| {
         let is_large = (codes[lane] == u32::from(ELSEWHERE)) & !is_no_larger(shared, keys[lane], at[lane]);
