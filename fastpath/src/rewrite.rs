@@ -29,7 +29,7 @@ pub(crate) fn for_next_hop(batch: &mut Batch, state: &State) {
                 continue;
             }
             // Each writes its own fate: a value that comes from one of two places is taken apart and put together again.
-            if is_ordinary && rewrite_plain(frame.bytes_mut(), parsed.layout, hop) {
+            if is_ordinary && rewrite_plain(frame.bytes_mut(), parsed, hop) {
                 *fate = Fate::Forward(hop.port);
             } else {
                 *fate = rewrite(frame, parsed, hop, forwards, state);
@@ -44,14 +44,15 @@ fn is_forwarded(run: &Run, state: &State) -> bool {
     port.is_some_and(|port| port.is_none_or(|port| port.kind != PortKind::Host))
 }
 
-/// A plain packet to another box, small enough and with hops left: the one that nearly every packet is. Of a frame with
+/// A plain packet to another box, small enough and with two hops left or more: the one that nearly every packet is. Of a frame with
 /// another layout nothing is changed, and `false` says so.
 #[inline(always)]
-fn rewrite_plain(frame: &mut [u8], layout: Layout, hop: &NextHop) -> bool {
-    match layout {
+fn rewrite_plain(frame: &mut [u8], parsed: &Parsed, hop: &NextHop) -> bool {
+    match parsed.layout {
         Layout::PlainV4 => {
             let Some(head) = frame.first_chunk_mut::<{ Layout::PLAIN_V4_LEN }>() else { return false };
-            ipv4::decrement_ttl(&mut head[ethernet::HEADER_LEN..]);
+            let Some(header) = head.last_chunk_mut() else { return false };
+            ipv4::lower_ttl(header, parsed.ttl.wrapping_sub(1));
             write_addresses(head, hop);
         }
         Layout::PlainV6 => {

@@ -214,14 +214,21 @@ impl Repr {
 #[inline]
 pub fn decrement_ttl(header: &mut [u8]) -> Option<u8> {
     let header: &mut [u8; HEADER_LEN] = header.first_chunk_mut()?;
-    header[8] = header[8].checked_sub(1)?;
+    let ttl = header[8].checked_sub(1)?;
+    lower_ttl(header, ttl);
+    Some(ttl)
+}
+
+/// [`decrement_ttl`] of a header whose TTL is known to be `ttl` + 1: it isn't read again.
+#[inline]
+pub fn lower_ttl(header: &mut [u8; HEADER_LEN], ttl: u8) {
+    header[8] = ttl;
     // RFC 1624 equation 3, HC' = ~(~HC + ~m + m'), in this processor's byte order, which the sum doesn't care for. The TTL is the
     // first byte of its word, so that has become smaller by this much, and the checksum becomes larger; 0xffff stands for 0.
     const ONE: u32 = u16::from_ne_bytes([1, 0]) as u32;
     let sum = u32::from(u16::from_ne_bytes([header[10], header[11]])) + ONE;
     let checksum = sum + u32::from(sum >= 0xffff);
     header[10..12].copy_from_slice(&(checksum as u16).to_ne_bytes());
-    Some(header[8])
 }
 
 /// Writes the DSCP (RFC 2474 §3), of which the lower six bits count; ECN stays. The checksum is mended as RFC 1624 says.
