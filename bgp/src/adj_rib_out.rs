@@ -5,6 +5,8 @@
 //!
 //! What was said itself follows from the best path and the group's policy, so only enough is kept to tell whether something
 //! else is to be said now: see [`crate::wording`].
+//!
+//! A member that leaves takes all of it along ([`Former`]): the pages themselves, which are copied where they change later.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,7 +16,6 @@ use ahash::RandomState;
 
 use crate::backlog::Backlog;
 use crate::loc_rib::{Index, Key, KeyV4, KeyV6, Rib, Slot, Table};
-use crate::update_group::Former;
 use crate::wire::nlri::Nlri;
 use crate::wording::{Print, Stage, Worded};
 
@@ -26,9 +27,10 @@ pub(crate) struct Said {
     pub(crate) source: Slot,
 }
 
-const PAGE: usize = 64;
+/// Prefixes of a page.
+pub(crate) const PAGE: usize = 64;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Page {
     /// A bit for each that is there.
     there: u64,
@@ -40,7 +42,7 @@ struct Page {
 const _: () = assert!(size_of::<Page>() == 8 * PAGE + 24);
 
 /// Whose routes those of a page are. A peer's mostly come together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Sources {
     AllOf(Slot),
     Each(Box<[Slot; PAGE]>),
@@ -78,10 +80,71 @@ impl Page {
     }
 }
 
+/// What was said, by [`Index`]. A copy shares what neither of the two has changed since.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pages(Vec<Option<Arc<Page>>>);
+
+impl Pages {
+    fn page(&self, number: usize) -> Option<&Page> {
+        self.0.get(number)?.as_deref()
+    }
+
+    pub(crate) fn get(&self, index: Index) -> Option<Said> {
+        self.page(index.0 as usize / PAGE)?.get(index.0 as usize % PAGE)
+    }
+
+    /// Notes what is said from now on; gives what was said before.
+    fn put(&mut self, index: Index, said: Option<Said>) -> Option<Said> {
+        let (number, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
+        if said.is_some() && self.0.len() <= number {
+            self.0.resize_with(number + 1, || None);
+        }
+        let slot = self.0.get_mut(number)?;
+        let page = match (&mut *slot, said) {
+            (Some(page), _) => page,
+            (None, Some(said)) => slot.insert(Arc::new(Page::new(said.source))),
+            (None, None) => return None,
+        };
+        let page = Arc::make_mut(page);
+        let before = page.get(at);
+        page.put(at, said);
+        if page.there == 0 {
+            *slot = None;
+        }
+        before
+    }
+
+    fn forget_print(&mut self, index: Index) {
+        if let Some(Some(page)) = self.0.get_mut(index.0 as usize / PAGE) {
+            Arc::make_mut(page).prints[index.0 as usize % PAGE] = Print::UNKNOWN;
+        }
+    }
+
+    /// Of each page from a number on, a bit for each that is there.
+    pub(crate) fn there(&self, from: usize) -> impl Iterator<Item = u64> + '_ {
+        let pages = self.0.get(from..).unwrap_or_default();
+        pages.iter().map(|page| page.as_ref().map_or(0, |page| page.there))
+    }
+}
+
+/// The first index from `from` on that there is a bit for, where `there` begins with its page.
+pub(crate) fn next_there(from: Index, there: impl Iterator<Item = u64>) -> Option<Index> {
+    let (first, at) = (from.0 as usize / PAGE, from.0 as usize % PAGE);
+    let mut mask = u64::MAX << at;
+    for (number, there) in (first..).zip(there) {
+        let left = there & mask;
+        if left != 0 {
+            return Some(Index((number * PAGE) as u32 + left.trailing_zeros()));
+        }
+        mask = u64::MAX;
+    }
+    None
+}
+
 /// What the members of a group were told of one family.
 #[derive(Debug)]
 pub(crate) struct OutTable<K> {
-    pages: Vec<Option<Box<Page>>>,
+    pages: Pages,
     len: usize,
     /// How many were said of each source, by its slot.
     of_source: Vec<u32>,
@@ -90,8 +153,6 @@ pub(crate) struct OutTable<K> {
     /// What was in the Loc-RIB when the group was made and hasn't been judged for it yet. Runs do that; whatever is
     /// decided since then is news, and is judged as such.
     pub(crate) unjudged: Range<Index>,
-    /// All of it, as it is now, for members that leave.
-    former: Option<Arc<Former<K>>>,
     /// What members are owed that take nothing now.
     pub(crate) backlog: Backlog<K>,
 }
@@ -99,12 +160,11 @@ pub(crate) struct OutTable<K> {
 impl<K: Key> OutTable<K> {
     fn new(table: &Table<K>, hasher: &RandomState) -> OutTable<K> {
         OutTable {
-            pages: Vec::new(),
+            pages: Pages::default(),
             len: 0,
             of_source: Vec::new(),
             several: HashMap::with_hasher(hasher.clone()),
             unjudged: Index(0)..table.end(),
-            former: None,
             backlog: Backlog::new(hasher.clone()),
         }
     }
@@ -116,36 +176,17 @@ impl<K: Key> OutTable<K> {
     }
 
     pub(crate) fn get(&self, index: Index) -> Option<Said> {
-        let (page, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
-        self.pages.get(page)?.as_deref()?.get(at)
+        self.pages.get(index)
     }
 
     /// Whatever is said next of a prefix that something is said of counts as something else than before.
     pub(crate) fn forget_print(&mut self, index: Index) {
-        let (page, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
-        if let Some(Some(page)) = self.pages.get_mut(page) {
-            page.prints[at] = Print::UNKNOWN;
-        }
+        self.pages.forget_print(index);
     }
 
     /// Notes what is said from now on; gives what was said before.
     pub(crate) fn put(&mut self, index: Index, said: Option<Said>) -> Option<Said> {
-        let (number, at) = (index.0 as usize / PAGE, index.0 as usize % PAGE);
-        if said.is_some() && self.pages.len() <= number {
-            self.pages.resize_with(number + 1, || None);
-        }
-        self.former = None;
-        let slot = self.pages.get_mut(number)?;
-        let page = match (&mut *slot, said) {
-            (Some(page), _) => page,
-            (None, Some(said)) => slot.insert(Box::new(Page::new(said.source))),
-            (None, None) => return None,
-        };
-        let before = page.get(at);
-        page.put(at, said);
-        if page.there == 0 {
-            *slot = None;
-        }
+        let before = self.pages.put(index, said);
         if let Some(said) = said {
             count(&mut self.of_source, said.source, 1);
             self.len += 1;
@@ -159,34 +200,12 @@ impl<K: Key> OutTable<K> {
 
     /// The first index from `from` on of which anything was said.
     pub(crate) fn next_from(&self, from: Index) -> Option<Index> {
-        let (first, at) = (from.0 as usize / PAGE, from.0 as usize % PAGE);
-        let there = |page: &Option<Box<Page>>| page.as_ref().map_or(0, |page| page.there);
-        let mut mask = u64::MAX << at;
-        for (number, page) in self.pages.iter().enumerate().skip(first) {
-            let left = there(page) & mask;
-            if left != 0 {
-                return Some(Index((number * PAGE) as u32 + left.trailing_zeros()));
-            }
-            mask = u64::MAX;
-        }
-        None
+        next_there(from, self.pages.there(from.0 as usize / PAGE))
     }
 
-    /// All that was said, in order of prefixes.
-    pub(crate) fn former(&mut self, table: &Table<K>) -> Arc<Former<K>> {
-        if let Some(former) = &self.former {
-            return Arc::clone(former);
-        }
-        let mut all = Former::new();
-        let mut next = Index(0);
-        while let Some(index) = self.next_from(next) {
-            next = Index(index.0 + 1);
-            if let (Some(entry), Some(said)) = (table.entry(index), self.get(index)) {
-                all.push((entry.key, Some(said)));
-            }
-        }
-        all.sort_unstable_by_key(|(key, _)| *key);
-        Arc::clone(self.former.insert(Arc::new(all)))
+    /// All that was said, for a member that leaves.
+    pub(crate) fn pages(&self) -> &Pages {
+        &self.pages
     }
 
     /// The same as [`Self::put`] for a peer that takes several paths: notes the difference in `stage`.

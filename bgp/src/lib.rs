@@ -68,6 +68,7 @@ mod adj_rib_out;
 mod backlog;
 mod decision;
 mod export;
+mod former;
 mod import;
 mod loc_rib;
 mod update_group;

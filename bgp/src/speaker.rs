@@ -427,9 +427,12 @@ impl Speaker {
             // Its own group is judged anew with it.
             group.judge_again(policy, &self.tables.rib);
         } else {
-            member.take_along(slot, &mut group.told, &self.tables.rib);
+            member.leave(slot, &group.told);
             self.groups.leave(member.group, (slot, address));
             member.group = self.groups.join(policy, (slot, address), &self.tables.rib, &self.hasher);
+            if let Some(group) = self.groups.get_mut(member.group) {
+                member.arrive(slot, &mut group.told);
+            }
         }
         for family in Family::ALL.into_iter().filter(|&family| families[family as usize]) {
             member.request(family, Request::default());

@@ -12,6 +12,7 @@ use crate::config::SendPaths;
 use crate::decision::{Decision, Rules};
 use crate::export::{ExportPolicy, Learned, Permit, Recipient};
 use crate::filter::FilterRule;
+use crate::former::Before;
 use crate::loc_rib::{Index, Path, Slot, Table};
 use crate::nexthops::Nexthops;
 use crate::output::Output;
@@ -76,6 +77,10 @@ impl Speaker {
             let said = after.map(|(worded, source)| Said { print: worded.print, source });
             let before = told.put(index, said);
             if before == said {
+                if said.is_none() {
+                    // Whoever comes from another group may have been told of it there.
+                    told.backlog.note(key, false, false);
+                }
                 continue;
             }
             told.backlog.note(key, before.is_some(), said.is_some());
@@ -207,14 +212,13 @@ impl Speaker {
             left: portion,
         };
         let form = policy.form(K::FAMILY);
-        // What is compared with another group's is compared first: what is owed is news of that.
-        let compares = progress.run.as_ref().is_some_and(|run| run.former.is_some());
+        let compares = progress.compares();
         if !compares {
             walk.catch_up(table, told);
         }
         let (mut begun, mut running, mut finished) = (false, None, None);
         if compares || !told.backlog.is_behind(slot) {
-            begun = progress.begin(slot, table, told);
+            begun = progress.begin(table);
             if let Some(run) = &mut progress.run {
                 running = Some(run.request);
                 if walk.run(run, table, told) {
@@ -330,20 +334,28 @@ impl Walk<'_> {
                 self.look_at(index, run, table, told);
             }
         }
-        // What is left of what was said elsewhere and isn't said here.
-        let Some((former, looked_at)) = &mut run.former else { return true };
-        while let Some((key, before)) = former.get(*looked_at) {
-            if self.left == 0 {
-                return false;
-            }
+        let Some(former) = &mut run.former else { return true };
+        while self.left > 0 {
+            let Some(before) = former.go_on() else { return true };
             self.left -= 1;
-            *looked_at += 1;
-            let was_told = before.is_none_or(|before| before.source != self.to.slot);
-            if was_told && matches!(self.now(table.find(*key), table, told), Now::Nothing) {
-                self.stage.withdraw(key.prefix());
+            match before {
+                // What has gone from its place since is owed.
+                Before::At(index) => {
+                    if let Some(entry) = table.entry(index)
+                        && former.may_know(self.to.slot, index)
+                        && matches!(self.now(Some(index), table, told), Now::Nothing)
+                    {
+                        self.stage.withdraw(entry.key.prefix());
+                    }
+                }
+                Before::Other(key) => match self.now(table.find(key), table, told) {
+                    Now::This(worded) => self.announce(key, worded),
+                    Now::Nothing => self.stage.withdraw(key.prefix()),
+                    Now::Undecided => {}
+                },
             }
         }
-        true
+        false
     }
 
     fn next_of<K: FamilyKey>(&self, run: &Run<K>, told: &OutTable<K>) -> Option<Index> {
@@ -383,11 +395,9 @@ impl Walk<'_> {
             }
             Now::Undecided => return,
         };
-        let is_known = run.former.as_ref().is_some_and(|(former, _)| {
-            let before = former.binary_search_by_key(&entry.key, |(key, _)| *key);
-            let before = before.ok().and_then(|at| former[at].1);
-            before.is_some_and(|before| before.source != self.to.slot && before.print == worded.print)
-        });
+        let before = run.former.as_ref().and_then(|former| former.get(index));
+        let is_known =
+            before.is_some_and(|before| before.source != self.to.slot && before.print == worded.print);
         if run.request.force || !is_known {
             self.announce(entry.key, worded);
         }

@@ -11,13 +11,13 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ahash::RandomState;
 use model::Family;
 
-use crate::adj_rib_out::{AdjRibOut, OutTable, Said};
+use crate::adj_rib_out::{AdjRibOut, OutTable};
 use crate::export::ExportPolicy;
+use crate::former::Former;
 use crate::loc_rib::{Index, Key, KeyV4, KeyV6, Rib, Slot, Table};
 
 /// A group's number, taken again when its last member has left.
@@ -187,9 +187,6 @@ impl Request {
     }
 }
 
-/// What a peer was told as a member of another group, in order of prefixes; `None` is something, or perhaps nothing.
-pub(crate) type Former<K> = Vec<(K, Option<Said>)>;
-
 /// A run under way.
 #[derive(Debug)]
 pub(crate) struct Run<K> {
@@ -197,8 +194,8 @@ pub(crate) struct Run<K> {
     pub(crate) next: Index,
     pub(crate) end: Index,
     pub(crate) request: Request,
-    /// What is to be compared with, and how many of it have been looked at after the run.
-    pub(crate) former: Option<(Arc<Former<K>>, usize)>,
+    /// What is compared with; what of it isn't said any more is withdrawn after the run.
+    pub(crate) former: Option<Former<K>>,
 }
 
 /// Where a peer stands in one family of its group.
@@ -208,8 +205,8 @@ pub(crate) struct Progress<K> {
     pub(crate) begun: bool,
     pub(crate) requested: Option<Request>,
     pub(crate) run: Option<Run<K>>,
-    /// For the next run.
-    pub(crate) former: Option<Arc<Former<K>>>,
+    /// For the next run, which is then the first one in this group.
+    pub(crate) former: Option<Former<K>>,
 }
 
 impl<K: Key> Progress<K> {
@@ -234,41 +231,45 @@ impl<K: Key> Progress<K> {
     }
 
     /// Begins a requested run unless one is under way; says whether it did.
-    pub(crate) fn begin(&mut self, member: Slot, table: &Table<K>, told: &mut OutTable<K>) -> bool {
+    pub(crate) fn begin(&mut self, table: &Table<K>) -> bool {
         if self.run.is_some() {
             return false;
         }
         let Some(request) = self.requested.take() else { return false };
-        let former = self.former.take().map(|former| (former, 0));
-        if former.is_some() {
-            // News of what hasn't been compared yet would be compared with the wrong thing.
-            told.backlog.fall_behind(member, true);
-        }
-        self.run = Some(Run { next: Index(0), end: table.end(), request, former });
+        self.run = Some(Run { next: Index(0), end: table.end(), request, former: self.former.take() });
         self.begun = true;
         true
     }
 
-    /// It has another group from here on, and begins there with what it was told here.
-    fn take_along(&mut self, member: Slot, told: &mut OutTable<K>, table: &Table<K>) {
-        if !self.begun {
-            return;
+    /// Is it being compared with what it was told as a member of another group, or about to be? What it is owed is news of
+    /// that, and comes later.
+    pub(crate) fn compares(&self) -> bool {
+        self.former.is_some() || self.run.as_ref().is_some_and(|run| run.former.is_some())
+    }
+
+    /// It leaves its group, and takes along what it was told here.
+    fn leave(&mut self, member: Slot, told: &OutTable<K>) {
+        if self.begun {
+            self.former = Some(match self.run.take() {
+                None => Former::all(told.pages().clone()),
+                Some(run) => {
+                    self.request(run.request);
+                    Former::some(told.pages(), run.former)
+                }
+            });
         }
-        let is_certain = self.run.is_none() && !told.backlog.is_behind(member);
-        let mut former = told.former(table);
-        if !is_certain {
-            let mut keys: Vec<K> = former.iter().map(|(key, _)| *key).collect();
-            keys.extend(told.backlog.owed(member));
-            if let Some((before, _)) = self.run.as_ref().and_then(|run| run.former.as_ref()) {
-                keys.extend(before.iter().map(|(key, _)| *key));
-            }
-            keys.sort_unstable();
-            keys.dedup();
-            former = Arc::new(keys.into_iter().map(|key| (key, None)).collect());
+        // Also where it has heard nothing here yet, and is as it came.
+        if let Some(former) = &mut self.former {
+            former.add_others(told.backlog.owed(member));
         }
-        let unfinished = self.run.take().map(|run| run.request).unwrap_or_default();
-        self.request(unfinished);
-        (self.former, self.begun) = (Some(former), false);
+        self.begun = false;
+    }
+
+    /// It comes from another group: from here on it is owed news of what it was told there.
+    fn arrive(&self, member: Slot, told: &mut OutTable<K>) {
+        if self.former.is_some() {
+            told.backlog.fall_behind(member, true);
+        }
     }
 }
 
@@ -308,9 +309,15 @@ impl Member {
         }
     }
 
-    /// Prepares for another group: see [`Progress::take_along`].
-    pub(crate) fn take_along(&mut self, slot: Slot, told: &mut AdjRibOut, rib: &Rib) {
-        self.v4.take_along(slot, &mut told.v4, &rib.v4);
-        self.v6.take_along(slot, &mut told.v6, &rib.v6);
+    /// It leaves its group: see [`Progress::leave`].
+    pub(crate) fn leave(&mut self, slot: Slot, told: &AdjRibOut) {
+        self.v4.leave(slot, &told.v4);
+        self.v6.leave(slot, &told.v6);
+    }
+
+    /// It comes from another group: see [`Progress::arrive`].
+    pub(crate) fn arrive(&self, slot: Slot, told: &mut AdjRibOut) {
+        self.v4.arrive(slot, &mut told.v4);
+        self.v6.arrive(slot, &mut told.v6);
     }
 }

@@ -326,6 +326,11 @@ impl World {
         for connection in open {
             self.give(Input::Congested { connection, congested: false });
         }
+        self.work();
+    }
+
+    /// Lets all work be done that doesn't wait for a peer.
+    fn work(&mut self) {
         while self.speaker.next_deadline().is_some_and(|deadline| deadline <= self.now) {
             self.give(Input::Tick);
         }
@@ -407,4 +412,79 @@ fn peers_of_one_policy_are_one_group_and_get_the_same_bytes() {
     let groups = world.speaker.groups.ids().filter(|&id| world.speaker.groups.get(id).is_some());
     assert_eq!(groups.count(), 4);
     assert_eq!(world.speaker.groups.members(), usize::from(PEERS));
+}
+
+/// A member changes groups, and before it is compared its prefixes are gone and their places are others'.
+fn places_become_others(changes_twice: bool) {
+    let hosts = |net: [u8; 2]| {
+        let host = move |host: u16| {
+            let [high, low] = host.to_be_bytes();
+            Prefix::new([net[0], net[1], high, low].into(), 32).expect("a prefix")
+        };
+        // So many that their places are given to others once they are gone.
+        (0..1300).map(host)
+    };
+    let (first, then) = (hosts([192, 0]), hosts([198, 18]));
+    let mut world = World::new(1);
+    (5..=7).for_each(|peer| world.up(peer, false, false));
+    first.clone().for_each(|prefix| world.give(Input::Originate(OriginatedRoute::new(prefix))));
+    world.settle();
+    assert_eq!(world.knows[6].len(), first.len());
+    let filter = |world: &mut World, peer: u8, export| {
+        world.peers[usize::from(peer)].1.export = export;
+        world.configure(peer);
+    };
+    if changes_twice {
+        // It isn't its turn, so that nothing has been compared when it changes again.
+        filter(&mut world, 7, 1);
+        filter(&mut world, 5, 1);
+        world.give(Input::Tick);
+    }
+    // The first ones are kept out in the new group.
+    filter(&mut world, 6, 1);
+    let member = world.speaker.peers[6].as_ref().and_then(|peer| peer.member.as_ref()).expect("a session");
+    assert_eq!(member.v4.begun, !changes_twice);
+    let connection = world.peers[6].0.expect("a session");
+    world.give(Input::Congested { connection, congested: true });
+    let knows = world.knows[6].clone();
+    first.clone().for_each(|prefix| world.give(Input::Withdraw(prefix)));
+    world.work();
+    world.speaker.rest();
+    world.work();
+    then.clone().for_each(|prefix| world.give(Input::Originate(OriginatedRoute::new(prefix))));
+    world.work();
+    let rib = &world.speaker.tables.rib.v4;
+    let place = |prefix| rib.find(KeyV4::new(prefix)).expect("it is there");
+    assert!(then.clone().all(|prefix| place(prefix).0 < first.len() as u32), "the places are the same");
+    if changes_twice {
+        filter(&mut world, 6, 0);
+    }
+    assert_eq!(world.knows[6], knows, "it takes nothing");
+    world.settle();
+    assert!(world.knows[6].keys().copied().eq(then));
+}
+
+#[test]
+fn places_become_others_while_a_member_is_compared() {
+    places_become_others(false);
+}
+
+#[test]
+fn places_become_others_while_a_member_changes_groups_twice() {
+    places_become_others(true);
+}
+
+#[test]
+fn a_member_that_leaves_before_it_has_heard_all_is_told_the_rest() {
+    let mut world = World::new(1);
+    world.up(5, false, false);
+    (0..PREFIXES).for_each(|number| world.give(Input::Originate(OriginatedRoute::new(prefix(number)))));
+    world.settle();
+    world.up(6, false, false);
+    assert!(world.knows[6].len() < usize::from(PREFIXES), "it is told in portions");
+    world.peers[6].1.export = 1;
+    world.configure(6);
+    world.settle();
+    let (_, must_know) = world.must_know(Slot(6)).expect("a session");
+    assert_eq!(world.knows[6], must_know);
 }
