@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bgp::bfd::{Bfd, BfdConfig, BfdOutput, BfdPath, BfdStatus, Diagnostic, Refused, State};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{interval, sleep_until};
 use tracing::{error, info, warn};
 
@@ -26,8 +26,8 @@ use sockets::{Receivers, Senders};
 
 /// Most sessions; as many as BGP has peers.
 const SESSIONS_MAX: usize = 4096;
-/// Orders that may wait; the thread takes them at once.
-const ORDERS: usize = 64;
+/// Lost links that may wait to be told; the thread takes them at once.
+const LOST_LINKS: usize = 64;
 /// Bursts of datagrams that are taken of the sockets at once: more than all sessions send within the shortest time.
 const BURSTS: usize = 32;
 /// How often the report is renewed, and ports that could not be had are tried again.
@@ -68,15 +68,6 @@ pub struct BfdReport {
     pub problem: Option<String>,
 }
 
-enum Order {
-    /// Watch these ways and no others.
-    Watch(BTreeMap<BfdPath, BfdConfig>),
-    /// Nothing passes over this link any more.
-    LinkDown(u32),
-    /// Say farewell and end.
-    Stop,
-}
-
 /// What the thread and the event loop share. At most one piece of news a session: a loop that is slow sees the latest.
 #[derive(Default)]
 struct Shared {
@@ -89,11 +80,11 @@ struct Shared {
 
 /// The event loop's end.
 pub struct BfdThread {
-    orders: mpsc::Sender<Order>,
+    /// The ways to watch: the latest counts, however late the thread is.
+    wanted: watch::Sender<BTreeMap<BfdPath, BfdConfig>>,
+    /// Links over which nothing passes any more. The thread ends when there can be no more of them.
+    lost_links: mpsc::Sender<u32>,
     shared: Arc<Shared>,
-    watched: BTreeMap<BfdPath, BfdConfig>,
-    /// Orders that found no room; the latest counts, and is tried again.
-    unsaid: bool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -105,7 +96,8 @@ impl BfdThread {
     /// # Errors
     /// Where there can be no thread.
     pub fn start(come_first: fn() -> io::Result<()>) -> io::Result<BfdThread> {
-        let (orders, queue) = mpsc::channel(ORDERS);
+        let (wanted, wants) = watch::channel(BTreeMap::new());
+        let (lost_links, losses) = mpsc::channel(LOST_LINKS);
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("bfd".to_owned()).spawn(move || {
@@ -115,25 +107,26 @@ impl BfdThread {
                 let _ = of_thread.ordinary.set(error.to_string());
             }
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(Watcher::new(of_thread).run(queue)),
+                Ok(runtime) => runtime.block_on(Watcher::new(of_thread).run(wants, losses)),
                 Err(error) => error!(%error, "no BFD: can't start its event loop"),
             }
         })?;
-        Ok(BfdThread { orders, shared, watched: BTreeMap::new(), unsaid: false, thread: Some(thread) })
+        Ok(BfdThread { wanted, lost_links, shared, thread: Some(thread) })
     }
 
     /// Watches these ways and no others.
     pub fn watch(&mut self, paths: BTreeMap<BfdPath, BfdConfig>) {
-        if self.unsaid || paths != self.watched {
-            self.unsaid = self.orders.try_send(Order::Watch(paths.clone())).is_err();
-            self.watched = paths;
-        }
+        self.wanted.send_if_modified(|wanted| {
+            let changes = *wanted != paths;
+            *wanted = paths;
+            changes
+        });
     }
 
     /// Nothing passes over this link any more: who is behind it is lost at once.
     pub fn link_down(&self, link: u32) {
         // With no room there is a flood of these; then the silence tells.
-        let _ = self.orders.try_send(Order::LinkDown(link));
+        let _ = self.lost_links.try_send(link);
     }
 
     /// Waits until there is news.
@@ -164,9 +157,7 @@ impl BfdThread {
     /// Tells every peer that the end is no failure, and ends.
     pub fn stop(&mut self) {
         if let Some(thread) = self.thread.take() {
-            let _ = self.orders.try_send(Order::Stop);
-            // It ends with its queue as well.
-            self.orders = mpsc::channel(1).0;
+            self.lost_links = mpsc::channel(1).0;
             let _ = thread.join();
         }
     }
@@ -206,16 +197,23 @@ impl Watcher {
         }
     }
 
-    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+    async fn run(
+        mut self,
+        mut wants: watch::Receiver<BTreeMap<BfdPath, BfdConfig>>,
+        mut losses: mpsc::Receiver<u32>,
+    ) {
         let mut renew = interval(RENEW_EVERY);
         loop {
             let far = Instant::now() + Duration::from_secs(3600);
             let deadline = self.bfd.next_deadline().unwrap_or(far);
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(Order::Watch(paths)) => self.watch(&paths),
-                    Some(Order::LinkDown(link)) => self.link_down(link),
-                    Some(Order::Stop) | None => break,
+                Ok(()) = wants.changed() => {
+                    let paths = wants.borrow_and_update().clone();
+                    self.watch(&paths);
+                }
+                link = losses.recv() => match link {
+                    Some(link) => self.link_down(link),
+                    None => break,
                 },
                 () = Receivers::readable(self.receivers.as_ref()) => self.receive(),
                 () = sleep_until(deadline.into()) => {

@@ -275,3 +275,22 @@ fn the_kernel_tells_when_a_packet_came() {
         });
     });
 }
+
+#[test]
+fn however_late_the_thread_is_it_watches_what_was_wanted_last() {
+    static GATE: Mutex<()> = Mutex::new(());
+    in_namespace(|| {
+        let closed = lock(&GATE);
+        let mut thread = BfdThread::start(|| {
+            drop(lock(&GATE));
+            Ok(())
+        })
+        .unwrap();
+        for last in 2..=200 {
+            watch(&mut thread, SURELY, &[path(&format!("127.0.0.{last}"), "127.0.0.1", None)]);
+        }
+        drop(closed);
+        until(&thread, "the last is watched", |report| session(report, "127.0.0.200").is_some());
+        assert_eq!(thread.report().sessions.len(), 1);
+    });
+}
