@@ -8,7 +8,6 @@
 //!
 //! A member that leaves takes all of it along ([`Former`]): the pages themselves, which are copied where they change later.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use ahash::RandomState;
 
 use crate::backlog::Backlog;
 use crate::loc_rib::{Index, Key, KeyV4, KeyV6, Rib, Slot, Table};
+use crate::parted::Parted;
 use crate::wire::nlri::Nlri;
 use crate::wording::{Print, Stage, Worded};
 
@@ -149,7 +149,8 @@ pub(crate) struct OutTable<K> {
     /// How many were said of each source, by its slot.
     of_source: Vec<u32>,
     /// In place of all that towards a peer that takes several paths (RFC 7911), each with its identifier; never empty.
-    pub(crate) several: HashMap<K, Vec<(u32, Print)>, RandomState>,
+    several: Parted<(K, Vec<(u32, Print)>)>,
+    hasher: RandomState,
     /// What was in the Loc-RIB when the group was made and hasn't been judged for it yet. Runs do that; whatever is
     /// decided since then is news, and is judged as such.
     pub(crate) unjudged: Range<Index>,
@@ -163,7 +164,8 @@ impl<K: Key> OutTable<K> {
             pages: Pages::default(),
             len: 0,
             of_source: Vec::new(),
-            several: HashMap::with_hasher(hasher.clone()),
+            several: Parted::new(),
+            hasher: hasher.clone(),
             unjudged: Index(0)..table.end(),
             backlog: Backlog::new(hasher.clone()),
         }
@@ -210,8 +212,19 @@ impl<K: Key> OutTable<K> {
 
     /// The same as [`Self::put`] for a peer that takes several paths: notes the difference in `stage`.
     pub(crate) fn stage_several(&mut self, key: K, told: &[(u32, Worded)], force: bool, stage: &mut Stage) {
-        let before = self.several.remove(&key).unwrap_or_default();
         let nlri = |path_id: u32| Nlri { path_id, prefix: key.prefix() };
+        let hash = self.hasher.hash_one(key);
+        let now: Vec<(u32, Print)> = told.iter().map(|&(id, worded)| (id, worded.print)).collect();
+        let before = match self.several.find_mut(hash, |(other, _)| *other == key) {
+            Some((_, before)) if !now.is_empty() => std::mem::replace(before, now),
+            Some(_) => self.several.remove(hash, |(other, _)| *other == key).unwrap_or((key, Vec::new())).1,
+            None => {
+                if !now.is_empty() {
+                    self.several.insert_unique(hash, (key, now), |(key, _)| self.hasher.hash_one(key));
+                }
+                Vec::new()
+            }
+        };
         for &(id, _) in &before {
             if told.iter().all(|&(other, _)| other != id) {
                 stage.withdrawn.push(nlri(id));
@@ -221,9 +234,6 @@ impl<K: Key> OutTable<K> {
             if force || !before.contains(&(id, worded.print)) {
                 stage.announce(nlri(id), worded);
             }
-        }
-        if !told.is_empty() {
-            self.several.insert(key, told.iter().map(|&(id, worded)| (id, worded.print)).collect());
         }
     }
 }

@@ -77,6 +77,7 @@ mod cohorts;
 mod filter;
 mod interner;
 mod nexthops;
+mod parted;
 mod pass;
 mod prefix_limit;
 mod rewrite;

@@ -195,7 +195,7 @@ pub(crate) struct Run<K> {
     pub(crate) end: Index,
     pub(crate) request: Request,
     /// What is compared with; what of it isn't said any more is withdrawn after the run.
-    pub(crate) former: Option<Former<K>>,
+    pub(crate) former: Option<Box<Former<K>>>,
 }
 
 /// Where a peer stands in one family of its group.
@@ -206,7 +206,7 @@ pub(crate) struct Progress<K> {
     pub(crate) requested: Option<Request>,
     pub(crate) run: Option<Run<K>>,
     /// For the next run, which is then the first one in this group.
-    pub(crate) former: Option<Former<K>>,
+    pub(crate) former: Option<Box<Former<K>>>,
 }
 
 impl<K: Key> Progress<K> {
@@ -250,13 +250,13 @@ impl<K: Key> Progress<K> {
     /// It leaves its group, and takes along what it was told here.
     fn leave(&mut self, member: Slot, told: &OutTable<K>) {
         if self.begun {
-            self.former = Some(match self.run.take() {
+            self.former = Some(Box::new(match self.run.take() {
                 None => Former::all(told.pages().clone()),
                 Some(run) => {
                     self.request(run.request);
-                    Former::some(told.pages(), run.former)
+                    Former::some(told.pages(), run.former.map(|before| *before))
                 }
-            });
+            }));
         }
         // Also where it has heard nothing here yet, and is as it came.
         if let Some(former) = &mut self.former {
