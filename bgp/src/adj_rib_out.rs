@@ -6,7 +6,7 @@
 //! What was said itself follows from the best path and the group's policy, so only enough is kept to tell whether something
 //! else is to be said now: see [`crate::wording`].
 //!
-//! A member that leaves takes all of it along ([`Former`]): the pages themselves, which are copied where they change later.
+//! A member that leaves takes a copy of all of it along ([`crate::former`]).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -80,9 +80,9 @@ impl Page {
     }
 }
 
-/// What was said, by [`Index`]. A copy shares what neither of the two has changed since.
+/// What was said, by [`Index`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pages(Vec<Option<Arc<Page>>>);
+pub(crate) struct Pages(Vec<Option<Box<Page>>>);
 
 impl Pages {
     fn page(&self, number: usize) -> Option<&Page> {
@@ -102,10 +102,9 @@ impl Pages {
         let slot = self.0.get_mut(number)?;
         let page = match (&mut *slot, said) {
             (Some(page), _) => page,
-            (None, Some(said)) => slot.insert(Arc::new(Page::new(said.source))),
+            (None, Some(said)) => slot.insert(Box::new(Page::new(said.source))),
             (None, None) => return None,
         };
-        let page = Arc::make_mut(page);
         let before = page.get(at);
         page.put(at, said);
         if page.there == 0 {
@@ -116,7 +115,7 @@ impl Pages {
 
     fn forget_print(&mut self, index: Index) {
         if let Some(Some(page)) = self.0.get_mut(index.0 as usize / PAGE) {
-            Arc::make_mut(page).prints[index.0 as usize % PAGE] = Print::UNKNOWN;
+            page.prints[index.0 as usize % PAGE] = Print::UNKNOWN;
         }
     }
 
@@ -151,6 +150,8 @@ pub(crate) struct OutTable<K> {
     /// In place of all that towards a peer that takes several paths (RFC 7911), each with its identifier; never empty.
     several: Parted<(K, Vec<(u32, Print)>)>,
     hasher: RandomState,
+    /// A copy of the pages as they are now, for members that leave.
+    copy: Option<Arc<Pages>>,
     /// What was in the Loc-RIB when the group was made and hasn't been judged for it yet. Runs do that; whatever is
     /// decided since then is news, and is judged as such.
     pub(crate) unjudged: Range<Index>,
@@ -166,6 +167,7 @@ impl<K: Key> OutTable<K> {
             of_source: Vec::new(),
             several: Parted::new(),
             hasher: hasher.clone(),
+            copy: None,
             unjudged: Index(0)..table.end(),
             backlog: Backlog::new(hasher.clone()),
         }
@@ -188,6 +190,7 @@ impl<K: Key> OutTable<K> {
 
     /// Notes what is said from now on; gives what was said before.
     pub(crate) fn put(&mut self, index: Index, said: Option<Said>) -> Option<Said> {
+        self.copy = None;
         let before = self.pages.put(index, said);
         if let Some(said) = said {
             count(&mut self.of_source, said.source, 1);
@@ -205,9 +208,13 @@ impl<K: Key> OutTable<K> {
         next_there(from, self.pages.there(from.0 as usize / PAGE))
     }
 
-    /// All that was said, for a member that leaves.
     pub(crate) fn pages(&self) -> &Pages {
         &self.pages
+    }
+
+    /// All that was said. Copying it takes some milliseconds a million prefixes, which members share that leave together.
+    pub(crate) fn copy(&mut self) -> Arc<Pages> {
+        Arc::clone(self.copy.get_or_insert_with(|| Arc::new(self.pages.clone())))
     }
 
     /// The same as [`Self::put`] for a peer that takes several paths: notes the difference in `stage`.

@@ -9,6 +9,8 @@
 //! groups, whatever is decided of a prefix is owed to it ([`crate::backlog`]), so this counts for what nothing has been decided
 //! of since, and that is where it was.
 
+use std::sync::Arc;
+
 use crate::adj_rib_out::{PAGE, Pages, Said, next_there};
 use crate::loc_rib::{Index, Slot};
 
@@ -26,7 +28,7 @@ pub(crate) struct Former<K> {
 #[derive(Debug)]
 enum Told {
     /// All of it.
-    All(Pages),
+    All(Arc<Pages>),
     /// Some of it, or something else of these: of each page of prefixes, a bit for each.
     Some(Vec<u64>),
 }
@@ -42,7 +44,7 @@ pub(crate) enum Before<K> {
 
 impl<K: Copy + Ord> Former<K> {
     /// All that was said was told.
-    pub(crate) fn all(said: Pages) -> Former<K> {
+    pub(crate) fn all(said: Arc<Pages>) -> Former<K> {
         Former { told: Told::All(said), others: Vec::new(), next: Index(0), gone_through: 0 }
     }
 

@@ -427,7 +427,7 @@ impl Speaker {
             // Its own group is judged anew with it.
             group.judge_again(policy, &self.tables.rib);
         } else {
-            member.leave(slot, &group.told);
+            member.leave(slot, &mut group.told);
             self.groups.leave(member.group, (slot, address));
             member.group = self.groups.join(policy, (slot, address), &self.tables.rib, &self.hasher);
             if let Some(group) = self.groups.get_mut(member.group) {

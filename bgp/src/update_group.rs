@@ -248,10 +248,10 @@ impl<K: Key> Progress<K> {
     }
 
     /// It leaves its group, and takes along what it was told here.
-    fn leave(&mut self, member: Slot, told: &OutTable<K>) {
+    fn leave(&mut self, member: Slot, told: &mut OutTable<K>) {
         if self.begun {
             self.former = Some(Box::new(match self.run.take() {
-                None => Former::all(told.pages().clone()),
+                None => Former::all(told.copy()),
                 Some(run) => {
                     self.request(run.request);
                     Former::some(told.pages(), run.former.map(|before| *before))
@@ -310,9 +310,9 @@ impl Member {
     }
 
     /// It leaves its group: see [`Progress::leave`].
-    pub(crate) fn leave(&mut self, slot: Slot, told: &AdjRibOut) {
-        self.v4.leave(slot, &told.v4);
-        self.v6.leave(slot, &told.v6);
+    pub(crate) fn leave(&mut self, slot: Slot, told: &mut AdjRibOut) {
+        self.v4.leave(slot, &mut told.v4);
+        self.v6.leave(slot, &mut told.v6);
     }
 
     /// It comes from another group: see [`Progress::arrive`].
