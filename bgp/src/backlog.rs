@@ -51,6 +51,8 @@ pub(crate) struct Backlog<K> {
     latest: Parted<Number>,
     hasher: RandomState,
     behind: BTreeMap<Slot, Behind>,
+    /// Everybody knew this one when a peer was last forgotten.
+    known_to_all: u64,
 }
 
 /// Where a peer stands.
@@ -70,12 +72,22 @@ pub(crate) struct Owed<K> {
     pub(crate) may_know: bool,
 }
 
+/// News that everybody knows, of which so many are forgotten with each that comes or is told.
+const TRIM: usize = 4;
+
 /// Below so many needless entries it isn't worth to look for them.
 const SLACK: usize = 1024;
 
 impl<K: Key> Backlog<K> {
     pub(crate) fn new(hasher: RandomState) -> Backlog<K> {
-        Backlog { last: 0, news: VecDeque::new(), latest: Parted::new(), hasher, behind: BTreeMap::new() }
+        Backlog {
+            last: 0,
+            news: VecDeque::new(),
+            latest: Parted::new(),
+            hasher,
+            behind: BTreeMap::new(),
+            known_to_all: 0,
+        }
     }
 
     /// Is the peer behind?
@@ -91,13 +103,24 @@ impl<K: Key> Backlog<K> {
     /// The peer is owed nothing.
     pub(crate) fn forget(&mut self, peer: Slot) {
         self.behind.remove(&peer);
-        self.trim();
+        if self.behind.is_empty() {
+            (self.news, self.latest) = (VecDeque::new(), Parted::new());
+            (self.last, self.known_to_all) = (0, 0);
+        } else {
+            self.known_to_all = self.farthest();
+        }
+    }
+
+    /// The number of the last news that everybody knows of.
+    fn farthest(&self) -> u64 {
+        self.behind.values().map(|behind| behind.known).min().unwrap_or(self.last)
     }
 
     /// There is news of a prefix, which peers were told of before, or are now.
     pub(crate) fn note(&mut self, key: K, was_said: bool, is_said: bool) {
         let heard = |behind: &Behind| if behind.is_told { u64::MAX } else { behind.known };
         let Some(nearest) = self.behind.values().map(heard).max() else { return };
+        self.trim();
         self.last += 1;
         let number = Number::of(self.last);
         let Backlog { news, latest, hasher, .. } = self;
@@ -134,6 +157,7 @@ impl<K: Key> Backlog<K> {
 
     /// The next prefix that a peer is owed news of; after the last one it is no longer behind.
     pub(crate) fn next(&mut self, peer: Slot) -> Option<Owed<K>> {
+        self.trim();
         let behind = self.behind.get(&peer)?;
         let from = self.news.partition_point(|news| news.number.get() <= behind.known);
         let owed = self.news.range(from..).find(|news| self.is_latest(news));
@@ -154,21 +178,27 @@ impl<K: Key> Backlog<K> {
         self.news.range(from..).map(|news| news.key)
     }
 
-    /// Forgets what everybody knows.
+    /// Forgets some of what everybody knows: there may be a million, and somebody waits.
     fn trim(&mut self) {
-        let Some(farthest) = self.behind.values().map(|behind| behind.known).min() else {
-            (self.news, self.latest, self.last) = (VecDeque::new(), Parted::new(), 0);
-            return;
-        };
-        while let Some(known) = self.news.pop_front_if(|news| news.number.get() <= farthest) {
+        let known_to_all = self.known_to_all;
+        for _ in 0..TRIM {
+            let Some(known) = self.news.pop_front_if(|news| news.number.get() <= known_to_all) else {
+                return;
+            };
             self.latest.remove(self.hasher.hash_one(known.key), |number| *number == known.number);
         }
     }
 
     fn compact(&mut self) {
-        self.trim();
+        let farthest = self.farthest();
         let Backlog { news, latest, hasher, .. } = self;
-        news.retain(|news| latest.find(hasher.hash_one(news.key), |number| *number == news.number).is_some());
+        news.retain(|news| {
+            let (hash, is_it) = (hasher.hash_one(news.key), |number: &Number| *number == news.number);
+            if news.number.get() <= farthest {
+                latest.remove(hash, is_it);
+            }
+            latest.find(hash, is_it).is_some()
+        });
     }
 
     #[cfg(test)]
@@ -224,6 +254,25 @@ mod tests {
         }
         assert!(backlog.kept() <= 2 * SLACK, "{} are kept", backlog.kept());
         assert_eq!(backlog.next(Slot(1)), None);
+    }
+
+    #[test]
+    fn what_everybody_knows_is_forgotten_by_and_by() {
+        let mut backlog = backlog();
+        let host =
+            |number: u32| KeyV4::new(model::Prefix::new(number.to_be_bytes().into(), 32).expect("a prefix"));
+        backlog.fall_behind(Slot(1), false);
+        (0..10_000).for_each(|number| backlog.note(host(number), false, true));
+        backlog.fall_behind(Slot(2), false);
+        while backlog.next(Slot(1)).is_some() {}
+        assert!(backlog.kept() >= 10_000 - TRIM, "{} are kept: many went at once", backlog.kept());
+        for number in 10_000..14_000 {
+            let before = backlog.kept();
+            backlog.note(host(number), false, true);
+            assert!(backlog.kept() + TRIM > before);
+        }
+        assert_eq!(backlog.kept(), 4_000);
+        assert_eq!(backlog.next(Slot(2)), Some(Owed { key: host(10_000), may_know: false }));
     }
 
     proptest! {
