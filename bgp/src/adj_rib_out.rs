@@ -14,8 +14,10 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use crate::backlog::Backlog;
-use crate::loc_rib::{Index, Key, KeyV4, KeyV6, Rib, Slot, Table};
+use crate::key::{Key, KeyV4, KeyV6};
+use crate::loc_rib::{Index, Rib, Table};
 use crate::parted::Parted;
+use crate::path::Slot;
 use crate::wire::nlri::Nlri;
 use crate::wording::{Print, Stage, Worded};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::loc_rib::Slot;
+use crate::path::Slot;
 use crate::speaker::Peer;
 use crate::update_group::Groups;
 

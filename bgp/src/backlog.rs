@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ahash::RandomState;
 
-use crate::loc_rib::{Key, Slot};
+use crate::key::Key;
 use crate::parted::Parted;
+use crate::path::Slot;
 
 /// Counts news up from 1, in six bytes: a million a second for nine years, while somebody is behind all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +39,7 @@ struct News<K> {
 }
 
 // A peer that takes nothing while a table comes in is owed all of it.
-const _: () = assert!(size_of::<News<crate::loc_rib::KeyV4>>() == 17);
+const _: () = assert!(size_of::<News<crate::key::KeyV4>>() == 17);
 
 /// News by number, and where in them each peer stands that is behind.
 #[derive(Debug)]
@@ -218,7 +219,7 @@ fn at<K>(news: &VecDeque<News<K>>, number: Number) -> Option<&News<K>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loc_rib::KeyV4;
+    use crate::key::KeyV4;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 

@@ -8,7 +8,7 @@ use crate::config::{NextHopMode, PeerConfig, PeerKind, SelfNextHops, SendPaths};
 use crate::connection::Negotiated;
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::filter::{Filter, FilterRule, Verdict};
-use crate::loc_rib::{Path, Slot};
+use crate::path::{Path, Slot};
 use crate::rewrite::Rewrite;
 use crate::wire::attributes::{AsPath, Scope, code, flag};
 use crate::wire::capability::Role;

@@ -12,7 +12,8 @@
 use std::sync::Arc;
 
 use crate::adj_rib_out::{PAGE, Pages, Said, next_there};
-use crate::loc_rib::{Index, Slot};
+use crate::loc_rib::Index;
+use crate::path::Slot;
 
 /// What was told, and how far that has been gone through.
 #[derive(Debug)]

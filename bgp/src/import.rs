@@ -11,7 +11,7 @@ use model::Prefix;
 use crate::config::{PeerConfig, PeerKind, SpeakerConfig};
 use crate::filter::{Filter, Verdict};
 use crate::interner::Interner;
-use crate::loc_rib::mark;
+use crate::path::mark;
 use crate::rewrite::Rewrite;
 use crate::wire::attributes::{Attributes, BLACKHOLE, NO_EXPORT, Scope, code, flag};
 use crate::wire::capability::Role;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::{Family, Prefix};
 
-use crate::loc_rib::{Path, Slot};
+use crate::path::{Path, Slot};
 use crate::speaker::Speaker;
 use crate::wire::attributes::{Attributes, RawAttribute, code, emit, flag, iterate};
 use crate::wire::nlri::{self, AfiSafi, Nlri, NlriField};

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use crate::adj_rib_in::{AdjRibIn, Tables};
 use crate::config::SpeakerConfig;
 use crate::import::ImportPolicy;
-use crate::loc_rib::{Becomes, Index, Slot};
+use crate::loc_rib::{Becomes, Index};
 use crate::output::Output;
+use crate::path::Slot;
 use crate::speaker::Peer;
 use crate::work::FamilyKey;
 

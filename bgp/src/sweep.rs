@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::loc_rib::{Index, Key, Table};
+use crate::key::Key;
+use crate::loc_rib::{Index, Table};
 
 /// One family's look through its table.
 #[derive(Debug, Default)]

@@ -18,7 +18,9 @@ use model::Family;
 use crate::adj_rib_out::{AdjRibOut, OutTable};
 use crate::export::ExportPolicy;
 use crate::former::Former;
-use crate::loc_rib::{Index, Key, KeyV4, KeyV6, Rib, Slot, Table};
+use crate::key::{Key, KeyV4, KeyV6};
+use crate::loc_rib::{Index, Rib, Table};
+use crate::path::Slot;
 
 /// A group's number, taken again when its last member has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use model::{Family, Prefix};
 
 use crate::config::PeerId;
 use crate::decision::{Decision, Rules};
-use crate::loc_rib::{Slot, mark};
+use crate::path::{Slot, mark};
 use crate::speaker::{Peer, Speaker};
 use crate::status::{FamilyCounters, PathSource, PathStatus, PeerStatus, Standing};
 use crate::work::run_decision;

@@ -17,8 +17,9 @@ use model::{AsNumber, Family, Prefix};
 
 use super::wire::{ADMINISTRATIVELY_CLOSED, Down, Message, PeerHeader, Statistic, View};
 use super::{StationConfig, StationId};
-use crate::loc_rib::{Index, Path, Slot, mark};
+use crate::loc_rib::Index;
 use crate::output::{Output, Reason};
+use crate::path::{Path, Slot, mark};
 use crate::rewrite::Rewrite;
 use crate::wire::attributes::Attributes;
 use crate::wire::capability::Capability;

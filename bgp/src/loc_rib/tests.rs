@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::input::Rank;
 use crate::interner::Interner;
 
 fn key(number: u32) -> KeyV4 {

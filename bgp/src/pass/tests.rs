@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::config::PeerId;
 use crate::input::Input;
-use crate::loc_rib::{Slot, mark};
+use crate::path::{Slot, mark};
 use crate::telling::tests::{PEERS, PREFIXES, STEPS, World};
 use crate::wire::attributes::Attributes;
 use crate::wire::route_refresh;

@@ -9,8 +9,9 @@ use crate::bmp::monitor::{Monitored, Shown};
 use crate::bmp::wire::Statistic;
 use crate::cohorts::Freshness;
 use crate::input::Direction;
-use crate::loc_rib::{Path, Rib, Slot};
+use crate::loc_rib::Rib;
 use crate::output::{Output, Reason};
+use crate::path::{Path, Slot};
 use crate::speaker::{Peer, Speaker};
 use crate::wire::nlri::AfiSafi;
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use crate::config::ConnectionId;
 use crate::import::ImportPolicy;
-use crate::loc_rib::Slot;
 use crate::output::Output;
+use crate::path::Slot;
 use crate::prefix_limit::{Reached, TooMany};
 use crate::session::Received;
 use crate::speaker::{Peer, Speaker, out_of_resources};

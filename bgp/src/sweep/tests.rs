@@ -7,7 +7,8 @@ use model::Prefix;
 use super::*;
 use crate::input::Rank;
 use crate::interner::Interner;
-use crate::loc_rib::{KeyV4, Path, Slot};
+use crate::key::KeyV4;
+use crate::path::{Path, Slot};
 use crate::rewrite::Rewrite;
 
 const PREFIXES: u32 = 1000;

@@ -13,8 +13,9 @@ use crate::config::{ConnectionId, NextHopMode, PeerConfig, PeerId, PeerKind, Spe
 use crate::export::{ExportPolicy, Permit};
 use crate::filter::{Filter, FilterAction, FilterRule};
 use crate::input::{Direction, Input, OriginatedRoute};
-use crate::loc_rib::{Key, KeyV4, Slot};
+use crate::key::{Key, KeyV4};
 use crate::output::Output;
+use crate::path::Slot;
 use crate::speaker::Speaker;
 use crate::wire::attributes::{NO_LLGR, code};
 use crate::wire::capability::{Capability, GracefulRestart, LongLived};
