@@ -1,5 +1,7 @@
 //! The speaker: hands each input to whom it concerns, then does what is due.
 
+mod configuration;
+mod membership;
 pub(crate) mod monitoring;
 mod receive;
 
@@ -14,23 +16,20 @@ use model::{AsNumber, Family};
 use crate::adj_rib_in::{AdjRibIn, Tables};
 use crate::agenda::Agenda;
 use crate::bmp::monitor::Monitor;
-use crate::cohorts::Cohorts;
 use crate::config::{ConnectionId, PeerConfig, PeerId, PeerKind, SpeakerConfig};
 use crate::connection::{Identity, Negotiated};
 use crate::decision::Decision;
-use crate::export::ExportPolicy;
 use crate::graceful_restart::{Heard, Helper, Restart};
 use crate::input::{Direction, Input, OriginatedRoute};
 use crate::jitter::Jitter;
 use crate::output::{Output, Reason};
 use crate::pass::Pass;
 use crate::path::{Path, Slot};
-use crate::prefix_limit::Allowance;
 use crate::rewrite::Rewrite;
 use crate::session::{Event, Session, Step};
 use crate::status::ErrorCounters;
 use crate::sweep::Sweep;
-use crate::update_group::{Groups, Member, Request};
+use crate::update_group::{Groups, Member};
 use crate::wire::attributes::{code, flag};
 use crate::wire::nlri::AfiSafi;
 use crate::wire::notification::{CEASE, Notification, cease};
@@ -286,194 +285,10 @@ impl Speaker {
         act(session, &mut step)
     }
 
-    fn put_peer(&mut self, config: PeerConfig, now: Instant, out: &mut Vec<Output>) {
-        let Some(&slot) = self.slots.get(&config.id) else { return self.add_peer(config, now, out) };
-        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
-        let was_client = peer.session.config.reflector_client;
-        self.clusters_changed |= change_clients(&mut self.clients, was_client, config.reflector_client);
-        if config.keeps_session_of(&peer.session.config) {
-            let old = std::mem::replace(&mut peer.session.config, config);
-            self.config_changed(slot, &old);
-            self.limit_changed(slot, &old, now, out);
-        } else {
-            peer.rib_in.allowance.set(config.prefix_limit);
-            self.peer_down(slot, &Reason::Sent(Notification::new(CEASE, cease::RECONFIGURED)), now, out);
-            let event = self.with_session(slot, now, out, |session, step| session.restart(config, step));
-            // What is kept of it while it is away was said under the other configuration, too.
-            let event = event.unwrap_or(Event::Down { graceful: false });
-            self.session_event(slot, Some(event), now, out);
-        }
-    }
-
-    fn add_peer(&mut self, config: PeerConfig, now: Instant, out: &mut Vec<Output>) {
-        if self.slots.len() >= self.config.limits.max_peers {
-            self.peers_refused += 1;
-            return;
-        }
-        let slot = self.vacant.pop_first().unwrap_or(Slot(self.peers.len() as u32));
-        let id = config.id;
-        self.clusters_changed |= change_clients(&mut self.clients, None, config.reflector_client);
-        let (_, kind) = self.relation(&config);
-        let allowance = Allowance::new(config.prefix_limit, self.config.limits.max_prefixes_per_peer);
-        let mut step = Step {
-            now,
-            heard: now,
-            out,
-            identity: self.identity(&config, false),
-            jitter: &mut self.jitter,
-            open_hold_time: self.config.timers.open_hold_time,
-            error_forget: self.config.timers.error_forget,
-        };
-        let peer = Peer {
-            session: Session::new(config, &mut step),
-            rib_in: AdjRibIn::new(slot, kind, allowance),
-            member: None,
-            helper: Helper::default(),
-            heard: Heard::default(),
-            errors: ErrorCounters::default(),
-            congested: false,
-            is_removed: false,
-        };
-        match self.peers.get_mut(slot.0 as usize) {
-            Some(vacant) => *vacant = Some(peer),
-            None => self.peers.push(Some(peer)),
-        }
-        self.slots.insert(id, slot);
-        self.agenda.touch(slot);
-    }
-
-    /// Notes which clusters we reflect in now; where they are others than before, every route is judged anew, as it may
-    /// have been through one of them.
-    fn gather_clusters(&mut self) {
-        if !std::mem::take(&mut self.clusters_changed) || self.clients.keys().eq(self.clusters.iter()) {
-            return;
-        }
-        self.clusters = self.clients.keys().copied().collect();
-        for (slot, peer) in (0..).map(Slot).zip(&mut self.peers) {
-            if let Some(peer) = peer {
-                peer.rib_in.cohorts.iter_mut().for_each(Cohorts::judge_again);
-                self.agenda.touch(slot);
-            }
-        }
-    }
-
-    /// What the peer does not notice has changed: routes may now be judged or announced otherwise.
-    fn config_changed(&mut self, slot: Slot, old: &PeerConfig) {
-        self.agenda.touch(slot);
-        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
-        let new = &peer.session.config;
-        let own_addresses_changed = new.self_next_hops != old.self_next_hops;
-        let policy_changed = new.policy_required != old.policy_required;
-        if new.import != old.import
-            || policy_changed
-            || (new.blackhole, new.link_bandwidth) != (old.blackhole, old.link_bandwidth)
-            || own_addresses_changed
-        {
-            peer.rib_in.cohorts.iter_mut().for_each(Cohorts::judge_again);
-        }
-        self.change_group(slot);
-    }
-
-    /// Another limit: who rests for the old one need not, and what was dropped for it is asked for again.
-    fn limit_changed(&mut self, slot: Slot, old: &PeerConfig, now: Instant, out: &mut Vec<Output>) {
-        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
-        let (id, limit) = (peer.session.config.id, peer.session.config.prefix_limit);
-        if limit == old.prefix_limit {
-            return;
-        }
-        if !peer.rib_in.allowance.set(limit).is_empty() {
-            self.request_refresh(id, out);
-        }
-        self.with_session(slot, now, out, |session, step| {
-            session.end_rest(step);
-            None::<()>
-        });
-    }
-
-    /// What decides about what a peer is told; nothing while its session doesn't stand.
-    fn export_policy(&self, slot: Slot) -> Option<ExportPolicy> {
-        let session = &self.peers.get(slot.0 as usize)?.as_ref()?.session;
-        let established = session.established()?;
-        let (config, relation) = (&session.config, self.relation(&session.config));
-        Some(ExportPolicy::new(slot, config, relation, &established.negotiated, established.link.local))
-    }
-
-    /// A session stands: the peer is a member of a group, which tells it everything, then what is new.
-    fn join_group(&mut self, slot: Slot) {
-        let Some(policy) = self.export_policy(slot) else { return };
-        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
-        let families = policy.families;
-        let address = peer.session.config.address;
-        let group = self.groups.join(policy, (slot, address), &self.tables.rib, &self.hasher);
-        let mut member = Member::of(group, address);
-        for family in Family::ALL.into_iter().filter(|&family| families[family as usize]) {
-            member.request(family, Request { force: false, end_of_rib: true });
-        }
-        peer.member = Some(member);
-    }
-
-    /// What a peer is told may be judged otherwise from here on: it changes to the group that is judged so, and is told of the
-    /// difference.
-    fn change_group(&mut self, slot: Slot) {
-        let Some(policy) = self.export_policy(slot) else { return };
-        let Some(peer) = self.peers.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
-        let Some(member) = &mut peer.member else { return };
-        let address = member.address;
-        let Some(group) = self.groups.get_mut(member.group).filter(|group| group.policy != policy) else {
-            return;
-        };
-        let families = policy.families;
-        if policy.alone.is_some() {
-            // Its own group is judged anew with it.
-            group.judge_again(policy, &self.tables.rib);
-        } else {
-            member.leave(slot, &mut group.told);
-            self.groups.leave(member.group, (slot, address));
-            member.group = self.groups.join(policy, (slot, address), &self.tables.rib, &self.hasher);
-            if let Some(group) = self.groups.get_mut(member.group) {
-                member.arrive(slot, &mut group.told);
-            }
-        }
-        for family in Family::ALL.into_iter().filter(|&family| families[family as usize]) {
-            member.request(family, Request::default());
-        }
-    }
-
-    fn leave_group(&mut self, slot: Slot, peer: &mut Peer) {
-        if let Some(member) = peer.member.take() {
-            self.groups.leave(member.group, (slot, member.address));
-        }
-    }
-
     /// Takes a peer out of its slot for a moment, so that it and the tables can be changed side by side.
     pub(crate) fn take_peer(&mut self, slot: Slot) -> Option<Peer> {
         self.agenda.touch(slot);
         self.peers.get_mut(slot.0 as usize)?.take()
-    }
-
-    fn remove_peer(&mut self, peer: PeerId, now: Instant, out: &mut Vec<Output>) {
-        let Some(slot) = self.slots.remove(&peer) else { return };
-        let notification = Notification::new(CEASE, cease::DECONFIGURED);
-        self.peer_down(slot, &Reason::Sent(notification.clone()), now, out);
-        self.with_session(slot, now, out, |session, step| session.stop(Some(&notification), step));
-        if let Some(mut peer) = self.take_peer(slot) {
-            self.leave_group(slot, &mut peer);
-            let was_client = peer.session.config.reflector_client;
-            self.clusters_changed |= change_clients(&mut self.clients, was_client, None);
-            peer.rib_in.cohorts.iter_mut().for_each(Cohorts::clear);
-            (peer.helper, peer.is_removed) = (Helper::default(), true);
-            self.peers[slot.0 as usize] = Some(peer);
-            self.vacate(slot);
-        }
-    }
-
-    /// A peer that was removed keeps its slot for as long as it has paths, which are known by that.
-    pub(crate) fn vacate(&mut self, slot: Slot) {
-        let Some(place) = self.peers.get_mut(slot.0 as usize) else { return };
-        if place.take_if(|peer| peer.is_removed && peer.rib_in.is_empty()).is_some() {
-            self.agenda.touch(slot);
-            self.vacant.insert(slot);
-        }
     }
 
     /// Every peer that is configured.
@@ -689,28 +504,4 @@ impl Speaker {
 /// The peer makes us keep too much.
 pub(crate) fn out_of_resources() -> Notification {
     Notification::new(CEASE, cease::OUT_OF_RESOURCES)
-}
-
-/// A peer was a client in one cluster and is in another; says whether any of them is new or without clients now.
-fn change_clients(
-    clients: &mut BTreeMap<Ipv4Addr, usize>,
-    was: Option<Ipv4Addr>,
-    is: Option<Ipv4Addr>,
-) -> bool {
-    let mut changed = false;
-    if let Some(cluster) = is {
-        let count = clients.entry(cluster).or_default();
-        *count += 1;
-        changed |= *count == 1;
-    }
-    if let Some(cluster) = was
-        && let Some(count) = clients.get_mut(&cluster)
-    {
-        *count -= 1;
-        if *count == 0 {
-            clients.remove(&cluster);
-            changed = true;
-        }
-    }
-    changed
 }
