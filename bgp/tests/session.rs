@@ -97,6 +97,27 @@ fn nothing_follows_a_notification_on_its_connection() {
     assert_eq!(bench.sent(EBGP).iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [1, 3]);
 }
 
+/// RFC 4271 §6.3: "the Data field MUST contain the erroneous attribute (type, length, and value)".
+#[test]
+fn an_attribute_that_ends_a_session_is_in_the_notification() {
+    for (attributes, subcode, data) in [
+        // Without prefixes there is nothing to withdraw (RFC 7606 §5.2).
+        ("40010103", 6, "40010103"),
+        ("8001010040020602010000fde9", 4, "80010100"),
+        ("40010100c00803fde800", 5, "c00803fde800"),
+        ("400305010203040540010100", 5, "4003050102030405"),
+        ("40010100c00808fde8", 1, ""),
+        ("40fd0100", 2, "40fd0100"),
+        ("800f020002", 9, "800f020002"),
+    ] {
+        let mut bench = Bench::new();
+        bench.establish(EBGP);
+        bench.receive(EBGP, &update(&[], &unhex(attributes), &[]));
+        let told = bench.notification(EBGP);
+        assert_eq!(told, Some(Notification::with_data(3, subcode, &unhex(data))), "{attributes}");
+    }
+}
+
 #[test]
 fn an_open_without_a_common_family_is_refused_with_what_we_miss() {
     let mut bench = connected(EBGP);

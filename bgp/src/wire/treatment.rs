@@ -46,6 +46,16 @@ pub enum AttributeError {
 }
 
 impl AttributeError {
+    /// The attribute that is wrong, where it is there and RFC 4271 §6.3 asks to be told of it.
+    pub(crate) fn attribute(self) -> Option<u8> {
+        match self {
+            AttributeError::Flags(code) | AttributeError::Length(code) => Some(code),
+            AttributeError::Origin => Some(code::ORIGIN),
+            AttributeError::NextHop => Some(code::NEXT_HOP),
+            _ => None,
+        }
+    }
+
     /// The NOTIFICATION where treat-as-withdraw cannot be used.
     pub fn notification(self) -> Notification {
         let subcode = match self {

@@ -112,7 +112,12 @@ impl<'a> Update<'a> {
             update.require(code::ORIGIN);
         } else if let Some(error) = update.error {
             // §5.2: without reachable routes there is nothing to withdraw, so the error is not contained.
-            return Err(error.notification());
+            let wrong = update.attributes.iter().find(|attribute| error.attribute() == Some(attribute.code));
+            let notification = error.notification();
+            return Err(match wrong {
+                Some(&attribute) => with_attribute(notification.subcode, attribute),
+                None => notification,
+            });
         }
         if update.announced[1].is_some_and(|announced| !is_unicast(announced.nexthop)) {
             update.error.get_or_insert(AttributeError::NextHop);
