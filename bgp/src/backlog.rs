@@ -46,8 +46,11 @@ const _: () = assert!(size_of::<News<crate::key::KeyV4>>() == 17);
 pub(crate) struct Backlog<K> {
     /// The latest number.
     last: u64,
-    /// In order of numbers; one that is not its prefix's latest counts for nothing.
-    news: VecDeque<News<K>>,
+    /// In order of numbers; one that is not its prefix's latest counts for nothing. While such are left out the first of the
+    /// two holds what has been gone through; otherwise it is empty.
+    news: [VecDeque<News<K>>; 2],
+    /// How many of the second are still to be gone through.
+    left: usize,
     /// The latest of each prefix, by its key.
     latest: Parted<Number>,
     hasher: RandomState,
@@ -76,6 +79,9 @@ pub(crate) struct Owed<K> {
 /// News that everybody knows, of which so many are forgotten with each that comes or is told.
 const TRIM: usize = 4;
 
+/// News that are looked at with each that comes, whether they still count.
+const LOOKS: usize = 4;
+
 /// Below so many needless entries it isn't worth to look for them.
 const SLACK: usize = 1024;
 
@@ -83,7 +89,8 @@ impl<K: Key> Backlog<K> {
     pub(crate) fn new(hasher: RandomState) -> Backlog<K> {
         Backlog {
             last: 0,
-            news: VecDeque::new(),
+            news: [VecDeque::new(), VecDeque::new()],
+            left: 0,
             latest: Parted::new(),
             hasher,
             behind: BTreeMap::new(),
@@ -105,16 +112,11 @@ impl<K: Key> Backlog<K> {
     pub(crate) fn forget(&mut self, peer: Slot) {
         self.behind.remove(&peer);
         if self.behind.is_empty() {
-            (self.news, self.latest) = (VecDeque::new(), Parted::new());
-            (self.last, self.known_to_all) = (0, 0);
+            (self.news, self.latest) = ([VecDeque::new(), VecDeque::new()], Parted::new());
+            (self.last, self.known_to_all, self.left) = (0, 0, 0);
         } else {
-            self.known_to_all = self.farthest();
+            self.known_to_all = self.behind.values().map(|behind| behind.known).min().unwrap_or(self.last);
         }
-    }
-
-    /// The number of the last news that everybody knows of.
-    fn farthest(&self) -> u64 {
-        self.behind.values().map(|behind| behind.known).min().unwrap_or(self.last)
     }
 
     /// There is news of a prefix, which peers were told of before, or are now.
@@ -138,7 +140,7 @@ impl<K: Key> Backlog<K> {
             latest.remove(hash, is_it);
             return;
         }
-        news.push_back(News { key, number, born });
+        news[1].push_back(News { key, number, born });
         match before.and_then(|before| latest.find_mut(hash, |number| *number == before)) {
             Some(latest) => *latest = number,
             None => {
@@ -146,9 +148,7 @@ impl<K: Key> Backlog<K> {
                 latest.insert_unique(hash, number, hash_of);
             }
         }
-        if self.news.len() > 2 * self.latest.len() + SLACK {
-            self.compact();
-        }
+        self.leave_out();
     }
 
     /// Is this the latest news of its prefix?
@@ -156,62 +156,99 @@ impl<K: Key> Backlog<K> {
         self.latest.find(self.hasher.hash_one(news.key), |number| *number == news.number).is_some()
     }
 
-    /// The next prefix that a peer is owed news of; after the last one it is no longer behind.
-    pub(crate) fn next(&mut self, peer: Slot) -> Option<Owed<K>> {
+    /// The news after a number.
+    fn after(&self, known: u64) -> impl Iterator<Item = &News<K>> {
+        self.news.iter().flat_map(move |news| {
+            let from = news.partition_point(|news| news.number.get() <= known);
+            news.range(from..)
+        })
+    }
+
+    /// The next prefix that a peer is owed news of; after the last one it is no longer behind. What counts for nothing takes of
+    /// `looks`, and without these there is nothing for now.
+    pub(crate) fn next(&mut self, peer: Slot, looks: &mut usize) -> Option<Owed<K>> {
         self.trim();
-        let behind = self.behind.get(&peer)?;
-        let from = self.news.partition_point(|news| news.number.get() <= behind.known);
-        let owed = self.news.range(from..).find(|news| self.is_latest(news));
-        let Some(&News { key, number, born }) = owed else {
+        let behind = *self.behind.get(&peer)?;
+        let (mut known, mut found) = (behind.known, None);
+        let mut is_all = true;
+        for news in self.after(behind.known) {
+            if *looks == 0 {
+                is_all = false;
+                break;
+            }
+            known = news.number.get();
+            if self.is_latest(news) {
+                found = Some(*news);
+                break;
+            }
+            *looks -= 1;
+        }
+        if found.is_none() && is_all {
             self.forget(peer);
             return None;
-        };
-        let behind = self.behind.get_mut(&peer)?;
-        let may_know = behind.is_told || born.get() <= behind.known;
-        behind.known = number.get();
-        Some(Owed { key, may_know })
+        }
+        self.behind.get_mut(&peer)?.known = known;
+        let News { key, born, .. } = found?;
+        Some(Owed { key, may_know: behind.is_told || born.get() <= behind.known })
     }
 
     /// Every prefix that a peer is owed news of, at least: some more than once, and some that it never heard of.
     pub(crate) fn owed(&self, peer: Slot) -> impl Iterator<Item = K> + '_ {
         let known = self.behind.get(&peer).map_or(self.last, |behind| behind.known);
-        let from = self.news.partition_point(|news| news.number.get() <= known);
-        self.news.range(from..).map(|news| news.key)
+        self.after(known).map(|news| news.key)
     }
 
     /// Forgets some of what everybody knows: there may be a million, and somebody waits.
     fn trim(&mut self) {
         let known_to_all = self.known_to_all;
+        let [first, second] = &mut self.news;
         for _ in 0..TRIM {
-            let Some(known) = self.news.pop_front_if(|news| news.number.get() <= known_to_all) else {
-                return;
+            let is_known = |news: &mut News<K>| news.number.get() <= known_to_all;
+            let known = match first.front() {
+                Some(_) => first.pop_front_if(is_known),
+                None => {
+                    let known = second.pop_front_if(is_known);
+                    self.left = self.left.saturating_sub(usize::from(known.is_some()));
+                    known
+                }
             };
+            let Some(known) = known else { return };
             self.latest.remove(self.hasher.hash_one(known.key), |number| *number == known.number);
         }
     }
 
-    fn compact(&mut self) {
-        let farthest = self.farthest();
-        let Backlog { news, latest, hasher, .. } = self;
-        news.retain(|news| {
-            let (hash, is_it) = (hasher.hash_one(news.key), |number: &Number| *number == news.number);
-            if news.number.get() <= farthest {
-                latest.remove(hash, is_it);
+    /// Leaves some out that count for nothing, once these are most.
+    fn leave_out(&mut self) {
+        if self.left == 0 && self.news[1].len() > 2 * self.latest.len() + SLACK {
+            self.left = self.news[1].len();
+            // With those that come meanwhile.
+            self.news[0] = VecDeque::with_capacity(self.latest.len() + self.left / LOOKS + SLACK);
+        }
+        for _ in 0..LOOKS.min(self.left) {
+            self.left -= 1;
+            let Some(news) = self.news[1].pop_front() else { continue };
+            if self.is_latest(&news) {
+                self.news[0].push_back(news);
             }
-            latest.find(hash, is_it).is_some()
-        });
+            if self.left == 0 {
+                let [first, second] = &mut self.news;
+                first.append(second);
+                *second = std::mem::take(first);
+            }
+        }
     }
 
     #[cfg(test)]
     fn kept(&self) -> usize {
-        self.news.len()
+        self.news.iter().map(VecDeque::len).sum()
     }
 }
 
 /// The news of a number, if it is kept. Until some were left out in between it is as far from the first as its number.
-fn at<K>(news: &VecDeque<News<K>>, number: Number) -> Option<&News<K>> {
-    let first = news.front()?.number.get();
-    let farthest = number.get().checked_sub(first)? as usize;
+fn at<K>([first, second]: &[VecDeque<News<K>>; 2], number: Number) -> Option<&News<K>> {
+    let news = if first.back().is_some_and(|last| last.number >= number) { first } else { second };
+    let front = news.front()?.number.get();
+    let farthest = number.get().checked_sub(front)? as usize;
     let found = news.get(farthest).filter(|news| news.number == number);
     found.or_else(|| news.get(news.binary_search_by_key(&number, |news| news.number).ok()?))
 }
@@ -227,6 +264,10 @@ mod tests {
         KeyV4::new(model::Prefix::new([10, 0, 0, number].into(), 32).expect("a prefix"))
     }
 
+    fn plenty() -> usize {
+        usize::MAX
+    }
+
     fn backlog() -> Backlog<KeyV4> {
         Backlog::new(RandomState::with_seed(1))
     }
@@ -239,7 +280,10 @@ mod tests {
         backlog.fall_behind(Slot(1), false);
         backlog.note(key(1), true, true);
         let owed = Owed { key: key(1), may_know: true };
-        assert_eq!((backlog.kept(), backlog.next(Slot(1)), backlog.next(Slot(1))), (1, Some(owed), None));
+        assert_eq!(
+            (backlog.kept(), backlog.next(Slot(1), &mut plenty()), backlog.next(Slot(1), &mut plenty())),
+            (1, Some(owed), None)
+        );
         assert!(!backlog.is_behind(Slot(1)));
         assert_eq!(backlog.kept(), 0);
     }
@@ -254,7 +298,34 @@ mod tests {
             backlog.note(key, true, false);
         }
         assert!(backlog.kept() <= 2 * SLACK, "{} are kept", backlog.kept());
-        assert_eq!(backlog.next(Slot(1)), None);
+        assert_eq!(backlog.next(Slot(1), &mut plenty()), None);
+    }
+
+    #[test]
+    fn what_counts_for_nothing_is_left_out_by_and_by_and_passed_over_in_portions() {
+        let mut backlog = backlog();
+        backlog.fall_behind(Slot(1), false);
+        let mut most = 0;
+        for round in 0..10 {
+            for number in 0..10_000u32 {
+                let key = KeyV4::new(model::Prefix::new(number.to_be_bytes().into(), 32).expect("a prefix"));
+                let before = backlog.kept();
+                backlog.note(key, round > 0, true);
+                assert!(backlog.kept() + LOOKS > before, "many went at once");
+                most = most.max(backlog.kept());
+            }
+        }
+        assert!((20_000..30_000).contains(&most), "{most} were kept");
+        let (mut told, mut calls) = (0, 0);
+        while backlog.is_behind(Slot(1)) {
+            let mut looks = 100;
+            while backlog.next(Slot(1), &mut looks).is_some() {
+                told += 1;
+            }
+            calls += 1;
+        }
+        assert_eq!(told, 10_000);
+        assert!(calls > 10, "{calls} calls");
     }
 
     #[test]
@@ -265,7 +336,7 @@ mod tests {
         backlog.fall_behind(Slot(1), false);
         (0..10_000).for_each(|number| backlog.note(host(number), false, true));
         backlog.fall_behind(Slot(2), false);
-        while backlog.next(Slot(1)).is_some() {}
+        while backlog.next(Slot(1), &mut plenty()).is_some() {}
         assert!(backlog.kept() >= 10_000 - TRIM, "{} are kept: many went at once", backlog.kept());
         for number in 10_000..14_000 {
             let before = backlog.kept();
@@ -273,7 +344,7 @@ mod tests {
             assert!(backlog.kept() + TRIM > before);
         }
         assert_eq!(backlog.kept(), 4_000);
-        assert_eq!(backlog.next(Slot(2)), Some(Owed { key: host(10_000), may_know: false }));
+        assert_eq!(backlog.next(Slot(2), &mut plenty()), Some(Owed { key: host(10_000), may_know: false }));
     }
 
     proptest! {
@@ -295,7 +366,8 @@ mod tests {
                         } else {
                             // Some of what it is owed.
                             for _ in 0..number {
-                                let Some(owed) = backlog.next(peers[peer]) else { break };
+                                let owed = backlog.next(peers[peer], &mut usize::from(number / 3));
+                                let Some(owed) = owed else { break };
                                 tell(&mut knows[peer], &said, owed)?;
                             }
                         }
@@ -314,7 +386,7 @@ mod tests {
             }
             for (peer, knows) in peers.iter().zip(&mut knows) {
                 let owed: BTreeSet<KeyV4> = backlog.owed(*peer).collect();
-                while let Some(next) = backlog.next(*peer) {
+                while let Some(next) = backlog.next(*peer, &mut plenty()) {
                     prop_assert!(owed.contains(&next.key));
                     tell(knows, &said, next)?;
                 }

@@ -284,9 +284,9 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn catch_up<K: FamilyKey>(&mut self, table: &Table<K>, told: &mut OutTable<K>) {
         while self.left > 0
-            && let Some(Owed { key, may_know }) = told.backlog.next(self.to.slot)
+            && let Some(Owed { key, may_know }) = told.backlog.next(self.to.slot, &mut self.left)
         {
-            self.left -= 1;
+            self.left = self.left.saturating_sub(1);
             let index = table.find(key);
             if self.several {
                 let now = index.map(|index| self.judge.several(self.to, index, table)).unwrap_or_default();
