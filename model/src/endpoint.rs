@@ -30,8 +30,8 @@ pub struct WorkloadEndpoint {
     pub profiles: Vec<String>,
     /// `spec.ports` that have a name: what rules may ask for.
     pub ports: Vec<EndpointPort>,
-    /// `spec.allowSpoofedSourcePrefixes`: what it may send from besides its own addresses, where the dataplane's
-    /// settings honour it.
+    /// `spec.allowSpoofedSourcePrefixes`: what it may send from besides its own addresses. Where the dataplane's settings
+    /// don't allow that, an endpoint that has any isn't there at all.
     pub allowed_sources: Vec<Prefix>,
     /// `spec.qosControls`.
     pub qos: QosControls,

@@ -318,6 +318,12 @@ impl Calico {
         own.into_iter().chain(selecting).chain(self.felix.get(CLUSTER_CONFIGURATION)).collect()
     }
 
+    /// Do endpoints count that ask to send under addresses of others (`workloadSourceSpoofing`)?
+    pub(crate) fn allows_spoofing(&self) -> bool {
+        let node = self.nodes.get(&self.node_name);
+        Felix::of(&self.felix_configurations(node, &mut Vec::new())).workload_source_spoofing
+    }
+
     /// What the current resources ask of this node.
     pub fn desired(&self) -> Desired {
         let mut warnings = Vec::new();

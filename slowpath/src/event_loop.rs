@@ -56,6 +56,7 @@ use crate::reserved_ports::ReservedPorts;
 use crate::resolve::{self, NeighborAddr};
 use crate::rib::{Place, Rib};
 use crate::sessions::Sessions;
+use crate::spoofing::Spoofing;
 use crate::stations::Stations;
 use crate::table_dumps::TableDumps;
 use crate::workload_mtu::WorkloadMtus;
@@ -123,6 +124,7 @@ pub(crate) struct Core {
     calico: Calico,
     /// What the resources ask of this node's endpoints.
     pub(crate) resolver: Resolver,
+    spoofing: Spoofing,
     pub(crate) workload_policy: WorkloadPolicy,
     pub(crate) desired: Desired,
     pub(crate) in_sync: bool,
@@ -377,6 +379,7 @@ impl Core {
             netlink,
             calico,
             resolver,
+            spoofing: Spoofing::default(),
             workload_policy: WorkloadPolicy::default(),
             desired,
             host,
@@ -452,10 +455,8 @@ impl Core {
             }
             datastore::Event::Update(update) => {
                 self.freshness.changed(at);
-                self.dirty.resources |= self.calico.concerns(&update);
-                self.dirty.policy = true;
-                self.calico.apply(&update);
-                self.resolver.apply(&update);
+                let update = self.spoofing.filter(update);
+                self.take_resource(&update);
             }
             datastore::Event::Invalid(invalid) => {
                 match self.config.datastore {
@@ -483,6 +484,13 @@ impl Core {
         }
     }
 
+    fn take_resource(&mut self, update: &Update) {
+        self.dirty.resources |= self.calico.concerns(update);
+        self.dirty.policy = true;
+        self.calico.apply(update);
+        self.resolver.apply(update);
+    }
+
     /// Brings everything into line with what has changed.
     fn settle(&mut self) -> Result<(), Error> {
         if self.dirty.kernel.is_some_and(|since| since.elapsed() >= KERNEL_SETTLES) {
@@ -491,6 +499,11 @@ impl Core {
         }
         if self.in_sync && (self.dirty.resources || self.dirty.policy) {
             self.sum_up_policy();
+            if self.dirty.resources {
+                for update in self.spoofing.allow(self.calico.allows_spoofing()) {
+                    self.take_resource(&update);
+                }
+            }
             self.dirty.policy = false;
             let mut endpoints_changed = self.apply_workload_policy();
             if std::mem::take(&mut self.dirty.resources) {
@@ -576,6 +589,7 @@ impl Core {
 
     fn apply_resources(&mut self) {
         let mut desired = self.calico.desired();
+        desired.warnings.extend(self.spoofing.warnings(&self.config.node));
         segments::join(&self.config.segments, &mut desired);
         peer_groups::join(&self.config.bgp, &self.neighbours, &self.aggregates, &mut desired);
         // The kernel's affair, not that of resources.

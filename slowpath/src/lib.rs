@@ -70,6 +70,7 @@ mod segments;
 mod session_guard;
 mod sessions;
 mod speaking;
+mod spoofing;
 mod stations;
 pub mod status;
 mod sysctl;

@@ -259,16 +259,15 @@ fn endpoint_of(link: &Link, kind: PortKind, desired: &Desired) -> Option<Endpoin
     }
     desired.endpoints.values().find(|endpoint| endpoint.interface == link.name).map(|endpoint| Endpoint {
         name: format!("{}/{}", endpoint.namespace, endpoint.name),
-        addresses: sources(endpoint, desired.felix.workload_source_spoofing),
+        addresses: sources(endpoint),
         qos: Qos::new(&endpoint.qos, mtu(link), None),
     })
 }
 
-/// What a workload may send from: its own addresses, and where FelixConfiguration says `workloadSourceSpoofing: Any`
-/// what its endpoint allows besides.
-fn sources(endpoint: &WorkloadEndpoint, spoofing: bool) -> Vec<Prefix> {
-    let allowed = if spoofing { &endpoint.allowed_sources[..] } else { &[] };
-    endpoint.ip_networks.iter().chain(allowed).copied().collect()
+/// What a workload may send from: its own addresses, and what its endpoint allows besides. Where FelixConfiguration doesn't, there
+/// is no such endpoint (`spoofing.rs`).
+fn sources(endpoint: &WorkloadEndpoint) -> Vec<Prefix> {
+    endpoint.ip_networks.iter().chain(&endpoint.allowed_sources).copied().collect()
 }
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
         ));
     }
     site.another_one_is_selected()?;
+    site.without_leave_to_spoof_they_are_nobody()?;
     site.node.must_run()?;
     lab.proved(books::line("node", &books::settled(lab, &site.node)?));
     Ok(())
@@ -189,6 +190,28 @@ impl<'lab> Site<'lab> {
             Ok(Some(()))
         })?;
         self.the_selected_one_has_its_sessions("stranger", &self.stranger, STRANGER)
+    }
+
+    /// As with Felix, the endpoints that ask for more sources than their own addresses are there no more.
+    fn without_leave_to_spoof_they_are_nobody(&self) -> Result<()> {
+        self.lab.step("no leave to send under addresses of others");
+        let own: IpAddr = STRANGER[0].parse()?;
+        traffic::reaches(self.lab, self.node.namespace(), own, CONVERGE)?;
+        self.resources.felix("workloadSourceSpoofing: Disabled")?;
+        self.lab.wait("the end of the other one's sessions, and of its address", CONVERGE, || {
+            // The workload isn't told: its interface is nobody's.
+            let peers = self.node.show::<ShowBgp>("bgp")?.peers;
+            ensure!(
+                !peers.iter().any(|peer| STRANGER.contains(&peer.address.to_string().as_str())),
+                "{peers:?}"
+            );
+            ensure!(traffic::answered(self.node.namespace(), own, 1).is_err(), "{own} still answers");
+            Ok(Some(()))
+        })?;
+        self.resources.felix("workloadSourceSpoofing: Any")?;
+        self.the_selected_one_has_its_sessions("stranger", &self.stranger, STRANGER)?;
+        self.lab.proved("without workloadSourceSpoofing: Any, workloads that ask for it have neither sessions nor addresses");
+        Ok(())
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Felix {
     pub allow_vxlan_from_workloads: bool,
     /// Who, besides the nodes, may send tunnel packets here.
     pub external_nodes: Vec<Prefix>,
-    /// Are endpoints' `allowSpoofedSourcePrefixes` honoured?
+    /// Are endpoints' `allowSpoofedSourcePrefixes` honoured? Else there are no such endpoints.
     pub workload_source_spoofing: bool,
     /// Are floating IPs translated?
     pub floating_ips: bool,

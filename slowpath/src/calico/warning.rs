@@ -59,6 +59,11 @@ pub enum Warning {
         /// The endpoint that gets nothing.
         left_out: EndpointName,
     },
+    /// An endpoint of ours asks to send under addresses of others, which FelixConfiguration doesn't allow.
+    SpoofingRefused {
+        /// The endpoint that gets nothing.
+        endpoint: EndpointName,
+    },
     /// A BGPPeer needs an address of a family that this node has none of.
     PeerFamilyMissing {
         /// The BGPPeer.
@@ -164,6 +169,11 @@ impl fmt::Display for Warning {
                  WorkloadEndpoint({used_in}/{used}) already: it is left out"
                 )
             }
+            Warning::SpoofingRefused { endpoint: (namespace, name) } => write!(
+                f,
+                "WorkloadEndpoint({namespace}/{name}) is left out: it has allowSpoofedSourcePrefixes, and \
+                 FelixConfiguration doesn't say workloadSourceSpoofing: Any"
+            ),
             Warning::PeerFamilyMissing { peer, family } => {
                 write!(f, "BGPPeer({peer}) is left out: this node has no {family} address")
             }
