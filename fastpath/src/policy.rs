@@ -369,6 +369,12 @@ impl Packet<'_> {
         let message = if is_icmp { self.parsed.l4_packet(self.bytes) } else { &[] };
         message.first_chunk().map(|[icmp_type, code]| (*icmp_type, *code))
     }
+
+    /// What is remembered of a flow that begins with it.
+    fn beginning(&self, verdict: FlowVerdict, counted: Between) -> Beginning {
+        let is_syn = TcpPacket::of(tcp_flags(self.bytes, self.parsed)) == TcpPacket::Syn;
+        Beginning { verdict, icmp: self.icmp(), counted, is_syn }
+    }
 }
 
 /// The way of one packet after the other: neighbours mostly go the same way, and then it is compared and no more.
@@ -510,7 +516,7 @@ impl Judge<'_> {
         match may_begin().and_then(|()| self.count(packet.key, between)) {
             Ok(counted) => {
                 let verdict = FlowVerdict::allowed(self.epoch, between);
-                self.memory.flows.begin(flow, &Beginning { verdict, icmp: packet.icmp(), counted });
+                self.memory.flows.begin(flow, &packet.beginning(verdict, counted));
                 self.note(packet, flow);
                 Ok(())
             }
@@ -568,7 +574,7 @@ impl Judge<'_> {
         }
         let counted = self.count(packet.key, between)?;
         let verdict = FlowVerdict::allowed(self.epoch, between);
-        let beginning = Beginning { verdict, icmp: packet.icmp(), counted };
+        let beginning = packet.beginning(verdict, counted);
         if leaves_hidden == Some(true) {
             begin_hidden(beginning);
             return Ok(());

@@ -16,9 +16,17 @@ const ENDS: [(&str, &str, &str); 2] = [(POD, REMOTE, "10.69.0.9"), ("fd65::2", "
 #[test]
 fn a_flow_begins_with_a_question_or_in_the_middle_of_a_connection() {
     let mut rig = policed(Some(allow()), Some(allow()));
-    for (flags, begins) in
-        [(SYN, true), (ACK, true), (SYN | ACK, false), (FIN | ACK, false), (RST, false), (0, false)]
-    {
+    for (flags, begins) in [
+        (SYN, true),
+        (ACK, true),
+        (SYN | ACK, false),
+        (FIN | ACK, false),
+        (RST, false),
+        (0, false),
+        (SYN | FIN, false),
+        (SYN | FIN | ACK, false),
+        (FIN, false),
+    ] {
         let talk = Talk::new(REMOTE, POD).ports(100 + u16::from(flags), 80);
         match begins {
             true => passes(&mut rig, UPLINK, &talk.tcp(UPLINK, flags)),
@@ -49,10 +57,84 @@ fn a_known_connection_has_no_packets_of_none() {
     let talk = Talk::new(POD, REMOTE);
     passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, SYN));
     is_dropped(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, 0), DropReason::FlowInvalid);
+    // Nobody has answered: neither side has a connection to go on with, or to close.
+    for flags in [ACK, FIN | ACK, SYN | ACK] {
+        is_dropped(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, flags), DropReason::FlowInvalid);
+    }
+    is_dropped(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, FIN | ACK), DropReason::FlowInvalid);
+    // A bare ACK is no answer.
+    passes(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, ACK));
+    is_dropped(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK), DropReason::FlowInvalid);
+    passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, SYN));
     passes(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, SYN | ACK));
     passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK));
     is_dropped(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, SYN), DropReason::FlowInvalid);
+    is_dropped(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, RST | SYN), DropReason::FlowInvalid);
     passes(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, RST));
+    // The same ports again: it is for the other side to answer once more.
+    passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, SYN));
+    is_dropped(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK), DropReason::FlowInvalid);
+    rig.writer.set_flow_rules(FlowRules { drops_invalid: false, ..FlowRules::default() });
+    rig.publish();
+    passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK));
+    rig.audit();
+}
+
+/// A connection that is older than this router has no SYN to be answered.
+#[test]
+fn a_connection_that_is_picked_up_goes_on_before_the_other_side_is_heard() {
+    let mut rig = client();
+    let talk = Talk::new(POD, REMOTE);
+    for flags in [ACK, ACK, FIN | ACK] {
+        passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, flags));
+    }
+    is_dropped(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, SYN), DropReason::FlowInvalid);
+    passes(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, FIN | ACK));
+    rig.audit();
+}
+
+/// Lengths that lie, and chunks of SCTP that only who has an association sends.
+#[test]
+fn a_flow_does_not_begin_with_a_packet_that_nobody_could_take() {
+    const LENGTH_OF_UDP: usize = 14 + 20 + 4;
+    const OFFSET_OF_TCP: usize = 14 + 20 + 12;
+    let mut rig = policed(Some(allow()), Some(allow()));
+    let talk = Talk::new(REMOTE, POD);
+    for (at, octet, good) in
+        [(LENGTH_OF_UDP, 0xff, talk.udp(UPLINK)), (OFFSET_OF_TCP, 0x40, talk.tcp(UPLINK, SYN))]
+    {
+        let mut bad = good.clone();
+        bad[at] = octet;
+        is_dropped(&mut rig, UPLINK, &bad, DropReason::FlowInvalid);
+        passes(&mut rig, UPLINK, &good);
+    }
+    let [data, init, init_ack, sack, heartbeat, abort, shutdown, error] = [0, 1, 2, 3, 4, 6, 7, 9];
+    let [cookie_echo, cookie_ack, shutdown_complete] = [10, 11, 14];
+    let bad: [(u32, &[u8]); 13] = [
+        (0, &[]),
+        (7, &[init]),
+        (0, &[init, data]),
+        (7, &[data, cookie_echo]),
+        (0, &[data, init]),
+        (7, &[init_ack]),
+        (7, &[cookie_echo]),
+        (7, &[cookie_echo, data]),
+        (7, &[error]),
+        (7, &[abort]),
+        (7, &[shutdown_complete]),
+        (7, &[cookie_ack]),
+        (7, &[data, abort]),
+    ];
+    for (tag, chunks) in bad {
+        is_dropped(&mut rig, UPLINK, &talk.sctp_of(UPLINK, tag, chunks), DropReason::FlowInvalid);
+    }
+    let good: [(u32, &[u8]); 5] =
+        [(0, &[init]), (7, &[data, data]), (7, &[sack]), (7, &[heartbeat]), (7, &[shutdown])];
+    for (port, (tag, chunks)) in (1..).zip(good) {
+        let talk = talk.clone().ports(port, 3868);
+        passes(&mut rig, UPLINK, &talk.sctp_of(UPLINK, tag, chunks));
+        passes(&mut rig, UPLINK, &talk.sctp_of(UPLINK, tag, &[abort]));
+    }
     rig.audit();
 }
 

@@ -134,6 +134,7 @@ fn a_flow_is_judged_once_an_epoch() {
     let mut rig = server();
     let talk = Talk::new(REMOTE, POD);
     passes(&mut rig, UPLINK, &talk.tcp(UPLINK, SYN));
+    passes(&mut rig, WORKLOAD, &talk.answer().tcp(WORKLOAD, SYN | ACK));
     for _ in 0..5 {
         passes(&mut rig, UPLINK, &talk.tcp(UPLINK, ACK));
         passes(&mut rig, WORKLOAD, &talk.answer().tcp(WORKLOAD, ACK));
@@ -203,7 +204,7 @@ fn what_rules_decide_is_counted_and_told_once_a_judgement() {
         policed(Some(rules(vec![Rule::any(Action::Log), to_port(Action::Allow, TCP, 80)])), Some(allow()));
     let talk = Talk::new(REMOTE, POD);
     passes(&mut rig, UPLINK, &talk.tcp(UPLINK, SYN));
-    passes(&mut rig, UPLINK, &talk.tcp(UPLINK, ACK));
+    passes(&mut rig, UPLINK, &talk.tcp(UPLINK, SYN));
     is_dropped(&mut rig, UPLINK, &talk.udp(UPLINK), DropReason::IngressDenied);
     let told: Vec<_> = std::iter::from_fn(|| rig.report.next_event()).collect();
     let acts: Vec<_> = told.iter().map(|event| (event.act, event.is_ingress, event.port)).collect();
@@ -321,6 +322,7 @@ fn senders_are_told_of_what_is_denied_where_that_is_asked_for() {
     assert_eq!(in_use(&rig), 0);
     // What is cut is told of as well; what belongs to nothing is dropped without a word.
     passes(&mut rig, UPLINK, &talk.tcp(UPLINK, SYN));
+    passes(&mut rig, WORKLOAD, &talk.answer().tcp(WORKLOAD, SYN | ACK));
     police(&mut rig, Some(deny()), Some(deny()));
     is_refused(&mut rig, UPLINK, &talk.tcp(UPLINK, ACK), PuntReason::Denied);
     is_refused(&mut rig, WORKLOAD, &talk.answer().tcp(WORKLOAD, ACK), PuntReason::Denied);

@@ -53,6 +53,7 @@ fn a_connection_to_the_node_itself_is_cut_where_that_is_no_longer_allowed() {
     let mut rig = policed(None, Some(allow()));
     let talk = Talk::new(POD, OUTER);
     passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, SYN));
+    passes(&mut rig, HOST, &talk.answer().tcp(HOST, SYN | ACK));
     passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK));
     drop_to_host(&mut rig);
     is_dropped(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK), DropReason::WorkloadToHost);

@@ -1,6 +1,6 @@
 //! # packet: bytes to headers and back
 //!
-//! **What this room is for.** Ethernet, VLAN, ARP, IPv4, IPv6, ICMP, UDP, TCP and VXLAN headers: where they begin, what
+//! **What this room is for.** Ethernet, VLAN, ARP, IPv4, IPv6, ICMP, UDP, TCP, SCTP and VXLAN headers: where they begin, what
 //! they say, how they are written, and the checksums that hold them together.
 //!
 //! **How things pass through it.** The fast path calls [`parse`] once a frame and keeps the plain-data [`Parsed`];
@@ -54,6 +54,7 @@ mod malformed;
 pub mod nat;
 mod parsed;
 pub mod protocol;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;

@@ -229,6 +229,9 @@ impl Flows {
         if !is_there() {
             return self.uncount(beginning.counted);
         }
+        if beginning.is_syn {
+            asked(row, flow);
+        }
         let is_counted = row.begin(flow.life.generation(), beginning);
         // Removed meanwhile: either whoever removed it has counted it off, or it is for us to do.
         if !is_counted || !is_there() && row.uncount(beginning.counted) {
@@ -272,6 +275,17 @@ impl Flows {
     /// Connections counted of a port's endpoint: from it, and to it.
     pub fn connections_of(&self, port: PortId) -> (u32, u32) {
         self.0.connections.of(port)
+    }
+}
+
+/// Notes that a flow began with a SYN, as long as the row is its.
+fn asked(row: Row<'_>, flow: &Flow) {
+    let mut life = row.life();
+    while life.generation() == flow.life.generation() && life.has(Life::LIVE) {
+        match row.change(life, life.with(life.flags() | Life::ASKED, life.seen())) {
+            Ok(()) => return,
+            Err(changed) => life = changed,
+        }
     }
 }
 

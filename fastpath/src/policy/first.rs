@@ -1,7 +1,7 @@
 //! What begins a flow, what passes without one, and what neither may: as Linux's connection tracking has it.
 
 use model::{Family, PortKind};
-use packet::protocol;
+use packet::{protocol, sctp, tcp, udp};
 use tables::{Direction, DropReason, Fate, Flow, FlowRules, TcpPacket};
 
 use super::{Judge, Packet};
@@ -38,7 +38,7 @@ impl First {
     pub(super) fn of(packet: &Packet<'_>) -> First {
         let family = packet.key.family;
         match (packet.key.protocol, packet.icmp()) {
-            (protocol::TCP, _) => match TcpPacket::of(tcp_flags(packet.bytes, packet.parsed)).may_begin() {
+            (protocol::TCP | protocol::UDP | protocol::SCTP, _) => match begins(packet) {
                 true => First::Begins,
                 false => First::Invalid,
             },
@@ -55,6 +55,47 @@ impl First {
             _ => First::Begins,
         }
     }
+}
+
+/// Does a packet begin a flow of TCP, UDP or SCTP? Not one that isn't as long as it says, whole as it is: Linux calls these
+/// invalid, too.
+fn begins(packet: &Packet<'_>) -> bool {
+    let l4 = packet.parsed.l4_packet(packet.bytes);
+    let is_fragment = packet.parsed.is_fragment();
+    match packet.key.protocol {
+        protocol::TCP => {
+            let is_whole = is_fragment || tcp::Packet::new_checked(l4).is_ok();
+            is_whole && TcpPacket::of(tcp_flags(packet.bytes, packet.parsed)).may_begin()
+        }
+        protocol::UDP => is_fragment || udp::Packet::new_checked(l4).is_ok(),
+        _ => begins_association(l4),
+    }
+}
+
+/// May it be the first packet that is seen of an association (`do_basic_checks` and `sctp_new` in
+/// `net/netfilter/nf_conntrack_proto_sctp.c`)? Linux has none begin with data, with what acknowledges them or with SHUTDOWN,
+/// either; here one may, as a connection of TCP's may be picked up in the middle: Linux's table outlives Felix, and this one
+/// ends with its process.
+fn begins_association(l4: &[u8]) -> bool {
+    let (mut count, mut is_alone) = (0, false);
+    for chunk in sctp::chunks(l4) {
+        is_alone |= chunk.kind == sctp::INIT;
+        let is_answer = matches!(
+            chunk.kind,
+            sctp::INIT_ACK
+                | sctp::COOKIE_ECHO
+                | sctp::COOKIE_ACK
+                | sctp::ERROR
+                | sctp::ABORT
+                | sctp::SHUTDOWN_COMPLETE
+        );
+        let is_tagged_init = chunk.kind == sctp::INIT && sctp::verification_tag(l4) != 0;
+        if is_alone && count > 0 || chunk.len == 0 || is_answer || is_tagged_init {
+            return false;
+        }
+        count += 1;
+    }
+    count > 0
 }
 
 /// May a workload send this to its node whatever policy and defaultEndpointToHostAction say?

@@ -236,10 +236,18 @@ impl Talk {
         })
     }
 
-    /// An SCTP packet, of its common header and a chunk.
+    /// An SCTP packet with an empty chunk of data.
     pub fn sctp(&self, by: PortId) -> Vec<u8> {
+        self.sctp_of(by, 0, &[0])
+    }
+
+    /// An SCTP packet with this verification tag, of its common header and empty chunks of these kinds.
+    pub fn sctp_of(&self, by: PortId, tag: u32, chunks: &[u8]) -> Vec<u8> {
         let (sport, dport) = (self.sport.to_be_bytes(), self.dport.to_be_bytes());
-        self.frame(by, protocol::SCTP, 16, |bytes| bytes[..4].copy_from_slice(&[sport, dport].concat()))
+        let chunks: Vec<u8> = chunks.iter().flat_map(|kind| [*kind, 0, 0, 4]).collect();
+        let header = [&sport[..], &dport, &tag.to_be_bytes(), &[0; 4]].concat();
+        let packet = [header, chunks].concat();
+        self.frame(by, protocol::SCTP, packet.len(), |bytes| bytes.copy_from_slice(&packet))
     }
 
     /// An ICMP or ICMPv6 message of a type, with the source port as its identifier.

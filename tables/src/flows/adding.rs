@@ -59,7 +59,8 @@ impl Flows {
     ) -> Result<(u32, Life), NotAdded> {
         let number = self.take_row(hash, now, timeouts).ok_or(NotAdded::Full)?;
         let turned = if is_turned(asked) { Life::TURNED } else { 0 };
-        let flags = Life::LIVE | Life::PLAIN | turned | far;
+        let by_syn = if beginning.is_syn { Life::ASKED } else { 0 };
+        let flags = Life::LIVE | Life::PLAIN | turned | by_syn | far;
         self.0.rows.row(number).write(beginning, flags);
         let life = self.link_plain(number, asked, hash, flags, now);
         let life = life.map_err(|refused| self.refuse(number, refused, &key(asked)))?;

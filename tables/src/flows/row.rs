@@ -190,6 +190,8 @@ impl Life {
     pub(super) const TURNED: u16 = 1 << 8;
     /// Its second cache line may say something.
     pub(super) const FAR: u16 = 1 << 9;
+    /// It began with a SYN (TCP), rather than in the middle of a connection.
+    pub(super) const ASKED: u16 = 1 << 10;
     /// What stays as it is as long as the row is one flow's.
     pub(super) const FIXED: u16 = Life::LIVE | Life::MAPPING | Life::PLAIN | Life::TURNED | Life::FAR;
 

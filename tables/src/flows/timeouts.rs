@@ -143,6 +143,7 @@ mod tcp {
     pub(super) const SYN: u8 = 0x02;
     pub(super) const RST: u8 = 0x04;
     pub(super) const ACK: u8 = 0x10;
+    pub(super) const URG: u8 = 0x20;
 }
 
 /// May this packet begin a flow? A reset ends connections only. A TCP packet from the middle of a connection may: the
@@ -151,8 +152,8 @@ pub fn begins_flow(protocol: u8, tcp_flags: u8) -> bool {
     protocol != protocol::TCP || tcp_flags & tcp::RST == 0
 }
 
-/// What a TCP packet is, by its flags: the first of these that fits, as in Linux's connection tracking
-/// (`get_conntrack_index` in `net/netfilter/nf_conntrack_proto_tcp.c`).
+/// What a TCP packet is, by its flags, as in Linux's connection tracking (`tcp_valid_flags` and `get_conntrack_index` in
+/// `net/netfilter/nf_conntrack_proto_tcp.c`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TcpPacket {
     /// Ends the connection at once.
@@ -165,7 +166,7 @@ pub enum TcpPacket {
     Fin,
     /// Any other of a connection.
     Ack,
-    /// No packet of any connection: a scan.
+    /// No packet of any connection, such as one with both SYN and FIN, or with neither of these, RST and ACK: a scan.
     Nothing,
 }
 
@@ -173,12 +174,17 @@ impl TcpPacket {
     /// By the flags in its header.
     #[inline]
     pub fn of(flags: u8) -> TcpPacket {
-        match flags {
-            flags if flags & tcp::RST != 0 => TcpPacket::Reset,
-            flags if flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK => TcpPacket::SynAck,
-            flags if flags & tcp::SYN != 0 => TcpPacket::Syn,
-            flags if flags & tcp::FIN != 0 => TcpPacket::Fin,
-            flags if flags & tcp::ACK != 0 => TcpPacket::Ack,
+        const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
+        const RST_ACK: u8 = tcp::RST | tcp::ACK;
+        const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
+        // Those of congestion, and PSH, go with anything; URG with what may have data.
+        let urgent = flags & tcp::URG;
+        match flags & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK) {
+            tcp::RST | RST_ACK if urgent == 0 => TcpPacket::Reset,
+            SYN_ACK if urgent == 0 => TcpPacket::SynAck,
+            tcp::SYN => TcpPacket::Syn,
+            FIN_ACK => TcpPacket::Fin,
+            tcp::ACK => TcpPacket::Ack,
             _ => TcpPacket::Nothing,
         }
     }
@@ -190,15 +196,21 @@ impl TcpPacket {
     }
 }
 
-/// May a flow in this state have such a packet? What Linux calls invalid whatever the sequence numbers, which nobody keeps
-/// here: no packet of a connection, an answer to no question, and a server's SYN once the connection has been open.
+/// May a flow in this state have such a packet? What Linux's table calls invalid (`tcp_conntracks`), whatever the sequence
+/// numbers, which nobody keeps here: no packet of a connection, one of an open connection before a SYN was answered, and a
+/// client's SYN-ACK or a server's SYN but while both ask at once.
 #[inline(always)]
 pub(super) fn may_follow(flags: u16, direction: Direction, packet: TcpPacket) -> bool {
     const OPENED: u16 = Life::ESTABLISHED | Life::FIN_ORIGINAL | Life::FIN_REPLY | Life::RESET;
+    let is_asked = flags & (Life::ASKED | OPENED) == Life::ASKED;
+    let is_answered = flags & Life::ANSWERED != 0;
     match (direction, packet) {
         (_, TcpPacket::Nothing) => false,
-        (Direction::Reply, TcpPacket::Syn) => flags & OPENED == 0,
-        (Direction::Original, TcpPacket::SynAck) => flags & Life::ANSWERED != 0,
+        (Direction::Original, TcpPacket::SynAck) => is_asked && is_answered,
+        (Direction::Original, TcpPacket::Fin | TcpPacket::Ack) | (Direction::Reply, TcpPacket::Fin) => {
+            !is_asked || is_answered
+        }
+        (Direction::Reply, TcpPacket::Syn) => is_asked,
         _ => true,
     }
 }
@@ -217,7 +229,7 @@ pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u
     let opens = tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
     // The same ports again, for a new connection (RFC 9293 §3.6.1).
     if opens && original && (closed || flags & Life::RESET != 0) {
-        return flags & Life::FIXED | Life::LIVE;
+        return flags & Life::FIXED | Life::LIVE | Life::ASKED;
     }
     if tcp_flags & tcp::RST != 0 {
         return flags | Life::RESET;
@@ -225,7 +237,9 @@ pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u
     // Whoever goes on after a reset didn't believe it, and knows better (RFC 7857 §2.2).
     let mut flags = flags & !Life::RESET;
     if !original {
-        flags |= Life::ANSWERED;
+        // A bare ACK answers no SYN: its sender has another connection in mind (RFC 9293 §3.5.1).
+        let is_asked = flags & Life::ASKED != 0;
+        flags |= if is_asked && tcp_flags & tcp::SYN == 0 { 0 } else { Life::ANSWERED };
     } else if flags & Life::ANSWERED != 0 && tcp_flags & tcp::SYN == 0 {
         flags |= Life::ESTABLISHED;
     }
@@ -265,8 +279,9 @@ mod tests {
     const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
 
     fn tcp_flow(packets: &[(Direction, u8)]) -> Life {
-        let flags =
-            packets.iter().fold(Life::LIVE, |flags, (way, tcp)| after(flags, protocol::TCP, *way, *tcp));
+        let begins =
+            if TcpPacket::of(packets[0].1) == TcpPacket::Syn { Life::LIVE | Life::ASKED } else { Life::LIVE };
+        let flags = packets.iter().fold(begins, |flags, (way, tcp)| after(flags, protocol::TCP, *way, *tcp));
         Life(0).with(flags, 0)
     }
 
@@ -319,17 +334,46 @@ mod tests {
         for (flags, may) in none.into_iter().chain(more) {
             assert_eq!(TcpPacket::of(flags).may_begin(), may, "{flags:#x}");
         }
-        let may = |packets: &[(Direction, u8)], way, flags| {
-            may_follow(tcp_flow(packets).flags(), way, TcpPacket::of(flags))
-        };
         let open = [(Original, tcp::SYN), (Reply, SYN_ACK), (Original, tcp::ACK)];
-        assert!(!may(&open, Original, 0) && !may(&open, Reply, 0x20));
-        assert!(may(&open[..1], Reply, tcp::SYN), "both open at once");
-        assert!(may(&[(Original, tcp::SYN), (Reply, tcp::SYN)], Original, SYN_ACK));
-        assert!(!may(&open[..1], Original, SYN_ACK));
-        assert!(!may(&open, Reply, tcp::SYN), "a server doesn't call back");
-        let reset = [&open[..], &[(Original, tcp::RST)]].concat();
-        assert!(!may(&reset, Reply, tcp::SYN) && may(&reset, Original, tcp::SYN));
+        let reset = [open[0], open[1], open[2], (Original, tcp::RST)];
+        let again = [open[0], (Reply, tcp::RST | tcp::ACK), open[0]];
+        // Which of SYN, SYN-ACK, FIN and ACK the two sides may send, in the states that Linux tells apart and we do.
+        let unanswered = [[true, false, false, false], [true, true, false, true]];
+        let either = [[true; 4]; 2];
+        let under_way = [[true, false, true, true], [false, true, true, true]];
+        check("SYN_SENT", &open[..1], unanswered);
+        check(
+            "SYN_SENT, and the other side has another connection",
+            &[open[0], (Reply, tcp::ACK)],
+            unanswered,
+        );
+        // Linux has neither FIN nor ACK here before a SYN-ACK, which we don't tell from SYN_RECV.
+        check("SYN_SENT2", &[open[0], (Reply, tcp::SYN)], either);
+        check("ESTABLISHED", &open, under_way);
+        check("ESTABLISHED, from the middle", &[(Original, tcp::ACK)], under_way);
+        check("CLOSE", &reset, under_way);
+        check("SYN_SENT once more", &again, unanswered);
+    }
+
+    fn check(state: &str, packets: &[(Direction, u8)], may: [[bool; 4]; 2]) {
+        let flags = tcp_flow(packets).flags();
+        for (way, may) in [Original, Reply].into_iter().zip(may) {
+            let packets = [TcpPacket::Syn, TcpPacket::SynAck, TcpPacket::Fin, TcpPacket::Ack];
+            assert_eq!(packets.map(|packet| may_follow(flags, way, packet)), may, "{state}, {way:?}");
+            assert!(may_follow(flags, way, TcpPacket::Reset) && !may_follow(flags, way, TcpPacket::Nothing));
+        }
+    }
+
+    /// `tcp_valid_flags`: these and no others, with ECE, CWR and PSH or without.
+    #[test]
+    fn flags_that_no_packet_has_are_no_packets() {
+        let fin_ack = tcp::FIN | tcp::ACK;
+        let urgent = [tcp::SYN, fin_ack, tcp::ACK].map(|flags| flags | tcp::URG);
+        let plain = [tcp::SYN, SYN_ACK, tcp::RST, tcp::RST | tcp::ACK, fin_ack, tcp::ACK];
+        let valid = |flags: u8| plain.iter().chain(&urgent).any(|valid| *valid == flags & !0xc8);
+        for flags in 0..=u8::MAX {
+            assert_eq!(TcpPacket::of(flags) != TcpPacket::Nothing, valid(flags), "{flags:#x}");
+        }
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct Beginning {
     pub icmp: Option<(u8, u8)>,
     /// The connections that it has been counted among.
     pub counted: Between,
+    /// Is the first packet a SYN, so that it is for the other side to answer?
+    pub is_syn: bool,
 }
 
 /// As it lies in a row: 0 is none.
