@@ -4,20 +4,21 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use packet::{Kind, Layout, Parsed, ethernet};
-use tables::{DropReason, Fate, PuntReason};
+use model::{PortId, PortKind};
+use packet::{FlowKey, Kind, Layout, Parsed, ethernet};
+use tables::{DropReason, Fate, PuntReason, State};
 
 use crate::Batch;
 
-/// Drops packets from and to addresses that must not be forwarded.
+/// Drops packets from and to addresses that must not be forwarded, but for those of OpenStack's metadata.
 #[inline(never)]
-pub(crate) fn addresses(batch: &mut Batch) {
-    let Batch { frames, fates, parsed, heads, .. } = batch;
+pub(crate) fn addresses(batch: &mut Batch, state: &State) {
+    let Batch { frames, runs, fates, parsed, heads, .. } = batch;
     let len = frames.len();
     if heads.are_all_plain_v4(len) && !is_any_suspect(&heads.sources[..len], &heads.destinations[..len]) {
         return;
     }
-    for ((frame, fate), parsed) in frames.iter().zip(fates).zip(parsed) {
+    for (row, ((frame, fate), parsed)) in frames.iter().zip(fates).zip(parsed).enumerate() {
         if *fate != Fate::Undecided {
             continue;
         }
@@ -35,12 +36,36 @@ pub(crate) fn addresses(batch: &mut Batch) {
             Kind::Arp | Kind::Other => Some(DropReason::UnknownEthertype),
         };
         if let Some(reason) = reason {
+            let ingress = || runs.iter().find(|run| run.rows().contains(&row)).and_then(|run| run.ingress);
+            if state.nat.metadata.is_some()
+                && is_about_metadata(frame.bytes(), parsed, reason, ingress(), state)
+            {
+                continue;
+            }
             *fate = if is_beyond_scope(frame.bytes(), parsed) {
                 Fate::Punt(PuntReason::BeyondScope)
             } else {
                 Fate::Drop(reason)
             };
         }
+    }
+}
+
+/// Does an instance ask for OpenStack's metadata, or does the host answer from its loopback? Either is translated next
+/// (`nat.rs`), or dropped there.
+#[cold]
+fn is_about_metadata(
+    frame: &[u8],
+    parsed: &Parsed,
+    reason: DropReason,
+    ingress: Option<PortId>,
+    state: &State,
+) -> bool {
+    let Some(key) = FlowKey::new(frame, parsed) else { return false };
+    match (ingress.and_then(|ingress| state.ports.get(ingress)).map(|port| port.kind), reason) {
+        (Some(PortKind::Workload), DropReason::LinkLocal) => state.nat.metadata_for(&key).is_some(),
+        (Some(PortKind::Host), DropReason::MartianSource) => state.nat.is_from_metadata(&key),
+        _ => false,
     }
 }
 

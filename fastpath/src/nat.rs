@@ -1,8 +1,8 @@
-//! Stages 8 and 10: source NAT of packets that leave the pools, and floating IPs.
+//! Stages 8 and 10: source NAT of packets that leave the pools, floating IPs, and the way to OpenStack's metadata.
 //!
 //! ```text
 //!  known_flows   before the route     a known flow's packets, and ICMP errors about them, become what the flow says; to a
-//!                                     floating IP or a workload's outer port, a flow begins
+//!                                     floating IP, a workload's outer port or the metadata's address, a flow begins
 //!  leaving       after the route      a workload's packet that leaves by an uplink begins a flow under the outer address
 //!  undo_…        at the end           the slow path answers the sender, so it gets packets as they came
 //! ```
@@ -15,8 +15,8 @@ use model::PortKind;
 use packet::nat::{Quoted, is_icmp_error, translate, translate_error};
 use packet::{FlowKey, Kind, Parsed, protocol};
 use tables::{
-    Beginning, DropReason, Fate, Flow, Flows, HopState, Nat, NextHops, NotAdded, Ports, Rows, State, Ticks,
-    begins_flow,
+    Beginning, DropReason, Fate, Flow, Flows, HopState, MetadataServer, Nat, NextHops, NotAdded, Ports, Rows,
+    State, Ticks, begins_flow,
 };
 
 use crate::batch::Run;
@@ -237,7 +237,11 @@ fn may_concern(rules: &Nat, key: &FlowKey, from_workload: bool) -> bool {
     let FlowKey { src, dst, family, .. } = *key;
     rules.internal_of(family, dst).is_some()
         || rules.is_outer(family, dst)
-        || from_workload && (rules.external_of(family, src).is_some() || rules.hides_source(key))
+        || rules.is_from_metadata(key)
+        || from_workload
+            && (rules.external_of(family, src).is_some()
+                || rules.hides_source(key)
+                || rules.metadata_for(key).is_some())
 }
 
 /// Begins flows of what leaves by an uplink, and translates it.
@@ -328,6 +332,11 @@ impl Translator<'_> {
                 return Step::Drop(DropReason::NatInvalid);
             }
             self.begin_to_floating(key, internal).map(Some).map_err(reason)
+        } else if let Some(server) = self.nat.metadata_for(key).filter(|_| about.from_workload) {
+            if !begins_flow(key.protocol, flags) {
+                return Step::Drop(DropReason::NatInvalid);
+            }
+            self.begin_to_metadata(key, server).map(Some).map_err(reason)
         } else if about.from_workload
             && self.nat.is_outer(key.family, key.dst)
             && begins_flow(key.protocol, flags)
@@ -341,6 +350,10 @@ impl Translator<'_> {
             Ok(None)
         };
         match begun {
+            // The host's loopback is nobody's peer but that of what has been sent there.
+            Ok(None) if self.nat.is_from_metadata(key) && self.is_loopback() => {
+                Step::Drop(DropReason::NatInvalid)
+            }
             Ok(Some(flow)) => {
                 *found = Found::Begun(flow);
                 self.apply(frame, parsed, key, &flow)
@@ -407,6 +420,17 @@ impl Translator<'_> {
             added = add(FlowKey { sport, dport, ..inside });
         }
         known_is_as_good(added)
+    }
+
+    /// Does the metadata server answer from the host's loopback?
+    fn is_loopback(&self) -> bool {
+        self.nat.metadata.is_some_and(|server| server.addr.is_loopback())
+    }
+
+    /// A flow to OpenStack's metadata server.
+    fn begin_to_metadata(&self, key: &FlowKey, server: MetadataServer) -> Result<Flow, NotAdded> {
+        let inside = FlowKey { dst: u32::from(server.addr).into(), dport: server.port, ..*key };
+        known_is_as_good(self.flows.add(key, &inside.reversed(), self.now, &self.nat.timeouts))
     }
 
     /// A flow to another workload's outer port, if there is one at this port (RFC 4787 REQ-9).

@@ -28,7 +28,7 @@ pub(crate) fn walk(
     watch.lap(Stage::Admit, batch, tables);
     decapsulate::tunnels(batch, tables.state);
     watch.lap(Stage::Decapsulate, batch, tables);
-    martian::addresses(batch);
+    martian::addresses(batch, tables.state);
     watch.lap(Stage::Martian, batch, tables);
     workload::may_send(batch, tables.state);
     let qos = tables.state.ports.qos_use();

@@ -5,7 +5,7 @@ mod support;
 use model::{FailsafePort, Protocol};
 use policy::rule::{Action, Rule};
 use support::policed::*;
-use support::translation::{OUTER, POD};
+use support::translation::{OUT, OUTER, POD};
 use support::{HOST, Rig, UPLINK, WORKLOAD};
 use tables::{DropReason, EndpointPolicy, FlowRules, PuntReason};
 
@@ -161,4 +161,64 @@ fn failsafe_ports_of_the_host_are_open_to_workloads_whatever_pre_dnat_policy_say
         &Talk::new(POD, OUTER).ports(1, 23).tcp(WORKLOAD, SYN),
         DropReason::ForwardDenied,
     );
+}
+
+/// Under OpenStack an instance asks 169.254.169.254, and its metadata come from a server on its host or elsewhere.
+#[test]
+fn an_instance_has_its_metadata_from_where_that_is_served() {
+    // On the host nothing is asked of policy; elsewhere it is asked of the server's own address.
+    for (server, exit, answered_by) in
+        [("127.0.0.1", HOST, HOST), (OUTER, HOST, HOST), (support::translation::SERVER, OUT, OUT)]
+    {
+        let to_server = rules(vec![between(Action::Allow, "10.65.0.2/32", &format!("{server}/32"))]);
+        let mut rig = policed(None, Some(if exit == HOST { deny() } else { to_server }));
+        drop_to_host(&mut rig);
+        serve_metadata(&mut rig, server);
+        let asks = Talk::new(POD, "169.254.169.254").ports(4000, 80);
+        passes(&mut rig, WORKLOAD, &asks.tcp(WORKLOAD, SYN));
+        let asked = key(&rig.left_by(exit));
+        assert_eq!((asked.destination().to_string(), asked.dport), (server.to_owned(), 8775));
+        let answers = Talk::new(server, POD).ports(8775, 4000);
+        passes(&mut rig, answered_by, &answers.tcp(answered_by, SYN | ACK));
+        let answered = key(&rig.left_by(WORKLOAD));
+        assert_eq!((answered.source().to_string(), answered.sport), ("169.254.169.254".to_owned(), 80));
+        passes(&mut rig, WORKLOAD, &asks.tcp(WORKLOAD, ACK));
+        // A new epoch asks again.
+        rig.writer.put_set(policy::rule::SetId(9), []).unwrap();
+        rig.publish();
+        passes(&mut rig, WORKLOAD, &asks.tcp(WORKLOAD, ACK));
+        // Nothing else there is anybody's, and nobody is reached as the loopback.
+        for other in
+            [asks.clone().ports(4001, 81).tcp(WORKLOAD, SYN), asks.udp(WORKLOAD), asks.ping(WORKLOAD)]
+        {
+            is_dropped(&mut rig, WORKLOAD, &other, DropReason::LinkLocal);
+        }
+        is_dropped(
+            &mut rig,
+            UPLINK,
+            &Talk::new(REMOTE, "169.254.169.254").tcp(UPLINK, SYN),
+            DropReason::LinkLocal,
+        );
+        let to_loopback = Talk::new(POD, "127.0.0.1").ports(4000, 8775);
+        is_dropped(&mut rig, WORKLOAD, &to_loopback.tcp(WORKLOAD, SYN), DropReason::MartianDestination);
+        rig.audit();
+    }
+    // Without OpenStack the address is link-local as any other.
+    let mut rig = policed(None, Some(allow()));
+    let asks = Talk::new(POD, "169.254.169.254");
+    is_dropped(&mut rig, WORKLOAD, &asks.tcp(WORKLOAD, SYN), DropReason::LinkLocal);
+}
+
+#[test]
+fn the_hosts_loopback_says_nothing_that_it_was_not_asked_for() {
+    let mut rig = policed(Some(allow()), Some(allow()));
+    serve_metadata(&mut rig, "127.0.0.1");
+    let talk = Talk::new("127.0.0.1", POD).ports(8775, 4000);
+    is_dropped(&mut rig, HOST, &talk.tcp(HOST, ACK), DropReason::NatInvalid);
+    is_dropped(&mut rig, HOST, &talk.clone().ports(8776, 4000).tcp(HOST, ACK), DropReason::MartianSource);
+    is_dropped(&mut rig, UPLINK, &talk.tcp(UPLINK, ACK), DropReason::MartianSource);
+    // Elsewhere, the server may speak for itself.
+    serve_metadata(&mut rig, OUTER);
+    passes(&mut rig, HOST, &Talk::new(OUTER, POD).ports(8775, 4000).tcp(HOST, SYN));
+    rig.audit();
 }

@@ -52,6 +52,8 @@ pub struct FelixConfiguration {
     pub node_selector: Option<String>,
     /// `spec.metadataAddr`: the server that answers 169.254.169.254 under OpenStack.
     pub metadata_addr: Setting<String>,
+    /// `spec.metadataPort`: its port.
+    pub metadata_port: Setting<u16>,
     /// `spec.ipipEnabled`; where absent, the pools tell.
     pub ipip_enabled: Setting<bool>,
     /// `spec.ipipMTU`, in bytes of the inner packet.

@@ -102,6 +102,10 @@ pub fn offers(kernel: &KernelState, desired: &Desired, neighbors: &NeighborTable
             offers.insert((Prefix::host(address.addr.addr), Source::Local), (Target::Local, 0));
         }
     }
+    // Nobody else's packets to the loopback come as far as the look-up: they are martians.
+    if let Some(server) = desired.felix.metadata().filter(|server| server.addr.is_loopback()) {
+        offers.insert((Prefix::host(server.addr.into()), Source::Local), (Target::Local, 0));
+    }
     for (prefix, gateway) in &desired.tunnels.routes {
         offers.insert((*prefix, Source::Vxlan), (Target::Via(vec![*gateway]), 0));
     }

@@ -103,6 +103,15 @@ pub fn prepare_host_port(name: &str) -> Result<(), SysctlError> {
     write(conf("ipv6", name, "accept_dad"), "0")
 }
 
+/// May what comes in by this link be for the host's loopback, and be answered from there? The walk lets through what it has made
+/// of packets to OpenStack's metadata, and nothing else.
+///
+/// # Errors
+/// It can't be set.
+pub fn route_loopback(name: &str, may: bool) -> Result<(), SysctlError> {
+    write(conf("ipv4", name, "route_localnet"), if may { "1" } else { "0" })
+}
+
 /// Settings of `tortie1`, whose frames are the walk's: the kernel's own stack is not to touch them, above all not
 /// after we die, when what enters `tortie0` comes out here and would be routed back in a circle.
 ///

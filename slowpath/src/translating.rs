@@ -14,7 +14,9 @@ use tracing::{info, warn};
 
 use crate::calico::Desired;
 use crate::event_loop::Core;
-use crate::offers;
+use crate::host_port::KERNEL_SIDE;
+use crate::privileges::raised;
+use crate::{offers, sysctl};
 
 /// Ports for translated flows on an address that the host has, too: the dynamic ports of RFC 6335, the upper half of those
 /// that Linux chooses from.
@@ -43,6 +45,10 @@ impl Core {
         self.opener.set_translated(&shared);
         if let Err(not_reserved) = self.reserved_ports.reserve(shared.values().next()) {
             warn!("{not_reserved}");
+        }
+        let answers_from_loopback = rules.metadata.is_some_and(|server| server.addr.is_loopback());
+        if let Err(error) = raised(|| sysctl::route_loopback(KERNEL_SIDE, answers_from_loopback)) {
+            warn!("instances may not reach their metadata: {error}");
         }
         info!(
             outgoing = ?rules.outgoing, pools = ?rules.sources, floating = rules.floating.len(),
@@ -84,6 +90,7 @@ fn rules(desired: &Desired, local: &BTreeSet<IpAddr>) -> NatRules {
     NatRules {
         outgoing: outgoing.collect(),
         floating: nats.collect(),
+        metadata: felix.metadata(),
         sources,
         exempt,
         pools,
@@ -214,6 +221,17 @@ mod tests {
         instance.labels.insert("projectcalico.org/orchestrator".to_owned(), "openstack".to_owned());
         let instance = Resource::WorkloadEndpoint(instance);
         assert_eq!(rules_of(FelixConfiguration::default(), vec![instance]).floating, [floating]);
+    }
+
+    #[test]
+    fn metadata_are_served_under_openstack_alone() {
+        let of = |prefix: &str| {
+            let interface_prefixes = Given(vec![prefix.to_owned()]);
+            rules_of(FelixConfiguration { interface_prefixes, ..FelixConfiguration::default() }, Vec::new())
+        };
+        let rules = of("tap");
+        assert_eq!(rules.metadata.map(|server| (server.addr.is_loopback(), server.port)), Some((true, 8775)));
+        assert!(!Nat::new(&rules).is_idle() && Nat::new(&of("cali")).is_idle());
     }
 
     #[test]

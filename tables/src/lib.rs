@@ -69,7 +69,7 @@ pub use group::{Group, GroupId};
 pub use inject::Inject;
 pub use limits::{Limits, TableFull};
 pub use meter::{Allowance, Meter, MeterTime};
-pub use nat::{Nat, NatRules, Outgoing};
+pub use nat::{METADATA, MetadataServer, Nat, NatRules, Outgoing};
 pub use next_hops::{CameBy, HopIndex, HopState, NextHop, NextHops, WayBack};
 pub use policy::{EndpointPolicy, HostEndpoints, Policy, PortPolicy, TUNNELS};
 pub use policy_report::{Decided, Judged, PolicyAct, PolicyEvent, PolicyReport, RuleCount};

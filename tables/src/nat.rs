@@ -1,10 +1,10 @@
-//! What is translated: sources of packets that leave the pools, and floating IPs.
+//! What is translated: sources of packets that leave the pools, floating IPs, and the way to OpenStack's metadata.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 use model::{Family, IpNat, Prefix};
-use packet::FlowKey;
+use packet::{FlowKey, protocol};
 
 use crate::flows::has_mapping;
 use crate::{FlowTimeouts, OuterAddress};
@@ -17,6 +17,25 @@ pub struct Outgoing {
     /// The host has this address, too: only ports tell its packets from translated ones, and what belongs to no flow
     /// is the host's.
     pub is_hosts: bool,
+}
+
+/// Where OpenStack's instances ask for their metadata: by TCP, at this port of this address, wherever they are.
+pub const METADATA: (Ipv4Addr, u16) = (Ipv4Addr::new(169, 254, 169, 254), 80);
+
+/// The server that answers there (`StaticNATPreroutingChains` in `felix/rules/static.go`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataServer {
+    /// `metadataAddr`, this host's or another's.
+    pub addr: Ipv4Addr,
+    /// `metadataPort`.
+    pub port: u16,
+}
+
+impl MetadataServer {
+    /// Is this end of a packet its?
+    fn is_at(&self, address: u128, port: u16) -> bool {
+        (address, port) == (u32::from(self.addr).into(), self.port)
+    }
 }
 
 /// The rules, as the slow path writes them.
@@ -32,6 +51,8 @@ pub struct NatRules {
     pub pools: Vec<Prefix>,
     /// Floating IPs of local workloads.
     pub floating: Vec<IpNat>,
+    /// Who answers OpenStack's instances, under OpenStack.
+    pub metadata: Option<MetadataServer>,
     /// How long flows are remembered.
     pub timeouts: FlowTimeouts,
 }
@@ -48,6 +69,8 @@ pub struct Nat {
     floating: Vec<(Family, u128, u128)>,
     /// Internal to external, in order of the first.
     internal: Vec<(Family, u128, u128)>,
+    /// Who answers OpenStack's instances.
+    pub metadata: Option<MetadataServer>,
     /// How long flows are remembered.
     pub timeouts: FlowTimeouts,
 }
@@ -123,6 +146,7 @@ impl Nat {
             pools: rules.pools.iter().copied().map(Range::of).collect(),
             floating: pairs(|nat| (nat.external, nat.internal)),
             internal: pairs(|nat| (nat.internal, nat.external)),
+            metadata: rules.metadata,
             timeouts: rules.timeouts,
         }
     }
@@ -130,7 +154,28 @@ impl Nat {
     /// Is nothing translated at all?
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.sources.is_empty() && self.floating.is_empty()
+        self.sources.is_empty() && self.floating.is_empty() && self.metadata.is_none()
+    }
+
+    /// The server that a packet is for by asking for metadata.
+    #[inline]
+    pub fn metadata_for(&self, key: &FlowKey) -> Option<MetadataServer> {
+        let (addr, port) = METADATA;
+        let asks = key.family == Family::V4
+            && (key.dst, key.dport, key.protocol) == (u32::from(addr).into(), port, protocol::TCP);
+        self.metadata.filter(|_| asks)
+    }
+
+    /// Is a packet for the metadata server itself?
+    pub fn is_to_metadata(&self, key: &FlowKey) -> bool {
+        let is_at = |server: MetadataServer| server.is_at(key.dst, key.dport);
+        key.protocol == protocol::TCP && key.family == Family::V4 && self.metadata.is_some_and(is_at)
+    }
+
+    /// May it be an answer of the metadata server's?
+    #[inline]
+    pub fn is_from_metadata(&self, key: &FlowKey) -> bool {
+        self.metadata.is_some() && self.is_to_metadata(&key.reversed())
     }
 
     /// Must a workload's packet not leave under its own source?
@@ -153,6 +198,9 @@ impl Nat {
         }
         if let Some(internal) = self.internal_of(family, dst) {
             return becomes.dst == internal && (becomes.src == src || src == internal && becomes.src == dst);
+        }
+        if let Some(server) = self.metadata_for(original) {
+            return server.is_at(becomes.dst, becomes.dport) && becomes.src == src;
         }
         let Some(outgoing) = self.outgoing(family) else { return false };
         let has_port = match has_mapping(original) {

@@ -72,6 +72,7 @@ pub(super) fn convert(identity: &Identity<'_>, spec: &Object<'_>) -> Result<Outc
         created: identity.created,
         node_selector: validate::selector(spec, "nodeSelector")?,
         metadata_addr: given.get("metadataAddr", text)?,
+        metadata_port: given.get("metadataPort", |spec, name| number(spec, name, 0, u16::MAX.into()))?,
         ipip_enabled: given.get("ipipEnabled", flag)?,
         ipip_mtu: given.get("ipipMTU", mtu)?,
         vxlan_enabled: given.get("vxlanEnabled", flag)?,

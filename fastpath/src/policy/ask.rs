@@ -77,6 +77,11 @@ impl Judge<'_> {
         let asked = asked(key, icmp);
         let about = (packet.bytes, packet.foreseen);
         let is_to_host = self.is_hosts(between.ingress);
+        // OpenStack's instances reach a metadata server on their host whatever policy says (`filterWorkloadToHostChain` in
+        // `felix/rules/static.go`).
+        if is_to_host && state.nat.is_to_metadata(key) {
+            return Ok(());
+        }
         if let Some(port) = between.egress {
             if !is_untracked {
                 self.ask_host_endpoint(packet, port, key, before_dnat, &asked, is_to_host)?;

@@ -193,6 +193,8 @@ pub fn fill(writer: &mut Writer) {
     let host = writer.insert_adjacency(via(HOST)).unwrap();
     route(writer, "172.18.0.1/32", Group::Local(host));
     route(writer, "fd18::1/128", Group::Local(host));
+    // Where OpenStack's metadata are served, if they are.
+    route(writer, "127.0.0.1/32", Group::Local(host));
     route(writer, "172.18.0.255/32", Group::Broadcast);
     let unresolved = Adjacency::unresolved(UPLINK, IpAddr::V4(Ipv4Addr::new(172, 18, 0, 9)));
     let unresolved = writer.insert_adjacency(unresolved).unwrap();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use model::{PortId, QosControls, QosDirection};
 use packet::{FlowKey, checksum, ethernet, icmp, ipv4, ipv6, protocol, tcp};
 use policy::rule::{Action, AfterTiers, Checks, EndMatch, Policy, PortRange, Rule, Tier, TierDefault};
-use tables::{DropReason, Endpoint, EndpointPolicy, FlowRules, Port, PuntReason, Qos};
+use tables::{
+    DropReason, Endpoint, EndpointPolicy, FlowRules, MetadataServer, NatRules, Port, PuntReason, Qos,
+};
 
 use super::{Build, Rig, STRANGER, WORKLOAD, mac, neighbor_mac, prefix};
 
@@ -186,6 +188,13 @@ pub fn tell_denied(rig: &mut Rig) {
 pub fn drop_to_host_but_dhcp_and_dns(rig: &mut Rig) {
     let rules = FlowRules { drops_to_host: true, passes_dhcp_and_dns: true, ..FlowRules::default() };
     rig.writer.set_flow_rules(rules);
+    rig.publish();
+}
+
+/// OpenStack's metadata are served there, at port 8775.
+pub fn serve_metadata(rig: &mut Rig, addr: &str) {
+    let metadata = Some(MetadataServer { addr: addr.parse().unwrap(), port: 8775 });
+    rig.writer.set_nat(tables::Nat::new(&NatRules { metadata, ..NatRules::default() }));
     rig.publish();
 }
 

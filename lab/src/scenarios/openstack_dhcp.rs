@@ -1,5 +1,6 @@
 //! An OpenStack instance and the DHCP server of its own host: dnsmasq on an interface with nobody behind it, which serves the
-//! instances' interfaces beside its own, as Calico's DHCP agent starts it.
+//! instances' interfaces beside its own, as Calico's DHCP agent starts it; and the server of its metadata, on its host's loopback
+//! and elsewhere.
 
 use std::fs;
 use std::time::Duration;
@@ -7,19 +8,20 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use model::Family;
 
-use super::one_node::OneNode;
+use super::one_node::{OneNode, outside};
 use crate::cluster::CONVERGE;
 use crate::link;
 use crate::process::Process;
 use crate::scenario::{Options, Scenario, Store};
 use crate::tortie::{ShowDrops, TortieNode};
+use crate::traffic::Knock;
 use crate::workload::{INTERFACE, Workload};
-use crate::{Lab, books};
+use crate::{Lab, books, traffic};
 
 /// Leases by both families, whatever policy and reverse-path filters say.
 pub(super) const OPENSTACK_DHCP: Scenario = Scenario {
     name: "openstack-dhcp",
-    about: "an instance gets its addresses from dnsmasq on its own host and renews them, under OpenStack alone",
+    about: "an instance gets its addresses from dnsmasq on its own host and renews them, and reaches its metadata, under OpenStack alone",
     programs: &["dnsmasq", "dhclient", "ping", "nft", "ethtool"],
     tortie: true,
     alone: false,
@@ -27,6 +29,8 @@ pub(super) const OPENSTACK_DHCP: Scenario = Scenario {
     run,
 };
 
+/// Where instances ask for metadata.
+const METADATA: &str = "169.254.169.254:80";
 /// The server's own interface and its addresses. By IPv6 dnsmasq serves networks that it is in, so that is another one than the
 /// pool's, which is routed by address.
 const SERVER: &str = "ns-dhcp";
@@ -47,6 +51,10 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     let server = serve(&site, instance)?;
     let client = ask(&site, instance, Family::V4)?;
     nobody_is_heard_without_openstack(lab, &node, &server)?;
+    // On the loopback alone.
+    let _metadata = traffic::agent(lab, &site.node, "echo", &["127.0.0.1:8775"])?;
+    let silent = traffic::knock(lab, &instance.namespace, METADATA.parse()?)?;
+    ensure!(silent == Knock::Silent, "the metadata server answers without OpenStack: {silent:?}");
     site.resources.write(
         "clusterinformation-default.yaml",
         "apiVersion: projectcalico.org/v3\nkind: ClusterInformation\nmetadata: {name: default}\n\
@@ -54,6 +62,7 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     )?;
     the_lease_is_given_and_renewed(&site, &node, (&server, &client))?;
     the_lease_is_given_by_ipv6(&site, &node, &server)?;
+    the_metadata_are_reached(&site)?;
     let books = books::settled(lab, &node)?;
     lab.proved(books::line("node", &books));
     Ok(())
@@ -96,6 +105,25 @@ fn ask(site: &OneNode<'_>, instance: &Workload, family: Family) -> Result<Proces
     command.arg("-cf").arg(file("conf")).arg("-lf").arg(file("leases")).arg("-pf").arg(file("pid"));
     command.arg(INTERFACE);
     site.lab.spawn(&name, command)
+}
+
+/// Whatever policy says where the host itself serves them, as policy says where another does.
+fn the_metadata_are_reached(site: &OneNode<'_>) -> Result<()> {
+    let lab = site.lab;
+    let instance = &site.workloads[0];
+    let knocks = || traffic::knock(lab, &instance.namespace, METADATA.parse()?);
+    lab.wait("the metadata server of the host", CONVERGE, || Ok((knocks()? == Knock::Open).then_some(())))?;
+    let other = traffic::knock(lab, &instance.namespace, "169.254.169.254:8775".parse()?)?;
+    ensure!(other == Knock::Silent, "another port of the address answers: {other:?}");
+    lab.proved("an instance that may send nothing reaches 127.0.0.1:8775 of its host at 169.254.169.254:80");
+    let elsewhere = outside(Family::V4)?;
+    let _metadata = traffic::serve(lab, &site.outside, 8775)?;
+    site.resources.felix(&format!("metadataAddr: {elsewhere}"))?;
+    lab.wait("policy to be asked", CONVERGE, || Ok((knocks()? == Knock::Silent).then_some(())))?;
+    site.resources.endpoint_policy("node", "instance", "{}", "[projectcalico-default-allow]")?;
+    lab.wait("the metadata server elsewhere", CONVERGE, || Ok((knocks()? == Knock::Open).then_some(())))?;
+    lab.proved(format!("with metadataAddr: {elsewhere} it reaches that host, once its policy allows it"));
+    Ok(())
 }
 
 fn punted(node: &TortieNode) -> Result<u64> {

@@ -9,7 +9,7 @@ use model::{
     ClusterRoutes, DenyAction, EndpointToHost, FailsafePort, FelixConfiguration, LogRate,
     NatOutgoingExclusions, Prefix, Protocol, ReversePath, Setting,
 };
-use tables::{FlowRules, WorkloadTunnels};
+use tables::{FlowRules, MetadataServer, WorkloadTunnels};
 
 use super::excluded::Excluded;
 use crate::log_prefix;
@@ -19,6 +19,8 @@ use crate::log_prefix;
 pub struct Felix {
     /// Are workloads OpenStack's instances, which have DHCP and DNS from their host?
     pub openstack: bool,
+    /// Who answers OpenStack's instances that ask for their metadata: an IPv4 address and its port. None: nobody.
+    pub metadata_server: Option<(Ipv4Addr, u16)>,
     /// IPIP whatever the pools say; `None` leaves it to them.
     pub ipip_enabled: Option<bool>,
     /// MTU inside IPIP; `None` leaves it to the uplinks.
@@ -151,6 +153,7 @@ fn failsafe(ports: Ports) -> Vec<FailsafePort> {
 
 /// Where OpenStack's metadata are asked for, unless somebody says otherwise.
 const METADATA_ADDR: &str = "127.0.0.1";
+const METADATA_PORT: u16 = 8775;
 
 /// How long a flow without packets is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +200,10 @@ impl Felix {
         Felix {
             // By these Felix knows OpenStack, and by the cluster's type (`OpenstackActive` in `felix/config/config_params.go`).
             openstack: interface_prefixes.iter().any(|prefix| prefix == "tap")
-                || metadata_addr.is_some_and(|addr| addr != METADATA_ADDR),
+                || metadata_addr.as_deref().is_some_and(|addr| addr != METADATA_ADDR),
+            // A name is nobody, too: Felix doesn't look it up (`OpenStackMetadataIP` in `felix/dataplane/driver.go`).
+            metadata_server: (metadata_addr.as_deref().unwrap_or(METADATA_ADDR).parse().ok())
+                .zip(Some(first(sources, |config| config.metadata_port).unwrap_or(METADATA_PORT))),
             ipip_enabled: first(sources, |config| config.ipip_enabled),
             ipip_mtu: first(sources, |config| config.ipip_mtu),
             vxlan_enabled: first(sources, |config| config.vxlan_enabled),
@@ -250,6 +256,12 @@ impl Felix {
             drops_invalid: !self.conntrack_invalid_allowed,
             tells_denied: self.deny_action == DenyAction::Reject,
         }
+    }
+
+    /// Who answers instances that ask for their metadata, under OpenStack.
+    pub fn metadata(&self) -> Option<MetadataServer> {
+        let (addr, port) = self.metadata_server.filter(|_| self.openstack)?;
+        Some(MetadataServer { addr, port })
     }
 
     /// The tunnel packets that workloads may not send.
@@ -365,6 +377,26 @@ mod tests {
         assert!(!known(FelixConfiguration { metadata_addr: addr("127.0.0.1"), ..standard() }));
     }
 
+    #[test]
+    fn instances_ask_the_metadata_server_that_is_given_by_its_address() {
+        let metadata = |openstack, addr: Option<&str>, port: Option<u16>| {
+            let setting = |addr: &str| Given(addr.to_owned());
+            let config = FelixConfiguration {
+                metadata_addr: addr.map_or(Setting::Absent, setting),
+                metadata_port: port.map_or(Setting::Absent, Given),
+                ..FelixConfiguration::default()
+            };
+            let felix = Felix { openstack, ..Felix::of(&[&config]) };
+            felix.metadata().map(|server| (server.addr.to_string(), server.port))
+        };
+        assert_eq!(metadata(false, None, None), None);
+        assert_eq!(metadata(true, None, None), Some(("127.0.0.1".to_owned(), 8775)));
+        assert_eq!(metadata(true, Some("192.0.2.7"), Some(80)), Some(("192.0.2.7".to_owned(), 80)));
+        for nobody in ["", "controller", "fd00::7"] {
+            assert_eq!(metadata(true, Some(nobody), None), None);
+        }
+    }
+
     /// `felix_config_params.jsonl`: what each parameter is where nobody gives it.
     #[test]
     fn the_defaults_are_calicos() {
@@ -388,6 +420,7 @@ mod tests {
                 "LogActionRateLimitBurst" => felix.log_burst.to_string(),
                 "LogPrefix" => felix.log_prefix.clone(),
                 "MetadataAddr" => METADATA_ADDR.to_owned(),
+                "MetadataPort" => METADATA_PORT.to_string(),
                 "ProgramClusterRoutes" => {
                     let at = ClusterRoutes::MEANINGS.iter().position(|known| *known == felix.cluster_routes);
                     ClusterRoutes::WORDS[at.unwrap()].to_owned()

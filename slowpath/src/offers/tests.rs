@@ -368,3 +368,18 @@ proptest! {
         prop_assert_eq!(held(&walked), held(&at_once));
     }
 }
+
+#[test]
+fn the_loopback_is_reached_where_it_serves_openstacks_metadata() {
+    let mut bench = Bench::new();
+    let is_offered = |bench: &Bench, addr: &str| {
+        let offers = offers(&bench.kernel, &bench.desired, &bench.neighbors, &bench.roles);
+        offers.contains_key(&(Prefix::host(ip(addr)), Source::Local))
+    };
+    assert!(!is_offered(&bench, "127.0.0.1"));
+    bench.desired.felix.openstack = true;
+    assert!(is_offered(&bench, "127.0.0.1"));
+    // Another host's is routed as any other address.
+    bench.desired.felix.metadata_server = Some((std::net::Ipv4Addr::new(192, 0, 2, 7), 80));
+    assert!(!is_offered(&bench, "127.0.0.1") && !is_offered(&bench, "192.0.2.7"));
+}

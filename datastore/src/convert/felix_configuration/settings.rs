@@ -57,6 +57,7 @@ const fn refused(name: &'static str, field: &'static str, form: Form) -> Paramet
 
 static PARAMETERS: &[Parameter] = &[
     refused("MetadataAddr", "metadataAddr", Form::Text),
+    refused("MetadataPort", "metadataPort", Form::Number),
     standard("IpInIpEnabled", "ipipEnabled", Form::Flag),
     standard("IpInIpMtu", "ipipMTU", Form::Number),
     standard("VXLANEnabled", "vxlanEnabled", Form::Flag),

@@ -13,7 +13,7 @@ use super::*;
 
 #[test]
 fn settings_of_the_dataplane_are_read_whole() {
-    let spec = "{metadataAddr: None, ipipEnabled: true, ipipMTU: 1440, vxlanEnabled: false, vxlanMTU: 0, vxlanMTUV6: 1430, \
+    let spec = "{metadataAddr: None, metadataPort: 80, ipipEnabled: true, ipipMTU: 1440, vxlanEnabled: false, vxlanMTU: 0, vxlanMTUV6: 1430, \
                 vxlanPort: 8472, vxlanVNI: 1, programClusterRoutes: EnabledNoEncapOnly, \
                 allowIPIPPacketsFromWorkloads: true, externalNodesList: [10.9.0.0/16], \
                 workloadSourceSpoofing: Any, floatingIPs: Enabled, natOutgoingAddress: 192.0.2.1, \
@@ -29,6 +29,7 @@ fn settings_of_the_dataplane_are_read_whole() {
         created: None,
         node_selector: None,
         metadata_addr: Given(String::new()),
+        metadata_port: Given(80),
         ipip_enabled: Given(true),
         ipip_mtu: Given(1440),
         vxlan_enabled: Given(false),

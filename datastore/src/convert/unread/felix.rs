@@ -67,7 +67,6 @@ const EXACT: &[Words] = &[
 const NUMBERS: &[(&str, i64, i64)] = &[
     ("debugPort", 0, 65_535),
     ("healthPort", 0, 65_535),
-    ("metadataPort", 0, 65_535),
     ("prometheusMetricsPort", 0, 65_535),
     ("bpfMaglevMaxServices", 1, 3_000),
     ("bpfMaglevMaxEndpointsPerService", 1, 3_000),
