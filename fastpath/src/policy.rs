@@ -502,6 +502,13 @@ impl Judge<'_> {
             self.memory.flows.judge(flow, verdict);
         }
         self.note(packet, flow);
+        if packet.key.protocol == protocol::TCP
+            && !flow.is_answered()
+            && TcpPacket::of(flags) == TcpPacket::Reset
+        {
+            // Refused, or taken back: there is no connection, as for Linux.
+            self.memory.flows.forget(flow);
+        }
         Ok(())
     }
 

@@ -66,6 +66,11 @@ fn a_known_connection_has_no_packets_of_none() {
     passes(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, ACK));
     is_dropped(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK), DropReason::FlowInvalid);
     passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, SYN));
+    // Refused: nothing is left of it.
+    passes(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, RST | ACK));
+    assert_eq!(in_use(&rig), 0);
+    is_dropped(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, SYN | ACK), DropReason::FlowInvalid);
+    passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, SYN));
     passes(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, SYN | ACK));
     passes(&mut rig, WORKLOAD, &talk.tcp(WORKLOAD, ACK));
     is_dropped(&mut rig, UPLINK, &talk.answer().tcp(UPLINK, SYN), DropReason::FlowInvalid);

@@ -92,6 +92,8 @@ fn a_known_flow_is_told_with_the_rules_that_let_it_pass_and_stays_as_it_was() {
     let talk = Talk::new(POD, REMOTE);
     rig.send(WORKLOAD, &talk.tcp(WORKLOAD, SYN));
     rig.left_by(UPLINK);
+    rig.send(UPLINK, &talk.answer().tcp(UPLINK, SYN | ACK));
+    rig.left_by(WORKLOAD);
     while rig.report.next_event().is_some() {}
     let before: Vec<_> = rig.flows.rows().collect();
     let mut answer = tcp(UPLINK, REMOTE, POD);

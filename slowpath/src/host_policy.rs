@@ -40,6 +40,8 @@ mod render;
 mod ruleset;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tracking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

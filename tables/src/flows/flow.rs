@@ -60,6 +60,12 @@ impl Flow {
         timeouts::may_follow(self.life.flags(), self.direction, packet)
     }
 
+    /// Has the other side said anything, of TCP to what was asked of it?
+    #[inline]
+    pub fn is_answered(&self) -> bool {
+        self.life.has(Life::ANSWERED)
+    }
+
     /// What a packet with the asked key becomes.
     pub fn translated(&self) -> FlowKey {
         self.other.reversed()

@@ -192,6 +192,8 @@ impl Life {
     pub(super) const FAR: u16 = 1 << 9;
     /// It began with a SYN (TCP), rather than in the middle of a connection.
     pub(super) const ASKED: u16 = 1 << 10;
+    /// The other side sent one, too, before any answer: both open at once (TCP).
+    pub(super) const BOTH_ASKED: u16 = 1 << 11;
     /// What stays as it is as long as the row is one flow's.
     pub(super) const FIXED: u16 = Life::LIVE | Life::MAPPING | Life::PLAIN | Life::TURNED | Life::FAR;
 

@@ -206,11 +206,13 @@ pub(super) fn may_follow(flags: u16, direction: Direction, packet: TcpPacket) ->
     let is_answered = flags & Life::ANSWERED != 0;
     match (direction, packet) {
         (_, TcpPacket::Nothing) => false,
-        (Direction::Original, TcpPacket::SynAck) => is_asked && is_answered,
+        (Direction::Original, TcpPacket::SynAck) => {
+            is_asked && (is_answered || flags & Life::BOTH_ASKED != 0)
+        }
         (Direction::Original, TcpPacket::Fin | TcpPacket::Ack) | (Direction::Reply, TcpPacket::Fin) => {
             !is_asked || is_answered
         }
-        (Direction::Reply, TcpPacket::Syn) => is_asked,
+        (Direction::Reply, TcpPacket::Syn) => is_asked && !is_answered,
         _ => true,
     }
 }
@@ -236,10 +238,18 @@ pub(super) fn after(flags: u16, protocol: u8, direction: Direction, tcp_flags: u
     }
     // Whoever goes on after a reset didn't believe it, and knows better (RFC 7857 §2.2).
     let mut flags = flags & !Life::RESET;
-    if !original {
-        // A bare ACK answers no SYN: its sender has another connection in mind (RFC 9293 §3.5.1).
-        let is_asked = flags & Life::ASKED != 0;
-        flags |= if is_asked && tcp_flags & tcp::SYN == 0 { 0 } else { Life::ANSWERED };
+    if flags & (Life::ASKED | Life::ANSWERED) == Life::ASKED {
+        // A SYN is answered by a SYN-ACK, or by a SYN and that by a SYN-ACK (RFC 9293 §3.5). Who sends a bare ACK has another
+        // connection in mind.
+        const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
+        flags |= match (original, tcp_flags & SYN_ACK) {
+            (false, SYN_ACK) => Life::ANSWERED,
+            (false, tcp::SYN) => Life::BOTH_ASKED,
+            (true, SYN_ACK) if flags & Life::BOTH_ASKED != 0 => Life::ANSWERED,
+            _ => 0,
+        };
+    } else if !original {
+        flags |= Life::ANSWERED;
     } else if flags & Life::ANSWERED != 0 && tcp_flags & tcp::SYN == 0 {
         flags |= Life::ESTABLISHED;
     }
@@ -335,11 +345,13 @@ mod tests {
             assert_eq!(TcpPacket::of(flags).may_begin(), may, "{flags:#x}");
         }
         let open = [(Original, tcp::SYN), (Reply, SYN_ACK), (Original, tcp::ACK)];
+        let both = [(Original, tcp::SYN), (Reply, tcp::SYN), (Original, SYN_ACK)];
         let reset = [open[0], open[1], open[2], (Original, tcp::RST)];
         let again = [open[0], (Reply, tcp::RST | tcp::ACK), open[0]];
         // Which of SYN, SYN-ACK, FIN and ACK the two sides may send, in the states that Linux tells apart and we do.
         let unanswered = [[true, false, false, false], [true, true, false, true]];
-        let either = [[true; 4]; 2];
+        let both_ask = [[true, true, false, false], [true, true, false, true]];
+        let answered = [[true; 4], [false, true, true, true]];
         let under_way = [[true, false, true, true], [false, true, true, true]];
         check("SYN_SENT", &open[..1], unanswered);
         check(
@@ -347,8 +359,9 @@ mod tests {
             &[open[0], (Reply, tcp::ACK)],
             unanswered,
         );
-        // Linux has neither FIN nor ACK here before a SYN-ACK, which we don't tell from SYN_RECV.
-        check("SYN_SENT2", &[open[0], (Reply, tcp::SYN)], either);
+        check("SYN_SENT2", &both[..2], both_ask);
+        check("SYN_RECV", &open[..2], answered);
+        check("SYN_RECV, both", &both, answered);
         check("ESTABLISHED", &open, under_way);
         check("ESTABLISHED, from the middle", &[(Original, tcp::ACK)], under_way);
         check("CLOSE", &reset, under_way);
