@@ -60,7 +60,7 @@ const REFILL_STEP: u32 = 256;
 /// Frames on their way out that `reap_when_due` waits for, at most.
 const REAP_STEP: u32 = 512;
 /// Frames in the TX ring that `wake_when_due` waits for, at most.
-const WAKE_STEP: u32 = 256;
+const WAKE_STEP: u32 = 64;
 /// Calls that it defers a wake-up for, at most.
 const WAKE_DEFERRALS: u32 = 8;
 /// Bytes that the processor moves between cores at once.
