@@ -17,7 +17,8 @@
 //!
 //! The same gather makes IPv4 no faster, which computes little between its two loads, and takes 20 clocks, of Zen 5, for
 //! sixteen. Loads that put one number each into a vector's lane, which are in AVX2 too, are fewer operations than loads and
-//! stores, and no vector waits for stores. With an internet table, in turn, on Zen 5 and a busy machine:
+//! stores, and no vector waits for stores. With an internet table, in turn, each
+//! with a table of its own, on Zen 5 and a busy machine:
 //!
 //! | median, M/s | portable | [`eights`] |
 //! | --- | --- | --- |
