@@ -22,7 +22,7 @@ pub(super) struct Comparison {
     pub goal: Option<f64>,
     /// Readings that somebody else's work on the core may have spoilt, in spite of several tries.
     pub disturbed: usize,
-    /// A floor shows what the peer's device costs alone; it is no competitor.
+    /// A floor shows what the peer's device costs alone, or memory; it is no competitor.
     pub floor: bool,
 }
 

@@ -15,6 +15,7 @@ use super::compare::Comparison;
 use super::conversation::Conversation;
 use super::dpdk::{self, Pages};
 use super::exchange::Exchange;
+use super::floor::Floor;
 use super::quiet::Watched;
 
 /// Addresses asked for in one pass, as in `perf lookup`.
@@ -79,17 +80,16 @@ pub(super) fn compare(internet: &Internet, arguments: &Arguments) -> Result<Vec<
     if arguments.rte_lpm {
         v4.push(&LPM);
     }
-    let mut all = run.family(
-        &Work {
-            prefixes: &internet.v4,
-            mixes: &[
-                ("IPv4 look-up, uniform", Mix::Uniform, Some(1.5)),
-                ("IPv4 look-up, table", Mix::Table, Some(1.5)),
-                ("IPv4 look-up, zipf64k", Mix::Zipf, Some(1.0)),
-            ],
-        },
-        &v4,
-    )?;
+    let work = Work {
+        prefixes: &internet.v4,
+        mixes: &[
+            ("IPv4 look-up, uniform", Mix::Uniform, Some(1.5)),
+            ("IPv4 look-up, table", Mix::Table, Some(1.5)),
+            ("IPv4 look-up, zipf64k", Mix::Zipf, Some(1.0)),
+        ],
+    };
+    let mut all = run.floors(&work)?;
+    all.extend(run.family(&work, &v4)?);
     let v6: Vec<&Variant> = V6.iter().collect();
     all.extend(run.family(
         &Work {
@@ -173,6 +173,45 @@ impl Run<'_> {
                 Ok(compared) => all.extend(compared),
                 // DPDK may lack AVX-512, or the table may not fit two bytes.
                 Err(error) => println!("skipped: {}, {pages}: {error:#}", variant.name),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Look-ups beside one read an address of as much memory as our table has, and of flat tables as rte_fib's: [`Floor`].
+    fn floors(&self, work: &Work<'_, u32>) -> Result<Vec<Comparison>> {
+        let (table, _) = load(work.prefixes)?;
+        let ours = table.reader();
+        let mut all = Vec::new();
+        for (name, mix, _) in work.mixes {
+            let keys = keys::draw(*mix, work.prefixes, KEYS);
+            let bytes = table.usage().bytes;
+            let spread = format!("one read of {:.1} MiB", bytes as f64 / 1048576.0);
+            let flat = |width| (format!("one read of {width} B a /24"), Floor::flat(width, &keys));
+            for (what, floor) in [(spread, Floor::spread(bytes, &keys)), flat(2), flat(4)] {
+                let (mut our_rate, mut floor_rate, mut disturbed) =
+                    (Readings::default(), Readings::default(), 0);
+                for _ in 0..self.rounds {
+                    let look_up =
+                        Watched::us().read(|| Ok(measure::rate(ROUND, || batches(&ours, &keys))))?;
+                    let read = Watched::us().read(|| Ok(measure::rate(ROUND, || floor.read())))?;
+                    our_rate.0.push(look_up.value);
+                    floor_rate.0.push(read.value);
+                    disturbed += usize::from(look_up.disturbed) + usize::from(read.disturbed);
+                }
+                let comparison = Comparison {
+                    work: name,
+                    rival: "memory",
+                    unit: "M/s",
+                    peer: what,
+                    ours: Some(our_rate),
+                    theirs: floor_rate,
+                    goal: None,
+                    disturbed,
+                    floor: true,
+                };
+                comparison.tell();
+                all.push(comparison);
             }
         }
         Ok(all)

@@ -8,6 +8,7 @@ mod conversation;
 mod dpdk;
 mod exchange;
 mod fib;
+mod floor;
 mod forwarder;
 mod l3fwd;
 mod memory;
