@@ -16,14 +16,16 @@
 //!   way:  | the path expected | where it ends | word beside it | word at its end |
 //! ```
 //!
-//! Most nodes of an internet table have a handful of runs and fit in a line or two. A *way* stands for two levels or more
-//! that lead but one way (a pod's /128 inside a cluster's /48): who leaves the path is answered by what lies beside it.
+//! Most nodes of an internet table have a handful of runs and fit in a line or two. Below 48 bits, a *way* stands for two
+//! levels or more that lead but one way (a pod's /128 inside a cluster's /48): who leaves the path is answered by what lies
+//! beside it. Above, there is a node for each level: few routes lie so alone that it costs an internet table 1 % of memory.
 //!
 //! **Why look-ups are fast.** A batch goes down level by level, not address by address, and no branch depends on an
 //! address: those that have come to their leaf repeat some load in the root and stay where they are. So nothing is
 //! mispredicted, and the loads of many addresses are under way at once. A level is cut into passes over the batch that
-//! either only compute, which the compiler does eight addresses at a time, or only load. Ways and large values are
-//! handled between levels, address by address.
+//! either only compute, which the compiler does eight addresses at a time, or only load. What lies below 48 bits, ways and
+//! large values come after that, address by address where they are few: seven batches of eight, of an internet table,
+//! have none.
 //!
 //! Where the processor has AVX-512, `lanes.rs` does so with sixteen addresses in a register.
 //!
@@ -36,7 +38,7 @@
 //! and goes down again where they differ: else one that found no longer route, just before one came, and then no default,
 //! just after that went, would have found nothing where there always was a route.
 //!
-//! **What it costs.** A route of an internet table takes 23 bytes. At most a route takes four lines and a quarter, and
+//! **What it costs.** A route of an internet table takes 24 bytes. At most a route takes five lines and a quarter, and
 //! the first one longer than /16 in its 2^112 addresses a page of 1 KiB. To insert or remove a prefix of up to 16 bits
 //! rewrites up to 2^15 root slots and all that lies under them; anything longer takes one or two nodes.
 //!

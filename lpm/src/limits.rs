@@ -19,7 +19,7 @@ impl Limits {
     /// Room for any table of this many routes, however they lie. [`Table::bytes`](crate::Table::bytes) says how many
     /// bytes that is; what is reserved but never used costs address space only.
     ///
-    /// **IPv6**: a route's worst case is 4.25 lines of 64 bytes, and a page of 1 KiB for the first route longer than /16 in
+    /// **IPv6**: a route's worst case is 5.25 lines of 64 bytes, and a page of 1 KiB for the first route longer than /16 in
     /// each /16; there are three lines for every four nodes, each with 16 bytes of the writer's and 64 for large values. So
     /// about 810 bytes a route, and 145 MiB for the root and its pages. Leaves are not used.
     /// An internet table of 160 k prefixes has readers read 3.6 MiB.

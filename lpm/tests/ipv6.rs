@@ -60,6 +60,27 @@ fn every_length_begins_and_ends_where_it_should() {
     }
 }
 
+/// Down to 48 bits a route that lies alone has a node for each level, so that a batch takes it in its stride; below that, a
+/// way, however long, and the node it ends in.
+#[test]
+fn a_lone_route_takes_a_line_a_level_down_to_48_bits_and_two_below() {
+    let addr = 0x2001_0db8_5a5a_a5a5_0123_4567_89ab_cdef_u128;
+    let expected = [(24, 0), (25, 1), (32, 1), (33, 2), (48, 3), (56, 4), (64, 5), (65, 5), (128, 5)];
+    for (len, lines) in expected {
+        let mut table = Table::new(Limits::for_routes(4));
+        table.insert(addr, len, 1).unwrap();
+        assert_eq!(table.usage().nodes, lines, "/{len}");
+        // A shorter one on its way takes nothing, and what it was comes back.
+        let before = table.usage().nodes;
+        for covering in (25..len).rev().filter(|covering| covering % 8 == 0) {
+            table.insert(masked(addr, covering), covering, 2).unwrap();
+            table.remove(masked(addr, covering), covering);
+            table.retire(1, 1);
+            assert_eq!(table.usage().nodes, before, "/{len} after /{covering}");
+        }
+    }
+}
+
 #[test]
 fn nodes_with_every_number_of_runs_answer() {
     // Hosts, one after the other and from both ends, in nodes at several depths: from one run to 256.

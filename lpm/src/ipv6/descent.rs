@@ -4,15 +4,13 @@ use std::hint::select_unpredictable;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::layout::{
-    BRANCH, FIRST_LINE, LINE, SPECIAL, STEPS_MAX, STRIDE, WAY_BESIDE, WAY_CHILD, WAY_END, WIDE, entry_cell,
-    group_of, is_child, is_node, line_start, page_cell, root_cell, run_index,
+    BRANCH, COMMON_BITS, FIRST_LINE, LINE, SPECIAL, STEPS_MAX, STRIDE, WAY_BESIDE, WAY_CHILD, WAY_END, WIDE,
+    entry_cell, group_of, is_child, is_node, line_start, page_cell, root_cell, run_index,
 };
 use super::load;
 
 /// Addresses that go down together.
 pub(super) const BATCH: usize = 64;
-/// Few prefixes of the internet are longer: that far, all addresses' next bytes are at one place.
-pub(super) const COMMON_BITS: u32 = 48;
 /// So many are faster taken down one after the other than together.
 pub(super) const FEW: usize = 12;
 /// Bytes in an address.
@@ -24,7 +22,8 @@ pub(super) fn descend(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; 
     for (at, key) in at.iter_mut().zip(keys) {
         *at = front[first_cell(front, *key)].load(Ordering::Acquire);
     }
-    let next_three: [u32; BATCH] = std::array::from_fn(|lane| (keys[lane] >> (128 - COMMON_BITS)) as u32);
+    let next_three: [u32; BATCH] =
+        std::array::from_fn(|lane| (keys[lane] >> (128 - u32::from(COMMON_BITS))) as u32);
     for shift in [16, 8, 0] {
         if !any_at_node(at) {
             break;
@@ -56,7 +55,7 @@ fn descend_few(words: &[AtomicU32], keys: &[u128; BATCH], mut lanes: u64, at: &m
     while lanes != 0 {
         let lane = lanes.trailing_zeros() as usize % BATCH;
         // A leaf whose value lies elsewhere is looked up again, so nobody asks for its cell.
-        let (word, _) = descend_one(words, keys[lane], (at[lane], 0), COMMON_BITS);
+        let (word, _) = descend_one(words, keys[lane], (at[lane], 0), COMMON_BITS.into());
         at[lane] = if word == WIDE { 0 } else { word };
         wide_lanes |= u64::from(word == WIDE) << lane;
         lanes &= lanes - 1;

@@ -15,8 +15,8 @@ use std::sync::atomic::AtomicU32;
 
 use bytemuck::{must_cast, must_cast_ref};
 
-use super::descent::{self, BATCH, COMMON_BITS, descend_rest};
-use super::layout::{GROUP, HEADER, LINE, PAGE_BITS, ROOT_BITS, ROOT_SLOTS, SPECIAL, STRIDE};
+use super::descent::{self, BATCH, descend_rest};
+use super::layout::{COMMON_BITS, GROUP, HEADER, LINE, PAGE_BITS, ROOT_BITS, ROOT_SLOTS, SPECIAL, STRIDE};
 use crate::processor::Cells;
 
 /// Addresses in a register.
@@ -32,7 +32,7 @@ pub(crate) fn descend(words: &[AtomicU32], keys: &[u128; BATCH], at: &mut [u32; 
     for (group, keys) in groups.iter_mut().zip(must_cast_ref::<_, [[[u128; 4]; 4]; GROUPS]>(keys)) {
         *group = Group::begin(cells, keys);
     }
-    for _ in 0..(COMMON_BITS - u32::from(PAGE_BITS)) / u32::from(STRIDE) {
+    for _ in 0..(COMMON_BITS - PAGE_BITS) / STRIDE {
         let mut headers = [(_mm512_setzero_si512(), _mm512_setzero_si512()); GROUPS];
         let mut any = 0;
         for (header, group) in headers.iter_mut().zip(&mut groups) {

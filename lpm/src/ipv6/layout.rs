@@ -20,6 +20,9 @@ pub(super) const PAGE: u32 = BRANCH;
 pub(super) const FIRST_LINE: usize = ROOT_SLOTS + ROOT_SLOTS * PAGE_SLOTS;
 /// Bits of an address that one node takes.
 pub(super) const STRIDE: u8 = 8;
+/// Few prefixes of the internet are longer. No way begins before: that far, all addresses' next bytes are at one place, and
+/// a batch's addresses go down together.
+pub(super) const COMMON_BITS: u8 = 48;
 /// Words in a line, which is the arena's unit and a cache line.
 pub(super) const LINE: usize = 16;
 /// Lines of root and arena at most, so that the number of a cell has 32 bits.
@@ -202,7 +205,7 @@ fn route_of(leaf: Leaf, entry: u8, depth: u8) -> u16 {
 }
 
 /// A way without forks: addresses that begin with the first `end` bits of `path` go on at `child`, the others of the
-/// entry it stands in are answered by `beside`.
+/// entry it stands in are answered by `beside`. Down to [`COMMON_BITS`] it is written as a node for each level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Way {
     pub(super) path: u128,

@@ -60,9 +60,10 @@ impl engine::Engine<u128> for Engine {
     type Reader = Handle;
 
     fn new(limits: &Limits) -> Engine {
-        // A route takes at most four lines and a quarter: the node that it ends in and a way to it, and where that
-        // branches off another way, a node there and the other half of that way; four words in the last nodes of both.
-        // `Limits::for_routes` gives a route 6 nodes and a quarter more; three lines for four of them are enough.
+        // A route takes at most five lines and a quarter: where it is the first of its page's slot, a node for each level
+        // down to 48 bits, a way, and the node that it ends in. Where it branches off others it takes fewer, and two words in
+        // each of two nodes. `Limits::for_routes` gives a route 6 nodes and a quarter more; three lines for four of them are
+        // enough.
         let lines = (limits.max_nodes / 4 * 3).min((LINES_MAX - ROOT_LINES) as u32);
         let lines = Arena::new(lines);
         let shared = Shared::new(lines.units());

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::super::layout::{
-    Content, Entry, GROUP, HEADER, Leaf, Run, STRIDE, WAY_BESIDE, WAY_CHILD, WAY_END, WIDE, WIDE_FROM, Way,
-    entry_cell, entry_of, group_of, is_child, is_way, line_of, line_start, lines_of, node_word, runs,
-    way_word,
+    COMMON_BITS, Content, Entry, GROUP, HEADER, Leaf, Run, STRIDE, WAY_BESIDE, WAY_CHILD, WAY_END, WIDE,
+    WIDE_FROM, Way, entry_cell, entry_of, group_of, is_child, is_way, line_of, line_start, lines_of,
+    node_word, runs, way_word,
 };
 use super::super::load;
 use super::{Engine, ROOT_LINES};
@@ -30,18 +30,19 @@ impl Engine {
         Ok(())
     }
 
-    /// The word of a branch; a way is given its line.
+    /// The word of a branch; a way is given its line, and nodes as far as none may begin.
     pub(super) fn store(&mut self, entry: Entry, depth: u8) -> Result<u32, Full> {
         let way = match entry {
             Entry::Node(word) => return Ok(word),
             Entry::Leaf(leaf) => return self.store_runs(&[Run { first: 0, content: Content::Leaf(leaf) }]),
             Entry::Way(way) => way,
         };
-        if way.end == depth + STRIDE {
+        if way.end == depth + STRIDE || depth < COMMON_BITS {
             // A node does as well, and who comes here in a batch isn't held up.
-            let entry = entry_of(way.path, depth);
+            let (entry, below) = (entry_of(way.path, depth), depth + STRIDE);
+            let word = if way.end == below { way.child } else { self.store(Entry::Way(way), below)? };
             let beside = |first| Run { first, content: Content::Leaf(way.beside) };
-            let child = Run { first: entry, content: Content::Child(way.child) };
+            let child = Run { first: entry, content: Content::Child(word) };
             return match entry {
                 0 => self.store_runs(&[child, beside(1)]),
                 u8::MAX => self.store_runs(&[beside(0), child]),
