@@ -15,6 +15,7 @@ pub struct Replay {
     bytes: Vec<u8>,
     len: usize,
     packets: usize,
+    at_once: usize,
 }
 
 impl Replay {
@@ -28,7 +29,12 @@ impl Replay {
         let bytes = packets.concat();
         // As a NIC that writes frames by itself, it costs no look-ups of pages.
         afxdp::prefer_huge_pages(bytes.as_ptr().addr()..bytes.as_ptr().addr() + bytes.len());
-        Replay { bytes, len, packets: packets.len() }
+        Replay { bytes, len, packets: packets.len(), at_once: usize::MAX }
+    }
+
+    /// At most so many of them are there when somebody looks: with one, each is a batch of its own, as under light traffic.
+    pub fn at_once(self, at_once: usize) -> Replay {
+        Replay { at_once, ..self }
     }
 }
 
@@ -64,7 +70,7 @@ fn copy<P: AsRef<[u8]>>(frames: &mut [Frame], packets: impl IntoIterator<Item = 
 impl ReplayPort {
     /// A queue that only sends.
     pub fn sink() -> ReplayPort {
-        ReplayPort::new(Arc::new(Replay { bytes: vec![0], len: 1, packets: 1 }), 0, 0)
+        ReplayPort::new(Arc::new(Replay::new(&[vec![0]])), 0, 0)
     }
 }
 
@@ -73,9 +79,9 @@ impl PortQueue for ReplayPort {
     fn refill(&mut self, _: &mut FramePool) {}
 
     fn receive(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
-        let Replay { bytes, len, packets } = &*self.replay;
+        let Replay { bytes, len, packets, at_once } = &*self.replay;
         let before = frames.len();
-        let received = pool.take_many(max.min(self.slots), frames);
+        let received = pool.take_many(max.min(self.slots).min(*at_once), frames);
         let mut rest = &mut frames[before..];
         while !rest.is_empty() {
             // As many as come before the packets begin anew.

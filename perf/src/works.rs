@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lpm::Key;
 use model::{QosControls, QosDirection, ReversePath};
 
@@ -19,10 +19,16 @@ pub const PACKETS: usize = 1 << 16;
 pub type Make = fn(&Internet, usize) -> Result<(Router, Arc<Replay>)>;
 
 /// Every kind of work: 64 bytes, 65,536 flows.
-pub const WORKS: [(&str, Make); 19] = [
+pub const WORKS: [(&str, Make); 20] = [
     ("ipv4 one route", |_, workers| plain(&vec![(0u32, 0)], workers, Order::Cyclic, Encapsulate::Plain)),
     ("ipv4 full table zipf", |internet, workers| {
         plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)
+    }),
+    // Each is a batch of its own, as under light traffic: what a batch costs whatever it holds.
+    ("ipv4 one at a time zipf", |internet, workers| {
+        let (router, replay) = plain(&internet.v4, workers, Order::Zipf, Encapsulate::Plain)?;
+        let replay = Arc::into_inner(replay).context("nobody receives it yet")?;
+        Ok((router, Arc::new(replay.at_once(1))))
     }),
     ("ipv4 full table cyclic", |internet, workers| {
         plain(&internet.v4, workers, Order::Cyclic, Encapsulate::Plain)
