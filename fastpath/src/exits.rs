@@ -141,7 +141,7 @@ fn send(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally, capture
     owned.pieces.clear();
     let sent = transmit::waiting(owned, pool);
     tally.books.forwarded += sent.frames;
-    tally.books.drops[DropReason::TransmitRingFull.index()] += sent.refused;
+    tally.refused(sent.refused);
     if let Some(PortCount { forwarded_packets, forwarded_bytes, .. }) = tally.port(owned.port) {
         *forwarded_packets += sent.frames;
         *forwarded_bytes += sent.bytes;

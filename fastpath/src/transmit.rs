@@ -1,11 +1,9 @@
 //! Stage 14: waiting frames into a queue's transmit ring.
 
-use afxdp::FramePool;
-use tables::DropReason;
-
 use crate::Batch;
 use crate::queues::OwnedQueue;
 use crate::tally::Tally;
+use afxdp::FramePool;
 
 /// What became of the frames that waited.
 pub(crate) struct Sent {
@@ -38,7 +36,7 @@ pub(crate) fn drop_pieces(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &
     // From behind, so that the places of the others stay.
     for place in owned.pieces.drain(..).rev() {
         pool.put(owned.waiting.remove(place));
-        tally.books.drops[DropReason::TransmitRingFull.index()] += 1;
+        tally.refused(1);
     }
 }
 

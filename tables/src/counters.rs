@@ -157,16 +157,19 @@ impl WorkerCounters {
 
     /// Adds a batch's books.
     pub fn add(&self, batch: &Books) {
+        self.add_passed(batch);
+        self.punts.iter().zip(batch.punts).for_each(|(counter, count)| counter.add(count));
+        self.drops.iter().zip(batch.drops).for_each(|(counter, count)| counter.add(count));
+    }
+
+    /// [`add`](Self::add) of a batch of which nothing was punted or dropped: there are many reasons not to be looked at.
+    #[inline]
+    pub fn add_passed(&self, batch: &Books) {
         self.received.add(batch.received);
         self.injected.add(batch.injected);
         self.forwarded.add(batch.forwarded);
         self.fragmented.add(batch.fragmented);
         self.fragments.add(batch.fragments);
-        self.punts.iter().zip(batch.punts).for_each(|(counter, count)| counter.add(count));
-        // There are many reasons, and most batches lose nothing: compared all at once, that is soon seen.
-        if batch.drops != [0; DROPS] {
-            self.drops.iter().zip(batch.drops).for_each(|(counter, count)| counter.add(count));
-        }
     }
 
     /// Adds a batch that was timed.
