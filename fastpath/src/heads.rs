@@ -26,6 +26,7 @@ pub(crate) struct Heads {
     /// The four octets behind their IP header: the ports, where there are any, the source's first.
     pub(crate) ports: [u32; BATCH],
     /// Of plain IPv6 frames.
+    pub(crate) sources_v6: [u128; BATCH],
     pub(crate) destinations_v6: [u128; BATCH],
 }
 
@@ -38,6 +39,7 @@ impl Heads {
             sources: [0; BATCH],
             destinations: [0; BATCH],
             ports: [0; BATCH],
+            sources_v6: [0; BATCH],
             destinations_v6: [0; BATCH],
         }
     }
@@ -63,7 +65,7 @@ impl Heads {
             PlainHead::V6(head) => {
                 self.plain_v6.insert(row);
                 self.to[row] = first_six(head);
-                self.destinations_v6[row] = u128::from_be_bytes(octets(&head[L3 + 24..]));
+                (self.sources_v6[row], self.destinations_v6[row]) = addresses_v6(head);
             }
         }
     }
@@ -143,6 +145,13 @@ pub(crate) fn first_six(head: &[u8]) -> u64 {
     u64::from_le_bytes(octets(head)) & 0xffff_ffff_ffff
 }
 
+/// Source and destination of a plain IPv6 frame.
+#[inline(always)]
+pub(crate) fn addresses_v6(head: &[u8; Layout::PLAIN_V6_LEN + 4]) -> (u128, u128) {
+    const L3: usize = ethernet::HEADER_LEN;
+    (u128::from_be_bytes(octets(&head[L3 + 8..])), u128::from_be_bytes(octets(&head[L3 + 24..])))
+}
+
 /// The first octets of at least as many.
 #[inline(always)]
 fn octets<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -165,6 +174,7 @@ mod tests {
         assert_eq!((heads.sources[3], heads.destinations[3]), (0x1a1b_1c1d, 0x1e1f_2021));
         let flow = heads.flow_v4(3, 17);
         assert_eq!((flow.src, flow.dst, flow.sport, flow.dport), (0x1a1b_1c1d, 0x1e1f_2021, 0x2223, 0x2425));
+        assert_eq!(heads.sources_v6[5].to_be_bytes(), bytes[22..38]);
         assert_eq!(heads.destinations_v6[5].to_be_bytes(), bytes[38..54]);
     }
 

@@ -14,7 +14,6 @@ pub(crate) fn headers(batch: &mut Batch) {
     batch.heads.clear();
     let done = read_eights(batch);
     let Batch { frames, fates, parsed, heads, .. } = batch;
-    heads.plain_v4 = done;
     if done == Rows::first(frames.len()) {
         return;
     }
@@ -32,7 +31,7 @@ pub(crate) fn headers(batch: &mut Batch) {
     }
 }
 
-/// Reads plain IPv4 frames, eight at once, and says which it has read: not all, and none that has its fate.
+/// Reads plain frames, eight at once, and says which it has read: not all, and none that has its fate.
 #[cfg(target_feature = "avx2")]
 #[inline(always)]
 fn read_eights(batch: &mut Batch) -> Rows {
@@ -44,8 +43,7 @@ fn read_eights(batch: &mut Batch) -> Rows {
     let (parsed, _) = parsed.as_chunks_mut();
     let mut done = Rows::NONE;
     for (number, (frames, parsed)) in frames.iter().zip(parsed).enumerate() {
-        let first = number * eight::EIGHT;
-        done.0 |= eight::plain_v4(frames, first, heads, parsed).0 << first;
+        done = done.with(eight::plain(frames, number, heads, parsed));
     }
     done
 }

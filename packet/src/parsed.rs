@@ -178,6 +178,24 @@ impl Parsed {
         };
     }
 
+    /// [`Self::set_plain_v4`] for [`Layout::PlainV6`].
+    #[inline(always)]
+    pub fn set_plain_v6(&mut self, head: &[u8; Layout::PLAIN_V6_LEN + 4]) {
+        const L3: usize = ethernet::HEADER_LEN;
+        *self = Parsed {
+            kind: Kind::Ipv6,
+            layout: Layout::PlainV6,
+            ethertype: ethernet::IPV6,
+            // One that doesn't fit 16 bits doesn't fit the frame: the layout is another.
+            l3_len: u16_at(head, L3 + 4).wrapping_add(ipv6::HEADER_LEN as u16),
+            l4: Layout::PLAIN_V6_LEN as u16,
+            protocol: head[L3 + 6],
+            ttl: head[L3 + 7],
+            dont_fragment: true,
+            ..Parsed::UNTAGGED
+        };
+    }
+
     #[inline(always)]
     fn address<const N: usize>(&self, kind: Kind, frame: &[u8], at: usize) -> Option<[u8; N]> {
         (self.kind == kind).then(|| octets(frame, usize::from(self.l3) + at))
@@ -277,17 +295,7 @@ fn plain_v6<'a>(frame: &'a [u8], parsed: &mut Parsed) -> Option<&'a [u8; Layout:
     if header[0] >> 4 != 6 || !fits {
         return None;
     }
-    *parsed = Parsed {
-        kind: Kind::Ipv6,
-        layout: Layout::PlainV6,
-        ethertype: ethernet::IPV6,
-        l3_len,
-        l4: L4 as u16,
-        protocol,
-        ttl: header[7],
-        dont_fragment: true,
-        ..Parsed::UNTAGGED
-    };
+    parsed.set_plain_v6(head);
     Some(head)
 }
 
