@@ -1,9 +1,10 @@
 //! Stage 14: waiting frames into a queue's transmit ring.
 
+use afxdp::FramePool;
+
 use crate::Batch;
 use crate::queues::OwnedQueue;
 use crate::tally::Tally;
-use afxdp::FramePool;
 
 /// What became of the frames that waited.
 pub(crate) struct Sent {
