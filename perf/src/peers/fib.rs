@@ -30,6 +30,8 @@ const VALUES: usize = 255;
 const PODS: usize = 20_000;
 const PODS_IN_BLOCK: u128 = 64;
 const ROUND: Duration = Duration::from_millis(250);
+/// Bytes of our table that hold its root: 4 for each /16.
+const ROOT: usize = 4 << 16;
 /// More than any table here takes in DPDK.
 const MEBIBYTES: usize = 3072;
 
@@ -178,7 +180,7 @@ impl Run<'_> {
         Ok(all)
     }
 
-    /// Look-ups beside one read an address of as much memory as our table has, and of flat tables as rte_fib's: [`Floor`].
+    /// Our look-ups of IPv4 beside what reading memory costs: see [`Floor`].
     fn floors(&self, work: &Work<'_, u32>) -> Result<Vec<Comparison>> {
         let (table, _) = load(work.prefixes)?;
         let ours = table.reader();
@@ -186,15 +188,25 @@ impl Run<'_> {
         for (name, mix, _) in work.mixes {
             let keys = keys::draw(*mix, work.prefixes, KEYS);
             let bytes = table.usage().bytes;
-            let spread = format!("one read of {:.1} MiB", bytes as f64 / 1048576.0);
-            let flat = |width| (format!("one read of {width} B a /24"), Floor::flat(width, &keys));
-            for (what, floor) in [(spread, Floor::spread(bytes, &keys)), flat(2), flat(4)] {
+            let mebibytes = |bytes: usize| bytes as f64 / 1048576.0;
+            let whole = Floor::spread(bytes, &keys);
+            let (root, leaves) = (Floor::flat(4, 16, &keys), Floor::spread(bytes - ROOT, &keys));
+            let [narrow, wide] = [2, 4].map(|width| Floor::flat(width, 24, &keys));
+            let floors: [(String, &dyn Fn() -> usize); 4] = [
+                (format!("one read of {:.1} MiB", mebibytes(bytes)), &|| whole.read()),
+                (format!("reads of 4 B a /16 and of {:.1} MiB", mebibytes(bytes - ROOT)), &|| {
+                    root.read_both(&leaves)
+                }),
+                ("one read of 2 B a /24".to_owned(), &|| narrow.read()),
+                ("one read of 4 B a /24".to_owned(), &|| wide.read()),
+            ];
+            for (what, floor) in floors {
                 let (mut our_rate, mut floor_rate, mut disturbed) =
                     (Readings::default(), Readings::default(), 0);
                 for _ in 0..self.rounds {
                     let look_up =
                         Watched::us().read(|| Ok(measure::rate(ROUND, || batches(&ours, &keys))))?;
-                    let read = Watched::us().read(|| Ok(measure::rate(ROUND, || floor.read())))?;
+                    let read = Watched::us().read(|| Ok(measure::rate(ROUND, floor)))?;
                     our_rate.0.push(look_up.value);
                     floor_rate.0.push(read.value);
                     disturbed += usize::from(look_up.disturbed) + usize::from(read.disturbed);
