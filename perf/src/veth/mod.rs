@@ -62,9 +62,9 @@ pub struct Arguments {
     /// Check our rings against xsk-rs instead; the program that `perf/peers/veth/xsk-rs` builds.
     #[arg(long)]
     rings: Option<PathBuf>,
-    /// Only the time on the way at light load, no floods, nor a record of it; with interfaces polled as said.
+    /// Only the time on the way at light load, no floods; with interfaces polled as said.
     #[arg(long, value_name = "POLLED", num_args = 0..=1, default_missing_value = "threads")]
-    #[arg(conflicts_with_all = ["overload", "rings", "record"])]
+    #[arg(conflicts_with_all = ["overload", "rings"])]
     light: Option<Polled>,
     /// Write the result into perf/records/.
     #[arg(long)]
@@ -171,7 +171,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         results.told.insert(contender.router.name(), told);
     }
     if arguments.record {
-        println!("written to {}", Record::new("veth", results).write()?.display());
+        let name = arguments.light.map_or("veth", Polled::record);
+        println!("written to {}", Record::new(name, results).write()?.display());
     }
     Ok(())
 }

@@ -77,6 +77,16 @@ pub enum Polled {
     Softirq,
 }
 
+impl Polled {
+    /// The name of a record of the time on the way alone.
+    pub fn record(self) -> &'static str {
+        match self {
+            Polled::Threads => "veth-light-threads",
+            Polled::Softirq => "veth-light-softirq",
+        }
+    }
+}
+
 /// What the sink has seen at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
