@@ -15,6 +15,7 @@
 //! A leaf is the *code* of a value (`codes.rs`), in a byte where it fits: so what a full internet table's look-ups read is
 //! 5 MiB, and how far away that lies is most of what a look-up costs. The largest byte says that the code, this one or a
 //! larger, lies [`ELSEWHERE`], in an array of two bytes for each leaf; but for slots that say [`LARGE`], it is this one.
+//! Zero stands there for the largest byte itself, so that the kernel need give no memory for what has no larger code.
 //! One code, [`LONGER`], says that routes longer than /24 lie there; `group_of` then has the address's group, whose four
 //! slots work as the root's do. These addresses are answered by themselves, so that the others don't wait.
 //!
@@ -85,7 +86,7 @@ struct Shared {
     root: Aligned<AtomicU32>,
     /// The codes below [`ELSEWHERE`], or that.
     leaves: Aligned<AtomicU8>,
-    /// The other codes, at the places of the leaves that say so.
+    /// The other codes, by their [`difference`], at the places of the leaves that say so.
     elsewhere: Box<[AtomicU16]>,
     /// Which group an address of 24 bits has; says nothing where its leaf isn't [`LONGER`].
     group_of: Box<[AtomicU32; 1 << GROUP_BITS]>,
@@ -131,7 +132,7 @@ impl Shared {
     /// The code of a leaf.
     fn code(&self, leaf: usize) -> u16 {
         match self.leaves[leaf].load(Ordering::Relaxed) {
-            ELSEWHERE => self.elsewhere[leaf].load(Ordering::Relaxed),
+            ELSEWHERE => difference(self.elsewhere[leaf].load(Ordering::Relaxed)),
             code => code.into(),
         }
     }
@@ -141,8 +142,7 @@ impl Shared {
     fn write(&self, leaf: usize, code: u16) {
         let byte = u8::try_from(code).unwrap_or(ELSEWHERE);
         if byte == ELSEWHERE {
-            // First, for whoever finds that it lies there looks there.
-            self.elsewhere[leaf].store(code, Ordering::Release);
+            self.write_elsewhere(leaf..leaf + 1, code);
         }
         self.leaves[leaf].store(byte, Ordering::Release);
     }
@@ -151,14 +151,30 @@ impl Shared {
     fn fill(&self, leaves: Range<usize>, code: u16) {
         let byte = u8::try_from(code).unwrap_or(ELSEWHERE);
         if byte == ELSEWHERE {
-            self.elsewhere[leaves.clone()].iter().for_each(|leaf| leaf.store(code, Ordering::Release));
+            self.write_elsewhere(leaves.clone(), code);
         }
         self.leaves[leaves].iter().for_each(|leaf| leaf.store(byte, Ordering::Release));
+    }
+
+    /// Before a leaf says [`ELSEWHERE`], for whoever reads that looks there.
+    fn write_elsewhere(&self, leaves: Range<usize>, code: u16) {
+        for leaf in &self.elsewhere[leaves] {
+            // The kernel gives no page for what is only read.
+            if leaf.load(Ordering::Relaxed) != difference(code) {
+                leaf.store(difference(code), Ordering::Release);
+            }
+        }
     }
 
     fn value(&self, code: u16) -> Value {
         !self.values[usize::from(code)].load(Ordering::Relaxed)
     }
+}
+
+/// What stands elsewhere for a code, and the code for what stands there: zero for the smallest that lies there.
+#[inline(always)]
+fn difference(code: u16) -> u16 {
+    code ^ u16::from(ELSEWHERE)
 }
 
 /// An array of zeros on the heap.
@@ -332,14 +348,14 @@ fn code_elsewhere(shared: &Shared, key: u32, at: u32) -> u32 {
     if is_no_larger(shared, key, at) {
         return ELSEWHERE.into();
     }
-    let code = leaf(&shared.elsewhere, at, Ordering::Acquire);
+    let code = other_code(shared, at, Ordering::Acquire);
     if code != u32::from(LONGER) {
         return code;
     }
     let group = shared.group_of[(key >> (32 - GROUP_BITS)) as usize].load(Ordering::Acquire);
     let at = leaf_index(quarter(&shared.groups, group, key, Ordering::Acquire), below_quarter(key));
     match leaf(&shared.leaves, at, Ordering::Acquire) {
-        code if code == u32::from(ELSEWHERE) => leaf(&shared.elsewhere, at, Ordering::Acquire),
+        code if code == u32::from(ELSEWHERE) => other_code(shared, at, Ordering::Acquire),
         code => code,
     }
 }
@@ -373,7 +389,7 @@ fn codes_elsewhere(shared: &Shared, keys: &[u32; BATCH], at: &[u32; BATCH], code
     });
     let mut others = [0; BATCH];
     for (other, place) in others.iter_mut().zip(&places) {
-        *other = leaf(&shared.elsewhere, *place, Ordering::Relaxed);
+        *other = other_code(shared, *place, Ordering::Relaxed);
     }
     fence(Ordering::Acquire);
     for ((code, other), place) in codes.iter_mut().zip(&others).zip(&places) {
@@ -411,10 +427,16 @@ fn answer_longer(shared: &Shared, keys: &[u32; BATCH], codes: &mut [u32; BATCH])
     fence(Ordering::Acquire);
     for lane in lanes() {
         if codes[lane] == u32::from(ELSEWHERE) {
-            codes[lane] = leaf(&shared.elsewhere, at[lane], Ordering::Relaxed);
+            codes[lane] = other_code(shared, at[lane], Ordering::Relaxed);
         }
     }
     fence(Ordering::Acquire);
+}
+
+/// The code that lies elsewhere for a leaf.
+#[inline(always)]
+fn other_code(shared: &Shared, at: u32, order: Ordering) -> u32 {
+    leaf(&shared.elsewhere, at, order) ^ u32::from(ELSEWHERE)
 }
 
 /// What stands in a leaf, or elsewhere at its place.
