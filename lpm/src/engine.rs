@@ -17,6 +17,9 @@ pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
     /// A reader's handle of the same memory.
     fn reader(&self) -> Self::Reader;
 
+    /// A prefix is about to be inserted, replaced or removed: time to ask for the memory that this will read.
+    fn bring_near(&self, _addr: K, _len: u8) {}
+
     /// One more prefix is to have this value; told before the prefix is inserted or its value replaced.
     ///
     /// # Errors

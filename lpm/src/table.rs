@@ -54,6 +54,7 @@ impl<K: Key> Table<K> {
         assert!(len <= K::BITS, "a prefix of {len} bits in addresses of {}", K::BITS);
         assert!(value != Value::MAX, "the largest value is not for storing");
         let addr = addr.masked(len);
+        self.engine.bring_near(addr, len);
         if self.store.len() >= self.limits.max_routes as usize && self.store.get(addr, len).is_none() {
             return Err(Full::Routes { max: self.limits.max_routes });
         }
@@ -159,6 +160,7 @@ impl<K: Key> Removing<'_, K> {
         if table.leaving.last().is_some_and(|last| !K::Engine::are_near(*last, prefix)) {
             table.settle();
         }
+        table.engine.bring_near(prefix.0, len);
         let value = table.store.remove(prefix.0, len)?;
         table.leaving.push(prefix);
         table.engine.let_go(value);

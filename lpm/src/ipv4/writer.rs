@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::codes::Codes;
 use super::{
     BLOCKS, CODES, ELSEWHERE, GRAIN, GROUP_BITS, Handle, LARGE, LONGER, QUARTER_BITS, QUARTERS, ROOT_BITS,
-    START, Shared, UNIT, first_leaf,
+    START, Shared, UNIT, below_root, first_leaf, leaf_index,
 };
 use crate::aligned::place_of;
 use crate::arena::Arena;
 use crate::engine;
 use crate::prefix_store::PrefixStore;
+use crate::processor::prefetch;
 use crate::{Full, Key, Limits, Usage, Value};
 
 /// The answer for some addresses, and the length of the route it comes from; 0 where there is none, as if that were a
@@ -94,6 +95,16 @@ impl engine::Engine<u32> for Engine {
 
     fn reader(&self) -> Handle {
         Handle::new(Arc::clone(&self.shared))
+    }
+
+    /// The leaf where the route begins: it comes while the store is asked.
+    fn bring_near(&self, addr: u32, len: u8) {
+        if len > ROOT_BITS {
+            let slot = self.shared.root()[addr.bits(0, ROOT_BITS)].load(Ordering::Relaxed);
+            let at = leaf_index(slot, below_root(addr)) as usize;
+            prefetch(&self.shared.leaves, at);
+            prefetch(&self.leaf_lens, at.wrapping_sub(BLOCKS));
+        }
     }
 
     fn hold(&mut self, value: Value) -> Result<(), Full> {
