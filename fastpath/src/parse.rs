@@ -42,7 +42,9 @@ fn read_eights(batch: &mut Batch) -> Rows {
     let (frames, _) = frames.as_chunks();
     let (parsed, _) = parsed.as_chunks_mut();
     let mut done = Rows::NONE;
-    for (number, (frames, parsed)) in frames.iter().zip(parsed).enumerate() {
+    // From behind: of a batch's headers the first-level cache has room for a part (`heads.rs`), and still holds those that were
+    // received last.
+    for (number, (frames, parsed)) in frames.iter().zip(parsed).enumerate().rev() {
         done = done.with(eight::plain(frames, number, heads, parsed));
     }
     done

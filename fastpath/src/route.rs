@@ -20,11 +20,12 @@ pub(crate) fn next_hop(batch: &mut Batch, tables: &Snapshot<'_>) {
     let len = frames.len();
     let (fates, hops, groups) = (&mut fates[..len], &mut hops[..len], &asked.groups[..len]);
     for (row, ((fate, hop), group)) in fates.iter_mut().zip(hops).zip(groups).enumerate() {
-        if *fate != Fate::Undecided {
-            continue;
-        }
+        // What has its fate may get a next hop as well: telling it apart costs more, and nobody looks at it.
         if let Some(ready) = next_hops.ready(GroupId(*group)) {
             *hop = ready;
+            continue;
+        }
+        if *fate != Fate::Undecided {
             continue;
         }
         *hop = choose(tables.state, GroupId(*group), &frames[row], &parsed[row]);
