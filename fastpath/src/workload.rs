@@ -13,28 +13,33 @@ use crate::{BATCH, Batch};
 
 /// Drops what a workload sends under an address that isn't its own (RFC 2827; Felix's strict reverse-path check), and
 /// tunnels of its own.
-#[inline(never)]
 pub(crate) fn may_send(batch: &mut Batch, state: &State) {
-    let Batch { frames, runs, fates, parsed, heads, .. } = batch;
-    for run in runs {
-        let Some(port) = run.ingress.and_then(|ingress| state.ports.get(ingress)) else { continue };
-        if port.kind != PortKind::Workload {
+    for number in 0..batch.runs.len() {
+        let run = batch.runs[number];
+        if let Some(port) = run.ingress.and_then(|ingress| state.ports.get(ingress))
+            && port.kind == PortKind::Workload
+        {
+            hold_to_its_own(batch, run.rows(), port, state.workload_tunnels);
+        }
+    }
+}
+
+/// Drops what a workload may not send of these rows, which came by its port.
+#[inline(never)]
+fn hold_to_its_own(batch: &mut Batch, rows: Range<usize>, port: &Port, refused: WorkloadTunnels) {
+    let Batch { frames, fates, parsed, heads, .. } = batch;
+    if are_surely_its_own(rows.clone(), heads, parsed, port, refused) {
+        return;
+    }
+    let (fates, parsed) = (&mut fates[rows.clone()], &parsed[rows.clone()]);
+    for ((frame, fate), parsed) in frames[rows].iter().zip(fates).zip(parsed) {
+        if *fate != Fate::Undecided {
             continue;
         }
-        let rows = run.rows();
-        if are_surely_its_own(rows.clone(), heads, parsed, port, state.workload_tunnels) {
-            continue;
-        }
-        let (fates, parsed) = (&mut fates[rows.clone()], &parsed[rows.clone()]);
-        for ((frame, fate), parsed) in frames[rows].iter().zip(fates).zip(parsed) {
-            if *fate != Fate::Undecided {
-                continue;
-            }
-            if !owns_source(port, frame.bytes(), parsed) {
-                *fate = Fate::Drop(DropReason::SpoofedSource);
-            } else if is_refused_tunnel(frame.bytes(), parsed, state.workload_tunnels) {
-                *fate = Fate::Drop(DropReason::TunnelFromWorkload);
-            }
+        if !owns_source(port, frame.bytes(), parsed) {
+            *fate = Fate::Drop(DropReason::SpoofedSource);
+        } else if is_refused_tunnel(frame.bytes(), parsed, refused) {
+            *fate = Fate::Drop(DropReason::TunnelFromWorkload);
         }
     }
 }

@@ -67,6 +67,9 @@ impl<M> RingProducer<M> {
 impl<M> RingConsumer<M> {
     /// Bytes of the oldest packet, which stays; `None` where the ring is empty.
     pub fn next_len(&mut self) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
         if self.oldest.is_none() {
             self.oldest = self.take();
         }
@@ -89,6 +92,7 @@ impl<M> RingConsumer<M> {
     }
 
     /// Is there nothing to read?
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.oldest.is_none() && self.ring.filled.is_empty()
     }
