@@ -84,6 +84,16 @@ impl Frame {
         self.region
     }
 
+    /// What a frame's pool goes by, its region and the size of its chunk, in one number.
+    pub(crate) fn kind(&self) -> u32 {
+        Self::kind_of(self.region, self.chunk_size)
+    }
+
+    /// [`kind`](Self::kind) of frames with such chunks of such a region.
+    pub(crate) fn kind_of(region: u16, chunk_size: u16) -> u32 {
+        u32::from(region) << 16 | u32::from(chunk_size)
+    }
+
     /// Where the bytes begin, counted from the chunk's first byte.
     pub(crate) fn start(&self) -> u16 {
         self.start

@@ -103,9 +103,8 @@ impl FramePool {
     /// As [`put`](Self::put).
     pub fn put_all(&mut self, frames: &mut Vec<Frame>) {
         // Folded to the end, for the processor compares several at once.
-        let is_chunk =
-            |frame: &Frame| (frame.chunk_size() == self.chunk_size) & (frame.region() == self.region);
-        if frames.iter().fold(true, |all, frame| all & is_chunk(frame)) {
+        let chunk = Frame::kind_of(self.region, self.chunk_size);
+        if frames.iter().fold(true, |all, frame| all & (frame.kind() == chunk)) {
             frames.iter_mut().for_each(Frame::reset);
             self.free.append(frames);
         } else {
