@@ -2,7 +2,7 @@
 
 use afxdp::{Frame, FramePool};
 use model::PortId;
-use tables::{Capture, DropReason, Fate, PortCount, Ports, Punt, PuntReason, RingProducer, State};
+use tables::{Capture, DropReason, Fate, Ports, Punt, PuntReason, RingProducer, State};
 
 use crate::fragment::Pieces;
 use crate::handoff::Handoffs;
@@ -142,12 +142,8 @@ fn send(owned: &mut OwnedQueue, pool: &mut FramePool, tally: &mut Tally, capture
     }
     owned.pieces.clear();
     let sent = transmit::waiting(owned, pool);
-    tally.books.forwarded += sent.frames;
+    tally.forwarded(owned.port, sent.frames, sent.bytes);
     tally.refused(sent.refused);
-    if let Some(PortCount { forwarded_packets, forwarded_bytes, .. }) = tally.port(owned.port) {
-        *forwarded_packets += sent.frames;
-        *forwarded_bytes += sent.bytes;
-    }
 }
 
 /// The port that all frames leave by, where it is one: a batch of one flow, or on a box with one way out.

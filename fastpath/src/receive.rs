@@ -55,16 +55,14 @@ fn from_queue(
         return 0;
     }
     batch.admit_from(Some(owned.port), Fate::Undecided);
-    tally.books.received += received as u64;
     let bytes: u64 = batch.frames[before..].iter().map(|frame| frame.len() as u64).sum();
-    if let Some(count) = tally.port(owned.port) {
-        count.received_packets += received as u64;
-        count.received_bytes += bytes;
-    }
+    tally.received(owned.port, received as u64, bytes);
     received
 }
 
-/// Takes packets that the slow path made: some to be routed, some to be sent as they are.
+/// Takes packets that the slow path made: some to be routed, some to be sent as they are. In most rounds there is none, so it is
+/// called where there are.
+#[inline(never)]
 pub(crate) fn injected(
     batch: &mut Batch,
     inject: &mut RingConsumer<Inject>,
@@ -87,7 +85,8 @@ pub(crate) fn injected(
     }
 }
 
-/// Takes frames that other workers have walked and this one has the queue for.
+/// Takes frames that other workers have walked and this one has the queue for. Called where there are any.
+#[inline(never)]
 pub(crate) fn handed_over(batch: &mut Batch, from: &mut [RingConsumer<PortId>], pool: &mut FramePool) {
     for ring in from {
         while batch.room() > FOR_PORTS

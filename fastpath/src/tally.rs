@@ -1,34 +1,40 @@
-//! What one batch adds to the counters, in plain numbers, stored once a batch.
+//! What one batch adds to the counters: its books in plain numbers, stored once a batch, and what ports receive and send.
 
-use model::PortId;
-use tables::{Books, DropReason, PortCount, PuntReason, WorkerCounters};
+use model::{PortId, WorkerId};
+use tables::{Books, Counters, DropReason, PuntReason, WorkerCounters};
 
-/// The sums of one batch.
+/// The books of one batch, and where they go.
 pub(crate) struct Tally {
     /// Punts and drops are entered by methods, which remember that there are any.
     pub(crate) books: Books,
     has_side_exits: bool,
-    ports: Vec<PortCount>,
-    touched: Vec<PortId>,
+    counters: Counters,
+    worker: usize,
 }
 
 impl Tally {
-    pub(crate) fn new(ports: usize) -> Tally {
-        Tally {
-            books: Books::default(),
-            has_side_exits: false,
-            ports: vec![PortCount::default(); ports],
-            touched: Vec::with_capacity(ports),
-        }
+    /// Counts in the worker's own row.
+    pub(crate) fn new(counters: Counters, worker: WorkerId) -> Tally {
+        Tally { books: Books::default(), has_side_exits: false, counters, worker: worker.index() }
     }
 
-    /// A port's counts; `None` beyond the table of ports.
-    pub(crate) fn port(&mut self, port: PortId) -> Option<&mut PortCount> {
-        let count = self.ports.get_mut(port.index())?;
-        if *count == PortCount::default() {
-            self.touched.push(port);
-        }
-        Some(count)
+    #[inline]
+    fn counters(&self) -> &WorkerCounters {
+        self.counters.worker(self.worker)
+    }
+
+    /// Frames that a port's receive ring gave.
+    #[inline]
+    pub(crate) fn received(&mut self, port: PortId, packets: u64, bytes: u64) {
+        self.books.received += packets;
+        self.counters().add_received(port, packets, bytes);
+    }
+
+    /// Frames that a port's transmit ring took.
+    #[inline]
+    pub(crate) fn forwarded(&mut self, port: PortId, packets: u64, bytes: u64) {
+        self.books.forwarded += packets;
+        self.counters().add_forwarded(port, packets, bytes);
     }
 
     pub(crate) fn punted(&mut self, reason: PuntReason) {
@@ -47,13 +53,14 @@ impl Tally {
     pub(crate) fn dropped(&mut self, reason: DropReason, ingress: Option<PortId>) {
         self.books.drops[reason.index()] += 1;
         self.has_side_exits = true;
-        if let Some(count) = ingress.and_then(|port| self.port(port)) {
-            count.dropped_packets += 1;
+        if let Some(port) = ingress {
+            self.counters().add_dropped(port, 1);
         }
     }
 
-    /// Adds the sums to the worker's counters and begins anew.
-    pub(crate) fn flush(&mut self, counters: &WorkerCounters) {
+    /// Adds the books to the worker's counters and begins anew.
+    pub(crate) fn flush(&mut self) {
+        let counters = self.counters.worker(self.worker);
         // Nearly no batch has any, and a packet that came alone shouldn't wait for a look at every reason.
         if std::mem::take(&mut self.has_side_exits) {
             counters.add(&self.books);
@@ -63,40 +70,43 @@ impl Tally {
             let Books { received, injected, forwarded, fragmented, fragments, .. } = &mut self.books;
             [received, injected, forwarded, fragmented, fragments].into_iter().for_each(|count| *count = 0);
         }
-        for port in self.touched.drain(..) {
-            counters.add_port(port, &self.ports[port.index()]);
-            self.ports[port.index()] = PortCount::default();
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tables::Counters;
+    use tables::PortCount;
 
     use super::*;
 
     #[test]
     fn each_batch_is_added_once_with_side_exits_and_without() {
-        let (counters, mut tally) = (Counters::new(1, 1), Tally::new(1));
-        let port = PortId(0);
+        let (counters, port) = (Counters::new(1, 1), PortId(0));
+        let mut tally = Tally::new(counters.clone(), WorkerId(0));
         let flush = |tally: &mut Tally| {
-            tally.books.received += 4;
-            tally.books.forwarded += 1;
-            tally.flush(counters.worker(0));
+            tally.received(port, 4, 256);
+            tally.forwarded(port, 1, 80);
+            tally.flush();
             let books = counters.books();
-            let lost = books.drops[DropReason::Blackhole.index()]
-                + books.drops[DropReason::TransmitRingFull.index()];
+            let lost = [DropReason::Blackhole, DropReason::TransmitRingFull]
+                .map(|reason| books.drops[reason.index()]);
             (books.received, books.forwarded, books.punts[PuntReason::Arp.index()], lost)
         };
-        assert_eq!(flush(&mut tally), (4, 1, 0, 0));
+        assert_eq!(flush(&mut tally), (4, 1, 0, [0, 0]));
         tally.punted(PuntReason::Arp);
-        assert_eq!(flush(&mut tally), (8, 2, 1, 0));
+        assert_eq!(flush(&mut tally), (8, 2, 1, [0, 0]));
         tally.dropped(DropReason::Blackhole, Some(port));
-        assert_eq!(flush(&mut tally), (12, 3, 1, 1));
+        assert_eq!(flush(&mut tally), (12, 3, 1, [1, 0]));
         tally.refused(2);
-        assert_eq!(flush(&mut tally), (16, 4, 1, 3));
-        assert_eq!(flush(&mut tally), (20, 5, 1, 3));
-        assert_eq!(counters.port(port).dropped_packets, 1);
+        assert_eq!(flush(&mut tally), (16, 4, 1, [1, 2]));
+        assert_eq!(flush(&mut tally), (20, 5, 1, [1, 2]));
+        let count = PortCount {
+            received_packets: 20,
+            received_bytes: 1280,
+            forwarded_packets: 5,
+            forwarded_bytes: 400,
+            dropped_packets: 1,
+        };
+        assert_eq!(counters.port(port), count);
     }
 }

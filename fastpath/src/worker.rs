@@ -51,8 +51,6 @@ pub struct WorkerConfig {
     pub waiting: Waiting,
     /// Longest sleep of a worker without packets: packets from the slow path may wait this long.
     pub idle_wait: Duration,
-    /// Rows in the table of ports.
-    pub ports: usize,
 }
 
 /// What a worker does while there are no packets.
@@ -163,7 +161,7 @@ pub fn spawn(config: WorkerConfig, ends: WorkerEnds, stop: Arc<AtomicBool>) -> i
 impl Worker {
     /// A worker without queues; [`Command::AddQueue`] gives it some.
     pub fn new(config: WorkerConfig, ends: WorkerEnds) -> Worker {
-        let (tally, watch) = (Tally::new(config.ports), Watch::new(ends.flows.clone()));
+        let (tally, watch) = (Tally::new(ends.counters.clone(), config.id), Watch::new(ends.flows.clone()));
         let flow_clock = FlowClock::new(&ends.flows);
         Worker {
             config,
@@ -231,8 +229,12 @@ impl Worker {
             owned.queue.reap(&mut ends.pool);
             owned.queue.refill(&mut ends.pool);
         }
-        receive::handed_over(batch, &mut ends.handoffs.from, &mut ends.pool);
-        receive::injected(batch, &mut ends.inject, &mut ends.pool, tally);
+        if ends.handoffs.from.iter().any(|ring| !ring.is_empty()) {
+            receive::handed_over(batch, &mut ends.handoffs.from, &mut ends.pool);
+        }
+        if !ends.inject.is_empty() {
+            receive::injected(batch, &mut ends.inject, &mut ends.pool, tally);
+        }
         receive::frames(batch, queues, *first, &mut ends.pool, tally);
         *first = first.wrapping_add(1);
         let taken = batch.len();
@@ -279,11 +281,10 @@ impl Worker {
         }
         batch.clear();
         stopwatch.lap(Stage::Transmit);
-        let counters = ends.counters.worker(worker);
-        tally.flush(counters);
+        tally.flush();
         stopwatch.lap(Stage::Exits);
         if let Some(sample) = stopwatch.end(taken) {
-            counters.add_stages(&sample);
+            ends.counters.worker(worker).add_stages(&sample);
         }
         taken
     }

@@ -255,13 +255,8 @@ impl Router {
             commands: taken,
         };
         let id = WorkerId(number as u16);
-        let config = WorkerConfig {
-            id,
-            core: None,
-            waiting: Waiting::default(),
-            idle_wait: Duration::from_millis(1),
-            ports: PORTS,
-        };
+        let config =
+            WorkerConfig { id, core: None, waiting: Waiting::default(), idle_wait: Duration::from_millis(1) };
         let mut worker = Worker::new(config, ends);
         let egress: Box<dyn PortQueue> = Box::new(ReplayPort::sink());
         for (port, queue) in [(INGRESS, ingress), (EGRESS, egress)] {

@@ -1,7 +1,7 @@
 //! Counters: one writer a worker, summed by whoever reads.
 //!
-//! A worker adds up a batch in plain numbers and then stores each sum once; a reader sees totals that are at most
-//! one batch old and never go back.
+//! A worker adds up a batch's books in plain numbers and then stores each sum once; what a port has received and sent is stored
+//! as it comes and goes. A reader sees totals that are at most one batch old and never go back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,7 @@ pub struct WorkerCounters {
     stage_ticks: [Counter; STAGES],
 }
 
-/// Packets and bytes of one port in one direction and the walk's losses, as one batch adds them.
+/// Packets and bytes of one port in each direction, and the walk's losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCount {
     /// Packets received by the walk.
@@ -188,14 +188,30 @@ impl WorkerCounters {
         }
     }
 
-    /// Adds what a batch did to one port.
-    pub fn add_port(&self, port: PortId, count: &PortCount) {
-        let Some(counters) = self.ports.get(port.index()) else { return };
-        counters.received_packets.add(count.received_packets);
-        counters.received_bytes.add(count.received_bytes);
-        counters.forwarded_packets.add(count.forwarded_packets);
-        counters.forwarded_bytes.add(count.forwarded_bytes);
-        counters.dropped_packets.add(count.dropped_packets);
+    /// Adds what came by a port.
+    #[inline]
+    pub fn add_received(&self, port: PortId, packets: u64, bytes: u64) {
+        if let Some(counters) = self.ports.get(port.index()) {
+            counters.received_packets.add(packets);
+            counters.received_bytes.add(bytes);
+        }
+    }
+
+    /// Adds what a port's transmit ring took.
+    #[inline]
+    pub fn add_forwarded(&self, port: PortId, packets: u64, bytes: u64) {
+        if let Some(counters) = self.ports.get(port.index()) {
+            counters.forwarded_packets.add(packets);
+            counters.forwarded_bytes.add(bytes);
+        }
+    }
+
+    /// Adds packets that came by a port and were dropped.
+    #[inline]
+    pub fn add_dropped(&self, port: PortId, packets: u64) {
+        if let Some(counters) = self.ports.get(port.index()) {
+            counters.dropped_packets.add(packets);
+        }
     }
 }
 
@@ -283,7 +299,7 @@ mod tests {
     #[test]
     fn a_port_beyond_the_table_is_ignored() {
         let counters = Counters::new(1, 1);
-        counters.worker(0).add_port(PortId(7), &PortCount { received_packets: 1, ..PortCount::default() });
+        counters.worker(0).add_received(PortId(7), 1, 64);
         assert_eq!(counters.port(PortId(7)), PortCount::default());
     }
 }

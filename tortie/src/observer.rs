@@ -438,14 +438,15 @@ mod tests {
     async fn ports_are_shown_with_what_was_counted_since_they_were_opened() {
         let (observer, mut requests) = observer();
         let count = PortCount { received_packets: 5, received_bytes: 500, ..PortCount::default() };
-        observer.counters.worker(0).add_port(PortId(1), &count);
+        observer.counters.worker(0).add_received(PortId(1), 5, 500);
         let statistics = Arc::new(fastpath::QueueStatistics::default());
         statistics.rx_ring_full.store(3, Ordering::Relaxed);
         let queues = vec![(0, statistics)];
         observer
             .ports
             .insert(PortId(1), OpenedPort { name: "eth0".to_owned(), counted_before: count, queues });
-        observer.counters.worker(0).add_port(PortId(1), &PortCount { dropped_packets: 2, ..count });
+        observer.counters.worker(0).add_received(PortId(1), 5, 500);
+        observer.counters.worker(0).add_dropped(PortId(1), 2);
         tokio::spawn(async move {
             let request = requests.recv().await.unwrap();
             assert_eq!(request.query, Query::Ports);

@@ -266,7 +266,6 @@ fn start_workers(
             core: *core,
             waiting: config.waiting,
             idle_wait: limits::IDLE_WAIT,
-            ports: config.limits.ports,
         };
         let thread = born_with(NET_RAW, || fastpath::spawn(worker, ends, Arc::clone(&workers.stop)))
             .and_then(|thread| thread)

@@ -59,7 +59,6 @@ impl Rehearsal {
                 core: None,
                 waiting: Waiting::Interrupt,
                 idle_wait: Duration::ZERO,
-                ports,
             };
             Worker::new(config, ends)
         };

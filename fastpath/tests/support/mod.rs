@@ -340,13 +340,8 @@ pub fn worker(
         handoffs,
         commands: taken,
     };
-    let config = WorkerConfig {
-        id,
-        core: None,
-        waiting: Waiting::default(),
-        idle_wait: Duration::from_millis(1),
-        ports: 16,
-    };
+    let config =
+        WorkerConfig { id, core: None, waiting: Waiting::default(), idle_wait: Duration::from_millis(1) };
     let mut worker = Worker::new(config, ends);
     // Time stands still but where a test makes it pass: flows are remembered for however long the machine is busy elsewhere.
     worker.set_clock(Clock::mock().0);

@@ -78,7 +78,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         id: WorkerId(0),
         core: Some(arguments.core),
         idle_wait: std::time::Duration::from_millis(1),
-        ports: 2,
     };
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
