@@ -7,8 +7,10 @@
  * FILE is written by perf/src/peers/exchange.rs and says what the right answers are. Once the table is loaded the
  * program says "> ready ...", then it obeys one line at a time on its standard input and answers with one line:
  *
- *     verify SET             > verify MISMATCHES OF
- *     rate SET BULK MILLIS   > rate MILLIONS_A_SECOND SUM
+ *     verify SET                  > verify MISMATCHES OF
+ *     rate SET BULK NEAR MILLIS   > rate MILLIONS_A_SECOND SUM
+ *
+ * NEAR is how many addresses ahead each is asked for by a prefetch; 0 for none.
  *
  * Between two commands it sleeps, so that what it is compared with may run on the same core. End of input ends it.
  */
@@ -26,6 +28,7 @@
 #include <rte_fib6.h>
 #include <rte_lpm.h>
 #include <rte_malloc.h>
+#include <rte_prefetch.h>
 #include <rte_version.h>
 
 /* Since 24.11 rte_fib6 takes IPv6 addresses as a structure of the same sixteen bytes. */
@@ -41,6 +44,7 @@
 #define NO_ROUTE 0x7fffu  /* The largest next hop that fits in two bytes with DPDK's flag bit. */
 #define BULK_MAX 256
 #define SHOWN_MAX 5
+#define LINE 64
 
 struct header {
 	uint32_t magic, family, prefixes, sets, keys;
@@ -181,13 +185,22 @@ static inline void look_up(const uint8_t *at, uint64_t *hops, unsigned int bulk)
 		rte_fib6_lookup_bulk(fib6, IPV6_BULK(at), hops, bulk);
 }
 
-static inline uint64_t sum_fib(const uint8_t *set, unsigned int bulk)
+/* Asks for the lines of so many bytes. */
+static inline void bring_near(const uint8_t *at, size_t size)
+{
+	for (size_t byte = 0; byte < size; byte += LINE)
+		rte_prefetch0(at + byte);
+}
+
+static inline uint64_t sum_fib(const uint8_t *set, unsigned int bulk, unsigned int near)
 {
 	uint64_t hops[BULK_MAX];
 	uint64_t sum = 0;
 	size_t step = key_size() * bulk;
 
 	for (uint32_t done = 0; done + bulk <= head.keys; done += bulk, set += step) {
+		if (near)
+			bring_near(set + near * key_size(), step);
 		look_up(set, hops, bulk);
 		for (unsigned int i = 0; i < bulk; i++)
 			sum += hops[i];
@@ -208,7 +221,7 @@ static inline uint64_t sum_lpm(const uint8_t *set, unsigned int bulk)
 	return sum;
 }
 
-static void rate(uint32_t set, unsigned int bulk, unsigned int millis)
+static void rate(uint32_t set, unsigned int bulk, unsigned int near, unsigned int millis)
 {
 	uint64_t sum = 0;
 	const uint8_t *first = keys + (size_t)set * head.keys * key_size();
@@ -216,7 +229,7 @@ static void rate(uint32_t set, unsigned int bulk, unsigned int millis)
 	uint64_t done = 0;
 
 	do {
-		sum += lpm4 ? sum_lpm(first, bulk) : sum_fib(first, bulk);
+		sum += lpm4 ? sum_lpm(first, bulk) : sum_fib(first, bulk, near);
 		done += head.keys / bulk * bulk;
 		elapsed = seconds() - start;
 	} while (elapsed < millis / 1e3);
@@ -266,14 +279,14 @@ static void verify(uint32_t set)
 static void obey(void)
 {
 	char line[128];
-	unsigned int set, bulk, millis;
+	unsigned int set, bulk, near, millis;
 
 	while (fgets(line, sizeof(line), stdin)) {
 		if (sscanf(line, "verify %u", &set) == 1 && set < head.sets)
 			verify(set);
-		else if (sscanf(line, "rate %u %u %u", &set, &bulk, &millis) == 3 && set < head.sets && bulk > 0 &&
+		else if (sscanf(line, "rate %u %u %u %u", &set, &bulk, &near, &millis) == 4 && set < head.sets && bulk > 0 &&
 			 bulk <= BULK_MAX)
-			rate(set, bulk, millis);
+			rate(set, bulk, near, millis);
 		else
 			fail("no such command");
 		fflush(stdout);

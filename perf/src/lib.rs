@@ -14,6 +14,7 @@
 //! **What it never does.** Run in production, or touch an interface that it didn't make.
 
 pub mod acl;
+pub mod batches;
 pub mod cluster;
 pub mod data;
 pub mod huge_pages;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use lpm::{Key, Limits, Lookup, Table, Value};
+use perf::batches;
 use perf::data::{self, Prefixes};
 use perf::keys::{self, Mix, Numbers};
 use perf::measure::{self, Readings};
@@ -12,8 +13,6 @@ use serde::Serialize;
 
 /// Addresses asked for in one pass: more than any cache holds the order of.
 const KEYS: usize = 4 << 20;
-/// Addresses in a batch, as many as the walk asks for at once.
-const BATCH: usize = 64;
 /// Distinct values, as many as a gateway has sets of next hops.
 const VALUES: usize = 255;
 
@@ -77,7 +76,9 @@ fn family<K: Key>(family: &'static str, prefixes: &Prefixes<K>, rounds: usize) -
         .collect();
     for _ in 0..rounds {
         for (row, (_, keys)) in rows.iter_mut().zip(&sets) {
-            row.batch_millions.0.push(measure::rate(Duration::from_millis(300), || batches(&lookup, keys)));
+            row.batch_millions
+                .0
+                .push(measure::rate(Duration::from_millis(300), || batches::look_up(&lookup, keys)));
             row.single_millions.0.push(measure::rate(Duration::from_millis(300), || singles(&lookup, keys)));
         }
     }
@@ -88,17 +89,6 @@ fn family<K: Key>(family: &'static str, prefixes: &Prefixes<K>, rounds: usize) -
         );
     }
     rows
-}
-
-fn batches<K: Key>(lookup: &Lookup<K>, keys: &[K]) -> usize {
-    let mut answers = [0; BATCH];
-    let mut sum = 0u32;
-    for keys in keys.chunks_exact(BATCH) {
-        lookup.lookup_batch(keys, &mut answers);
-        sum = answers.iter().fold(sum, |sum, answer| sum.wrapping_add(*answer));
-    }
-    std::hint::black_box(sum);
-    keys.len()
 }
 
 fn singles<K: Key>(lookup: &Lookup<K>, keys: &[K]) -> usize {

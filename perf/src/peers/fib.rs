@@ -1,10 +1,12 @@
 //! Look-ups beside DPDK's rte_fib, rte_fib6 and rte_lpm: the same table, the same addresses, every answer compared.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lpm::{Key, Limits, Lookup, Table, Value};
+use perf::batches;
 use perf::data::{Internet, Prefixes};
 use perf::huge_pages::HugePages;
 use perf::keys::{self, Mix, Numbers};
@@ -20,10 +22,28 @@ use super::quiet::Watched;
 
 /// Addresses asked for in one pass, as in `perf lookup`.
 const KEYS: usize = 4 << 20;
-/// Addresses in a batch of ours, as many as the walk asks for at once.
-const BATCH: usize = 64;
-/// Addresses in a bulk of theirs; the faster one counts.
-const BULKS: [usize; 2] = [32, 64];
+/// How theirs is asked; the fastest way counts.
+struct Way {
+    bulk: usize,
+    /// How many addresses ahead each is asked for by a prefetch, as ours are ([`batches::NEAR`]); 0 for none.
+    near: usize,
+}
+
+const WAYS_V4: &[Way] = &[Way { bulk: 32, near: 0 }, Way { bulk: 64, near: 0 }];
+const WAYS_V6: &[Way] = &[
+    Way { bulk: 32, near: 0 },
+    Way { bulk: 64, near: 0 },
+    Way { bulk: 32, near: batches::NEAR },
+    Way { bulk: 64, near: batches::NEAR },
+];
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let near = if self.near == 0 { "" } else { ", near" };
+        write!(f, "bulk {}{near}", self.bulk)
+    }
+}
+
 /// Distinct values, as many as a gateway has sets of next hops.
 const VALUES: usize = 255;
 /// Pods' own routes beside the internet's (a few more, to fill the last block), and how many share a block of addresses.
@@ -205,7 +225,7 @@ impl Run<'_> {
                     (Readings::default(), Readings::default(), 0);
                 for _ in 0..self.rounds {
                     let look_up =
-                        Watched::us().read(|| Ok(measure::rate(ROUND, || batches(&ours, &keys))))?;
+                        Watched::us().read(|| Ok(measure::rate(ROUND, || batches::look_up(&ours, &keys))))?;
                     let read = Watched::us().read(|| Ok(measure::rate(ROUND, floor)))?;
                     our_rate.0.push(look_up.value);
                     floor_rate.0.push(read.value);
@@ -245,28 +265,29 @@ impl Run<'_> {
             ensure!(wrong == 0, "{name}: {wrong} of {KEYS} answers differ from ours");
         }
         let mut all = Vec::new();
+        let ways = if K::BITS == 32 { WAYS_V4 } else { WAYS_V6 };
         for (set, (name, _, goal)) in work.mixes.iter().enumerate() {
             let mut our_rate = Readings::default();
-            let mut their_rates = BULKS.map(|_| Readings::default());
-            let mut disturbed = [0; BULKS.len()];
+            let mut their_rates = vec![Readings::default(); ways.len()];
+            let mut disturbed = vec![0; ways.len()];
             for _ in 0..self.rounds {
-                let reading =
-                    Watched::us().read(|| Ok(measure::rate(ROUND, || batches(ours, &sets[set].0))))?;
+                let reading = Watched::us()
+                    .read(|| Ok(measure::rate(ROUND, || batches::look_up(ours, &sets[set].0))))?;
                 our_rate.0.push(reading.value);
                 disturbed.iter_mut().for_each(|count| *count += usize::from(reading.disturbed));
-                for ((bulk, rates), disturbed) in BULKS.iter().zip(&mut their_rates).zip(&mut disturbed) {
+                for ((way, rates), disturbed) in ways.iter().zip(&mut their_rates).zip(&mut disturbed) {
                     let watched = Watched::process(theirs.conversation.program.child.id());
-                    let reading = watched.read(|| theirs.rate(set, *bulk))?;
+                    let reading = watched.read(|| theirs.rate(set, way))?;
                     rates.0.push(reading.value);
                     *disturbed += usize::from(reading.disturbed);
                 }
             }
-            for ((bulk, their_rate), disturbed) in BULKS.iter().zip(their_rates).zip(disturbed) {
+            for ((way, their_rate), disturbed) in ways.iter().zip(their_rates).zip(disturbed) {
                 let comparison = Comparison {
                     work: name,
                     rival: pages.rival(),
                     unit: "M/s",
-                    peer: format!("{}, bulk {bulk}, {pages}", variant.name),
+                    peer: format!("{}, {way}, {pages}", variant.name),
                     ours: Some(our_rate.clone()),
                     theirs: their_rate,
                     goal: *goal,
@@ -299,17 +320,6 @@ fn load<K: Key>(prefixes: &Prefixes<K>) -> Result<(Table<K>, Valued<K>)> {
         valued.push((addr, len, value));
     }
     Ok((table, valued))
-}
-
-fn batches<K: Key>(lookup: &Lookup<K>, keys: &[K]) -> usize {
-    let mut answers = [0; BATCH];
-    let mut sum = 0u32;
-    for keys in keys.chunks_exact(BATCH) {
-        lookup.lookup_batch(keys, &mut answers);
-        sum = answers.iter().fold(sum, |sum, answer| sum.wrapping_add(*answer));
-    }
-    std::hint::black_box(sum);
-    keys.len()
 }
 
 /// The C program with a table loaded.
@@ -345,8 +355,10 @@ impl Theirs {
     }
 
     /// Millions of look-ups a second.
-    fn rate(&mut self, set: usize, bulk: usize) -> Result<f64> {
-        let answer = self.conversation.ask(&format!("rate {set} {bulk} {}", ROUND.as_millis()), "rate")?;
+    fn rate(&mut self, set: usize, way: &Way) -> Result<f64> {
+        let Way { bulk, near } = way;
+        let answer =
+            self.conversation.ask(&format!("rate {set} {bulk} {near} {}", ROUND.as_millis()), "rate")?;
         let (rate, _sum) = answer.split_once(' ').context("two numbers")?;
         Ok(rate.parse()?)
     }
