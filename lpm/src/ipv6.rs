@@ -24,8 +24,8 @@
 //! address: those that have come to their leaf repeat some load in the root and stay where they are. So nothing is
 //! mispredicted, and the loads of many addresses are under way at once. A level is cut into passes over the batch that
 //! either only compute, which the compiler does eight addresses at a time, or only load. What lies below 48 bits, ways and
-//! large values come after that, address by address where they are few: seven batches of eight, of an internet table,
-//! have none.
+//! large values come after that, address by address, a step of each in turn, where they are few: seven batches of eight,
+//! of an internet table, have none.
 //!
 //! Where the processor has AVX-512, `lanes.rs` does so with sixteen addresses in a register.
 //!

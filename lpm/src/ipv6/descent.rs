@@ -11,8 +11,10 @@ use super::load;
 
 /// Addresses that go down together.
 pub(super) const BATCH: usize = 64;
-/// So many are faster taken down one after the other than together.
+/// Fewer addresses than this are faster asked for alone than as a batch.
 pub(super) const FEW: usize = 12;
+/// Up to so many of a batch are faster taken down by themselves, where the others have come to their leaves.
+const STRAGGLERS: usize = 32;
 /// Bytes in an address.
 const KEY_BYTES: usize = 16;
 
@@ -42,23 +44,41 @@ pub(super) fn descend_rest(
 ) -> u64 {
     if lanes == 0 {
         0
-    } else if lanes.count_ones() as usize <= FEW {
-        descend_few(words, keys, lanes, at)
+    } else if lanes.count_ones() as usize <= STRAGGLERS {
+        descend_stragglers(words, keys, lanes, at)
     } else {
         descend_many(words, keys, at)
     }
 }
 
-/// One after the other.
-fn descend_few(words: &[AtomicU32], keys: &[u128; BATCH], mut lanes: u64, at: &mut [u32; BATCH]) -> u64 {
+/// A step of each in turn, not one after the other down to their leaves: so their loads are under way together, and as most
+/// are at nodes when others are, and at ways when others are, it is foreseen which.
+fn descend_stragglers(
+    words: &[AtomicU32],
+    keys: &[u128; BATCH],
+    mut lanes: u64,
+    at: &mut [u32; BATCH],
+) -> u64 {
     let mut wide_lanes = 0;
-    while lanes != 0 {
-        let lane = lanes.trailing_zeros() as usize % BATCH;
-        // A leaf whose value lies elsewhere is looked up again, so nobody asks for its cell.
-        let (word, _) = descend_one(words, keys[lane], (at[lane], 0), COMMON_BITS.into());
-        at[lane] = if word == WIDE { 0 } else { word };
-        wide_lanes |= u64::from(word == WIDE) << lane;
-        lanes &= lanes - 1;
+    let mut depths = [u32::from(COMMON_BITS); BATCH];
+    for _ in 0..STEPS_MAX {
+        for lane in each_of(lanes) {
+            let word = at[lane];
+            if is_child(word) {
+                let (cell, depth) = next_cell(words, word, keys[lane], depths[lane]);
+                (at[lane], depths[lane]) = (load(words, cell), depth);
+            } else {
+                lanes &= !(1 << lane);
+                // It is looked up again, so nobody asks for its cell.
+                wide_lanes |= u64::from(word == WIDE) << lane;
+            }
+        }
+        if lanes == 0 {
+            break;
+        }
+    }
+    for lane in each_of(lanes | wide_lanes) {
+        at[lane] = 0;
     }
     wide_lanes
 }
@@ -92,17 +112,32 @@ pub(super) fn descend_one(
         if !is_child(word) {
             return (word, cell);
         }
-        if is_node(word) {
-            // Shifted round, so that no depth is too large.
-            let byte = addr.rotate_left(depth + u32::from(STRIDE)) as u8;
-            cell = entry_cell(words, line_start(word), byte);
-            depth += u32::from(STRIDE);
-        } else {
-            (cell, depth) = way_cell(words, line_start(word), addr, depth);
-        }
+        (cell, depth) = next_cell(words, word, addr, depth);
         word = load(words, cell);
     }
     (0, cell)
+}
+
+/// Where an address goes on that has come to a child `depth` bits down: the cell, and its depth.
+#[inline(always)]
+fn next_cell(words: &[AtomicU32], child: u32, addr: u128, depth: u32) -> (usize, u32) {
+    let start = line_start(child);
+    if is_node(child) {
+        // Shifted round, so that no depth is too large.
+        let byte = addr.rotate_left(depth + u32::from(STRIDE)) as u8;
+        (entry_cell(words, start, byte), depth + u32::from(STRIDE))
+    } else {
+        way_cell(words, start, addr, depth)
+    }
+}
+
+/// The lanes whose bits are set.
+fn each_of(mut lanes: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lane = lanes.trailing_zeros() as usize;
+        lanes &= lanes.wrapping_sub(1);
+        (lane < BATCH).then_some(lane)
+    })
 }
 
 /// A bit for each lane whose word is such.
