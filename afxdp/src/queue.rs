@@ -182,6 +182,20 @@ impl Queue {
         received
     }
 
+    /// [`receive`](Self::receive), and where there is nothing and the queue is busy polled, once more after its driver has
+    /// looked for packets.
+    pub fn receive_polling(&mut self, pool: &mut FramePool, out: &mut Vec<Frame>, max: usize) -> usize {
+        let received = self.receive(pool, out, max);
+        if received > 0 || self.config.busy_poll.is_none() {
+            return received;
+        }
+        // The ring tells what came of it. An interface that is down or going away has nothing.
+        let _ = syscall::kick_receive(self.socket.fd());
+        let polled = self.receive(pool, out, max);
+        self.counters.busy_polled += polled as u64;
+        polled
+    }
+
     /// Takes frames from the front of `frames` into the TX ring, as many as fit. Returns how many were taken; the rest
     /// stays with the caller, in order. The kernel may need a [`wake`](Self::wake).
     ///

@@ -49,7 +49,9 @@ impl ModeRequest {
 
 /// Preferred busy polling: the worker's own system calls drive the NIC's queue, instead of interrupts.
 ///
-/// Works only with `napi_defer_hard_irqs` and `gro_flush_timeout` set on the interface, and not with every driver.
+/// Works only with `napi_defer_hard_irqs` and `gro_flush_timeout` set on the interface, and not with every driver: the kernel
+/// must know which NAPI a queue has (`netif_queue_set_napi`, since Linux 6.13), and veth doesn't say. Where it doesn't work,
+/// interrupts go on, deferred as set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusyPoll {
     /// How long one system call may poll, in microseconds (`SO_BUSY_POLL`).
@@ -121,6 +123,8 @@ pub enum BusyPollOutcome {
     On,
     /// The kernel refused, with this errno; interrupts drive the queue.
     Refused(i32),
+    /// Left off, for with this driver what is sent would wait for ever; interrupts drive the queue.
+    Unsuited,
 }
 
 /// One try that failed on the way to the mode a queue got.
@@ -190,6 +194,7 @@ impl fmt::Display for BindReport {
             BusyPollOutcome::Refused(errno) => {
                 write!(f, ", busy polling refused ({})", io::Error::from_raw_os_error(errno))?;
             }
+            BusyPollOutcome::Unsuited => f.write_str(", busy polling left off, the driver wouldn't send")?,
         }
         if !self.waited.is_zero() {
             write!(f, ", after waiting {} ms for the queue", self.waited.as_millis())?;

@@ -38,6 +38,9 @@ impl From<StatisticsRaw> for XdpStatistics {
 pub struct QueueCounters {
     /// Frames handed out by `receive`.
     pub received: u64,
+    /// Those of them that came when the worker asked the driver, where the queue is busy polled. A call to send asks it as
+    /// well, and what that brings isn't known from what came before it.
+    pub busy_polled: u64,
     /// Frames taken by `transmit`.
     pub transmitted: u64,
     /// Frames returned by `reap`, sent or refused by the kernel.

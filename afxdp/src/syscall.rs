@@ -146,7 +146,8 @@ pub(crate) fn kick_transmit(fd: BorrowedFd<'_>) -> io::Result<()> {
     check_size(sent).map(drop)
 }
 
-/// Asks the kernel to look at the fill ring (Linux 5.11 and later).
+/// Asks the kernel to look at the fill ring (Linux 5.11 and later), and the driver for packets where the socket is busy
+/// polled.
 pub(crate) fn kick_receive(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no buffer and no address are passed.
     let received = unsafe {

@@ -199,10 +199,17 @@ impl UmemSet {
         });
         let busy_poll = match config.busy_poll {
             None => BusyPollOutcome::Off,
+            Some(_) if mode == Mode::ZeroCopy && virtio::sends_apart(config.ifindex) => {
+                BusyPollOutcome::Unsuited
+            }
             Some(wanted) => match bound.socket.set_busy_poll(wanted.usecs, wanted.budget) {
                 Ok(()) => BusyPollOutcome::On,
                 Err(error) => BusyPollOutcome::Refused(error.raw_os_error().unwrap_or(0)),
             },
+        };
+        let config = QueueConfig {
+            busy_poll: config.busy_poll.filter(|_| busy_poll == BusyPollOutcome::On),
+            ..config
         };
         let is_in_danger = || config.mode != ModeRequest::Copy && virtio::sends_stray_headers(config.ifindex);
         let report = BindReport {

@@ -21,12 +21,24 @@ pub(crate) const STRAY_HEADERS: &str = "the kernel's virtio_net is a module, and
 /// A kernel that lists no variables (without CONFIG_KALLSYMS_ALL) is trusted, and so is another driver's interface.
 pub(crate) fn sends_stray_headers(ifindex: u32) -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
-    let driver = DeviceFeatures::of(ifindex).ok().and_then(|device| device.driver);
     // A long list: it is read once.
-    driver.as_deref() == Some("virtio_net")
+    is_driven(ifindex)
         && *FOUND.get_or_init(|| {
             File::open("/proc/kallsyms").is_ok_and(|symbols| is_in_module(BufReader::new(symbols)))
         })
+}
+
+/// Does this interface's driver send by another NAPI than it receives by?
+///
+/// For a zero-copy socket with preferred busy polling, a call to send polls the receiving one and wakes nobody
+/// (`xsk_no_wakeup`, net/xdp/xsk.c). virtio_net sends in the other (`virtnet_poll_tx`), which so is never woken.
+pub(crate) fn sends_apart(ifindex: u32) -> bool {
+    is_driven(ifindex)
+}
+
+/// Is it virtio_net's?
+fn is_driven(ifindex: u32) -> bool {
+    DeviceFeatures::of(ifindex).ok().and_then(|device| device.driver).as_deref() == Some("virtio_net")
 }
 
 /// Is there, in the form of /proc/kallsyms, a module's variable of that name? Who may not see addresses sees names.

@@ -46,6 +46,8 @@ pub trait PortQueue: Send {
 /// What the kernel says about a queue (`XDP_STATISTICS`), refreshed once a second by the worker that owns it.
 #[derive(Debug, Default)]
 pub struct QueueStatistics {
+    /// Frames that came when the worker asked the driver; 0 where interrupts drive the queue.
+    pub rx_busy_polled: AtomicU64,
     /// Frames dropped for reasons other than a full ring: longer than a chunk where none may come in pieces.
     pub rx_dropped: AtomicU64,
     /// Frames longer than a large frame.

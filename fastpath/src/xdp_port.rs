@@ -18,7 +18,7 @@ impl PortQueue for XdpPort {
     }
 
     fn receive(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>, max: usize) -> usize {
-        self.0.receive(pool, frames, max)
+        self.0.receive_polling(pool, frames, max)
     }
 
     fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
@@ -55,6 +55,7 @@ impl PortQueue for XdpPort {
     fn read_statistics(&self, statistics: &QueueStatistics) {
         let (kernel, ours) = (self.0.statistics(), self.0.counters());
         let pairs = [
+            (&statistics.rx_busy_polled, ours.busy_polled),
             (&statistics.rx_dropped, kernel.rx_dropped),
             (&statistics.rx_too_long, ours.too_long),
             (&statistics.rx_no_large_frame, ours.no_large_frame),

@@ -504,6 +504,9 @@ pub struct Queue {
 /// The kernel's counters of one queue (`XDP_STATISTICS`), as far as they tell of losses; at most a second old.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct XdpCounts {
+    /// Frames that came when a worker asked the driver.
+    #[serde(default)]
+    pub rx_busy_polled: u64,
     /// Frames dropped for other reasons than a full ring.
     pub rx_dropped: u64,
     /// Frames longer than any of the router's.

@@ -101,6 +101,8 @@ pub(crate) struct Config {
     pub(crate) queues: usize,
     /// What a worker does while there are no packets.
     pub(crate) waiting: Waiting,
+    /// Do workers' own calls have the drivers of uplinks bring packets, instead of interrupts?
+    pub(crate) busy_poll: bool,
     /// VXLAN overlays that this node joins besides Calico's.
     pub(crate) segments: Vec<Segment>,
     /// BGP beyond Calico's resources.
@@ -199,6 +201,7 @@ impl Config {
             .transpose()?
             .unwrap_or(1);
         let workload_prefix = workload_prefix(file)?;
+        let (waiting, busy_poll) = waiting(file)?;
         let limits = table_limits(file.limits.as_ref().map(|Section(fields)| fields))?;
         Ok(Config {
             node: node(file)?,
@@ -221,13 +224,14 @@ impl Config {
                 .map(|field| field.number(limits::WORKERS))
                 .transpose()?
                 .unwrap_or(workers),
-            waiting: waiting(file)?,
+            waiting,
+            busy_poll,
             segments: segments::segments(file)?,
             bgp: bgp::settings(file, &limits)?,
             ecmp: ecmp(file)?,
             limits,
             startup: startup::startup(file)?,
-            tuning: tuning::tuning(file)?,
+            tuning: tuning::tuning(file, busy_poll)?,
         })
     }
 }
@@ -408,9 +412,15 @@ fn mode(file: &File) -> Result<Mode, field::Fault> {
     field("mode", &file.mode).map_or(Ok(Mode::Auto), |field| field.one_of(&modes))
 }
 
-fn waiting(file: &File) -> Result<Waiting, field::Fault> {
-    let ways = [("adaptive", Waiting::Adaptive), ("busy", Waiting::Busy), ("interrupt", Waiting::Interrupt)];
-    field("waiting", &file.waiting).map_or(Ok(Waiting::default()), |field| field.one_of(&ways))
+/// What workers do while there are no packets, and whether they poll the drivers then.
+fn waiting(file: &File) -> Result<(Waiting, bool), field::Fault> {
+    let ways = [
+        ("adaptive", (Waiting::Adaptive, false)),
+        ("busy", (Waiting::Busy, false)),
+        ("busy-poll", (Waiting::Busy, true)),
+        ("interrupt", (Waiting::Interrupt, false)),
+    ];
+    field("waiting", &file.waiting).map_or(Ok((Waiting::default(), false)), |field| field.one_of(&ways))
 }
 
 fn table_limits(fields: Option<&LimitsFields>) -> Result<Limits, field::Fault> {

@@ -208,6 +208,8 @@ pub(crate) struct XdpCounts {
     pub(crate) rx_invalid: u64,
     pub(crate) tx_invalid: u64,
     pub(crate) tx_ring_empty: u64,
+    #[serde(default)]
+    pub(crate) rx_busy_polled: u64,
 }
 
 impl XdpCounts {
@@ -222,11 +224,12 @@ impl XdpCounts {
             rx_invalid: statistics.rx_invalid.load(Ordering::Relaxed),
             tx_invalid: statistics.tx_invalid.load(Ordering::Relaxed),
             tx_ring_empty: statistics.tx_ring_empty.load(Ordering::Relaxed),
+            rx_busy_polled: statistics.rx_busy_polled.load(Ordering::Relaxed),
         }
     }
 
     /// Name, meaning and count of each.
-    pub(crate) fn list(&self) -> [(&'static str, &'static str, u64); 8] {
+    pub(crate) fn list(&self) -> [(&'static str, &'static str, u64); 9] {
         [
             ("rx_dropped", "Frames the kernel dropped for reasons other than a full ring.", self.rx_dropped),
             ("rx_too_long", "Frames lost because they were longer than a large frame.", self.rx_too_long),
@@ -252,6 +255,11 @@ impl XdpCounts {
                 self.tx_invalid,
             ),
             ("tx_ring_empty", "Times the kernel found nothing to send.", self.tx_ring_empty),
+            (
+                "rx_busy_polled",
+                "Frames that came when a worker asked the driver, instead of by an interrupt.",
+                self.rx_busy_polled,
+            ),
         ]
     }
 

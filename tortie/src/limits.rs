@@ -207,6 +207,9 @@ pub(crate) const FLOW_SOURCES_SHOWN: usize = 10;
 
 /// How long a worker with nothing to do sleeps before it looks again: an injected packet may wait this long.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_millis(1);
+/// How uplinks are polled where workers do that. A call of theirs looks once and waits for nothing, whatever time it may
+/// take; and as many packets as the walk takes at once fill its batch.
+pub(crate) const BUSY_POLL: afxdp::BusyPoll = afxdp::BusyPoll { usecs: 20, budget: fastpath::BATCH as u32 };
 /// How long the slow path may take for an answer.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a connection may be silent.

@@ -84,7 +84,7 @@ All else has defaults:
   queues: 1                                         # receive queues of each uplink, one a worker
   segments: []                                      # VXLAN overlays besides Calico's: see OPERATING.md
   mode: auto                                        # auto, zero-copy or copy
-  waiting: adaptive                                 # an idle worker: adaptive, busy or interrupt
+  waiting: adaptive                                 # an idle worker: adaptive, busy, busy-poll, interrupt
   control_socket: /run/tortie/tortie.sock           # where `tortie show` asks
   bird_sockets: /var/run/calico                     # where `calicoctl node status` asks; off by default
   metrics: { listen: \"127.0.0.1:9191\" }             # Prometheus; off by default

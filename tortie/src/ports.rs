@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use afxdp::{
     Attach, AttachReport, AttachRequest, BindReport, Delivery, ModeRequest, Program, ProgramKind,
-    QueueConfig, RingSizes, Steering, TunnelKind, UmemSet,
+    QueueConfig, Steering, TunnelKind, UmemSet,
 };
 use crossbeam_channel::Sender;
 use fastpath::{Command, QueueStatistics, XdpPort};
@@ -75,6 +75,7 @@ struct Attached {
 /// Opens and closes ports.
 pub(crate) struct Ports {
     mode: Mode,
+    busy_poll: bool,
     /// Queues of each uplink that are asked for.
     queues: usize,
     tuner: Option<Tuner>,
@@ -95,6 +96,7 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn new(
         mode: Mode,
+        busy_poll: bool,
         queues: usize,
         tuner: Option<Tuner>,
         workers: Vec<WorkerQueues>,
@@ -103,6 +105,7 @@ impl Ports {
     ) -> Ports {
         Ports {
             mode,
+            busy_poll,
             queues,
             tuner,
             workers,
@@ -182,6 +185,20 @@ impl Ports {
         Ok((program, report))
     }
 
+    /// What the queues of a port are asked for, but their number and their rings.
+    fn queue_config(&self, port: &OpenPort) -> QueueConfig {
+        let mode = match (self.mode, port.kind) {
+            (Mode::Auto, PortKind::Uplink) => ModeRequest::Auto,
+            (Mode::ZeroCopy, PortKind::Uplink) => ModeRequest::ZeroCopy,
+            // veth has no zero-copy; asking for it would only make noise in the report.
+            (Mode::Copy, _) | (_, PortKind::Workload | PortKind::Host) => ModeRequest::Copy,
+        };
+        // A call for each of many workloads would cost more than their interrupts.
+        let is_polled = self.busy_poll && port.kind == PortKind::Uplink;
+        let busy_poll = is_polled.then_some(limits::BUSY_POLL);
+        QueueConfig { mode, busy_poll, ..QueueConfig::new(port.ifindex.0, 0) }
+    }
+
     /// Binds a queue for each worker and hands it over.
     fn bind_queues(
         &mut self,
@@ -190,12 +207,13 @@ impl Ports {
         attach: &AttachReport,
         plan: &QueuePlan,
     ) -> Result<Vec<QueueReport>, Refused> {
+        let config = self.queue_config(port);
         let mut reports = Vec::new();
         let mut statistics = Vec::new();
         for (worker, owner) in self.workers.iter_mut().enumerate().take(plan.queues) {
             let number = worker as u32;
             let rings = owner.frames.rings(port.kind);
-            let (queue, bound) = owner.umem.bind(queue_config(self.mode, port, number, rings))?;
+            let (queue, bound) = owner.umem.bind(QueueConfig { queue: number, rings, ..config })?;
             let steered = if attached.kind == PortKind::Uplink && !self.forwarding {
                 Steering::of(&queue).map(|waiting| attached.waiting.push(waiting)).map_err(Refused::Hold)
             } else {
@@ -395,16 +413,6 @@ impl Ports {
 fn tunnel_kinds(traffic: &TunnelTraffic) -> BTreeSet<TunnelKind> {
     let vxlan = traffic.vxlan_ports.iter().map(|port| TunnelKind::Vxlan { port: *port });
     traffic.ipip.then_some(TunnelKind::Ipip).into_iter().chain(vxlan).collect()
-}
-
-fn queue_config(mode: Mode, port: &OpenPort, number: u32, rings: RingSizes) -> QueueConfig {
-    let mode = match (mode, port.kind) {
-        (Mode::Auto, PortKind::Uplink) => ModeRequest::Auto,
-        (Mode::ZeroCopy, PortKind::Uplink) => ModeRequest::ZeroCopy,
-        // veth has no zero-copy; asking for it would only make noise in the report.
-        (Mode::Copy, _) | (_, PortKind::Workload | PortKind::Host) => ModeRequest::Copy,
-    };
-    QueueConfig { mode, rings, ..QueueConfig::new(port.ifindex.0, number) }
 }
 
 fn report(worker: usize, bound: &BindReport, attach: &AttachReport, plan: &QueuePlan) -> QueueReport {

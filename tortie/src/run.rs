@@ -81,8 +81,13 @@ async fn supervise(config: &Config, plan: &cores::Plan) -> anyhow::Result<()> {
     tracing::info!("{}", largest.sentence(size, &config.limits));
     tracing::info!("{}", memory.summary());
     tracing::info!("{}", plan.sentence);
-    if let Some(tuner) = Tuner::new(config, &plan.cores) {
-        tuner.cores();
+    match Tuner::new(config, &plan.cores) {
+        Some(tuner) => tuner.cores(),
+        None if config.busy_poll => tracing::warn!(
+            "`waiting: busy-poll` without `tuning`: interrupts bring packets before workers poll, unless \
+             napi_defer_hard_irqs and gro_flush_timeout of the uplinks are set by somebody else"
+        ),
+        None => {}
     }
 
     let opened = OpenPorts::default();
@@ -275,8 +280,15 @@ fn start_workers(
         punts.push(punted);
         injects.push(injected);
     }
-    let ports =
-        Ports::new(config.mode, config.queues, Tuner::new(config, &plan.cores), queues, opened, counters);
+    let ports = Ports::new(
+        config.mode,
+        config.busy_poll,
+        config.queues,
+        Tuner::new(config, &plan.cores),
+        queues,
+        opened,
+        counters,
+    );
     let flows = flows.clone();
     let ends = Ends {
         writer,

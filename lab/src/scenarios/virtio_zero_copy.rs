@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use model::MacAddr;
 use serde::de::DeserializeOwned;
 
 use crate::netns::Namespace;
 use crate::scenario::{Options, Scenario, Store};
-use crate::tortie::{ShowDrops, ShowPorts};
+use crate::tortie::{Queue, ShowDrops, ShowPorts};
 use crate::vm::{Nic, Plan, Vm};
 use crate::{Lab, books, link, traffic};
 
@@ -43,6 +43,14 @@ workers: 2
 queues: 2
 limits: { frames: 24576, routes_v4: 10000, routes_v6: 10000, mirror_routes: 10000, prefixes_per_peer: 10000 }
 ";
+
+/// With it, workers poll the drivers; all else that is tuned stays as it is.
+const BUSY_POLL: &str = "\
+waiting: busy-poll
+tuning: { queues: keep, interrupts: keep, governor: keep }
+";
+/// What comes in by the polled NIC.
+const POLLED: u64 = 2_000_000;
 
 const RESOURCES: &str = "\
 apiVersion: projectcalico.org/v3
@@ -95,7 +103,9 @@ fn run(lab: &Lab, _: &Options) -> Result<()> {
     site.end("TERM", "stopped")?;
     site.end("KILL", "killed")?;
     site.departures()?;
-    site.books("after the departures")
+    site.books("after the departures")?;
+    site.busy_polling()?;
+    site.books("after busy polling")
 }
 
 struct Site<'lab> {
@@ -264,13 +274,61 @@ impl Site<'_> {
 
     /// Ends Tortie, lets the kernel forward, and starts it again: every queue is had again in its mode.
     fn end(&self, signal: &str, how: &str) -> Result<()> {
-        self.inside(&format!(
-            "kill -{signal} $(cat /run/tortie.pid) && while kill -0 $(cat /run/tortie.pid) 2>/dev/null; do sleep 0.05; done"
-        ))?;
+        self.stop(signal)?;
         self.reaches_everybody(&format!("{how}: the kernel"))?;
         self.start()?;
         self.reported(&format!("started again after it was {how}"))?;
         self.reaches_everybody("Tortie")
+    }
+
+    fn stop(&self, signal: &str) -> Result<()> {
+        let script = "kill -SIGNAL $(cat /run/tortie.pid) && while kill -0 $(cat /run/tortie.pid) 2>/dev/null; do sleep 0.05; done";
+        self.inside(&script.replace("SIGNAL", signal)).map(|_| ())
+    }
+
+    /// Workers have the driver bring packets, where it can: what comes by eth2, which copies, comes by their own calls, and
+    /// zero-copy NICs, whose driver would never send, are left to their interrupts.
+    fn busy_polling(&self) -> Result<()> {
+        self.stop("TERM")?;
+        let configuration = format!("{CONFIGURATION}{BUSY_POLL}");
+        self.vm.write(self.lab, "/etc/tortie/tortie.yaml", &configuration)?;
+        self.start()?;
+        self.reaches_everybody("busy polling: Tortie")?;
+        let queue = |name: &str| -> Result<Queue> {
+            let ports = self.show::<ShowPorts>("ports")?.ports;
+            let port = ports.into_iter().find(|port| port.name == name);
+            port.and_then(|port| port.queues.into_iter().next())
+                .with_context(|| format!("{name} has no queue"))
+        };
+        for (name, expected) in [("eth0", "busy polling left off"), ("eth2", "busy polling; ")] {
+            let notes = queue(name)?.notes;
+            ensure!(notes.contains(expected), "the report of {name} doesn't say \"{expected}\": {notes}");
+        }
+        let before = (self.interrupts(2)?, queue("eth2")?.xdp.rx_busy_polled);
+        let (left, third) = (&self.hosts[0], &self.hosts[2]);
+        let transfer = traffic::transfer(self.lab, third, left, HOSTS[0].parse()?, POLLED)?;
+        // Read from the queues once a second.
+        let asked = self.lab.wait("counts of busy polling", PORTS, || {
+            let asked = queue("eth2")?.xdp.rx_busy_polled - before.1;
+            Ok((asked > 0).then_some(asked))
+        })?;
+        let (interrupts, frames) = (self.interrupts(2)? - before.0, POLLED / 1500);
+        ensure!(interrupts < frames / 10, "eth2 interrupted {interrupts} times for {frames} frames");
+        ensure!(queue("eth0")?.xdp.rx_busy_polled == 0, "frames of eth0 were busy polled");
+        self.lab.proved(format!(
+            "busy polling: {} MB from third to left in {:.1} s with {interrupts} interrupts of eth2; workers asked for \
+             {asked} frames and were given the others as they sent; eth0's zero-copy queues are left to interrupts",
+            POLLED / 1_000_000,
+            transfer.seconds,
+        ));
+        Ok(())
+    }
+
+    /// How often a NIC of one queue has interrupted to say that frames came.
+    fn interrupts(&self, index: usize) -> Result<u64> {
+        let device = format!("$(basename $(readlink /sys/class/net/eth{index}/device))");
+        let line = self.inside(&format!("grep {device}-input.0 /proc/interrupts"))?;
+        Ok(line.split_ascii_whitespace().skip(1).map_while(|count| count.parse::<u64>().ok()).sum())
     }
 
     /// A NIC that leaves while its queues are open takes no frames with it.

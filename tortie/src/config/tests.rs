@@ -87,6 +87,7 @@ fn the_shortest_file_takes_every_default() {
             mode: Mode::Auto,
             queues: 1,
             waiting: Waiting::Adaptive,
+            busy_poll: false,
             segments: Vec::new(),
             bgp: BgpSettings::default(),
             ecmp: EcmpConfig { symmetric: false, seed: None },
@@ -164,6 +165,7 @@ fn every_field_is_read() {
             mode: Mode::ZeroCopy,
             queues: 4,
             waiting: Waiting::Busy,
+            busy_poll: false,
             segments: Vec::new(),
             bgp: BgpSettings::default(),
             ecmp: EcmpConfig { symmetric: true, seed: Some(7) },
@@ -354,6 +356,20 @@ fn what_the_node_tells_of_itself_is_said_as_calicos_variables_are() {
     assert_eq!(said, [("AS", "64512"), ("IP", "autodetect"), ("NO_DEFAULT_POOLS", "true")]);
     let error = parsed("startup: { pi: x }").unwrap_err().to_string();
     assert!(error.starts_with("tortie.yaml: startup: is `pi`; use one of ip, ip6, "), "{error}");
+}
+
+#[test]
+fn who_polls_the_drivers_has_them_tuned_for_it() {
+    let read = |more: &str| {
+        let Config { waiting, busy_poll, tuning, .. } =
+            parse(&format!("node: node1\ndatastore: {{ directory: /r }}\nuplinks: [eth0]\n{more}")).unwrap();
+        (waiting, busy_poll, tuning.map(|tuning| (tuning.defer_hard_irqs, tuning.gro_flush_timeout)))
+    };
+    assert_eq!(read("waiting: busy-poll"), (Waiting::Busy, true, None));
+    assert_eq!(read("waiting: busy-poll\ntuning: {}"), (Waiting::Busy, true, Some((Some(2), Some(200_000)))));
+    let own = "waiting: busy-poll\ntuning: { defer_hard_irqs: 7 }";
+    assert_eq!(read(own), (Waiting::Busy, true, Some((Some(7), Some(200_000)))));
+    assert_eq!(read("waiting: busy\ntuning: {}"), (Waiting::Busy, false, Some((None, None))));
 }
 
 #[test]
