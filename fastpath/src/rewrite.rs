@@ -15,6 +15,7 @@ use crate::{Batch, options};
 const ENTROPY: (u16, u16) = (49_152, 16_384);
 
 /// Makes every frame that goes on ready to leave, and gives it its fate.
+#[inline(never)]
 pub(crate) fn for_next_hop(batch: &mut Batch, state: &State) {
     let next_hops = &*state.next_hops;
     let Batch { frames, runs, fates, parsed, hops, .. } = batch;
