@@ -33,6 +33,8 @@ pub(crate) struct Queues {
     list: Vec<OwnedQueue>,
     closing: Vec<Closing>,
     row_of_port: Vec<u16>,
+    /// The row of the queue that is asked first for frames.
+    first: usize,
     /// Queues that gave frames to the last batch.
     pub(crate) giving: usize,
 }
@@ -90,11 +92,17 @@ impl Queues {
         self.list.iter_mut()
     }
 
-    /// All queues, beginning with the one in row `first` mod their number.
-    pub(crate) fn iter_from(&mut self, first: usize) -> impl Iterator<Item = &mut OwnedQueue> {
-        let row = first.checked_rem(self.list.len()).unwrap_or(0);
-        let (before, after) = self.list.split_at_mut(row);
+    /// All queues, beginning with the one that is asked first.
+    pub(crate) fn iter_from_first(&mut self) -> impl Iterator<Item = &mut OwnedQueue> {
+        // Queues may have gone since.
+        let first = self.first.min(self.list.len());
+        let (before, after) = self.list.split_at_mut(first);
         after.iter_mut().chain(before)
+    }
+
+    /// The next queue is asked first from now on.
+    pub(crate) fn next_is_first(&mut self) {
+        self.first = if self.first + 1 < self.list.len() { self.first + 1 } else { 0 };
     }
 
     /// What an idle worker can sleep on.
@@ -120,5 +128,31 @@ impl Queues {
             }
             self.row_of_port[owned.port.index()] = row as u16;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use afxdp::{Region, RegionConfig};
+
+    use super::*;
+    use crate::memory_port;
+
+    #[test]
+    fn each_queue_is_asked_first_in_its_turn_also_when_one_has_gone() {
+        let config = RegionConfig { frames: 8, chunk_size: 2048, large: None, hugepages: false };
+        let mut pool = Region::new(config).unwrap().1;
+        let mut queues = Queues::default();
+        for port in 0..3 {
+            queues.add(PortId(port), Box::new(memory_port(1).0), Arc::default(), &mut pool);
+        }
+        let turn = |queues: &mut Queues| {
+            let asked: Vec<_> = queues.iter_from_first().map(|owned| owned.port.0).collect();
+            queues.next_is_first();
+            asked
+        };
+        assert_eq!([turn(&mut queues), turn(&mut queues)], [[0, 1, 2], [1, 2, 0]]);
+        queues.remove(PortId(1), &mut pool);
+        assert_eq!([turn(&mut queues), turn(&mut queues), turn(&mut queues)], [[0, 2], [0, 2], [2, 0]]);
     }
 }

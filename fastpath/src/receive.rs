@@ -11,17 +11,11 @@ use crate::tally::Tally;
 /// Rows of a batch that other workers and the slow path can't take from the ports.
 const FOR_PORTS: usize = BATCH / 2;
 
-/// Fills the batch from the worker's queues, beginning with the queue in row `first`.
+/// Fills the batch from the worker's queues, beginning with another one each time.
 ///
 /// Each queue that had frames the last time may give an equal part of the batch; what others leave is shared out in the same
 /// way. So where there are more frames than the worker can take, a busy port gets no more of it than another one.
-pub(crate) fn frames(
-    batch: &mut Batch,
-    queues: &mut Queues,
-    first: usize,
-    pool: &mut FramePool,
-    tally: &mut Tally,
-) {
+pub(crate) fn frames(batch: &mut Batch, queues: &mut Queues, pool: &mut FramePool, tally: &mut Tally) {
     let mut giving = queues.giving.max(1);
     queues.giving = 0;
     let mut is_first_pass = true;
@@ -29,7 +23,7 @@ pub(crate) fn frames(
         let part = batch.room().div_ceil(giving);
         giving = 0;
         let mut gave = 0;
-        for owned in queues.iter_from(first) {
+        for owned in queues.iter_from_first() {
             let room = batch.room().min(part);
             let received = from_queue(batch, owned, room, pool, tally);
             gave += usize::from(received > 0);
@@ -40,6 +34,7 @@ pub(crate) fn frames(
             (queues.giving, is_first_pass) = (gave, false);
         }
     }
+    queues.next_is_first();
 }
 
 fn from_queue(

@@ -130,7 +130,6 @@ pub struct Worker {
     /// What policy says of packets that are followed.
     answers: Answers,
     copies: Copies,
-    first: usize,
     /// The last round had no packet.
     was_idle: bool,
     statistics_read: Instant,
@@ -173,7 +172,6 @@ impl Worker {
             flow_clock,
             answers: Answers::default(),
             copies: Copies::new(),
-            first: 0,
             was_idle: true,
             statistics_read: Instant::now(),
             sleeper: Sleeper::default(),
@@ -211,18 +209,7 @@ impl Worker {
     /// One batch: refill, receive, walk, transmit, count. Says how many frames it took.
     pub fn round(&mut self) -> usize {
         let Worker {
-            config,
-            ends,
-            queues,
-            batch,
-            tally,
-            first,
-            was_idle,
-            watch,
-            flow_clock,
-            answers,
-            copies,
-            ..
+            config, ends, queues, batch, tally, was_idle, watch, flow_clock, answers, copies, ..
         } = self;
         watch.begin();
         for owned in queues.iter_mut() {
@@ -235,8 +222,7 @@ impl Worker {
         if !ends.inject.is_empty() {
             receive::injected(batch, &mut ends.inject, &mut ends.pool, tally);
         }
-        receive::frames(batch, queues, *first, &mut ends.pool, tally);
-        *first = first.wrapping_add(1);
+        receive::frames(batch, queues, &mut ends.pool, tally);
         let taken = batch.len();
         let was_idle = std::mem::replace(was_idle, taken == 0);
         watch.stopwatch.lap(Stage::Receive);
