@@ -162,22 +162,47 @@ fn pods(numbers: &mut Numbers) -> (u128, u8) {
     }
 }
 
+/// Few routes that share their way as far as they please, around the 48 bits where what a way is written as changes.
+fn forks(numbers: &mut Numbers) -> (u128, u8) {
+    let bytes = [0x20, 0x01, 0x0d].into_iter().chain((0..6).map(|_| numbers.below(2) as u128));
+    let addr = bytes.fold(0, |addr, byte| addr << 8 | byte) << 56;
+    let len = 25 + numbers.below(48) as u8;
+    (masked(addr, len), len)
+}
+
 #[test]
 fn a_long_history_leaves_no_trace() {
-    let changes = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
-    let mut numbers = Numbers(3);
-    let mut table = Table::new(Limits::for_routes(3000));
-    for change in 1..=changes {
-        let (addr, len) = pods(&mut numbers);
-        if numbers.below(2) == 0 {
-            table.insert(addr, len, numbers.below(4) as Value).expect("there is room");
-        } else {
-            table.remove(addr, len);
+    // Pods come as often as they go; of the others there are few at a time.
+    for (draw, goes_of_ten) in [(pods as fn(&mut Numbers) -> (u128, u8), 5), (forks, 9)] {
+        let changes = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
+        let mut numbers = Numbers(3);
+        let mut table = Table::new(Limits::for_routes(3000));
+        for change in 1..=changes {
+            let (addr, len) = draw(&mut numbers);
+            if numbers.below(10) < goes_of_ten {
+                table.remove(addr, len);
+            } else {
+                table.insert(addr, len, numbers.below(4) as Value).expect("there is room");
+            }
+            // Readers are one change behind.
+            table.retire(change, change - 1);
+            if change % (changes / 10) == 0 {
+                table.retire(change, change);
+                is_as_fresh(&table);
+            }
         }
-        // Readers are one change behind.
-        table.retire(change, change - 1);
+        let routes: Vec<_> = table.iter().collect();
+        assert!(!routes.is_empty());
+        for (addr, len, _) in routes {
+            assert!(table.remove(addr, len).is_some());
+        }
+        table.retire(changes + 1, changes + 1);
+        assert_eq!((table.usage().routes, table.usage().nodes), (0, 0));
     }
-    table.retire(changes + 1, changes + 1);
+}
+
+/// The table takes what one takes that these routes were put into, and answers as the oracle does.
+fn is_as_fresh(table: &Table<u128>) {
     let (mut fresh, mut naive) = (Table::new(Limits::for_routes(3000)), Naive::new());
     for (addr, len, value) in table.iter() {
         insert(&mut fresh, &mut naive, addr, len, value);
@@ -185,12 +210,7 @@ fn a_long_history_leaves_no_trace() {
     fresh.retire(1, 1);
     assert_eq!(table.usage(), fresh.usage());
     let keys: Vec<u128> = table.iter().flat_map(|(addr, len, _)| edges(addr, len)).collect();
-    compare(&table, &naive, &keys);
-    for (addr, len, _) in fresh.iter() {
-        assert!(table.remove(addr, len).is_some());
-    }
-    table.retire(changes + 2, changes + 2);
-    assert_eq!((table.usage().routes, table.usage().nodes), (0, 0));
+    compare(table, &naive, &keys);
 }
 
 #[test]
