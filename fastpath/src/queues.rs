@@ -139,7 +139,7 @@ mod tests {
     use crate::memory_port;
 
     #[test]
-    fn each_queue_is_asked_first_in_its_turn_also_when_one_has_gone() {
+    fn each_queue_is_asked_first_in_its_turn_also_when_some_have_gone() {
         let config = RegionConfig { frames: 8, chunk_size: 2048, large: None, hugepages: false };
         let mut pool = Region::new(config).unwrap().1;
         let mut queues = Queues::default();
@@ -152,7 +152,11 @@ mod tests {
             asked
         };
         assert_eq!([turn(&mut queues), turn(&mut queues)], [[0, 1, 2], [1, 2, 0]]);
+        // The third one would be next.
         queues.remove(PortId(1), &mut pool);
-        assert_eq!([turn(&mut queues), turn(&mut queues), turn(&mut queues)], [[0, 2], [0, 2], [2, 0]]);
+        queues.remove(PortId(2), &mut pool);
+        assert_eq!([turn(&mut queues), turn(&mut queues)], [[0], [0]]);
+        queues.add(PortId(2), Box::new(memory_port(1).0), Arc::default(), &mut pool);
+        assert_eq!([turn(&mut queues), turn(&mut queues)], [[0, 2], [2, 0]]);
     }
 }
