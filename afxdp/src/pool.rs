@@ -102,10 +102,10 @@ impl FramePool {
     /// # Panics
     /// As [`put`](Self::put).
     pub fn put_all(&mut self, frames: &mut Vec<Frame>) {
-        // Folded to the end, for the processor compares several at once.
         if frames.is_empty() {
             return;
         }
+        // Folded to the end, for the processor compares several at once.
         let chunk = Frame::kind_of(self.region, self.chunk_size);
         if frames.iter().fold(true, |all, frame| all & (frame.kind() == chunk)) {
             frames.iter_mut().for_each(Frame::reset);
