@@ -476,6 +476,45 @@ mod tests {
     use super::*;
     use crate::{Limits, Table};
 
+    /// A leaf's code is small, then large and another one each time, and a reader never finds a large one that is gone.
+    #[test]
+    fn a_large_code_is_there_before_its_leaf_says_so() {
+        /// At odd steps, a large one.
+        fn code_at(step: u32) -> u16 {
+            if step.is_multiple_of(2) { 7 } else { 256 + (step % 60_000) as u16 }
+        }
+        let (shared, step) = (Shared::new(UNIT, 0), AtomicU32::new(0));
+        shared.write(BLOCKS, code_at(0));
+        let ask = |_| {
+            let before = step.load(Ordering::SeqCst);
+            let at = BLOCKS as u32;
+            let code = match leaf(&shared.leaves, at, Ordering::Acquire) {
+                code if code == u32::from(ELSEWHERE) => other_code(&shared, at, Ordering::Acquire),
+                code => code,
+            };
+            // The step after is taken before it is told.
+            let after = step.load(Ordering::SeqCst) + 1;
+            let was = (before..=after).any(|step| u32::from(code_at(step)) == code);
+            (!was).then_some((before, code, after))
+        };
+        let stop = AtomicBool::new(false);
+        let wrong = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for next in (1..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    shared.write(BLOCKS, code_at(next));
+                    step.store(next, Ordering::SeqCst);
+                }
+            });
+            while step.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            let wrong = (0..5_000_000).find_map(ask);
+            stop.store(true, Ordering::Relaxed);
+            wrong
+        });
+        assert_eq!(wrong, None, "step before, code, step after");
+    }
+
     /// A route's value, and with it its code, grows beyond a byte when its slot has been read and its leaf hasn't.
     #[test]
     fn a_code_that_grows_beyond_a_byte_meanwhile_is_looked_for_elsewhere() {
