@@ -208,12 +208,14 @@ static inline uint64_t sum_fib(const uint8_t *set, unsigned int bulk, unsigned i
 	return sum;
 }
 
-static inline uint64_t sum_lpm(const uint8_t *set, unsigned int bulk)
+static inline uint64_t sum_lpm(const uint8_t *set, unsigned int bulk, unsigned int near)
 {
 	uint32_t hops[BULK_MAX];
 	uint64_t sum = 0;
 
 	for (uint32_t done = 0; done + bulk <= head.keys; done += bulk, set += 4 * bulk) {
+		if (near)
+			bring_near(set + near * key_size(), 4 * bulk);
 		rte_lpm_lookup_bulk(lpm4, (const uint32_t *)(uintptr_t)set, hops, bulk);
 		for (unsigned int i = 0; i < bulk; i++)
 			sum += hops[i];
@@ -229,7 +231,7 @@ static void rate(uint32_t set, unsigned int bulk, unsigned int near, unsigned in
 	uint64_t done = 0;
 
 	do {
-		sum += lpm4 ? sum_lpm(first, bulk) : sum_fib(first, bulk, near);
+		sum += lpm4 ? sum_lpm(first, bulk, near) : sum_fib(first, bulk, near);
 		done += head.keys / bulk * bulk;
 		elapsed = seconds() - start;
 	} while (elapsed < millis / 1e3);

@@ -4,9 +4,9 @@ use lpm::{Key, Lookup};
 
 /// Addresses in a batch, as many as the walk asks for at once.
 pub const BATCH: usize = 64;
-/// IPv6 addresses are brought near when so many others are still to be asked for. A router has just read them from headers;
-/// a measurement's are more than its caches hold, and where look-ups find all else in a cache, the processor doesn't ask for
-/// the next ones early enough: they took 6 of 16 clocks. Those of IPv4 are a quarter of that, and come in time.
+/// Addresses are brought near when so many others are still to be asked for. A router has just read them from headers; a
+/// measurement's are more than its caches hold, and the processor doesn't ask for the next ones early enough: IPv6's took 6
+/// of 16 clocks.
 pub const NEAR: usize = 256;
 
 /// Looks up all addresses of whole batches; says how many they are.
@@ -14,9 +14,7 @@ pub fn look_up<K: Key>(lookup: &Lookup<K>, keys: &[K]) -> usize {
     let mut answers = [0; BATCH];
     let mut sum = 0u32;
     for (number, batch) in keys.chunks_exact(BATCH).enumerate() {
-        if K::BITS == 128 {
-            bring_near(keys, number * BATCH + NEAR);
-        }
+        bring_near(keys, number * BATCH + NEAR);
         lookup.lookup_batch(batch, &mut answers);
         sum = answers.iter().fold(sum, |sum, answer| sum.wrapping_add(*answer));
     }

@@ -29,8 +29,7 @@ struct Way {
     near: usize,
 }
 
-const WAYS_V4: &[Way] = &[Way { bulk: 32, near: 0 }, Way { bulk: 64, near: 0 }];
-const WAYS_V6: &[Way] = &[
+const WAYS: &[Way] = &[
     Way { bulk: 32, near: 0 },
     Way { bulk: 64, near: 0 },
     Way { bulk: 32, near: batches::NEAR },
@@ -265,24 +264,23 @@ impl Run<'_> {
             ensure!(wrong == 0, "{name}: {wrong} of {KEYS} answers differ from ours");
         }
         let mut all = Vec::new();
-        let ways = if K::BITS == 32 { WAYS_V4 } else { WAYS_V6 };
         for (set, (name, _, goal)) in work.mixes.iter().enumerate() {
             let mut our_rate = Readings::default();
-            let mut their_rates = vec![Readings::default(); ways.len()];
-            let mut disturbed = vec![0; ways.len()];
+            let mut their_rates = vec![Readings::default(); WAYS.len()];
+            let mut disturbed = vec![0; WAYS.len()];
             for _ in 0..self.rounds {
                 let reading = Watched::us()
                     .read(|| Ok(measure::rate(ROUND, || batches::look_up(ours, &sets[set].0))))?;
                 our_rate.0.push(reading.value);
                 disturbed.iter_mut().for_each(|count| *count += usize::from(reading.disturbed));
-                for ((way, rates), disturbed) in ways.iter().zip(&mut their_rates).zip(&mut disturbed) {
+                for ((way, rates), disturbed) in WAYS.iter().zip(&mut their_rates).zip(&mut disturbed) {
                     let watched = Watched::process(theirs.conversation.program.child.id());
                     let reading = watched.read(|| theirs.rate(set, way))?;
                     rates.0.push(reading.value);
                     *disturbed += usize::from(reading.disturbed);
                 }
             }
-            for ((way, their_rate), disturbed) in ways.iter().zip(their_rates).zip(disturbed) {
+            for ((way, their_rate), disturbed) in WAYS.iter().zip(their_rates).zip(disturbed) {
                 let comparison = Comparison {
                     work: name,
                     rival: pages.rival(),
