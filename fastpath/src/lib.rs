@@ -22,7 +22,7 @@
 //! | 10 | `nat.rs` | packets under a source that they may leave under | drop: ports exhausted |
 //! | 11 | `workload.rs` | packets that their workload may get | drop: unknown endpoint |
 //! | 11 | `mark.rs` | the endpoint's DSCP in what leaves the node | – |
-//! | 12 | `rewrite.rs`, `options.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big, bad option; drop: source routed |
+//! | 12 | `rewrite.rs`, `encapsulate.rs`, `options.rs` | TTL, checksum, MAC addresses and outer headers written | punt: TTL exceeded, too big, bad option; drop: source routed |
 //! | 12 | `police.rs` | what a workload may get in a second | drop: ingress limits |
 //! | 13 | `exits.rs`, `fragment.rs` | copies in the punt ring, fragments, frames back in their pool, counters | drop: punt ring full, can't be fragmented |
 //! | 14 | `transmit.rs` | frames in transmit rings | drop: ring full, over fair share |
@@ -37,6 +37,7 @@ mod batch;
 mod capture;
 mod decapsulate;
 mod dhcp;
+mod encapsulate;
 mod exits;
 mod fair_share;
 mod flow;

@@ -250,7 +250,7 @@ pub(crate) fn leaving(batch: &mut Batch, state: &State, memory: &Memory<'_>) {
         return;
     }
     let translator = Translator { nat: &state.nat, flows: memory.flows, now: memory.time.now };
-    let Batch { frames, fates, parsed, hops, nat, policy, .. } = batch;
+    let Batch { frames, fates, parsed, heads, hops, nat, policy, .. } = batch;
     for Leaving { row, key, fate } in nat.leaving.drain(..) {
         let at = usize::from(row);
         if fates[at] != Fate::Undecided || !leaves(hops[at], &state.next_hops, &state.ports) {
@@ -264,6 +264,7 @@ pub(crate) fn leaving(batch: &mut Batch, state: &State, memory: &Memory<'_>) {
         match translator.begin_outgoing(&mut frames[at], &parsed[at], &key, &beginning) {
             Ok(to) => {
                 memory.remember_fragment(frames[at].bytes(), &parsed[at], &key, &to);
+                heads.translate(at, frames[at].bytes(), &parsed[at], &to);
                 nat.translated.push(Translated { row, from: key, to });
             }
             Err(reason) => fates[at] = Fate::Drop(reason),

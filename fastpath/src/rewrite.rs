@@ -1,27 +1,28 @@
-//! Stage 12: TTL, checksum, Ethernet addresses and outer headers, in place.
+//! Stage 12: TTL, checksum and Ethernet addresses, in place; outer headers are `encapsulate.rs`'s.
 
 use afxdp::Frame;
 use model::PortKind;
-use packet::encapsulation::Template;
-use packet::{FlowHash, Kind, Layout, Parsed, ethernet, ipv4, ipv6};
+use packet::{Kind, Layout, Parsed, ethernet, ipv4, ipv6};
 use tables::{DropReason, Fate, HopState, NextHop, PuntReason, State};
 
 use crate::batch::Run;
-use crate::route::flow_hash;
-use crate::{Batch, options};
-
-/// The first of the ports that VXLAN's source port is drawn from (RFC 7348 §5: the dynamic range of RFC 6335), and how many
-/// they are.
-const ENTROPY: (u16, u16) = (49_152, 16_384);
+use crate::{Batch, encapsulate, options};
 
 /// Makes every frame that goes on ready to leave, and gives it its fate.
 #[inline(never)]
 pub(crate) fn for_next_hop(batch: &mut Batch, state: &State) {
     let next_hops = &*state.next_hops;
-    let Batch { frames, runs, fates, parsed, hops, .. } = batch;
+    let Batch { frames, runs, fates, parsed, heads, hops, .. } = batch;
     for run in runs {
         let forwards = is_forwarded(run, state);
         let rows = run.rows();
+        // Packets that came by the same port mostly leave alike.
+        if forwards && hops.get(rows.start).is_some_and(|hop| !next_hops.get(*hop).is_plain()) {
+            let columns = encapsulate::Columns { frames, fates, parsed, heads, hops };
+            if encapsulate::plain_v4(rows.clone(), columns, state) {
+                continue;
+            }
+        }
         let (fates, parsed, hops) = (&mut fates[rows.clone()], &parsed[rows.clone()], &hops[rows.clone()]);
         for (((frame, fate), parsed), hop) in frames[rows].iter_mut().zip(fates).zip(parsed).zip(hops) {
             let hop = next_hops.get(*hop);
@@ -72,18 +73,6 @@ fn rewrite(frame: &mut Frame, parsed: &Parsed, hop: &NextHop, forwards: bool, st
     if hop.state != HopState::Ready {
         return Fate::Drop(DropReason::PortDown);
     }
-    if forwards
-        && !hop.to_host
-        && parsed.layout == Layout::PlainV4
-        && parsed.ttl > 1
-        && parsed.l3_len <= hop.mtu
-        && let Some(template) = state.next_hops.encapsulation(hop)
-    {
-        return match encapsulate_plain(frame, parsed, template, hop, &state.flow_hash) {
-            Ok(()) => Fate::Forward(hop.port),
-            Err(reason) => Fate::Drop(reason),
-        };
-    }
     if parsed.layout == Layout::Other
         && let Some(fate) = options::judge(frame.bytes(), parsed)
     {
@@ -126,12 +115,12 @@ pub(crate) fn dress(
     hop: &NextHop,
     state: &State,
 ) -> Result<(), DropReason> {
-    if !hop.is_plain() {
-        let template = state.next_hops.encapsulation(hop).ok_or(DropReason::PortDown)?;
-        encapsulate(frame, parsed, template, &state.flow_hash)?;
+    if hop.is_plain() {
+        write_addresses(frame.bytes_mut(), hop);
+        return Ok(());
     }
-    write_addresses(frame.bytes_mut(), hop);
-    Ok(())
+    let template = state.next_hops.encapsulation(hop).ok_or(DropReason::PortDown)?;
+    encapsulate::any(frame, parsed, template, &hop.addresses, &state.flow_hash)
 }
 
 #[inline(always)]
@@ -139,71 +128,4 @@ fn write_addresses(frame: &mut [u8], hop: &NextHop) {
     if let Some(addresses) = frame.first_chunk_mut() {
         *addresses = hop.addresses;
     }
-}
-
-/// A plain IPv4 packet, small enough and with hops left, that leaves in a tunnel: what nearly all of a tunnel's packets are.
-#[inline(always)]
-fn encapsulate_plain(
-    frame: &mut Frame,
-    parsed: &Parsed,
-    template: &Template,
-    hop: &NextHop,
-    hash: &FlowHash,
-) -> Result<(), DropReason> {
-    let head: &mut [u8; Layout::PLAIN_V4_LEN] =
-        frame.bytes_mut().first_chunk_mut().ok_or(DropReason::PortDown)?;
-    ipv4::decrement_ttl(&mut head[ethernet::HEADER_LEN..]);
-    let tos = head[ethernet::HEADER_LEN + 1];
-    wrap(frame, parsed, template, tos, hash)?;
-    write_addresses(frame.bytes_mut(), hop);
-    Ok(())
-}
-
-/// Puts the outer header in front of what a tunnel of its kind can carry.
-fn encapsulate(
-    frame: &mut Frame,
-    parsed: &Parsed,
-    template: &Template,
-    hash: &FlowHash,
-) -> Result<(), DropReason> {
-    let bytes = frame.bytes();
-    let l3 = usize::from(parsed.l3);
-    let tos = match (parsed.kind, bytes.get(l3..l3 + 2)) {
-        (Kind::Ipv4, Some(&[_, tos])) => tos,
-        (_, Some(&[first, second])) => first << 4 | second >> 4,
-        _ => 0,
-    };
-    if !template.is_vxlan() && parsed.kind != Kind::Ipv4 {
-        return Err(DropReason::TunnelFamily);
-    }
-    wrap(frame, parsed, template, tos, hash)
-}
-
-/// Puts the outer header in front. The frame's room for it is the kernel's headroom, so nothing is copied. `tos`: the packet's
-/// own, or its traffic class.
-#[inline(always)]
-fn wrap(
-    frame: &mut Frame,
-    parsed: &Parsed,
-    template: &Template,
-    tos: u8,
-    hash: &FlowHash,
-) -> Result<(), DropReason> {
-    let entropy = match template.is_vxlan() {
-        true => ENTROPY.0 + (flow_hash(hash, frame.bytes(), parsed) >> 16) as u16 % ENTROPY.1,
-        false => 0,
-    };
-    let overhead = template.overhead();
-    // The MTU has been looked at, so the length fits 16 bits.
-    let ip_len = parsed.l3_len + overhead;
-    // Padding behind the packet would end up inside the tunnel.
-    let cut = frame.set_len(parsed.l3_end());
-    let grown = cut.and_then(|()| frame.grow_front(overhead.into()));
-    debug_assert!(
-        grown.is_ok(),
-        "a received frame has 256 bytes in front, and no packet is encapsulated twice"
-    );
-    grown.map_err(|_| DropReason::PortDown)?;
-    template.write(frame.bytes_mut(), ip_len, tos, entropy);
-    Ok(())
 }

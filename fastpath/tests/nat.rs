@@ -58,6 +58,17 @@ fn a_packet_out_of_the_pools_leaves_under_the_nodes_address_and_its_answer_comes
 }
 
 #[test]
+fn a_translated_flow_has_one_outer_port_from_its_first_packet_on() {
+    let mut rig = rig();
+    let left = [(); 2].map(|()| {
+        rig.send(WORKLOAD, &outward(1000).to("10.73.0.1").frame());
+        rig.left_by(UPLINK)
+    });
+    assert_eq!(ends(&left[0][50..]).0, OUTER);
+    assert_eq!(left[0], left[1]);
+}
+
+#[test]
 fn a_port_in_the_range_is_kept() {
     let mut rig = rig();
     rig.send(WORKLOAD, &outward(50_123).frame());

@@ -4,11 +4,13 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use packet::{checksum, ecn};
+use model::MacAddr;
+use packet::encapsulation::{Template, VXLAN_PORT};
+use packet::{FlowKey, checksum, ecn};
 use support::hostile::{fragment, patched, tunnel_packets};
 use support::{
-    Build, FAR_END, FAR_END_V6, Moved, NARROW, OUR_END, OUR_END_V6, Rig, UPLINK, VNI, VTEP, WORKLOAD,
-    assert_checksums, in_ipip, in_vxlan, mend_ipv4_checksum, neighbor_mac,
+    Build, FAR_END, FAR_END_V6, HOST, Moved, NARROW, OUR_END, OUR_END_V6, Rig, UPLINK, VNI, VTEP, WORKLOAD,
+    assert_checksums, in_ipip, in_vxlan, mac, mend_ipv4_checksum, neighbor_mac,
 };
 use tables::{DropReason, PuntReason, WorkloadTunnels};
 
@@ -311,5 +313,82 @@ fn the_flows_of_a_tunnel_that_passes_through_spread_and_each_keeps_to_one_way() 
             used.extend(ways);
         }
         assert_eq!(used.len(), 2, "64 flows use both next hops");
+    }
+}
+
+/// What leaves by a tunnel when a packet goes into it, worked out anew from what went in.
+fn as_it_leaves(sent: &[u8], template: &Template) -> Vec<u8> {
+    let parsed = packet::parse(sent).unwrap();
+    let mut left = vec![0; template.overhead().into()];
+    left.extend(&sent[..parsed.l3_end()]);
+    let inner = &mut left[usize::from(template.overhead())..];
+    inner[22] -= 1;
+    mend_ipv4_checksum(inner);
+    let flow = FlowKey::inside(sent, &parsed).or(FlowKey::new(sent, &parsed)).unwrap();
+    let port = 49_152 + (flow.hash() >> 16) as u16 % 16_384;
+    let (ip_len, tos) = (left.len() - 14, sent[15]);
+    template.write(&mut left, ip_len as u16, tos, port);
+    left[..6].copy_from_slice(&neighbor_mac(UPLINK).0);
+    left[6..12].copy_from_slice(&mac(UPLINK).0);
+    left
+}
+
+/// Of many kinds, behind each other: into all tunnels and into none, tunnels of others, and some that end here.
+#[test]
+fn packets_of_a_batch_leave_in_their_tunnels_each_as_it_came() {
+    let (ours, theirs) = (OUR_END.parse().unwrap(), FAR_END.parse().unwrap());
+    let (ours_v6, theirs_v6) = (OUR_END_V6.parse().unwrap(), FAR_END_V6.parse().unwrap());
+    let far = MacAddr([2, 0, 0, 0, 2, 3]);
+    let templates = [
+        ("10.72.0.1", Template::ipip(ours, theirs)),
+        ("10.73.0.1", Template::vxlan(ours, theirs, VXLAN_PORT, VNI, far, VTEP)),
+        ("10.74.0.1", Template::vxlan_v6(ours_v6, theirs_v6, VXLAN_PORT, VNI, far, VTEP)),
+    ];
+    let mut rig = Rig::new();
+    // What is left of one batch doesn't show in the next.
+    for first in [0, 1] {
+        let (mut expected, mut plain, mut ended, mut refused) = (Vec::new(), 0, 0, 0);
+        for number in first..60 + first {
+            let (to, template) = &templates[number % 3];
+            let build = Build::inward().sport(number as u16).payload(12 + number).to(to);
+            let mut frame = match number % 11 {
+                4 => build.clone().to("10.69.0.1").frame(),
+                5 => build.clone().ttl(1).frame(),
+                6 => in_ipip(&build.frame(), "10.65.1.9", to),
+                7 => in_vxlan(&build.frame(), "10.65.1.9", to, 7),
+                8 => build.source("127.0.0.1").frame(),
+                _ => build.frame(),
+            };
+            let is_tcp = number % 5 == 1 && frame[23] == 17 && number % 11 != 7;
+            (frame[15], frame[23]) = (number as u8, if is_tcp { 6 } else { frame[23] });
+            mend_ipv4_checksum(&mut frame);
+            match number % 11 {
+                4 => plain += 1,
+                5 => ended += 1,
+                8 => refused += 1,
+                _ => expected.push(as_it_leaves(&frame, template)),
+            }
+            frame.extend(vec![0xee; number % 4]);
+            assert!(rig.wire(UPLINK).send(&frame));
+        }
+        let moved = rig.run();
+        assert_eq!(moved.forwarded(), (expected.len() + plain) as u64, "{moved:?}");
+        assert_eq!(moved.punts(), [(PuntReason::TtlExceeded.as_str(), ended)]);
+        assert_eq!(moved.drops(), [(DropReason::MartianSource.as_str(), refused)]);
+        for expected in expected {
+            assert_eq!(rig.wire(UPLINK).receive(), Some(expected));
+        }
+        while rig.wire(NARROW).receive().is_some() {}
+    }
+    rig.audit();
+}
+
+/// What the host itself sends is not forwarded.
+#[test]
+fn the_hosts_own_packets_keep_their_ttl_in_a_tunnel() {
+    for (to, inner) in [("10.72.0.1", 34), ("10.73.0.1", 64), ("10.74.0.1", 84)] {
+        let mut rig = Rig::new();
+        rig.send(HOST, &Build::packet(HOST, OUR_END, to).frame());
+        assert_eq!(rig.left_by(UPLINK)[inner + 8], 64);
     }
 }

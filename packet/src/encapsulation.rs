@@ -57,13 +57,26 @@ enum Shape {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     bytes: [u8; VXLAN_V6_LEN],
+    /// The sum over the outer IPv4 header, in this processor's byte order.
+    sum: u16,
+    overhead: u16,
     shape: Shape,
 }
 
 impl Template {
+    fn new(shape: Shape) -> Template {
+        // VXLAN keeps the inner ethertype where it is; IPIP writes the outer one over it.
+        let overhead = match shape {
+            Shape::Ipip => ipv4::HEADER_LEN as u16,
+            Shape::VxlanV4 => VXLAN_V4_LEN as u16,
+            Shape::VxlanV6 => VXLAN_V6_LEN as u16,
+        };
+        Template { bytes: [0; VXLAN_V6_LEN], sum: 0, overhead, shape }
+    }
+
     /// An IPIP tunnel for IPv4 from `local` to `remote`.
     pub fn ipip(local: Ipv4Addr, remote: Ipv4Addr) -> Template {
-        let mut template = Template { bytes: [0; VXLAN_V6_LEN], shape: Shape::Ipip };
+        let mut template = Template::new(Shape::Ipip);
         template.outer_v4(local, remote, protocol::IPIP);
         template
     }
@@ -78,7 +91,7 @@ impl Template {
         destination: MacAddr,
         source: MacAddr,
     ) -> Template {
-        let mut template = Template { bytes: [0; VXLAN_V6_LEN], shape: Shape::VxlanV4 };
+        let mut template = Template::new(Shape::VxlanV4);
         template.outer_v4(local, remote, protocol::UDP);
         vxlan_rest(&mut template.bytes[UDP_V4..], port, vni, destination, source);
         template
@@ -93,7 +106,7 @@ impl Template {
         destination: MacAddr,
         source: MacAddr,
     ) -> Template {
-        let mut template = Template { bytes: [0; VXLAN_V6_LEN], shape: Shape::VxlanV6 };
+        let mut template = Template::new(Shape::VxlanV6);
         template.bytes[..ETHERTYPE].copy_from_slice(&ethernet::IPV6.to_be_bytes());
         let repr =
             ipv6::Repr { src: local, dst: remote, next_header: protocol::UDP, ..ipv6::Repr::default() };
@@ -111,11 +124,10 @@ impl Template {
         let repr = ipv4::Repr { src, dst, protocol, dont_fragment: true, ..ipv4::Repr::default() };
         let header = &mut self.bytes[IP..UDP_V4];
         repr.emit(header).expect("twenty bytes hold a header");
-        // Its length is written with each packet: the checksum is made for a length of 0.
+        // Its length is written with each packet, and the checksum then.
         header[2..4].fill(0);
         header[10..12].fill(0);
-        let sum = checksum::of(header);
-        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        self.sum = Sum::new().add_bytes(header).fold().to_be();
     }
 
     /// Is it VXLAN? Otherwise it is IPIP.
@@ -127,12 +139,7 @@ impl Template {
     /// Bytes that the frame grows by in front, and the IP packet with it: 20, 50 or 70.
     #[inline]
     pub fn overhead(&self) -> u16 {
-        // VXLAN keeps the inner ethertype where it is; IPIP writes the outer one over it.
-        match self.shape {
-            Shape::Ipip => ipv4::HEADER_LEN as u16,
-            Shape::VxlanV4 => VXLAN_V4_LEN as u16,
-            Shape::VxlanV6 => VXLAN_V6_LEN as u16,
-        }
+        self.overhead
     }
 
     /// Writes the header into a frame that has grown by [`Self::overhead`] in front, behind the outer MAC addresses, and
@@ -140,24 +147,45 @@ impl Template {
     ///
     /// `ip_len`: bytes of the outer IP packet. `tos`: the inner packet's second byte or traffic class. `entropy`: VXLAN's
     /// UDP source port. A frame too short for the header is left as it is.
-    #[inline]
     pub fn write(&self, frame: &mut [u8], ip_len: u16, tos: u8, entropy: u16) {
-        let Some(behind) = frame.get_mut(ADDRESSES..) else { return };
+        let Some(addresses) = frame.first_chunk().copied() else { return };
+        self.write_below(&addresses, frame, ip_len, tos, entropy, 0);
+    }
+
+    /// [`Self::write`], and the outer MAC addresses, destination and source.
+    ///
+    /// `right`: bytes behind the inner ethertype that are known to sum up right, as an IPv4 header does; they add nothing
+    /// to a checksum. It isn't only that they needn't be read: where a TTL has just been lowered, they would have to be
+    /// waited for.
+    #[inline(always)]
+    pub fn write_below(
+        &self,
+        addresses: &[u8; ADDRESSES],
+        frame: &mut [u8],
+        ip_len: u16,
+        tos: u8,
+        entropy: u16,
+        right: usize,
+    ) {
         match self.shape {
             Shape::Ipip => {
-                let Some(header) = behind.first_chunk_mut::<IPIP_LEN>() else { return };
+                let Some(head) = frame.first_chunk_mut::<{ ADDRESSES + IPIP_LEN }>() else { return };
+                let (link, header) = head.split_at_mut(ADDRESSES);
+                link.copy_from_slice(addresses);
                 header.copy_from_slice(&self.bytes[..IPIP_LEN]);
                 self.mend_v4(header, ip_len, tos);
             }
             Shape::VxlanV4 => {
-                let Some(header) = behind.first_chunk_mut::<VXLAN_V4_LEN>() else { return };
+                let Some(head) = frame.first_chunk_mut::<{ ADDRESSES + VXLAN_V4_LEN }>() else { return };
+                let (link, header) = head.split_at_mut(ADDRESSES);
+                link.copy_from_slice(addresses);
                 header.copy_from_slice(&self.bytes[..VXLAN_V4_LEN]);
                 header[UDP_V4..UDP_V4 + 2].copy_from_slice(&entropy.to_be_bytes());
                 let udp_len = ip_len.wrapping_sub(ipv4::HEADER_LEN as u16);
                 header[UDP_V4 + 4..UDP_V4 + 6].copy_from_slice(&udp_len.to_be_bytes());
                 self.mend_v4(header, ip_len, tos);
             }
-            Shape::VxlanV6 => self.write_v6(behind, ip_len, tos, entropy),
+            Shape::VxlanV6 => self.write_v6(addresses, frame, ip_len, tos, entropy, right),
         }
     }
 
@@ -170,21 +198,31 @@ impl Template {
         };
         // RFC 6040 §4.1: the outer ECN field is the inner one's.
         let ecn = tos & ecn::MASK;
-        // The sum of the template, in which both fields are zero, and these two words.
-        let words = u32::from(!u16::from_be_bytes([self.bytes[IP + 10], self.bytes[IP + 11]]));
-        let sum = words + u32::from(ip_len) + u32::from(ecn);
+        // The sum doesn't care for the order of bytes, so it is this processor's.
+        let (len, ecn_word) = (ip_len.to_be(), u16::from_ne_bytes([0, ecn]));
+        let sum = u32::from(self.sum) + u32::from(len) + u32::from(ecn_word);
         let sum = (sum & 0xffff) + (sum >> 16);
         let sum = (sum & 0xffff) + (sum >> 16);
         header[1] = ecn;
-        header[2..4].copy_from_slice(&ip_len.to_be_bytes());
-        header[10..12].copy_from_slice(&(!sum as u16).to_be_bytes());
+        header[2..4].copy_from_slice(&len.to_ne_bytes());
+        header[10..12].copy_from_slice(&(!sum as u16).to_ne_bytes());
     }
 
     /// Ethertype to inner MAC addresses over IPv6, and the checksum over all that follows. Apart from the others, whose
     /// registers its loop would take.
     #[inline(never)]
-    fn write_v6(&self, behind: &mut [u8], ip_len: u16, tos: u8, entropy: u16) {
+    fn write_v6(
+        &self,
+        addresses: &[u8; ADDRESSES],
+        frame: &mut [u8],
+        ip_len: u16,
+        tos: u8,
+        entropy: u16,
+        right: usize,
+    ) {
+        let Some((link, behind)) = frame.split_first_chunk_mut() else { return };
         let Some((header, inner)) = behind.split_first_chunk_mut::<VXLAN_V6_LEN>() else { return };
+        *link = *addresses;
         *header = self.bytes;
         let udp_len = ip_len.wrapping_sub(ipv6::HEADER_LEN as u16);
         // The traffic class begins in the middle of the first byte, so its last two bits stand here.
@@ -196,7 +234,9 @@ impl Template {
         // The length counts twice: in the header and in the pseudo-header (RFC 8200 §8.1).
         let same = u16::from_be_bytes([self.bytes[UDP_V6 + 6], self.bytes[UDP_V6 + 7]]);
         let words = Sum::new().add_u16(same).add_u16(entropy).add_u16(udp_len).add_u16(udp_len);
-        let sum = match words.add_bytes(inner).checksum() {
+        let Some((ethertype, packet)) = inner.split_first_chunk::<ETHERTYPE>() else { return };
+        let words = words.add_u16(u16::from_be_bytes(*ethertype));
+        let sum = match words.add_bytes(packet.get(right..).unwrap_or(packet)).checksum() {
             0 => 0xffff,
             sum => sum,
         };

@@ -54,6 +54,9 @@ pub struct NextHop {
     /// Largest IP packet that needs nothing more than addresses and a TTL; 0 where frames don't leave, or not to another box,
     /// or with an outer header.
     ordinary_mtu: u16,
+    /// Largest IP packet that needs nothing more than a TTL, addresses and an outer header; 0 where frames don't leave, or not
+    /// to another box, or without one.
+    tunnel_mtu: u16,
     /// A row of [`NextHops::encapsulation`], or [`NextHop::PLAIN`].
     encapsulation: u16,
 }
@@ -71,6 +74,7 @@ impl NextHop {
             state,
             to_host: false,
             ordinary_mtu: 0,
+            tunnel_mtu: 0,
             encapsulation: NextHop::PLAIN,
         }
     }
@@ -79,6 +83,12 @@ impl NextHop {
     #[inline(always)]
     pub fn is_ordinary_for(&self, len: u16) -> bool {
         len <= self.ordinary_mtu
+    }
+
+    /// Is there nothing more to an IP packet of this length, 1 byte or more, than a TTL, addresses and an outer header?
+    #[inline(always)]
+    pub fn is_tunnel_for(&self, len: u16) -> bool {
+        len <= self.tunnel_mtu
     }
 
     /// Does a frame leave without an outer header?
@@ -143,6 +153,7 @@ pub struct NextHops {
     buckets: Vec<HopIndex>,
     hops: Vec<NextHop>,
     encapsulations: Vec<Template>,
+    has_vxlan: bool,
 }
 
 /// Rows that every table of next hops begins with.
@@ -168,6 +179,7 @@ impl Default for NextHops {
             .map(NextHop::closed)
             .to_vec(),
             encapsulations: Vec::new(),
+            has_vxlan: false,
         }
     }
 }
@@ -247,6 +259,7 @@ impl NextHops {
             state,
             to_host: port.kind == PortKind::Host,
             ordinary_mtu: 0,
+            tunnel_mtu: 0,
             encapsulation: NextHop::PLAIN,
         };
         if let Some(encapsulation) = &adjacency.encapsulation {
@@ -256,11 +269,15 @@ impl NextHops {
                 Ok(row) if row != NextHop::PLAIN => hop.encapsulation = row,
                 _ => hop.state = HopState::PortDown,
             }
+            self.has_vxlan |= encapsulation.is_vxlan();
             self.encapsulations.push(encapsulation.clone());
         }
         hop.mtu = adjacency.mtu.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
-        if hop.state == HopState::Ready && !hop.to_host && hop.is_plain() {
-            hop.ordinary_mtu = hop.mtu;
+        let goes_on = hop.state == HopState::Ready && !hop.to_host;
+        match hop.is_plain() {
+            true if goes_on => hop.ordinary_mtu = hop.mtu,
+            false if goes_on => hop.tunnel_mtu = hop.mtu,
+            _ => {}
         }
         hop
     }
@@ -316,6 +333,12 @@ impl NextHops {
         // Rows come from `choose`, so the row is there.
         static NOWHERE: NextHop = NextHop::closed(HopState::NoRoute);
         self.hops.get(index as usize).unwrap_or(&NOWHERE)
+    }
+
+    /// Is any of the outer headers one of VXLAN?
+    #[inline]
+    pub fn has_vxlan(&self) -> bool {
+        self.has_vxlan
     }
 
     /// The outer header of a next hop that has one.
