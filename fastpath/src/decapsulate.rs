@@ -41,13 +41,16 @@ pub(crate) fn tunnels(batch: &mut Batch, state: &State) {
                 continue;
             }
             let inside = Inside { row, heads, state };
-            let outcome = match plain_ipip(&inside, parsed) {
-                Some(end) => open_plain_ipip(frame, parsed, end, inside),
-                None => match end_of(frame.bytes(), parsed, ends) {
+            let outcome = if let Some(end) = plain_ipip(&inside, parsed) {
+                open_plain_ipip(frame, parsed, end, inside)
+            } else if let Some((end, mac)) = plain_vxlan(frame.bytes(), &inside, parsed) {
+                open_plain_vxlan(frame, parsed, end, mac, inside)
+            } else {
+                match end_of(frame.bytes(), parsed, ends) {
                     Ok(None) => continue,
                     Ok(Some(end)) => open(frame, parsed, end, inside),
                     Err(reason) => Err(Fate::Drop(reason)),
-                },
+                }
             };
             match outcome {
                 Ok(()) => *opened |= 1 << row,
@@ -99,6 +102,41 @@ fn open_plain_ipip(
     frame.trim_front(ipv4::HEADER_LEN).map_err(|_| MALFORMED)?;
     let head: &mut [u8; ethernet::HEADER_LEN] = frame.bytes_mut().first_chunk_mut().ok_or(MALFORMED)?;
     head[12..].copy_from_slice(&ethernet::IPV4.to_be_bytes());
+    go_on_inside(frame, parsed, outer, inside).map_err(Fate::Drop)
+}
+
+/// The end that a plain frame with VXLAN is addressed to, and its MAC address. As [`plain_ipip`].
+#[inline(always)]
+fn plain_vxlan<'a>(frame: &[u8], inside: &Inside<'a>, parsed: &Parsed) -> Option<(&'a TunnelEnd, MacAddr)> {
+    let Inside { row, heads, state } = inside;
+    if parsed.protocol != protocol::UDP || !heads.plain_v4.contains(*row) {
+        return None;
+    }
+    let (to, to_port) = (IpAddr::V4(heads.destinations[*row].into()), heads.ports[*row] as u16);
+    let asked = vni(frame.get(Layout::PLAIN_V4_LEN + udp::HEADER_LEN..)?)?;
+    for end in &*state.tunnel_ends {
+        let TunnelKind::Vxlan { port, vni, mac } = end.kind else { continue };
+        if port == to_port && vni == asked && end.local == to {
+            return (!end.resolves).then_some((end, mac));
+        }
+    }
+    None
+}
+
+/// [`open`] for a plain frame, in which all stands at fixed places.
+#[inline(always)]
+fn open_plain_vxlan(
+    frame: &mut Frame,
+    parsed: &mut Parsed,
+    end: &TunnelEnd,
+    mac: MacAddr,
+    inside: Inside<'_>,
+) -> Result<(), Fate> {
+    if !end.knows_v4(inside.heads.sources[inside.row].into()) {
+        return Err(Fate::Drop(DropReason::UnknownTunnelSource));
+    }
+    let outer = frame.bytes().get(ethernet::HEADER_LEN + 1).copied().unwrap_or(0);
+    take_off_vxlan(frame, Layout::PLAIN_V4_LEN, parsed.l3_end(), mac).map_err(Fate::Drop)?;
     go_on_inside(frame, parsed, outer, inside).map_err(Fate::Drop)
 }
 
@@ -203,7 +241,7 @@ fn take_off(
     let outer = traffic_class(frame.bytes(), parsed);
     match end.kind {
         TunnelKind::Ipip => take_off_ipip(frame, parsed),
-        TunnelKind::Vxlan { mac, .. } => take_off_vxlan(frame, parsed, mac),
+        TunnelKind::Vxlan { mac, .. } => take_off_vxlan(frame, parsed.l4.into(), parsed.l3_end(), mac),
     }?;
     go_on_inside(frame, parsed, outer, inside)
 }
@@ -279,13 +317,14 @@ fn take_off_ipip(frame: &mut Frame, parsed: &Parsed) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// `mac`: the end's own address, to which the frame inside must be addressed.
-fn take_off_vxlan(frame: &mut Frame, parsed: &Parsed, mac: MacAddr) -> Result<(), DropReason> {
-    let l4 = usize::from(parsed.l4);
+/// `l4`, `l3_end`: where the datagram begins and its packet ends. `mac`: the end's own address, to which the frame inside must
+/// be addressed.
+#[inline(always)]
+fn take_off_vxlan(frame: &mut Frame, l4: usize, l3_end: usize, mac: MacAddr) -> Result<(), DropReason> {
     let datagram = frame.bytes().get(l4..).unwrap_or(&[]);
     // What follows the datagram in the IP packet, or the packet in the frame, is not part of what is inside.
     let end = l4 + usize::from(u16_at(datagram, 4));
-    if end > parsed.l3_end() {
+    if end > l3_end {
         return Err(DropReason::TunnelMalformed);
     }
     frame.set_len(end).map_err(|_| DropReason::TunnelMalformed)?;

@@ -9,8 +9,8 @@ use packet::encapsulation::{Template, VXLAN_PORT};
 use packet::{FlowKey, checksum, ecn};
 use support::hostile::{fragment, patched, tunnel_packets};
 use support::{
-    Build, FAR_END, FAR_END_V6, HOST, Moved, NARROW, OUR_END, OUR_END_V6, Rig, UPLINK, VNI, VTEP, WORKLOAD,
-    assert_checksums, in_ipip, in_vxlan, mac, mend_ipv4_checksum, neighbor_mac,
+    Build, FAR_END, FAR_END_V6, GROUP, HOST, Moved, NARROW, OUR_END, OUR_END_V6, Rig, UPLINK, VNI, VTEP,
+    WORKLOAD, assert_checksums, in_ipip, in_vxlan, mac, mend_ipv4_checksum, neighbor_mac, to_group,
 };
 use tables::{DropReason, PuntReason, WorkloadTunnels};
 
@@ -199,6 +199,17 @@ fn hostile_tunnel_packets_end_in_a_fate_of_their_own() {
 }
 
 /// The kernel takes its own addresses as sources from the host port, so it wouldn't refuse a forgery that was let through.
+#[test]
+fn a_datagram_longer_than_its_packet_and_a_network_of_another_address_are_refused() {
+    let inner = Build::inward().frame();
+    let mut longer = in_vxlan(&inner, FAR_END, OUR_END, VNI);
+    longer[39] += 4;
+    longer.extend([0; 4]);
+    assert_eq!(fate(&longer).drops(), [(DropReason::TunnelMalformed.as_str(), 1)]);
+    let elsewhere = to_group(in_vxlan(&inner, FAR_END, GROUP, VNI));
+    assert_eq!(fate(&elsewhere).drops(), [(DropReason::UnknownVni.as_str(), 1)]);
+}
+
 #[test]
 fn our_own_addresses_are_refused_as_sources_out_of_tunnels_and_only_there() {
     let mut rig = Rig::new();
