@@ -12,6 +12,9 @@ use crate::{flow, nat, policy};
 
 /// Frames walked together. Small enough that a batch's headers stay in the first-level cache.
 pub const BATCH: usize = 64;
+/// Room in what is written at every batch: for a batch and some 128 bytes more, so that its end shares no cache line with the
+/// beginning of another worker's, which may be next to it on the heap.
+pub(crate) const ROOM: usize = BATCH + 16;
 const _: () = assert!(BATCH <= u64::BITS as usize, "`Batch::opened` has a bit for each frame");
 
 /// Frames next to each other that came in the same way: what is asked of a port is asked once a run.
@@ -112,8 +115,8 @@ impl Batch {
     /// An empty batch with room for [`BATCH`] frames.
     pub fn new() -> Batch {
         Batch {
-            frames: Vec::with_capacity(BATCH),
-            runs: Vec::with_capacity(BATCH),
+            frames: Vec::with_capacity(ROOM),
+            runs: Vec::with_capacity(ROOM),
             has_decided: false,
             fates: [Fate::Undecided; BATCH],
             parsed: [Parsed::UNTAGGED; BATCH],

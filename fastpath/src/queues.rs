@@ -6,10 +6,12 @@ use std::sync::Arc;
 use afxdp::{Closing, Frame, FramePool};
 use model::PortId;
 
+use crate::batch::ROOM;
 use crate::fair_share::FairShare;
 use crate::{PortQueue, QueueStatistics};
 
-/// A queue and what waits to leave by it.
+/// A queue and what waits to leave by it. Its cache lines are its own, for it is written at every batch.
+#[repr(align(128))]
 pub(crate) struct OwnedQueue {
     pub(crate) port: PortId,
     pub(crate) queue: Box<dyn PortQueue>,
@@ -50,8 +52,8 @@ impl Queues {
     ) {
         self.remove(port, pool);
         let fair_share = FairShare::new(queue.transmit_slots());
-        let waiting = Vec::with_capacity(crate::BATCH);
-        let pieces = Vec::with_capacity(crate::BATCH);
+        let waiting = Vec::with_capacity(ROOM);
+        let pieces = Vec::with_capacity(ROOM);
         self.list.push(OwnedQueue { port, queue, waiting, pieces, gone: 0, fair_share, statistics });
         self.number();
     }

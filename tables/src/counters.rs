@@ -32,7 +32,9 @@ impl Counter {
     }
 }
 
+/// On a cache line of its own: workers' rows lie next to each other in memory, and each is written twice a batch.
 #[derive(Default)]
+#[repr(align(64))]
 struct PortCounters {
     received_packets: Counter,
     received_bytes: Counter,
