@@ -50,7 +50,7 @@ impl ModeRequest {
 /// Preferred busy polling: the worker's own system calls drive the NIC's queue, instead of interrupts.
 ///
 /// Works only with `napi_defer_hard_irqs` and `gro_flush_timeout` set on the interface, and not with every driver: the kernel
-/// must know which NAPI a queue has (`netif_queue_set_napi`, since Linux 6.13), and veth doesn't say. Where it doesn't work,
+/// must know which NAPI a queue has (`netif_queue_set_napi`, on recent ones), and veth doesn't say. Where it doesn't work,
 /// interrupts go on, deferred as set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusyPoll {

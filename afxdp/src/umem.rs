@@ -284,8 +284,7 @@ fn advice(ifindex: u32, mode: Mode, errno: i32) -> Option<&'static str> {
     if (mode, errno) != (Mode::ZeroCopy, libc::EINVAL) {
         return None;
     }
-    let driver = features::DeviceFeatures::of(ifindex).ok()?.driver?;
-    (driver == "virtio_net")
+    virtio::is_driven(ifindex)
         .then_some("virtio_net needs VIRTIO_F_ACCESS_PLATFORM for zero-copy: iommu_platform=on in QEMU")
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn sends_apart(ifindex: u32) -> bool {
 }
 
 /// Is it virtio_net's?
-fn is_driven(ifindex: u32) -> bool {
+pub(crate) fn is_driven(ifindex: u32) -> bool {
     DeviceFeatures::of(ifindex).ok().and_then(|device| device.driver).as_deref() == Some("virtio_net")
 }
 

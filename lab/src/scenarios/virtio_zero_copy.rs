@@ -282,8 +282,10 @@ impl Site<'_> {
     }
 
     fn stop(&self, signal: &str) -> Result<()> {
-        let script = "kill -SIGNAL $(cat /run/tortie.pid) && while kill -0 $(cat /run/tortie.pid) 2>/dev/null; do sleep 0.05; done";
-        self.inside(&script.replace("SIGNAL", signal)).map(|_| ())
+        self.inside(&format!(
+            "kill -{signal} $(cat /run/tortie.pid) && while kill -0 $(cat /run/tortie.pid) 2>/dev/null; do sleep 0.05; done"
+        ))
+        .map(|_| ())
     }
 
     /// Workers have the driver bring packets, where it can: what comes by eth2, which copies, comes by their own calls, and

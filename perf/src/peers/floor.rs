@@ -1,7 +1,7 @@
-//! What reading memory costs for each address, and nothing besides: what no look-up that reads so can beat.
+//! What a plain loop that reads memory for each address does, and nothing besides.
 //!
 //! A table larger than the caches is as fast as these are in that hour, and on a machine that is shared they are others'
-//! too. So floors stand beside the look-ups, in turn with ours.
+//! too. So floors stand beside the look-ups, in turn with ours. They are no bounds: loads into vectors can do better.
 
 use std::ops::Range;
 
