@@ -11,6 +11,9 @@ use crate::syscall;
 const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of an ordinary page, as AF_XDP counts them (`xdp_umem_reg` wants page alignment).
 const SMALL_PAGE: usize = 4096;
+/// Addresses kept free on either side of a region. A worker's frames are those at its edge, and a processor that has seen it go
+/// through them asks for what would come next: where that was another worker's stack, the other did half its work.
+const APART: usize = HUGE_PAGE;
 
 /// Which pages hold a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +37,11 @@ impl std::fmt::Display for Pages {
 ///
 /// Returns the start, the length rounded up to whole pages, and which pages they are.
 pub(crate) fn map_for_ever(len: usize, huge: bool) -> io::Result<(NonNull<u8>, Pages)> {
-    if huge && let Ok(start) = syscall::map_anonymous(len.next_multiple_of(HUGE_PAGE), true) {
+    if huge && let Ok(start) = syscall::map_anonymous(len.next_multiple_of(HUGE_PAGE), APART, true) {
         return Ok((start, Pages::Huge));
     }
     let bytes = len.next_multiple_of(SMALL_PAGE);
-    let start = syscall::map_anonymous(bytes, false)?;
+    let start = syscall::map_anonymous(bytes, APART, false)?;
     // Transparent ones may be had without being set aside. How many there are nobody need know.
     prefer_huge_pages(start.addr().get()..start.addr().get() + bytes);
     Ok((start, Pages::Small))
@@ -94,6 +97,23 @@ unsafe impl Send for RingMapping {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_lies_next_to_a_region() {
+        let (start, _) = map_for_ever(3 * SMALL_PAGE, false).unwrap();
+        let region = start.addr().get()..start.addr().get() + 3 * SMALL_PAGE;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        // proc_pid_maps(5): a range of addresses and what may be done there.
+        let nothing = maps.lines().filter_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (from, to) = range.split_once('-')?;
+            let [from, to] = [from, to].map(|address| usize::from_str_radix(address, 16).unwrap());
+            rest.starts_with("---p").then_some(from..to)
+        });
+        let nothing: Vec<_> = nothing.collect();
+        assert!(nothing.iter().any(|range| range.end == region.start && range.len() >= APART), "{maps}");
+        assert!(nothing.iter().any(|range| range.start == region.end && range.len() >= APART), "{maps}");
+    }
 
     #[test]
     fn what_lies_in_memory_stays_whatever_pages_it_gets() {

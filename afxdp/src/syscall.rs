@@ -30,22 +30,35 @@ pub(crate) fn schedule_first(priority: i32) -> io::Result<()> {
     check_size(result as isize).map(drop)
 }
 
-/// Maps `len` bytes of zeroed private memory, present at once; in 2 MiB pages when `huge`.
+/// Maps `len` bytes of zeroed private memory, present at once, in 2 MiB pages when `huge`, with addresses of `apart` bytes and
+/// more in front of and behind it where nothing lies. Both are multiples of the page; it begins at a multiple of `apart`.
 ///
 /// The region is not inherited by forked children: a child has no business in frames the kernel writes to.
-pub(crate) fn map_anonymous(len: usize, huge: bool) -> io::Result<NonNull<u8>> {
-    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+pub(crate) fn map_anonymous(len: usize, apart: usize, huge: bool) -> io::Result<NonNull<u8>> {
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let reserved = len + 3 * apart;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
+    let around = unsafe {
+        libc::mmap(std::ptr::null_mut(), reserved, libc::PROT_NONE, flags | libc::MAP_NORESERVE, -1, 0)
+    };
+    let inside = (mapped(around)?.addr().get() + apart).next_multiple_of(apart);
+    flags |= libc::MAP_POPULATE | libc::MAP_FIXED;
     if huge {
         flags |= libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
     }
-    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
-    let address =
-        unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-    let start = mapped(address)?;
-    // SAFETY: the range was mapped just above; MADV_DONTFORK changes nothing for this process.
-    // A failure costs only the copy in children, so it is let go.
-    unsafe { libc::madvise(address, len, libc::MADV_DONTFORK) };
-    Ok(start)
+    // SAFETY: it begins less than `2 * apart` behind the start of what was mapped just above, so all of it lies there, where
+    // nothing is yet.
+    let address = mapped(unsafe {
+        libc::mmap(around.with_addr(inside), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+    });
+    match &address {
+        // SAFETY: the range was mapped just above; MADV_DONTFORK changes nothing for this process.
+        // A failure costs only the copy in children, so it is let go.
+        Ok(start) => drop(unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTFORK) }),
+        // SAFETY: nobody knows of this range.
+        Err(_) => drop(unsafe { libc::munmap(around, reserved) }),
+    }
+    address
 }
 
 /// Tells the kernel how pages are to be held. `advice` must be one that leaves what lies in them as it is.
