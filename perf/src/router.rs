@@ -74,8 +74,30 @@ pub struct Router {
 pub struct Parts {
     /// The worker.
     pub worker: Worker,
+    _others: Others,
+}
+
+/// The other ends of a worker's rings and channels.
+struct Others {
     _commands: Sender<Command>,
-    _ends: Box<dyn std::any::Any + Send>,
+    _copies: Box<dyn std::any::Any + Send>,
+}
+
+/// A worker that has yet to start. The router starts each on the thread that runs it, so that what it writes at every batch
+/// lies on that thread's stack, and not next to another worker's.
+pub struct Unstarted {
+    config: WorkerConfig,
+    ends: WorkerEnds,
+    others: Others,
+}
+
+impl Unstarted {
+    /// Starts it here, with its ports.
+    pub fn start(self) -> Parts {
+        let mut worker = Worker::new(self.config, self.ends);
+        worker.housekeeping();
+        Parts { worker, _others: self.others }
+    }
 }
 
 impl Router {
@@ -228,7 +250,15 @@ impl Router {
     /// # Errors
     /// Where there is no memory for frames.
     pub fn worker(&mut self, number: usize, replay: &Arc<Replay>) -> Result<Parts> {
-        self.worker_with(number, Box::new(ReplayPort::new(Arc::clone(replay), SLOTS, number * 7919)))
+        Ok(self.unstarted(number, replay)?.start())
+    }
+
+    /// [`Router::worker`], for another thread to start.
+    ///
+    /// # Errors
+    /// Where there is no memory for frames.
+    pub fn unstarted(&mut self, number: usize, replay: &Arc<Replay>) -> Result<Unstarted> {
+        self.unstarted_with(number, Box::new(ReplayPort::new(Arc::clone(replay), SLOTS, number * 7919)))
     }
 
     /// Worker `number`, which receives by a queue of the caller's.
@@ -236,6 +266,10 @@ impl Router {
     /// # Errors
     /// Where there is no memory for frames.
     pub fn worker_with(&mut self, number: usize, ingress: Box<dyn PortQueue>) -> Result<Parts> {
+        Ok(self.unstarted_with(number, ingress)?.start())
+    }
+
+    fn unstarted_with(&mut self, number: usize, ingress: Box<dyn PortQueue>) -> Result<Unstarted> {
         let (punt, punts) = copy_ring(64, 2048);
         let (injected, inject) = copy_ring(64, 2048);
         let (commands, taken) = crossbeam_channel::unbounded();
@@ -257,14 +291,13 @@ impl Router {
         let id = WorkerId(number as u16);
         let config =
             WorkerConfig { id, core: None, waiting: Waiting::default(), idle_wait: Duration::from_millis(1) };
-        let mut worker = Worker::new(config, ends);
         let egress: Box<dyn PortQueue> = Box::new(ReplayPort::sink());
         for (port, queue) in [(INGRESS, ingress), (EGRESS, egress)] {
             let command = Command::AddQueue { port, queue, statistics: Arc::default() };
             commands.send(command).ok().context("the worker's queue of commands is open")?;
         }
-        worker.housekeeping();
-        Ok(Parts { worker, _commands: commands, _ends: Box::new((punts, injected)) })
+        let others = Others { _commands: commands, _copies: Box::new((punts, injected)) };
+        Ok(Unstarted { config, ends, others })
     }
 }
 

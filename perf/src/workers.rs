@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use perf::data;
 use perf::measure::{self, Readings};
 use perf::record::Record;
+use perf::router::Unstarted;
 use perf::works::WORKS;
 use serde::Serialize;
 
@@ -45,16 +46,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let internet = data::internet()?;
     let (_, make) = WORKS.iter().find(|(name, _)| *name == WORK).context("a work of that name")?;
     let (mut router, replay) = make(&internet, WORKERS)?;
-    let mut parts = (0..WORKERS).map(|number| router.worker(number, &replay)).collect::<Result<Vec<_>>>()?;
-    let mut readings = vec![(Readings::default(), Readings::default()); WORKERS];
-    for _ in 0..arguments.rounds {
-        for (count, (mpps, arithmetics)) in (1..).zip(&mut readings) {
-            mpps.0.push(together(parts.iter_mut().take(count), |parts| {
-                measure::rate(ROUND, || (0..64).map(|_| parts.worker.round()).sum())
-            }));
-            arithmetics.0.push(together(0..count, |_| measure::rate(ROUND, arithmetic) / 1e3));
-        }
-    }
+    let workers = (0..WORKERS).map(|number| router.unstarted(number, &replay)).collect::<Result<Vec<_>>>()?;
+    let readings = measured(workers, arguments.rounds);
     let of_linear = |of: &Readings, one: &Readings, workers| of.median() / (one.median() * workers as f64);
     let one = readings[0].clone();
     let rows: Vec<Row> = (1..)
@@ -79,21 +72,45 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The sum of what each does on a core of its own, all at the same time.
-fn together<T: Send>(ones: impl ExactSizeIterator<Item = T>, rate: impl Fn(T) -> f64 + Sync) -> f64 {
-    let barrier = Barrier::new(ones.len());
-    let (barrier, rate) = (&barrier, &rate);
-    thread::scope(|scope| {
-        let one = |(core, one)| {
-            scope.spawn(move || {
-                measure::pin(Some(core));
+/// Rounds of one worker, two and so on at the same time, each on a core of its own: how many packets all of them forward,
+/// and then how much [`arithmetic`] they do.
+fn measured(workers: Vec<Unstarted>, rounds: usize) -> Vec<(Readings, Readings)> {
+    let (counts, barrier) = (1..=workers.len(), Barrier::new(workers.len()));
+    let (counts, barrier) = (&counts, &barrier);
+    // A worker's own readings, in the order in which they are taken; zero where it had to wait.
+    let one = |number: usize, worker: Unstarted| {
+        measure::pin(Some(number));
+        let mut parts = worker.start();
+        let mut readings = Vec::new();
+        for count in (0..rounds).flat_map(|_| counts.clone()) {
+            for work in [
+                &mut || (0..64).map(|_| parts.worker.round()).sum(),
+                &mut arithmetic as &mut dyn FnMut() -> usize,
+            ] {
                 barrier.wait();
-                rate(one)
-            })
-        };
-        let threads: Vec<_> = ones.enumerate().map(one).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or(f64::NAN)).sum()
-    })
+                readings.push(if number < count { measure::rate(ROUND, work) } else { 0.0 });
+            }
+        }
+        readings
+    };
+    let each: Vec<Vec<f64>> = thread::scope(|scope| {
+        let threads: Vec<_> = workers
+            .into_iter()
+            .enumerate()
+            .map(|(number, worker)| scope.spawn(move || one(number, worker)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    let mut of_counts = vec![(Readings::default(), Readings::default()); each.len()];
+    let sum = |at: usize| each.iter().map(|one| one.get(at).copied().unwrap_or(f64::NAN)).sum();
+    for round in 0..rounds {
+        for (count, (mpps, arithmetics)) in of_counts.iter_mut().enumerate() {
+            let at = 2 * (round * each.len() + count);
+            mpps.0.push(sum(at));
+            arithmetics.0.push(sum(at + 1));
+        }
+    }
+    of_counts
 }
 
 /// Work in registers that keeps several of a core's units busy. Says how many rounds it took.
