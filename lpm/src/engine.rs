@@ -49,6 +49,9 @@ pub trait Engine<K: Key<Engine = Self>>: Debug + Send + Sized {
     /// and each is near all the others. Never fails.
     fn remove(&mut self, store: &PrefixStore<K>, prefixes: &[(K, u8)]);
 
+    /// See [`crate::Table::compact`].
+    fn compact(&mut self) {}
+
     /// See [`crate::Table::retire`].
     fn retire(&mut self, epoch: u64, safe: u64);
 

@@ -32,11 +32,13 @@
 //! **How it changes.** A run belongs to one route: runs of two routes are never joined, even where their values are
 //! equal. So to change a route's value, or to hand its addresses back to the route that covers it, is to overwrite words
 //! where they lie. A new route takes a new copy of the one node that it ends in (and what leads there, where there was
-//! nothing); it is published by one store to the word that led to the old one. What the nodes look like depends on the
-//! routes alone, not on the order that they came in. The default route stands apart: to change it is one store, and
-//! untouched memory stays untouched. It has a count of its changes; a look-up that ends in it reads it before and after,
-//! and goes down again where they differ: else one that found no longer route, just before one came, and then no default,
-//! just after that went, would have found nothing where there always was a route.
+//! nothing); it is published by one store to the word that led to the old one. A route that goes leaves its words to
+//! the route that covers it, and only when a thousand others have gone after it they are joined with their neighbours:
+//! one that flaps finds words of its own. But for these, what the nodes look like depends on the routes alone,
+//! not on the order that they came in. The default route stands apart: to change it is one store, and untouched memory
+//! stays untouched. It has a count of its changes; a look-up that ends in it reads it before and after, and goes down
+//! again where they differ: else one that found no longer route, just before one came, and then no default, just after
+//! that went, would have found nothing where there always was a route.
 //!
 //! **What it costs.** A route of an internet table takes 24 bytes. At most a route takes five lines and a quarter, and
 //! the first one longer than /16 in its 2^112 addresses a page of 1 KiB. To insert or remove a prefix of up to 16 bits

@@ -133,6 +133,12 @@ impl<K: Key> Table<K> {
         self.engine.retire(epoch, safe);
     }
 
+    /// Gives up what is kept for IPv6 routes that went and may come back, up to a thousand of them: what the table takes then
+    /// depends on its routes alone. [`Table::retire`] makes it free. For when memory is short: it is never much.
+    pub fn compact(&mut self) {
+        self.engine.compact();
+    }
+
     /// What is in use now.
     pub fn usage(&self) -> Usage {
         Usage { routes: self.len(), ..self.engine.usage() }

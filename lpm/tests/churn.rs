@@ -28,6 +28,7 @@ fn check<K: Key>(routes: Vec<(K, u8)>) {
         }
         table.retire(change as u64, (change as u64).saturating_sub(LAG));
     }
+    table.compact();
     table.retire(u64::MAX, u64::MAX);
     let left: Vec<_> = table.iter().collect();
     let mut fresh = Table::new(Limits::for_routes(routes.len() as u32));

@@ -55,6 +55,7 @@ fn every_length_begins_and_ends_where_it_should() {
             assert_eq!(table.remove(masked(addr, len), len), naive.remove(masked(addr, len), len));
             compare(&table, &naive, &keys);
         }
+        table.compact();
         table.retire(1, 1);
         assert_eq!((table.usage().nodes, table.usage().retired_blocks), (0, 0));
     }
@@ -75,6 +76,7 @@ fn a_lone_route_takes_a_line_a_level_down_to_48_bits_and_two_below() {
         for covering in (25..len).rev().filter(|covering| covering % 8 == 0) {
             table.insert(masked(addr, covering), covering, 2).unwrap();
             table.remove(masked(addr, covering), covering);
+            table.compact();
             table.retire(1, 1);
             assert_eq!(table.usage().nodes, before, "/{len} after /{covering}");
         }
@@ -117,6 +119,9 @@ fn a_node_that_many_routes_end_in_depends_on_them_alone() {
             table.retire(change, change);
             if change % 50 == 0 {
                 compare(&table, &naive, &keys);
+                table.compact();
+                table.retire(change, change);
+                compare(&table, &naive, &keys);
                 let mut fresh = Table::new(Limits::for_routes(600));
                 for (addr, len, value) in table.iter() {
                     fresh.insert(addr, len, value).unwrap();
@@ -126,6 +131,59 @@ fn a_node_that_many_routes_end_in_depends_on_them_alone() {
             }
         }
     }
+}
+
+/// Blocks of pods with an address in each, and routes to other clusters.
+fn cluster() -> impl Iterator<Item = (u128, u8)> {
+    let block = |number: u128| 0xfd00_0010_0244_u128 << 80 | number << 6;
+    let pods = (0..4000).map(move |number| (block(number) + number % 64, 128));
+    pods.chain((0..4000).map(move |number| (block(number), 122)))
+        .chain((0..4000).map(|number| (0x2001_u128 << 112 | number << 84, 44)))
+}
+
+#[test]
+fn a_route_that_comes_back_finds_its_words() {
+    let (mut table, mut naive) = (Table::new(Limits::for_routes(100_000)), Naive::new());
+    for (addr, len) in cluster() {
+        insert(&mut table, &mut naive, addr, len, 1);
+    }
+    table.retire(1, 1);
+    let before = table.usage();
+    // As many as have a place each: every fifteenth, so that no two of them are neighbours.
+    let flapping: Vec<_> = cluster().step_by(15).collect();
+    for (addr, len) in &flapping {
+        assert_eq!(table.remove(*addr, *len), naive.remove(*addr, *len));
+    }
+    let keys: Vec<u128> = flapping.iter().flat_map(|(addr, len)| edges(*addr, *len)).collect();
+    compare(&table, &naive, &keys);
+    for (value, (addr, len)) in (2..).zip(&flapping) {
+        insert(&mut table, &mut naive, *addr, *len, value);
+    }
+    compare(&table, &naive, &keys);
+    assert_eq!(table.usage(), before, "no node was copied");
+    // Those that have come back are left alone.
+    table.compact();
+    compare(&table, &naive, &keys);
+    assert_eq!(table.usage(), before);
+}
+
+#[test]
+fn routes_that_went_leave_words_of_a_thousand_at_most() {
+    let mut table = Table::new(Limits::for_routes(100_000));
+    for (addr, len) in cluster() {
+        table.insert(addr, len, 1).expect("there is room");
+    }
+    table.retire(1, 1);
+    let loaded = table.usage();
+    for (addr, len) in cluster() {
+        assert_eq!(table.remove(addr, len), Some(1));
+        table.retire(1, 1);
+    }
+    // The last thousand routes of twelve, all /44, stood in a few nodes.
+    assert!((1..loaded.nodes / 8).contains(&table.usage().nodes), "{:?} of {loaded:?}", table.usage());
+    table.compact();
+    table.retire(1, 1);
+    assert_eq!((table.usage().nodes, table.usage().retired_blocks), (0, 0));
 }
 
 #[test]
@@ -187,6 +245,7 @@ fn a_long_history_leaves_no_trace() {
             // Readers are one change behind.
             table.retire(change, change - 1);
             if change % (changes / 10) == 0 {
+                table.compact();
                 table.retire(change, change);
                 is_as_fresh(&table);
             }
@@ -196,6 +255,7 @@ fn a_long_history_leaves_no_trace() {
         for (addr, len, _) in routes {
             assert!(table.remove(addr, len).is_some());
         }
+        table.compact();
         table.retire(changes + 1, changes + 1);
         assert_eq!((table.usage().routes, table.usage().nodes), (0, 0));
     }

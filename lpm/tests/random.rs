@@ -170,6 +170,7 @@ impl<K: TestKey> Pair<K> {
 
     /// Memory in use after this history is what the same routes take when inserted afresh, in another order.
     fn check_no_leak(&mut self) {
+        self.table.compact();
         self.retire();
         let mut fresh = Table::new(Limits::for_routes(1000));
         let mut routes: Vec<_> = self.naive.iter().collect();
@@ -185,6 +186,7 @@ impl<K: TestKey> Pair<K> {
         for (addr, len, value) in self.naive.iter().collect::<Vec<_>>() {
             assert_eq!(self.table.remove(addr, len), Some(value));
         }
+        self.table.compact();
         self.retire();
         let usage = self.table.usage();
         assert_eq!((usage.routes, usage.nodes, usage.leaves, usage.retired_blocks), (0, 0, 0, 0));

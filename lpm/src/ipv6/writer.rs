@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use super::layout::{
     FIRST_LINE, LINE, LINES_MAX, Leaf, PAGE, PAGE_BITS, PAGE_SLOTS, ROOT_BITS, ROOT_SLOTS, Run, STRIDE,
-    WAY_BESIDE, WAY_CHILD, entries_within, entry_cell, is_child, is_way, line_start, page_cell, root_cell,
+    WAY_BESIDE, WAY_CHILD, entries_within, entry_cell, entry_of, is_child, is_way, line_start, page_cell,
+    root_cell,
 };
 use super::{Handle, Shared};
 use crate::aligned::place_of;
@@ -26,6 +27,12 @@ use rewrite::Change;
 
 /// Lines before the arena's.
 const ROOT_LINES: usize = FIRST_LINE / LINE;
+/// Routes that went and left their words, at most. One that comes back before a thousand others went writes a line instead of
+/// three or four, each of which every reader waits for once.
+const GONE_MAX: usize = 1024;
+/// Lines of the arena for each of these: it takes six at most, so a fortieth of the arena is theirs.
+const LINES_FOR_ONE_GONE: usize = 256;
+
 /// The writer's side.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -37,6 +44,10 @@ pub struct Engine {
     pages_used: usize,
     /// Does the route under way cover children of the node that it ends in? They are painted after.
     covers_children: bool,
+    /// Routes that went, oldest first, whose words aren't joined with their neighbours' yet. Some have come back.
+    gone: VecDeque<(u128, u8)>,
+    /// How many there may be.
+    gone_max: usize,
     /// Taken by the change under way: given back if it fails.
     taken: Vec<Block>,
     /// Replaced by the change under way: retired if it succeeds.
@@ -65,15 +76,17 @@ impl engine::Engine<u128> for Engine {
         // each of two nodes. `Limits::for_routes` gives a route 6 nodes and a quarter more; three lines for four of them are
         // enough.
         let lines = (limits.max_nodes / 4 * 3).min((LINES_MAX - ROOT_LINES) as u32);
-        let lines = Arena::new(lines);
-        let shared = Shared::new(lines.units());
+        let arena = Arena::new(lines);
+        let shared = Shared::new(arena.units());
         Engine {
             lens: vec![0; shared.words().len()].into(),
             shared: Arc::new(shared),
-            lines,
+            lines: arena,
             page_routes: vec![0; ROOT_SLOTS].into(),
             pages_used: 0,
             covers_children: false,
+            gone: VecDeque::new(),
+            gone_max: (lines as usize / LINES_FOR_ONE_GONE).min(GONE_MAX),
             taken: Vec::new(),
             replaced: Vec::new(),
             untagged: Vec::new(),
@@ -92,11 +105,12 @@ impl engine::Engine<u128> for Engine {
         if len > ROOT_BITS {
             self.begin_page(addr);
         }
-        if len > PAGE_BITS {
-            self.covers_children = false;
+        let has_words = len <= PAGE_BITS || self.has_words(addr, len);
+        self.covers_children = false;
+        if !has_words {
             self.rewrite_slot(&Change { addr, len, leaf: Some(leaf) })?;
         }
-        if len <= PAGE_BITS || self.covers_children {
+        if has_words || self.covers_children {
             self.paint(addr, len, leaf);
         }
         if len > ROOT_BITS {
@@ -120,6 +134,12 @@ impl engine::Engine<u128> for Engine {
                 *len,
                 covering.map_or(Leaf::NO_ROUTE, |(_, len, value)| Leaf { value, len }),
             );
+        }
+    }
+
+    fn compact(&mut self) {
+        while !self.gone.is_empty() {
+            self.join_oldest();
         }
     }
 
@@ -150,14 +170,50 @@ impl Engine {
     fn remove_one(&mut self, addr: u128, len: u8, leaf: Leaf) {
         self.paint(addr, len, leaf);
         if len > PAGE_BITS {
-            // Without room for the copy of a node it stays as it is: right, only larger than it need be, until a later
-            // change passes here.
-            let _ = self.rewrite_slot(&Change { addr, len, leaf: None });
+            self.gone.push_back((addr, len));
+            if self.gone.len() > self.gone_max {
+                self.join_oldest();
+            }
         }
         if len > ROOT_BITS {
             let routes = &mut self.page_routes[root_cell(addr)];
             *routes -= 1;
             self.pages_used -= usize::from(*routes == 0);
+        }
+    }
+
+    /// Joins the words of the route that went first with their like. If it has come back, nothing is like them.
+    fn join_oldest(&mut self) {
+        let Some((addr, len)) = self.gone.pop_front() else { return };
+        // Without room for the copy of a node it stays as it is: right, only larger than it need be, until a later
+        // change passes here.
+        let _ = self.rewrite_slot(&Change { addr, len, leaf: None });
+    }
+
+    /// Has this route, which ends below its page, words of its own before it comes? Those that it left when it went, or those that
+    /// lie between its neighbours'.
+    fn has_words(&self, addr: u128, len: u8) -> bool {
+        let (mut cell, mut depth) = (page_cell(addr), PAGE_BITS);
+        loop {
+            let word = self.word(cell);
+            if !is_child(word) {
+                return false;
+            }
+            let start = line_start(word);
+            if is_way(word) {
+                let way = self.way(start);
+                if len <= way.end || way.path.common_len(addr) < way.end {
+                    return false;
+                }
+                (cell, depth) = (start + WAY_CHILD, way.end);
+            } else if len > depth + STRIDE {
+                (cell, depth) =
+                    (entry_cell(self.shared.words(), start, entry_of(addr, depth)), depth + STRIDE);
+            } else {
+                let (first, last) = entries_within(addr, len, depth);
+                return self.begins_at(start, first)
+                    && last.checked_add(1).is_none_or(|next| self.begins_at(start, next));
+            }
         }
     }
 

@@ -134,6 +134,12 @@ impl Engine {
         self.word(cell) & ((1 << GROUP) - 1)
     }
 
+    /// Does a run of a node begin at this entry?
+    pub(super) fn begins_at(&self, start: usize, entry: u8) -> bool {
+        let (group, within) = group_of(entry);
+        self.begins(start + group as usize) >> within & 1 == 1
+    }
+
     /// The entry at which a node's run of this number begins.
     pub(super) fn nth_begin(&self, start: usize, mut number: usize) -> usize {
         for group in 0..HEADER {
