@@ -4,6 +4,7 @@
 //! same without changes, in turn, tells what the machine itself costs: a worker that loses its core for a moment. Such
 //! moments are counted, for the worker and for a thread beside it that does nothing but look at the clock.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use afxdp::{Closing, Frame, FramePool};
 use anyhow::{Context, Result};
 use fastpath::{PortQueue, QueueStatistics};
+use lab::disturbance::waited_of;
 use model::Prefix;
 use perf::data;
 use perf::keys::Numbers;
@@ -26,8 +28,11 @@ use serde::Serialize;
 const WORK: &str = "ipv4 full table zipf";
 /// Packets that wait for the worker at most, as in a NIC's ring.
 const RING: u64 = 4096;
-/// A round of 64 packets takes microseconds; where one takes this long, the core was elsewhere.
-const PAUSE: Duration = Duration::from_micros(100);
+/// A round of 64 packets takes a microsecond; where one takes this long, the core was elsewhere.
+const PAUSE: Duration = Duration::from_micros(20);
+/// The ring is empty again so long after a pause at the latest, for it is emptied twice as fast as it fills: later losses aren't
+/// the pause's.
+const BEHIND: Duration = Duration::from_millis(1);
 /// The core of whoever changes routes and reads counters. The worker's is the last one.
 const WRITER_CORE: usize = 0;
 /// The core of the thread that only looks at the clock.
@@ -57,10 +62,13 @@ struct Outcome {
     offered_mpps: f64,
     packets: u64,
     lost: u64,
-    /// Of those, the ones that found the ring full after a pause.
+    /// Of those, the ones that found the ring full from a pause on until it was empty again, or [`BEHIND`] was over.
     lost_in_pauses: u64,
     /// Of the worker's core.
     pauses: Pauses,
+    /// How long the worker waited while its core did something else that this machine's kernel knows of. What is missing to the
+    /// pauses was taken by others on the same hardware.
+    waited_us: u64,
     /// Of the core beside it, where a thread only looked at the clock.
     idle_pauses: Pauses,
     changes_a_second: Readings,
@@ -121,13 +129,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let disturbed = round % 2 == 1;
         let stop = AtomicBool::new(false);
         let before = counters.books();
-        let (changes, idle_pauses) = thread::scope(|scope| -> Result<(f64, Pauses)> {
-            let worker = scope.spawn(|| {
+        let (changes, waited, idle_pauses) = thread::scope(|scope| -> Result<(f64, Duration, Pauses)> {
+            let worker = scope.spawn(|| -> Result<Duration> {
                 measure::pin(None);
                 paced.worker.sample_stages(u32::MAX);
+                let before = waited()?;
                 while !stop.load(Ordering::Relaxed) {
                     paced.worker.round();
                 }
+                Ok(waited()?.saturating_sub(before))
             });
             let idle = scope.spawn(|| look_at_the_clock(&stop));
             // Not beside the worker, where the first measurement left this thread.
@@ -160,9 +170,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
             let rate = made as f64 / start.elapsed().as_secs_f64();
             stop.store(true, Ordering::Relaxed);
-            let ended = worker.join().is_ok() && scraper.is_none_or(|scraper| scraper.join().is_ok());
-            let idle_pauses = idle.join().ok().filter(|_| ended);
-            Ok((rate, idle_pauses.context("a thread of the measurement panicked")?))
+            let waited = worker.join().ok().filter(|_| scraper.is_none_or(|scraper| scraper.join().is_ok()));
+            let threads = waited.zip(idle.join().ok()).context("a thread of the measurement panicked")?;
+            Ok((rate, threads.0?, threads.1))
         })?;
         let outcome = if disturbed { &mut outcomes.disturbed } else { &mut outcomes.undisturbed };
         outcome.packets += counters.books().received - before.received;
@@ -170,6 +180,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         outcome.lost += losses.lost;
         outcome.lost_in_pauses += losses.lost_in_pauses;
         outcome.pauses.merge(losses.pauses);
+        outcome.waited_us += waited.as_micros() as u64;
         outcome.idle_pauses.merge(idle_pauses);
         outcome.changes_a_second.0.push(changes);
         pace.round.fetch_add(1, Ordering::Relaxed);
@@ -192,14 +203,23 @@ fn print(outcomes: &Outcomes) {
             outcome.lost,
             outcome.lost_in_pauses
         );
-        for (whose, pauses) in [("the worker's core", outcome.pauses), ("an idle core", outcome.idle_pauses)]
+        let waited = format!(", {} µs of it with other threads of this kernel", outcome.waited_us);
+        for (whose, pauses, waited) in
+            [("the worker's core", outcome.pauses, &*waited), ("an idle core", outcome.idle_pauses, "")]
         {
             println!(
-                "             {whose} was elsewhere {} times for more than {PAUSE:?}: {} µs in all, {} µs at most",
+                "             {whose} was elsewhere {} times for more than {PAUSE:?}: {} µs in all{waited}, {} µs at most",
                 pauses.count, pauses.total_us, pauses.longest_us
             );
         }
     }
+}
+
+/// How long this thread has waited while another one had its core.
+fn waited() -> Result<Duration> {
+    const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(SCHEDSTAT).with_context(|| format!("reading {SCHEDSTAT}"))?;
+    waited_of(&text).with_context(|| format!("{SCHEDSTAT} doesn't tell who waits"))
 }
 
 /// What a core that has nothing to do is kept from.
@@ -237,11 +257,13 @@ struct Pace {
 
 impl Pace {
     #[cold]
-    fn note(&self, lost: u64, pause: Duration) {
+    fn note(&self, lost: u64, pause: Duration, is_behind: bool) {
         let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
         losses.lost += lost;
-        if pause > PAUSE {
+        if is_behind {
             losses.lost_in_pauses += lost;
+        }
+        if pause > PAUSE {
             losses.pauses.add(pause);
         }
     }
@@ -261,6 +283,8 @@ struct Began {
     at: Instant,
     /// When the worker looked last, counted from the beginning.
     looked: Duration,
+    /// Until then a pause explains what is lost, unless the ring is empty sooner.
+    behind_until: Duration,
     /// Packets taken or lost since.
     gone: u64,
 }
@@ -274,7 +298,13 @@ impl PortQueue for PacedPort {
         let round = self.pace.round.load(Ordering::Relaxed);
         let began = match &mut self.began {
             Some(began) if began.round == round => began,
-            began => began.insert(Began { round, at: Instant::now(), looked: Duration::ZERO, gone: 0 }),
+            began => began.insert(Began {
+                round,
+                at: Instant::now(),
+                looked: Duration::ZERO,
+                behind_until: Duration::ZERO,
+                gone: 0,
+            }),
         };
         let rate = self.pace.packets_a_second.load(Ordering::Relaxed);
         let now = began.at.elapsed();
@@ -282,8 +312,13 @@ impl PortQueue for PacedPort {
         let due = (now.as_secs_f64() * rate as f64) as u64;
         let waiting = due.saturating_sub(began.gone);
         let lost = waiting.saturating_sub(RING);
+        if pause > PAUSE {
+            began.behind_until = now + BEHIND;
+        } else if waiting <= max as u64 {
+            began.behind_until = now;
+        }
         if lost > 0 || pause > PAUSE {
-            self.pace.note(lost, pause);
+            self.pace.note(lost, pause, now < began.behind_until);
         }
         let taken = self.inner.receive(pool, frames, max.min((waiting - lost) as usize));
         began.gone += lost + taken as u64;
