@@ -34,6 +34,9 @@ pub(crate) fn schedule_first(priority: i32) -> io::Result<()> {
 /// more in front of and behind it where nothing lies. Both are multiples of the page; it begins at a multiple of `apart`.
 ///
 /// The region is not inherited by forked children: a child has no business in frames the kernel writes to.
+///
+/// Addresses stay taken after a failure, and cost no memory: whether the kernel had already made room in their midst isn't
+/// told, and another thread may have got it.
 pub(crate) fn map_anonymous(len: usize, apart: usize, huge: bool) -> io::Result<NonNull<u8>> {
     let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let reserved = len + 3 * apart;
@@ -48,17 +51,14 @@ pub(crate) fn map_anonymous(len: usize, apart: usize, huge: bool) -> io::Result<
     }
     // SAFETY: it begins less than `2 * apart` behind the start of what was mapped just above, so all of it lies there, where
     // nothing is yet.
-    let address = mapped(unsafe {
+    let address = unsafe {
         libc::mmap(around.with_addr(inside), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-    });
-    match &address {
-        // SAFETY: the range was mapped just above; MADV_DONTFORK changes nothing for this process.
-        // A failure costs only the copy in children, so it is let go.
-        Ok(start) => drop(unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTFORK) }),
-        // SAFETY: nobody knows of this range.
-        Err(_) => drop(unsafe { libc::munmap(around, reserved) }),
-    }
-    address
+    };
+    let start = mapped(address)?;
+    // SAFETY: the range was mapped just above; MADV_DONTFORK changes nothing for this process.
+    // A failure costs only the copy in children, so it is let go.
+    unsafe { libc::madvise(address, len, libc::MADV_DONTFORK) };
+    Ok(start)
 }
 
 /// Tells the kernel how pages are to be held. `advice` must be one that leaves what lies in them as it is.
