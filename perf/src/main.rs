@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod classify;
+mod cores;
 mod instructions;
 mod lookup;
 mod loss;
@@ -43,6 +44,8 @@ enum What {
     Walk(walk::Arguments),
     /// Two and three workers beside one.
     Workers(workers::Arguments),
+    /// How long a cache line takes between each two cores of this machine, and whether that stays so.
+    Cores(cores::Arguments),
     /// Half the maximal rate while the table changes: what is lost.
     Loss(loss::Arguments),
     /// A next hop lost behind 100,000 routes.
@@ -69,6 +72,7 @@ fn main() -> Result<ExitCode> {
         What::Updates(arguments) => updates::run(&arguments),
         What::Walk(arguments) => walk::run(&arguments),
         What::Workers(arguments) => workers::run(&arguments),
+        What::Cores(arguments) => cores::run(&arguments),
         What::Loss(arguments) => loss::run(&arguments),
         What::NextHopLoss(arguments) => next_hop_loss::run(&arguments),
         What::TableLoad(arguments) => table_load::run(&arguments),

@@ -9,12 +9,16 @@ use crate::install::{self, Installed};
 use crate::tools;
 
 /// What is measured without peers: minutes, no root.
-const ALONE: [Bench; 8] = [
+const ALONE: [Bench; 9] = [
     Bench { name: "lookup", about: "look-ups a second, both families, the full internet table" },
     Bench { name: "classify", about: "new flows judged by policy, and what its compiling takes" },
     Bench { name: "updates", about: "table changes a second, and what readers notice of them" },
     Bench { name: "walk", about: "the whole walk in memory, and clocks a packet in each stage" },
     Bench { name: "workers", about: "two and three workers beside one" },
+    Bench {
+        name: "cores",
+        about: "how long a cache line takes between each two cores, which tells how steady the machine is",
+    },
     Bench { name: "loss", about: "what is lost at half the maximal rate while the table changes" },
     Bench { name: "table-load", about: "a whole internet table through the BGP speaker alone" },
     Bench { name: "next-hop-loss", about: "a next hop that goes away behind 100,000 routes" },
