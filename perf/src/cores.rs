@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Nanoseconds that a line takes from one of two cores to the other.
-fn exchange(cores: [usize; 2]) -> f64 {
+pub fn exchange(cores: [usize; 2]) -> f64 {
     let turn = CachePadded::new(AtomicU32::new(0));
     let wait_for = |number| {
         while turn.load(Ordering::Acquire) != number {

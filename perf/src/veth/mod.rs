@@ -22,6 +22,7 @@ use perf::measure::Readings;
 use perf::record::Record;
 use serde::Serialize;
 
+use crate::cores;
 use duts::{Contender, Router};
 use rig::{LOADS, Load, Polled, Rig, Told};
 
@@ -91,6 +92,10 @@ struct Row {
     napi_busy: Readings,
     worker_busy: Readings,
     sink_busy: Readings,
+    /// Nanoseconds that a line takes from the core by which packets come to the worker's, and on to the sink's, just before or
+    /// just after, whichever is more: some 25 on one core complex, 130 and more between two.
+    line_in_ns: Readings,
+    line_out_ns: Readings,
 }
 
 /// One router's time on the way at light load.
@@ -206,9 +211,15 @@ fn routers(arguments: &Arguments) -> Result<(Vec<Router>, Vec<String>)> {
 fn flood(contender: &mut Contender, load: Load, arguments: &Arguments, results: &mut Results) -> Result<()> {
     ensure!(!lab::wait::interrupted(), "interrupted");
     let time = Duration::from_secs_f64(arguments.seconds);
+    let lines = || {
+        let ways = [[rig::NAPI_CORE, rig::WORKER_CORE], [rig::WORKER_CORE, rig::SINK_CORE]];
+        ways.map(cores::exchange)
+    };
+    let before = lines();
     contender.resume()?;
     let flooded = contender.rig.flood(load, SETTLE, time, contender.id())?;
     contender.pause()?;
+    let after = lines();
     let row = results.row(&contender.router, load.name);
     let [generator, napi, worker, sink] = flooded.busy;
     row.delivered_millions.0.push(flooded.delivered);
@@ -218,6 +229,8 @@ fn flood(contender: &mut Contender, load: Load, arguments: &Arguments, results: 
     row.napi_busy.0.push(napi);
     row.worker_busy.0.push(worker);
     row.sink_busy.0.push(sink);
+    row.line_in_ns.0.push(before[0].max(after[0]));
+    row.line_out_ns.0.push(before[1].max(after[1]));
     Ok(())
 }
 
@@ -249,6 +262,25 @@ fn through(rig: &mut Rig) -> Result<()> {
     bail!("no packet came through within 30 s")
 }
 
+/// A line that takes longer goes from one core complex to another.
+const SHORT_NS: f64 = 80.0;
+
+impl Row {
+    /// The mean rate, and of how many readings, where lines took as long as this just before.
+    fn where_lines_take(&self, short_in: bool, short_out: bool) -> String {
+        let lines = self.line_in_ns.0.iter().zip(&self.line_out_ns.0);
+        let such = |(line_in, line_out): (&f64, &f64)| {
+            (*line_in < SHORT_NS, *line_out < SHORT_NS) == (short_in, short_out)
+        };
+        let rates = self.delivered_millions.0.iter().zip(lines).filter(|(_, lines)| such(*lines));
+        let rates: Vec<f64> = rates.map(|(rate, _)| *rate).collect();
+        if rates.is_empty() {
+            return "–".to_owned();
+        }
+        format!("{:.2} ({})", rates.iter().sum::<f64>() / rates.len() as f64, rates.len())
+    }
+}
+
 impl Results {
     fn row(&mut self, router: &Router, load: &'static str) -> &mut Row {
         let same = |row: &Row| (&row.router, row.load) == (&router.name(), load);
@@ -263,6 +295,8 @@ impl Results {
                 napi_busy: Readings::default(),
                 worker_busy: Readings::default(),
                 sink_busy: Readings::default(),
+                line_in_ns: Readings::default(),
+                line_out_ns: Readings::default(),
             });
             self.rates.len() - 1
         });
@@ -309,6 +343,16 @@ impl Results {
                     percent(&row.sink_busy)
                 );
             }
+        }
+        println!();
+        println!(
+            "Mpps, mean (readings), where a line from NAPI's core to the worker's, and on to the sink's, took"
+        );
+        println!("router        load                short, short   short, long    long, short    long, long");
+        for row in &self.rates {
+            let of = |short_in, short_out| format!("{:14}", row.where_lines_take(short_in, short_out));
+            let each = [of(true, true), of(true, false), of(false, true), of(false, false)];
+            println!("{:13} {:19} {}", row.router, row.load, each.join(" "));
         }
         println!();
         println!("one way at {LIGHT} packets a second, µs: p50, p99, p99.9; lost");
