@@ -266,7 +266,7 @@ fn through(rig: &mut Rig) -> Result<()> {
 const SHORT_NS: f64 = 80.0;
 
 impl Row {
-    /// The mean rate, and of how many readings, where lines took as long as this just before.
+    /// The mean rate, and of how many readings, where lines took so long.
     fn where_lines_take(&self, short_in: bool, short_out: bool) -> String {
         let lines = self.line_in_ns.0.iter().zip(&self.line_out_ns.0);
         let such = |(line_in, line_out): (&f64, &f64)| {
