@@ -134,7 +134,7 @@ impl<K: Key> Table<K> {
     }
 
     /// Gives up what is kept for IPv6 routes that went and may come back, up to a thousand of them: what the table takes then
-    /// depends on its routes alone. [`Table::retire`] makes it free. For when memory is short: it is never much.
+    /// depends on its routes alone, once [`Table::retire`] has made it free. A router has no need of it, for it is never much.
     pub fn compact(&mut self) {
         self.engine.compact();
     }

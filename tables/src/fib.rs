@@ -33,11 +33,7 @@ impl Fib {
                 (self.v6.insert(addr.into(), prefix.len(), group.0), "routes_v6", self.limits.routes_v6)
             }
         };
-        outcome.map(|before| before.map(GroupId)).map_err(|_| {
-            // What those that went have left is free when all readers have passed, and the next one may find room.
-            self.v6.compact();
-            TableFull { table, limit }
-        })
+        outcome.map(|before| before.map(GroupId)).map_err(|_| TableFull { table, limit })
     }
 
     pub(crate) fn remove(&mut self, prefix: Prefix) -> Option<GroupId> {
